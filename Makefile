@@ -1,0 +1,34 @@
+# The few commands of the house. `make run` and `make test` are all that a newcomer needs.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: run test check proto bench clean
+
+run: $(VENV)/.installed-local
+	$(BIN)/tppo run examples/iterated_map/quickstart.toml $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/contract/test_stubs_are_fresh.py
+
+proto: $(VENV)/.installed-dev
+	PYTHON=$(BIN)/python proto/generate.sh
+
+bench: $(VENV)/.installed-dev
+	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e '.[$*]'
+	touch $@
+
+clean:
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""The learner: owns the prompts, the ledger of rollouts, the two models and the weights' versions."""

@@ -1,0 +1,1 @@
+"""Which rollouts there are, in which state each is, and which come next."""

@@ -1,0 +1,1 @@
+"""The processes around the learner; none of them imports another."""

@@ -1,0 +1,1 @@
+"""Status over REST."""

@@ -1,0 +1,1 @@
+"""Extends responses by one window at a time."""

@@ -1,0 +1,1 @@
+"""`tppo run`: every process on one machine."""

@@ -1,0 +1,114 @@
+"""The configuration file: what is accepted, and the one sentence that each mistake earns."""
+
+from pathlib import Path
+
+import pytest
+
+from tppo.__main__ import main
+from tppo.config import ConfigError, dump, load
+
+MINIMAL = """
+[model]
+path = "base/actor"
+[data]
+train_files = ["train.jsonl"]
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "run.toml"
+    path.write_text(text)
+    return path
+
+
+def test_paths_in_the_file_are_relative_to_its_folder(tmp_path: Path) -> None:
+    config = load(write(tmp_path, MINIMAL))
+
+    assert config.model.path == tmp_path / "base/actor"
+    assert config.data.train_files == [tmp_path / "train.jsonl"]
+
+
+def test_paths_in_overrides_are_relative_to_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, MINIMAL)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    config = load(path, ["model.path=mine", "data.val_files=['v.jsonl']"])
+
+    assert config.model.path == tmp_path / "elsewhere/mine"
+    assert config.data.val_files == [tmp_path / "elsewhere/v.jsonl"]
+
+
+def test_a_reward_function_by_path_is_relative_to_the_file(tmp_path: Path) -> None:
+    text = MINIMAL + '[reward.functions]\nmine = "score.py:compute_score"\nother = "exact"\n'
+
+    functions = load(write(tmp_path, text)).reward.functions
+
+    assert functions == {"mine": f"{tmp_path}/score.py:compute_score", "other": "exact"}
+
+
+def test_overrides_win_and_are_read_as_toml_values(tmp_path: Path) -> None:
+    config = load(write(tmp_path, MINIMAL), ["run.seed=7", "run.mode=lockstep", "actor.lr=1e-3"])
+
+    assert (config.run.seed, config.run.mode, config.actor.lr) == (7, "lockstep", 1e-3)
+
+
+def test_a_dumped_configuration_loads_back_equal(tmp_path: Path) -> None:
+    config = load(write(tmp_path, MINIMAL), ["run.max_policy_lag=3", "critic.cliprange_value_low=0.2"])
+
+    assert load(write(tmp_path, dump(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        ("[run]\nwindow_lenght = 64", "unknown key run.window_lenght = 64; did you mean window_length?"),
+        ("[runn]\nseed = 1", "unknown key runn = {'seed': 1}; did you mean run?"),
+        ("[run]\nseed = -1", "run.seed = -1; expected greater than or equal to 0"),
+        ("[run]\nmode = 'fast'", "run.mode = 'fast'; expected 'lockstep', 'overlapped' or 'streaming'"),
+        (
+            "[run]\nwindow_length = 4096\nmax_response_length = 2048",
+            "[run] window_length = 4096 is longer than max_response_length = 2048; "
+            "expected a window of at most the limit",
+        ),
+        (
+            "[run]\nmode = 'lockstep'\nmax_policy_lag = 2",
+            "[run] max_policy_lag = 2 in mode lockstep; expected 0 or no such key",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_its_key_its_value_and_what_was_expected(
+    tmp_path: Path, extra: str, sentence: str
+) -> None:
+    path = write(tmp_path, MINIMAL + extra)
+
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+
+    assert str(caught.value) == f"{path}: {sentence}"
+
+
+@pytest.mark.parametrize("override", ["run.seed", "=3", "run..seed=3"])
+def test_an_override_without_key_or_value_is_refused(tmp_path: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected section\.key=value"):
+        load(write(tmp_path, MINIMAL), [override])
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"key data is missing"):
+        load(write(tmp_path, '[model]\npath = "x"\n'))
+
+
+def test_the_console_script_exits_with_2_on_an_unknown_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian"]) == 2
+    assert "unknown verb 'trian'" in capsys.readouterr().err
+
+
+def test_the_console_script_lists_its_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert "generation" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("mode", "bound"), [("lockstep", 32), ("overlapped", 64), ("streaming", 64)])
+def test_the_bound_of_windows_out_follows_from_the_mode(tmp_path: Path, mode: str, bound: int) -> None:
+    assert load(write(tmp_path, MINIMAL), [f"run.mode={mode}"]).run.max_windows_out == bound

@@ -1,0 +1,1 @@
+"""Truncated Proximal Policy Optimization as independent, restartable services."""

@@ -1,0 +1,46 @@
+"""The console script `tppo`: picks a verb and hands over to that room's own `main`, by module name.
+
+Nothing heavy is imported before the verb is known, so `tppo --help` is instant.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from tppo.config.load import ConfigError
+
+VERBS = {
+    "run": ("services.local.__main__", "start every process on this machine and train"),
+    "generation": ("services.generation.__main__", "serve windows: sample responses"),
+    "reward": ("services.reward.__main__", "score finished responses"),
+    "learner": ("learner.__main__", "train policy and value model"),
+    "dashboard": ("services.dashboard.__main__", "status over REST"),
+}
+CONFIG_ERROR_EXIT_CODE = 2
+
+
+def usage() -> str:
+    """One line per verb."""
+    lines = [f"  {verb:<12} {what}" for verb, (_, what) in VERBS.items()]
+    return "\n".join(["usage: tppo VERB ...", "", *lines, "", "tppo VERB --help tells the rest."])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb; 0 done, 1 failed, 2 wrong use."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if arguments else CONFIG_ERROR_EXIT_CODE
+    verb, *rest = arguments
+    if verb not in VERBS:
+        print(f"tppo: unknown verb {verb!r}; expected one of {', '.join(VERBS)}", file=sys.stderr)
+        return CONFIG_ERROR_EXIT_CODE
+    try:
+        return int(importlib.import_module(VERBS[verb][0]).main(rest))
+    except ConfigError as error:
+        print(f"tppo {verb}: {error}", file=sys.stderr)
+        return CONFIG_ERROR_EXIT_CODE
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,167 @@
+"""TOML file and command-line overrides -> `Config`; whatever is wrong becomes one sentence that names the key.
+
+Relative paths in the file are relative to the file's folder; those given by `--set` to the current one.
+"""
+
+import argparse
+import difflib
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from tppo.config.schema import Config
+
+Table = dict[str, Any]
+PATH_KEYS = (("model", "path"), ("model", "critic_path"), ("data", "train_files"), ("data", "val_files"))
+
+
+class ConfigError(ValueError):
+    """One sentence for the user: the key, its value, and what was expected. Processes exit with code 2."""
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
+    """The configuration in `path` with `section.key=value` overrides; values are TOML, or plain text.
+
+    Raises `ConfigError` when the file is missing or not TOML, or a key is unknown, missing or wrong.
+    """
+    path = Path(path)
+    table = _read_toml(path)
+    _resolve_paths(table, base=path.resolve().parent)
+    for override in overrides:
+        _merge(table, _parsed_override(override))
+    try:
+        return Config.model_validate(table)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_sentence(error.errors()[0])}") from None
+
+
+def dump(config: Config) -> str:
+    """The configuration as TOML that `load` reads back to an equal one, every default spelled out."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments by which every process is given its configuration."""
+    parser.add_argument("config", type=Path, help="the run's TOML file")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        dest="overrides",
+        action="append",
+        default=[],
+        help="override a key of the file, as in --set run.seed=1 (may be repeated)",
+    )
+    parser.add_argument("--redis", metavar="URL", default="", help="same as --set redis.url=URL")
+
+
+def config_from_arguments(arguments: argparse.Namespace) -> Config:
+    """What `add_config_arguments` collected, loaded."""
+    overrides = list(arguments.overrides)
+    if arguments.redis:
+        overrides.append(f'redis.url="{arguments.redis}"')
+    return load(arguments.config, overrides)
+
+
+def _read_toml(path: Path) -> Table:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; expected the run's TOML file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder; expected the run's TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}") from None
+
+
+def _parsed_override(override: str) -> Table:
+    """`a.b=value` as a nested table; a value that is not TOML is taken as text."""
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"override {override!r}: expected section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    table: Table = value
+    for part in reversed(key.split(".")):
+        table = {part: table}
+    _resolve_paths(table, base=Path.cwd())
+    return table
+
+
+def _merge(table: Table, other: Table) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(table.get(key), dict):
+            _merge(table[key], value)
+        else:
+            table[key] = value
+
+
+def _resolve_paths(table: Table, *, base: Path) -> None:
+    for section, key in PATH_KEYS:
+        if isinstance(owner := table.get(section), dict) and key in owner:
+            owner[key] = _resolved(owner[key], base.__truediv__)
+    reward = table.get("reward")
+    if isinstance(reward, dict):
+        for key in ("functions", "default_function"):
+            if key in reward:
+                reward[key] = _resolved(reward[key], lambda spec: _resolved_function(spec, base))
+
+
+def _resolved(value: Any, resolve: Callable[[str], Path | str]) -> Any:
+    """`resolve` applied to each text in a value, a list or a table; anything else is left for validation to refuse."""
+    if isinstance(value, str):
+        return str(resolve(value)) if value else value
+    if isinstance(value, list):
+        return [_resolved(item, resolve) for item in value]
+    if isinstance(value, dict):
+        return {key: _resolved(item, resolve) for key, item in value.items()}
+    return value
+
+
+def _resolved_function(spec: str, base: Path) -> str:
+    """`file.py:name` with the file made absolute; the name of a built-in as it is."""
+    file, colon, name = spec.rpartition(":")
+    return f"{base / file}:{name}" if colon and file.endswith(".py") else spec
+
+
+def _sentence(error: ErrorDetails) -> str:
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {key} = {error['input']!r}; {_expected_keys(location)}"
+    if error["type"] == "missing":
+        return f"key {key} is missing; expected a value"
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        return f"[{key}] {message}" if key else message
+    return f"{key} = {error['input']!r}; expected {_expectation(message)}"
+
+
+def _expectation(message: str) -> str:
+    return message.removeprefix("Input should be ").removeprefix("a valid ")
+
+
+def _expected_keys(location: Sequence[str]) -> str:
+    known = list(_section(location[:-1]).model_fields)
+    close = difflib.get_close_matches(location[-1], known, n=1)
+    return f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
+
+
+def _section(names: Sequence[str]) -> type[BaseModel]:
+    """The model of a table, found by walking down from `Config`."""
+    model: type[BaseModel] = Config
+    for name in names:
+        field = model.model_fields.get(name)
+        model = next(_models_in(field.annotation), model) if field else model
+    return model
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    candidates = (annotation, *get_args(annotation))
+    return (item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel))

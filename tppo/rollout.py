@@ -1,0 +1,151 @@
+"""The records that cross a process border, as frozen dataclasses; nothing here but the standard library.
+
+Token ids are `array("i")` (int32) and log-probabilities `array("f")` (float32): compact, comparable, and a
+buffer that numpy and torch read without a copy. Treat them as read-only.
+"""
+
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+
+def tokens(values: Iterable[int] = ()) -> "array[int]":
+    """An int32 array of token ids."""
+    return array("i", values)
+
+
+def logprobs(values: Iterable[float] = ()) -> "array[float]":
+    """A float32 array of natural log-probabilities."""
+    return array("f", values)
+
+
+class FinishReason(IntEnum):
+    """Why a window ended."""
+
+    STOP = 1  # one of the stop tokens was sampled; it is the last token of the window
+    LENGTH = 2  # max_new_tokens were sampled
+    FAILED = 3  # the engine could not serve the request; see Window.error
+
+
+class ScoreStatus(IntEnum):
+    """What became of a reward request. Only SCORED carries a score; a failure is never a zero."""
+
+    SCORED = 1
+    ABSTAINED = 2
+    TIMED_OUT = 3
+    FAILED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSpan:
+    """`num_tokens` consecutive tokens were sampled by the weights `policy_version`."""
+
+    policy_version: int
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class WindowRequest:
+    """Extend a response by at most `max_new_tokens` tokens. (`rollout_id`, `window_index`) names it for ever."""
+
+    rollout_id: str
+    window_index: int
+    prompt_tokens: "array[int]"
+    response_tokens: "array[int]"  # sampled in earlier windows; the engine continues after them
+    max_new_tokens: int
+    stop_token_ids: tuple[int, ...]
+    temperature: float  # 0 is greedy; log-probabilities are always those of the distribution sampled from
+    seed: int  # 64 bits; with the window's weights it determines the tokens, whoever the neighbours are
+    min_policy_version: int = 0  # a generator with older weights takes newer ones first
+    is_evaluation: bool = False
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What makes two windows doubles of each other."""
+        return self.rollout_id, self.window_index
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What a generator made of a `WindowRequest`."""
+
+    rollout_id: str
+    window_index: int
+    tokens: "array[int]"
+    logprobs: "array[float]"  # of each sampled token, under the sampling temperature
+    version_spans: tuple[VersionSpan, ...]  # cover the tokens in order
+    finish_reason: FinishReason
+    generator: str = ""
+    slot: int = 0  # row of the engine that served it
+    started_at: float = 0.0  # seconds since the epoch
+    ended_at: float = 0.0
+    error: str = ""
+    is_evaluation: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a window whose parts do not fit each other."""
+        covered = sum(span.num_tokens for span in self.version_spans)
+        if not len(self.tokens) == len(self.logprobs) == covered:
+            raise ValueError(
+                f"window {self.window_index} of {self.rollout_id}: {len(self.tokens)} tokens, "
+                f"{len(self.logprobs)} log-probs, version spans over {covered} tokens"
+            )
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What makes two windows doubles of each other."""
+        return self.rollout_id, self.window_index
+
+    @property
+    def oldest_policy_version(self) -> int:
+        """The oldest weights that sampled one of its tokens; -1 for an empty window."""
+        return min((span.policy_version for span in self.version_spans), default=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class RewardRequest:
+    """Score one finished response."""
+
+    rollout_id: str
+    attempt: int  # 0 for the first; a retry after a time-out or a failure counts up
+    data_source: str
+    prompt: str
+    response: str
+    ground_truth: str
+    extra_info: str = "{}"  # JSON object, as in the data row
+    num_response_tokens: int = 0
+    is_evaluation: bool = False
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What makes two scores doubles of each other."""
+        return self.rollout_id, self.attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a reward worker made of a `RewardRequest`."""
+
+    rollout_id: str
+    attempt: int
+    status: ScoreStatus
+    score: float | None = None  # a number exactly when SCORED
+    components: Mapping[str, float] = field(default_factory=dict)
+    function: str = ""
+    error: str = ""
+    duration_seconds: float = 0.0
+    is_evaluation: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a score that contradicts its status."""
+        if (self.score is not None) != (self.status is ScoreStatus.SCORED):
+            raise ValueError(f"score of {self.rollout_id}: status {self.status.name} with score {self.score}")
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What makes two scores doubles of each other."""
+        return self.rollout_id, self.attempt
+
+
+InboxRecord = Window | Score

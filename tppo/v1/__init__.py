@@ -1,0 +1,1 @@
+"""Generated stubs of proto/tppo/v1; `make proto` writes them."""

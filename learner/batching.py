@@ -1,0 +1,148 @@
+"""Rows of tokens, packed flat and without padding into micro-batches, and their results back in rows.
+
+A micro-batch is one long line: the rows stand one after the other in ``input_ids`` [1, total], and positions restart
+with each row. Results come back flat, one number per *selected* token; the selected tokens of a row are its end: the
+current window, or the whole response.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Row:
+    """Prompt and response so far; ``token_ids[start:]`` are the selected tokens."""
+
+    token_ids: Sequence[int] | Tensor
+    start: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.start <= len(self.token_ids):
+            raise ValueError(
+                f"start must lie in 1..{len(self.token_ids)}, so that a token precedes it; got {self.start}"
+            )
+
+    @property
+    def num_selected(self) -> int:
+        """Number of tokens for which a result is wanted."""
+        return len(self.token_ids) - self.start
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """One micro-batch. A result for token t is the model's output at the position before t, which predicts it."""
+
+    input_ids: Tensor  # [1, total]
+    position_ids: Tensor  # [1, total], from 0 in each row
+    row_lengths: tuple[int, ...]
+    row_indices: tuple[int, ...]  # where each row stood in the list given to `pack`
+    num_selected: tuple[int, ...]  # per row
+    selected_positions: Tensor  # [n], into `total`: the positions that predict `target_ids`
+    target_ids: Tensor  # [n]
+
+    @property
+    def last_positions(self) -> Tensor:
+        """Position of each row's last token, whose output is the value of the state after it, [rows]."""
+        return torch.tensor(self.row_lengths, device=self.input_ids.device).cumsum(0) - 1
+
+    def to(self, device: torch.device) -> "PackedBatch":
+        """Return the same micro-batch with its tensors on ``device``."""
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            position_ids=self.position_ids.to(device),
+            selected_positions=self.selected_positions.to(device),
+            target_ids=self.target_ids.to(device),
+        )
+
+    def split(self) -> "list[PackedBatch]":
+        """Return one micro-batch per row, in this order, for models that cannot take several rows in one line."""
+        row_starts = accumulate(self.row_lengths, initial=0)
+        first_selected = accumulate(self.num_selected, initial=0)
+        return [
+            self._row(*place) for place in zip(range(len(self.row_lengths)), row_starts, first_selected, strict=False)
+        ]
+
+    def _row(self, place: int, start: int, first_selected: int) -> "PackedBatch":
+        row = slice(start, start + self.row_lengths[place])
+        selected = slice(first_selected, first_selected + self.num_selected[place])
+        return PackedBatch(
+            input_ids=self.input_ids[:, row],
+            position_ids=self.position_ids[:, row],
+            row_lengths=self.row_lengths[place : place + 1],
+            row_indices=self.row_indices[place : place + 1],
+            num_selected=self.num_selected[place : place + 1],
+            selected_positions=self.selected_positions[selected] - start,
+            target_ids=self.target_ids[selected],
+        )
+
+
+class PaddedRows(NamedTuple):
+    """Per-token numbers of many rows, left-aligned."""
+
+    values: Tensor  # [batch, time], zero where the mask is False
+    mask: Tensor  # [batch, time] bool, True counts
+
+
+def pack(rows: Sequence[Row], *, max_tokens: int) -> list[PackedBatch]:
+    """Return micro-batches of at most ``max_tokens`` tokens; a longer row gets one of its own.
+
+    First-fit decreasing: at most 11/9 of the smallest possible number of micro-batches, and the same for the same rows.
+    """
+    by_length = sorted(range(len(rows)), key=lambda index: (-len(rows[index].token_ids), index))
+    bins: list[list[int]] = []
+    room: list[int] = []
+    for index in by_length:
+        length = len(rows[index].token_ids)
+        place = next((place for place, free in enumerate(room) if length <= free), None)
+        if place is None:
+            bins.append([index])
+            room.append(max_tokens - length)
+        else:
+            bins[place].append(index)
+            room[place] -= length
+    return [_lay_out(rows, indices) for indices in bins]
+
+
+def _lay_out(rows: Sequence[Row], indices: Sequence[int]) -> PackedBatch:
+    chosen = [rows[index] for index in indices]
+    token_ids = [torch.as_tensor(row.token_ids, dtype=torch.long) for row in chosen]
+    lengths = [len(tokens) for tokens in token_ids]
+    starts = list(accumulate(lengths, initial=0))
+    ends_of_row = zip(starts, starts[1:], chosen, strict=False)
+    positions = [torch.arange(begin + row.start - 1, end - 1) for begin, end, row in ends_of_row]
+    return PackedBatch(
+        input_ids=torch.cat(token_ids)[None],
+        position_ids=torch.cat([torch.arange(length) for length in lengths])[None],
+        row_lengths=tuple(lengths),
+        row_indices=tuple(indices),
+        num_selected=tuple(row.num_selected for row in chosen),
+        selected_positions=torch.cat(positions),
+        target_ids=torch.cat([tokens[row.start :] for tokens, row in zip(token_ids, chosen, strict=True)]),
+    )
+
+
+def unpack(batches: Sequence[PackedBatch], results: Sequence[Tensor]) -> list[Tensor]:
+    """Return the flat results [n] of all micro-batches as one tensor per row, in the order in which `pack` got them."""
+    by_row: dict[int, Tensor] = {}
+    for batch, result in zip(batches, results, strict=True):
+        by_row.update(zip(batch.row_indices, torch.split(result, list(batch.num_selected)), strict=True))
+    return [by_row[index] for index in range(len(by_row))]
+
+
+def pad_rows(rows: Sequence[Tensor]) -> PaddedRows:
+    """Return rows of different lengths as one [batch, time] tensor and the mask of what is real in it."""
+    values = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+    lengths = torch.tensor([len(row) for row in rows], device=values.device)
+    return PaddedRows(values, torch.arange(values.shape[1], device=values.device) < lengths[:, None])
+
+
+def select_flat(batch: PackedBatch, padded: Tensor) -> Tensor:
+    """Return the numbers [n] of a micro-batch's tokens out of ``padded`` [batch, time]: the reverse of `pad_rows`."""
+    rows = zip(batch.row_indices, batch.num_selected, strict=True)
+    return torch.cat([padded[index, :num_selected] for index, num_selected in rows])

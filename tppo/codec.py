@@ -1,0 +1,202 @@
+"""Records <-> protobuf bytes; the only place that knows both.
+
+Token ids and log-probabilities cross as little-endian int32 and float32 in `bytes` fields: a window of 8192 tokens
+takes tens of microseconds, a repeated field takes milliseconds. What cannot be decoded raises ValueError.
+"""
+
+import sys
+from array import array
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from tppo.rollout import (
+    FinishReason,
+    InboxRecord,
+    RewardRequest,
+    Score,
+    ScoreStatus,
+    VersionSpan,
+    Window,
+    WindowRequest,
+    logprobs,
+    tokens,
+)
+from tppo.v1 import rollout_pb2 as pb
+
+AnyMessage = TypeVar("AnyMessage", bound=Message)
+Number = TypeVar("Number", int, float)
+
+
+def encode_window_request(request: WindowRequest) -> bytes:
+    """The bytes of a tppo.v1.WindowRequest."""
+    return pb.WindowRequest(
+        rollout_id=request.rollout_id,
+        window_index=request.window_index,
+        prompt_tokens=_to_bytes(request.prompt_tokens),
+        response_tokens=_to_bytes(request.response_tokens),
+        max_new_tokens=request.max_new_tokens,
+        stop_token_ids=request.stop_token_ids,
+        temperature=request.temperature,
+        seed=request.seed,
+        min_policy_version=request.min_policy_version,
+        is_evaluation=request.is_evaluation,
+    ).SerializeToString()
+
+
+def decode_window_request(payload: bytes) -> WindowRequest:
+    """The inverse of `encode_window_request`."""
+    message = _parsed(pb.WindowRequest(), payload)
+    return WindowRequest(
+        rollout_id=message.rollout_id,
+        window_index=message.window_index,
+        prompt_tokens=_from_bytes(tokens(), message.prompt_tokens, "prompt_tokens"),
+        response_tokens=_from_bytes(tokens(), message.response_tokens, "response_tokens"),
+        max_new_tokens=message.max_new_tokens,
+        stop_token_ids=tuple(message.stop_token_ids),
+        temperature=message.temperature,
+        seed=message.seed,
+        min_policy_version=message.min_policy_version,
+        is_evaluation=message.is_evaluation,
+    )
+
+
+def encode_reward_request(request: RewardRequest) -> bytes:
+    """The bytes of a tppo.v1.RewardRequest."""
+    return pb.RewardRequest(
+        rollout_id=request.rollout_id,
+        attempt=request.attempt,
+        data_source=request.data_source,
+        prompt=request.prompt,
+        response=request.response,
+        ground_truth=request.ground_truth,
+        extra_info=request.extra_info,
+        num_response_tokens=request.num_response_tokens,
+        is_evaluation=request.is_evaluation,
+    ).SerializeToString()
+
+
+def decode_reward_request(payload: bytes) -> RewardRequest:
+    """The inverse of `encode_reward_request`."""
+    message = _parsed(pb.RewardRequest(), payload)
+    return RewardRequest(
+        rollout_id=message.rollout_id,
+        attempt=message.attempt,
+        data_source=message.data_source,
+        prompt=message.prompt,
+        response=message.response,
+        ground_truth=message.ground_truth,
+        extra_info=message.extra_info,
+        num_response_tokens=message.num_response_tokens,
+        is_evaluation=message.is_evaluation,
+    )
+
+
+def encode_inbox_record(record: InboxRecord) -> bytes:
+    """The bytes of a tppo.v1.InboxRecord that holds the window or the score."""
+    if isinstance(record, Window):
+        return pb.InboxRecord(window=_window_message(record)).SerializeToString()
+    return pb.InboxRecord(score=_score_message(record)).SerializeToString()
+
+
+def decode_inbox_record(payload: bytes) -> InboxRecord:
+    """The inverse of `encode_inbox_record`."""
+    message = _parsed(pb.InboxRecord(), payload)
+    kind = message.WhichOneof("record")
+    if kind == "window":
+        return _window(message.window)
+    if kind == "score":
+        return _score(message.score)
+    raise ValueError("InboxRecord holds neither a window nor a score")
+
+
+def _window_message(window: Window) -> pb.Window:
+    return pb.Window(
+        rollout_id=window.rollout_id,
+        window_index=window.window_index,
+        tokens=_to_bytes(window.tokens),
+        logprobs=_to_bytes(window.logprobs),
+        version_spans=[
+            pb.VersionSpan(policy_version=span.policy_version, num_tokens=span.num_tokens)
+            for span in window.version_spans
+        ],
+        finish_reason=pb.FinishReason.ValueType(window.finish_reason),
+        generator=window.generator,
+        slot=window.slot,
+        started_at=window.started_at,
+        ended_at=window.ended_at,
+        error=window.error,
+        is_evaluation=window.is_evaluation,
+    )
+
+
+def _window(message: pb.Window) -> Window:
+    return Window(
+        rollout_id=message.rollout_id,
+        window_index=message.window_index,
+        tokens=_from_bytes(tokens(), message.tokens, "tokens"),
+        logprobs=_from_bytes(logprobs(), message.logprobs, "logprobs"),
+        version_spans=tuple(VersionSpan(span.policy_version, span.num_tokens) for span in message.version_spans),
+        finish_reason=FinishReason(message.finish_reason),
+        generator=message.generator,
+        slot=message.slot,
+        started_at=message.started_at,
+        ended_at=message.ended_at,
+        error=message.error,
+        is_evaluation=message.is_evaluation,
+    )
+
+
+def _score_message(score: Score) -> pb.Score:
+    return pb.Score(
+        rollout_id=score.rollout_id,
+        attempt=score.attempt,
+        status=pb.ScoreStatus.ValueType(score.status),
+        score=score.score,
+        components=score.components,
+        function=score.function,
+        error=score.error,
+        duration_seconds=score.duration_seconds,
+        is_evaluation=score.is_evaluation,
+    )
+
+
+def _score(message: pb.Score) -> Score:
+    return Score(
+        rollout_id=message.rollout_id,
+        attempt=message.attempt,
+        status=ScoreStatus(message.status),
+        score=message.score if message.HasField("score") else None,
+        components=dict(message.components),
+        function=message.function,
+        error=message.error,
+        duration_seconds=message.duration_seconds,
+        is_evaluation=message.is_evaluation,
+    )
+
+
+def _parsed(message: AnyMessage, payload: bytes) -> AnyMessage:
+    """The message, filled from the payload."""
+    try:
+        message.ParseFromString(payload)
+    except DecodeError as error:
+        raise ValueError(f"{len(payload)} bytes are no {message.DESCRIPTOR.full_name}: {error}") from error
+    return message
+
+
+def _to_bytes(values: "array[int] | array[float]") -> bytes:
+    """The elements laid end to end, little-endian."""
+    if sys.byteorder == "big":
+        values = values[:]
+        values.byteswap()
+    return values.tobytes()
+
+
+def _from_bytes(empty: "array[Number]", data: bytes, field: str) -> "array[Number]":
+    """The empty array, filled from little-endian bytes."""
+    if len(data) % empty.itemsize:
+        raise ValueError(f"{field} has {len(data)} bytes; expected a multiple of {empty.itemsize}")
+    empty.frombytes(data)
+    if sys.byteorder == "big":
+        empty.byteswap()
+    return empty

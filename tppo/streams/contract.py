@@ -1,0 +1,106 @@
+"""What a run's streams promise, whatever they are made of. Payloads are bytes; `tppo/codec.py` knows what they mean.
+
+The life of a request:
+
+    put -> WAITING -> LEASED by a worker -> completed: its result is in the inbox and the request is gone, in one step
+                        |  ^
+                        |  '-- renewed by its worker
+                        '----> free again: released, or not renewed for `lease_seconds` -> LEASED by any worker
+
+A lease lasts until another worker takes the entry; expiry only allows that. So a late worker whose entry nobody wanted
+still completes it, and one whose entry was taken is told so and writes nothing. A writer whose connection breaks cannot
+know whether its bytes arrived and may send them twice: readers remove doubles by the record's key.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+BEGINNING = "0-0"  # the inbox position before every entry
+MAX_WAIT_SECONDS = 2.0  # longer waits are cut to this: a blocked read has to end well before the socket's time-out
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A request that a worker holds."""
+
+    entry_id: str
+    payload: bytes
+    num_deliveries: int  # 1 on the first; a request that kills its workers is known by a high count
+
+
+@dataclass(frozen=True, slots=True)
+class InboxEntry:
+    """One record of the log."""
+
+    position: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """Requests not yet completed."""
+
+    num_waiting: int  # never leased, or released
+    num_leased: int  # held by a worker, be it late
+
+
+class RequestQueue(Protocol):
+    """Requests in the order in which they were put, each completed once."""
+
+    async def put(self, payloads: Sequence[bytes]) -> None:
+        """Append all or none, in one round trip."""
+
+    async def lease(self, worker: str, *, max_count: int, wait_seconds: float) -> list[Lease]:
+        """At most `max_count` entries: the worker's own from an earlier life, then free ones, then new ones.
+
+        Own ones are looked for at the first call only. Waits for new ones only when there is nothing at all; do not
+        cancel it while it waits: what was leased in that moment stays unknown to the worker until its lease expires.
+        """
+
+    async def renew(self, worker: str, leases: Sequence[Lease]) -> None:
+        """Start the time of those that the worker still holds anew; leave the others alone."""
+
+    async def complete(self, worker: str, results: Sequence[tuple[Lease, bytes]]) -> list[bool]:
+        """Each result goes to the inbox as its request goes; False: the lease was lost and nothing is written."""
+
+    async def release(self, worker: str, leases: Sequence[Lease]) -> None:
+        """Give up those that the worker still holds; any worker may take them at once."""
+
+    async def outstanding(self) -> list[bytes]:
+        """Every request not completed, in order."""
+
+    async def depth(self) -> QueueDepth:
+        """How many wait and how many are held."""
+
+
+class Inbox(Protocol):
+    """A log that one reader follows by position."""
+
+    async def append(self, payloads: Sequence[bytes]) -> None:
+        """Append all or none, in one round trip."""
+
+    async def read(self, after: str, *, max_count: int, wait_seconds: float) -> list[InboxEntry]:
+        """At most `max_count` entries strictly behind the position; waits only when there is none."""
+
+    async def trim(self, through: str) -> None:
+        """Delete the entries up to and including the position: only behind a committed checkpoint."""
+
+    async def length(self) -> int:
+        """How many entries it holds."""
+
+
+class Streams(Protocol):
+    """The three streams of a run. Results of both queues go to the one inbox."""
+
+    @property
+    def window_requests(self) -> RequestQueue:
+        """From the learner to the generators."""
+
+    @property
+    def reward_requests(self) -> RequestQueue:
+        """From the learner to the reward workers."""
+
+    @property
+    def inbox(self) -> Inbox:
+        """To the learner."""

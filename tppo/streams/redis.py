@@ -1,0 +1,203 @@
+"""The streams on Redis 7 or Valkey: consumer groups are the leases, Lua scripts the steps that must not be cut in two.
+
+Connection errors propagate (`redis.exceptions.ConnectionError`, `TimeoutError`); the callers' loops try again.
+Nothing is retried here: a command whose reply was lost may have been carried out, and redis-py's own retries would
+double an entry silently.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
+
+from tppo.streams import scripts
+from tppo.streams.contract import MAX_WAIT_SECONDS, InboxEntry, Lease, QueueDepth
+
+GROUP = "workers"
+FIELD = b"payload"
+OLDEST_SERVER = (7, 0)
+SOCKET_TIMEOUT_SECONDS = 3 * MAX_WAIT_SECONDS  # a blocked read answers after MAX_WAIT_SECONDS
+HEALTH_CHECK_SECONDS = 15  # a connection idle for longer is tried with a PING first
+PAGE_SIZE = 256  # entries of one XRANGE reply
+
+Entries = list[tuple[bytes, dict[bytes, bytes]]]
+
+
+async def connect(url: str) -> redis.asyncio.Redis:
+    """A client of a server that answers and is recent enough; the caller closes it."""
+    client = redis.asyncio.Redis.from_url(
+        url,
+        protocol=2,
+        socket_timeout=SOCKET_TIMEOUT_SECONDS,
+        socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
+        health_check_interval=HEALTH_CHECK_SECONDS,
+        retry=Retry(NoBackoff(), 0),
+    )
+    try:
+        _require_recent((await client.info("server"))["redis_version"])
+    except BaseException:
+        await client.aclose()
+        raise
+    return client
+
+
+def _require_recent(version: str) -> None:
+    """Refuse a server whose streams lack what the scripts use."""
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
+        raise ValueError(f"the Redis server is version {version}; expected 7.0 or newer, or Valkey")
+
+
+class RedisStreams:
+    """The streams of one run. The braces in the keys keep them on one node of a Redis cluster."""
+
+    def __init__(self, client: redis.asyncio.Redis, *, run: str, lease_seconds: float) -> None:
+        prefix = f"tppo:{{{run}}}"
+        inbox = f"{prefix}:inbox"
+        self.inbox = RedisInbox(client, inbox)
+        self.window_requests = RedisRequestQueue(client, f"{prefix}:window_requests", inbox, lease_seconds)
+        self.reward_requests = RedisRequestQueue(client, f"{prefix}:reward_requests", inbox, lease_seconds)
+
+
+class RedisRequestQueue:
+    """A stream and its consumer group; one object per process, as it remembers who has read its own entries."""
+
+    def __init__(self, client: redis.asyncio.Redis, key: str, inbox_key: str, lease_seconds: float) -> None:
+        self._client = client
+        self._key = key
+        self._inbox_key = inbox_key
+        self._lease_milliseconds = round(lease_seconds * 1000)
+        self._workers_known: set[str] = set()
+        self._lease = client.register_script(scripts.LEASE)
+        self._hand_over = client.register_script(scripts.HAND_OVER)
+        self._complete = client.register_script(scripts.COMPLETE)
+        self._depth = client.register_script(scripts.DEPTH)
+
+    async def put(self, payloads: Sequence[bytes]) -> None:
+        """One MULTI, so that a crash cannot leave half of them."""
+        await _append(self._client, self._key, payloads)
+
+    async def lease(self, worker: str, *, max_count: int, wait_seconds: float) -> list[Lease]:
+        """One round trip when there is something to do, two when it has to wait."""
+        if max_count <= 0:
+            return []
+        own = "" if worker in self._workers_known else "own"
+        taken = await self._run(self._lease, worker, self._lease_milliseconds, max_count, own)
+        self._workers_known.add(worker)
+        if taken or wait_seconds <= 0:
+            return [Lease(entry_id.decode(), payload, num_deliveries) for entry_id, payload, num_deliveries in taken]
+        return await self._wait_for_new(worker, max_count, wait_seconds)
+
+    async def renew(self, worker: str, leases: Sequence[Lease]) -> None:
+        """XCLAIM with JUSTID: the time begins anew, the number of deliveries stays."""
+        if leases:
+            await self._run(self._hand_over, worker, worker, 0, *_ids(leases))
+
+    async def complete(self, worker: str, results: Sequence[tuple[Lease, bytes]]) -> list[bool]:
+        """One script for all results: one round trip, and each is written and acknowledged or neither."""
+        if not results:
+            return []
+        arguments = [argument for lease, result in results for argument in (lease.entry_id, result)]
+        return [bool(is_written) for is_written in await self._run(self._complete, worker, *arguments)]
+
+    async def release(self, worker: str, leases: Sequence[Lease]) -> None:
+        """Who waits in a blocked read sees them at its next call."""
+        if leases:
+            await self._run(self._hand_over, worker, scripts.RELEASED, self._lease_milliseconds, *_ids(leases))
+
+    async def outstanding(self) -> list[bytes]:
+        """In pages; every request that was completed is deleted, so what the stream holds is the answer."""
+        payloads: list[bytes] = []
+        start = "-"
+        while page := await self._page(start):
+            payloads += [fields[FIELD] for _, fields in page]
+            start = f"({page[-1][0].decode()}"
+        return payloads
+
+    async def depth(self) -> QueueDepth:
+        """Of one moment."""
+        num_waiting, num_leased = await self._run(self._depth, scripts.RELEASED)
+        return QueueDepth(num_waiting, num_leased)
+
+    async def _page(self, start: str) -> Entries:
+        return await self._client.xrange(self._key, min=start, count=PAGE_SIZE)  # type: ignore[return-value]
+
+    async def _wait_for_new(self, worker: str, max_count: int, wait_seconds: float) -> list[Lease]:
+        reply = await self._client.xreadgroup(
+            GROUP, worker, {self._key: ">"}, count=max_count, block=_block_milliseconds(wait_seconds)
+        )
+        return [Lease(entry_id.decode(), fields[FIELD], 1) for entry_id, fields in _entries(reply)]
+
+    async def _run(self, script: Any, *arguments: str | bytes | int) -> Any:
+        """The script's reply; makes the group when the stream is new or the server came back empty."""
+        keys = [self._key, self._inbox_key]
+        try:
+            return await script(keys, [GROUP, *arguments])
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):
+                raise
+        await self._create_group()
+        return await script(keys, [GROUP, *arguments])
+
+    async def _create_group(self) -> None:
+        try:
+            await self._client.xgroup_create(self._key, GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):  # another process was faster
+                raise
+
+
+class RedisInbox:
+    """A stream without a group: its reader keeps the position with its checkpoint."""
+
+    def __init__(self, client: redis.asyncio.Redis, key: str) -> None:
+        self._client = client
+        self._key = key
+
+    async def append(self, payloads: Sequence[bytes]) -> None:
+        """One MULTI."""
+        await _append(self._client, self._key, payloads)
+
+    async def read(self, after: str, *, max_count: int, wait_seconds: float) -> list[InboxEntry]:
+        """XREAD, blocking when asked to wait."""
+        if max_count <= 0:
+            return []
+        block = _block_milliseconds(wait_seconds)
+        reply = await self._client.xread({self._key: after}, count=max_count, block=block)
+        return [InboxEntry(position.decode(), fields[FIELD]) for position, fields in _entries(reply)]
+
+    async def trim(self, through: str) -> None:
+        """XTRIM keeps what is at or behind MINID, hence the next position."""
+        milliseconds, _, sequence = through.partition("-")
+        await self._client.xtrim(self._key, minid=f"{milliseconds}-{int(sequence) + 1}", approximate=False)
+
+    async def length(self) -> int:
+        """XLEN."""
+        return int(await self._client.xlen(self._key))
+
+
+async def _append(client: redis.asyncio.Redis, key: str, payloads: Sequence[bytes]) -> None:
+    if not payloads:
+        return
+    async with client.pipeline(transaction=True) as pipeline:
+        for payload in payloads:
+            pipeline.xadd(key, {FIELD: payload})
+        await pipeline.execute()
+
+
+def _entries(reply: Any) -> Entries:
+    """The entries of the one stream that was read; the reply is empty when the wait was in vain."""
+    return reply[0][1] if reply else []
+
+
+def _block_milliseconds(wait_seconds: float) -> int | None:
+    """BLOCK's argument: None does not wait, and 0, which would wait for ever, is never given."""
+    if wait_seconds <= 0:
+        return None
+    return max(1, round(min(wait_seconds, MAX_WAIT_SECONDS) * 1000))
+
+
+def _ids(leases: Sequence[Lease]) -> list[str]:
+    return [lease.entry_id for lease in leases]

@@ -1,0 +1,75 @@
+"""What Redis does in one step. KEYS[1] is the request stream, ARGV[1] its group, ARGV[2] the worker.
+
+A consumer group remembers for each delivered entry its worker, the time of delivery and the number of deliveries: that
+is the lease. It is held by whom XPENDING names. A released entry belongs to a worker that does not exist.
+"""
+
+RELEASED = "(released)"
+
+# ARGV: milliseconds of a lease, most entries, "own" to begin with those that the worker holds already.
+# Entries that were deleted from the stream (by hand) come without fields and are forgotten.
+LEASE = """
+local stream, group, worker, most = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[4])
+local taken = {}
+
+local function take(entries)
+  for _, entry in ipairs(entries) do
+    local id, fields = entry[1], entry[2]
+    if fields then
+      taken[#taken + 1] = {id, fields[2], redis.call('XPENDING', stream, group, id, id, 1)[1][4]}
+    else
+      redis.call('XACK', stream, group, id)
+    end
+  end
+end
+
+local function read(after)
+  if #taken < most then
+    local reply = redis.call('XREADGROUP', 'GROUP', group, worker, 'COUNT', most - #taken, 'STREAMS', stream, after)
+    if reply then take(reply[1][2]) end
+  end
+end
+
+if ARGV[5] == 'own' then read('0') end
+if #taken < most then
+  for _, free in ipairs(redis.call('XPENDING', stream, group, 'IDLE', ARGV[3], '-', '+', most - #taken)) do
+    take(redis.call('XCLAIM', stream, group, worker, ARGV[3], free[1]))
+  end
+end
+read('>')
+return taken
+"""
+
+# ARGV: who holds the entries from now on, milliseconds since they were delivered, entry ids.
+HAND_OVER = """
+for i = 5, #ARGV do
+  if #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2]) > 0 then
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, ARGV[i], 'IDLE', ARGV[4], 'JUSTID')
+  end
+end
+"""
+
+# KEYS[2]: the inbox. ARGV: entry id, result, entry id, result, ...
+COMPLETE = """
+local written = {}
+for i = 3, #ARGV, 2 do
+  local is_held = #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2]) > 0
+  if is_held then
+    redis.call('XADD', KEYS[2], '*', 'payload', ARGV[i + 1])
+    redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
+    redis.call('XDEL', KEYS[1], ARGV[i])
+  end
+  written[#written + 1] = is_held and 1 or 0
+end
+return written
+"""
+
+# Entries are deleted when they are acknowledged, so that the stream holds exactly those not completed.
+DEPTH = """
+local delivered = redis.call('XPENDING', KEYS[1], ARGV[1])
+local num_leased = delivered[1]
+for _, consumer in ipairs(delivered[4] or {}) do
+  if consumer[1] == ARGV[2] then num_leased = num_leased - tonumber(consumer[2]) end
+end
+return {redis.call('XLEN', KEYS[1]) - num_leased, num_leased}
+"""

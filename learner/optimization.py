@@ -1,0 +1,79 @@
+"""AdamW with a schedule that counts its own updates, and a step that refuses gradients that are not finite."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from tppo.config.schema import OptimizerSection
+
+
+def learning_rate_factor(num_updates: int, section: OptimizerSection, *, total_updates: int) -> float:
+    """Share of the peak rate for the next update after `num_updates`: linear warm-up, then the configured decay."""
+    if num_updates < section.lr_warmup_steps:
+        return (num_updates + 1) / section.lr_warmup_steps
+    progress = (num_updates - section.lr_warmup_steps) / max(1, total_updates - section.lr_warmup_steps)
+    remaining = {
+        "constant": 1.0,
+        "linear": 1.0 - min(1.0, progress),
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress))),
+    }[section.lr_decay]
+    return section.min_lr_ratio + (1.0 - section.min_lr_ratio) * remaining
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What became of one optimizer update."""
+
+    grad_norm: float  # before clipping
+    lr: float
+    was_skipped: bool  # the gradients were not finite
+
+
+class Optimization:
+    """One network's optimizer. A skipped update leaves weights, moments and schedule as they were."""
+
+    def __init__(self, parameters: Iterable[Parameter], section: OptimizerSection, *, num_steps: int) -> None:
+        self._parameters = list(parameters)
+        self._section = section
+        self._total_updates = num_steps * section.ppo_epochs * section.ppo_mini_batches
+        self.num_updates = 0
+        self.num_skipped = 0
+        self.adamw = torch.optim.AdamW(
+            self._parameters, lr=section.lr, betas=section.betas, weight_decay=section.weight_decay, fused=True
+        )
+
+    def update(self) -> Update:
+        """Apply the gradients that backward passes have gathered, and clear them."""
+        norm: Tensor = torch.nn.utils.clip_grad_norm_(self._parameters, self._section.grad_clip)
+        factor = learning_rate_factor(self.num_updates, self._section, total_updates=self._total_updates)
+        rate = self._section.lr * factor
+        is_finite = bool(torch.isfinite(norm))
+        if is_finite:
+            self.adamw.param_groups[0]["lr"] = rate
+            self.adamw.step()
+            self.num_updates += 1
+        else:
+            self.num_skipped += 1
+        self.adamw.zero_grad(set_to_none=True)
+        return Update(float(norm), rate, was_skipped=not is_finite)
+
+    def state_dict(self) -> dict[str, object]:
+        """Moments and counts."""
+        return {
+            "adamw": self.adamw.state_dict(),
+            "num_updates": self.num_updates,
+            "num_skipped": self.num_skipped,
+        }
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Continue from `state_dict`."""
+        adamw, num_updates, num_skipped = state["adamw"], state["num_updates"], state["num_skipped"]
+        assert isinstance(adamw, dict)
+        assert isinstance(num_updates, int)
+        assert isinstance(num_skipped, int)
+        self.adamw.load_state_dict(adamw)
+        self.num_updates, self.num_skipped = num_updates, num_skipped

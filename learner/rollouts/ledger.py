@@ -1,0 +1,292 @@
+"""The ledger: every rollout that is alive, the state it is in, and the equation that accounts for every window.
+
+The life of a rollout:
+
+    WAITING -> REQUESTED -> READY (window not the last) -> TRAINED -> REQUESTED (next window) ...
+                        \\-> SCORING (response ended) -> READY -> TRAINED -> retired        ... or PARKED, with a cause
+
+Pure: no Redis, no clock. Records of the inbox go in with their position; requests to be sent come out in `outbox`.
+The same records in the same order give the same requests in the same order, however fast they are read:
+
+* ready rows are ordered by the position of the record that made them ready;
+* a record that arrives before it was asked for (a restarted learner re-reads its inbox) waits until it is;
+* a double, told by its key, is counted and dropped.
+"""
+
+import hashlib
+from array import array
+from bisect import insort
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from learner.rollouts.prompts import Prompt
+from tppo.rollout import (
+    FinishReason,
+    RewardRequest,
+    Score,
+    ScoreStatus,
+    Window,
+    WindowRequest,
+    logprobs,
+    tokens,
+)
+
+Position = tuple[int, int]  # of an inbox entry: Redis' milliseconds and sequence number
+MAX_STALLS = 2  # empty windows in a row after which a response counts as cut at its limit
+
+
+class State(StrEnum):
+    """Where a rollout stands."""
+
+    WAITING = "waiting"
+    REQUESTED = "requested"
+    SCORING = "scoring"
+    READY = "ready"
+    TRAINED = "trained"
+    PARKED = "parked"
+
+
+@dataclass(slots=True)
+class Rollout:
+    """One prompt and its response so far; per-token arrays cover the whole response."""
+
+    rollout_id: str
+    prompt: Prompt
+    ordinal: int  # counts the rollouts in the order in which they were started
+    cohort: int = 0  # the request round that its current window belongs to
+    is_evaluation: bool = False
+    state: State = State.WAITING
+    window_index: int = 0
+    window_start: int = 0  # response tokens before the current window
+    response_tokens: "array[int]" = field(default_factory=tokens)
+    rollout_logprobs: "array[float]" = field(default_factory=logprobs)
+    token_versions: "array[int]" = field(default_factory=tokens)
+    values: "array[float]" = field(default_factory=logprobs)  # predicted in the step that trained the token
+    is_finished: bool = False
+    score: float | None = None
+    components: dict[str, float] = field(default_factory=dict)
+    attempt: int = 0  # of scoring
+    num_stalls: int = 0
+    ready_position: Position = (0, 0)
+    cause: str = ""  # why it is parked
+
+    @property
+    def window_tokens(self) -> "array[int]":
+        """Tokens of the current window."""
+        return self.response_tokens[self.window_start :]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Lengths in tokens, and what else shapes a request."""
+
+    window_length: int
+    max_response_length: int
+    max_score_attempts: int
+    stop_token_ids: tuple[int, ...]
+    temperature: float
+    evaluation_temperature: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Conservation:
+    """Windows: issued = trained + in_flight + parked + dropped, at every moment."""
+
+    issued: int
+    trained: int
+    in_flight: int
+    parked: int
+    dropped: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether every issued window is accounted for."""
+        return self.issued == self.trained + self.in_flight + self.parked + self.dropped
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Rollouts by id, the rows that are ready, and the requests that are to go out."""
+
+    limits: Limits
+    decode: Callable[["array[int]"], str]  # response tokens -> text for the reward function
+    is_past: Callable[[str], bool]  # whether a rollout id was started at some time
+    rollouts: dict[str, Rollout] = field(default_factory=dict)
+    ready: list[Rollout] = field(default_factory=list)  # sorted by position
+    scored_evaluations: list[Rollout] = field(default_factory=list)  # for evaluation.py to take
+    parked_positions: list[Position] = field(default_factory=list)  # for the scheduler to replace
+    outbox: list[WindowRequest | RewardRequest] = field(default_factory=list)
+    early_windows: dict[tuple[str, int], tuple[Position, Window]] = field(default_factory=dict)
+    early_scores: dict[tuple[str, int], tuple[Position, Score]] = field(default_factory=dict)
+    num_issued: int = 0
+    num_trained: int = 0
+    doubles: Counter[str] = field(default_factory=Counter)
+
+    def start(self, rollout_id: str, prompt: Prompt, *, ordinal: int, is_evaluation: bool = False) -> Rollout:
+        """A new rollout, waiting."""
+        assert rollout_id not in self.rollouts, rollout_id
+        rollout = Rollout(rollout_id, prompt, ordinal, is_evaluation=is_evaluation)
+        self.rollouts[rollout_id] = rollout
+        return rollout
+
+    def request_window(self, rollout: Rollout, *, cohort: int, min_policy_version: int) -> None:
+        """Ask for the rollout's next window."""
+        assert rollout.state in (State.WAITING, State.TRAINED), rollout
+        rollout.state, rollout.cohort = State.REQUESTED, cohort
+        if not rollout.is_evaluation:
+            self.num_issued += 1
+        self.outbox.append(self.window_request(rollout, min_policy_version))
+        early = self.early_windows.pop((rollout.rollout_id, rollout.window_index), None)
+        if early is not None:
+            self.add_window(*early)
+
+    def add_window(self, position: Position, window: Window) -> None:
+        """A window has arrived."""
+        rollout = self.rollouts.get(window.rollout_id)
+        if rollout is None and self.is_past(window.rollout_id):
+            self.doubles["window"] += 1
+        elif rollout is None or window.window_index > rollout.window_index:
+            self.early_windows[window.key] = (position, window)
+        elif rollout.state is not State.REQUESTED or window.window_index < rollout.window_index:
+            self._count_double_or_keep_early(position, window, rollout)
+        elif window.finish_reason is FinishReason.FAILED:
+            self._park(rollout, position, f"generation failed: {window.error}")
+        else:
+            self._extend(rollout, position, window)
+
+    def add_score(self, position: Position, score: Score) -> None:
+        """A score has arrived."""
+        rollout = self.rollouts.get(score.rollout_id)
+        if rollout is None and self.is_past(score.rollout_id):
+            self.doubles["score"] += 1
+        elif rollout is None or score.attempt > rollout.attempt or rollout.state in _BEFORE_SCORING:
+            self.early_scores[score.key] = (position, score)
+        elif rollout.state is not State.SCORING or score.attempt < rollout.attempt:
+            self.doubles["score"] += 1
+        elif score.status is ScoreStatus.SCORED:
+            rollout.score, rollout.components = score.score, dict(score.components)
+            self._make_ready(rollout, position)
+        else:
+            self._retry_or_park(rollout, position, score)
+
+    def take(self, rows: Iterable[Rollout]) -> None:
+        """The rows go into a training step."""
+        taken = {row.rollout_id for row in rows}
+        self.ready = [row for row in self.ready if row.rollout_id not in taken]
+
+    def mark_trained(self, row: Rollout, values: "array[float]") -> None:
+        """The row's window was trained; `values` are those predicted for its tokens. A finished rollout leaves."""
+        row.values.extend(values)
+        row.window_index += 1
+        row.window_start = len(row.response_tokens)
+        row.state = State.TRAINED
+        self.num_trained += 1
+        if row.is_finished:
+            del self.rollouts[row.rollout_id]
+
+    def count_by_state(self) -> Counter[str]:
+        """How many training rollouts are in each state."""
+        return Counter(rollout.state.value for rollout in self.rollouts.values() if not rollout.is_evaluation)
+
+    def conservation(self) -> Conservation:
+        """The equation's terms, counted from the states and not from each other."""
+        states = self.count_by_state()
+        in_flight = states[State.REQUESTED] + states[State.SCORING] + states[State.READY]
+        return Conservation(self.num_issued, self.num_trained, in_flight, states[State.PARKED], dropped=0)
+
+    def window_request(self, rollout: Rollout, min_policy_version: int) -> WindowRequest:
+        """The request for a rollout's current window."""
+        limits = self.limits
+        window_length = limits.max_response_length if rollout.is_evaluation else limits.window_length
+        temperature = limits.evaluation_temperature if rollout.is_evaluation else limits.temperature
+        return WindowRequest(
+            rollout_id=rollout.rollout_id,
+            window_index=rollout.window_index,
+            prompt_tokens=rollout.prompt.token_ids,
+            response_tokens=tokens(rollout.response_tokens),
+            max_new_tokens=min(window_length, limits.max_response_length - len(rollout.response_tokens)),
+            stop_token_ids=limits.stop_token_ids,
+            temperature=temperature,
+            seed=sampling_seed(limits.seed, rollout.rollout_id),
+            min_policy_version=min_policy_version,
+            is_evaluation=rollout.is_evaluation,
+        )
+
+    def reward_request(self, rollout: Rollout) -> RewardRequest:
+        """The request for a finished rollout's score."""
+        return RewardRequest(
+            rollout_id=rollout.rollout_id,
+            attempt=rollout.attempt,
+            data_source=rollout.prompt.data_source,
+            prompt=rollout.prompt.text,
+            response=self.decode(rollout.response_tokens),
+            ground_truth=rollout.prompt.ground_truth,
+            extra_info=rollout.prompt.extra_info,
+            num_response_tokens=len(rollout.response_tokens),
+            is_evaluation=rollout.is_evaluation,
+        )
+
+    def _count_double_or_keep_early(self, position: Position, window: Window, rollout: Rollout) -> None:
+        """A TRAINED rollout's next window may be in the inbox already: a dead learner had asked for it."""
+        is_next = window.window_index == rollout.window_index and rollout.state in (State.TRAINED, State.WAITING)
+        if is_next:
+            self.early_windows[window.key] = (position, window)
+        else:
+            self.doubles["window"] += 1
+
+    def _extend(self, rollout: Rollout, position: Position, window: Window) -> None:
+        rollout.response_tokens.extend(window.tokens)
+        rollout.rollout_logprobs.extend(window.logprobs)
+        for span in window.version_spans:
+            rollout.token_versions.extend([span.policy_version] * span.num_tokens)
+        rollout.num_stalls = 0 if window.tokens else rollout.num_stalls + 1
+        rollout.is_finished = (
+            window.finish_reason is FinishReason.STOP
+            or len(rollout.response_tokens) >= self.limits.max_response_length
+            or rollout.num_stalls >= MAX_STALLS
+        )
+        if rollout.is_finished or rollout.is_evaluation:
+            self._request_score(rollout)
+        else:
+            self._make_ready(rollout, position)
+
+    def _request_score(self, rollout: Rollout) -> None:
+        rollout.state = State.SCORING
+        self.outbox.append(self.reward_request(rollout))
+        early = self.early_scores.pop((rollout.rollout_id, rollout.attempt), None)
+        if early is not None:
+            self.add_score(*early)
+
+    def _retry_or_park(self, rollout: Rollout, position: Position, score: Score) -> None:
+        if rollout.attempt + 1 < self.limits.max_score_attempts:
+            rollout.attempt += 1
+            self._request_score(rollout)
+        else:
+            cause = f"no score after {rollout.attempt + 1} attempts: {score.status.name} {score.error}"
+            self._park(rollout, position, cause.strip())
+
+    def _make_ready(self, rollout: Rollout, position: Position) -> None:
+        rollout.state, rollout.ready_position = State.READY, position
+        if rollout.is_evaluation:
+            self.scored_evaluations.append(rollout)
+        else:
+            insort(self.ready, rollout, key=lambda row: row.ready_position)
+
+    def _park(self, rollout: Rollout, position: Position, cause: str) -> None:
+        rollout.state, rollout.cause, rollout.ready_position = State.PARKED, cause, position
+        if rollout.is_evaluation:
+            self.scored_evaluations.append(rollout)
+        else:
+            insort(self.parked_positions, position)
+
+
+_BEFORE_SCORING = (State.WAITING, State.REQUESTED, State.TRAINED)
+
+
+def sampling_seed(run_seed: int, rollout_id: str) -> int:
+    """64 bits that belong to a rollout, so that where its windows are cut does not change what is sampled."""
+    digest = hashlib.blake2b(f"{run_seed}/{rollout_id}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")

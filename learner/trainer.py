@@ -1,0 +1,120 @@
+"""One training step of T-PPO: rows in, two updated models and the step's numbers out.
+
+    values  ->  advantages (EGAE)  ->  masks  ->  whitening  ->  value model's update  ->  policy's update
+
+Decisions where the paper is silent are named in docs/algorithm.md. What becomes a mini-batch or a micro-batch is a
+function of the rows alone, so the same rows give the same weights.
+"""
+
+import time
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from learner import policy_update, step_metrics, value_update
+from learner.algorithm import egae, masked_stats, token_filter
+from learner.batching import pack, pad_rows, unpack
+from learner.experience import Estimates, Sampled, gather
+from learner.models import Policy, ValueModel, token_and_boundary_values
+from learner.optimization import Optimization
+from learner.rollouts.ledger import Rollout
+from learner.step_metrics import Metrics
+from tppo.config import Config
+
+
+def _unwhitened(advantages: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask, advantages, 0.0)
+
+
+WHITENING = {"full": masked_stats.whiten_full, "scale_only": masked_stats.scale_only, "none": _unwhitened}
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step leaves behind besides the updated models."""
+
+    values: "list[array[float]]"  # per row: value of each token of its window, as predicted before the update
+    metrics: Metrics
+
+
+class Trainer:
+    """Owns the two models and their optimizers."""
+
+    def __init__(self, config: Config, policy: Policy, value_model: ValueModel) -> None:
+        self.policy, self.value_model = policy, value_model
+        self._config = config
+        steps = config.run.total_training_steps
+        actor_steps = max(1, steps - config.critic.warmup_steps)
+        self.actor = Optimization(policy.network.parameters(), config.actor, num_steps=actor_steps)
+        self.critic = Optimization(value_model.network.parameters(), config.critic, num_steps=steps)
+
+    def step(self, rows: Sequence[Rollout], *, policy_version: int) -> StepResult:
+        """Train on the rows; the policy's weights before the step are `policy_version`."""
+        started = time.perf_counter()
+        sampled = gather(rows)
+        estimates = self._estimates(sampled, policy_version)
+        estimated = time.perf_counter()
+        metrics = step_metrics.sampled_metrics(sampled, policy_version)
+        metrics |= step_metrics.estimate_metrics(sampled, estimates)
+        metrics |= value_update.train(self.value_model, self.critic, sampled, estimates, self._config)
+        values_trained = time.perf_counter()
+        if policy_version >= self._config.critic.warmup_steps:
+            metrics |= policy_update.train(self.policy, self.actor, sampled, estimates, self._config)
+        metrics |= {
+            "timing_s/values": estimated - started,
+            "timing_s/update_critic": values_trained - estimated,
+            "timing_s/update_actor": time.perf_counter() - values_trained,
+        }
+        values = [array("f", sampled.window_part(index, estimates.values).tolist()) for index in range(len(rows))]
+        return StepResult(values, metrics)
+
+    @torch.no_grad()
+    def _estimates(self, sampled: Sampled, policy_version: int) -> Estimates:
+        options = self._config.algorithm
+        values, boundary_values = self._predicted_values(sampled)
+        raw_advantages = egae.extended_gae(
+            sampled.window_rewards(),
+            values,
+            sampled.response_mask,
+            sampled.is_finished,
+            gamma=options.gamma,
+            gae_lambda=self._gae_lambda(sampled),
+            boundary=options.boundary,
+            bootstrap_values=boundary_values,
+        )
+        counted = token_filter.policy_mask(
+            sampled.response_mask, sampled.is_finished, num_ignored_tail_tokens=options.num_ignored_tail_tokens
+        )
+        is_recent = policy_version - sampled.token_versions <= self._config.run.max_token_lag
+        policy_mask = counted & is_recent
+        whitened = WHITENING[options.advantage_whitening](raw_advantages, policy_mask)
+        return Estimates(
+            values=values,
+            raw_advantages=raw_advantages,
+            advantages=masked_stats.clamp_advantages(whitened),
+            policy_mask=policy_mask,
+            num_too_old=int((counted & ~is_recent).sum()),
+        )
+
+    def _predicted_values(self, sampled: Sampled) -> tuple[Tensor, Tensor]:
+        """V(s_t) [batch, time], and V of the state after the last token [batch]."""
+        rows = [sampled.window_row(index) for index in range(sampled.num_rows)]
+        batches = pack(rows, max_tokens=self._config.critic.max_tokens_per_microbatch)
+        outputs = [token_and_boundary_values(self.value_model, batch) for batch in batches]
+        values = unpack(batches, [of_tokens.cpu() for of_tokens, _ in outputs])
+        boundary = torch.empty(sampled.num_rows)
+        for batch, (_, after_last) in zip(batches, outputs, strict=True):
+            boundary[list(batch.row_indices)] = after_last.cpu()
+        return pad_rows(values).values, boundary
+
+    def _gae_lambda(self, sampled: Sampled) -> float | Tensor:
+        options = self._config.algorithm
+        if options.lam != "length_adaptive":
+            return options.lam
+        lengths = egae.effective_lengths(
+            sampled.response_lengths, sampled.is_finished, window_length=self._config.run.window_length
+        )
+        return egae.length_adaptive_lambda(lengths, alpha=options.lam_alpha, floor=options.lam_floor)

@@ -1,0 +1,74 @@
+"""The value model's part of a step: Monte-Carlo targets on every token of the responses that finished in it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from learner.algorithm import egae, losses
+from learner.batching import PackedBatch, pack, pad_rows
+from learner.experience import Estimates, Sampled
+from learner.mini_batches import mini_batches
+from learner.models import ValueModel, token_values
+from learner.optimization import Optimization
+from learner.step_metrics import Metrics, PartialMeans
+from tppo.config import Config
+from tppo.config.schema import CriticSection
+
+
+def train(
+    value_model: ValueModel, optimization: Optimization, sampled: Sampled, estimates: Estimates, config: Config
+) -> Metrics:
+    """Update the value model; without a finished row it, its optimizer and its schedule stay untouched."""
+    section = config.critic
+    means = PartialMeans()
+    finished = [index for index in range(sampled.num_rows) if sampled.is_finished[index]]
+    for rows in mini_batches(finished, count=section.ppo_mini_batches, epochs=section.ppo_epochs):
+        targets = _Targets(rows, sampled, estimates, gamma=config.algorithm.gamma, section=section)
+        batches = pack([sampled.response_row(index) for index in rows], max_tokens=section.max_tokens_per_microbatch)
+        loss = sum(_backward(value_model, batch, targets, section, means) for batch in batches)
+        update = optimization.update()
+        means.add({"critic/vf_loss": loss, "critic/grad_norm": update.grad_norm, "critic/lr": update.lr}, weight=1)
+    return {**means.values(), "critic/num_skipped_updates": optimization.num_skipped}
+
+
+class _Targets:
+    """Old values, returns and weights of a mini-batch's tokens: one tensor per row, in the mini-batch's order."""
+
+    def __init__(
+        self, rows: Sequence[int], sampled: Sampled, estimates: Estimates, *, gamma: float, section: CriticSection
+    ) -> None:
+        lengths = [int(sampled.response_lengths[index]) for index in rows]
+        rewards, mask = pad_rows([torch.zeros(length) for length in lengths])
+        rewards[torch.arange(len(rows)), torch.tensor(lengths) - 1] = sampled.scores[list(rows)]
+        self.returns = list(torch.split(egae.monte_carlo_returns(rewards, mask, gamma=gamma)[mask], lengths))
+        self.old_values = [
+            torch.cat([sampled.earlier_values[index], sampled.window_part(index, estimates.values)]) for index in rows
+        ]
+        is_by_row = section.loss_aggregation == "row_mean"
+        self.weights = [
+            torch.full((length,), 1.0 / (len(rows) * length if is_by_row else sum(lengths))) for length in lengths
+        ]
+
+
+def _backward(
+    value_model: ValueModel, batch: PackedBatch, targets: _Targets, section: CriticSection, means: PartialMeans
+) -> float:
+    """Backward pass of one micro-batch; its part of the mini-batch's loss."""
+    values = token_values(value_model, batch)
+
+    def flat(per_row: Sequence[Tensor]) -> Tensor:
+        return torch.cat([per_row[index] for index in batch.row_indices]).to(values.device)
+
+    result = losses.value_loss(
+        values,
+        flat(targets.old_values),
+        flat(targets.returns),
+        torch.ones_like(values, dtype=torch.bool),
+        clip_low=section.cliprange_value_low,
+        clip_high=section.cliprange_value_high or 0.0,
+        token_weights=flat(targets.weights),
+    )
+    result.loss.backward()  # type: ignore[no-untyped-call]
+    means.add({"critic/vf_clipfrac": float(result.clip_fraction)}, weight=len(values))
+    return float(result.loss.detach())

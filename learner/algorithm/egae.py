@@ -1,0 +1,111 @@
+"""Extended Generalised Advantage Estimation (EGAE): advantages for a response that has not ended yet.
+
+It differs from the textbook's GAE in one number. A window cut after token l-1 lacks V(s_l), and T-PPO puts V(s_{l-1})
+in its place ("hold"), so that a partial response can be trained on at once. A finished row is plain GAE.
+
+Values: `values[:, t]` is V(s_t), the value model's output at the position of the token before token t.
+Equation numbers are those of T-PPO (arXiv 2506.15050) and of VAPO (arXiv 2504.05118).
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Boundary = Literal["hold", "bootstrap"]
+
+
+@torch.no_grad()
+def extended_gae(
+    rewards: Tensor,
+    values: Tensor,
+    response_mask: Tensor,
+    is_finished: Tensor,
+    *,
+    gamma: float,
+    gae_lambda: float | Tensor,
+    boundary: Boundary = "hold",
+    bootstrap_values: Tensor | None = None,
+) -> Tensor:
+    """Advantages [batch, time] of one window per row, zero where the mask is False (T-PPO equation 6).
+
+        delta_t = r_t + gamma V(s_{t+1}) - V(s_t)
+        A_t     = delta_t + gamma lambda A_{t+1},    A_l = 0
+
+    with V(s_l) = 0 for finished rows, else V(s_{l-1}) ("hold") or `bootstrap_values` [batch] ("bootstrap").
+    `rewards`, `values` [batch, time]; `response_mask` [batch, time] and `is_finished` [batch] bool; each row's True
+    entries are contiguous, and there may be none; `gae_lambda` is one number, or one for each row [batch].
+    """
+    deltas = temporal_differences(
+        rewards,
+        values,
+        response_mask,
+        is_finished,
+        gamma=gamma,
+        boundary=boundary,
+        bootstrap_values=bootstrap_values,
+    )
+    advantages = discounted_suffix_sums(deltas, gamma * gae_lambda)
+    return torch.where(response_mask, advantages, 0.0)
+
+
+def temporal_differences(
+    rewards: Tensor,
+    values: Tensor,
+    response_mask: Tensor,
+    is_finished: Tensor,
+    *,
+    gamma: float,
+    boundary: Boundary = "hold",
+    bootstrap_values: Tensor | None = None,
+) -> Tensor:
+    """delta_t = r_t + gamma V(s_{t+1}) - V(s_t) [batch, time], zero where the mask is False (T-PPO equation 2)."""
+    values = torch.where(response_mask, values, 0.0)
+    if boundary == "hold":
+        values_after_cut = values  # read at the last token only, where it says V(s_l) := V(s_{l-1})
+    elif boundary == "bootstrap" and bootstrap_values is not None:
+        values_after_cut = bootstrap_values.unsqueeze(1)
+    else:
+        raise ValueError(f"boundary must be 'hold', or 'bootstrap' with bootstrap_values; it is {boundary!r}")
+    values_after_end = torch.where(is_finished.unsqueeze(1), 0.0, values_after_cut)
+
+    has_next = torch.zeros_like(response_mask)
+    has_next[:, :-1] = response_mask[:, 1:]
+    next_values = torch.where(has_next, values.roll(-1, dims=1), values_after_end)
+    return torch.where(response_mask, rewards + gamma * next_values - values, 0.0)
+
+
+def discounted_suffix_sums(terms: Tensor, discount: float | Tensor) -> Tensor:
+    """S_t = sum over k >= t of discount^(k-t) * terms_k [batch, time]; `discount` is one number or [batch]."""
+    if isinstance(discount, Tensor):
+        discount = discount.to(terms)  # a float64 lambda must not change the precision that the caller chose
+    suffix_sum = terms.new_zeros(terms.shape[0])
+    suffix_sums = torch.empty_like(terms)
+    for t in reversed(range(terms.shape[1])):
+        suffix_sum = terms[:, t] + discount * suffix_sum
+        suffix_sums[:, t] = suffix_sum
+    return suffix_sums
+
+
+@torch.no_grad()
+def monte_carlo_returns(rewards: Tensor, response_mask: Tensor, *, gamma: float) -> Tensor:
+    """R_t = sum over k >= t of gamma^(k-t) r_k [batch, time], the value model's target for finished responses."""
+    returns = discounted_suffix_sums(torch.where(response_mask, rewards, 0.0), gamma)
+    return torch.where(response_mask, returns, 0.0)
+
+
+def length_adaptive_lambda(lengths: Tensor, *, alpha: float = 0.05, floor: float = 0.95) -> Tensor:
+    """lambda = 1 - 1 / (alpha l) [batch], at least `floor` (VAPO equation 5, which is negative for l < 1 / alpha).
+
+    It makes the lambda weights' total, 1 / (1 - lambda), grow with the length l as alpha l.
+    """
+    return (1.0 - 1.0 / (alpha * lengths)).clamp(min=floor, max=1.0)
+
+
+def effective_lengths(response_lengths: Tensor, is_finished: Tensor, *, window_length: int) -> Tensor:
+    """Lengths for `length_adaptive_lambda` [batch]: a cut response is guessed to last half a window more.
+
+    `response_lengths` counts the response's tokens of all windows so far.
+    """
+    expected_remainder = torch.where(is_finished, 0, window_length // 2)
+    return response_lengths + expected_remainder

@@ -1,0 +1,41 @@
+"""Importance weights between the policy that sampled a token and the one that the update starts from.
+
+w = pi_old / pi_rollout, taken without gradient. They are one only if the engine and the learner agree and the weights
+did not change between sampling and training. Log-ratios are limited before exp() sees them.
+"""
+
+import torch
+from torch import Tensor
+
+MAX_LOG_RATIO = 20.0  # exp(20) is 5e8: beyond it a ratio says "broken", and float32 must not overflow
+
+
+def bounded_log_ratio(logprobs: Tensor, other_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """log(pi / pi_other) per token within +-MAX_LOG_RATIO, 0 (ratio one) where the mask is False."""
+    log_ratio = torch.where(mask, logprobs - other_logprobs, 0.0)
+    return log_ratio.clamp(min=-MAX_LOG_RATIO, max=MAX_LOG_RATIO)
+
+
+@torch.no_grad()
+def importance_weights(
+    old_logprobs: Tensor, rollout_logprobs: Tensor, mask: Tensor, *, cap: float | None = None
+) -> Tensor:
+    """w = min(pi_old / pi_rollout, cap) per token, without gradient; 1 where the mask is False."""
+    weights = bounded_log_ratio(old_logprobs, rollout_logprobs, mask).exp()
+    return weights if cap is None else weights.clamp(max=cap)
+
+
+@torch.no_grad()
+def trusted_mask(old_logprobs: Tensor, rollout_logprobs: Tensor, mask: Tensor, *, cap: float) -> Tensor:
+    """The tokens of `mask` whose untruncated weight is at most `cap`: for leaving tokens out instead of capping them.
+
+    Pass the size of the mask before this as the loss's `normalizer` to keep the other tokens' weight.
+    """
+    return mask & (importance_weights(old_logprobs, rollout_logprobs, mask) <= cap)
+
+
+def effective_sample_size(weights: Tensor, mask: Tensor) -> Tensor:
+    """(sum w)^2 / (N sum w^2): the share of the N tokens in effect, 1 when all weights are equal; 0 for no tokens."""
+    counted = torch.where(mask, weights, 0.0)
+    largest_square_sum = counted.square().sum() * mask.sum()
+    return torch.where(mask.any(), counted.sum().square() / largest_square_sum, 0.0)

@@ -1,0 +1,182 @@
+"""The losses of a T-PPO step: clipped policy loss, clipped value loss, and two terms that may be added.
+
+Every function takes tensors of one shape, [batch, time] or flat [tokens], and a boolean mask of that shape. What lies
+under a False of the mask, NaN included, reaches neither a loss nor a gradient.
+
+A mini-batch may come in parts: give each part's call the whole mini-batch's token count as `normalizer`, and the
+parts' losses, and so their gradients, add up to the mini-batch's.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from learner.algorithm.importance import bounded_log_ratio, effective_sample_size, importance_weights
+from learner.algorithm.masked_stats import masked_mean
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyLoss:
+    """A policy loss and what to log with it; all but `loss` are means over the given tokens, without gradient."""
+
+    loss: Tensor
+    clip_fraction: Tensor  # share of tokens whose clipped term exceeds the unclipped one
+    dual_clip_fraction: Tensor  # share of tokens held by the upper bound for negative advantages
+    approx_kl: Tensor  # mean of old - new log-probability, the "k1" estimate of KL(old || new)
+    importance_weight_mean: Tensor
+    effective_sample_size: Tensor  # as a share of num_tokens
+    num_tokens: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ValueLoss:
+    """A value loss and what to log with it; all but `loss` are without gradient."""
+
+    loss: Tensor
+    clip_fraction: Tensor  # share of tokens whose clipped error exceeds the unclipped one
+    num_tokens: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ClippedSurrogate:
+    """J_t per token, and where each of the two clips decided it."""
+
+    per_token: Tensor
+    is_clipped: Tensor
+    is_dual_clipped: Tensor
+
+
+def pessimistic_surrogate(ratio: Tensor, clipped_ratio: Tensor, advantages: Tensor) -> ClippedSurrogate:
+    """J = max(-A rho, -A rho_clipped): moving on past the clip earns nothing, moving back always does."""
+    unclipped = -advantages * ratio
+    clipped = -advantages * clipped_ratio
+    is_clipped = clipped > unclipped
+    return ClippedSurrogate(torch.maximum(unclipped, clipped), is_clipped, torch.zeros_like(is_clipped))
+
+
+def clipped_surrogate(
+    ratio: Tensor, advantages: Tensor, *, clip_low: float, clip_high: float, dual_clip: float | None
+) -> ClippedSurrogate:
+    """J = max(-A rho, -A clip(rho, 1 - clip_low, 1 + clip_high)), and where A < 0 at most -A dual_clip.
+
+    Two clip bounds are "clip-higher" (DAPO, VAPO equation 7); without the dual clip, a token with A < 0 that the
+    policy has made much more likely would have an unbounded loss.
+    """
+    surrogate = pessimistic_surrogate(ratio, ratio.clamp(1.0 - clip_low, 1.0 + clip_high), advantages)
+    if dual_clip is None:
+        return surrogate
+    upper_bound = -advantages * dual_clip
+    is_dual_clipped = (advantages < 0) & (surrogate.per_token > upper_bound)
+    bounded = torch.where(is_dual_clipped, upper_bound, surrogate.per_token)
+    return replace(surrogate, per_token=bounded, is_dual_clipped=is_dual_clipped)
+
+
+def policy_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    policy_mask: Tensor,
+    *,
+    clip_low: float,
+    clip_high: float,
+    dual_clip: float | None = 10.0,
+    rollout_logprobs: Tensor | None = None,
+    importance_cap: float | None = None,
+    normalizer: float | Tensor | None = None,
+) -> PolicyLoss:
+    """L = sum of w_t J_t over the mask / N, with rho = pi / pi_old and w = min(pi_old / pi_rollout, importance_cap).
+
+    `rollout_logprobs` makes it the decoupled loss (arXiv 2505.24298): w corrects for tokens sampled by older weights or
+    by another engine. Without them w = 1. `normalizer` is N: by default the number of tokens in `policy_mask`.
+    """
+    log_ratio = bounded_log_ratio(logprobs, old_logprobs, policy_mask)
+    counted_advantages = torch.where(policy_mask, advantages, 0.0)
+    surrogate = clipped_surrogate(
+        log_ratio.exp(), counted_advantages, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip
+    )
+    behaviour_logprobs = old_logprobs if rollout_logprobs is None else rollout_logprobs
+    weights = importance_weights(old_logprobs, behaviour_logprobs, policy_mask, cap=importance_cap)
+    weighted_surrogate = replace(surrogate, per_token=weights * surrogate.per_token)
+    return summarize(weighted_surrogate, policy_mask, log_ratio=log_ratio, weights=weights, normalizer=normalizer)
+
+
+def summarize(
+    surrogate: ClippedSurrogate,
+    policy_mask: Tensor,
+    *,
+    log_ratio: Tensor,
+    weights: Tensor,
+    normalizer: float | Tensor | None,
+) -> PolicyLoss:
+    """The surrogate's mean and what to log with it; `log_ratio` is that of the policy to the clip's reference."""
+    return PolicyLoss(
+        loss=token_mean(surrogate.per_token, policy_mask, normalizer),
+        clip_fraction=masked_mean(surrogate.is_clipped.float(), policy_mask),
+        dual_clip_fraction=masked_mean(surrogate.is_dual_clipped.float(), policy_mask),
+        approx_kl=masked_mean(-log_ratio.detach(), policy_mask),
+        importance_weight_mean=masked_mean(weights, policy_mask),
+        effective_sample_size=effective_sample_size(weights, policy_mask),
+        num_tokens=policy_mask.sum(),
+    )
+
+
+def value_loss(
+    values: Tensor,
+    old_values: Tensor,
+    returns: Tensor,
+    value_mask: Tensor,
+    *,
+    clip_low: float | None = 0.5,
+    clip_high: float = 0.6,
+    token_weights: Tensor | None = None,
+) -> ValueLoss:
+    """L = 1/2 sum of weight_t max((V - R)^2, (V_clip - R)^2), V_clip = clip(V, V_old - clip_low, V_old + clip_high).
+
+    `clip_low=None` leaves the value unclipped. `token_weights` should add up to 1 over the mini-batch: by default all
+    tokens weigh the same; `row_mean_weights` lets all rows weigh the same.
+    """
+    errors = torch.where(value_mask, values - returns, 0.0).square()
+    if clip_low is None:
+        clipped_errors = errors
+    else:
+        clipped_values = values.clamp(old_values - clip_low, old_values + clip_high)
+        clipped_errors = torch.where(value_mask, clipped_values - returns, 0.0).square()
+    pessimistic_errors = torch.maximum(errors, clipped_errors)
+    if token_weights is None:
+        weighted_sum = token_mean(pessimistic_errors, value_mask)
+    else:
+        weighted_sum = (torch.where(value_mask, token_weights, 0.0) * pessimistic_errors).sum()
+    return ValueLoss(
+        loss=0.5 * weighted_sum,
+        clip_fraction=masked_mean((clipped_errors > errors).float(), value_mask),
+        num_tokens=value_mask.sum(),
+    )
+
+
+def row_mean_weights(value_mask: Tensor) -> Tensor:
+    """Weights [batch, time] with which a sum becomes the mean over non-empty rows of each row's mean."""
+    row_lengths = value_mask.sum(dim=1, keepdim=True)
+    num_rows = (row_lengths > 0).sum()
+    return torch.where(value_mask, 1.0 / (row_lengths * num_rows), 0.0)
+
+
+def positive_example_loss(logprobs: Tensor, mask: Tensor, *, normalizer: float | Tensor | None = None) -> Tensor:
+    """L_NLL = -sum of log pi over the mask / N: imitation of the responses that were right (VAPO equation 9)."""
+    return token_mean(-logprobs, mask, normalizer)
+
+
+def k3_kl(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor) -> Tensor:
+    """KL(pi || pi_ref) per token, estimated as e^d - d - 1 with d = log(pi_ref / pi): unbiased and never negative.
+
+    It is a penalty, never a log-ratio: its gradient is zero where both policies agree.
+    """
+    difference = bounded_log_ratio(reference_logprobs, logprobs, mask)
+    return difference.exp() - difference - 1.0
+
+
+def token_mean(per_token: Tensor, mask: Tensor, normalizer: float | Tensor | None = None) -> Tensor:
+    """Sum over the mask divided by `normalizer`, by default the number of its tokens; 0 for an empty mask."""
+    if normalizer is None:
+        normalizer = mask.sum().clamp(min=1)
+    return torch.where(mask, per_token, 0.0).sum() / normalizer

@@ -1,0 +1,28 @@
+"""Which token trains which loss. Prompts train nothing.
+
+policy: tokens of the current window, without the last few before a cut, whose advantages are the least certain;
+value: all tokens of finished responses; positive examples: all tokens of finished responses that scored above zero.
+"""
+
+import torch
+from torch import Tensor
+
+
+def policy_mask(response_mask: Tensor, is_finished: Tensor, *, num_ignored_tail_tokens: int) -> Tensor:
+    """Tokens for the policy loss [batch, time]: a cut row loses its last `num_ignored_tail_tokens`.
+
+    `response_mask` [batch, time] is True for the current window's tokens, wherever they begin.
+    """
+    num_following = response_mask.flip(1).cumsum(1).flip(1) - 1
+    is_before_tail = num_following >= num_ignored_tail_tokens
+    return torch.where(is_finished.unsqueeze(1), response_mask, response_mask & is_before_tail)
+
+
+def value_mask(response_mask: Tensor, is_finished: Tensor) -> Tensor:
+    """Tokens for the value loss [batch, time]: those of finished rows, of all windows that `response_mask` spans."""
+    return torch.where(is_finished.unsqueeze(1), response_mask, False)
+
+
+def positive_example_mask(response_mask: Tensor, is_finished: Tensor, scores: Tensor) -> Tensor:
+    """Tokens for the positive-example loss [batch, time]: finished rows with a score [batch] above zero."""
+    return value_mask(response_mask, is_finished & (scores > 0))

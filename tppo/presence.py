@@ -1,0 +1,64 @@
+"""Who is alive and what it does: each process announces itself in one Redis hash of the run, once per heartbeat.
+
+All times are the Redis server's, so that hosts whose clocks differ agree on who has fallen silent.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import redis.asyncio
+
+HEARTBEAT_SECONDS = 1.0
+GONE_AFTER_SECONDS = 3 * HEARTBEAT_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """One process of a run, as of its last heartbeat."""
+
+    name: str  # unique in the run
+    kind: str  # generation, reward, learner, dashboard
+    address: str  # host:port of its gRPC server, or empty
+    started_at: float  # seconds since the epoch
+    pid: int
+    host: str
+    seen_at: float = 0.0  # set by `announce`
+    status: dict[str, Any] = field(default_factory=dict)  # the kind's own numbers, JSON values
+
+    @classmethod
+    def from_json(cls, text: bytes | str) -> "Presence":
+        """The inverse of what `announce` writes; raises ValueError."""
+        try:
+            return cls(**json.loads(text))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{text[:200]!r} is no presence: {error}") from error
+
+
+async def announce(client: redis.asyncio.Redis, run: str, presence: Presence) -> None:
+    """One heartbeat."""
+    seen = replace(presence, seen_at=await _now(client))
+    await client.hset(_key(run), presence.name, json.dumps(asdict(seen)))
+
+
+async def withdraw(client: redis.asyncio.Redis, run: str, name: str) -> None:
+    """An orderly end: gone at once instead of after three heartbeats."""
+    await client.hdel(_key(run), name)
+
+
+async def present(
+    client: redis.asyncio.Redis, run: str, *, gone_after_seconds: float = GONE_AFTER_SECONDS
+) -> list[Presence]:
+    """Those whose last heartbeat is not older than that, by kind and name."""
+    oldest = await _now(client) - gone_after_seconds
+    found = [Presence.from_json(text) for text in await client.hvals(_key(run))]
+    return sorted((one for one in found if one.seen_at >= oldest), key=lambda one: (one.kind, one.name))
+
+
+async def _now(client: redis.asyncio.Redis) -> float:
+    seconds, microseconds = await client.time()
+    return float(seconds + microseconds / 1e6)
+
+
+def _key(run: str) -> str:
+    return f"tppo:{{{run}}}:presence"

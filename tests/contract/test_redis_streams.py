@@ -1,0 +1,163 @@
+"""What Redis alone can get wrong: time, connections, round trips, a server that is too old or came back empty."""
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import redis.asyncio
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from tppo.streams import Lease, QueueDepth, RedisStreams, connect
+from tppo.streams.contract import BEGINNING
+
+Edit = Callable[[bytes, bytes], bytes]
+
+
+@asynccontextmanager
+async def proxied(redis_url: str, edit: Edit) -> AsyncIterator[str]:
+    """The URL of a proxy that makes `edit(command, reply)` of each reply; an empty one ends the connection."""
+    address = urlsplit(redis_url)
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection(address.hostname, address.port)
+        while command := await reader.read(2**16):
+            server_writer.write(command)
+            reply = edit(command, await server_reader.read(2**16))
+            if not reply:
+                break
+            writer.write(reply)
+        server_writer.close()
+        writer.close()
+
+    async with await asyncio.start_server(forward, "127.0.0.1", 0) as proxy:
+        yield f"redis://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+
+
+class CountingRedis(redis.asyncio.Redis):
+    """Counts round trips by command."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.num_round_trips: Counter[str] = Counter()
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        self.num_round_trips[args[0]] += 1
+        return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+
+async def test_a_lease_expires_by_the_servers_clock(redis_client: redis.asyncio.Redis, run_name: str) -> None:
+    queue = RedisStreams(redis_client, run=run_name, lease_seconds=0.05).window_requests
+    await queue.put([b"a"])
+    await queue.lease("w1", max_count=1, wait_seconds=0)
+
+    leases: list[Lease] = []
+    while not leases:
+        leases = await queue.lease("w2", max_count=1, wait_seconds=0.01)
+
+    assert [lease.payload for lease in leases] == [b"a"]
+
+
+async def test_a_blocked_worker_is_woken_by_a_new_request(redis_client: redis.asyncio.Redis, run_name: str) -> None:
+    queue = RedisStreams(redis_client, run=run_name, lease_seconds=60).window_requests
+    num_blocked = num_blocked_before = (await redis_client.info("clients"))["blocked_clients"]
+    waiting = asyncio.create_task(queue.lease("w1", max_count=1, wait_seconds=2))
+    while num_blocked == num_blocked_before and not waiting.done():
+        num_blocked = (await redis_client.info("clients"))["blocked_clients"]
+
+    await queue.put([b"a"])
+
+    assert [lease.payload for lease in await waiting] == [b"a"]
+
+
+async def test_many_leases_and_many_results_cost_one_round_trip_each(redis_url: str, run_name: str) -> None:
+    async with CountingRedis.from_url(redis_url, protocol=2) as client:
+        assert isinstance(client, CountingRedis)
+        queue = RedisStreams(client, run=run_name, lease_seconds=60).window_requests
+        await queue.put([b"first"])
+        (lease,) = await queue.lease("w1", max_count=1, wait_seconds=0)  # loads the scripts
+        await queue.complete("w1", [(lease, b"result")])
+        await queue.put([b"request"] * 32)
+        client.num_round_trips.clear()
+
+        leases = await queue.lease("w1", max_count=32, wait_seconds=1)
+        written = await queue.complete("w1", [(lease, b"result") for lease in leases])
+
+        assert written == [True] * 32
+        assert client.num_round_trips == {"EVALSHA": 2}
+
+
+async def test_the_keys_of_a_run_lie_on_one_node_of_a_cluster(redis_client: redis.asyncio.Redis, run_name: str) -> None:
+    streams = RedisStreams(redis_client, run=run_name, lease_seconds=60)
+    await streams.window_requests.put([b"a"])
+    await streams.reward_requests.put([b"b"])
+    await streams.inbox.append([b"c"])
+
+    keys = {key async for key in redis_client.scan_iter(f"tppo:{{{run_name}}}:*")}
+
+    hash_tag = b"{" + run_name.encode() + b"}"
+    assert keys == {b"tppo:" + hash_tag + b":" + name for name in (b"window_requests", b"reward_requests", b"inbox")}
+
+
+async def test_a_server_that_came_back_empty_is_used_like_a_new_one(
+    redis_client: redis.asyncio.Redis, run_name: str
+) -> None:
+    streams = RedisStreams(redis_client, run=run_name, lease_seconds=60)
+    queue = streams.window_requests
+    await queue.put([b"lost"])
+    leases = await queue.lease("w1", max_count=1, wait_seconds=0)
+    await redis_client.delete(f"tppo:{{{run_name}}}:window_requests")
+    await redis_client.script_flush()
+
+    assert await queue.complete("w1", [(leases[0], b"result of a lost request")]) == [False]
+    await queue.renew("w1", leases)
+    await queue.release("w1", leases)
+    await queue.put([b"new"])
+    (lease,) = await queue.lease("w1", max_count=1, wait_seconds=0)
+    assert await queue.complete("w1", [(lease, b"result")]) == [True]
+
+    assert [entry.payload for entry in await streams.inbox.read(BEGINNING, max_count=9, wait_seconds=0)] == [b"result"]
+
+
+async def test_a_request_deleted_by_hand_is_forgotten(redis_client: redis.asyncio.Redis, run_name: str) -> None:
+    queue = RedisStreams(redis_client, run=run_name, lease_seconds=60).window_requests
+    await queue.put([b"deleted", b"kept"])
+    deleted, _ = await queue.lease("w1", max_count=2, wait_seconds=0)
+    await redis_client.xdel(f"tppo:{{{run_name}}}:window_requests", deleted.entry_id)
+
+    anew = RedisStreams(redis_client, run=run_name, lease_seconds=60).window_requests
+
+    assert [lease.payload for lease in await anew.lease("w1", max_count=2, wait_seconds=0)] == [b"kept"]
+    assert await anew.depth() == QueueDepth(num_waiting=0, num_leased=1)
+
+
+async def test_a_lost_reply_is_an_error_and_nothing_is_sent_again(redis_url: str, run_name: str) -> None:
+    async with proxied(redis_url, lambda command, reply: b"" if b"EXEC" in command else reply) as url:
+        client = await connect(url)
+        with pytest.raises(RedisConnectionError):
+            await RedisStreams(client, run=run_name, lease_seconds=60).inbox.append([b"a"])
+        await client.aclose()
+
+    async with redis.asyncio.Redis.from_url(redis_url) as direct:
+        assert await RedisStreams(direct, run=run_name, lease_seconds=60).inbox.length() == 1
+
+
+async def test_a_server_older_than_7_is_refused(redis_url: str) -> None:
+    def make_old(_command: bytes, reply: bytes) -> bytes:
+        return re.sub(rb"redis_version:\d+", b"redis_version:6", reply)
+
+    async with proxied(redis_url, make_old) as url:
+        with pytest.raises(ValueError, match=r"is version 6\..*; expected 7\.0 or newer"):
+            await connect(url)
+
+
+async def test_a_server_that_is_gone_is_a_connection_error(redis_url: str) -> None:
+    async with proxied(redis_url, lambda _command, reply: reply) as url:
+        pass
+
+    with pytest.raises(RedisConnectionError):
+        await connect(url)

@@ -56,6 +56,7 @@ class Rollout:
     prompt: Prompt
     ordinal: int  # counts the rollouts in the order in which they were started
     cohort: int = 0  # the request round that its current window belongs to
+    min_policy_version: int = 0  # the oldest weights that may serve its current window
     is_evaluation: bool = False
     state: State = State.WAITING
     window_index: int = 0
@@ -135,10 +136,10 @@ class Ledger:
     def request_window(self, rollout: Rollout, *, cohort: int, min_policy_version: int) -> None:
         """Ask for the rollout's next window."""
         assert rollout.state in (State.WAITING, State.TRAINED), rollout
-        rollout.state, rollout.cohort = State.REQUESTED, cohort
+        rollout.state, rollout.cohort, rollout.min_policy_version = State.REQUESTED, cohort, min_policy_version
         if not rollout.is_evaluation:
             self.num_issued += 1
-        self.outbox.append(self.window_request(rollout, min_policy_version))
+        self.outbox.append(self.window_request(rollout))
         early = self.early_windows.pop((rollout.rollout_id, rollout.window_index), None)
         if early is not None:
             self.add_window(*early)
@@ -197,7 +198,15 @@ class Ledger:
         in_flight = states[State.REQUESTED] + states[State.SCORING] + states[State.READY]
         return Conservation(self.num_issued, self.num_trained, in_flight, states[State.PARKED], dropped=0)
 
-    def window_request(self, rollout: Rollout, min_policy_version: int) -> WindowRequest:
+    def ask_again(self) -> None:
+        """Ask for everything that is out: what a restored ledger knows of, but the queues perhaps not."""
+        for rollout in self.rollouts.values():
+            if rollout.state is State.REQUESTED:
+                self.outbox.append(self.window_request(rollout))
+            elif rollout.state is State.SCORING:
+                self.outbox.append(self.reward_request(rollout))
+
+    def window_request(self, rollout: Rollout) -> WindowRequest:
         """The request for a rollout's current window."""
         limits = self.limits
         window_length = limits.max_response_length if rollout.is_evaluation else limits.window_length
@@ -211,7 +220,7 @@ class Ledger:
             stop_token_ids=limits.stop_token_ids,
             temperature=temperature,
             seed=sampling_seed(limits.seed, rollout.rollout_id),
-            min_policy_version=min_policy_version,
+            min_policy_version=rollout.min_policy_version,
             is_evaluation=rollout.is_evaluation,
         )
 

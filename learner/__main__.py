@@ -1,0 +1,81 @@
+"""`tppo learner`: builds the real things and runs one life of the learner."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit code 0: the run is over, or was stopped in order."""
+    parser = argparse.ArgumentParser(prog="tppo learner", description="Train policy and value model.")
+    add_config_arguments(parser)
+    parser.add_argument("--name", default="learner", help="name of this process in the status")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run")
+    parser.add_argument("--check", action="store_true", help="check model, data and settings, and exit")
+    arguments = parser.parse_args(argv)
+    config = config_from_arguments(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    # Heavy imports wait until the arguments are known to be right.
+    from learner.assembly import check
+
+    if arguments.check:
+        check(config)
+        return 0
+    if not config.redis.url:
+        raise ConfigError("redis.url is empty; expected the address of a Redis server, as in --redis redis://HOST:6379")
+    asyncio.run(_live(config, name=arguments.name, resume=arguments.resume))
+    return 0
+
+
+async def _live(config: Config, *, name: str, resume: bool) -> None:
+    import redis.asyncio
+
+    from learner.assembly import Assembly
+    from tppo import presence
+    from tppo.streams import connect
+
+    try:
+        client: redis.asyncio.Redis = await connect(config.redis.url)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    started_at = time.time()
+
+    async def announce(status: Mapping[str, Any]) -> None:
+        me = presence.Presence(
+            name=name,
+            kind="learner",
+            address="",
+            started_at=started_at,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            status=dict(status),
+        )
+        await presence.announce(client, config.run.name, me)
+
+    async def find_generators() -> Mapping[str, str]:
+        everyone = await presence.present(client, config.run.name)
+        return {one.name: one.address for one in everyone if one.kind == "generation" and one.address}
+
+    try:
+        assembly = Assembly(config, folder=Path(config.run.path), resume=resume)
+        service = assembly.service(client, announce=announce, find_generators=find_generators)
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(signal_number, service.stop)
+        await service.run()
+    finally:
+        await client.aclose()
+
+
+if __name__ == "__main__":
+    import sys
+
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,168 @@
+"""Puts a learner together from its configuration: models, data, books, and the state of a checkpoint."""
+
+import logging
+from array import array
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import redis.asyncio
+import torch
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from learner import checkpoint, ledger_state
+from learner.checkpoint import Checkpoints, Progress
+from learner.checkpointing import CheckpointWriter
+from learner.metrics_log import MetricsLog
+from learner.models import Policy, ValueModel, load_policy, load_value_model, value_model_from_policy
+from learner.rollouts.books import Books, open_books
+from learner.rollouts.prompts import DataError, Prompt, PromptReader, Tokenizer
+from learner.run_identity import begin_life
+from learner.service import LearnerService, Parts
+from learner.trainer import Trainer
+from learner.weight_publisher import GrpcTransport, WeightPublisher
+from tppo.config import Config, ConfigError
+from tppo.streams import RedisStreams
+from tppo.streams.contract import BEGINNING
+
+logger = logging.getLogger(__name__)
+
+
+def check(config: Config) -> None:
+    """Raise `ConfigError` for whatever of model and data would fail later."""
+    tokenizer = load_tokenizer(config)
+    stop_token_ids(config, tokenizer)
+    read_prompts(config, tokenizer)
+
+
+class Assembly:
+    """One life of the learner, ready to be connected to its streams."""
+
+    def __init__(self, config: Config, *, folder: Path, resume: bool) -> None:
+        self._config = config
+        self._folder = folder
+        self._checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)
+        latest = self._checkpoints.latest()
+        if resume and latest is None:
+            logger.info("no checkpoint yet; the run begins anew and re-reads its inbox")
+        if latest is not None and not resume:
+            raise ConfigError(f"{folder} holds checkpoints; expected --resume, another run.name, or no such folder")
+        self._tokenizer = load_tokenizer(config)
+        self._trainer = Trainer(config, *_models(config, latest))
+        self._books = _books(config, self._tokenizer)
+        self._progress = Progress(step=0, inbox_position=BEGINNING, elapsed_seconds=0.0, tokens_trained=0)
+        if latest is not None:
+            self._restore(latest)
+
+    def service(
+        self,
+        client: redis.asyncio.Redis,
+        *,
+        announce: Callable[[Mapping[str, Any]], Awaitable[None]],
+        find_generators: Callable[[], Awaitable[Mapping[str, str]]],
+    ) -> LearnerService:
+        """The learner on these streams; this is where its life begins."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        streams = RedisStreams(client, run=self._config.run.name, lease_seconds=self._config.redis.lease_seconds)
+        parts = Parts(
+            streams=streams,
+            books=self._books,
+            trainer=self._trainer,
+            publisher=WeightPublisher(GrpcTransport(), find_generators),
+            checkpoints=CheckpointWriter(
+                self._config.checkpoint, self._checkpoints, streams.inbox, self._trainer, self._tokenizer
+            ),
+            metrics_log=MetricsLog(self._folder / "metrics.jsonl", through_step=self._progress.step),
+            announce=announce,
+        )
+        return LearnerService(self._config, begin_life(self._folder), parts, self._progress)
+
+    def _restore(self, path: Path) -> None:
+        restored = checkpoint.read(path)
+        self._trainer.actor.load_state_dict(restored.optimizers["actor"])
+        self._trainer.critic.load_state_dict(restored.optimizers["critic"])
+        ledger_state.restore(self._books, restored.ledger)
+        self._progress = restored.progress
+        logger.info("resumed from %s", path)
+
+
+def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
+    """The policy's tokenizer. Raises `ConfigError`."""
+    path = config.model.path
+    if not path.is_dir():
+        raise ConfigError(f"model.path = '{path}': no such folder; expected a model that transformers loads")
+    try:
+        AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.path = '{path}': {_first_line(error)}; expected a model's config.json") from None
+    if not any((path / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise ConfigError(f"model.path = '{path}': no tokenizer; expected tokenizer.json or another tokenizer's files")
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    return tokenizer
+
+
+def stop_token_ids(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Tokens that end a response: the model's own, and the tokenizer's."""
+    found: set[int] = set()
+    if (config.model.path / "generation_config.json").exists():
+        eos = GenerationConfig.from_pretrained(config.model.path).eos_token_id
+        found.update([eos] if isinstance(eos, int) else eos or [])
+    if isinstance(tokenizer.eos_token_id, int):
+        found.add(tokenizer.eos_token_id)
+    if not found:
+        raise ConfigError(f"model.path = '{config.model.path}': no end-of-sequence token; expected eos_token_id")
+    return tuple(sorted(found))
+
+
+def read_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Prompt], list[Prompt]]:
+    """(training prompts, evaluation prompts). Raises `ConfigError`."""
+    reader = PromptReader(config.data, cast(Tokenizer, tokenizer), config.run.max_prompt_length)
+    try:
+        train = reader.read(config.data.train_files)
+        evaluation = reader.read(config.data.val_files) if config.data.val_files else []
+    except DataError as error:
+        raise ConfigError(str(error)) from None
+    _require_reward_functions(config, [*train, *evaluation])
+    return train, evaluation[: config.evaluation.num_prompts]
+
+
+def _require_reward_functions(config: Config, prompts: list[Prompt]) -> None:
+    if config.reward.default_function:
+        return
+    missing = sorted({prompt.data_source for prompt in prompts} - config.reward.functions.keys())
+    if missing:
+        raise ConfigError(
+            f"data_source {missing[0]!r} has no reward function; expected it in [reward.functions], "
+            "or reward.default_function"
+        )
+
+
+def _models(config: Config, latest: Path | None) -> tuple[Policy, ValueModel]:
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.model.device == "auto" else config.model.device
+    dtype = getattr(torch, config.model.dtype)
+    actor = str(config.model.path if latest is None else latest / "actor")
+    policy = load_policy(actor, dtype=dtype, device=device)
+    if latest is not None:
+        return policy, load_value_model(str(latest / "critic"), dtype=dtype, device=device)
+    if config.model.critic_path is not None:
+        return policy, load_value_model(str(config.model.critic_path), dtype=dtype, device=device)
+    return policy, value_model_from_policy(actor, dtype=dtype, device=device)
+
+
+def _books(config: Config, tokenizer: PreTrainedTokenizerBase) -> Books:
+    train, evaluation = read_prompts(config, tokenizer)
+
+    def decode(token_ids: "array[int]") -> str:
+        return str(tokenizer.decode(token_ids.tolist(), skip_special_tokens=True))
+
+    return open_books(
+        config,
+        prompts=train,
+        evaluation_prompts=evaluation,
+        stop_token_ids=stop_token_ids(config, tokenizer),
+        decode=decode,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

@@ -1,0 +1,80 @@
+"""Commits checkpoints beside the training: the state is copied between two steps, the disk is written meanwhile.
+
+Loop `serve`: consumes copied states, always the newest / waits for one / unblocked by `commit_if_due` / produces a
+committed checkpoint, and then trims the inbox up to its position. A full disk stops neither training nor the older
+checkpoints: the failure is logged and shown, and the next one is tried.
+"""
+
+import asyncio
+import logging
+
+from redis.exceptions import RedisError
+from transformers import PreTrainedTokenizerBase
+
+from learner.checkpoint import Capture, Checkpoints, Progress, capture
+from learner.ledger_state import captured
+from learner.rollouts.books import Books
+from learner.trainer import Trainer
+from tppo.config.schema import CheckpointSection
+from tppo.streams import Inbox
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointWriter:
+    """When to checkpoint, and the writing."""
+
+    def __init__(
+        self,
+        section: CheckpointSection,
+        checkpoints: Checkpoints,
+        inbox: Inbox,
+        trainer: Trainer,
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        self._section = section
+        self._checkpoints = checkpoints
+        self._inbox = inbox
+        self._trainer = trainer
+        self._tokenizer = tokenizer
+        self._pending: Capture | None = None
+        self._has_pending = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self.last_step: int | None = None
+        self.last_error = ""
+
+    def commit_if_due(self, progress: Progress, books: Books) -> None:
+        """Hand a copy of the state to the loop every `save_freq` steps."""
+        if self._section.save_freq and progress.step % self._section.save_freq == 0:
+            self._pending = capture(self._trainer, progress, captured(books))
+            self._has_pending.set()
+
+    async def commit_now(self, progress: Progress, books: Books) -> None:
+        """Commit the present state and wait for it. Raises OSError when the disk does not take it."""
+        state = capture(self._trainer, progress, captured(books))
+        self._pending = None
+        await self._write(state)
+
+    async def serve(self) -> None:
+        """Write what is handed over, until cancelled."""
+        while True:
+            await self._has_pending.wait()
+            self._has_pending.clear()
+            state, self._pending = self._pending, None
+            if state is None:
+                continue
+            try:
+                await self._write(state)
+            except OSError as error:
+                self.last_error = f"checkpoint of step {state.progress.step}: {error}"
+                logger.exception("%s; training goes on", self.last_error)
+
+    async def _write(self, state: Capture) -> None:
+        async with self._writing:
+            path = await asyncio.to_thread(self._checkpoints.commit, state, self._trainer, self._tokenizer)
+        self.last_step, self.last_error = state.progress.step, ""
+        logger.info("committed %s", path)
+        try:
+            await self._inbox.trim(state.progress.inbox_position)
+        except (RedisError, OSError) as error:
+            logger.warning("cannot trim the inbox: %s; the next checkpoint will", error)

@@ -1,0 +1,71 @@
+"""What the learner tells the world: lines of `metrics.jsonl`, and its state for the status page."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from learner.rollouts.books import Books
+from learner.rollouts.evaluation import Evaluation
+from learner.step_metrics import Metrics
+from learner.weight_publisher import WeightPublisher
+
+
+def step_line(
+    books: Books, metrics: Metrics, *, step: int, seconds_since_start: float, waited: float, trained: float
+) -> dict[str, Any]:
+    """The line of a training step; durations in seconds."""
+    ledger = books.ledger
+    return {
+        "kind": "step",
+        "step": step,
+        "time": time.time(),
+        "seconds_since_start": seconds_since_start,
+        "timing_s/step": waited + trained,
+        "timing_s/wait": waited,
+        "timing_s/train": trained,
+        **metrics,
+        **{f"ledger/{name}": value for name, value in asdict(ledger.conservation()).items()},
+        "windows/in_flight": ledger.conservation().in_flight,
+        "windows/ready": len(ledger.ready),
+        "windows/doubles": ledger.doubles["window"],
+        "scores/doubles": ledger.doubles["score"],
+    }
+
+
+def evaluation_line(evaluation: Evaluation, *, seconds_since_start: float) -> dict[str, Any]:
+    """The line of an evaluation round."""
+    return {
+        "kind": "evaluation",
+        "step": evaluation.step,
+        "time": time.time(),
+        "seconds_since_start": seconds_since_start,
+        "eval/step": evaluation.step,
+        "eval/accuracy": evaluation.accuracy,
+        "eval/accuracy_stderr": evaluation.accuracy_stderr,
+        "eval/num_scored": evaluation.num_scored,
+        "eval/num_unscored": evaluation.num_unscored,
+        "eval/response_length/mean": evaluation.mean_response_length,
+        "eval/policy_version/min": evaluation.oldest_policy_version,
+        "eval/policy_version/max": evaluation.newest_policy_version,
+    }
+
+
+def what_is_missing(books: Books) -> str:
+    """What the next step waits for, in words."""
+    if books.evaluator.is_under_way and books.ledger.num_trained == 0:
+        return "evaluation of the base model"
+    states = books.ledger.count_by_state()
+    return f"{states['requested']} windows and {states['scoring']} scores; {states['ready']} rows are ready"
+
+
+def presence_status(books: Books, publisher: WeightPublisher, **state: Any) -> Mapping[str, Any]:
+    """The learner's numbers for its presence."""
+    equation = books.ledger.conservation()
+    return {
+        **state,
+        "ledger": {**asdict(equation), "holds": equation.holds},
+        "rollouts": dict(books.ledger.count_by_state()),
+        "doubles": dict(books.ledger.doubles),
+        "generators": {name: asdict(generator) for name, generator in publisher.generators.items()},
+    }

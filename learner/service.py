@@ -1,0 +1,263 @@
+"""The learner: reads the inbox, trains, and asks for more.
+
+Loops, all in one event loop; a training step runs in a thread beside it:
+
+* `_intake`: consumes the inbox / waits for its next entries / unblocked by generators and reward workers / produces
+  changes of the ledger, and reward requests for finished responses.
+* `_train`: consumes ready rows / waits until they make a step / unblocked by `_intake` / produces weights, window
+  requests, metrics, checkpoints. Ends the learner when all steps are done, or when it is asked to stop.
+* `Outbox.serve`: the ledger's requests -> the queues.     `WeightPublisher.serve`: the newest weights -> generators.
+* `_beat`: once a second, the learner's state -> its presence.
+
+The first of them that ends unexpectedly ends the process.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from learner import reporting
+from learner.checkpoint import Progress, cloned
+from learner.checkpointing import CheckpointWriter
+from learner.metrics_log import MetricsLog
+from learner.outbox import Outbox
+from learner.rollouts.books import Books
+from learner.rollouts.evaluation import Evaluation
+from learner.rollouts.ledger import Position, Rollout
+from learner.run_identity import RunIdentity
+from learner.trainer import StepResult, Trainer
+from learner.weight_publisher import Snapshot, WeightPublisher
+from tppo import codec, weights
+from tppo.config import Config
+from tppo.rollout import RewardRequest, Window, WindowRequest
+from tppo.streams import InboxEntry, Streams
+
+logger = logging.getLogger(__name__)
+
+READ_COUNT = 256  # inbox entries per read
+READ_WAIT_SECONDS = 1.0
+RETRY_SECONDS = 0.5
+HEARTBEAT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What `__main__` builds and hands in."""
+
+    streams: Streams
+    books: Books
+    trainer: Trainer
+    publisher: WeightPublisher
+    checkpoints: CheckpointWriter
+    metrics_log: MetricsLog
+    announce: Callable[[Mapping[str, Any]], Awaitable[None]]  # the learner's state, once per heartbeat
+
+
+class LearnerService:
+    """One life of the learner, from `progress` to the end of the run or a stop."""
+
+    def __init__(self, config: Config, identity: RunIdentity, parts: Parts, progress: Progress) -> None:
+        self._config = config
+        self._identity = identity
+        self._parts = parts
+        self._books = parts.books
+        self._progress = progress
+        self._position = progress.inbox_position
+        self._outbox = Outbox(parts.streams, parts.books.ledger)
+        self._has_news = asyncio.Event()  # the ledger changed, or a stop was asked for
+        self._is_stopping = False
+        self._waiting_for = "start"
+        self._life_began = time.monotonic()
+        self._seconds_before = progress.elapsed_seconds
+        self._tokens_trained = progress.tokens_trained
+
+    @property
+    def step(self) -> int:
+        """Training steps done; also the policy's version."""
+        return self._progress.step
+
+    def stop(self) -> None:
+        """End after the step that is under way, with a checkpoint."""
+        self._is_stopping = True
+        self._has_news.set()
+
+    async def run(self) -> None:
+        """Until every step is done and evaluated, or a stop."""
+        await self._recognise_what_is_out()
+        async with asyncio.TaskGroup() as group:
+            helpers = [
+                group.create_task(loop, name=name)
+                for name, loop in {
+                    "outbox": self._outbox.serve(),
+                    "intake": self._intake(),
+                    "publisher": self._parts.publisher.serve(),
+                    "heartbeat": self._beat(),
+                    "checkpoints": self._parts.checkpoints.serve(),
+                }.items()
+            ]
+            await self._train()
+            for helper in helpers:
+                helper.cancel()
+
+    async def _recognise_what_is_out(self) -> None:
+        """Learn which requests an earlier life sent, or even has answers to, before any request is sent again."""
+        streams = self._parts.streams
+        windows, rewards = await streams.window_requests.outstanding(), await streams.reward_requests.outstanding()
+        self._outbox.recognise([codec.decode_window_request(payload) for payload in windows])
+        self._outbox.recognise([codec.decode_reward_request(payload) for payload in rewards])
+        position = self._position
+        while entries := await streams.inbox.read(position, max_count=READ_COUNT, wait_seconds=0):
+            position = entries[-1].position
+            for entry in entries:
+                record = codec.decode_inbox_record(entry.payload)
+                kind = WindowRequest if isinstance(record, Window) else RewardRequest
+                self._outbox.recognise_answered(kind, record.key)
+        self._books.ledger.ask_again()
+
+    async def _intake(self) -> None:
+        while True:
+            try:
+                entries = await self._parts.streams.inbox.read(
+                    self._position, max_count=READ_COUNT, wait_seconds=READ_WAIT_SECONDS
+                )
+            except (RedisError, OSError) as error:
+                logger.warning("cannot read the inbox: %s; trying again", error)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            self._enter(entries)
+
+    def _enter(self, entries: list[InboxEntry]) -> None:
+        for entry in entries:
+            self._books.enter(_position(entry.position), codec.decode_inbox_record(entry.payload))
+            self._position = entry.position
+        for evaluation in self._books.evaluator.gather():
+            self._log_evaluation(evaluation)
+        self._outbox.flush()
+        if entries:
+            self._has_news.set()
+
+    async def _train(self) -> None:
+        await self._publish()
+        if not self._books.scheduler.is_opened:
+            self._start_evaluation_if_due()
+            self._books.scheduler.open(self.step)
+        self._outbox.flush()
+        while self.step < self._config.run.total_training_steps and not self._is_stopping:
+            began = time.monotonic()
+            batch = await self._next_batch()
+            if batch:
+                await self._train_on(batch, waited_seconds=time.monotonic() - began)
+        if not self._is_stopping:
+            await self._finish_evaluations()
+        await self._parts.checkpoints.commit_now(self._present_progress(), self._books)
+
+    async def _next_batch(self) -> list[Rollout]:
+        """The rows of the next step; empty when a stop is asked for."""
+        while not self._is_stopping:
+            self._has_news.clear()
+            batch = [] if self._awaits_first_evaluation() else self._books.scheduler.next_batch()
+            if batch:
+                return batch
+            if self._books.scheduler.replace_parked(self.step):
+                self._outbox.flush()
+            self._waiting_for = reporting.what_is_missing(self._books)
+            await self._has_news.wait()
+        return []
+
+    def _awaits_first_evaluation(self) -> bool:
+        """The base model is judged before its weights change."""
+        return self.step == 0 and self._books.evaluator.is_under_way
+
+    async def _train_on(self, batch: list[Rollout], *, waited_seconds: float) -> None:
+        self._waiting_for = "training step"
+        self._books.ledger.take(batch)
+        began = time.monotonic()
+        result = await asyncio.to_thread(self._parts.trainer.step, batch, policy_version=self.step)
+        trained_seconds = time.monotonic() - began
+        self._tokens_trained += sum(len(row.window_tokens) for row in batch)
+        for row, values in zip(batch, result.values, strict=True):
+            self._books.ledger.mark_trained(row, values)
+        self._progress = self._present_progress(step=self.step + 1)
+        await self._publish()
+        self._start_evaluation_if_due()
+        self._books.scheduler.close_step(batch, self.step)
+        self._outbox.flush()
+        self._log_step(result, waited_seconds=waited_seconds, trained_seconds=trained_seconds)
+        self._parts.checkpoints.commit_if_due(self._present_progress(), self._books)
+
+    async def _publish(self) -> None:
+        tensors = cloned(self._parts.trainer.policy.network)
+        await self._parts.publisher.publish(
+            Snapshot(
+                run=self._config.run.name,
+                policy_version=self.step,
+                incarnation=self._identity.incarnation,
+                tensors=tensors,
+                digest=weights.digest(tensors),
+            )
+        )
+
+    def _start_evaluation_if_due(self) -> None:
+        frequency = self._config.evaluation.test_freq
+        is_last = self.step == self._config.run.total_training_steps
+        if frequency and (is_last or self.step % frequency == 0):
+            self._books.evaluator.start(self.step, min_policy_version=self.step)
+
+    async def _finish_evaluations(self) -> None:
+        self._waiting_for = "evaluation"
+        while self._books.evaluator.is_under_way and not self._is_stopping:
+            self._has_news.clear()
+            await self._has_news.wait()
+
+    def _present_progress(self, step: int | None = None) -> Progress:
+        return Progress(
+            step=self.step if step is None else step,
+            inbox_position=self._position,
+            elapsed_seconds=self._seconds_before + time.monotonic() - self._life_began,
+            tokens_trained=self._tokens_trained,
+        )
+
+    def _log_step(self, result: StepResult, *, waited_seconds: float, trained_seconds: float) -> None:
+        assert self._books.ledger.conservation().holds, self._books.ledger.conservation()
+        line = reporting.step_line(
+            self._books,
+            result.metrics,
+            step=self.step,
+            seconds_since_start=self._progress.elapsed_seconds,
+            waited=waited_seconds,
+            trained=trained_seconds,
+        )
+        self._parts.metrics_log.append({**line, "tokens/trained": self._tokens_trained})
+
+    def _log_evaluation(self, evaluation: Evaluation) -> None:
+        seconds = self._present_progress().elapsed_seconds
+        self._parts.metrics_log.append(reporting.evaluation_line(evaluation, seconds_since_start=seconds))
+
+    async def _beat(self) -> None:
+        while True:
+            status = reporting.presence_status(
+                self._books,
+                self._parts.publisher,
+                step=self.step,
+                total_training_steps=self._config.run.total_training_steps,
+                policy_version=self.step,
+                incarnation=self._identity.incarnation,
+                waiting_for=self._waiting_for,
+                last_checkpoint_step=self._parts.checkpoints.last_step,
+                last_error=self._outbox.last_error or self._parts.checkpoints.last_error,
+            )
+            try:
+                await self._parts.announce(status)
+            except (RedisError, OSError) as error:
+                logger.warning("cannot announce: %s; trying again", error)
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+
+def _position(text: str) -> Position:
+    milliseconds, sequence = text.split("-")
+    return int(milliseconds), int(sequence)

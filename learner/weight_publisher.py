@@ -1,0 +1,172 @@
+"""Brings the newest weights to every generator, without making the trainer wait.
+
+Loops:
+* `_follow_generators`: consumes the list of generators that are alive / waits `DISCOVERY_SECONDS` / produces one
+  sender task per generator, and ends those whose generator is gone.
+* `_send_to` (one per generator): consumes `publish`ed snapshots, always the newest / waits for one that the generator
+  does not have / unblocked by `publish` / produces a transfer; a failed one is tried again, and the generator goes on
+  with the weights that it has.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import grpc
+from torch import Tensor
+
+from tppo import weights
+from tppo.v1 import generation_pb2 as pb
+from tppo.v1 import generation_pb2_grpc as pb_grpc
+
+logger = logging.getLogger(__name__)
+
+DISCOVERY_SECONDS = 0.5
+RETRY_SECONDS = 0.5
+MIN_DEADLINE_SECONDS = 60.0
+SLOWEST_BYTES_PER_SECOND = 10 * 2**20  # a transfer slower than this is given up
+MAX_MESSAGE_BYTES = 16 * 2**20
+CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # Together these notice a frozen peer within seconds; the time-out of keepalive alone does not.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 3_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The policy's weights at one version; the tensors are never written to again."""
+
+    run: str
+    policy_version: int
+    incarnation: int
+    tensors: Mapping[str, Tensor]
+    digest: str
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+
+class TransferError(Exception):
+    """A transfer that did not succeed; the generator serves what it served before."""
+
+
+class Transport(Protocol):
+    """A way for weights to reach a generator."""
+
+    async def send(self, address: str, snapshot: Snapshot) -> None:
+        """Returns when the generator serves the snapshot. Raises `TransferError`."""
+
+
+class GrpcTransport:
+    """A stream of chunks to the generator's `UpdateWeights`."""
+
+    def __init__(self, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+        self._metadata = metadata
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def send(self, address: str, snapshot: Snapshot) -> None:
+        """See `Transport`; what the generator loaded must have the snapshot's digest."""
+        if address not in self._channels:
+            self._channels[address] = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        stub = pb_grpc.GenerationServiceStub(self._channels[address])
+        deadline = MIN_DEADLINE_SECONDS + snapshot.num_bytes / SLOWEST_BYTES_PER_SECOND
+        messages = weights.to_messages(
+            snapshot.tensors,
+            run=snapshot.run,
+            policy_version=snapshot.policy_version,
+            incarnation=snapshot.incarnation,
+            known_digest=snapshot.digest,
+        )
+        try:
+            response: pb.UpdateWeightsResponse = await stub.UpdateWeights(
+                messages, timeout=deadline, metadata=self._metadata
+            )
+        except grpc.aio.AioRpcError as error:
+            raise TransferError(f"{error.code().name}: {error.details()}") from error
+        if response.digest != snapshot.digest:
+            raise TransferError(f"the generator loaded digest {response.digest}, not {snapshot.digest}")
+
+    async def close(self) -> None:
+        """Ends all connections."""
+        for channel in self._channels.values():
+            await channel.close()
+
+
+@dataclass(slots=True)
+class GeneratorState:
+    """What is known of one generator."""
+
+    address: str
+    policy_version: int = -1  # newest that it confirmed to this learner
+    error: str = ""  # of the last transfer, empty when it succeeded
+
+
+class WeightPublisher:
+    """Keeps every living generator on the newest weights."""
+
+    def __init__(self, transport: Transport, find_generators: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
+        """`find_generators` gives the address of each living generator by its name."""
+        self._transport = transport
+        self._find_generators = find_generators
+        self._newest: Snapshot | None = None
+        self._published = asyncio.Condition()
+        self.generators: dict[str, GeneratorState] = {}
+
+    async def publish(self, snapshot: Snapshot) -> None:
+        """Make a snapshot the newest; returns at once."""
+        async with self._published:
+            self._newest = snapshot
+            self._published.notify_all()
+
+    async def serve(self) -> None:
+        """Both loops, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            await self._follow_generators(group)
+
+    async def _follow_generators(self, group: asyncio.TaskGroup) -> None:
+        senders: dict[str, asyncio.Task[None]] = {}
+        while True:
+            found = await self._find_generators()
+            for name, address in found.items():
+                known = self.generators.get(name)
+                if known is None or known.address != address:
+                    _cancel(senders.pop(name, None))
+                    self.generators[name] = GeneratorState(address)
+                    senders[name] = group.create_task(self._send_to(self.generators[name]), name=f"weights to {name}")
+            for name in self.generators.keys() - found.keys():
+                _cancel(senders.pop(name, None))
+                del self.generators[name]
+            await asyncio.sleep(DISCOVERY_SECONDS)
+
+    async def _send_to(self, generator: GeneratorState) -> None:
+        while True:
+            snapshot = await self._newer_than(generator.policy_version)
+            try:
+                await self._transport.send(generator.address, snapshot)
+            except TransferError as error:
+                generator.error = str(error)
+                logger.warning("weights %d to %s: %s", snapshot.policy_version, generator.address, error)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                generator.policy_version, generator.error = snapshot.policy_version, ""
+
+    async def _newer_than(self, policy_version: int) -> Snapshot:
+        async with self._published:
+            await self._published.wait_for(
+                lambda: self._newest is not None and self._newest.policy_version > policy_version
+            )
+            assert self._newest is not None
+            return self._newest
+
+
+def _cancel(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()

@@ -230,6 +230,8 @@ class RewardSection(Section):
     """Processes in which one service runs functions."""
     timeout_seconds: PositiveFloat = 30.0
     """Deadline of one score, from the moment a worker takes it."""
+    memory_limit_mb: PositiveInt = 4096
+    """Address space of one worker in MiB; a function that needs more fails."""
     max_attempts: PositiveInt = 3
     """Attempts before a response without a score is parked."""
 

@@ -1,0 +1,90 @@
+"""Reward functions by name."""
+
+from pathlib import Path
+
+import pytest
+
+from services.reward.functions import check, load, runs_inline
+from tppo.rollout import RewardRequest
+
+REQUEST = RewardRequest("r1", 0, "gsm8k", "2+2?", r"# 4 \boxed{4}", "4", extra_info='{"split": "train"}')
+
+
+def file_with(folder: Path, text: str) -> Path:
+    path = folder / "mine.py"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(("spec", "score"), [("exact", 0.0), ("boxed", 1.0)])
+def test_built_ins_run_inside_the_service(spec: str, score: float) -> None:
+    assert runs_inline(spec)
+    assert load(spec)(REQUEST) == score
+
+
+def test_a_function_of_verls_signature_receives_the_request(tmp_path: Path) -> None:
+    file = file_with(
+        tmp_path,
+        "def compute_score(data_source, solution_str, ground_truth, extra_info=None):\n"
+        "    return {'score': 1.0, 'seen': [data_source, solution_str, ground_truth, extra_info]}\n",
+    )
+
+    result = load(f"{file}:compute_score")(REQUEST)
+
+    assert result == {"score": 1.0, "seen": ["gsm8k", r"# 4 \boxed{4}", "4", {"split": "train"}]}
+
+
+def test_a_users_function_runs_in_a_worker(tmp_path: Path) -> None:
+    assert not runs_inline(f"{tmp_path}/mine.py:compute_score")
+
+
+def test_a_users_file_may_import_its_neighbours_and_define_dataclasses(tmp_path: Path) -> None:
+    (tmp_path / "neighbour_of_mine.py").write_text("FULL = 2.0\n")
+    file = file_with(
+        tmp_path,
+        "from __future__ import annotations\n"
+        "import dataclasses, neighbour_of_mine\n"
+        "@dataclasses.dataclass\n"
+        "class Verdict:\n    points: float\n"
+        "def compute_score(data_source, solution_str, ground_truth, extra_info, **more):\n"
+        "    return Verdict(neighbour_of_mine.FULL).points\n",
+    )
+
+    assert load(f"{file}:compute_score")(REQUEST) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "{file}: has no function 'compute_score'"),
+        ("compute_score = 3", "{file}: has no function 'compute_score'"),
+        (
+            "import nowhere_to_be_found",
+            "{file}: does not load: ModuleNotFoundError: No module named 'nowhere_to_be_found'",
+        ),
+        ("def compute_score(:", "{file}: does not load: SyntaxError: "),
+        (
+            "def compute_score(x): return 1.0",
+            "reward function '{file}:compute_score': its parameters are (x); "
+            "expected (data_source, solution_str, ground_truth, extra_info)",
+        ),
+    ],
+)
+def test_a_function_that_cannot_be_loaded_is_told_in_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    file = file_with(tmp_path, text)
+
+    with pytest.raises(ValueError, match=r"^.*$") as caught:
+        check(f"{file}:compute_score")
+
+    assert str(caught.value).startswith(sentence.format(file=file))
+
+
+@pytest.mark.parametrize("spec", ["exakt", "mine.py", ":f", "mine.txt:f"])
+def test_an_unknown_name_is_told_what_is_expected(spec: str) -> None:
+    with pytest.raises(ValueError, match=r"expected exact, boxed or path/to/file\.py:name"):
+        check(spec)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"none\.py: no such file"):
+        check(f"{tmp_path}/none.py:f")

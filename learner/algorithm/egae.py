@@ -60,7 +60,6 @@ def temporal_differences(
     bootstrap_values: Tensor | None = None,
 ) -> Tensor:
     """delta_t = r_t + gamma V(s_{t+1}) - V(s_t) [batch, time], zero where the mask is False (T-PPO equation 2)."""
-    values = torch.where(response_mask, values, 0.0)
     if boundary == "hold":
         values_after_cut = values  # read at the last token only, where it says V(s_l) := V(s_{l-1})
     elif boundary == "bootstrap" and bootstrap_values is not None:

@@ -40,8 +40,7 @@ def geppo_policy_loss(
     """
     ratio = bounded_log_ratio(logprobs, rollout_logprobs, policy_mask).exp()
     centre = importance_weights(old_logprobs, rollout_logprobs, policy_mask)
-    counted_advantages = torch.where(policy_mask, advantages, 0.0)
-    surrogate = pessimistic_surrogate(ratio, ratio.clamp(centre - clip_range, centre + clip_range), counted_advantages)
+    surrogate = pessimistic_surrogate(ratio, ratio.clamp(centre - clip_range, centre + clip_range), advantages)
     log_ratio = bounded_log_ratio(logprobs, old_logprobs, policy_mask)
     return summarize(surrogate, policy_mask, log_ratio=log_ratio, weights=centre, normalizer=normalizer)
 

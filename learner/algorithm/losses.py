@@ -91,9 +91,8 @@ def policy_loss(
     by another engine. Without them w = 1. `normalizer` is N: by default the number of tokens in `policy_mask`.
     """
     log_ratio = bounded_log_ratio(logprobs, old_logprobs, policy_mask)
-    counted_advantages = torch.where(policy_mask, advantages, 0.0)
     surrogate = clipped_surrogate(
-        log_ratio.exp(), counted_advantages, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip
+        log_ratio.exp(), advantages, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip
     )
     behaviour_logprobs = old_logprobs if rollout_logprobs is None else rollout_logprobs
     weights = importance_weights(old_logprobs, behaviour_logprobs, policy_mask, cap=importance_cap)

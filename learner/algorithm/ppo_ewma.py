@@ -60,8 +60,7 @@ def ppo_ewma_policy_loss(
     proximal_offset = bounded_log_ratio(proximal_logprobs, behaviour_logprobs, policy_mask)
 
     clipped_log_ratio = proximal_log_ratio.clamp(math.log1p(-clip_low), math.log1p(clip_high)) + proximal_offset
-    counted_advantages = torch.where(policy_mask, advantages, 0.0)
-    surrogate = pessimistic_surrogate(log_ratio.exp(), clipped_log_ratio.exp(), counted_advantages)
+    surrogate = pessimistic_surrogate(log_ratio.exp(), clipped_log_ratio.exp(), advantages)
     return summarize(
         surrogate,
         policy_mask,

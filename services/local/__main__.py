@@ -1,0 +1,24 @@
+"""`tppo run CONFIG`: check, start every process on this machine, train, and say what came of it."""
+
+import argparse
+
+from tppo.config import add_config_arguments, config_from_arguments
+
+
+def main(argv: list[str]) -> int:
+    """Run; 0 trained to the end, 1 failed, 2 wrong configuration, 130 stopped by the user."""
+    parser = argparse.ArgumentParser(prog="tppo run", description="Start every process on this machine and train.")
+    add_config_arguments(parser)
+    parser.add_argument("--resume", action="store_true", help="continue from the run's newest checkpoint")
+    parser.add_argument("--dry-run", action="store_true", help="check everything, print what would start, and end")
+    arguments = parser.parse_args(argv)
+    config = config_from_arguments(arguments)
+
+    from services.local import launch  # slow to import: --help and a wrong key answer at once
+
+    launch.check(config, resume=arguments.resume)
+    plan = launch.plan_of(config, resume=arguments.resume)
+    if arguments.dry_run:
+        print("\n".join(launch.description(plan)))
+        return 0
+    return launch.train(plan)

@@ -1,0 +1,87 @@
+"""The steps of `tppo run` behind its command line: check, plan, train, say what came of it."""
+
+import asyncio
+import logging
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from services.local import preflight
+from services.local.display import display_for
+from services.local.processes import Plan, redis_child, service_children
+from services.local.progress import closing_table
+from services.local.redis_server import RedisServer, find_binary, free_port
+from services.local.run_folder import RunFolder
+from services.local.session import Session
+from services.local.summary import Summary
+from services.local.supervisor import Ending, EndingKind
+from tppo.config import Config, dump
+
+
+def check(config: Config, *, resume: bool) -> None:
+    """Everything that a user can get wrong; quick checks first, those that read all rows last."""
+    preflight.check_run_folder(RunFolder(config.run.path), resume=resume)
+    preflight.check_model(config.model)
+    preflight.check_data_files(config.data.train_files, key="data.train_files")
+    preflight.check_data_files(config.data.val_files, key="data.val_files")
+    preflight.check_ports(config)
+    if config.redis.url:
+        preflight.check_redis(config.redis.url)
+    with tempfile.TemporaryDirectory(prefix="tppo-") as scratch:
+        resolved = Path(scratch) / "config.toml"
+        resolved.write_text(dump(config), encoding="utf-8")
+        preflight.check_with_processes(resolved)
+
+
+def plan_of(config: Config, *, resume: bool) -> Plan:
+    """What will be started: with an embedded server unless the user named one."""
+    folder = RunFolder(config.run.path)
+    server = None
+    if not config.redis.url:
+        limit = config.redis.memory_limit_mb
+        server = RedisServer(binary=find_binary(), port=free_port(), folder=folder.redis, memory_limit_mb=limit)
+    return Plan(
+        config=config,
+        folder=folder,
+        resume=resume,
+        redis_url=server.url if server else config.redis.url,
+        server=server,
+        dashboard_port=config.dashboard.port or free_port(),
+    )
+
+
+def description(plan: Plan) -> Iterator[str]:
+    """The resolved configuration and the processes, as text that is still TOML."""
+    yield dump(plan.config)
+    for child in [*([redis_child(plan.server)] if plan.server else []), *service_children(plan)]:
+        yield f"# {child.name}: {' '.join(child.command(0))}"
+
+
+def train(plan: Plan) -> int:
+    """Run the plan to its end; the exit code of `tppo run`."""
+    plan.folder.prepare(resume=plan.resume)
+    plan.folder.config.write_text(dump(plan.config), encoding="utf-8")
+    log_format = "%(asctime)s %(levelname)s %(name)s %(message)s"
+    logging.basicConfig(filename=plan.folder.logs / "run.log", level=logging.INFO, format=log_format)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"run {plan.folder.path}, status at {plan.dashboard_address}")
+    session = Session(plan, service_children(plan), display_for(console, title=f"T-PPO: {plan.config.run.name}"))
+    ending, summary = asyncio.run(session.run())
+    return say_farewell(plan, ending, summary, console)
+
+
+def say_farewell(plan: Plan, ending: Ending, summary: Summary, console: Console) -> int:
+    """Tell the user how it ended; the exit code."""
+    folder = plan.folder
+    if ending.kind in (EndingKind.GAVE_UP, EndingKind.REFUSED):
+        Console(file=sys.stderr, highlight=False, soft_wrap=True, markup=False).print(ending.message)
+        return ending.exit_code
+    files = {"curve": folder.learning_curve, "summary": folder.summary, "checkpoints": folder.checkpoints}
+    console.print(closing_table(summary, {name: str(path) for name, path in files.items() if path.exists()}))
+    if ending.kind is EndingKind.INTERRUPTED:
+        hint = f"continue with: tppo run {folder.config} --resume" if folder.has_checkpoint() else "no checkpoint yet"
+        console.print(f"stopped at step {summary.steps}; {hint}")
+    return ending.exit_code

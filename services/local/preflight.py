@@ -1,0 +1,129 @@
+"""What a user can get wrong, found before anything starts: one sentence each, raised as `ConfigError`.
+
+What only the owner of the data or of the reward functions can judge is asked of that process itself, by its `--check`.
+"""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from services.local.redis_server import OLDEST_MAJOR_VERSION
+from services.local.run_folder import RunFolder
+from tppo.config import Config, ConfigError
+from tppo.config.schema import ModelSection
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+REDIS_TIMEOUT_SECONDS = 3.0
+CHECKING_VERBS = ("learner", "reward")
+
+
+@dataclass(frozen=True)
+class NamedPort:
+    """A port and the key that asks for it."""
+
+    key: str
+    host: str
+    number: int
+
+
+def check_run_folder(folder: RunFolder, *, resume: bool) -> None:
+    """A new run needs a fresh name, a resumed one a checkpoint."""
+    if resume and not folder.has_checkpoint():
+        raise ConfigError(f"--resume: no checkpoint in {folder.checkpoints}; expected global_step_N there")
+    if not resume and folder.has_checkpoint():
+        raise ConfigError(
+            f"{folder.path} holds a run with checkpoints; continue it by --resume, choose another name by "
+            f"--set run.name=NAME, or remove the folder"
+        )
+
+
+def check_model(model: ModelSection) -> None:
+    """The folders hold what transformers needs; the weights themselves are read by the processes that use them."""
+    _check_model_folder("model.path", model.path)
+    if not any((model.path / name).is_file() for name in TOKENIZER_FILES):
+        raise ConfigError(f"model.path = {model.path}: no tokenizer there; expected {' or '.join(TOKENIZER_FILES)}")
+    if model.critic_path is not None:
+        _check_model_folder("model.critic_path", model.critic_path)
+
+
+def check_data_files(files: Sequence[Path], *, key: str) -> None:
+    """The files are there; their rows are the learner's to judge."""
+    for path in files:
+        if not path.is_file():
+            raise ConfigError(f"{key}: no such file {path}; expected parquet or JSONL")
+
+
+def check_ports(config: Config) -> None:
+    """The ports that the configuration names are free."""
+    for port in named_ports(config):
+        _check_port(port)
+
+
+def named_ports(config: Config) -> list[NamedPort]:
+    """The ports that processes will listen on, as far as they are not left to chance; a generator each has its own."""
+    dashboard, generation = config.dashboard, config.generation
+    num_generators = generation.replicas if generation.port else 0
+    neighbours = range(generation.port, generation.port + num_generators)
+    ports = [NamedPort("generation.port", generation.host, number) for number in neighbours]
+    return [*([NamedPort("dashboard.port", dashboard.host, dashboard.port)] if dashboard.port else []), *ports]
+
+
+def check_redis(url: str) -> None:
+    """The server at `url` answers and is new enough."""
+    timeouts = {"socket_timeout": REDIS_TIMEOUT_SECONDS, "socket_connect_timeout": REDIS_TIMEOUT_SECONDS}
+    try:
+        with redis.Redis.from_url(url, protocol=2, **timeouts) as client:
+            version = str(client.info("server")["redis_version"])
+    except ValueError as error:
+        raise ConfigError(f"redis.url = {url!r}: {error}") from None
+    except redis.RedisError as error:
+        raise ConfigError(f"redis.url = {url!r}: no answer from the server: {error}") from None
+    check_redis_version(url, version)
+
+
+def check_redis_version(url: str, version: str) -> None:
+    """Refuse what lacks the commands that the streams use."""
+    if int(version.split(".")[0]) < OLDEST_MAJOR_VERSION:
+        raise ConfigError(f"redis.url = {url!r}: server version {version}; expected {OLDEST_MAJOR_VERSION}.0 or newer")
+
+
+def check_with_processes(config_path: Path, verbs: Sequence[str] = CHECKING_VERBS) -> None:
+    """Ask the processes that read data and load reward functions, side by side; the first complaint counts."""
+    commands = [[sys.executable, "-m", "tppo", verb, str(config_path), "--check"] for verb in verbs]
+    processes = [
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+        for command in commands
+    ]
+    answers = [(process.communicate()[1], process.returncode) for process in processes]
+    for verb, (complaint, exit_code) in zip(verbs, answers, strict=True):
+        if exit_code != 0:
+            raise ConfigError(_last_line(complaint).removeprefix(f"tppo {verb}: "))
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "refused without a word"
+
+
+def _check_model_folder(key: str, path: Path) -> None:
+    if not path.is_dir():
+        raise ConfigError(f"{key} = {path}: no such folder; expected a model that transformers loads")
+    if not (path / "config.json").is_file():
+        raise ConfigError(f"{key} = {path}: no config.json there; expected a model that transformers loads")
+
+
+def _check_port(port: NamedPort) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in port.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((port.host, port.number))
+        except OSError as error:
+            reason = f"cannot listen on {port.host}: {error.strerror}"
+            raise ConfigError(f"{port.key} = {port.number}: {reason}; expected a free port") from None

@@ -1,0 +1,100 @@
+"""The processes of a run: their command lines, who ends the run, and the order in which they are stopped."""
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from services.local.redis_server import RedisServer
+from services.local.run_folder import RunFolder
+from services.local.supervisor import Child
+from tppo.config import Config
+
+LEARNER_RANK, SERVICE_RANK, REDIS_RANK = range(3)
+"""The learner is stopped first and commits a checkpoint while all it needs still runs; Redis outlives everybody."""
+LEARNER_GRACE_SECONDS = 60.0
+"""Time for the step that is being computed, and a checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that is decided before the first process starts."""
+
+    config: Config
+    folder: RunFolder
+    resume: bool
+    redis_url: str
+    server: RedisServer | None
+    """The embedded server; None when the user named one."""
+    dashboard_port: int
+
+    @property
+    def dashboard_address(self) -> str:
+        """Where the status page is."""
+        return f"http://{self.config.dashboard.host}:{self.dashboard_port}"
+
+
+def redis_child(server: RedisServer) -> Child:
+    """The embedded server as a process to keep alive."""
+    return Child(name="redis", command=lambda _: server.command(), stop_rank=REDIS_RANK)
+
+
+def service_children(plan: Plan) -> list[Child]:
+    """Everybody who needs Redis, in the order of starting."""
+    generation, reward = plan.config.generation, plan.config.reward
+    generators = [_service(plan, "generation", replica, _port(plan, replica)) for replica in range(generation.replicas)]
+    rewarders = [_service(plan, "reward", replica) for replica in range(reward.replicas)]
+    dashboard = Child(
+        name="dashboard",
+        command=_fixed(_command(plan, "dashboard", "dashboard", f"--set=dashboard.port={plan.dashboard_port}")),
+        stop_rank=SERVICE_RANK,
+    )
+    return [*generators, *rewarders, _learner(plan), dashboard]
+
+
+def child_environment(environment: Mapping[str, str], *, num_processes: int) -> dict[str, str]:
+    """The user's environment, with the cores shared out among the computing processes unless the user has done so."""
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"OMP_NUM_THREADS": str(max(1, num_cores // num_processes)), **environment}
+
+
+def num_computing_processes(config: Config) -> int:
+    """Those that keep a core busy: the generators and the learner."""
+    return config.generation.replicas + 1
+
+
+def _service(plan: Plan, verb: str, replica: int, *options: str) -> Child:
+    name = f"{verb}-{replica}"
+    return Child(name=name, command=_fixed(_command(plan, verb, name, *options)), stop_rank=SERVICE_RANK)
+
+
+def _learner(plan: Plan) -> Child:
+    """Done when its last step is committed; one that ended before continues from its newest checkpoint."""
+    fresh = _command(plan, "learner", "learner")
+
+    def command(num_starts: int) -> Sequence[str]:
+        resume = plan.resume or (num_starts > 0 and plan.folder.has_checkpoint())
+        return [*fresh, "--resume"] if resume else fresh
+
+    return Child(
+        name="learner",
+        command=command,
+        is_done=lambda: plan.folder.checkpoint_step() == plan.config.run.total_training_steps,
+        stop_rank=LEARNER_RANK,
+        grace_seconds=LEARNER_GRACE_SECONDS,
+    )
+
+
+def _command(plan: Plan, verb: str, name: str, *options: str) -> list[str]:
+    process = [sys.executable, "-m", "tppo", verb, str(plan.folder.config)]
+    return [*process, "--redis", plan.redis_url, "--name", name, *filter(None, options)]
+
+
+def _port(plan: Plan, replica: int) -> str:
+    """Replicas listen side by side when the first one's port is given."""
+    first = plan.config.generation.port
+    return f"--set=generation.port={first + replica}" if first else ""
+
+
+def _fixed(command: Sequence[str]) -> Callable[[int], Sequence[str]]:
+    return lambda _: command

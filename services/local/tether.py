@@ -1,0 +1,28 @@
+"""Run a command that dies with its parent: `python tether.py PARENT_PID COMMAND ...`.
+
+The kernel keeps the promise (Linux, `PR_SET_PDEATHSIG`), so it holds even when the parent is killed outright. The
+command replaces this process and keeps its id. A separate program, as a `preexec_fn` may deadlock in a parent that has
+threads. The signal is SIGKILL because nothing then is left behind for certain: a run survives it by design.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+"""From <linux/prctl.h>."""
+
+
+def tether(parent_pid: int) -> None:
+    """Ask for SIGKILL at the parent's death; exit at once if it is dead already."""
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    tether(int(sys.argv[1]))
+    os.execvp(sys.argv[2], sys.argv[2:])

@@ -1,0 +1,134 @@
+"""Each mistake earns one sentence before anything starts."""
+
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from services.local import preflight
+from services.local.run_folder import RunFolder
+from tppo.__main__ import main
+from tppo.config import Config, ConfigError
+from tppo.config.schema import ModelSection
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def config_with(model: Path, **sections: Mapping[str, object]) -> Config:
+    table = {"model": {"path": model}, "data": {"train_files": [model / "data.jsonl"]}}
+    return Config.model_validate(table | sections)
+
+
+def test_a_complete_model_folder_passes(model: Path) -> None:
+    preflight.check_model(ModelSection(path=model, critic_path=model))
+
+
+def test_a_missing_model_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.path = .*nowhere: no such folder"):
+        preflight.check_model(ModelSection(path=tmp_path / "nowhere"))
+
+
+def test_a_model_folder_without_configuration_is_named(model: Path) -> None:
+    (model / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"model\.path = .*: no config\.json"):
+        preflight.check_model(ModelSection(path=model))
+
+
+def test_a_model_folder_without_tokenizer_is_named(model: Path) -> None:
+    (model / "tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match=r"model\.path = .*: no tokenizer"):
+        preflight.check_model(ModelSection(path=model))
+
+
+def test_a_missing_critic_is_named(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.critic_path = .*critic: no such folder"):
+        preflight.check_model(ModelSection(path=model, critic_path=tmp_path / "critic"))
+
+
+def test_a_missing_data_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.val_files: no such file .*val\.jsonl"):
+        preflight.check_data_files([tmp_path / "val.jsonl"], key="data.val_files")
+
+
+def test_a_dashboard_port_in_use_is_named(model: Path, taken_port: int) -> None:
+    with pytest.raises(ConfigError, match=rf"dashboard\.port = {taken_port}: cannot listen on 127\.0\.0\.1"):
+        preflight.check_ports(config_with(model, dashboard={"port": taken_port}))
+
+
+def test_the_port_of_every_generator_is_tried_and_none_that_is_left_to_chance(model: Path) -> None:
+    generation = {"port": 9000, "replicas": 2, "host": "10.0.0.1"}
+
+    ports = preflight.named_ports(config_with(model, generation=generation, dashboard={"port": 0}))
+
+    assert [(port.key, port.host, port.number) for port in ports] == [
+        ("generation.port", "10.0.0.1", 9000),
+        ("generation.port", "10.0.0.1", 9001),
+    ]
+
+
+def test_a_redis_that_does_not_answer_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"redis\.url = 'redis://127\.0\.0\.1:1': no answer"):
+        preflight.check_redis("redis://127.0.0.1:1")
+
+
+def test_an_address_that_is_none_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"redis\.url = 'localhost': "):
+        preflight.check_redis("localhost")
+
+
+@pytest.mark.parametrize("version", ["6.2.14", "5.0"])
+def test_a_redis_older_than_7_is_refused(version: str) -> None:
+    with pytest.raises(ConfigError, match=rf"server version {version}; expected 7\.0 or newer"):
+        preflight.check_redis_version("redis://host", version)
+
+
+@pytest.mark.parametrize("version", ["7.0.15", "10.0"])
+def test_a_redis_of_7_and_newer_is_accepted(version: str) -> None:
+    preflight.check_redis_version("redis://host", version)
+
+
+def test_a_run_that_has_checkpoints_is_not_started_over(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/latest").write_text("global_step_20")
+    with pytest.raises(ConfigError, match=r"continue it by --resume, .* run\.name=NAME, or remove"):
+        preflight.check_run_folder(RunFolder(tmp_path), resume=False)
+
+
+def test_a_resume_needs_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--resume: no checkpoint in"):
+        preflight.check_run_folder(RunFolder(tmp_path), resume=True)
+
+
+def test_the_complaint_of_a_checking_process_becomes_the_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^tppo: unknown verb 'no-such-verb'"):
+        preflight.check_with_processes(tmp_path / "config.toml", verbs=["no-such-verb"])
+
+
+def test_a_refusal_leaves_nothing_behind(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(
+        f"[run]\ndirectory = {json.dumps(str(tmp_path / 'runs'))}\n"
+        f'[model]\npath = "model"\n[data]\ntrain_files = ["missing.jsonl"]\n'
+    )
+
+    assert main(["run", str(config)]) == 2
+
+    assert capsys.readouterr().err.startswith("tppo run: data.train_files: no such file")
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,99 @@
+"""The command lines of a run's processes."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from services.local.processes import Plan, child_environment, service_children
+from services.local.run_folder import RunFolder
+from services.local.supervisor import Child
+from tppo.config import Config
+
+
+def plan(folder: Path, *, resume: bool = False, **sections: Any) -> Plan:
+    table = {
+        "run": {"directory": folder, "total_training_steps": 100},
+        "model": {"path": folder},
+        "data": {"train_files": [folder]},
+    }
+    config = Config.model_validate(table | sections)
+    return Plan(
+        config=config,
+        folder=RunFolder(config.run.path),
+        resume=resume,
+        redis_url="redis://127.0.0.1:7000/0",
+        server=None,
+        dashboard_port=8265,
+    )
+
+
+def commit(folder: RunFolder, *, step: int) -> None:
+    folder.checkpoints.mkdir(parents=True, exist_ok=True)
+    (folder.checkpoints / "latest").write_text(f"global_step_{step}")
+
+
+def child(plan: Plan, name: str) -> Child:
+    return next(child for child in service_children(plan) if child.name == name)
+
+
+def test_every_replica_is_a_process_of_its_own(tmp_path: Path) -> None:
+    children = service_children(plan(tmp_path, generation={"replicas": 2}, reward={"replicas": 2}))
+
+    names = [child.name for child in children]
+    assert names == ["generation-0", "generation-1", "reward-0", "reward-1", "learner", "dashboard"]
+
+
+def test_a_process_is_told_its_configuration_its_server_and_its_name(tmp_path: Path) -> None:
+    command = child(plan(tmp_path), "reward-0").command(0)
+
+    config = str(tmp_path / "run/config.toml")
+    server = "redis://127.0.0.1:7000/0"
+    assert command == [sys.executable, "-m", "tppo", "reward", config, "--redis", server, "--name", "reward-0"]
+
+
+def test_replicas_listen_on_neighbouring_ports_when_the_first_is_given(tmp_path: Path) -> None:
+    two = plan(tmp_path, generation={"replicas": 2, "port": 9000})
+
+    assert child(two, "generation-1").command(0)[-1] == "--set=generation.port=9001"
+
+
+def test_the_learner_resumes_when_asked_to(tmp_path: Path) -> None:
+    assert "--resume" not in child(plan(tmp_path), "learner").command(0)
+    assert child(plan(tmp_path, resume=True), "learner").command(0)[-1] == "--resume"
+
+
+def test_a_learner_that_crashed_resumes_once_there_is_a_checkpoint(tmp_path: Path) -> None:
+    fresh = plan(tmp_path)
+    learner = child(fresh, "learner")
+    assert "--resume" not in learner.command(1)
+
+    commit(fresh.folder, step=5)
+
+    assert learner.command(1)[-1] == "--resume"
+
+
+def test_the_work_is_done_when_the_last_step_is_committed(tmp_path: Path) -> None:
+    learner = child(plan(tmp_path), "learner")
+    folder = plan(tmp_path).folder
+    assert not learner.is_done()
+
+    commit(folder, step=99)
+    assert not learner.is_done()
+
+    commit(folder, step=100)
+    assert learner.is_done()
+
+
+def test_the_learner_is_stopped_first(tmp_path: Path) -> None:
+    ranks = {child.name: child.stop_rank for child in service_children(plan(tmp_path))}
+
+    assert min(ranks, key=lambda name: ranks[name]) == "learner"
+    assert ranks["generation-0"] == ranks["reward-0"] == ranks["dashboard"]
+
+
+def test_the_user_decides_about_threads() -> None:
+    assert child_environment({"OMP_NUM_THREADS": "7"}, num_processes=2)["OMP_NUM_THREADS"] == "7"
+
+
+def test_more_processes_than_cores_get_one_thread_each() -> None:
+    assert child_environment({"PATH": "/bin"}, num_processes=10_000) == {"PATH": "/bin", "OMP_NUM_THREADS": "1"}

@@ -1,0 +1,94 @@
+"""What the user sees while a run goes on and when it has ended."""
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from services.local.display import PlainDisplay
+from services.local.metrics import RunMetrics
+from services.local.progress import Progress, closing_table, live_table, plain_line, progress_of
+from services.local.summary import GenerationTotals, summarize
+from services.local.supervisor import ChildState
+
+LINES: list[dict[str, Any]] = [
+    {"kind": "evaluation", "eval/step": 0, "eval/accuracy": 0.41, "eval/accuracy_stderr": 0.022},
+    {"kind": "step", "step": 1, "seconds_since_start": 2.0, "tokens/generated": 1000, "reward/mean": 0.25},
+    {
+        "kind": "step",
+        "step": 2,
+        "seconds_since_start": 4.0,
+        "tokens/generated": 4000,
+        "reward/mean": 0.5,
+        "response_length/mean": 88.6,
+        "windows/in_flight": 64,
+        "policy_lag/mean": 0.875,
+    },
+    {"kind": "evaluation", "eval/step": 2, "eval/accuracy": 0.6, "eval/accuracy_stderr": 0.021},
+]
+
+
+def progress(lines: list[dict[str, Any]], **states: ChildState) -> Progress:
+    return progress_of(RunMetrics(lines), states, total_steps=60, address="http://127.0.0.1:8265")
+
+
+def rendered(renderable: object) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    console.print(renderable)
+    file = console.file
+    assert isinstance(file, io.StringIO)
+    return file.getvalue()
+
+
+def test_a_line_tells_the_course_of_the_run() -> None:
+    line = plain_line(progress(LINES, learner=ChildState.RUNNING))
+
+    assert line == (
+        "step 2/60 | reward 0.500 | accuracy 0.410 ± 0.022 -> 0.600 ± 0.021 | response length 89 | tokens/s 1,500"
+        " | windows in flight 64 | policy lag 0.88"
+    )
+
+
+def test_a_run_that_has_not_begun_shows_only_what_is_known() -> None:
+    assert plain_line(progress([])) == "step 0/60"
+
+
+def test_processes_in_trouble_are_named() -> None:
+    states = {"learner": ChildState.RUNNING, "reward": ChildState.BACKING_OFF}
+
+    assert plain_line(progress([], **states)) == "step 0/60 | reward: crashed, starts again"
+
+
+def test_the_table_shows_the_address_of_the_status_page() -> None:
+    text = rendered(live_table(progress(LINES, generation=ChildState.BACKING_OFF), title="T-PPO: run"))
+
+    assert "http://127.0.0.1:8265" in text
+    assert "2/60" in text
+    assert "crashed, starts again" in text
+
+
+def test_the_closing_table_shows_accuracy_before_and_after() -> None:
+    summary = summarize(RunMetrics(LINES), GenerationTotals(num_tokens=12345), seconds_total=75.4)
+
+    text = rendered(closing_table(summary, {"summary": "runs/run/summary.json"}))
+
+    for fact in ("0.410 ± 0.022", "0.600 ± 0.021", "12,345", "75", "runs/run/summary.json"):
+        assert fact in text
+
+
+def test_lines_are_written_when_there_is_news_and_not_too_often() -> None:
+    now = 0.0
+    written: list[str] = []
+    display = PlainDisplay(written.append, clock=lambda: now)
+
+    display.show(progress([]))  # the first is always news
+    now = 1.0
+    display.show(progress(LINES[:2]))  # news, but too soon
+    now = 2.5
+    display.show(progress(LINES[:2]))
+    now = 10.0
+    display.show(progress(LINES[:2]))  # nothing new
+    now = 18.0
+    display.show(progress(LINES[:2]))  # silent for long: a sign of life
+
+    assert [line.split(" | ")[0] for line in written] == ["step 0/60", "step 1/60", "step 1/60"]

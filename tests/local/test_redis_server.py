@@ -1,0 +1,91 @@
+"""The embedded server: a real one is started, killed, and started again on what it left."""
+
+import asyncio
+import os
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from services.local.processes import redis_child
+from services.local.redis_server import RedisServer, find_binary, free_port, major_version
+from services.local.supervisor import Child, ChildState, Supervisor
+from tppo.streams import connect
+
+
+def fake_server(folder: Path, name: str, version_line: str) -> Path:
+    program = folder / name
+    program.write_text(f"#!/bin/sh\necho '{version_line}'\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return program
+
+
+def test_a_new_server_on_the_path_is_preferred(tmp_path: Path) -> None:
+    program = fake_server(tmp_path, "redis-server", "Redis server v=7.0.15 sha=00000000:0 malloc=libc bits=64")
+
+    assert find_binary(search_path=str(tmp_path)) == program
+
+
+def test_a_server_on_the_path_that_is_too_old_is_passed_over(tmp_path: Path) -> None:
+    fake_server(tmp_path, "redis-server", "Redis server v=6.2.7 sha=00000000:0 malloc=libc bits=64")
+
+    binary = find_binary(search_path=str(tmp_path))
+
+    assert binary.parent != tmp_path
+    assert major_version(binary) >= 7
+
+
+def test_a_program_that_tells_no_version_counts_as_too_old(tmp_path: Path) -> None:
+    assert major_version(fake_server(tmp_path, "valkey-server", "hello")) == 0
+    assert major_version(tmp_path / "missing") == 0
+
+
+async def test_a_killed_server_comes_back_at_the_same_address_with_the_same_data(tmp_path: Path) -> None:
+    server = RedisServer(
+        binary=find_binary(search_path=""), port=free_port(), folder=tmp_path / "redis", memory_limit_mb=64
+    )
+    server.folder.mkdir()
+    supervisor = Supervisor(tmp_path, sleep=no_sleep)
+    try:
+        supervisor.start(redis_child(server))
+        async with await connected(server.url) as client:
+            await client.set("key", "kept")
+            process_id = (await client.info("server"))["process_id"]
+
+        os.kill(process_id, signal.SIGKILL)
+
+        async with await connected(server.url) as client:
+            assert await client.get("key") == b"kept"
+            assert (await client.info("server"))["process_id"] != process_id
+    finally:
+        await supervisor.stop()
+    assert supervisor.states() == {"redis": ChildState.ENDED}
+
+
+@pytest.mark.parametrize(("key", "value"), [("maxmemory-policy", "noeviction"), ("maxmemory", str(64 * 2**20))])
+async def test_full_memory_refuses_writes_instead_of_forgetting(tmp_path: Path, key: str, value: str) -> None:
+    server = RedisServer(binary=find_binary(search_path=""), port=free_port(), folder=tmp_path, memory_limit_mb=64)
+    supervisor = Supervisor(tmp_path)
+    try:
+        supervisor.start(Child(name="redis", command=lambda _: server.command()))
+        async with await connected(server.url) as client:
+            assert await client.config_get(key) == {key: value}
+    finally:
+        await supervisor.stop()
+
+
+async def no_sleep(_: float) -> None:
+    await asyncio.sleep(0)
+
+
+async def connected(url: str) -> redis.asyncio.Redis:
+    """A client of a server that is only just coming up."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await connect(url)
+            except RedisError:
+                await asyncio.sleep(0.01)

@@ -1,0 +1,144 @@
+"""`runs/NAME/`: what is read from a run's metrics and what is written at its end."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.local.learning_curve import draw_learning_curve
+from services.local.metrics import MetricsFollower, RunMetrics, read_metrics
+from services.local.run_folder import RunFolder
+from services.local.summary import (
+    GenerationLedger,
+    GenerationTotals,
+    earlier_session,
+    summarize,
+    write_summary,
+)
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def step(number: int, **values: Any) -> dict[str, Any]:
+    line = {"kind": "step", "step": number, "seconds_since_start": 10.0 * number, "tokens/generated": 100 * number}
+    return line | {"reward/mean": 0.5, "timing_s/train": 0.25} | values
+
+
+def evaluation(number: int, accuracy: float) -> dict[str, Any]:
+    return {"kind": "evaluation", "eval/step": number, "eval/accuracy": accuracy, "eval/accuracy_stderr": 0.02}
+
+
+def test_a_line_that_is_still_being_written_is_read_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    follower = MetricsFollower(path)
+    assert follower.read_new() == []
+
+    path.write_text('{"step": 1}\n{"st')
+    assert follower.read_new() == [{"step": 1}]
+
+    with path.open("a") as file:
+        file.write('ep": 2}\n')
+    assert follower.read_new() == [{"step": 2}]
+
+
+def test_a_file_that_was_cut_back_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    follower = MetricsFollower(path)
+    path.write_text('{"step": 1}\n{"step": 2}\n')
+    assert follower.read_new() == [{"step": 1}, {"step": 2}]
+
+    path.write_text('{"step": 1}\n{"step": 2, "again": true}\n{"step": 3}\n')
+
+    assert follower.read_new() == [{"step": 1}, {"step": 2, "again": True}, {"step": 3}]
+
+
+def test_a_resumed_run_replaces_the_steps_behind_its_checkpoint() -> None:
+    before = [evaluation(0, 0.4), step(1), step(2, **{"reward/mean": 0.1}), step(3), evaluation(3, 0.6)]
+    after = [step(2, **{"reward/mean": 0.9}), evaluation(2, 0.7)]
+
+    metrics = RunMetrics([*before, *after])
+
+    assert [(line["step"], line["reward/mean"]) for line in metrics.steps] == [(1, 0.5), (2, 0.9)]
+    assert [(line["eval/step"], line["eval/accuracy"]) for line in metrics.evaluations] == [(0, 0.4), (2, 0.7)]
+
+
+def test_an_evaluation_that_comes_in_late_keeps_its_place() -> None:
+    metrics = RunMetrics([evaluation(0, 0.4), step(1), step(2), step(3), evaluation(2, 0.6), evaluation(1, 0.5)])
+
+    assert [line["eval/step"] for line in metrics.evaluations] == [0, 1, 2]
+    assert [line["step"] for line in metrics.steps] == [1, 2, 3]
+
+
+def test_the_summary_tells_accuracies_times_and_occupancy() -> None:
+    metrics = RunMetrics([evaluation(0, 0.41), step(1), step(2), evaluation(2, 0.93)])
+    totals = GenerationTotals(
+        seconds_busy=7.5, num_tokens=9000, num_decode_steps=300, num_active_slot_steps=7200, num_slot_steps=9600
+    )
+
+    summary = summarize(metrics, totals, seconds_total=31.25)
+
+    assert (summary.base_accuracy, summary.final_accuracy, summary.steps) == (0.41, 0.93, 2)
+    assert (summary.seconds_total, summary.seconds_generation, summary.seconds_training) == (31.25, 7.5, 0.5)
+    assert (summary.tokens_generated, summary.decode_steps, summary.slot_occupancy) == (9000, 300, 0.75)
+
+
+def test_a_run_that_was_never_evaluated_has_no_accuracy() -> None:
+    summary = summarize(RunMetrics([step(1)]), GenerationTotals(), seconds_total=1.0)
+
+    assert (summary.base_accuracy, summary.final_accuracy, summary.slot_occupancy) == (None, None, None)
+
+
+def test_a_generator_that_restarts_counts_with_both_of_its_lives() -> None:
+    ledger = GenerationLedger()
+    first_life = {"num_tokens_generated": 100, "num_decode_steps": 10, "num_slots": 4, "num_active_slot_steps": 30}
+    second_life = {"num_tokens_generated": 7, "num_decode_steps": 1, "num_slots": 4, "num_active_slot_steps": 2}
+
+    ledger.observe("generation-0", 1000.0, first_life | {"num_tokens_generated": 50, "busy_seconds": 0.5})
+    ledger.observe("generation-0", 1000.0, first_life | {"busy_seconds": 1.0})
+    ledger.observe("generation-0", 2000.0, second_life | {"busy_seconds": 0.25})
+
+    assert ledger.totals() == GenerationTotals(
+        seconds_busy=1.25, num_tokens=107, num_decode_steps=11, num_active_slot_steps=32, num_slot_steps=44
+    )
+
+
+def test_a_resumed_run_adds_its_sessions_up(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    totals = GenerationTotals(
+        seconds_busy=2.0, num_tokens=500, num_decode_steps=40, num_active_slot_steps=60, num_slot_steps=80
+    )
+    write_summary(summarize(RunMetrics([step(1)]), totals, seconds_total=12.5), path)
+
+    assert earlier_session(path) == (12.5, totals)
+    assert earlier_session(tmp_path / "missing.json") == (0.0, GenerationTotals())
+
+
+def test_the_learning_curve_is_a_picture(tmp_path: Path) -> None:
+    metrics = RunMetrics([evaluation(0, 0.4), step(1), step(2), evaluation(2, 0.6)])
+
+    draw_learning_curve(metrics, tmp_path / "curve.png", title="run")
+
+    assert (tmp_path / "curve.png").read_bytes().startswith(PNG_SIGNATURE)
+
+
+@pytest.mark.parametrize("lines", [[], [step(1)], [evaluation(0, 0.4)], [evaluation(9, 0.4), step(1)]])
+def test_the_learning_curve_is_drawn_from_whatever_there_is(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
+    draw_learning_curve(RunMetrics(lines), tmp_path / "curve.png", title="run")
+
+    assert (tmp_path / "curve.png").exists()
+
+
+def test_a_new_run_leaves_nothing_of_an_attempt_before_and_a_resumed_one_everything(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare(resume=False)
+    folder.metrics.write_text(json.dumps(step(1)) + "\n")
+    (folder.redis / "appendonly.aof").write_text("old")
+
+    folder.prepare(resume=True)
+    assert len(read_metrics(folder.metrics).steps) == 1
+    assert list(folder.redis.iterdir())
+
+    folder.prepare(resume=False)
+    assert not folder.metrics.exists()
+    assert not list(folder.redis.iterdir())

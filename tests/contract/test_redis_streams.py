@@ -4,7 +4,8 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -121,6 +122,24 @@ async def test_a_server_that_came_back_empty_is_used_like_a_new_one(
     assert await queue.complete("w1", [(lease, b"result")]) == [True]
 
     assert [entry.payload for entry in await streams.inbox.read(BEGINNING, max_count=9, wait_seconds=0)] == [b"result"]
+
+
+async def test_requests_and_leases_outlive_the_servers_death(
+    start_redis: Callable[..., AbstractContextManager[str]], tmp_path: Path
+) -> None:
+    with start_redis(tmp_path, appendfsync="always") as url:
+        client = await connect(url)
+        streams = RedisStreams(client, run="r", lease_seconds=60)
+        queue = streams.window_requests
+        await queue.put([b"held", b"waiting"])
+        held = await queue.lease("w1", max_count=1, wait_seconds=0)
+
+    with pytest.raises(RedisConnectionError):
+        await queue.depth()
+    with start_redis(tmp_path, port=urlsplit(url).port):
+        assert await queue.complete("w1", [(held[0], b"result")]) == [True]
+        assert [lease.payload for lease in await queue.lease("w2", max_count=9, wait_seconds=0)] == [b"waiting"]
+        await client.aclose()
 
 
 async def test_a_request_deleted_by_hand_is_forgotten(redis_client: redis.asyncio.Redis, run_name: str) -> None:

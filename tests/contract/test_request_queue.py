@@ -120,6 +120,17 @@ async def test_a_renewed_lease_starts_anew(age_leases: AgeLeases, queue: Request
     assert await taken(queue, "w2") == [b"forgotten"]
 
 
+async def test_an_expired_lease_is_found_behind_those_that_were_renewed(
+    age_leases: AgeLeases, queue: RequestQueue
+) -> None:
+    await queue.put([b"renewed", b"also renewed", b"forgotten"])
+    *renewed, _ = await take(queue, "w1")
+    await age_leases(1.0)
+    await queue.renew("w1", renewed)
+
+    assert await taken(queue, "w2", max_count=1) == [b"forgotten"]
+
+
 async def test_renewing_does_not_win_back_what_another_worker_holds(
     age_leases: AgeLeases, queue: RequestQueue, inbox: Inbox
 ) -> None:

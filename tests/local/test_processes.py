@@ -12,7 +12,7 @@ from tppo.config import Config
 
 def plan(folder: Path, *, resume: bool = False, **sections: Any) -> Plan:
     table = {
-        "run": {"directory": folder, "total_training_steps": 100},
+        "run": {"directory": folder},
         "model": {"path": folder},
         "data": {"train_files": [folder]},
     }

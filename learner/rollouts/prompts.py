@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-import pyarrow.parquet as parquet
+import pyarrow
+from pyarrow import parquet
 
 from tppo.config.schema import DataSection
 from tppo.rollout import tokens
@@ -132,19 +133,26 @@ def _rows(file: Path) -> Iterator[tuple[str, Any]]:
     if not file.is_file():
         raise DataError(f"{file}: no such file; expected prompts in parquet or JSONL")
     if file.suffix == ".parquet":
-        for number, row in enumerate(parquet.read_table(file).to_pylist(), 1):
+        for number, row in enumerate(_table(file).to_pylist(), 1):
             yield f"{file}, row {number}", row
         return
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 yield f"{file}, line {number}", _parsed(f"{file}, line {number}", line)
 
 
-def _parsed(where: str, line: str) -> Any:
+def _table(file: Path) -> Any:
+    try:
+        return parquet.read_table(file)
+    except pyarrow.ArrowInvalid as error:
+        raise DataError(f"{file}: not a parquet file: {error}") from None
+
+
+def _parsed(where: str, line: bytes) -> Any:
     try:
         return json.loads(line)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # malformed, or not even UTF-8
         raise DataError(f"{where}: not JSON: {error}") from None
 
 

@@ -1,0 +1,104 @@
+"""Small prompts, configurations, books, records and rollouts."""
+
+from pathlib import Path
+from typing import Any
+
+from learner.rollouts.books import Books, open_books
+from learner.rollouts.ledger import Ledger, Limits, Rollout, State
+from learner.rollouts.prompts import Prompt
+from tppo.config.schema import Config
+from tppo.rollout import FinishReason, Score, ScoreStatus, VersionSpan, Window, logprobs, tokens
+
+STOP_TOKEN = 1
+
+
+def a_config(**sections: dict[str, Any]) -> Config:
+    needed: dict[str, Any] = {"model": {"path": Path("model")}, "data": {"train_files": [Path("train.jsonl")]}}
+    return Config.model_validate(needed | sections)
+
+
+def a_prompt(index: int = 0, *, token_ids: tuple[int, ...] = (5, 6, 7)) -> Prompt:
+    return Prompt(index, f"prompt {index}", tokens(token_ids), "sums", f"answer {index}", "{}")
+
+
+def some_books(config: Config, *, num_prompts: int = 5, num_evaluation_prompts: int = 0) -> Books:
+    return open_books(
+        config,
+        prompts=[a_prompt(index) for index in range(num_prompts)],
+        evaluation_prompts=[a_prompt(index) for index in range(num_evaluation_prompts)],
+        stop_token_ids=(STOP_TOKEN,),
+        decode=lambda response: " ".join(map(str, response)),
+    )
+
+
+def a_ledger(*, window_length: int = 4, max_response_length: int = 10, max_score_attempts: int = 2) -> Ledger:
+    """A ledger for which every rollout that it does not hold, named `past-...`, was started at some time."""
+    limits = Limits(
+        window_length=window_length,
+        max_response_length=max_response_length,
+        max_score_attempts=max_score_attempts,
+        stop_token_ids=(STOP_TOKEN,),
+        temperature=1.0,
+        evaluation_temperature=0.5,
+        seed=3,
+    )
+    return Ledger(
+        limits,
+        decode=lambda response: " ".join(map(str, response)),
+        is_past=lambda rollout_id: rollout_id.startswith("past"),
+    )
+
+
+def a_window(
+    rollout_id: str, window_index: int = 0, *, num_tokens: int = 4, stops: bool = False, policy_version: int = 0
+) -> Window:
+    """Tokens 10, 11, ...; the last one is the stop token when it stops."""
+    sampled = tokens([*range(10, 9 + num_tokens), STOP_TOKEN] if stops else range(10, 10 + num_tokens))
+    return Window(
+        rollout_id,
+        window_index,
+        sampled,
+        logprobs([-1.0] * num_tokens),
+        (VersionSpan(policy_version, num_tokens),) if num_tokens else (),
+        FinishReason.STOP if stops else FinishReason.LENGTH,
+    )
+
+
+def a_failed_window(rollout_id: str, window_index: int = 0, *, error: str = "out of memory") -> Window:
+    return Window(rollout_id, window_index, tokens(), logprobs(), (), FinishReason.FAILED, error=error)
+
+
+def a_score(rollout_id: str, score: float = 1.0, *, attempt: int = 0) -> Score:
+    return Score(rollout_id, attempt, ScoreStatus.SCORED, score)
+
+
+def a_failed_score(rollout_id: str, status: ScoreStatus = ScoreStatus.FAILED, *, attempt: int = 0) -> Score:
+    return Score(rollout_id, attempt, status, error="no verdict")
+
+
+def a_row(
+    response: list[int],
+    *,
+    window_start: int = 0,
+    score: float | None = None,
+    versions: list[int] | None = None,
+    rollout_logprobs: list[float] | None = None,
+    earlier_values: list[float] | None = None,
+    prompt: tuple[int, ...] = (5, 6, 7),
+) -> Rollout:
+    """A row that is ready for a training step; finished when it has a score."""
+    length = len(response)
+    return Rollout(
+        rollout_id="row",
+        prompt=a_prompt(token_ids=prompt),
+        ordinal=0,
+        state=State.READY,
+        window_index=1 if window_start else 0,
+        window_start=window_start,
+        response_tokens=tokens(response),
+        rollout_logprobs=logprobs(rollout_logprobs or [-2.0] * length),
+        token_versions=tokens(versions or [0] * length),
+        values=logprobs(earlier_values or [0.0] * window_start),
+        is_finished=score is not None,
+        score=score,
+    )

@@ -25,7 +25,11 @@ def main(argv: Sequence[str]) -> int:
     config = config_from_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     # Heavy imports wait until the arguments are known to be right.
+    from transformers.utils.logging import disable_progress_bar
+
     from learner.assembly import check
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
 
     if arguments.check:
         check(config)

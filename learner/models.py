@@ -84,6 +84,13 @@ def value_model_from_policy(path: str, *, dtype: torch.dtype = torch.float32, de
 
 
 def _placed(network: torch.nn.Module, device: str) -> Any:
+    """The network on its device, in memory of its own.
+
+    Weights read from a file lie wherever the file has them, and a matrix product's last bits depend on the alignment
+    of its operands: only a copy makes a resumed run take the very steps of one that was not interrupted.
+    """
+    for parameter in network.parameters():
+        parameter.data = parameter.data.clone()
     return network.to(device)
 
 

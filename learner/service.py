@@ -135,18 +135,22 @@ class LearnerService:
         for entry in entries:
             self._books.enter(_position(entry.position), codec.decode_inbox_record(entry.payload))
             self._position = entry.position
+        self._settle()
+        if entries:
+            self._has_news.set()
+
+    def _settle(self) -> None:
+        """Act on what the books have come to: evaluations that are over, requests that are to go out."""
         for evaluation in self._books.evaluator.gather():
             self._log_evaluation(evaluation)
         self._outbox.flush()
-        if entries:
-            self._has_news.set()
 
     async def _train(self) -> None:
         await self._publish()
         if not self._books.scheduler.is_opened:
             self._start_evaluation_if_due()
             self._books.scheduler.open(self.step)
-        self._outbox.flush()
+        self._settle()
         while self.step < self._config.run.total_training_steps and not self._is_stopping:
             began = time.monotonic()
             batch = await self._next_batch()
@@ -164,7 +168,7 @@ class LearnerService:
             if batch:
                 return batch
             if self._books.scheduler.replace_parked(self.step):
-                self._outbox.flush()
+                self._settle()
             self._waiting_for = reporting.what_is_missing(self._books)
             await self._has_news.wait()
         return []
@@ -186,7 +190,7 @@ class LearnerService:
         await self._publish()
         self._start_evaluation_if_due()
         self._books.scheduler.close_step(batch, self.step)
-        self._outbox.flush()
+        self._settle()
         self._log_step(result, waited_seconds=waited_seconds, trained_seconds=trained_seconds)
         self._parts.checkpoints.commit_if_due(self._present_progress(), self._books)
 

@@ -1,0 +1,223 @@
+"""A whole life of the learner on in-memory streams: to its end, through crashes, and as a replay of its log."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from learner import checkpoint, ledger_state
+from learner.checkpoint import Checkpoints, Progress
+from learner.checkpointing import CheckpointWriter
+from learner.metrics_log import MetricsLog
+from learner.models import load_policy, load_value_model, value_model_from_policy
+from learner.rollouts.books import open_books
+from learner.rollouts.prompts import Prompt
+from learner.run_identity import begin_life
+from learner.service import LearnerService, Parts
+from learner.trainer import Trainer
+from learner.weight_publisher import WeightPublisher
+from tests.learner.fake_services import STOP_TOKEN, FakeTransport, generate, one_generator, reward, text_of
+from tppo.config import Config
+from tppo.rollout import tokens
+from tppo.streams import MemoryStreams
+from tppo.streams.contract import BEGINNING
+
+STEPS = 6
+
+
+class NoTokenizer:
+    def save_pretrained(self, _folder: Path) -> None:
+        pass
+
+
+class Laboratory:
+    """A run's folder and configuration, and as many lives of its learner as a test wants."""
+
+    def __init__(self, folder: Path, mode: str) -> None:
+        self.folder = folder
+        network_config = Qwen2Config(
+            vocab_size=24, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+            num_key_value_heads=1, max_position_embeddings=64, initializer_range=0.2,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        Qwen2ForCausalLM(network_config).save_pretrained(folder / "base")
+        self.config = Config.model_validate(
+            {
+                "run": {
+                    "mode": mode,
+                    "total_training_steps": STEPS,
+                    "rollouts_per_step": 6,
+                    "window_length": 5,
+                    "max_response_length": 12,
+                },
+                "model": {"path": folder / "base"},
+                "data": {"train_files": ["unused"]},
+                "algorithm": {"num_ignored_tail_tokens": 1},
+                "actor": {"lr": 1e-2, "ppo_mini_batches": 2},
+                "critic": {"lr": 1e-2, "warmup_steps": 1},
+                "evaluation": {"test_freq": 3},
+                "checkpoint": {"save_freq": 2, "keep": 10},
+            }
+        )
+
+    def life(self, run: str, streams: MemoryStreams, transport: FakeTransport) -> LearnerService:
+        """A learner that goes on from the newest checkpoint of the run, if there is one."""
+        folder = self.folder / run
+        folder.mkdir(exist_ok=True)
+        checkpoints = Checkpoints(folder / "checkpoints", keep=self.config.checkpoint.keep)
+        latest = checkpoints.latest()
+        trainer = self._trainer(latest)
+        prompts = [Prompt(i, str(i), tokens([2 + i]), "task", "answer", "{}") for i in range(10)]
+        books = open_books(
+            self.config,
+            prompts=prompts,
+            evaluation_prompts=prompts[:4],
+            stop_token_ids=(STOP_TOKEN,),
+            decode=text_of,
+        )
+        progress = Progress(0, BEGINNING, 0.0, 0)
+        if latest is not None:
+            restored = checkpoint.read(latest)
+            trainer.actor.load_state_dict(restored.optimizers["actor"])
+            trainer.critic.load_state_dict(restored.optimizers["critic"])
+            ledger_state.restore(books, restored.ledger)
+            progress = restored.progress
+        parts = Parts(
+            streams=streams,
+            books=books,
+            trainer=trainer,
+            publisher=WeightPublisher(transport, one_generator),
+            checkpoints=CheckpointWriter(
+                self.config.checkpoint, checkpoints, streams.inbox, trainer, NoTokenizer()  # type: ignore[arg-type]
+            ),
+            metrics_log=MetricsLog(folder / "metrics.jsonl", through_step=progress.step),
+            announce=_nobody_listens,
+        )  # fmt: skip
+        return LearnerService(self.config, begin_life(folder), parts, progress)
+
+    def _trainer(self, latest: Path | None) -> Trainer:
+        if latest is not None:
+            return Trainer(self.config, load_policy(str(latest / "actor")), load_value_model(str(latest / "critic")))
+        base = str(self.folder / "base")
+        return Trainer(self.config, load_policy(base), value_model_from_policy(base))
+
+    def lines(self, run: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / run / "metrics.jsonl").read_text().splitlines()]
+
+    def final_weights(self, run: str) -> Mapping[str, torch.Tensor]:
+        latest = Checkpoints(self.folder / run / "checkpoints", keep=1).latest()
+        assert latest is not None
+        return {
+            f"{name}.{key}": tensor
+            for name, network in (
+                ("actor", load_policy(str(latest / "actor")).network),
+                ("critic", load_value_model(str(latest / "critic")).network),
+            )
+            for key, tensor in network.state_dict().items()
+        }
+
+
+async def _nobody_listens(_status: Mapping[str, Any]) -> None:
+    pass
+
+
+async def to_the_end(service: LearnerService, streams: MemoryStreams, transport: FakeTransport) -> None:
+    async with asyncio.TaskGroup() as group:
+        workers = [group.create_task(generate(streams, transport)), group.create_task(reward(streams))]
+        await service.run()
+        for worker in workers:
+            worker.cancel()
+
+
+async def step_reached(service: LearnerService, step: int) -> None:
+    while service.step < step:  # noqa: ASYNC110 - the service has no event for this
+        await asyncio.sleep(0.001)
+
+
+async def killed_at(step: int, service: LearnerService, streams: MemoryStreams, transport: FakeTransport) -> None:
+    """Run until `step`, then drop everything without a word."""
+    run = asyncio.create_task(to_the_end(service, streams, transport))
+    await step_reached(service, step)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+
+
+class ArchivedStreams(MemoryStreams):
+    """Streams whose inbox is never trimmed, so that the whole log is there at the end."""
+
+    def __init__(self) -> None:
+        super().__init__(lease_seconds=60)
+        self.inbox.trim = _keep  # type: ignore[method-assign, assignment]
+
+
+async def _keep(_through: str) -> None:
+    pass
+
+
+async def replay(laboratory: Laboratory, run: str, log: MemoryStreams) -> None:
+    """A learner that finds the finished log in its inbox, and nobody who would answer."""
+    entries = await log.inbox.read(BEGINNING, max_count=10**6, wait_seconds=0)
+    streams = ArchivedStreams()
+    await streams.inbox.append([entry.payload for entry in entries])
+    service = laboratory.life(run, streams, FakeTransport())
+    await asyncio.wait_for(service.run(), timeout=60)
+    assert (await streams.window_requests.depth()).num_waiting == 0
+
+
+@pytest.fixture(params=["lockstep", "overlapped", "streaming"])
+def laboratory(request: pytest.FixtureRequest, tmp_path: Path) -> Laboratory:
+    return Laboratory(tmp_path, request.param)
+
+
+async def test_a_run_takes_every_step_evaluates_and_accounts_for_every_window(laboratory: Laboratory) -> None:
+    streams, transport = ArchivedStreams(), FakeTransport()
+
+    await to_the_end(laboratory.life("run", streams, transport), streams, transport)
+
+    lines = laboratory.lines("run")
+    assert [line["step"] for line in lines if line["kind"] == "step"] == list(range(1, STEPS + 1))
+    assert sorted(line["step"] for line in lines if line["kind"] == "evaluation") == [0, 3, 6]
+    last = [line for line in lines if line["kind"] == "step"][-1]
+    assert last["ledger/issued"] == last["ledger/trained"] == STEPS * 6
+    assert (await streams.window_requests.depth()).num_waiting == 0
+    assert transport.snapshots[0].policy_version == 0
+    lags = [line["policy_lag/max"] for line in lines if line["kind"] == "step"]
+    assert max(lags) <= {"lockstep": 0, "overlapped": 1, "streaming": STEPS}[laboratory.config.run.mode]
+
+
+async def test_a_learner_killed_twice_ends_with_the_weights_of_the_undisturbed_replay(laboratory: Laboratory) -> None:
+    streams, transport = ArchivedStreams(), FakeTransport()
+
+    await killed_at(1, laboratory.life("run", streams, transport), streams, transport)
+    await killed_at(5, laboratory.life("run", streams.reopened(), transport), streams.reopened(), transport)
+    await to_the_end(laboratory.life("run", streams.reopened(), transport), streams.reopened(), transport)
+    await replay(laboratory, "replay", streams)
+
+    weights, replayed = laboratory.final_weights("run"), laboratory.final_weights("replay")
+    assert all(torch.equal(weights[name], replayed[name]) for name in weights)
+    steps = [line["step"] for line in laboratory.lines("run") if line["kind"] == "step"]
+    assert steps == list(range(1, STEPS + 1))
+
+
+async def test_a_stopped_learner_commits_a_checkpoint_and_goes_on_from_it(laboratory: Laboratory) -> None:
+    streams, transport = ArchivedStreams(), FakeTransport()
+    service = laboratory.life("run", streams, transport)
+
+    async def stop_soon() -> None:
+        await step_reached(service, 3)
+        service.stop()
+
+    await asyncio.gather(to_the_end(service, streams, transport), stop_soon())
+    stopped_at = service.step
+    resumed = laboratory.life("run", streams, transport)
+
+    assert 3 <= stopped_at < STEPS
+    assert resumed.step == stopped_at
+    await to_the_end(resumed, streams, transport)
+    assert resumed.step == STEPS

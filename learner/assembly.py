@@ -21,6 +21,7 @@ from learner.run_identity import begin_life
 from learner.service import LearnerService, Parts
 from learner.trainer import Trainer
 from learner.weight_publisher import GrpcTransport, WeightPublisher
+from tppo.authentication import call_metadata, token_from_environment
 from tppo.config import Config, ConfigError
 from tppo.streams import RedisStreams
 from tppo.streams.contract import BEGINNING
@@ -68,7 +69,7 @@ class Assembly:
             streams=streams,
             books=self._books,
             trainer=self._trainer,
-            publisher=WeightPublisher(GrpcTransport(), find_generators),
+            publisher=WeightPublisher(GrpcTransport(call_metadata(token_from_environment())), find_generators),
             checkpoints=CheckpointWriter(
                 self._config.checkpoint, self._checkpoints, streams.inbox, self._trainer, self._tokenizer
             ),

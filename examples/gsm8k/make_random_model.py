@@ -1,4 +1,4 @@
-"""A small causal LM with random weights and a chat template, to try the path from data to checkpoint without a download.
+"""A small causal LM with random weights and a chat template, to try the path from data to checkpoint offline.
 
 It will not learn arithmetic; any causal LM folder that transformers loads may stand in its place.
 
@@ -8,6 +8,7 @@ It will not learn arithmetic; any causal LM folder that transformers loads may s
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -35,7 +36,8 @@ def made_tokenizer() -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(questions, trainer)
-    made = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    fast: Any = PreTrainedTokenizerFast
+    made: PreTrainedTokenizerFast = fast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     made.chat_template = TEMPLATE
     return made
 

@@ -20,20 +20,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeVar
 
 from learner.rollouts.prompts import Prompt
-from tppo.rollout import (
-    FinishReason,
-    RewardRequest,
-    Score,
-    ScoreStatus,
-    Window,
-    WindowRequest,
-    logprobs,
-    tokens,
-)
+from tppo.rollout import FinishReason, RewardRequest, Score, ScoreStatus, Window, WindowRequest, logprobs, tokens
 
 Position = tuple[int, int]  # of an inbox entry: Redis' milliseconds and sequence number
+Key = tuple[str, int]  # of a record: rollout and window index, or rollout and attempt
+R = TypeVar("R", Window, Score)
 MAX_STALLS = 2  # empty windows in a row after which a response counts as cut at its limit
 
 
@@ -72,6 +66,11 @@ class Rollout:
     num_stalls: int = 0
     ready_position: Position = (0, 0)
     cause: str = ""  # why it is parked
+
+    @property
+    def next_window_index(self) -> int:
+        """The first window that was not asked for yet."""
+        return self.window_index + (self.state not in (State.WAITING, State.TRAINED))
 
     @property
     def window_tokens(self) -> "array[int]":
@@ -120,8 +119,8 @@ class Ledger:
     scored_evaluations: list[Rollout] = field(default_factory=list)  # for evaluation.py to take
     parked_positions: list[Position] = field(default_factory=list)  # for the scheduler to replace
     outbox: list[WindowRequest | RewardRequest] = field(default_factory=list)
-    early_windows: dict[tuple[str, int], tuple[Position, Window]] = field(default_factory=dict)
-    early_scores: dict[tuple[str, int], tuple[Position, Score]] = field(default_factory=dict)
+    early_windows: dict[Key, tuple[Position, Window]] = field(default_factory=dict)
+    early_scores: dict[Key, tuple[Position, Score]] = field(default_factory=dict)
     num_issued: int = 0
     num_trained: int = 0
     doubles: Counter[str] = field(default_factory=Counter)
@@ -149,10 +148,10 @@ class Ledger:
         rollout = self.rollouts.get(window.rollout_id)
         if rollout is None and self.is_past(window.rollout_id):
             self.doubles["window"] += 1
-        elif rollout is None or window.window_index > rollout.window_index:
-            self.early_windows[window.key] = (position, window)
+        elif rollout is None or window.window_index >= rollout.next_window_index:
+            self._keep_early(self.early_windows, position, window)
         elif rollout.state is not State.REQUESTED or window.window_index < rollout.window_index:
-            self._count_double_or_keep_early(position, window, rollout)
+            self.doubles["window"] += 1
         elif window.finish_reason is FinishReason.FAILED:
             self._park(rollout, position, f"generation failed: {window.error}")
         else:
@@ -163,8 +162,8 @@ class Ledger:
         rollout = self.rollouts.get(score.rollout_id)
         if rollout is None and self.is_past(score.rollout_id):
             self.doubles["score"] += 1
-        elif rollout is None or score.attempt > rollout.attempt or rollout.state in _BEFORE_SCORING:
-            self.early_scores[score.key] = (position, score)
+        elif rollout is None or score.attempt > rollout.attempt or not rollout.is_finished:
+            self._keep_early(self.early_scores, position, score)
         elif rollout.state is not State.SCORING or score.attempt < rollout.attempt:
             self.doubles["score"] += 1
         elif score.status is ScoreStatus.SCORED:
@@ -238,13 +237,12 @@ class Ledger:
             is_evaluation=rollout.is_evaluation,
         )
 
-    def _count_double_or_keep_early(self, position: Position, window: Window, rollout: Rollout) -> None:
-        """A TRAINED rollout's next window may be in the inbox already: a dead learner had asked for it."""
-        is_next = window.window_index == rollout.window_index and rollout.state in (State.TRAINED, State.WAITING)
-        if is_next:
-            self.early_windows[window.key] = (position, window)
+    def _keep_early(self, early: dict[Key, tuple[Position, R]], position: Position, record: R) -> None:
+        """Until it is asked for; of doubles the first counts, as it does when nothing is early."""
+        if record.key in early:
+            self.doubles[type(record).__name__.lower()] += 1
         else:
-            self.doubles["window"] += 1
+            early[record.key] = (position, record)
 
     def _extend(self, rollout: Rollout, position: Position, window: Window) -> None:
         rollout.response_tokens.extend(window.tokens)
@@ -256,8 +254,9 @@ class Ledger:
             window.finish_reason is FinishReason.STOP
             or len(rollout.response_tokens) >= self.limits.max_response_length
             or rollout.num_stalls >= MAX_STALLS
+            or rollout.is_evaluation
         )
-        if rollout.is_finished or rollout.is_evaluation:
+        if rollout.is_finished:
             self._request_score(rollout)
         else:
             self._make_ready(rollout, position)
@@ -290,9 +289,6 @@ class Ledger:
             self.scored_evaluations.append(rollout)
         else:
             insort(self.parked_positions, position)
-
-
-_BEFORE_SCORING = (State.WAITING, State.REQUESTED, State.TRAINED)
 
 
 def sampling_seed(run_seed: int, rollout_id: str) -> int:

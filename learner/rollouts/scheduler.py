@@ -1,17 +1,18 @@
 """The scheduler: which rows make the next training step, and who is asked for next.
 
-Pure, on top of the ledger. Requests go out when the run opens and when a step closes, never in between, and a step's
-rows are told by inbox position; so both are a function of the inbox alone.
+Pure, on top of the ledger. Requests go out when the run opens, when a step closes, and when so much is parked that no
+step can come; a step's rows, and what counts as parked by then, are told by inbox position. So both are a function of
+the inbox alone, however fast it is read.
 
 * streaming: the first `rollouts_per_step` ready rows make a step; a slow window waits for a later step.
 * lockstep and overlapped: a step is exactly the windows that were asked for together (a cohort), so that no row is
   trained by weights further from those that sampled it than the mode allows, however many generators there are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from learner.rollouts.ledger import Ledger, Position, Rollout, State
+from learner.rollouts.ledger import Ledger, Rollout, State
 from learner.rollouts.prompts import Prompt, PromptOrder
 from tppo.config.schema import RunSection
 
@@ -34,8 +35,7 @@ class Scheduler:
         """The first requests of a run: as many as may be out."""
         assert not self.is_opened
         self.is_opened = True
-        for _ in range(self.run.policy_lag_bound + 1):
-            self._request([], self.run.rollouts_per_step, policy_version)
+        self._request(self.run.max_windows_out, policy_version)
 
     def next_batch(self) -> list[Rollout]:
         """The rows of the next step, in inbox order; empty while they are not all there."""
@@ -43,17 +43,22 @@ class Scheduler:
 
     def close_step(self, batch: Sequence[Rollout], policy_version: int) -> None:
         """The batch was trained and made `policy_version`: ask for as many windows as have become free."""
-        last_position = max(row.ready_position for row in batch)
-        num_replaced = self._forget_parked(lambda position: position <= last_position)
-        continuing = sorted((row for row in batch if not row.is_finished), key=lambda row: row.ordinal)
-        self._request(continuing, len(batch) + num_replaced, policy_version)
+        num_lost = self._forget_lost(batch)
+        self._request(len(batch) + num_lost, policy_version)
 
     def replace_parked(self, policy_version: int) -> bool:
-        """Where no further step can come because too much was parked, ask for others; whether it did."""
-        needed = self.run.rollouts_per_step if self.run.mode == "streaming" else 1
-        if len(self._rows_in_flight()) >= needed or not self.ledger.parked_positions:
+        """Where no further step can come because too much was parked, ask for others; whether it did.
+
+        Only for what was parked up to the moment at which the last possible step was lost: a learner that reads
+        slowly knows of no more at that moment.
+        """
+        parked = self.ledger.parked_positions
+        smallest_batch = self.run.rollouts_per_step if self.run.mode == "streaming" else 1
+        num_lost = self._num_out() - smallest_batch + 1
+        if not 0 < num_lost <= len(parked):
             return False
-        self._request([], self._forget_parked(lambda _: True), policy_version)
+        self.ledger.parked_positions = parked[num_lost:]
+        self._request(num_lost, policy_version)
         return True
 
     def is_past(self, rollout_id: str) -> bool:
@@ -66,43 +71,55 @@ class Scheduler:
         return self.ledger.ready[:size] if len(self.ledger.ready) >= size else []
 
     def _oldest_cohort(self) -> list[Rollout]:
-        cohorts: Mapping[int, list[Rollout]] = _by_cohort(self._rows_in_flight())
-        rows = cohorts[min(cohorts)] if cohorts else []
+        rows_in_flight = self._rows_in(*IN_FLIGHT)
+        oldest = min((row.cohort for row in rows_in_flight), default=0)
+        rows = [row for row in rows_in_flight if row.cohort == oldest]
         is_complete = all(row.state is State.READY for row in rows)
         return sorted(rows, key=lambda row: row.ready_position) if is_complete else []
 
-    def _rows_in_flight(self) -> list[Rollout]:
+    def _forget_lost(self, batch: Sequence[Rollout]) -> int:
+        """Takes off the list of parked windows those that the end of this step replaces; how many.
+
+        Streaming: what was lost before the batch's last row came. Else: what was lost of its cohort, or of an older
+        one that came to nothing, so that a new cohort is as large as the one that it follows.
+        """
+        if self.run.mode == "streaming":
+            last = max(row.ready_position for row in batch)
+            kept = [position for position in self.ledger.parked_positions if position > last]
+        else:
+            lost = {row.ready_position for row in self._rows_in(State.PARKED) if row.cohort <= batch[0].cohort}
+            kept = [position for position in self.ledger.parked_positions if position not in lost]
+        num_lost = len(self.ledger.parked_positions) - len(kept)
+        self.ledger.parked_positions = kept
+        return num_lost
+
+    def _rows_in(self, *states: State) -> list[Rollout]:
         rollouts = self.ledger.rollouts.values()
-        return [row for row in rollouts if row.state in IN_FLIGHT and not row.is_evaluation]
+        return [row for row in rollouts if row.state in states and not row.is_evaluation]
 
-    def _num_wanted(self) -> int:
-        """Windows that the run will still train and that nobody was asked for yet."""
-        equation = self.ledger.conservation()
-        planned = self.run.total_training_steps * self.run.rollouts_per_step
-        return max(0, planned - equation.trained - equation.in_flight)
+    def _num_out(self) -> int:
+        """Windows asked for that neither were trained nor, when parked, replaced."""
+        return len(self._rows_in(*IN_FLIGHT)) + len(self.ledger.parked_positions)
 
-    def _forget_parked(self, is_due: Callable[[Position], bool]) -> int:
-        """Takes the due ones off the list of parked windows that were not replaced; how many."""
-        before = self.ledger.parked_positions
-        self.ledger.parked_positions = [position for position in before if not is_due(position)]
-        return len(before) - len(self.ledger.parked_positions)
+    def _num_wanted(self, policy_version: int) -> int:
+        """Windows that the steps to come need and that nobody was asked for yet."""
+        num_steps = self.run.total_training_steps - policy_version
+        return max(0, num_steps * self.run.rollouts_per_step - self._num_out())
 
-    def _request(self, continuing: Sequence[Rollout], num_free: int, policy_version: int) -> None:
-        """Oldest rollouts first, then new prompts, up to what is free and what the run still needs."""
-        cohort, self.next_cohort = self.next_cohort, self.next_cohort + 1
+    def _request(self, num_free: int, policy_version: int) -> None:
+        """Oldest rollouts first, then new prompts, up to what is free and what the run still needs.
+
+        Every `rollouts_per_step` of them are a cohort; so no more than policy_lag_bound + 1 cohorts are ever out.
+        """
         oldest_version = 0 if self.run.mode == "streaming" else policy_version
-        for number in range(min(num_free, self._num_wanted())):
-            row = continuing[number] if number < len(continuing) else self._started_rollout()
-            self.ledger.request_window(row, cohort=cohort, min_policy_version=oldest_version)
+        continuing = iter(sorted(self._rows_in(State.TRAINED), key=lambda row: row.ordinal))
+        for number in range(min(num_free, self._num_wanted(policy_version))):
+            if number % self.run.rollouts_per_step == 0:
+                self.next_cohort += 1
+            row = next(continuing, None) or self._started_rollout()
+            self.ledger.request_window(row, cohort=self.next_cohort - 1, min_policy_version=oldest_version)
 
     def _started_rollout(self) -> Rollout:
         index, rollout_id = self.order.at(self.next_ordinal)
         self.next_ordinal += 1
         return self.ledger.start(rollout_id, self.prompts[index], ordinal=self.next_ordinal - 1)
-
-
-def _by_cohort(rows: Sequence[Rollout]) -> dict[int, list[Rollout]]:
-    cohorts: dict[int, list[Rollout]] = {}
-    for row in rows:
-        cohorts.setdefault(row.cohort, []).append(row)
-    return cohorts

@@ -1,0 +1,104 @@
+"""The same inbox gives the same steps and the same requests, however fast it is read."""
+
+import random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.learner.simulation import (
+    LiveRun,
+    Reader,
+    World,
+    a_run_config,
+    replayed_at_once,
+    replayed_in_chunks,
+    replayed_one_by_one,
+)
+from tppo.config.schema import Config
+
+SHARES = st.sampled_from([0.0, 0.1, 0.4])
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> Config:
+    mode = draw(st.sampled_from(["lockstep", "overlapped", "streaming"]))
+    window_length = draw(st.integers(1, 4))
+    lag = draw(st.sampled_from([None, 0, 1, 2])) if mode == "streaming" else None
+    return a_run_config(
+        mode,
+        max_policy_lag=lag,
+        total_training_steps=draw(st.integers(1, 6)),
+        rollouts_per_step=draw(st.integers(1, 4)),
+        window_length=window_length,
+        max_response_length=window_length + draw(st.integers(0, 7)),
+    )
+
+
+@st.composite
+def live_runs(draw: st.DrawFn) -> LiveRun:
+    world = World(
+        seed=draw(st.integers(0, 10**6)),
+        max_length=draw(st.integers(1, 12)),
+        failing_windows=draw(SHARES),
+        stalling_windows=draw(SHARES),
+        failing_scores=draw(SHARES),
+    )
+    return LiveRun(draw(configs()), world, random.Random(draw(st.integers(0, 10**6))))
+
+
+def assert_same(replay: Reader, live: Reader) -> None:
+    assert replay.batches == live.batches
+    assert replay.window_requests == live.window_requests
+
+
+@settings(max_examples=60)
+@given(live=live_runs(), chance_seed=st.integers(0, 10**6))
+def test_a_replay_at_any_reading_speed_takes_the_same_steps_and_asks_the_same(live: LiveRun, chance_seed: int) -> None:
+    live.to_the_end()
+    read = live.log[: live.num_read]
+    chance = random.Random(chance_seed)
+
+    assert_same(replayed_at_once(live.config, live.log), live.reader)
+    assert_same(replayed_one_by_one(live.config, live.log), live.reader)
+    assert_same(replayed_in_chunks(live.config, live.log, chance, max_chunk=2), live.reader)
+    assert_same(replayed_in_chunks(live.config, read, chance, max_chunk=30), live.reader)
+
+
+@settings(max_examples=30)
+@given(live=live_runs())
+def test_every_double_is_counted_once_at_any_reading_speed(live: LiveRun) -> None:
+    live.to_the_end()
+    at_once, one_by_one = replayed_at_once(live.config, live.log), replayed_one_by_one(live.config, live.log)
+
+    assert at_once.books.ledger.doubles == one_by_one.books.ledger.doubles
+
+
+@settings(max_examples=30)
+@given(live=live_runs(), stop_share=st.floats(0, 1))
+def test_a_learner_that_dies_in_the_middle_reads_its_log_again_and_goes_on_as_if_nothing_had_been(
+    live: LiveRun, stop_share: float
+) -> None:
+    live.to_the_end()
+    middle = int(stop_share * live.num_read)
+    reborn = replayed_at_once(live.config, live.log[:middle])
+    steps_before, requests_before = len(reborn.batches), len(reborn.window_requests)
+    reborn.read(live.log[middle : live.num_read])
+    reborn.catch_up()
+
+    assert_same(reborn, live.reader)
+    assert steps_before <= len(live.reader.batches)
+    assert requests_before <= len(live.reader.window_requests)
+
+
+@settings(max_examples=40)
+@given(live=live_runs())
+def test_each_token_trains_once_and_each_finished_response_has_one_score(live: LiveRun) -> None:
+    rows = [row for batch in live.to_the_end().reader.batches for row in batch]
+    by_rollout: dict[str, list[int]] = {}
+    for row in rows:
+        windows = by_rollout.setdefault(row.rollout_id, [])
+        assert row.window_index == len(windows)
+        windows.append(row.num_tokens)
+        assert row.response_length == sum(windows)
+    scored = [row.rollout_id for row in rows if row.score is not None]
+    assert len(scored) == len(set(scored))

@@ -41,10 +41,17 @@ class Progress:
     address: str = ""
     troubled: Mapping[str, str]
     """Processes that are not running as they should, and why."""
+    waiting_for: str = ""
+    """What the learner waits for, in its words, until the first step is done."""
 
 
 def progress_of(
-    metrics: RunMetrics, states: Mapping[str, ChildState], *, total_steps: int, address: str = ""
+    metrics: RunMetrics,
+    states: Mapping[str, ChildState],
+    *,
+    total_steps: int,
+    address: str = "",
+    waiting_for: str = "",
 ) -> Progress:
     """The facts of this moment."""
     last = metrics.steps[-1] if metrics.steps else {}
@@ -61,6 +68,7 @@ def progress_of(
         policy_lag=last.get("policy_lag/mean"),
         address=address,
         troubled={name: state.value for name, state in states.items() if state is not ChildState.RUNNING},
+        waiting_for="" if metrics.steps else waiting_for,
     )
 
 
@@ -68,6 +76,7 @@ def plain_line(progress: Progress) -> str:
     """One line for a log."""
     facts = [f"step {progress.step}/{progress.total_steps}"]
     facts += [f"{name} {text}" for name, text in _facts(progress).items()]
+    facts += [f"waiting for {progress.waiting_for}"] if progress.waiting_for else []
     facts += [f"{name}: {state}" for name, state in progress.troubled.items()]
     return " | ".join(facts)
 
@@ -80,6 +89,8 @@ def live_table(progress: Progress, *, title: str) -> Table:
     table.add_row("step", _bar(progress.step, progress.total_steps))
     for name, text in _facts(progress).items():
         table.add_row(name, text)
+    if progress.waiting_for:
+        table.add_row("waiting for", progress.waiting_for)
     if progress.address:
         table.add_row("status", progress.address)
     for name, state in progress.troubled.items():
@@ -141,5 +152,5 @@ def _tokens_per_second(steps: list[MetricLine]) -> float | None:
         return None
     first, last = steps[-min(len(steps), RATE_STEPS + 1)], steps[-1]
     seconds = last["seconds_since_start"] - first["seconds_since_start"]
-    num_tokens = last["tokens/generated"] - first["tokens/generated"]
+    num_tokens = last["tokens/trained"] - first["tokens/trained"]
     return float(num_tokens / seconds) if seconds > 0 else None

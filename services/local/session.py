@@ -26,7 +26,7 @@ from services.local.processes import (
 from services.local.progress import progress_of
 from services.local.summary import GenerationLedger, Summary, earlier_session, summarize, write_summary
 from services.local.supervisor import Child, Ending, EndingKind, Supervisor
-from tppo.presence import present
+from tppo.presence import Presence, present
 from tppo.streams import connect
 
 OBSERVE_SECONDS = 0.5
@@ -90,21 +90,22 @@ class Session:
             supervisor.start(child)
 
     async def _observe(self, supervisor: Supervisor, totals: GenerationLedger) -> None:
-        """Until cancelled; a Redis that does not answer only leaves the totals as they were."""
+        """Until cancelled."""
         plan = self._plan
         client = await _connected(plan.redis_url)
         async with client:
             while True:
                 self._read_metrics()
-                await _observe_generators(client, plan.config.run.name, totals)
-                self._display.show(
-                    progress_of(
-                        self._metrics,
-                        supervisor.states(),
-                        total_steps=plan.config.run.total_training_steps,
-                        address=plan.dashboard_address,
-                    )
+                presences = await _present(client, plan.config.run.name)
+                _count_generators(presences, totals)
+                progress = progress_of(
+                    self._metrics,
+                    supervisor.states(),
+                    total_steps=plan.config.run.total_training_steps,
+                    address=plan.dashboard_address,
+                    waiting_for=_what_the_learner_waits_for(presences),
                 )
+                self._display.show(progress)
                 await asyncio.sleep(OBSERVE_SECONDS)
 
     def _read_metrics(self) -> None:
@@ -127,14 +128,23 @@ async def _forget_run(client: redis.asyncio.Redis, run: str) -> None:
         await client.delete(key)
 
 
-async def _observe_generators(client: redis.asyncio.Redis, run: str, totals: GenerationLedger) -> None:
+async def _present(client: redis.asyncio.Redis, run: str) -> list[Presence]:
+    """Who is there; nobody while Redis does not answer, which is not what a display fails for."""
     try:
-        presences = await present(client, run)
+        return await present(client, run)
     except RedisError:
-        return
+        return []
+
+
+def _count_generators(presences: Sequence[Presence], totals: GenerationLedger) -> None:
     for presence in presences:
         if presence.kind == "generation":
             totals.observe(presence.name, presence.started_at, presence.status)
+
+
+def _what_the_learner_waits_for(presences: Sequence[Presence]) -> str:
+    texts = (str(presence.status.get("waiting_for", "")) for presence in presences if presence.kind == "learner")
+    return next(texts, "")
 
 
 @contextmanager

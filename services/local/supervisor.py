@@ -3,8 +3,8 @@
 One loop per child, `_keep_alive`: consumes the child's exit code; waits for the child's end, then for the back-off;
 unblocked by the exit, the time, or `stop`; produces a restarted child, or the run's ending.
 
-Exit codes of a child: 0 ends the run if its work is done; 2 is a wrong configuration, which no restart mends, and ends it
-too; anything else is a crash.
+Exit codes of a child: 0 ends the run if its work is done; 2 is a wrong configuration, which no restart mends, and ends
+the run too; anything else is a crash.
 
     WAITING ─▶ RUNNING ─▶ (crash) BACKING_OFF ─▶ RUNNING ...      any ─▶ STOPPING ─▶ ENDED
 """

@@ -180,6 +180,16 @@ async def test_the_answer_is_described_in_the_openapi_document() -> None:
     assert properties["step"]["description"] == "Training steps done."
 
 
+async def test_numbers_that_json_does_not_know_are_null() -> None:
+    learner = process("learner", loss=float("nan"))
+    lines = [EVALUATION | {"eval/accuracy": float("nan")}]
+
+    status = await status_of(Observation(now=NOW, presences=[learner], metric_lines=lines))
+
+    assert status["evaluation"]["eval/accuracy"] is None
+    assert status["services"][0]["status"] == {"loss": None}
+
+
 def test_only_whole_lines_of_a_files_end_are_read(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     assert newest_lines(path) == []

@@ -13,12 +13,12 @@ from services.local.supervisor import ChildState
 
 LINES: list[dict[str, Any]] = [
     {"kind": "evaluation", "eval/step": 0, "eval/accuracy": 0.41, "eval/accuracy_stderr": 0.022},
-    {"kind": "step", "step": 1, "seconds_since_start": 2.0, "tokens/generated": 1000, "reward/mean": 0.25},
+    {"kind": "step", "step": 1, "seconds_since_start": 2.0, "tokens/trained": 1000, "reward/mean": 0.25},
     {
         "kind": "step",
         "step": 2,
         "seconds_since_start": 4.0,
-        "tokens/generated": 4000,
+        "tokens/trained": 4000,
         "reward/mean": 0.5,
         "response_length/mean": 88.6,
         "windows/in_flight": 64,
@@ -51,6 +51,17 @@ def test_a_line_tells_the_course_of_the_run() -> None:
 
 def test_a_run_that_has_not_begun_shows_only_what_is_known() -> None:
     assert plain_line(progress([])) == "step 0/60"
+
+
+def test_until_the_first_step_the_learner_says_what_it_waits_for() -> None:
+    waiting = "evaluation of the base model"
+
+    before = progress_of(RunMetrics(LINES[:1]), {}, total_steps=60, waiting_for=waiting)
+    after = progress_of(RunMetrics(LINES), {}, total_steps=60, waiting_for=waiting)
+
+    assert plain_line(before) == "step 0/60 | accuracy 0.410 ± 0.022 | waiting for evaluation of the base model"
+    assert waiting in rendered(live_table(before, title=""))
+    assert waiting not in plain_line(after)
 
 
 def test_processes_in_trouble_are_named() -> None:

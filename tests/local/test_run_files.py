@@ -21,7 +21,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def step(number: int, **values: Any) -> dict[str, Any]:
-    line = {"kind": "step", "step": number, "seconds_since_start": 10.0 * number, "tokens/generated": 100 * number}
+    line = {"kind": "step", "step": number, "seconds_since_start": 10.0 * number, "tokens/trained": 100 * number}
     return line | {"reward/mean": 0.5, "timing_s/train": 0.25} | values
 
 

@@ -8,9 +8,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-import redis.asyncio
-from redis.exceptions import RedisError
-
 from services.local.processes import Plan
 from services.local.progress import Progress
 from services.local.redis_server import RedisServer, find_binary, free_port
@@ -26,7 +23,7 @@ LEARNER = """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     lines = [
         {{"kind": "evaluation", "eval/step": 0, "eval/accuracy": 0.4, "eval/accuracy_stderr": 0.02}},
-        {{"kind": "step", "step": 1, "seconds_since_start": 1.0, "tokens/generated": 10, "timing_s/train": 0.5}},
+        {{"kind": "step", "step": 1, "seconds_since_start": 1.0, "tokens/trained": 10, "timing_s/train": 0.5}},
         {{"kind": "evaluation", "eval/step": 1, "eval/accuracy": 0.9, "eval/accuracy_stderr": 0.01}},
     ]
     with open({path!r}, "w") as file:
@@ -52,19 +49,19 @@ class Recorder:
         self.is_closed = True
 
 
-def plan_in(folder: Path, *, resume: bool = False, redis_url: str = "") -> Plan:
+def plan_in(folder: Path, *, name: str = "run", redis_url: str = "") -> Plan:
     config = Config.model_validate(
-        {"run": {"directory": folder}, "model": {"path": folder}, "data": {"train_files": [folder]}}
+        {"run": {"directory": folder, "name": name}, "model": {"path": folder}, "data": {"train_files": [folder]}}
     )
     run_folder = RunFolder(config.run.path)
-    run_folder.prepare(resume=resume)
+    run_folder.prepare(resume=False)
     server = RedisServer(
         binary=find_binary(search_path=""), port=free_port(), folder=run_folder.redis, memory_limit_mb=64
     )
     return Plan(
         config=config,
         folder=run_folder,
-        resume=resume,
+        resume=False,
         redis_url=redis_url or server.url,
         server=None if redis_url else server,
         dashboard_port=free_port(),
@@ -132,29 +129,14 @@ async def test_generators_are_counted_as_they_announce_themselves(tmp_path: Path
     assert (summary.tokens_generated, summary.decode_steps, summary.slot_occupancy) == (70, 5, 0.75)
 
 
-async def test_a_new_run_forgets_what_an_older_one_of_its_name_left_in_a_lasting_server(tmp_path: Path) -> None:
-    lasting = plan_in(tmp_path / "server")
-    assert lasting.server is not None
-    server = await asyncio.create_subprocess_exec(*lasting.server.command(), stdout=asyncio.subprocess.DEVNULL)
-    try:
-        plan = plan_in(tmp_path, redis_url=lasting.redis_url)
-        async with await connected(lasting.redis_url) as client:
-            await client.set("tppo:{run}:inbox", "old")
-            await client.set("tppo:{other}:inbox", "not ours")
+async def test_a_new_run_forgets_what_an_older_one_of_its_name_left_in_a_lasting_server(
+    tmp_path: Path, redis_url: str, run_name: str
+) -> None:
+    plan = plan_in(tmp_path, name=run_name, redis_url=redis_url)
+    async with await connect(redis_url) as client:
+        await client.set(f"tppo:{{{run_name}}}:inbox", "old")
+        await client.set(f"tppo:{{{run_name}-other}}:inbox", "not ours")
 
-            await Session(plan, [learner(plan, then="")], Recorder()).run()
+        await Session(plan, [learner(plan, then="")], Recorder()).run()
 
-            assert await client.keys("tppo:*:inbox") == [b"tppo:{other}:inbox"]
-    finally:
-        server.terminate()
-        await server.wait()
-
-
-async def connected(url: str) -> redis.asyncio.Redis:
-    """A client of a server that is only just coming up."""
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                return await connect(url)
-            except RedisError:
-                await asyncio.sleep(0.01)
+        assert await client.keys(f"tppo:{{{run_name}*:inbox") == [f"tppo:{{{run_name}-other}}:inbox".encode()]

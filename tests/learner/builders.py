@@ -102,3 +102,22 @@ def a_row(
         is_finished=score is not None,
         score=score,
     )
+
+
+def a_requested_rollout(ledger: Ledger, rollout_id: str = "r", *, is_evaluation: bool = False) -> Rollout:
+    rollout = ledger.start(rollout_id, a_prompt(), ordinal=0, is_evaluation=is_evaluation)
+    ledger.request_window(rollout, cohort=0, min_policy_version=0)
+    return rollout
+
+
+def train_row(ledger: Ledger, rollout: Rollout) -> None:
+    ledger.take([rollout])
+    ledger.mark_trained(rollout, logprobs([0.5] * len(rollout.window_tokens)))
+
+
+def a_trained_rollout(ledger: Ledger) -> Rollout:
+    """Its first window of four tokens is trained."""
+    rollout = a_requested_rollout(ledger)
+    ledger.add_window((1, 0), a_window("r"))
+    train_row(ledger, rollout)
+    return rollout

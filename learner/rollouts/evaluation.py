@@ -23,7 +23,7 @@ class Evaluation:
     num_unscored: int
     accuracy: float  # mean score
     accuracy_stderr: float  # standard error of the mean
-    mean_response_length: float  # tokens
+    mean_response_length: float  # tokens of scored responses
     oldest_policy_version: int
     newest_policy_version: int
 
@@ -74,7 +74,8 @@ def _step_of(rollout_id: str) -> int:
 
 
 def _summary(step: int, rollouts: Sequence[Rollout]) -> Evaluation:
-    scores = [row.score for row in rollouts if row.state is State.READY and row.score is not None]
+    scored = [row for row in rollouts if row.state is State.READY]
+    scores = [row.score for row in scored if row.score is not None]
     versions = [version for row in rollouts for version in row.token_versions]
     mean = sum(scores) / len(scores) if scores else math.nan
     variance = sum((score - mean) ** 2 for score in scores) / max(1, len(scores) - 1)
@@ -84,7 +85,7 @@ def _summary(step: int, rollouts: Sequence[Rollout]) -> Evaluation:
         num_unscored=len(rollouts) - len(scores),
         accuracy=mean,
         accuracy_stderr=math.sqrt(variance / len(scores)) if scores else math.nan,
-        mean_response_length=sum(len(row.response_tokens) for row in rollouts) / len(rollouts),
+        mean_response_length=sum(len(row.response_tokens) for row in scored) / len(scored) if scored else math.nan,
         oldest_policy_version=min(versions, default=-1),
         newest_policy_version=max(versions, default=-1),
     )

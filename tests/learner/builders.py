@@ -21,7 +21,7 @@ def a_prompt(index: int = 0, *, token_ids: tuple[int, ...] = (5, 6, 7)) -> Promp
     return Prompt(index, f"prompt {index}", tokens(token_ids), "sums", f"answer {index}", "{}")
 
 
-def some_books(config: Config, *, num_prompts: int = 5, num_evaluation_prompts: int = 0) -> Books:
+def some_books(config: Config, *, num_prompts: int = 20, num_evaluation_prompts: int = 0) -> Books:
     return open_books(
         config,
         prompts=[a_prompt(index) for index in range(num_prompts)],

@@ -226,7 +226,8 @@ class LiveRun:
 
 def a_run_config(mode: str, **run: Any) -> Config:
     sizes = {"total_training_steps": 5, "rollouts_per_step": 3, "window_length": 3, "max_response_length": 8}
-    return a_config(run=sizes | run | {"mode": mode})
+    data = {"train_files": ["train.jsonl"], "shuffle": False}  # so that the n-th rollout is named 0-n-0
+    return a_config(run=sizes | run | {"mode": mode}, data=data)
 
 
 def replayed_at_once(config: Config, log: Log) -> Reader:

@@ -1,12 +1,14 @@
 """`tppo run CONFIG`: check, start every process on this machine, train, and say what came of it."""
 
 import argparse
+import time
 
 from tppo.config import add_config_arguments, config_from_arguments
 
 
 def main(argv: list[str]) -> int:
     """Run; 0 trained to the end, 1 failed, 2 wrong configuration, 130 stopped by the user."""
+    started_at = time.monotonic()
     parser = argparse.ArgumentParser(prog="tppo run", description="Start every process on this machine and train.")
     add_config_arguments(parser)
     parser.add_argument("--resume", action="store_true", help="continue from the run's newest checkpoint")
@@ -21,4 +23,4 @@ def main(argv: list[str]) -> int:
     if arguments.dry_run:
         print("\n".join(launch.description(plan)))
         return 0
-    return launch.train(plan)
+    return launch.train(plan, started_at=started_at)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -57,19 +58,24 @@ def description(plan: Plan) -> Iterator[str]:
     """The resolved configuration and the processes, as text that is still TOML."""
     yield dump(plan.config)
     for child in [*([redis_child(plan.server)] if plan.server else []), *service_children(plan)]:
-        yield f"# {child.name}: {' '.join(child.command(0))}"
+        yield f"# {child.name}: {shlex.join(child.command(0))}"
 
 
-def train(plan: Plan) -> int:
-    """Run the plan to its end; the exit code of `tppo run`."""
-    plan.folder.prepare(resume=plan.resume)
-    plan.folder.config.write_text(dump(plan.config), encoding="utf-8")
+def train(plan: Plan, *, started_at: float) -> int:
+    """Run the plan to its end; `started_at` is when the user began to wait. The exit code of `tppo run`."""
+    with plan.folder.locked():
+        plan.folder.prepare(resume=plan.resume)
+        plan.folder.config.write_text(dump(plan.config), encoding="utf-8")
+        return _train(plan, started_at=started_at)
+
+
+def _train(plan: Plan, *, started_at: float) -> int:
     log_format = "%(asctime)s %(levelname)s %(name)s %(message)s"
     logging.basicConfig(filename=plan.folder.logs / "run.log", level=logging.INFO, format=log_format)
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"run {plan.folder.path}, status at {plan.dashboard_address}")
     session = Session(plan, service_children(plan), display_for(console, title=f"T-PPO: {plan.config.run.name}"))
-    ending, summary = asyncio.run(session.run())
+    ending, summary = asyncio.run(session.run(started_at=started_at))
     return say_farewell(plan, ending, summary, console)
 
 

@@ -1,8 +1,13 @@
 """`runs/NAME/`: what a run leaves behind, and where."""
 
+import fcntl
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tppo.config import ConfigError
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,17 @@ class RunFolder:
     def has_checkpoint(self) -> bool:
         """Whether a run can be resumed from here."""
         return self.checkpoint_step() is not None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out of the folder; the operating system lets go when this process ends, however it does."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(f"{self.path} is in use by another tppo run; expected another run.name") from None
+            yield
 
     def prepare(self, *, resume: bool) -> None:
         """Make the folders; a run that starts anew leaves nothing of an attempt that never reached a checkpoint."""

@@ -43,9 +43,11 @@ class Session:
         self._follower = MetricsFollower(plan.folder.metrics)
         self._metrics = RunMetrics()
 
-    async def run(self) -> tuple[Ending, Summary]:
-        """Train until the learner is done, or cannot go on, or the user stops it."""
-        started_at = time.monotonic()
+    async def run(self, *, started_at: float) -> tuple[Ending, Summary]:
+        """Train until the learner is done, or cannot go on, or the user stops it.
+
+        `started_at`, on the monotonic clock, is where seconds_total begins.
+        """
         plan = self._plan
         seconds_before, totals_before = earlier_session(plan.folder.summary)
         totals = GenerationLedger(totals_before)

@@ -16,6 +16,7 @@ from services.local.summary import (
     summarize,
     write_summary,
 )
+from tppo.config import ConfigError
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -127,6 +128,16 @@ def test_the_learning_curve_is_drawn_from_whatever_there_is(tmp_path: Path, line
     draw_learning_curve(RunMetrics(lines), tmp_path / "curve.png", title="run")
 
     assert (tmp_path / "curve.png").exists()
+
+
+def test_a_folder_belongs_to_one_run_at_a_time(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+
+    with folder.locked(), pytest.raises(ConfigError, match="in use by another tppo run"), folder.locked():
+        pass
+
+    with folder.locked():
+        pass
 
 
 def test_a_new_run_leaves_nothing_of_an_attempt_before_and_a_resumed_one_everything(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 from services.local.processes import Plan
@@ -13,7 +14,8 @@ from services.local.progress import Progress
 from services.local.redis_server import RedisServer, find_binary, free_port
 from services.local.run_folder import RunFolder
 from services.local.session import Session
-from services.local.supervisor import Child, EndingKind
+from services.local.summary import Summary
+from services.local.supervisor import Child, Ending, EndingKind
 from tppo.config import Config
 from tppo.presence import Presence, announce
 from tppo.streams import connect
@@ -73,10 +75,14 @@ def learner(plan: Plan, *, then: str) -> Child:
     return Child(name="learner", command=lambda _: [sys.executable, "-c", source], is_done=lambda: True)
 
 
+async def run(plan: Plan, child: Child, display: Recorder) -> tuple[Ending, Summary]:
+    return await Session(plan, [child], display).run(started_at=time.monotonic())
+
+
 async def test_a_run_that_ends_by_itself_leaves_its_summary_and_its_picture(tmp_path: Path) -> None:
     plan, display = plan_in(tmp_path), Recorder()
 
-    ending, summary = await Session(plan, [learner(plan, then="")], display).run()
+    ending, summary = await run(plan, learner(plan, then=""), display)
 
     assert ending.kind is EndingKind.FINISHED
     assert json.loads(plan.folder.summary.read_text())["final_accuracy"] == 0.9
@@ -87,7 +93,7 @@ async def test_a_run_that_ends_by_itself_leaves_its_summary_and_its_picture(tmp_
 
 async def test_ctrl_c_stops_everybody_and_still_writes_the_summary(tmp_path: Path) -> None:
     plan, display = plan_in(tmp_path), Recorder()
-    running = asyncio.create_task(Session(plan, [learner(plan, then="time.sleep(600)")], display).run())
+    running = asyncio.create_task(run(plan, learner(plan, then="time.sleep(600)"), display))
     await display.step_seen.wait()
 
     os.kill(os.getpid(), signal.SIGINT)
@@ -103,7 +109,7 @@ async def test_a_learner_that_refuses_its_configuration_ends_the_run(tmp_path: P
     source = "import sys; print('tppo learner: row 7 has no answer', file=sys.stderr); sys.exit(2)"
     child = Child(name="learner", command=lambda _: [sys.executable, "-c", source], is_done=lambda: True)
 
-    ending, _ = await Session(plan, [child], Recorder()).run()
+    ending, _ = await run(plan, child, Recorder())
 
     assert (ending.kind, ending.message) == (EndingKind.REFUSED, "tppo learner: row 7 has no answer")
     assert not plan.folder.summary.exists()
@@ -111,7 +117,7 @@ async def test_a_learner_that_refuses_its_configuration_ends_the_run(tmp_path: P
 
 async def test_generators_are_counted_as_they_announce_themselves(tmp_path: Path) -> None:
     plan, display = plan_in(tmp_path), Recorder()
-    running = asyncio.create_task(Session(plan, [learner(plan, then="time.sleep(600)")], display).run())
+    running = asyncio.create_task(run(plan, learner(plan, then="time.sleep(600)"), display))
     await display.step_seen.wait()
 
     status = {"num_tokens_generated": 70, "num_decode_steps": 5, "num_slots": 4, "num_active_slot_steps": 15}
@@ -137,6 +143,6 @@ async def test_a_new_run_forgets_what_an_older_one_of_its_name_left_in_a_lasting
         await client.set(f"tppo:{{{run_name}}}:inbox", "old")
         await client.set(f"tppo:{{{run_name}-other}}:inbox", "not ours")
 
-        await Session(plan, [learner(plan, then="")], Recorder()).run()
+        await run(plan, learner(plan, then=""), Recorder())
 
         assert await client.keys(f"tppo:{{{run_name}*:inbox") == [f"tppo:{{{run_name}-other}}:inbox".encode()]

@@ -1,0 +1,23 @@
+"""A container's health: whether the service in it told Redis in the last seconds that it is alive.
+
+python healthcheck.py REDIS_URL RUN KIND
+"""
+
+import asyncio
+import socket
+import sys
+
+from tppo.presence import present
+from tppo.streams import connect
+
+
+async def is_alive(url: str, run: str, kind: str) -> bool:
+    """Whether a service of that kind on this host has a recent heartbeat."""
+    async with await connect(url) as client:
+        presences = await present(client, run)
+    return any(one.kind == kind and one.host == socket.gethostname() for one in presences)
+
+
+if __name__ == "__main__":
+    url, run, kind = sys.argv[1:]
+    raise SystemExit(0 if asyncio.run(is_alive(url, run, kind)) else 1)

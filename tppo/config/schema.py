@@ -212,7 +212,9 @@ class GenerationSection(Section):
     recompute_cache_on_update: bool = True
     """After an update in mid-window, recompute the cache of the running rows under the new weights."""
     host: str = "127.0.0.1"
-    """Address on which the generator takes weights."""
+    """Address on which the generator takes weights; beyond the loopback it demands the token TPPO_TOKEN."""
+    advertise_host: str = ""
+    """Host by which others reach it; empty: `host`, or this machine's name where `host` is every address."""
     port: NonNegativeInt = 0
     """Port of the first replica; 0: any free one."""
 

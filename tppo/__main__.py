@@ -7,8 +7,6 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from tppo.config.load import ConfigError
-
 VERBS = {
     "run": ("services.local.__main__", "start every process on this machine and train"),
     "generation": ("services.generation.__main__", "serve windows: sample responses"),
@@ -35,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"tppo: unknown verb {verb!r}; expected one of {', '.join(VERBS)}", file=sys.stderr)
         return CONFIG_ERROR_EXIT_CODE
+    from tppo.config import ConfigError
+
     try:
         return int(importlib.import_module(VERBS[verb][0]).main(rest))
     except ConfigError as error:

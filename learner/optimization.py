@@ -12,10 +12,13 @@ from tppo.config.schema import OptimizerSection
 
 
 def learning_rate_factor(num_updates: int, section: OptimizerSection, *, total_updates: int) -> float:
-    """Share of the peak rate for the next update after `num_updates`: linear warm-up, then the configured decay."""
+    """Share of the peak rate for the next update after `num_updates`: linear warm-up, then the configured decay.
+
+    The last of `total_updates` has `section.min_lr_ratio`.
+    """
     if num_updates < section.lr_warmup_steps:
         return (num_updates + 1) / section.lr_warmup_steps
-    progress = (num_updates - section.lr_warmup_steps) / max(1, total_updates - section.lr_warmup_steps)
+    progress = (num_updates - section.lr_warmup_steps) / max(1, total_updates - 1 - section.lr_warmup_steps)
     remaining = {
         "constant": 1.0,
         "linear": 1.0 - min(1.0, progress),

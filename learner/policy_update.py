@@ -42,13 +42,12 @@ class _Selection:
     def of(cls, sampled: Sampled, estimates: Estimates, config: Config) -> "_Selection":
         """What the configuration demands."""
         options = config.algorithm
-        positive = token_filter.positive_example_mask(sampled.response_mask, sampled.is_finished, sampled.scores)
-        if options.lm_loss_weight == 0:
-            positive = torch.zeros_like(positive)
+        is_positive_row = sampled.is_finished & (sampled.scores > 0) & (options.lm_loss_weight > 0)
+        positive = token_filter.positive_example_mask(sampled.response_mask, is_positive_row, sampled.scores)
         takes_all = options.lm_tokens == "all_windows"
         selection = cls([], [], [], [], [])
         for index in range(sampled.num_rows):
-            is_positive = bool(positive[index].any())
+            is_positive = bool(is_positive_row[index])
             num_earlier = sampled.window_starts[index] if is_positive and takes_all else 0
             row = sampled.response_row(index) if num_earlier else sampled.window_row(index)
             parts = (estimates.advantages, sampled.rollout_logprobs, estimates.policy_mask, positive)

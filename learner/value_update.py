@@ -1,5 +1,6 @@
 """The value model's part of a step: Monte-Carlo targets on every token of the responses that finished in it."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -22,7 +23,9 @@ def train(
     """Update the value model; without a finished row it, its optimizer and its schedule stay untouched."""
     section = config.critic
     means = PartialMeans()
-    finished = [index for index in range(sampled.num_rows) if sampled.is_finished[index]]
+    # A response that ended without a token (two stalls) has nothing to predict.
+    has_target = sampled.is_finished & (sampled.response_lengths > 0)
+    finished = torch.nonzero(has_target).flatten().tolist()
     for rows in mini_batches(finished, count=section.ppo_mini_batches, epochs=section.ppo_epochs):
         targets = _Targets(rows, sampled, estimates, gamma=config.algorithm.gamma, section=section)
         batches = pack([sampled.response_row(index) for index in rows], max_tokens=section.max_tokens_per_microbatch)
@@ -65,10 +68,14 @@ def _backward(
         flat(targets.old_values),
         flat(targets.returns),
         torch.ones_like(values, dtype=torch.bool),
-        clip_low=section.cliprange_value_low,
-        clip_high=section.cliprange_value_high or 0.0,
+        clip_low=_bound(section.cliprange_value_low),
+        clip_high=_bound(section.cliprange_value_high),
         token_weights=flat(targets.weights),
     )
     result.loss.backward()  # type: ignore[no-untyped-call]
     means.add({"critic/vf_clipfrac": float(result.clip_fraction)}, weight=len(values))
     return float(result.loss.detach())
+
+
+def _bound(clip_range: float | None) -> float:
+    return math.inf if clip_range is None else clip_range

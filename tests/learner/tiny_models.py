@@ -1,0 +1,149 @@
+"""A policy and a value model of a few thousand weights, the step of them, and their outputs on padded rows.
+
+The padded outputs are the independent side: transformers' own batched forward pass, one row after the other cut out.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification
+
+from learner.models import policy_from_network, value_model_from_network
+from learner.optimization import Optimization, Update
+from learner.rollouts.ledger import Rollout
+from learner.trainer import Trainer
+from tests.learner.builders import a_config, a_row
+from tppo.config.schema import Config, OptimizerSection
+
+VOCABULARY = 32
+WINDOW_LENGTH = 6
+Gradients = dict[str, Tensor]
+
+
+@cache
+def _weights(kind: str) -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    return dict(_network(kind).state_dict())
+
+
+def _network(kind: str) -> Any:
+    sizes: dict[str, Any] = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        "initializer_range": 0.3,
+        "num_labels": 1,
+        "classifier_dropout": 0.0,
+    }
+    return (Qwen2ForCausalLM if kind == "policy" else Qwen2ForTokenClassification)(Qwen2Config(**sizes))
+
+
+def a_network(kind: str) -> Any:
+    """The same weights at every call."""
+    network = _network(kind)
+    network.load_state_dict(_weights(kind))
+    return network.eval()
+
+
+class RecordingOptimization(Optimization):
+    """Keeps the gradients of each update, as they were before clipping."""
+
+    def __init__(self, network: Any, section: OptimizerSection) -> None:
+        super().__init__(network.parameters(), section, num_steps=10)
+        self._named = dict(network.named_parameters())
+        self.gradients: list[Gradients] = []
+
+    def update(self) -> Update:
+        self.gradients.append({name: p.grad.clone() for name, p in self._named.items() if p.grad is not None})
+        return super().update()
+
+
+class TinyTrainer(Trainer):
+    """A trainer whose gradients can be looked at."""
+
+    actor: RecordingOptimization
+    critic: RecordingOptimization
+
+    def __init__(self, config: Config) -> None:
+        policy, value_model = policy_from_network(a_network("policy")), value_model_from_network(a_network("value"))
+        super().__init__(config, policy, value_model)
+        self.actor = RecordingOptimization(policy.network, config.actor)
+        self.critic = RecordingOptimization(value_model.network, config.critic)
+
+
+def a_step_config(**sections: dict[str, Any]) -> Config:
+    """No tail is ignored, nothing warms up, advantages stay as they are, and rates are constant."""
+    defaults: dict[str, dict[str, Any]] = {
+        "run": {"mode": "lockstep", "window_length": WINDOW_LENGTH, "max_response_length": 18},
+        "algorithm": {"num_ignored_tail_tokens": 0, "advantage_whitening": "none"},
+        "actor": {"lr": 1e-3, "lr_decay": "constant"},
+        "critic": {"lr": 1e-3, "lr_decay": "constant", "warmup_steps": 0},
+    }
+    return a_config(**{name: defaults.get(name, {}) | sections.get(name, {}) for name in defaults | sections})
+
+
+def some_rows() -> list[Rollout]:
+    """Right at once, cut in the first window, wrong in the second window, cut in the second window."""
+    return [
+        a_row([9, 4, 7, 1], score=1.0),
+        a_row([8, 2, 3, 11, 12, 30], prompt=(4, 9)),
+        a_row([3, 3, 17, 21, 9, 14, 5, 29, 1], window_start=6, score=-1.0, prompt=(20, 21, 22, 23)),
+        a_row([6, 19, 18, 2, 2, 13, 25, 7, 31, 10, 16, 27], window_start=6),
+    ]
+
+
+def step(trainer: Trainer, rows: Sequence[Rollout], *, policy_version: int = 0) -> dict[str, Any]:
+    return dict(trainer.step(rows, policy_version=policy_version).metrics)
+
+
+def weights_of(network: torch.nn.Module) -> Gradients:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def padded_ids(rows: Sequence[Rollout]) -> tuple[Tensor, Tensor]:
+    """[batch, time] token ids of whole rows, padded on the right, and the mask of what is real."""
+    lines = [torch.tensor([*row.prompt.token_ids, *row.response_tokens]) for row in rows]
+    ids = torch.nn.utils.rnn.pad_sequence(lines, batch_first=True)
+    lengths = torch.tensor([len(line) for line in lines])
+    return ids, (torch.arange(ids.shape[1]) < lengths[:, None]).long()
+
+
+def padded_logprobs(network: Any, rows: Sequence[Rollout], *, temperature: float = 1.0) -> list[Tensor]:
+    """Per row, of each response token."""
+    ids, mask = padded_ids(rows)
+    logits = network(input_ids=ids, attention_mask=mask).logits / temperature
+    of_next = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+    return [
+        of_next[index, len(row.prompt.token_ids) - 1 :][: len(row.response_tokens)] for index, row in enumerate(rows)
+    ]
+
+
+def padded_values(network: Any, rows: Sequence[Rollout]) -> list[Tensor]:
+    """Per row, V(s_t) before each response token."""
+    ids, mask = padded_ids(rows)
+    values = network(input_ids=ids, attention_mask=mask).logits[..., 0]
+    return [
+        values[index, len(row.prompt.token_ids) - 1 :][: len(row.response_tokens)] for index, row in enumerate(rows)
+    ]
+
+
+def gradients_of(loss: Tensor, network: Any) -> Gradients:
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return {name: grad for name, grad in zip(names, found, strict=True) if grad is not None}
+
+
+def assert_gradients_equal(actual: Gradients, expected: Gradients, *, tolerance: float = 1e-6) -> None:
+    """`tolerance` is relative to the largest entry of each parameter's gradient, but for the smallest gradients."""
+    assert actual.keys() == expected.keys()
+    for name, gradient in expected.items():
+        scale = max(1.0, float(gradient.abs().max()))
+        difference = float((actual[name] - gradient).abs().max())
+        assert difference <= tolerance * scale, f"{name}: {difference} against {scale}"

@@ -1,0 +1,51 @@
+"""What the serving loop needs of an engine: the transformers engine and vLLM's AsyncLLM both fit it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from tppo.rollout import Window, WindowRequest
+from tppo.weights import WeightUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    """Counts since the start, and what runs now; occupancy is num_active_slot_steps / num_decode_steps / num_slots."""
+
+    num_slots: int
+    num_active: int
+    num_waiting: int  # taken by the engine, without a slot yet
+    num_tokens_generated: int
+    num_decode_steps: int
+    num_active_slot_steps: int  # sum over the decode steps of the rows that ran
+    num_prefill_tokens: int
+    busy_seconds: float
+
+
+class Engine(Protocol):
+    """Extends responses by windows of tokens, and takes new weights while it does."""
+
+    @property
+    def num_slots(self) -> int:
+        """Windows that run at once."""
+        ...
+
+    @property
+    def policy_version(self) -> int:
+        """Version of the weights in use; -1 before the first."""
+        ...
+
+    async def generate(self, request: WindowRequest) -> Window:
+        """The window, when it has ended; cancelling frees the slot. ValueError: it can never be served."""
+        ...
+
+    async def update_weights(self, update: WeightUpdate) -> str:
+        """Digest of what is loaded; every later token comes from it. ValueError: it does not fit, nothing changed."""
+        ...
+
+    def statistics(self) -> EngineStatistics:
+        """What it has done and does."""
+        ...
+
+    async def close(self) -> None:
+        """Stops the engine; windows that still run are cancelled."""
+        ...

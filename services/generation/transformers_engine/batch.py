@@ -1,0 +1,130 @@
+"""The windows that run now: rows of the decoder, with what is needed to sample them."""
+
+import heapq
+from collections.abc import Iterable
+
+import torch
+
+from services.generation.transformers_engine.decoder import Decoder
+from services.generation.transformers_engine.row import Row
+from services.generation.transformers_engine.sampling import Sampler
+from tppo.weights import WeightUpdate
+
+
+class Batch:
+    """Rows that come and go between decode steps.
+
+    `admit`, `drop` and `load` only note what changes; the next `step` makes all changes at once, so that a row that
+    ends and the one that follows it cost the decoder one exchange.
+    """
+
+    def __init__(self, decoder: Decoder, *, num_slots: int, device: torch.device) -> None:
+        self.policy_version = -1
+        self.num_tokens = self.num_steps = self.num_prefilled = 0
+        self._decoder = decoder
+        self._device = device
+        self._rows: list[Row] = []  # in the decoder's order
+        self._tokens: torch.Tensor  # [rows], the last token of each
+        self._sampler: Sampler
+        self._free_slots = list(range(num_slots))  # a heap: the lowest is given away first
+        self._leaving: set[int] = set()  # indices of rows
+        self._arriving: list[Row] = []
+        self._is_stale = False  # the caches were filled by older weights and are to be recomputed
+        self._is_poisoned = False  # a row left numbers that are not finite in its cache
+
+    @property
+    def num_free_slots(self) -> int:
+        """How many rows can be admitted."""
+        return len(self._free_slots)
+
+    @property
+    def num_running(self) -> int:
+        """Rows that the next step extends."""
+        return len(self._rows) - len(self._leaving) + len(self._arriving)
+
+    def admit(self, row: Row) -> None:
+        """Give the row a slot."""
+        row.start(heapq.heappop(self._free_slots))
+        self._arriving.append(row)
+
+    def drop(self, row: Row) -> None:
+        """Take the slot away, if the row has one."""
+        if row in self._arriving:
+            self._arriving.remove(row)
+            heapq.heappush(self._free_slots, row.slot)
+        elif row in self._rows and self._rows.index(row) not in self._leaving:
+            self._release(self._rows.index(row))
+
+    def load(self, update: WeightUpdate, *, recompute_cache: bool) -> None:
+        """Sample from these weights from the next step on. ValueError: they do not fit, the old ones stay."""
+        self._decoder.load(update.tensors)
+        for row in self._staying():
+            row.close_span(self.policy_version)
+        self.policy_version = update.policy_version
+        self._is_stale |= recompute_cache
+
+    def step(self) -> None:
+        """Sample a token of every row, and resolve those that end."""
+        if self._leaving or self._arriving or self._is_stale:
+            self._exchange()
+        if not self._rows:
+            return
+        tokens, logprobs = self._sampler.sample(self._decoder.step(self._tokens))
+        self._tokens = tokens
+        self.num_steps += 1
+        self.num_tokens += len(self._rows)
+        for index in self._append(tokens.tolist(), logprobs.tolist()):
+            self._finish(index)
+
+    def rows(self) -> list[Row]:
+        """All that have a slot."""
+        return [*self._staying(), *self._arriving]
+
+    def _append(self, tokens: Iterable[int], logprobs: Iterable[float]) -> list[int]:
+        """Indices of the rows that end with the new token."""
+        ended = []
+        for index, (row, token, logprob) in enumerate(zip(self._rows, tokens, logprobs, strict=True)):
+            row.tokens.append(token)
+            row.logprobs.append(logprob)
+            if token in row.stop_tokens or len(row.tokens) == row.limit:
+                ended.append(index)
+        return ended
+
+    def _finish(self, index: int) -> None:
+        row = self._rows[index]
+        row.close_span(self.policy_version)
+        self._is_poisoned |= not row.is_sound
+        self._release(index)
+        row.resolve()
+
+    def _release(self, index: int) -> None:
+        self._leaving.add(index)
+        heapq.heappush(self._free_slots, self._rows[index].slot)
+
+    def _staying(self) -> list[Row]:
+        return [row for index, row in enumerate(self._rows) if index not in self._leaving]
+
+    def _exchange(self) -> None:
+        """Tell the decoder who leaves and who comes; rows whose cache is worthless do both."""
+        arriving = self._arriving
+        if self._is_poisoned or self._is_stale:
+            arriving = self._staying() + arriving
+            self._leaving = set(range(len(self._rows)))
+        if self._is_poisoned:
+            self._decoder.reset()
+            self._rows, self._leaving = [], set()
+        prefixes = [row.prefix() for row in arriving]
+        everyone = self._rows + arriving
+        self._rows = [everyone[index] for index in self._decoder.exchange(sorted(self._leaving), prefixes)]
+        self.num_prefilled += sum(len(prefix) - 1 for prefix in prefixes)
+        self._leaving, self._arriving, self._is_poisoned, self._is_stale = set(), [], False, False
+        self._prepare_sampling()
+
+    def _prepare_sampling(self) -> None:
+        self._tokens = torch.tensor([row.last_token for row in self._rows], dtype=torch.int64, device=self._device)
+        self._sampler = Sampler(
+            seeds=[row.request.seed for row in self._rows],
+            positions=[row.num_tokens for row in self._rows],
+            temperatures=[row.request.temperature for row in self._rows],
+            device=self._device,
+        )

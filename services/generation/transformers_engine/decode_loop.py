@@ -1,0 +1,166 @@
+"""The thread that owns the model: admits windows, decodes, takes weights.
+
+The loop
+* consumes: the windows, cancellations and weights that `submit`, `cancel` and `update` queue;
+* waits for: work, while no window runs and none can be admitted;
+* unblocked by: `submit`, `update`, `close`;
+* produces: the results of the futures. A slot whose window has ended is filled before the next token.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+
+from services.generation.engine import EngineStatistics
+from services.generation.transformers_engine.batch import Batch
+from services.generation.transformers_engine.decoder import Decoder
+from services.generation.transformers_engine.row import Row
+from tppo.weights import WeightUpdate
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class UpdatePolicy:
+    """When new weights are taken, and what becomes of the caches that the old ones filled."""
+
+    in_flight: bool = True  # between two tokens; otherwise when the running windows have ended
+    recompute_cache: bool = True  # run the running rows through the new weights
+
+
+@dataclass(eq=False, slots=True)
+class PendingUpdate:
+    """Weights that wait for their moment."""
+
+    update: WeightUpdate
+    future: "Future[None]" = field(default_factory=Future)
+
+
+class DecodeLoop:
+    """Runs in a thread of its own; the public methods may be called from any other."""
+
+    def __init__(self, decoder: Decoder, *, num_slots: int, policy: UpdatePolicy, device: torch.device) -> None:
+        self.num_slots = num_slots
+        self._policy = policy
+        self._batch = Batch(decoder, num_slots=num_slots, device=device)
+        self._waiting: deque[Row] = deque()
+        self._cancelled: deque[Row] = deque()
+        self._updates: deque[PendingUpdate] = deque()
+        self._has_work = threading.Condition()
+        self._is_closing = False
+        self._failure: Exception | None = None
+        self._busy_seconds = 0.0
+        self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
+        self._thread.start()
+
+    @property
+    def policy_version(self) -> int:
+        """Version of the weights in use; -1 before the first."""
+        return self._batch.policy_version
+
+    def submit(self, row: Row) -> None:
+        """Queue a window."""
+        self._enqueue(self._waiting, row)
+
+    def cancel(self, row: Row) -> None:
+        """Drop a window, wherever it stands."""
+        self._cancelled.append(row)
+
+    def update(self, pending: PendingUpdate) -> None:
+        """Queue new weights."""
+        self._enqueue(self._updates, pending)
+
+    def close(self) -> None:
+        """Cancel what is left and wait for the thread's end."""
+        with self._has_work:
+            self._is_closing = True
+            self._has_work.notify()
+        self._thread.join()
+
+    def statistics(self) -> EngineStatistics:
+        """What it has done and does."""
+        return EngineStatistics(
+            num_slots=self.num_slots,
+            num_active=self._batch.num_running,
+            num_waiting=len(self._waiting),
+            num_tokens_generated=self._batch.num_tokens,
+            num_decode_steps=self._batch.num_steps,
+            num_active_slot_steps=self._batch.num_tokens,  # each row that runs samples one token a step
+            num_prefill_tokens=self._batch.num_prefilled,
+            busy_seconds=self._busy_seconds,
+        )
+
+    def _enqueue(self, queue: "deque[Item]", item: Item) -> None:
+        with self._has_work:
+            if self._is_closing:
+                raise RuntimeError("the decode loop has ended") from self._failure
+            queue.append(item)
+            self._has_work.notify()
+
+    def _run(self) -> None:
+        try:
+            with torch.inference_mode():
+                while self._await_work():
+                    started = time.perf_counter()
+                    self._turn()
+                    self._busy_seconds += time.perf_counter() - started
+        except Exception as error:  # whoever waits for a window learns of it
+            log.exception("the decode loop failed")
+            self._failure = error
+        finally:
+            self._abandon()
+
+    def _await_work(self) -> bool:
+        """False when the loop is to end."""
+        if not self._batch.num_running:
+            with self._has_work:
+                self._has_work.wait_for(lambda: self._is_closing or self._updates or self._can_admit())
+        return not self._is_closing
+
+    def _can_admit(self) -> bool:
+        """Nothing is admitted while weights wait: they wait for the running windows to end."""
+        return bool(self._waiting) and not self._updates and self.policy_version >= 0
+
+    def _turn(self) -> None:
+        while self._cancelled:
+            self._withdraw(self._cancelled.popleft())
+        while self._updates and (self._policy.in_flight or not self._batch.num_running):
+            self._load(self._updates.popleft())
+        while self._can_admit() and self._batch.num_free_slots:
+            self._batch.admit(self._waiting.popleft())
+        self._batch.step()
+
+    def _withdraw(self, row: Row) -> None:
+        if row in self._waiting:
+            self._waiting.remove(row)
+        else:
+            self._batch.drop(row)
+
+    def _load(self, pending: PendingUpdate) -> None:
+        if not pending.future.set_running_or_notify_cancel():
+            return
+        try:
+            self._batch.load(pending.update, recompute_cache=self._policy.recompute_cache)
+        except ValueError as error:
+            pending.future.set_exception(error)
+        else:
+            pending.future.set_result(None)
+
+    def _abandon(self) -> None:
+        """Let nobody wait for a loop that has ended."""
+        with self._has_work:
+            self._is_closing = True
+            futures: list[Future[Any]] = [row.future for row in (*self._batch.rows(), *self._waiting)]
+            futures += [pending.future for pending in self._updates]
+        for future in futures:
+            if self._failure is None:
+                future.cancel()
+            elif future.set_running_or_notify_cancel():
+                future.set_exception(RuntimeError(f"the decode loop failed: {self._failure}"))

@@ -1,0 +1,34 @@
+"""What the decode loop needs of a model: the rows' caches, and the distribution of the next token."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import torch
+
+
+class Decoder(Protocol):
+    """A model with the cached keys and values of the rows that run; rows are numbered from 0 without gaps."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Token ids are below it."""
+        ...
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Replace all weights, and leave the rows' caches. ValueError: they do not fit, the old ones stay."""
+        ...
+
+    def exchange(self, ended: Sequence[int], prefixes: Sequence[Sequence[int]]) -> list[int]:
+        """Drop the rows `ended` and add one per prefix, of which all but the last token are run through the model.
+
+        Returns for each row its index among the old rows followed by the added ones: rows may change places.
+        """
+        ...
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Append `tokens` [rows] to the rows; logits [rows, vocabulary] of the tokens that follow."""
+        ...
+
+    def reset(self) -> None:
+        """Forget all rows and everything they left behind."""
+        ...

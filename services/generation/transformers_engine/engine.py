@@ -1,0 +1,92 @@
+"""The transformers engine as the serving loop sees it."""
+
+import asyncio
+
+import torch
+
+from services.generation.engine import EngineStatistics
+from services.generation.transformers_engine.decode_loop import DecodeLoop, PendingUpdate, UpdatePolicy
+from services.generation.transformers_engine.decoder import Decoder
+from services.generation.transformers_engine.row import Row
+from tppo.rollout import FinishReason, Window, WindowRequest, logprobs, tokens
+from tppo.weights import WeightUpdate, digest
+
+
+class TransformersEngine:
+    """An `Engine`: hands windows and weights to the decode loop and awaits what becomes of them."""
+
+    def __init__(
+        self, decoder: Decoder, *, num_slots: int, capacity: int, policy: UpdatePolicy, device: torch.device
+    ) -> None:
+        """`capacity` bounds the tokens of a row, prompt and response together."""
+        self._capacity = capacity
+        self._vocabulary_size = decoder.vocabulary_size
+        self._loop = DecodeLoop(decoder, num_slots=num_slots, policy=policy, device=device)
+
+    @property
+    def num_slots(self) -> int:
+        """Windows that run at once."""
+        return self._loop.num_slots
+
+    @property
+    def policy_version(self) -> int:
+        """Version of the weights in use; -1 before the first."""
+        return self._loop.policy_version
+
+    async def generate(self, request: WindowRequest) -> Window:
+        """The window, when it has ended; waits for a slot, and for the first weights."""
+        self._check(request)
+        if request.max_new_tokens == 0:
+            return _empty_window(request)
+        row = Row(request)
+        self._loop.submit(row)
+        try:
+            return await asyncio.wrap_future(row.future)
+        except asyncio.CancelledError:
+            self._loop.cancel(row)
+            raise
+
+    async def update_weights(self, update: WeightUpdate) -> str:
+        """Digest of what is loaded, when it is in use."""
+        pending = PendingUpdate(update)
+        self._loop.update(pending)
+        await asyncio.wrap_future(pending.future)
+        return await asyncio.to_thread(digest, update.tensors)
+
+    def statistics(self) -> EngineStatistics:
+        """What it has done and does."""
+        return self._loop.statistics()
+
+    async def close(self) -> None:
+        """Stop; windows that still run are cancelled."""
+        await asyncio.to_thread(self._loop.close)
+
+    def _check(self, request: WindowRequest) -> None:
+        """Refuse what would fail, or be wrong, inside the decode loop."""
+        num_tokens = len(request.prompt_tokens) + len(request.response_tokens)
+        if not request.prompt_tokens or request.max_new_tokens < 0 or request.temperature < 0:
+            raise ValueError(
+                f"{len(request.prompt_tokens)} prompt tokens, max_new_tokens {request.max_new_tokens}, temperature "
+                f"{request.temperature}; expected at least one prompt token and no negative number"
+            )
+        if num_tokens + request.max_new_tokens > self._capacity:
+            raise ValueError(
+                f"{num_tokens} tokens and {request.max_new_tokens} new ones exceed the limit of {self._capacity} "
+                "(run.max_prompt_length + run.max_response_length)"
+            )
+        largest = max((*request.prompt_tokens, *request.response_tokens))
+        smallest = min((*request.prompt_tokens, *request.response_tokens))
+        if smallest < 0 or largest >= self._vocabulary_size:
+            raise ValueError(f"token ids {smallest}..{largest}; expected them in 0..{self._vocabulary_size - 1}")
+
+
+def _empty_window(request: WindowRequest) -> Window:
+    return Window(
+        rollout_id=request.rollout_id,
+        window_index=request.window_index,
+        tokens=tokens(),
+        logprobs=logprobs(),
+        version_spans=(),
+        finish_reason=FinishReason.LENGTH,
+        is_evaluation=request.is_evaluation,
+    )

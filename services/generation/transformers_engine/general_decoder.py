@@ -1,0 +1,143 @@
+"""The general path: any causal language model that transformers loads, through its own forward pass and cache.
+
+Rows are kept in packs. The rows of a pack stand in one cache, padded on the left, and are run together. A model whose
+layers all keep the whole row has one pack, which new rows join after their first pass. Models that keep less (sliding
+windows, recurrent states) cannot be padded safely: each of their rows is a pack of its own.
+"""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import DynamicLayer
+
+from services.generation.transformers_engine.parameters import check_fit, new_model
+
+
+@dataclass(eq=False, slots=True)
+class Pack:
+    """Rows of one cache; before the first pass they are only prefixes."""
+
+    prefixes: list[Sequence[int]] | None
+    cache: Any  # DynamicCache
+    mask: Tensor  # [rows, columns] 1 where the row has a token
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows it holds."""
+        return len(self.mask)
+
+    def keep(self, rows: list[int]) -> None:
+        """Drop all rows but these."""
+        self.mask = self.mask[rows]
+        if self.prefixes is not None:
+            self.prefixes = [self.prefixes[row] for row in rows]
+            return
+        self.cache.batch_select_indices(torch.tensor(rows, device=self.mask.device))
+        self._trim()
+
+    def _trim(self) -> None:
+        """Cut off the columns on the left that no row uses any more."""
+        longest = int(self.mask.sum(dim=1).max())
+        if longest < self.mask.shape[1] and all(type(layer) is DynamicLayer for layer in self.cache.layers):
+            self.mask = self.mask[:, -longest:]
+            for layer in self.cache.layers:
+                layer.keys, layer.values = layer.keys[:, :, -longest:], layer.values[:, :, -longest:]
+
+    def join(self, other: "Pack") -> None:
+        """Take the other pack's rows behind one's own; both have been through their first pass."""
+        num_columns = max(self.mask.shape[1], other.mask.shape[1])
+        for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
+            mine.keys = torch.cat([_padded(mine.keys, num_columns), _padded(theirs.keys, num_columns)])
+            mine.values = torch.cat([_padded(mine.values, num_columns), _padded(theirs.values, num_columns)])
+        masks = [functional.pad(pack.mask, (num_columns - pack.mask.shape[1], 0)) for pack in (self, other)]
+        self.mask = torch.cat(masks)
+
+
+def _padded(entries: Tensor, num_columns: int) -> Tensor:
+    """[rows, heads, columns, size] with empty columns on the left."""
+    return functional.pad(entries, (0, 0, num_columns - entries.shape[2], 0))
+
+
+class GeneralDecoder:
+    """A `Decoder` around a model of transformers."""
+
+    def __init__(self, config: PreTrainedConfig, *, dtype: torch.dtype, device: torch.device) -> None:
+        self._config = config
+        model: Any = new_model(config, dtype)
+        self._model: Any = model.to(device).eval()
+        self._parameters = dict(self._model.named_parameters())
+        self._device = device
+        self._takes_positions = "position_ids" in inspect.signature(self._model.forward).parameters
+        self._can_pad = all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
+        self._packs: list[Pack] = []
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Token ids are below it."""
+        return int(self._config.get_text_config().vocab_size)
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy the tensors over the model's parameters."""
+        check_fit(tensors, {name: parameter.shape for name, parameter in self._parameters.items()})
+        for name, parameter in self._parameters.items():
+            parameter.data.copy_(tensors[name])
+
+    def reset(self) -> None:
+        """Forget all rows."""
+        self._packs = []
+
+    def exchange(self, ended: Sequence[int], prefixes: Sequence[Sequence[int]]) -> list[int]:
+        """Rows that stay keep their order; new ones follow, and are run through the model in the next step."""
+        leaving = set(ended)
+        num_before = sum(pack.num_rows for pack in self._packs)
+        self._packs = list(self._remaining(leaving))
+        groups = [list(prefixes)] if self._can_pad and prefixes else [[prefix] for prefix in prefixes]
+        self._packs += [self._new_pack(group) for group in groups]
+        return [row for row in range(num_before + len(prefixes)) if row not in leaving]
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Run one token of each row, or a new row's whole prefix, through the model."""
+        parts = torch.split(tokens, [pack.num_rows for pack in self._packs])
+        logits = [self._run(pack, part) for pack, part in zip(self._packs, parts, strict=True)]
+        if self._can_pad:
+            while len(self._packs) > 1:
+                self._packs[0].join(self._packs.pop(1))
+        return torch.cat(logits)
+
+    def _remaining(self, leaving: set[int]) -> Iterator[Pack]:
+        first = 0
+        for pack in self._packs:
+            rows = [row for row in range(pack.num_rows) if first + row not in leaving]
+            first += pack.num_rows
+            if 0 < len(rows) < pack.num_rows:
+                pack.keep(rows)
+            if rows:
+                yield pack
+
+    def _new_pack(self, prefixes: list[Sequence[int]]) -> Pack:
+        lengths = torch.tensor([len(prefix) for prefix in prefixes], device=self._device)
+        columns = torch.arange(int(lengths.max()), device=self._device)
+        mask = (columns >= len(columns) - lengths[:, None]).long()
+        return Pack(prefixes, DynamicCache(config=self._config), mask)
+
+    def _run(self, pack: Pack, tokens: Tensor) -> Tensor:
+        """Logits [rows, vocabulary] after the last token."""
+        if pack.prefixes is None:
+            inputs = tokens[:, None]
+            pack.mask = torch.cat([pack.mask, pack.mask.new_ones(len(tokens), 1)], dim=1)
+        else:
+            inputs = torch.zeros_like(pack.mask)
+            for row, prefix in enumerate(pack.prefixes):
+                inputs[row, -len(prefix) :] = torch.tensor(prefix, device=self._device)
+            pack.prefixes = None
+        options: dict[str, Any] = {"attention_mask": pack.mask, "past_key_values": pack.cache, "use_cache": True}
+        if self._takes_positions:
+            options["position_ids"] = (pack.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
+        logits: Tensor = self._model(inputs, **options).logits
+        return logits[:, -1]

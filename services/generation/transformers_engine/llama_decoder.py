@@ -1,0 +1,255 @@
+"""The fast path: Qwen2, Qwen3 and Llama on a cache that is aligned at the rows' ends.
+
+At the sizes that run on a CPU a decode step is mostly overhead, so a step is few operations on large tensors: see
+llama_weights.py for what is folded, kv_cache.py for the cache and attention_groups.py for rows of mixed lengths.
+The same code runs on CUDA; it is tested on the CPU.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedConfig
+
+from services.generation.transformers_engine.attention_groups import Rectangle, Rectangles
+from services.generation.transformers_engine.kv_cache import AlignedCache
+from services.generation.transformers_engine.llama_weights import Dimensions, Layer, LlamaWeights, WeightArranger
+from services.generation.transformers_engine.parameters import check_fit, new_model, parameter_shapes
+
+FAMILIES = frozenset({"qwen2", "qwen3", "llama"})
+ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})  # those whose table does not depend on the row's length
+PREFILL_TOKENS = 2048  # tokens that run through the layers at once; larger passes leave the processor's cache
+GROUP_OVERHEAD_BYTES = 384 * 1024  # one more attention call takes about as long as reading this much cache
+STEPS_BETWEEN_SORTS = 32
+
+
+def is_supported(config: PreTrainedConfig) -> bool:
+    """Whether the fast path computes exactly what the model does."""
+    if config.model_type not in FAMILIES:
+        return False
+    rope = config.rope_parameters or {}
+    return (
+        all(kind == "full_attention" for kind in getattr(config, "layer_types", None) or [])
+        and rope.get("rope_type") in ROPE_TYPES
+        and rope.get("partial_rotary_factor", 1.0) == 1.0
+        and config.hidden_act == "silu"
+        and getattr(config, "pretraining_tp", 1) == 1
+    )
+
+
+def rotation_table(config: PreTrainedConfig, *, num_positions: int) -> Tensor:
+    """[positions, head_dim / 2] complex: what the model's own rotary embedding multiplies pairs of channels with."""
+    with torch.device("meta"):
+        rotary_class: Any = type(new_model(config, torch.float32).model.rotary_emb)
+    cosine, sine = rotary_class(config)(torch.empty(0), torch.arange(num_positions)[None])
+    half = cosine.shape[-1] // 2
+    return torch.complex(cosine[0, :, :half].contiguous(), sine[0, :, :half].contiguous())
+
+
+class PrefillRow(NamedTuple):
+    """A new row of a flat pass."""
+
+    place: int
+    tokens: Sequence[int]
+
+
+class LlamaDecoder:
+    """A `Decoder` with its own forward pass."""
+
+    def __init__(
+        self, config: PreTrainedConfig, *, num_slots: int, capacity: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._dimensions = Dimensions.of(config)
+        self._shapes = parameter_shapes(config)
+        self._dtype = dtype
+        self._device = device
+        self._rotations = rotation_table(config, num_positions=capacity).to(device)
+        self._cache = AlignedCache(
+            num_layers=self._dimensions.num_layers,
+            num_slots=num_slots,
+            num_kv_heads=self._dimensions.num_kv_heads,
+            head_dim=self._dimensions.head_dim,
+            dtype=dtype,
+            device=device,
+        )
+        self._weights: LlamaWeights
+        self._positions = torch.zeros(0, dtype=torch.int64, device=device)  # [rows], of the next token
+        self._steps_since_sort = 0
+        position_bytes = 2 * self._dimensions.num_kv_heads * self._dimensions.head_dim * dtype.itemsize
+        self._rectangles = Rectangles(self._cache, overhead=GROUP_OVERHEAD_BYTES // position_bytes)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the embedding."""
+        return self._shapes["model.embed_tokens.weight"][0]
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Arrange the tensors and use them from the next step on."""
+        check_fit(tensors, self._shapes)
+        self._weights = WeightArranger(tensors, self._dimensions, dtype=self._dtype, device=self._device).weights()
+
+    def reset(self) -> None:
+        """Forget all rows and the contents of the cache."""
+        self._cache.reset()
+        self._arrange()
+
+    def exchange(self, ended: Sequence[int], prefixes: Sequence[Sequence[int]]) -> list[int]:
+        """Put the new rows into the places of the ended ones, and the last rows into those that remain."""
+        num_before = len(self._cache.lengths)
+        order = self._assign_places(ended, [len(prefix) for prefix in prefixes])
+        new = [
+            PrefillRow(place, prefixes[source - num_before][:-1])
+            for place, source in enumerate(order)
+            if source >= num_before
+        ]
+        self._cache.make_room(before=max((len(row.tokens) for row in new), default=0))
+        for row in new:
+            self._cache.set_row(row.place, len(row.tokens))
+        for rows in _flat_passes(new):
+            self._prefill(rows)
+        order = self._sort(order)
+        self._arrange()
+        return order
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Run one token of each row through the layers."""
+        column = self._cache.open_column()
+        rectangles = self._rectangles.around(column)
+        rotation = self._rotations.index_select(0, self._positions).unsqueeze(1)
+        hidden = functional.embedding(tokens, self._weights.embedding)
+        for index, layer in enumerate(self._weights.layers):
+            heads = self._heads(layer, hidden, rotation)
+            self._cache.entries[index, :, : len(tokens), :, column] = self._keys_and_values(heads).transpose(0, 1)
+            hidden = _finish_layer(layer, hidden, self._attend(index, heads, rectangles))
+        self._positions += 1
+        self._steps_since_sort += 1
+        return self._weights.head(self._weights.norm(hidden))
+
+    def _assign_places(self, ended: Sequence[int], lengths: Sequence[int]) -> list[int]:
+        """Which row, by its index among the old ones followed by the new, stands in each place."""
+        for place in ended:
+            self._cache.clear_row(place)
+        gaps = sorted(ended)
+        order = list(range(len(self._cache.lengths)))
+        num_before = len(order)
+        longest_first = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+        order += [num_before + index for index in longest_first[len(gaps) :]]
+        for place, index in zip(gaps, longest_first, strict=False):
+            order[place] = num_before + index
+        for place in reversed(gaps[len(lengths) :]):
+            last = order.pop()
+            if place < len(order):
+                self._cache.move_row(len(order), place)
+                order[place] = last
+        self._cache.truncate(len(order))
+        return order
+
+    def _sort(self, order: list[int]) -> list[int]:
+        """Now and then, sort the rows by length: neighbours of like length share an attention call at little loss."""
+        lengths = self._cache.lengths
+        if self._steps_since_sort < STEPS_BETWEEN_SORTS:
+            return order
+        self._steps_since_sort = 0
+        longest_first = sorted(range(len(order)), key=lambda row: -lengths[row])
+        self._cache.permute(longest_first)
+        return [order[row] for row in longest_first]
+
+    def _arrange(self) -> None:
+        """Split the rows into groups."""
+        self._positions = torch.tensor(self._cache.lengths, dtype=torch.int64, device=self._device)
+        self._rectangles.arrange()
+
+    def _heads(self, layer: Layer, hidden: Tensor, rotation: Tensor, *, first: int = 0) -> Tensor:
+        """Queries, keys and values [tokens, heads, head_dim], rotated to their positions; from head `first` on."""
+        sizes = self._dimensions
+        qkv, head_norm = layer.qkv, layer.head_norm
+        if first:
+            qkv, head_norm = qkv.rows(first * sizes.head_dim), head_norm and head_norm.rows(first)
+        heads = qkv(layer.attention_norm(hidden)).view(len(hidden), -1, sizes.head_dim)
+        rotated = heads[:, : sizes.num_heads + sizes.num_kv_heads - first]
+        if head_norm is not None:
+            rotated.copy_(head_norm(rotated))
+        _rotate(rotated, rotation)
+        return heads
+
+    def _keys_and_values(self, heads: Tensor) -> Tensor:
+        """[tokens, 2, kv_heads, head_dim], the last of `heads`."""
+        num_kv_heads = self._dimensions.num_kv_heads
+        return heads[:, -2 * num_kv_heads :].view(len(heads), 2, num_kv_heads, -1)
+
+    def _queries(self, heads: Tensor) -> Tensor:
+        """[tokens, kv_heads, query heads of each, head_dim]."""
+        sizes = self._dimensions
+        return heads[:, : sizes.num_heads].view(len(heads), sizes.num_kv_heads, -1, sizes.head_dim)
+
+    def _attend(self, index: int, heads: Tensor, rectangles: list[Rectangle]) -> Tensor:
+        """[rows, heads * head_dim]; the query heads of one key head stand in as its query positions."""
+        queries = self._queries(heads)
+        parts = [
+            functional.scaled_dot_product_attention(
+                queries[part.rows], part.keys[index], part.values[index], attn_mask=part.mask
+            )
+            for part in rectangles
+        ]
+        return torch.cat(parts).flatten(1)
+
+    def _prefill(self, rows: Sequence[PrefillRow]) -> None:
+        """Run the rows' tokens flat through the layers; of the last one only keys and values are needed."""
+        lengths = [len(row.tokens) for row in rows]
+        device = self._device
+        tokens = torch.tensor(list(chain.from_iterable(row.tokens for row in rows)), device=device)
+        positions = torch.cat([torch.arange(length, device=device) for length in lengths])
+        rotation = self._rotations.index_select(0, positions).unsqueeze(1)
+        hidden = functional.embedding(tokens, self._weights.embedding)
+        *layers, last = self._weights.layers
+        for index, layer in enumerate(layers):
+            heads = self._heads(layer, hidden, rotation)
+            self._store(index, rows, heads)
+            attended = torch.cat([self._attend_within(part) for part in torch.split(heads, lengths)])
+            hidden = _finish_layer(layer, hidden, attended)
+        self._store(len(layers), rows, self._heads(last, hidden, rotation, first=self._dimensions.num_heads))
+
+    def _store(self, index: int, rows: Sequence[PrefillRow], heads: Tensor) -> None:
+        lengths = [len(row.tokens) for row in rows]
+        end = self._cache.end
+        for row, entries in zip(rows, torch.split(self._keys_and_values(heads), lengths), strict=True):
+            columns = slice(end - len(row.tokens), end)
+            self._cache.entries[index, :, row.place, :, columns] = entries.permute(1, 2, 0, 3)
+
+    def _attend_within(self, heads: Tensor) -> Tensor:
+        """Causal attention of one row over itself, [tokens, heads * head_dim]."""
+        queries = self._queries(heads).permute(1, 2, 0, 3)
+        keys_and_values = self._keys_and_values(heads).permute(1, 2, 0, 3).unsqueeze(2)
+        keys, values = keys_and_values.expand(-1, -1, queries.shape[1], -1, -1)
+        attended = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+        return attended.permute(2, 0, 1, 3).flatten(1)
+
+
+def _rotate(heads: Tensor, rotation: Tensor) -> None:
+    """Multiply pairs of channels with complex numbers, in place."""
+    pairs = torch.view_as_complex(heads.float().view(*heads.shape[:-1], -1, 2))
+    pairs *= rotation
+    if heads.dtype != torch.float32:
+        heads.copy_(torch.view_as_real(pairs).flatten(-2))
+
+
+def _finish_layer(layer: Layer, hidden: Tensor, attended: Tensor) -> Tensor:
+    hidden = hidden + layer.output(attended)
+    gate, up = layer.gate_up(layer.mlp_norm(hidden)).chunk(2, dim=-1)
+    return hidden + layer.down(functional.silu(gate) * up)
+
+
+def _flat_passes(rows: Sequence[PrefillRow]) -> Iterator[list[PrefillRow]]:
+    """The rows that have tokens, in lists of at most `PREFILL_TOKENS` tokens or of one row."""
+    batch: list[PrefillRow] = []
+    for row in rows:
+        if batch and sum(len(other.tokens) for other in batch) + len(row.tokens) > PREFILL_TOKENS:
+            yield batch
+            batch = []
+        if row.tokens:
+            batch.append(row)
+    if batch:
+        yield batch

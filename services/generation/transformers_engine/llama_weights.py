@@ -1,0 +1,189 @@
+"""The tensors of a Qwen2, Qwen3 or Llama model, arranged for fast decoding.
+
+Query, key and value are one linear, gate and up are one. In float32 the weight of each norm is folded into the linear
+that follows it. The two halves that RoPE rotates against each other are interleaved, so that RoPE is one complex
+product; queries and keys are permuted alike, so their products are unchanged.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedConfig
+
+
+class Linear(NamedTuple):
+    """weight [out, in] and bias [out]."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        return functional.linear(inputs, self.weight, self.bias)
+
+    def rows(self, first: int) -> "Linear":
+        """The part that computes the outputs from `first` on."""
+        return Linear(self.weight[first:], None if self.bias is None else self.bias[first:])
+
+
+@dataclass(frozen=True, slots=True)
+class RmsNorm:
+    """x / rms(x) * weight, the mean of squares in float32."""
+
+    weight: Tensor
+    eps: float
+
+    def rows(self, first: int) -> "RmsNorm":
+        """The norm of the heads from `first` on."""
+        return RmsNorm(self.weight[first:], self.eps)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """[..., size] -> [..., size]."""
+        normed = functional.rms_norm(inputs.float(), inputs.shape[-1:], eps=self.eps)
+        return normed.to(inputs.dtype) * self.weight
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedNorm:
+    """RMS norm without weight and without sqrt(size): the linear that follows holds both."""
+
+    floor: Tensor  # sqrt(size * eps)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """[..., size] -> [..., size], x / sqrt(sum of squares + size * eps)."""
+        length = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True)
+        return inputs / torch.hypot(length, self.floor)
+
+
+Norm = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One transformer block."""
+
+    attention_norm: Norm
+    qkv: Linear  # heads of queries, then keys, then values
+    head_norm: RmsNorm | None  # Qwen3: over each query and key head
+    output: Linear
+    mlp_norm: Norm
+    gate_up: Linear
+    down: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaWeights:
+    """A whole model."""
+
+    embedding: Tensor
+    layers: tuple[Layer, ...]
+    norm: Norm
+    head: Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Dimensions:
+    """Sizes of attention."""
+
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rms_norm_eps: float
+
+    @classmethod
+    def of(cls, config: PreTrainedConfig) -> "Dimensions":
+        """Read them off the model's configuration."""
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        return cls(
+            num_layers=config.num_hidden_layers,
+            num_heads=config.num_attention_heads,
+            num_kv_heads=config.num_key_value_heads,
+            head_dim=head_dim,
+            rms_norm_eps=config.rms_norm_eps,
+        )
+
+
+class WeightArranger:
+    """Builds `LlamaWeights` from the tensors of a state dict."""
+
+    def __init__(
+        self, tensors: Mapping[str, Tensor], dimensions: Dimensions, *, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self._tensors = tensors
+        self._dimensions = dimensions
+        self._dtype = dtype
+        self._device = device
+        self._folds = dtype == torch.float32
+
+    def weights(self) -> LlamaWeights:
+        """The whole model."""
+        head = "lm_head.weight" if "lm_head.weight" in self._tensors else "model.embed_tokens.weight"
+        norm, fold = self._norm("model.norm.weight")
+        return LlamaWeights(
+            embedding=self._tensor("model.embed_tokens.weight").clone(),
+            layers=tuple(self._layer(f"model.layers.{index}.") for index in range(self._dimensions.num_layers)),
+            norm=norm,
+            head=Linear(fold(self._tensor(head)).clone()),
+        )
+
+    def _layer(self, prefix: str) -> Layer:
+        attention_norm, fold_attention = self._norm(prefix + "input_layernorm.weight")
+        mlp_norm, fold_mlp = self._norm(prefix + "post_attention_layernorm.weight")
+        qkv = [self._linear(f"{prefix}self_attn.{name}_proj") for name in "qkv"]
+        qkv[:2] = [
+            Linear(self._interleave(weight), None if bias is None else self._interleave(bias))
+            for weight, bias in qkv[:2]
+        ]
+        gate_up = [self._linear(f"{prefix}mlp.{name}_proj") for name in ("gate", "up")]
+        return Layer(
+            attention_norm=attention_norm,
+            qkv=_stack(qkv, fold_attention),
+            head_norm=self._head_norm(prefix + "self_attn."),
+            output=_stack([self._linear(prefix + "self_attn.o_proj")]),
+            mlp_norm=mlp_norm,
+            gate_up=_stack(gate_up, fold_mlp),
+            down=_stack([self._linear(prefix + "mlp.down_proj")]),
+        )
+
+    def _tensor(self, name: str) -> Tensor:
+        return self._tensors[name].to(self._device, self._dtype)
+
+    def _linear(self, name: str) -> Linear:
+        has_bias = f"{name}.bias" in self._tensors
+        return Linear(self._tensor(f"{name}.weight"), self._tensor(f"{name}.bias") if has_bias else None)
+
+    def _norm(self, name: str) -> tuple[Norm, Norm]:
+        """The norm, and what it does to the weight [out, in] of the linear that follows."""
+        weight, eps = self._tensor(name), self._dimensions.rms_norm_eps
+        if not self._folds:
+            return RmsNorm(weight.clone(), eps), lambda linear: linear
+        size = weight.numel()
+        return FoldedNorm(weight.new_tensor((size * eps) ** 0.5)), lambda linear: linear * (weight * size**0.5)
+
+    def _head_norm(self, prefix: str) -> RmsNorm | None:
+        if f"{prefix}q_norm.weight" not in self._tensors:
+            return None
+        query, key = (self._interleave(self._tensor(f"{prefix}{name}_norm.weight")) for name in "qk")
+        heads = [query] * self._dimensions.num_heads + [key] * self._dimensions.num_kv_heads
+        return RmsNorm(torch.stack(heads), self._dimensions.rms_norm_eps)
+
+    def _interleave_outputs(self, linear: Linear) -> Linear:
+        bias = None if linear.bias is None else self._interleave(linear.bias)
+        return Linear(self._interleave(linear.weight), bias)
+
+    def _interleave(self, tensor: Tensor) -> Tensor:
+        """Order the outputs of each head as (0, half, 1, half + 1, ...)."""
+        halves = tensor.reshape(-1, 2, self._dimensions.head_dim // 2, *tensor.shape[1:])
+        return halves.transpose(1, 2).reshape(tensor.shape)
+
+
+def _stack(linears: list[Linear], fold: Norm = lambda weight: weight) -> Linear:
+    """One linear, in memory of its own, that computes the outputs of all."""
+    weight = fold(torch.cat([linear.weight for linear in linears]))
+    biases = [linear.bias for linear in linears if linear.bias is not None]
+    return Linear(weight, torch.cat(biases) if biases else None)

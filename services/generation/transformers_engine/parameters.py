@@ -1,0 +1,39 @@
+"""A model's parameters, and whether a weight update fits them."""
+
+from collections.abc import Mapping
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+NUM_NAMES_SHOWN = 3
+
+
+def parameter_shapes(config: PreTrainedConfig) -> dict[str, torch.Size]:
+    """Name and shape of each parameter of the model; tied ones appear once, under their first name."""
+    with torch.device("meta"):
+        model = new_model(config, torch.float32)
+    return {name: parameter.shape for name, parameter in model.named_parameters()}
+
+
+def new_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """A model with random weights; code that comes with a model's folder is never run."""
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+    return model
+
+
+def check_fit(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size]) -> None:
+    """Raise a ValueError that names what is missing, surplus, of another shape, or not a finite number."""
+    misfits = {
+        "missing": shapes.keys() - tensors.keys(),
+        "unknown": tensors.keys() - shapes.keys(),
+        "of another shape": {name for name in shapes.keys() & tensors.keys() if tensors[name].shape != shapes[name]},
+        "not finite": {name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()},
+    }
+    found = [f"{len(names)} {kind} ({_first(names)})" for kind, names in misfits.items() if names]
+    if found:
+        raise ValueError(f"weights do not fit the model: {', '.join(found)}")
+
+
+def _first(names: set[str]) -> str:
+    shown = sorted(names)[:NUM_NAMES_SHOWN]
+    return ", ".join(shown) + (", ..." if len(names) > NUM_NAMES_SHOWN else "")

@@ -1,0 +1,91 @@
+"""One window while it is being generated."""
+
+import math
+import time
+from array import array
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, logprobs, tokens
+
+
+@dataclass(eq=False, slots=True)
+class Row:
+    """WAITING (no slot) -> RUNNING (a slot, and a row of the decoder) -> ended (its future is resolved).
+
+    Cancelled through its future at any time; the decode loop then drops it before the next step.
+    """
+
+    request: WindowRequest
+    future: "Future[Window]" = field(default_factory=Future)
+    slot: int = -1
+    started_at: float = 0.0
+    tokens: "array[int]" = field(default_factory=tokens)
+    logprobs: "array[float]" = field(default_factory=logprobs)
+    spans: list[VersionSpan] = field(default_factory=list)
+    stop_tokens: frozenset[int] = frozenset()
+    limit: int = 0
+
+    def __post_init__(self) -> None:
+        """Keep what the decode loop asks for at every token within reach."""
+        self.stop_tokens = frozenset(self.request.stop_token_ids)
+        self.limit = self.request.max_new_tokens
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of prompt, response and window so far."""
+        return len(self.request.prompt_tokens) + len(self.request.response_tokens) + len(self.tokens)
+
+    @property
+    def last_token(self) -> int:
+        """The token after which the next one is sampled."""
+        return (self.tokens or self.request.response_tokens or self.request.prompt_tokens)[-1]
+
+    def prefix(self) -> list[int]:
+        """Prompt, response and window so far."""
+        return [*self.request.prompt_tokens, *self.request.response_tokens, *self.tokens]
+
+    def start(self, slot: int) -> None:
+        """Take a slot."""
+        self.slot = slot
+        self.started_at = time.time()
+
+    def close_span(self, policy_version: int) -> None:
+        """Note that the tokens since the last span were sampled by `policy_version`."""
+        num_tokens = len(self.tokens) - sum(span.num_tokens for span in self.spans)
+        if num_tokens:
+            self.spans.append(VersionSpan(policy_version, num_tokens))
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all log-probabilities are numbers; weights near overflow can produce others."""
+        return all(map(math.isfinite, self.logprobs))
+
+    def resolve(self) -> None:
+        """Deliver the window, unless it was cancelled."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        if self.is_sound:
+            self.future.set_result(self._window())
+        else:
+            self.future.set_exception(ValueError("the model's logits are not finite numbers"))
+
+    def fail(self, error: BaseException) -> None:
+        """Deliver an error instead."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(error)
+
+    def _window(self) -> Window:
+        has_stopped = bool(self.tokens) and self.tokens[-1] in self.stop_tokens
+        return Window(
+            rollout_id=self.request.rollout_id,
+            window_index=self.request.window_index,
+            tokens=self.tokens,
+            logprobs=self.logprobs,
+            version_spans=tuple(self.spans),
+            finish_reason=FinishReason.STOP if has_stopped else FinishReason.LENGTH,
+            slot=self.slot,
+            started_at=self.started_at,
+            ended_at=time.time(),
+            is_evaluation=self.request.is_evaluation,
+        )

@@ -1,0 +1,63 @@
+"""Sampling whose result does not depend on the neighbours: each token has a random number of its own.
+
+The uniform number of a token is a hash of the request's seed and of the token's place in prompt and response, and it is
+looked up in the cumulative distribution. So a row draws the same tokens alone, in company, or in another slot, as long
+as the logits agree to within rounding.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014)
+GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+MULTIPLIERS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
+
+Words = np.ndarray[tuple[int], np.dtype[np.uint64]]
+
+
+def mixed(words: Words) -> Words:
+    """splitmix64's finalizer."""
+    words = (words ^ (words >> SHIFTS[0])) * MULTIPLIERS[0]
+    words = (words ^ (words >> SHIFTS[1])) * MULTIPLIERS[1]
+    return words ^ (words >> SHIFTS[2])
+
+
+class Sampler:
+    """Draws the next tokens of a fixed set of rows, again and again."""
+
+    def __init__(
+        self, *, seeds: Sequence[int], positions: Sequence[int], temperatures: Sequence[float], device: torch.device
+    ) -> None:
+        """`positions` counts for each row the tokens in front of the one that is drawn first."""
+        streams = mixed(np.array(seeds, dtype=np.uint64))
+        self._counters = streams + np.array(positions, dtype=np.uint64) * GOLDEN_GAMMA
+        self._device = device
+        self._is_greedy = self._temperatures = None
+        if any(temperature == 0 for temperature in temperatures):
+            self._is_greedy = torch.tensor([temperature == 0 for temperature in temperatures], device=device)
+        if any(temperature not in (0, 1) for temperature in temperatures):
+            divisors = [temperature or 1.0 for temperature in temperatures]
+            self._temperatures = torch.tensor(divisors, device=device).unsqueeze(-1)
+
+    def sample(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens [rows] and their log-probabilities [rows] under the temperature, which counts as 1 when it is 0."""
+        logits = logits.float()
+        if self._temperatures is not None:
+            logits = logits / self._temperatures
+        logprobs = torch.log_softmax(logits, dim=-1)
+        cumulative = logprobs.exp().cumsum(dim=-1, dtype=torch.float64)
+        threshold = self._uniforms() * cumulative[:, -1:]
+        tokens = torch.searchsorted(cumulative, threshold, right=True).clamp_(max=logits.shape[-1] - 1)
+        if self._is_greedy is not None:
+            tokens = torch.where(self._is_greedy[:, None], logits.argmax(dim=-1, keepdim=True), tokens)
+        return tokens.squeeze(-1), logprobs.gather(-1, tokens).squeeze(-1)
+
+    def _uniforms(self) -> Tensor:
+        """[rows, 1] in [0, 1), the top 53 bits of each hash; the counters move on by one token."""
+        bits = mixed(self._counters) >> np.uint64(11)
+        self._counters += GOLDEN_GAMMA
+        return torch.from_numpy(bits * 2.0**-53).to(self._device).unsqueeze(-1)

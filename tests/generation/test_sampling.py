@@ -1,0 +1,83 @@
+"""Random numbers of their own for every token, and what is drawn with them."""
+
+import math
+
+import numpy as np
+import torch
+
+from services.generation.transformers_engine.sampling import Sampler, mixed
+
+CPU = torch.device("cpu")
+
+
+def sampler(
+    *, seeds: list[int], positions: list[int] | None = None, temperatures: list[float] | None = None
+) -> Sampler:
+    num_rows = len(seeds)
+    return Sampler(
+        seeds=seeds, positions=positions or [0] * num_rows, temperatures=temperatures or [1.0] * num_rows, device=CPU
+    )
+
+
+def test_the_hash_is_splitmix64() -> None:
+    """The reference generator, seeded with 1234567, begins with these numbers: its state grows by the golden gamma."""
+    gamma = 0x9E3779B97F4A7C15
+    states = np.array([(1234567 + step * gamma) % 2**64 for step in (1, 2, 3)], dtype=np.uint64)
+
+    assert mixed(states).tolist() == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_seeds_fill_all_64_bits() -> None:
+    tokens, _ = sampler(seeds=[0, 2**64 - 1]).sample(torch.zeros(2, 7))
+
+    assert all(0 <= token < 7 for token in tokens.tolist())
+
+
+def test_a_row_draws_the_same_numbers_wherever_it_begins() -> None:
+    """Positions 10, 11, 12 in one go, and position 12 after a new start."""
+    logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(0))
+    running = sampler(seeds=[3], positions=[10])
+
+    in_one_go = [running.sample(logits)[0].item() for _ in range(3)]
+    started_anew = sampler(seeds=[3], positions=[12]).sample(logits)[0].item()
+
+    assert started_anew == in_one_go[2]
+
+
+def test_logprobs_are_those_of_the_tempered_distribution() -> None:
+    """Two tokens, logits 0 and 2 ln 3: probabilities 1:9 at temperature 1 and 1:3 at temperature 2."""
+    logits = torch.tensor([[0.0, 2 * math.log(3)]] * 2)
+
+    tokens, logprobs = sampler(seeds=[1, 1], temperatures=[1.0, 2.0]).sample(logits)
+
+    expected = [math.log([0.1, 0.9][tokens[0]]), math.log([0.25, 0.75][tokens[1]])]
+    torch.testing.assert_close(logprobs, torch.tensor(expected))
+
+
+def test_temperature_zero_takes_the_likeliest_token_with_its_untempered_logprob() -> None:
+    logits = torch.tensor([[0.0, 2 * math.log(3)]] * 100)
+
+    tokens, logprobs = sampler(seeds=list(range(100)), temperatures=[0.0] * 100).sample(logits)
+
+    assert tokens.tolist() == [1] * 100
+    torch.testing.assert_close(logprobs, torch.full((100,), math.log(0.9)))
+
+
+def test_an_impossible_token_is_never_drawn() -> None:
+    logits = torch.tensor([[-math.inf, 0.0, -math.inf, 0.0, -math.inf]] * 1000)
+
+    tokens, _ = sampler(seeds=list(range(1000))).sample(logits)
+
+    assert set(tokens.tolist()) == {1, 3}
+
+
+def test_neighbouring_seeds_and_positions_are_uncorrelated() -> None:
+    """Two equally likely tokens, 40000 draws: each frequency within 5 standard errors (0.0025) of its expectation."""
+    seeds, positions = np.meshgrid(np.arange(200), np.arange(200))
+    draws = sampler(seeds=seeds.ravel().tolist(), positions=positions.ravel().tolist())
+
+    tokens = draws.sample(torch.zeros(40000, 2))[0].reshape(200, 200).double()
+
+    assert abs(tokens.mean() - 0.5) < 0.0125
+    assert abs((tokens[1:] == tokens[:-1]).double().mean() - 0.5) < 0.0125
+    assert abs((tokens[:, 1:] == tokens[:, :-1]).double().mean() - 0.5) < 0.0125

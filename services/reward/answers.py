@@ -14,8 +14,11 @@ BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 BRACE = re.compile(r"\\?[{}]|\\\\")  # escaped braces and backslashes are skipped
 
 WRAPPERS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
-LAYOUT = re.compile(r"\\left(?![a-z])|\\right(?![a-z])|\\displaystyle|\\[!,;: ]|\\\$|\\%|[$%~\s]")
-THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:(?:,|\{,\})\d{3})+(?:\.\d+)?")
+LAYOUT = re.compile(r"\\left(?![a-z])|\\right(?![a-z])|\\displaystyle|\\?\$")
+SPACE = re.compile(r"(?:\\[!,;: ]|[~\s])+")
+SPACE_BETWEEN_NUMBERS = re.compile(r"(?<=\d) (?=\d)")
+NUMBERS_APART = "~"  # keeps 4 2 from being 42
+THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:(?:,|\{,\}| )\d{3})+(?:\.\d+)?")
 DECIMAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)")
 RATIO = re.compile(r"([-+]?)(?:\\frac\{([-+]?\d+)\}\{([-+]?\d+)\}|\\frac(\d)(\d)|(\d+)/(\d+))")
 
@@ -58,9 +61,12 @@ def are_equal(answer: str, ground_truth: str) -> bool:
 
 def normalised(answer: str) -> str:
     """The answer without what does not change its meaning: white space, dollar signs, layout, a final period."""
-    text = WRAPPERS.sub(r"\1", answer.replace("\N{MINUS SIGN}", "-"))
-    text = LAYOUT.sub("", text).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac").rstrip(".")
-    return text.replace("{,}", "").replace(",", "") if THOUSANDS.fullmatch(text) else text
+    text = WRAPPERS.sub(r"\1", answer.replace("\N{MINUS SIGN}", "-").replace("\\%", "%"))
+    text = SPACE.sub(" ", LAYOUT.sub("", text).replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")).strip()
+    text = text.rstrip(".").rstrip()
+    if THOUSANDS.fullmatch(text):
+        return re.sub(r"[^-+.\d]", "", text)
+    return SPACE_BETWEEN_NUMBERS.sub(NUMBERS_APART, text).replace(" ", "")
 
 
 def rational(text: str) -> Fraction | None:

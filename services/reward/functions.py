@@ -4,18 +4,24 @@ A built-in's time is bounded by the length of the response, so it runs inside th
 anything, so it runs in a worker that can be killed.
 """
 
+import contextlib
 import functools
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
 from services.reward.answers import is_boxed_match, is_exact_match
-from services.reward.outcome import cause_of
+from services.reward.outcome import cause_of, outcome_of_call
 from services.reward.signatures import adapted
 from tppo.rollout import RewardRequest
 
+WARM_UP = RewardRequest(
+    *("warm-up", 0, "math", ""),
+    response=r"\boxed{\frac{\sqrt{2}x^2-3(y+1)}{2}+\sin x}",
+    ground_truth=r"\frac{x^2}{\sqrt{2}}-\frac{3y}{2}-1.5+\sin x",
+)
 RewardFunction = Callable[[RewardRequest], object]  # its result is for `outcome_of`, or awaitable
 
 
@@ -29,25 +35,52 @@ def boxed(request: RewardRequest) -> float:
     return float(is_boxed_match(request.response, request.ground_truth))
 
 
-BUILT_IN: dict[str, RewardFunction] = {"exact": exact, "boxed": boxed}
+def _math() -> RewardFunction:
+    """1 when the boxed answer has the value of the ground truth; abstains when the ground truth cannot be read."""
+    try:
+        from services.reward.mathematics.verifier import is_correct
+    except ImportError as error:
+        raise ValueError(f"reward function 'math': {error}; expected pip install 'tppo[reward]'") from error
+
+    def math(request: RewardRequest) -> float | None:
+        verdict = is_correct(request.response, request.ground_truth)
+        return None if verdict is None else float(verdict)
+
+    return math
+
+
+INLINE: dict[str, RewardFunction] = {"exact": exact, "boxed": boxed}
+IN_WORKER: dict[str, Callable[[], RewardFunction]] = {"math": _math}
 
 
 def runs_inline(spec: str) -> bool:
     """Whether the function is a built-in whose time is bounded."""
-    return spec in BUILT_IN
+    return spec in INLINE
 
 
 def load(spec: str) -> RewardFunction:
     """The function that a name in the configuration stands for. Raises ValueError with one sentence."""
-    if spec in BUILT_IN:
-        return BUILT_IN[spec]
+    if spec in INLINE:
+        return INLINE[spec]
+    if spec in IN_WORKER:
+        return IN_WORKER[spec]()
     file, colon, name = spec.rpartition(":")
     if not colon or not file.endswith(".py"):
-        raise ValueError(f"reward function {spec!r}: expected {', '.join(BUILT_IN)} or path/to/file.py:name")
+        raise ValueError(
+            f"reward function {spec!r}: expected {', '.join((*INLINE, *IN_WORKER))} or path/to/file.py:name"
+        )
     function = getattr(_module(Path(file)), name, None)
     if not callable(function):
         raise ValueError(f"{file}: has no function {name!r}")
     return adapted(function, spec)
+
+
+def preload(specs: Sequence[str]) -> None:
+    """Load the built-ins among the functions, and let them fill their caches: workers forked after that share both."""
+    for spec in specs:
+        if spec in IN_WORKER:
+            with contextlib.suppress(ValueError):  # a worker tells it again, to someone who listens
+                outcome_of_call(IN_WORKER[spec](), WARM_UP)
 
 
 def check(spec: str) -> None:

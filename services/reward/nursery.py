@@ -8,6 +8,7 @@ A worker that was killed is replaced by a fork: milliseconds, however much the b
 """
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from services.reward import worker
+from services.reward.functions import preload
 
 
 class Nursery:
@@ -83,6 +85,8 @@ def main(argv: Sequence[str]) -> None:
         signal.signal(ignored, signal.SIG_IGN)
     reports = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what functions print belongs in the log
+    preload(specs)
+    gc.freeze()  # the workers' collectors leave these pages shared
     with socket.socket(fileno=int(control)) as connection:
         Nursery(connection, specs, memory_limit_bytes=int(memory_limit_bytes), reports=reports).serve()
 

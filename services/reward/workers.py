@@ -78,7 +78,7 @@ class Nursery:
     def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
         self._process = process
         self._control = control
-        self._births: asyncio.Queue[int | None] = asyncio.Queue()
+        self._births: asyncio.Queue[tuple[int, Death] | None] = asyncio.Queue()
         self._deaths: dict[int, Death] = {}
         self._spawning = asyncio.Lock()
         self._watcher = asyncio.create_task(self._watch())
@@ -102,8 +102,8 @@ class Nursery:
         """A new worker that has loaded its functions. Raises WorkerEndedError when it ends before that."""
         connection, far_side = socket.socketpair()
         with far_side:
-            pid = await self._birth(far_side)
-        worker = Worker(pid, self._deaths[pid], *await asyncio.open_connection(sock=connection))
+            pid, death = await self._birth(far_side)
+        worker = Worker(pid, death, *await asyncio.open_connection(sock=connection))
         try:
             await worker.load()
         except BaseException:
@@ -117,13 +117,13 @@ class Nursery:
         await self._process.wait()
         await self._watcher
 
-    async def _birth(self, connection: socket.socket) -> int:
+    async def _birth(self, connection: socket.socket) -> tuple[int, Death]:
         async with self._spawning:
             socket.send_fds(self._control, [b"\0"], [connection.fileno()])
-            pid = await self._births.get()
-        if pid is None:
+            birth = await self._births.get()
+        if birth is None:
             raise RuntimeError("the process that workers are forked from has ended; the log above says why")
-        return pid
+        return birth
 
     async def _watch(self) -> None:
         assert self._process.stdout is not None
@@ -131,7 +131,7 @@ class Nursery:
             report = json.loads(line)
             if pid := report.get("born"):
                 self._deaths[pid] = asyncio.get_running_loop().create_future()
-                self._births.put_nowait(pid)
+                self._births.put_nowait((pid, self._deaths[pid]))
             else:
                 self._deaths.pop(report["died"]).set_result(report["cause"])
         for death in self._deaths.values():

@@ -70,7 +70,8 @@ def test_the_boxed_answer_is_the_last_one_after_the_last_thought(response: str, 
         (r"\left(1, 2\right)", "(1,2)"),
         (r"\text{Evelyn}", "Evelyn"),
         (r"\mathrm{ Evelyn }", "Evelyn"),
-        ("50\\%", "50"),
+        ("50\\%", "50%"),
+        ("1 234", "1234"),
     ],
 )
 def test_answers_that_mean_the_same_are_equal(answer: str, ground_truth: str) -> None:
@@ -90,6 +91,8 @@ def test_answers_that_mean_the_same_are_equal(answer: str, ground_truth: str) ->
         ("0.333333333333333333", "1/3"),
         ("1/0", "1/0.0"),
         ("42 or 43", "42"),
+        ("4 2", "42"),
+        ("0.5\\%", "0.5"),
         ("41,42", "42"),
         ("1e400", "1e401"),
         ("\u0664\u0662", "43"),

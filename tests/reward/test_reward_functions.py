@@ -81,7 +81,7 @@ def test_a_function_that_cannot_be_loaded_is_told_in_one_sentence(tmp_path: Path
 
 @pytest.mark.parametrize("spec", ["exakt", "mine.py", ":f", "mine.txt:f"])
 def test_an_unknown_name_is_told_what_is_expected(spec: str) -> None:
-    with pytest.raises(ValueError, match=r"expected exact, boxed or path/to/file\.py:name"):
+    with pytest.raises(ValueError, match=r"expected exact, boxed, math or path/to/file\.py:name"):
         check(spec)
 
 

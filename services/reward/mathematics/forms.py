@@ -1,0 +1,140 @@
+r"""The outer structure of an answer in plain notation: lists, tuples, sets, intervals, unions, relations; else a leaf.
+
+The parts of a structure are forms again. A leaf is a text without outer structure: an expression or words.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+MAX_ITEMS = 60  # parts of one list; no ground truth of a sane task has more
+MAX_DEPTH = 30  # of brackets and braces
+
+
+class TooComplexError(ValueError):
+    """The answer is beyond what is evaluated; it earns no credit unless it is the ground truth letter by letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """An expression or words."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    r"""Items between brackets; without brackets `left` is empty and `right` tells "," (a list) from "\lor"."""
+
+    left: str
+    items: "tuple[Form, ...]"
+    right: str
+
+    @property
+    def is_ordered(self) -> bool:
+        """Tuples and intervals are; sets and bare lists are not."""
+        return self.left in ("(", "[")
+
+
+@dataclass(frozen=True, slots=True)
+class Union:
+    r"""Parts joined by \cup."""
+
+    parts: "tuple[Form, ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Sides with the signs between them."""
+
+    sides: "tuple[Form, ...]"
+    signs: tuple[str, ...]
+
+
+Form = Leaf | Group | Union | Relation
+
+TOKEN = re.compile(r"\\begin\s*\{[^{}]*\}|\\end\s*\{[^{}]*\}|\\text\{[^{}]*\}|\\[a-zA-Z]+|\\.|<|>|=|.", re.DOTALL)
+CONDITION = re.compile(r"\s*[a-z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:](.*)")  # of a set of real numbers
+OPENING = frozenset(("(", "[", "{", r"\{"))
+CLOSING = frozenset((")", "]", "}", r"\}"))
+SEPARATORS = frozenset((",", ";", r"\lor"))
+RELATION_SIGNS = frozenset(("=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\approx"))
+ALTERNATIVES = ((r"\pm", r"\mp"), ("+", "-"), ("-", "+"))
+
+
+def form(text: str) -> Form:
+    """The structure of a text. Raises TooComplexError when it is too large or too deep."""
+    text = text.strip()
+    for signs, kind in ((SEPARATORS, "list"), ({r"\cup"}, "union"), (RELATION_SIGNS, "relation")):
+        parts, found = _split(text, signs)
+        if found:
+            return _joined(kind, parts, found)
+    return _bracketed(text) or _with_both_signs(text) or Leaf(text)
+
+
+def _joined(kind: str, parts: list[str], signs: list[str]) -> Form:
+    if len(parts) > MAX_ITEMS:
+        raise TooComplexError(f"a list of {len(parts)} parts; expected at most {MAX_ITEMS}")
+    forms = tuple(form(part) for part in parts if part.strip() or kind != "list")
+    if kind == "list":
+        return Group("", forms, signs[0] if len(set(signs)) == 1 else ",")
+    return Union(forms) if kind == "union" else Relation(forms, tuple(signs))
+
+
+def _split(text: str, separators: frozenset[str] | set[str]) -> tuple[list[str], list[str]]:
+    """The parts between the separators outside all brackets, and those separators."""
+    parts, found, start = [], [], 0
+    for token, position, depth in _tokens(text):
+        if depth == 0 and token in separators:
+            parts.append(text[start:position])
+            found.append(token)
+            start = position + len(token)
+    return [*parts, text[start:]], found
+
+
+def _bracketed(text: str) -> Form | None:
+    """A text that one pair of brackets encloses: its items, or what is inside when they only group."""
+    tokens = list(_tokens(text))
+    if len(tokens) < 2 or tokens[0][0] not in OPENING or tokens[-1][0] not in CLOSING:
+        return None
+    if any(depth == 0 for _, _, depth in tokens[:-1]):
+        return None
+    left, right = tokens[0][0], tokens[-1][0]
+    inside = text[len(left) : tokens[-1][1]]
+    if left == r"\{" and (condition := CONDITION.fullmatch(inside)):
+        return form(condition[1])
+    if left == r"\{" and not inside.strip():
+        return Group(left, (), right)
+    content = form(inside)
+    is_list = isinstance(content, Group) and content.left == ""
+    if left == "{" or (left != r"\{" and not is_list):
+        return content
+    return Group(left, content.items if isinstance(content, Group) and is_list else (content,), right)
+
+
+def _with_both_signs(text: str) -> Form | None:
+    r"""\pm as the list of its two meanings."""
+    if r"\pm" not in text:
+        return None
+    written, first, second = ALTERNATIVES
+    return Group("", tuple(Leaf(_replaced(text, written, signs)) for signs in (first, second)), ",")
+
+
+def _replaced(text: str, written: tuple[str, str], signs: tuple[str, str]) -> str:
+    for command, sign in zip(written, signs, strict=True):
+        text = text.replace(command, sign)
+    return text
+
+
+def _tokens(text: str) -> Iterator[tuple[str, int, int]]:
+    """Tokens with their positions and their depth; an opening bracket counts as inside, a closing one as outside."""
+    depth = 0
+    for match in TOKEN.finditer(text):
+        token = match[0]
+        if token in OPENING or token.startswith(r"\begin"):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise TooComplexError(f"brackets nested deeper than {MAX_DEPTH}")
+        elif token in CLOSING or token.startswith(r"\end"):
+            depth -= 1
+        yield token, match.start(), depth

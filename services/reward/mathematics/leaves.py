@@ -1,0 +1,65 @@
+"""Whether two leaves are equal: words by their letters, quantities by value and unit."""
+
+import re
+
+import sympy
+
+from services.reward.mathematics.equality import are_equal
+from services.reward.mathematics.forms import Leaf
+from services.reward.mathematics.quantities import are_units_compatible, is_percentage, quantity
+from services.reward.mathematics.values import Value, value
+
+TEXT = re.compile(r"\\text\{([^{}]*)\}")
+PUNCTUATION = re.compile(r"[()\s.,:;!?*\"]+")
+WORDS = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*")
+LETTERS_OF_A_WORD = 3  # fewer letters side by side may be a product
+
+
+def are_equal_leaves(gold: str, answer: str) -> bool:
+    """Whether the answer says the same word, or has the same value in the same unit or without one."""
+    gold_words, answer_words = words(gold), words(answer)
+    if gold_words and answer_words and gold_words.casefold() == answer_words.casefold():
+        return True
+    if is_prose(gold) or is_prose(answer):
+        return False
+    return _are_equal_quantities(gold, answer)
+
+
+def is_readable(leaf: Leaf) -> bool:
+    """Whether an answer can be compared with it. Raises TooComplexError."""
+    return is_prose(leaf.text) or value(quantity(leaf.text).value) is not None
+
+
+def words(text: str) -> str:
+    """The words that a text consists of, without punctuation; empty when it holds anything else."""
+    bare = PUNCTUATION.sub(" ", TEXT.sub(r" \1 ", text)).strip()
+    return bare if WORDS.fullmatch(bare) else ""
+
+
+def is_prose(text: str) -> bool:
+    """Whether it is words and not a product of letters."""
+    found = words(text)
+    return bool(found) and (text.startswith(r"\text") or len(found) >= LETTERS_OF_A_WORD)
+
+
+def _are_equal_quantities(gold_text: str, answer_text: str) -> bool:
+    gold, answer = quantity(gold_text), quantity(answer_text)
+    if not are_units_compatible(gold, answer):
+        return False
+    left, right = value(gold.value), value(answer.value)
+    if left is None or right is None:
+        return False
+    if is_percentage(gold) == is_percentage(answer):
+        return are_equal(left, right)
+    share = _hundredth(left) if is_percentage(gold) else left
+    other = _hundredth(right) if is_percentage(answer) else right
+    return are_equal(share, other) or (are_equal(left, right) and (is_percentage(gold) or _exceeds_one(left)))
+
+
+def _hundredth(number: Value) -> Value:
+    return number / sympy.Integer(100)
+
+
+def _exceeds_one(number: Value) -> bool:
+    """A ground truth like 25 was asked for in percent; one like 0.5 was not."""
+    return bool(isinstance(number, sympy.Expr) and number.is_number and sympy.Abs(number) > 1)

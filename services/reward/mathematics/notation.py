@@ -1,0 +1,101 @@
+r"""One notation for answers: Unicode, plain text and the many spellings of LaTeX become one plain LaTeX.
+
+The result has no layout (dollar signs, spacing, \left), braces around every argument of \frac and \sqrt, \lor between
+alternatives, words in \text{}, and decimals as fractions of integers, which have a value without rounding.
+"""
+
+import re
+import unicodedata
+
+from services.reward.mathematics.spelling import COMMANDS, FUNCTIONS, LAYOUT, SYMBOLS
+
+SYMBOL = re.compile("|".join(map(re.escape, SYMBOLS)))
+COMMAND = re.compile(r"\\[a-zA-Z]+")
+SPACING = re.compile(r"(?<!\\)\\[,;:! ]|~|\\[hv]space\{[^{}]*\}")
+DELIMITER = re.compile(r"(?<!\\)\\[()\[\]$]|[$€£¥]")
+ARRAY = re.compile(r"\\(begin|end)\s*\{(?:array|matrix|smallmatrix|Bmatrix|bmatrix)\}(?:\s*\{[^{}]*\})?")
+WRAPPER = re.compile(
+    r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname|boldsymbol|bm)"
+    r"\s*\{([^{}]*)\}"
+)
+UNWRAPPED = re.compile(r"\s*(?:[-+]?\d|(?:[^\Wg-hlms\d_]|[^a-zA-Z]*)\s*$)")  # g, h, l, m, s may be units
+OR = re.compile(r"\s*(?:or|and/or)\s*", re.IGNORECASE)
+AND = re.compile(r"\s*(?:and|,)\s*", re.IGNORECASE)
+PLAIN_OR = re.compile(r"(?<![a-zA-Z\\{])\s+or\s+(?![a-zA-Z]{2,}\s)")
+PLAIN_AND = re.compile(r"(?<=[\d)}a-zA-Z])(?<![a-zA-Z]{2})\s+and\s+(?=[-+\d(\\{]|[a-zA-Z](?![a-zA-Z]))")
+PLAIN_FUNCTION = re.compile(rf"(?<![\\a-zA-Z])({'|'.join(FUNCTIONS)})(?![a-zA-Z])")
+PLAIN_INFINITY = re.compile(r"(?<![\\a-zA-Z])(?:infinity|infty|inf|oo)(?![a-zA-Z])")
+ARGUMENT = r"\s*(\{(?:[^{}]|\{[^{}]*\})*\}|\d|[a-zA-Z]|\\[a-zA-Z]+)"
+FRACTION = re.compile(rf"\\frac(?!\s*\{{[^{{}}]*\}}\s*\{{){ARGUMENT}{ARGUMENT}")
+ROOT_OF_ONE = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*(\d+(?:\.\d+)?|[a-zA-Z]|\\pi)")
+ROOT_OF_GROUP = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*\(([^()]*)\)")
+SUBSCRIPT = re.compile(r"_\s*(\w)")
+POWER = re.compile(r"\^\s*(?:\(([^()]*)\)|(-?(?:\d*\.)?\d{2,}|-\d|\.\d))")
+OVER = re.compile(r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}")
+THOUSANDS = re.compile(r"(?<![\d.,(\[])(?<!\\\{)\d{1,3}(?:(?:,|\{,\}|\\,|\\ | )\d{3})+(?![\d])(?!,\d)")
+REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*(?:\{(\d+)\}|(\d))")
+SCIENTIFIC = re.compile(r"(?<![\w.\\}])(\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})(?![\w.])")
+DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])|(?<![\d.])(\d+)\.(?!\d)")
+
+
+def plain(answer: str) -> str:
+    """The answer in the one notation."""
+    text = answer.translate({ord(character): " " for character in "\n\t\r\v\f"})
+    text = unicodedata.normalize("NFKC", SYMBOL.sub(lambda found: SYMBOLS[found[0]], text))
+    text = THOUSANDS.sub(lambda found: re.sub(r"\D", "", found[0]), DELIMITER.sub(" ", _without_commands(text)))
+    text = ARRAY.sub(r"\\\1{pmatrix}", WRAPPER.sub(_words, SPACING.sub(" ", text)))
+    text = PLAIN_OR.sub(r" \\lor ", PLAIN_AND.sub(" , ", text))
+    text = PLAIN_INFINITY.sub(r"\\infty ", PLAIN_FUNCTION.sub(r"\\\1 ", text))
+    return _with_values(_with_braces(text)).strip().rstrip(".,;:").strip()
+
+
+def _without_commands(text: str) -> str:
+    """Aliases replaced and layout commands removed."""
+    return COMMAND.sub(lambda found: "" if found[0] in LAYOUT else COMMANDS.get(found[0], found[0]), text)
+
+
+def _words(wrapper: re.Match[str]) -> str:
+    r"""Text stays text; what begins with a number and a single letter are themselves; "or" and "and" are signs."""
+    content = wrapper[1]
+    if OR.fullmatch(content):
+        return r" \lor "
+    if AND.fullmatch(content):
+        return " , "
+    return f" {content} " if UNWRAPPED.match(content) else rf"\text{{{content.strip()}}}"
+
+
+def _with_braces(text: str) -> str:
+    """Arguments of roots and fractions in braces."""
+    text = ROOT_OF_ONE.sub(lambda found: rf"\sqrt{found[1] or ''}{{{found[2]}}}", text)
+    text = ROOT_OF_GROUP.sub(lambda found: rf"\sqrt{found[1] or ''}{{{found[2]}}}", text)
+    text = SUBSCRIPT.sub(r"_{\1}", text)
+    text = POWER.sub(lambda found: f"^{{{found[1] or found[2]}}}", text)
+    text = FRACTION.sub(lambda found: rf"\frac{_braced(found[1])}{_braced(found[2])}", text)
+    return OVER.sub(r"\\frac{\1}{\2}", text)
+
+
+def _braced(argument: str) -> str:
+    return argument if argument.startswith("{") else f"{{{argument}}}"
+
+
+def _with_values(text: str) -> str:
+    """Decimals of all kinds as fractions of integers."""
+    text = SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text)
+    return DECIMAL.sub(_decimal, REPEATING.sub(_repeating, text))
+
+
+def _decimal(found: re.Match[str]) -> str:
+    whole, digits, integer = found.groups()
+    if integer is not None:
+        return integer
+    digits = digits.rstrip("0")
+    numerator = f"{whole}{digits}".lstrip("0") or "0"
+    value = rf"\frac{{{numerator}}}{{1{'0' * len(digits)}}}" if digits else whole or "0"
+    return f"({value})" if found.string[found.end() :].lstrip()[:1] in ("^", "!") else value
+
+
+def _repeating(found: re.Match[str]) -> str:
+    r"""0.1\overline{6} is (16 - 1) / 90."""
+    whole, steady, period = found[1] or "0", found[2], found[3] or found[4]
+    numerator = int(whole + steady + period) - int(whole + steady)
+    return rf"\frac{{{numerator}}}{{{'9' * len(period)}{'0' * len(steady)}}}"

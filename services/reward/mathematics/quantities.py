@@ -1,0 +1,115 @@
+r"""A number and its unit. A unit may be dropped; two units of different meaning make two different quantities."""
+
+import re
+from dataclasses import dataclass
+
+# canonical name <- spellings; a name of one letter counts only inside \text{}
+UNITS = {
+    "mm": "mm millimeter millimetre",
+    "cm": "cm centimeter centimetre",
+    "m": "m meter metre",
+    "km": "km kilometer kilometre",
+    "inch": "in inch inche",
+    "foot": "ft foot feet",
+    "yard": "yd yard",
+    "mile": "mi mile",
+    "mg": "mg milligram",
+    "g": "g gram",
+    "kg": "kg kilogram",
+    "lb": "lb pound",
+    "oz": "oz ounce",
+    "ton": "ton tonne",
+    "ms": "ms millisecond",
+    "s": "s sec second",
+    "min": "min minute",
+    "h": "h hr hour",
+    "day": "day",
+    "week": "week",
+    "month": "month",
+    "year": "yr year",
+    "dollar": "dollar usd buck",
+    "cent": "cent",
+    "euro": "euro eur",
+    "percent": "percent % pct",
+    "degree": "degree deg",
+    "radian": "radian rad",
+    "ml": "ml milliliter millilitre",
+    "l": "l liter litre",
+    "mph": "mph",
+    "unit": "unit",
+    "newton": "newton",
+    "joule": "joule",
+    "watt": "watt",
+    "hertz": "hz hertz",
+}
+CANONICAL = {spelling: name for name, spellings in UNITS.items() for spelling in spellings.split()}
+# words that say something of the answer instead of counting things
+JUDGEMENTS = frozenset(("or", "and", "not", "no", "wrong", "incorrect", "false", "either", "maybe", "but", "to", "if"))
+
+WORDS = r"\\text\{[^{}0-9]*\}"
+POWER = r"(?:\s*\^\s*\{?[23]\}?)?"
+LONG_NAMES = "|".join(
+    sorted((re.escape(name) for name in CANONICAL if len(name) > 1 and name != "%"), key=len, reverse=True)
+)
+UNIT = re.compile(
+    rf"(?P<rest>.*?[\d}})a-z.|])\s*(?P<unit>"
+    rf"(?:{WORDS}{POWER}\s*)+"
+    rf"|\\frac\{{\s*{WORDS}{POWER}\s*\}}\{{\s*{WORDS}{POWER}\s*\}}"
+    rf"|/?(?<![a-zA-Z\\])(?:square\s+|cubic\s+|sq\.?\s+)?(?:{LONG_NAMES})s?{POWER}(?:\s*/\s*(?:{LONG_NAMES}|[hs]){POWER})?\.?"
+    rf"|\\?%|\^\s*\{{?\s*\\circ\s*\}}?\s*[CF]?)",
+    re.DOTALL,
+)
+ANGLE_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
+WORD = re.compile(r"[a-z%']+|[23]|\^|/")
+POWERS_IN_WORDS = {"square": "2", "sq": "2", "squared": "2", "cubic": "3", "cubed": "3"}
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """What stands before the unit, and the unit: canonical when it is a known one."""
+
+    value: str
+    unit: str = ""  # as written, for text
+    known_unit: str = ""  # comparable
+
+
+def quantity(text: str) -> Quantity:
+    """Splits a trailing unit off an answer in plain notation; without a unit the value is the whole."""
+    found = UNIT.fullmatch(text)
+    if found is None or found["rest"].rstrip().endswith(("+", "-", "=", "<", ">", "\\cdot", ",")):
+        return Quantity(text)
+    words = WORD.findall(
+        found["unit"].replace("\\text", " ").replace("\\frac", " ").replace("\\circ", " degree ").lower()
+    )
+    is_angle_of_function = "degree" in words and ANGLE_FUNCTION.search(found["rest"])
+    if not JUDGEMENTS.isdisjoint(words) or is_angle_of_function:
+        return Quantity(text)
+    return Quantity(found["rest"].strip(), found["unit"], _known_unit(words))
+
+
+def is_percentage(one: Quantity) -> bool:
+    """Whether its unit is percent."""
+    return one.known_unit == "percent"
+
+
+def are_units_compatible(gold: Quantity, answer: Quantity) -> bool:
+    """Whether one of them is dropped or not known, or both mean the same."""
+    return not (gold.known_unit and answer.known_unit) or gold.known_unit == answer.known_unit
+
+
+def _known_unit(words: list[str]) -> str:
+    """The unit in one spelling, as "cm2" or "km/h"; empty when a word is none of the known."""
+    names = []
+    power = ""
+    for word in words:
+        if word in POWERS_IN_WORDS:
+            power = POWERS_IN_WORDS[word]
+        elif word == "per":
+            names.append("/")
+        elif word in ("^", "/", "2", "3"):
+            names.append(word.replace("^", ""))
+        elif name := CANONICAL.get(word) or CANONICAL.get(word.removesuffix("s")):
+            names.append(name)
+        else:
+            return ""
+    return "".join(names) + power

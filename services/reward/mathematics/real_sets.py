@@ -1,0 +1,93 @@
+"""Sets of real numbers however they are written: intervals, unions, inequalities, finite sets."""
+
+from functools import reduce
+
+import sympy
+
+from services.reward.mathematics.equality import are_equal_sets
+from services.reward.mathematics.forms import Form, Group, Leaf, Relation, Union
+from services.reward.mathematics.quantities import quantity
+from services.reward.mathematics.values import value
+
+STRICT = frozenset("<>")
+UPWARDS = frozenset(("<", r"\le"))
+DOWNWARDS = frozenset((">", r"\ge"))
+
+
+def are_equal_real_sets(gold: Form, answer: Form) -> bool:
+    """Whether both are sets of real numbers with the same elements."""
+    left, right = real_set(gold), real_set(answer)
+    return left is not None and right is not None and are_equal_sets(left, right)
+
+
+def real_set(one: Form) -> sympy.Set | None:
+    """The set that a form stands for; None when it is none."""
+    if isinstance(one, Leaf):
+        found = value(one.text)
+        return found if isinstance(found, sympy.Set) else None
+    if isinstance(one, Union):
+        return _union(one.parts)
+    if isinstance(one, Relation):
+        return _inequality(one)
+    if one.left == "":
+        return _union(one.items) if one.right == r"\lor" else None
+    return _finite(one) if one.left == r"\{" else _interval(one)
+
+
+def _union(parts: tuple[Form, ...]) -> sympy.Set | None:
+    sets = [real_set(part) for part in parts]
+    return None if None in sets else sympy.Union(*sets)
+
+
+def _finite(group: Group) -> sympy.Set | None:
+    elements = [_real_number(item) for item in group.items]
+    return None if None in elements else sympy.FiniteSet(*elements)
+
+
+def _interval(group: Group) -> sympy.Set | None:
+    ends = [_real_number(item) for item in group.items]
+    if len(ends) != 2 or ends[0] is None or ends[1] is None or not ends[0] < ends[1]:
+        return None
+    return sympy.Interval(*ends, left_open=group.left == "(", right_open=group.right == ")")
+
+
+def _inequality(relation: Relation) -> sympy.Set | None:
+    """The numbers for which a chain like 0 < x <= 1 holds, with one symbol."""
+    symbols = [index for index, side in enumerate(relation.sides) if _is_symbol(side)]
+    if len(symbols) != 1:
+        return None
+    place = symbols[0]
+    conditions = [
+        _condition(side, relation.signs[place - 1] if index < place else relation.signs[place], is_left=index < place)
+        for index, side in enumerate(relation.sides)
+        if abs(index - place) == 1
+    ]
+    if len(relation.sides) > len(conditions) + 1 or None in conditions:
+        return None
+    return reduce(sympy.Intersection, conditions)
+
+
+def _condition(side: Form, sign: str, *, is_left: bool) -> sympy.Set | None:
+    """The numbers x for which `side sign x` holds (is_left), or `x sign side`."""
+    if sign == r"\in":
+        return None if is_left else real_set(side)
+    bound = _real_number(side)
+    if bound is None:
+        return None
+    if sign == r"\ne":
+        return sympy.Complement(sympy.S.Reals, sympy.FiniteSet(bound))
+    if sign not in UPWARDS | DOWNWARDS:
+        return None
+    if (sign in UPWARDS) == is_left:
+        return sympy.Interval(bound, sympy.oo, left_open=sign in STRICT, right_open=True)
+    return sympy.Interval(-sympy.oo, bound, left_open=True, right_open=sign in STRICT)
+
+
+def _is_symbol(side: Form) -> bool:
+    return isinstance(side, Leaf) and isinstance(value(side.text), sympy.Symbol)
+
+
+def _real_number(side: Form) -> sympy.Expr | None:
+    found = value(quantity(side.text).value) if isinstance(side, Leaf) else None
+    is_real = isinstance(found, sympy.Expr) and found.is_number and found.is_extended_real
+    return found if is_real else None

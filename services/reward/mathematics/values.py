@@ -1,0 +1,136 @@
+"""Expressions as sympy values: parsed without evaluation, then evaluated from the leaves up, under bounds.
+
+sympy computes 9^(9^9) as soon as it sees it. So the LaTeX grammar of math-verify builds an unevaluated tree, and each
+operation is done here only when its result will be small.
+"""
+
+import functools
+import re
+from typing import Any, TypeAlias
+
+import sympy
+from latex2sympy2_extended import latex2sympy
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+from sympy.core.function import AppliedUndef
+
+from services.reward.mathematics.forms import TooComplexError
+
+MAX_CHARS = 600
+MAX_NODES = 300
+MAX_DIGITS = 400  # of a number that is written or arises
+MAX_POWER = 200  # of an expression with symbols
+MAX_GROWTH = 200  # argument of exp, factorial and their like; terms of a sum
+# the grammar evaluates these while it reads, so their arguments have to be small as written
+EAGER = re.compile(r"\\(?:binom|gcd|lcm|det)|\\text\{(?:gcd|lcm)\}|\\operatorname|matrix")
+LONG_NUMBER = re.compile(r"\d{5}|\^|!")
+NOT_ONE_NUMBER = re.compile(r"\d\s*_|\d\s+\d")  # a number with its base; two numbers side by side
+NUMBER_TIMES_GROUP = re.compile(r"(?<=\d)\s*\(")
+MIXED_NUMBER = re.compile(r"(?<![\d}^])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}")
+CONFIG = ConversionConfig(interpret_as_mixed_fractions=False, lowercase_symbols=False)
+GROWING = (sympy.exp, sympy.sinh, sympy.cosh, sympy.factorial, sympy.gamma, sympy.factorial2)
+BOUND_VARIABLES = (sympy.Sum, sympy.Product)
+UNFINISHED = (sympy.Integral, sympy.Limit, sympy.Derivative)  # questions rather than answers, and costly ones
+
+Value: TypeAlias = Any  # a sympy expression, set or matrix; sympy carries no types
+
+
+@functools.lru_cache(maxsize=4096)
+def value(text: str) -> Value | None:
+    """The value of an expression in plain notation; None when it is not one. Raises TooComplexError."""
+    if len(text) > MAX_CHARS or (EAGER.search(text) and LONG_NUMBER.search(text) and "matrix" not in text):
+        raise TooComplexError(f"an expression of {len(text)} characters")
+    if not text or NOT_ONE_NUMBER.search(text):
+        return None
+    tree = _tree(NUMBER_TIMES_GROUP.sub(r"\\cdot (", MIXED_NUMBER.sub(_sum, text)))
+    if tree is None:
+        return None
+    if isinstance(tree, sympy.MatrixBase):
+        return tree.applyfunc(_evaluated)
+    return _evaluated(tree)
+
+
+def _tree(text: str) -> Value | None:
+    try:
+        tree = latex2sympy(
+            text, is_real=None, convert_degrees=True, conversion_config=CONFIG, normalization_config=None
+        )
+    except RecursionError:
+        raise TooComplexError("an expression nested too deeply") from None
+    except Exception:  # the grammar raises bare Exception, AttributeError, ... for what it cannot read
+        return None
+    return tree if isinstance(tree, (sympy.Basic, sympy.MatrixBase)) else None
+
+
+def _sum(found: re.Match[str]) -> str:
+    r"""2\frac{1}{3} is 2 + 1/3, unless the fraction is improper."""
+    whole, numerator, denominator = found.groups()
+    is_mixed = len(numerator) < len(denominator) or (len(numerator) == len(denominator) and numerator < denominator)
+    sign = "+" if is_mixed else r"\cdot "
+    return rf"({whole}{sign}\frac{{{numerator}}}{{{denominator}}})"
+
+
+def _evaluated(tree: sympy.Basic) -> sympy.Basic:
+    """The tree with each operation carried out, inner ones first."""
+    if tree.has(*UNFINISHED):
+        raise TooComplexError("an integral, limit or derivative left to be worked out")
+    if sum(1 for _ in zip(sympy.preorder_traversal(tree), range(MAX_NODES + 1), strict=False)) > MAX_NODES:
+        raise TooComplexError(f"an expression of more than {MAX_NODES} terms")
+    return _bounded(_rebuilt(tree, imaginary_unit=not tree.has(*BOUND_VARIABLES)))
+
+
+def _rebuilt(tree: sympy.Basic, *, imaginary_unit: bool) -> sympy.Basic:
+    if isinstance(tree, sympy.Symbol):
+        return sympy.I if imaginary_unit and tree.name == "i" else sympy.Symbol(tree.name)
+    if not tree.args:
+        return _bounded(tree)
+    if isinstance(tree, sympy.UnevaluatedExpr):
+        return _rebuilt(tree.args[0], imaginary_unit=imaginary_unit)
+    arguments = [_rebuilt(argument, imaginary_unit=imaginary_unit) for argument in tree.args]
+    if isinstance(tree, AppliedUndef):
+        return sympy.Symbol(f"{tree.func.__name__}({', '.join(map(str, arguments))})")
+    _require_small_result(tree, arguments)
+    result = _bounded(tree.func(*arguments))
+    return _bounded(result.doit()) if isinstance(tree, BOUND_VARIABLES) else result
+
+
+def _require_small_result(operation: sympy.Basic, arguments: list[sympy.Basic]) -> None:
+    """Refuse an operation whose result would be enormous, before it is done."""
+    if isinstance(operation, sympy.Pow):
+        _require_small_power(*arguments)
+    elif isinstance(operation, GROWING) and _magnitude(arguments[0]) > MAX_GROWTH:
+        raise TooComplexError(f"{operation.func.__name__} of a large number")
+    elif isinstance(operation, (sympy.Sum, sympy.Product)):
+        for limits in arguments[1:]:
+            if _magnitude(sympy.Add(limits.args[-1], -limits.args[-2])) > MAX_GROWTH:
+                raise TooComplexError("a sum of many terms")
+
+
+def _require_small_power(base: sympy.Basic, exponent: sympy.Basic) -> None:
+    size = _magnitude(exponent)
+    if base.free_symbols:
+        if size > MAX_POWER:
+            raise TooComplexError("a large power")
+    elif base not in (sympy.S.Zero, sympy.S.One, sympy.S.NegativeOne) and size:
+        digits = abs(float(sympy.log(sympy.Abs(base)).evalf(8))) / 2.3
+        if digits * size > MAX_DIGITS:
+            raise TooComplexError("a large power")
+    if any(power.exp.free_symbols for power in exponent.atoms(sympy.Pow)):
+        raise TooComplexError("a tower of powers")
+
+
+def _magnitude(number: sympy.Basic) -> float:
+    """The absolute value of a number, infinite when too large for a float; 0 for anything with symbols."""
+    if number.free_symbols or not number.is_number or number.is_infinite:
+        return 0.0
+    return abs(complex(number.evalf(8)))
+
+
+def _bounded(result: sympy.Basic) -> sympy.Basic:
+    """The result, unless it holds a number of too many digits or a power that grew out of nested ones."""
+    for number in result.atoms(sympy.Rational):
+        if max(abs(number.p), number.q) >= 10**MAX_DIGITS:
+            raise TooComplexError(f"a number of more than {MAX_DIGITS} digits")
+    for power in result.atoms(sympy.Pow):
+        if power.base.free_symbols and _magnitude(power.exp) > MAX_POWER:
+            raise TooComplexError("a large power")
+    return result

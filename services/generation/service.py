@@ -1,0 +1,196 @@
+"""The serving loop: leased window requests in, windows out.
+
+    _take      consumes window requests / waits for the first weights, for room below `capacity`, then for a request
+               unblocked by the learner, or by a lease of another generator that expires / produces leases held
+    _generate  (one task per request) consumes a lease / waits for weights that are new enough, then for the engine
+               unblocked by the weight intake and the decode loop / produces a result
+    _deliver   consumes results / waits for the next one / unblocked by a window's end / produces windows in the inbox,
+               all that are there in one round trip; keeps them until Redis has them
+    _renew     every third of a lease: keeps what is held, whether it runs or waits
+    _report    every heartbeat: announces the counts
+
+A window may be generated twice (a lease lost in mid-work), but is written once: `complete` refuses who lost the lease.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+
+from services.generation.engine import Engine
+from services.generation.served_weights import ServedWeights
+from tppo.codec import decode_window_request, encode_inbox_record
+from tppo.patience import REDIS_ERRORS, until_redis_answers
+from tppo.presence import HEARTBEAT_SECONDS
+from tppo.rollout import FinishReason, Window, WindowRequest, logprobs, tokens
+from tppo.streams import Lease, RequestQueue
+
+log = logging.getLogger(__name__)
+
+WAIT_SECONDS = 1.0  # one look for requests; a stop waits no longer than this
+STOP_SECONDS = 3.0  # for the last delivery when the process stops
+MAX_BATCH = 256
+
+Announce = Callable[[Mapping[str, object]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """What the loops need to know."""
+
+    name: str  # as the queue knows this worker
+    lease_seconds: float
+    capacity: int  # requests held at once: those that run and those fetched ahead
+
+
+class GenerationService:
+    """Life of a request here: held -> with the engine -> in the outbox -> delivered; or handed back at a stop."""
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        queue: RequestQueue,
+        engine: Engine,
+        weights: ServedWeights,
+        announce: Announce,
+    ) -> None:
+        self._settings = settings
+        self._queue = queue
+        self._engine = engine
+        self._weights = weights
+        self._announce = announce
+        self._held: dict[str, Lease] = {}
+        self._outbox: list[tuple[Lease, bytes]] = []
+        self._generating: set[asyncio.Task[None]] = set()
+        self._num_windows = self._num_failed = self._num_leases_lost = 0
+        self._last_error = ""
+        self._is_leasing = False
+        self._has_results = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Take no new work, deliver what is done, hand back the rest; then `run` returns."""
+        self._stopping.set()
+        self._has_room.set()
+
+    async def run(self) -> None:
+        """Serve until `stop`."""
+        async with asyncio.TaskGroup() as group:
+            taking = group.create_task(self._take(group))
+            loops = [group.create_task(loop) for loop in (self._deliver(), self._renew(), self._report())]
+            await self._stopping.wait()
+            if self._is_leasing:  # a look for requests that is under way may lease some: let it end
+                await asyncio.wait([taking], timeout=WAIT_SECONDS + 1)
+            for task in (taking, *loops, *self._generating):
+                task.cancel()
+        await self._hand_back()
+
+    def status(self) -> dict[str, object]:
+        """What the heartbeat tells."""
+        identity = self._weights.identity
+        return {
+            **asdict(self._engine.statistics()),
+            "policy_version": self._engine.policy_version,
+            "incarnation": identity.incarnation if identity else 0,
+            "digest": self._weights.digest,
+            "num_held": len(self._held),
+            "num_windows": self._num_windows,
+            "num_failed": self._num_failed,
+            "num_leases_lost": self._num_leases_lost,
+            "last_error": self._last_error,
+        }
+
+    async def _take(self, group: asyncio.TaskGroup) -> None:
+        await self._weights.at_least(0)
+        while not self._stopping.is_set():
+            for lease in await until_redis_answers(self._lease, "leasing requests"):
+                if lease.entry_id not in self._held:  # a lease that expired here, while Redis was away, comes again
+                    self._begin(lease, group)
+            if len(self._held) >= self._settings.capacity and not self._stopping.is_set():
+                self._has_room.clear()
+            await self._has_room.wait()
+
+    async def _lease(self) -> list[Lease]:
+        room = self._settings.capacity - len(self._held)
+        self._is_leasing = True
+        try:
+            return await self._queue.lease(self._settings.name, max_count=room, wait_seconds=WAIT_SECONDS)
+        finally:
+            self._is_leasing = False
+
+    def _begin(self, lease: Lease, group: asyncio.TaskGroup) -> None:
+        self._held[lease.entry_id] = lease
+        task = group.create_task(self._generate(lease, decode_window_request(lease.payload)))
+        self._generating.add(task)
+        task.add_done_callback(self._generating.discard)
+
+    async def _generate(self, lease: Lease, request: WindowRequest) -> None:
+        await self._weights.at_least(request.min_policy_version)
+        started_at = time.time()
+        try:
+            window = await self._engine.generate(request)
+        except ValueError as error:
+            log.warning("window %d of %s failed: %s", request.window_index, request.rollout_id, error)
+            self._last_error = str(error)
+            self._num_failed += 1
+            window = _failed_window(request, started_at, str(error))
+        self._num_windows += 1
+        self._outbox.append((lease, encode_inbox_record(replace(window, generator=self._settings.name))))
+        self._has_results.set()
+
+    async def _deliver(self) -> None:
+        while True:
+            await self._has_results.wait()
+            await until_redis_answers(self._deliver_batch, "delivering windows")
+
+    async def _deliver_batch(self) -> None:
+        batch = self._outbox[:MAX_BATCH]
+        is_written = await self._queue.complete(self._settings.name, batch)
+        self._num_leases_lost += is_written.count(False)
+        del self._outbox[: len(batch)]
+        for lease, _ in batch:
+            del self._held[lease.entry_id]
+        if not self._outbox:
+            self._has_results.clear()
+        self._has_room.set()
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.lease_seconds / 3)
+            await until_redis_answers(self._renew_held, "renewing leases")
+
+    async def _renew_held(self) -> None:
+        await self._queue.renew(self._settings.name, list(self._held.values()))
+
+    async def _report(self) -> None:
+        while True:
+            await until_redis_answers(lambda: self._announce(self.status()), "announcing")
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    async def _hand_back(self) -> None:
+        """The last delivery, and the rest to other generators."""
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                while self._outbox:
+                    await self._deliver_batch()
+                await self._queue.release(self._settings.name, list(self._held.values()))
+        except (TimeoutError, *REDIS_ERRORS) as error:
+            log.warning("%d requests not handed back (%s); their leases expire", len(self._held), error)
+
+
+def _failed_window(request: WindowRequest, started_at: float, error: str) -> Window:
+    return Window(
+        rollout_id=request.rollout_id,
+        window_index=request.window_index,
+        tokens=tokens(),
+        logprobs=logprobs(),
+        version_spans=(),
+        finish_reason=FinishReason.FAILED,
+        started_at=started_at,
+        ended_at=time.time(),
+        error=error,
+        is_evaluation=request.is_evaluation,
+    )

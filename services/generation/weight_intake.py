@@ -1,0 +1,95 @@
+"""The gRPC side of a generator: takes weights from the learner, and tells what it serves.
+
+`UpdateWeights` consumes a stream of chunks / waits for each message, `message_seconds` at most, then for the engine's
+moment / unblocked by the learner, by that time-out, or by the end of the call / produces weights in use. Whatever goes
+wrong, the engine goes on with those that it has.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from services.generation.engine import Engine
+from services.generation.served_weights import ServedWeights, StaleWeightsError, WeightIdentity
+from tppo.v1 import generation_pb2 as pb
+from tppo.v1 import generation_pb2_grpc as pb_grpc
+from tppo.weights import WeightAssembler, WeightUpdate
+
+MESSAGE_SECONDS = 15.0  # a peer that is silent for this long in mid-transfer is gone
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class OtherRunError(Exception):
+    """Weights of another run."""
+
+
+class WeightIntake(pb_grpc.GenerationServiceServicer):
+    """Serves `tppo.v1.GenerationService`."""
+
+    def __init__(
+        self, engine: Engine, weights: ServedWeights, *, run: str, name: str, message_seconds: float = MESSAGE_SECONDS
+    ) -> None:
+        self._engine = engine
+        self._weights = weights
+        self._run = run
+        self._name = name
+        self._message_seconds = message_seconds
+
+    async def UpdateWeights(  # noqa: N802  gRPC's name
+        self, request_iterator: AsyncIterator[pb.UpdateWeightsRequest], context: Context
+    ) -> pb.UpdateWeightsResponse:
+        """Replaces the weights."""
+        try:
+            await self._weights.take(await self._assemble(request_iterator))
+        except (StaleWeightsError, OtherRunError) as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        except ValueError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except TimeoutError:
+            silence = f"no message of the transfer for {self._message_seconds:g} s"
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, silence)
+        identity = self._weights.identity
+        assert identity is not None
+        return pb.UpdateWeightsResponse(
+            policy_version=identity.policy_version, incarnation=identity.incarnation, digest=self._weights.digest
+        )
+
+    async def GetGenerationStatus(  # noqa: N802  gRPC's name
+        self, request: pb.GetGenerationStatusRequest, context: Context
+    ) -> pb.GetGenerationStatusResponse:
+        """Tells what it serves."""
+        statistics = self._engine.statistics()
+        identity = self._weights.identity
+        return pb.GetGenerationStatusResponse(
+            generator=self._name,
+            policy_version=self._engine.policy_version,
+            incarnation=identity.incarnation if identity else 0,
+            digest=self._weights.digest,
+            num_slots=statistics.num_slots,
+            num_active=statistics.num_active,
+            num_tokens_generated=statistics.num_tokens_generated,
+            num_decode_steps=statistics.num_decode_steps,
+        )
+
+    async def _assemble(self, messages: AsyncIterator[pb.UpdateWeightsRequest]) -> WeightUpdate:
+        """The whole transfer; what need not be read to the end is refused at its manifest."""
+        assembler = WeightAssembler()
+        remaining = aiter(messages)
+        while (message := await self._next(remaining)) is not None:
+            if message.HasField("manifest"):
+                self._check(message.manifest)
+            assembler.feed(message)
+        return await asyncio.to_thread(assembler.finish)  # hashes all bytes
+
+    async def _next(self, messages: AsyncIterator[pb.UpdateWeightsRequest]) -> pb.UpdateWeightsRequest | None:
+        async with asyncio.timeout(self._message_seconds):
+            return await anext(messages, None)
+
+    def _check(self, manifest: pb.WeightManifest) -> None:
+        if manifest.run != self._run:
+            raise OtherRunError(f"these are weights of run {manifest.run!r}; {self._name} serves {self._run!r}")
+        self._weights.refuse_older(WeightIdentity(manifest.incarnation, manifest.policy_version))

@@ -1,0 +1,58 @@
+"""An `Engine` that does what a test tells it."""
+
+import asyncio
+
+from services.generation.engine import EngineStatistics
+from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, logprobs, tokens
+from tppo.weights import WeightUpdate
+
+
+class FakeEngine:
+    """Each window waits for `release`, unless `is_instant`; requests named "bad" are refused."""
+
+    def __init__(self, *, policy_version: int = 0, num_slots: int = 2, is_instant: bool = True) -> None:
+        self.policy_version = policy_version
+        self.num_slots = num_slots
+        self.asked: asyncio.Queue[WindowRequest] = asyncio.Queue()
+        self.released = asyncio.Event()
+        self.updates: list[WeightUpdate] = []
+        self.failure: Exception | None = None  # raised by the next window, or the next update
+        if is_instant:
+            self.released.set()
+
+    async def generate(self, request: WindowRequest) -> Window:
+        self.asked.put_nowait(request)
+        await self.released.wait()
+        if self.failure is not None:
+            raise self.failure
+        if request.rollout_id == "bad":
+            raise ValueError("too long")
+        return Window(
+            rollout_id=request.rollout_id,
+            window_index=request.window_index,
+            tokens=tokens([7, 8]),
+            logprobs=logprobs([-0.5, -0.25]),
+            version_spans=(VersionSpan(self.policy_version, 2),),
+            finish_reason=FinishReason.LENGTH,
+        )
+
+    async def update_weights(self, update: WeightUpdate) -> str:
+        if self.failure is not None:
+            raise self.failure
+        self.updates.append(update)
+        self.policy_version = update.policy_version
+        return update.digest
+
+    def statistics(self) -> EngineStatistics:
+        return EngineStatistics(
+            num_slots=self.num_slots,
+            num_active=1,
+            num_waiting=0,
+            num_tokens_generated=30,
+            num_decode_steps=20,
+            num_active_slot_steps=30,
+            num_prefill_tokens=5,
+            busy_seconds=0.5,
+        )
+
+    async def close(self) -> None: ...

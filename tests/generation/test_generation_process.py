@@ -1,0 +1,111 @@
+"""`tppo generation` as a process: a real server, a real engine, a tiny model."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc.aio
+import redis.asyncio
+import torch
+
+from tests.generation.tiny_models import FAST, a_model, a_request, an_update, expected_logprobs
+from tppo.codec import decode_inbox_record, encode_window_request
+from tppo.presence import Presence, present
+from tppo.rollout import Window
+from tppo.streams import RedisStreams
+from tppo.v1 import generation_pb2_grpc as pb_grpc
+from tppo.weights import to_messages
+
+CONFIG = """
+[run]
+max_prompt_length = 64
+max_response_length = 64
+window_length = 64
+[model]
+path = "actor"
+device = "cpu"
+[data]
+train_files = ["train.jsonl"]
+"""
+QWEN2 = FAST["qwen2, tied"]
+
+
+def run_file(folder: Path, model: bool = True) -> Path:
+    if model:
+        QWEN2.save_pretrained(folder / "actor")
+    (folder / "run.toml").write_text(CONFIG)
+    return folder / "run.toml"
+
+
+@asynccontextmanager
+async def a_process(*arguments: str) -> "AsyncIterator[asyncio.subprocess.Process]":
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "tppo", "generation", *arguments)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def announced(client: redis.asyncio.Redis, run: str) -> Presence:
+    while not (everyone := await present(client, run)):  # noqa: ASYNC110  another process announces it
+        await asyncio.sleep(0.05)
+    return everyone[0]
+
+
+async def first_window(streams: RedisStreams) -> Window:
+    while not (entries := await streams.inbox.read("0-0", max_count=1, wait_seconds=1.0)):
+        pass
+    window = decode_inbox_record(entries[0].payload)
+    assert isinstance(window, Window)
+    return window
+
+
+async def test_the_process_takes_weights_serves_a_window_and_ends_at_sigterm(
+    tmp_path: Path, redis_url: str, redis_client: redis.asyncio.Redis, run_name: str
+) -> None:
+    streams = RedisStreams(redis_client, run=run_name, lease_seconds=15.0)
+    model, request = a_model(QWEN2), a_request(max_new_tokens=20)
+    await streams.window_requests.put([encode_window_request(request)])
+    messages = to_messages(an_update(model).tensors, run=run_name, policy_version=3, incarnation=0)
+
+    where = ["--redis", redis_url, "--set", f"run.name={run_name}", "--name", "generation-7"]
+    async with a_process(str(run_file(tmp_path)), *where) as process:
+        generator = await announced(redis_client, run_name)
+        async with grpc.aio.insecure_channel(generator.address) as channel:
+            await pb_grpc.GenerationServiceStub(channel).UpdateWeights(messages, timeout=30)
+        window = await first_window(streams)
+        process.send_signal(signal.SIGTERM)
+        exit_code = await process.wait()
+
+    assert (generator.name, generator.kind) == ("generation-7", "generation")
+    assert (window.generator, window.oldest_policy_version) == ("generation-7", 3)
+    expected = expected_logprobs(model, request, window)
+    torch.testing.assert_close(torch.tensor(window.logprobs).double(), expected, atol=1e-4, rtol=0)
+    assert exit_code == 0
+    assert await present(redis_client, run_name) == []
+
+
+def refused(*arguments: str) -> str:
+    """What the process says when it ends with code 2."""
+    command = [sys.executable, "-m", "tppo", "generation", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    return done.stderr.splitlines()[-1]
+
+
+def test_a_folder_without_a_model_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    said = refused(str(run_file(tmp_path, model=False)), "--redis", "redis://127.0.0.1:1")
+
+    assert said.startswith(f"tppo generation: model.path = {tmp_path}/actor: ")
+
+
+def test_an_address_that_others_can_reach_is_refused_without_a_token(tmp_path: Path) -> None:
+    said = refused(str(run_file(tmp_path)), "--redis", "redis://127.0.0.1:1", "--set", "generation.host=0.0.0.0")
+
+    assert "TPPO_TOKEN" in said

@@ -1,0 +1,310 @@
+"""The serving loop against streams in memory and a fake engine."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from services.generation.served_weights import ServedWeights
+from services.generation.service import GenerationService, ServiceSettings
+from tests.generation.fake_engine import FakeEngine
+from tests.generation.tiny_models import a_request
+from tppo.codec import decode_inbox_record, encode_window_request
+from tppo.rollout import FinishReason, Window, WindowRequest
+from tppo.streams import Lease, MemoryStreams, QueueDepth, RequestQueue
+from tppo.weights import WeightUpdate
+
+
+class Announcements:
+    """Keeps what was announced."""
+
+    def __init__(self) -> None:
+        self.heard: asyncio.Queue[Mapping[str, object]] = asyncio.Queue()
+
+    async def __call__(self, status: Mapping[str, object]) -> None:
+        self.heard.put_nowait(status)
+
+
+class Observed:
+    """A queue that counts, and whose server is away at the first call of the methods named."""
+
+    def __init__(self, queue: RequestQueue, *, fails_first: Sequence[str] = ()) -> None:
+        self._queue = queue
+        self._to_fail = set(fails_first)
+        self.renewals: asyncio.Queue[list[Lease]] = asyncio.Queue()
+        self.batch_sizes: list[int] = []
+        self.num_leases_asked = 0
+
+    def _fail_first(self, method: str) -> None:
+        if method in self._to_fail:
+            self._to_fail.remove(method)
+            raise RedisConnectionError("connection refused")
+
+    async def put(self, payloads: Sequence[bytes]) -> None:
+        await self._queue.put(payloads)
+
+    async def lease(self, worker: str, *, max_count: int, wait_seconds: float) -> list[Lease]:
+        self.num_leases_asked += 1
+        self._fail_first("lease")
+        return await self._queue.lease(worker, max_count=max_count, wait_seconds=wait_seconds)
+
+    async def renew(self, worker: str, leases: Sequence[Lease]) -> None:
+        self._fail_first("renew")
+        await self._queue.renew(worker, leases)
+        self.renewals.put_nowait(list(leases))
+
+    async def complete(self, worker: str, results: Sequence[tuple[Lease, bytes]]) -> list[bool]:
+        self._fail_first("complete")
+        self.batch_sizes.append(len(results))
+        return await self._queue.complete(worker, results)
+
+    async def release(self, worker: str, leases: Sequence[Lease]) -> None:
+        await self._queue.release(worker, leases)
+
+    async def outstanding(self) -> list[bytes]:
+        return await self._queue.outstanding()
+
+    async def depth(self) -> QueueDepth:
+        return await self._queue.depth()
+
+
+def service_on(
+    queue: RequestQueue,
+    engine: FakeEngine,
+    weights: ServedWeights | None = None,
+    *,
+    name: str = "generation-0",
+    capacity: int = 8,
+    lease_seconds: float = 60.0,
+    announce: Announcements | None = None,
+) -> GenerationService:
+    settings = ServiceSettings(name, lease_seconds=lease_seconds, capacity=capacity)
+    return GenerationService(settings, queue, engine, weights or ServedWeights(engine), announce or Announcements())
+
+
+@asynccontextmanager
+async def running(service: GenerationService) -> AsyncIterator[None]:
+    task = asyncio.create_task(service.run())
+    try:
+        yield
+    finally:
+        service.stop()
+        await task
+
+
+async def windows(streams: MemoryStreams, count: int) -> list[Window]:
+    """The first `count` windows of the inbox, as soon as they are there."""
+    position, found = "0-0", list[Window]()
+    while len(found) < count:
+        for entry in await streams.inbox.read(position, max_count=count, wait_seconds=1.0):
+            position = entry.position
+            record = decode_inbox_record(entry.payload)
+            assert isinstance(record, Window)
+            found.append(record)
+    return found
+
+
+async def ask(streams: MemoryStreams, *requests: WindowRequest) -> None:
+    await streams.window_requests.put([encode_window_request(request) for request in requests])
+
+
+def an_update(policy_version: int, *, incarnation: int = 0) -> WeightUpdate:
+    return WeightUpdate(policy_version, incarnation, f"digest of {policy_version}", {})
+
+
+@pytest.fixture
+def streams() -> MemoryStreams:
+    return MemoryStreams(lease_seconds=60.0)
+
+
+async def test_a_request_becomes_a_window_in_the_inbox_that_bears_the_generators_name(streams: MemoryStreams) -> None:
+    await ask(streams, a_request("a", window_index=3))
+
+    async with running(service_on(streams.window_requests, FakeEngine())):
+        (window,) = await windows(streams, 1)
+
+    assert (window.key, list(window.tokens), window.generator) == (("a", 3), [7, 8], "generation-0")
+    assert await streams.window_requests.outstanding() == []
+
+
+async def test_a_request_that_the_engine_refuses_becomes_a_failed_window(streams: MemoryStreams) -> None:
+    await ask(streams, a_request("bad", is_evaluation=True), a_request("good"))
+    service = service_on(streams.window_requests, FakeEngine())
+
+    async with running(service):
+        found = {window.rollout_id: window for window in await windows(streams, 2)}
+
+    assert found["bad"].finish_reason is FinishReason.FAILED
+    assert (found["bad"].error, len(found["bad"].tokens), found["bad"].is_evaluation) == ("too long", 0, True)
+    assert found["good"].finish_reason is FinishReason.LENGTH
+    assert (service.status()["num_failed"], service.status()["last_error"]) == (1, "too long")
+
+
+async def test_an_engine_that_breaks_ends_the_service(streams: MemoryStreams) -> None:
+    engine = FakeEngine()
+    engine.failure = RuntimeError("the decode loop failed")
+    await ask(streams, a_request())
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await service_on(streams.window_requests, engine).run()
+
+    assert raised.group_contains(RuntimeError, match="the decode loop failed")
+
+
+async def test_nothing_is_leased_before_the_first_weights(streams: MemoryStreams) -> None:
+    engine = FakeEngine(policy_version=-1)
+    weights = ServedWeights(engine)
+    announce = Announcements()
+    await ask(streams, a_request())
+
+    async with running(service_on(streams.window_requests, engine, weights, announce=announce)):
+        await announce.heard.get()  # the loops run
+        assert (await streams.window_requests.depth()).num_leased == 0
+        await weights.take(an_update(0))
+        (window,) = await windows(streams, 1)
+
+    assert window.oldest_policy_version == 0
+
+
+async def test_a_service_without_weights_stops(streams: MemoryStreams) -> None:
+    service = service_on(streams.window_requests, FakeEngine(policy_version=-1))
+
+    async with running(service):
+        await asyncio.sleep(0)
+
+
+async def test_a_request_waits_for_weights_that_are_new_enough_while_others_pass(streams: MemoryStreams) -> None:
+    engine = FakeEngine(policy_version=4)
+    weights = ServedWeights(engine)
+    await ask(streams, a_request("newer", min_policy_version=6), a_request("any", min_policy_version=4))
+
+    async with running(service_on(streams.window_requests, engine, weights)):
+        (first,) = await windows(streams, 1)
+        await weights.take(an_update(5))
+        await weights.take(an_update(6))
+        _, second = await windows(streams, 2)
+
+    assert (first.rollout_id, first.oldest_policy_version) == ("any", 4)
+    assert (second.rollout_id, second.oldest_policy_version) == ("newer", 6)
+
+
+async def test_a_request_that_waits_for_weights_keeps_its_lease(streams: MemoryStreams) -> None:
+    queue = Observed(streams.window_requests)
+    await ask(streams, a_request("newer", min_policy_version=6))
+
+    async with running(service_on(queue, FakeEngine(), lease_seconds=0.03)):
+        while not (renewed := await queue.renewals.get()):
+            pass
+
+    assert len(renewed) == 1
+
+
+async def test_no_more_is_leased_than_runs_and_is_fetched_ahead(streams: MemoryStreams) -> None:
+    engine = FakeEngine(is_instant=False)
+    await ask(streams, *(a_request(str(number)) for number in range(5)))
+
+    async with running(service_on(streams.window_requests, engine, capacity=3)):
+        for _ in range(3):
+            await engine.asked.get()
+        depth = await streams.window_requests.depth()
+        assert (depth.num_leased, depth.num_waiting) == (3, 2)
+        engine.released.set()
+        found = await windows(streams, 5)
+
+    assert {window.rollout_id for window in found} == set("01234")
+
+
+async def test_windows_that_end_together_are_delivered_in_one_round_trip(streams: MemoryStreams) -> None:
+    engine = FakeEngine(is_instant=False)
+    queue = Observed(streams.window_requests)
+    await ask(streams, *(a_request(str(number)) for number in range(4)))
+
+    async with running(service_on(queue, engine)):
+        for _ in range(4):
+            await engine.asked.get()
+        engine.released.set()
+        await windows(streams, 4)
+
+    assert queue.batch_sizes == [4]
+
+
+async def test_a_stop_hands_the_unfinished_requests_to_another_generator(streams: MemoryStreams) -> None:
+    stuck = FakeEngine(is_instant=False)
+    await ask(streams, a_request("a"))
+
+    async with running(service_on(streams.window_requests, stuck)):
+        await stuck.asked.get()
+    async with running(service_on(streams.window_requests, FakeEngine(), name="generation-1")):
+        (window,) = await windows(streams, 1)
+
+    assert window.generator == "generation-1"
+
+
+async def test_a_window_whose_lease_was_lost_is_not_delivered_twice() -> None:
+    now = 0.0
+    streams = MemoryStreams(lease_seconds=10.0, clock=lambda: now)
+    slow = FakeEngine(is_instant=False)
+    service = service_on(streams.window_requests, slow, name="slow")
+    await ask(streams, a_request("a"))
+
+    async with running(service):
+        await slow.asked.get()
+        now = 11.0  # the lease has expired without a renewal
+        async with running(service_on(streams.window_requests, FakeEngine(), name="quick")):
+            (window,) = await windows(streams, 1)
+        slow.released.set()
+        while service.status()["num_held"]:  # noqa: ASYNC110  nothing announces it
+            await asyncio.sleep(0)
+
+    assert window.generator == "quick"
+    assert await streams.inbox.length() == 1
+    assert service.status()["num_leases_lost"] == 1
+
+
+async def test_a_generator_that_starts_again_serves_what_it_held_before(streams: MemoryStreams) -> None:
+    await ask(streams, a_request("a"))
+    await streams.window_requests.lease("generation-0", max_count=1, wait_seconds=0)  # and then it died
+
+    async with running(service_on(streams.reopened().window_requests, FakeEngine())):
+        (window,) = await windows(streams, 1)
+
+    assert window.rollout_id == "a"
+
+
+async def test_windows_outlive_a_redis_that_is_away(streams: MemoryStreams) -> None:
+    queue = Observed(streams.window_requests, fails_first=["lease", "complete", "renew"])
+    await ask(streams, a_request("a"))
+
+    async with running(service_on(queue, FakeEngine(), lease_seconds=0.03)):
+        (window,) = await windows(streams, 1)
+        await queue.renewals.get()
+
+    assert window.rollout_id == "a"
+
+
+async def test_the_status_tells_versions_and_the_engines_counts(streams: MemoryStreams) -> None:
+    engine = FakeEngine()
+    weights = ServedWeights(engine)
+    announce = Announcements()
+    await weights.take(an_update(3, incarnation=2))
+
+    async with running(service_on(streams.window_requests, engine, weights, announce=announce)):
+        status = await announce.heard.get()
+
+    expected = {
+        "policy_version": 3,
+        "incarnation": 2,
+        "digest": "digest of 3",
+        "num_slots": 2,
+        "num_active": 1,
+        "num_tokens_generated": 30,
+        "num_decode_steps": 20,
+        "num_active_slot_steps": 30,
+        "busy_seconds": 0.5,
+        "num_held": 0,
+        "num_leases_lost": 0,
+        "last_error": "",
+    }
+    assert expected.items() <= status.items()

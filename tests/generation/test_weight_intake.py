@@ -1,0 +1,205 @@
+"""Weight transfers over a real gRPC server, into a fake engine."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+import pytest
+import torch
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from services.generation.served_weights import ServedWeights
+from services.generation.server import start_server
+from services.generation.weight_intake import WeightIntake
+from tests.generation.fake_engine import FakeEngine
+from tppo.authentication import call_metadata
+from tppo.config import ConfigError
+from tppo.v1 import generation_pb2 as pb
+from tppo.v1 import generation_pb2_grpc as pb_grpc
+from tppo.weights import digest, to_messages
+
+TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(5, dtype=torch.bfloat16)}
+
+
+@dataclass
+class Running:
+    """A server, its engine, and a client's view of it."""
+
+    engine: FakeEngine
+    channel: grpc.aio.Channel
+    stub: "pb_grpc.GenerationServiceAsyncStub"  # of the type stubs only
+
+    async def send(
+        self, messages: "Iterator[pb.UpdateWeightsRequest] | AsyncIterator[pb.UpdateWeightsRequest]"
+    ) -> pb.UpdateWeightsResponse:
+        return await self.stub.UpdateWeights(messages, timeout=30)
+
+
+@asynccontextmanager
+async def a_generator(*, message_seconds: float = 10.0, token: str = "") -> AsyncIterator[Running]:
+    engine = FakeEngine(policy_version=-1)
+    intake = WeightIntake(engine, ServedWeights(engine), run="mine", name="g0", message_seconds=message_seconds)
+    server, port = await start_server(intake, host="127.0.0.1", port=0, token=token)
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield Running(engine, channel, pb_grpc.GenerationServiceStub(channel))
+    finally:
+        await server.stop(None)
+
+
+def transfer(
+    policy_version: int = 1, *, incarnation: int = 0, run: str = "mine", chunk_bytes: int = 8
+) -> Iterator[pb.UpdateWeightsRequest]:
+    return to_messages(
+        TENSORS, run=run, policy_version=policy_version, incarnation=incarnation, chunk_bytes=chunk_bytes
+    )
+
+
+async def refusal(generator: Running, messages: Iterator[pb.UpdateWeightsRequest]) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await generator.send(messages)
+    return raised.value.code(), raised.value.details() or ""
+
+
+async def test_a_transfer_reaches_the_engine_whole() -> None:
+    async with a_generator() as generator:
+        response = await generator.send(transfer(4, incarnation=2))
+        (update,) = generator.engine.updates
+
+    assert (response.policy_version, response.incarnation, response.digest) == (4, 2, digest(TENSORS))
+    assert update.tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(update.tensors[name], tensor) for name, tensor in TENSORS.items())
+
+
+async def test_weights_of_another_run_are_refused() -> None:
+    async with a_generator() as generator:
+        code, details = await refusal(generator, transfer(run="yours"))
+
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "run 'yours'; g0 serves 'mine'" in details
+
+
+@pytest.mark.parametrize(
+    ("incarnation", "policy_version", "is_taken"),
+    [(1, 5, True), (1, 6, True), (2, 0, True), (1, 4, False), (0, 9, False)],
+    ids=["the same again", "newer", "a later life", "older", "an earlier life"],
+)
+async def test_only_weights_at_least_as_new_are_taken(incarnation: int, policy_version: int, is_taken: bool) -> None:
+    async with a_generator() as generator:
+        await generator.send(transfer(5, incarnation=1))
+        messages = transfer(policy_version, incarnation=incarnation)
+        if is_taken:
+            assert (await generator.send(messages)).policy_version == policy_version
+        else:
+            code, details = await refusal(generator, messages)
+            assert code is grpc.StatusCode.FAILED_PRECONDITION
+            assert "older" in details
+            assert generator.engine.policy_version == 5
+
+
+async def test_an_incomplete_transfer_changes_nothing() -> None:
+    async with a_generator() as generator:
+        code, details = await refusal(generator, iter(list(transfer())[:-1]))
+
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert "short of its manifest" in details
+        assert generator.engine.updates == []
+
+
+async def test_bytes_that_were_changed_on_the_way_are_noticed() -> None:
+    messages = list(transfer())
+    messages[1].chunk = bytes(len(messages[1].chunk))[:-1] + b"\x01"
+
+    async with a_generator() as generator:
+        code, details = await refusal(generator, iter(messages))
+
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert "digest" in details
+        assert generator.engine.updates == []
+
+
+async def test_weights_that_do_not_fit_the_model_are_an_invalid_argument() -> None:
+    async with a_generator() as generator:
+        generator.engine.failure = ValueError("weights do not fit the model: 1 missing (c)")
+        answer = await refusal(generator, transfer())
+
+    assert answer == (grpc.StatusCode.INVALID_ARGUMENT, "weights do not fit the model: 1 missing (c)")
+
+
+async def test_a_sender_that_falls_silent_is_given_up() -> None:
+    async def falling_silent() -> AsyncIterator[pb.UpdateWeightsRequest]:
+        yield next(transfer())
+        await asyncio.Event().wait()
+
+    async with a_generator(message_seconds=0.05) as generator:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await generator.send(falling_silent())
+
+        assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "no message of the transfer for 0.05 s" in (raised.value.details() or "")
+        await generator.send(transfer())
+        assert len(generator.engine.updates) == 1
+
+
+async def test_a_chunk_may_be_larger_than_the_default_limit_of_4_mib() -> None:
+    tensors = {"large": torch.zeros(2 * 2**20)}
+    messages = to_messages(tensors, run="mine", policy_version=1, incarnation=0, chunk_bytes=8 * 2**20)
+
+    async with a_generator() as generator:
+        response = await generator.send(messages)
+
+    assert response.digest == digest(tensors)
+
+
+async def test_the_status_tells_what_is_served() -> None:
+    async with a_generator() as generator:
+        before = await generator.stub.GetGenerationStatus(pb.GetGenerationStatusRequest(), timeout=30)
+        await generator.send(transfer(3, incarnation=1))
+        status = await generator.stub.GetGenerationStatus(pb.GetGenerationStatusRequest(), timeout=30)
+
+    assert (before.policy_version, before.digest) == (-1, "")
+    assert (status.generator, status.policy_version, status.incarnation) == ("g0", 3, 1)
+    assert (status.num_slots, status.num_tokens_generated, status.num_decode_steps) == (2, 30, 20)
+    assert status.digest == digest(TENSORS)
+
+
+async def test_the_token_is_demanded_of_every_transfer() -> None:
+    async with a_generator(token="correct horse") as generator:
+        code, _ = await refusal(generator, transfer())
+        response = await generator.stub.UpdateWeights(transfer(), timeout=30, metadata=call_metadata("correct horse"))
+
+    assert code is grpc.StatusCode.UNAUTHENTICATED
+    assert response.policy_version == 1
+
+
+@pytest.mark.parametrize("service", ["", "tppo.v1.GenerationService"])
+async def test_the_health_check_answers(service: str) -> None:
+    async with a_generator() as generator:
+        stub = health_pb2_grpc.HealthStub(generator.channel)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
+
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def test_reflection_lists_the_service() -> None:
+    async with a_generator() as generator:
+        stub = reflection_pb2_grpc.ServerReflectionStub(generator.channel)
+        question = reflection_pb2.ServerReflectionRequest(list_services="")
+        answers = [answer async for answer in stub.ServerReflectionInfo(iter([question]), timeout=30)]
+
+    assert "tppo.v1.GenerationService" in {one.name for one in answers[0].list_services_response.service}
+
+
+async def test_a_port_that_is_taken_is_a_configuration_error() -> None:
+    engine = FakeEngine()
+    intake = WeightIntake(engine, ServedWeights(engine), run="mine", name="g0")
+    server, port = await start_server(intake, host="127.0.0.1", port=0)
+    try:
+        with pytest.raises(ConfigError, match=f"generation.port = {port}: cannot listen on 127.0.0.1"):
+            await start_server(intake, host="127.0.0.1", port=port)
+    finally:
+        await server.stop(None)

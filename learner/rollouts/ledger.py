@@ -6,7 +6,8 @@ The life of a rollout:
                         \\-> SCORING (response ended) -> READY -> TRAINED -> retired        ... or PARKED, with a cause
 
 Pure: no Redis, no clock. Records of the inbox go in with their position; requests to be sent come out in `outbox`.
-The same records in the same order give the same requests in the same order, however fast they are read:
+The same records in the same order give the same requests, those for windows in the same order, however fast they are
+read and however steps fall between them:
 
 * ready rows are ordered by the position of the record that made them ready;
 * a record that arrives before it was asked for (a restarted learner re-reads its inbox) waits until it is;

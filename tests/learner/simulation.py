@@ -4,10 +4,12 @@ What becomes of a request follows from the world's seed and the request's key al
 live run leaves its inbox as a log, and a `Reader` goes through the log again at any speed.
 """
 
+import json
 import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from learner import ledger_state
 from learner.rollouts.ledger import Position
 from tests.learner.builders import STOP_TOKEN, a_config, some_books
 from tppo.config.schema import Config
@@ -44,7 +46,7 @@ class Reader:
     """The learner's side: books, steps that take their time, and what was asked for."""
 
     def __init__(self, config: Config) -> None:
-        self.run = config.run
+        self.config, self.run = config, config.run
         self.books = some_books(config)
         self.version = 0
         self.batches: list[list[BatchRow]] = []
@@ -57,6 +59,16 @@ class Reader:
     @property
     def is_over(self) -> bool:
         return self.version == self.run.total_training_steps
+
+    def checkpointed(self) -> "Reader":
+        """Another learner that starts from what a checkpoint keeps of this one, through JSON."""
+        state = ledger_state.captured(self.books)
+        other = Reader(self.config)
+        other.books = some_books(self.config)
+        ledger_state.restore(other.books, replace(state, plain=json.loads(json.dumps(state.plain))))
+        other.version, other.batches = self.version, list(self.batches)
+        other.window_requests, other.reward_requests = list(self.window_requests), list(self.reward_requests)
+        return other
 
     def read(self, log: Log) -> None:
         for position, record in log:

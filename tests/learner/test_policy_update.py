@@ -1,6 +1,7 @@
 """The gradient that a step gives the policy, against a plain computation on padded rows."""
 
 import math
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,10 +28,11 @@ from tests.learner.tiny_models import (
 LAM = 0.95  # the floor of the length-adaptive lambda, which binds for so short responses
 
 
-def window_advantages(rows: Sequence[Rollout]) -> list[list[float]]:
+def window_advantages(rows: Sequence[Rollout], *, lambdas: Sequence[float] | None = None) -> list[list[float]]:
     """EGAE by hand: the window's values and score, backwards; a cut holds its last value."""
     found = []
-    for row, values in zip(rows, padded_values(a_network("value"), rows), strict=True):
+    of_rows = padded_values(a_network("value"), rows)
+    for row, values, lam in zip(rows, of_rows, lambdas or [LAM] * len(rows), strict=True):
         window = values[row.window_start :].tolist()
         after = 0.0 if row.is_finished else window[-1]
         advantages: list[float] = []
@@ -38,7 +40,7 @@ def window_advantages(rows: Sequence[Rollout]) -> list[list[float]]:
             reward = row.score or 0.0 if row.is_finished and t == len(window) - 1 else 0.0
             following = window[t + 1] if t + 1 < len(window) else after
             delta = reward + following - window[t]
-            advantages.insert(0, delta + LAM * (advantages[0] if advantages else 0.0))
+            advantages.insert(0, delta + lam * (advantages[0] if advantages else 0.0))
         found.append(advantages)
     return found
 
@@ -48,10 +50,15 @@ def window_logprobs(network: Any, rows: Sequence[Rollout], **options: float) -> 
     return [of_row[row.window_start :] for of_row, row in zip(logprobs, rows, strict=True)]
 
 
-def expected_gradients(rows: Sequence[Rollout], weights: list[list[float]] | None = None) -> Gradients:
+def expected_gradients(
+    rows: Sequence[Rollout],
+    weights: list[list[float]] | None = None,
+    *,
+    advantages: list[list[float]] | None = None,
+) -> Gradients:
     """Of the sum of -w A / N log pi over the window tokens: what the clipped loss is where the ratio is one."""
     network = a_network("policy")
-    advantages = window_advantages(rows)
+    advantages = advantages or window_advantages(rows)
     weights = weights or [[1.0] * len(of_row) for of_row in advantages]
     num_tokens = sum(weight != 0 for of_row in weights for weight in of_row)
     loss = torch.zeros(())
@@ -91,6 +98,28 @@ def test_the_ignored_tail_of_a_cut_leaves_the_loss_and_its_denominator() -> None
     actual = first_gradients(rows, algorithm={"num_ignored_tail_tokens": 2, "advantage_whitening": "none"})
 
     assert_gradients_equal(actual, expected_gradients(rows, weights))
+
+
+def test_advantages_are_scaled_by_the_deviation_of_the_tokens_that_count() -> None:
+    rows = some_rows()[:2]
+    unscaled = window_advantages(rows)
+    deviation = statistics.stdev(unscaled[0] + unscaled[1][:4])  # the cut row loses its last two
+    scaled = [[advantage / deviation for advantage in of_row] for of_row in unscaled]
+
+    actual = first_gradients(rows, algorithm={"num_ignored_tail_tokens": 2, "advantage_whitening": "scale_only"})
+
+    weights = [[1.0] * 4, [1.0] * 4 + [0.0] * 2]
+    assert_gradients_equal(actual, expected_gradients(rows, weights, advantages=scaled))
+
+
+def test_lambda_grows_with_the_length_and_a_cut_response_is_taken_to_last_half_a_window_more() -> None:
+    rows = some_rows()  # of 4, 6 (cut), 9 and 12 (cut) tokens
+    lambdas = [1 - 1 / 4, 1 - 1 / (6 + 3), 1 - 1 / 9, 1 - 1 / (12 + 3)]
+    algorithm = {"num_ignored_tail_tokens": 0, "advantage_whitening": "none", "lam_alpha": 1.0, "lam_floor": 0.0}
+
+    actual = first_gradients(rows, algorithm=algorithm)
+
+    assert_gradients_equal(actual, expected_gradients(rows, advantages=window_advantages(rows, lambdas=lambdas)))
 
 
 @pytest.mark.parametrize("max_tokens", [16, 64, 4096])

@@ -49,6 +49,9 @@ def live_runs(draw: st.DrawFn) -> LiveRun:
 def assert_same(replay: Reader, live: Reader) -> None:
     assert replay.batches == live.batches
     assert replay.window_requests == live.window_requests
+    assert {request.key: request for request in replay.reward_requests} == {
+        request.key: request for request in live.reward_requests
+    }
 
 
 @settings(max_examples=60)
@@ -88,6 +91,22 @@ def test_a_learner_that_dies_in_the_middle_reads_its_log_again_and_goes_on_as_if
     assert_same(reborn, live.reader)
     assert steps_before <= len(live.reader.batches)
     assert requests_before <= len(live.reader.window_requests)
+
+
+@settings(max_examples=30)
+@given(live=live_runs(), checkpoint_share=st.floats(0, 1))
+def test_a_learner_that_starts_from_a_checkpoint_goes_on_as_if_nothing_had_been(
+    live: LiveRun, checkpoint_share: float
+) -> None:
+    live.to_the_end()
+    middle = int(checkpoint_share * len(live.log))
+    before = replayed_at_once(live.config, live.log[:middle])
+
+    resumed = before.checkpointed()
+    resumed.read(live.log[middle:])
+    resumed.catch_up()
+
+    assert_same(resumed, live.reader)
 
 
 @settings(max_examples=40)

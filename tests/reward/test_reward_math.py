@@ -27,7 +27,6 @@ def test_each_answer_of_the_category_gets_its_verdict(category: str) -> None:
         case
         for case in BY_CATEGORY[category]
         if is_correct(request(case.answer, case.gold).response, case.gold) is not case.is_correct
-        and not (case.gold == "101_2" and not case.is_correct)  # cannot be read: no verdict but by letters
     ]
 
     assert wrong == []
@@ -72,7 +71,7 @@ def test_only_the_last_box_after_the_last_thought_counts(response: str, is_right
     assert is_correct(response, "17") is is_right
 
 
-@pytest.mark.parametrize("gold", [r"\frac{1}{", r"\sqrt[", "9^{9^{9}}", "", "101_2"])
+@pytest.mark.parametrize("gold", [r"\frac{1}{", r"\sqrt[", "9^{9^{9}}", "", "19_7"])
 def test_a_ground_truth_that_cannot_be_read_is_compared_by_its_letters_or_not_at_all(gold: str) -> None:
     assert is_correct(r"\boxed{17}", gold) is None
     assert load("math")(request("17", gold)) is None

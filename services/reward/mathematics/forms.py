@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_ITEMS = 60  # parts of one list; no ground truth of a sane task has more
-MAX_DEPTH = 30  # of brackets and braces
+MAX_DEPTH = 10  # of brackets and braces
 
 
 class TooComplexError(ValueError):

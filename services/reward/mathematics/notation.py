@@ -32,9 +32,10 @@ ROOT_OF_GROUP = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*\(([^()]*)\)")
 SUBSCRIPT = re.compile(r"_\s*(\w)")
 POWER = re.compile(r"\^\s*(?:\(([^()]*)\)|(-?(?:\d*\.)?\d{2,}|-\d|\.\d))")
 OVER = re.compile(r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}")
-THOUSANDS = re.compile(r"(?<![\d.,(\[])(?<!\\\{)\d{1,3}(?:(?:,|\{,\}|\\,|\\ | )\d{3})+(?![\d])(?!,\d)")
+THOUSANDS = re.compile(r"(?<![\d.,(\[])(?<!\\\{)\d{1,3}(?:(?:,\\!|,|\{,\}|\\,|\\ | )\d{3})+(?![\d])(?!,\d)")
 REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*(?:\{(\d+)\}|(\d))")
 SCIENTIFIC = re.compile(r"(?<![\w.\\}])(\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})(?![\w.])")
+WITH_BASE = re.compile(r"(?<![\d.])(\d+)_\{(\d{1,2})\}")
 DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])|(?<![\d.])(\d+)\.(?!\d)")
 
 
@@ -79,8 +80,8 @@ def _braced(argument: str) -> str:
 
 
 def _with_values(text: str) -> str:
-    """Decimals of all kinds as fractions of integers."""
-    text = SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text)
+    """Decimals of all kinds as fractions of integers, and numbers of another base in base ten."""
+    text = SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", WITH_BASE.sub(_in_base_ten, text))
     return DECIMAL.sub(_decimal, REPEATING.sub(_repeating, text))
 
 
@@ -92,6 +93,12 @@ def _decimal(found: re.Match[str]) -> str:
     numerator = f"{whole}{digits}".lstrip("0") or "0"
     value = rf"\frac{{{numerator}}}{{1{'0' * len(digits)}}}" if digits else whole or "0"
     return f"({value})" if found.string[found.end() :].lstrip()[:1] in ("^", "!") else value
+
+
+def _in_base_ten(found: re.Match[str]) -> str:
+    digits, base = found[1], int(found[2])
+    is_number = 2 <= base <= 10 and all(int(digit) < base for digit in digits)
+    return str(int(digits, base)) if is_number else found[0]
 
 
 def _repeating(found: re.Match[str]) -> str:

@@ -5,6 +5,7 @@ operation is done here only when its result will be small.
 """
 
 import functools
+import math
 import re
 from typing import Any, TypeAlias
 
@@ -15,11 +16,11 @@ from sympy.core.function import AppliedUndef
 
 from services.reward.mathematics.forms import TooComplexError
 
-MAX_CHARS = 600
+MAX_CHARS = 300
 MAX_NODES = 300
-MAX_DIGITS = 400  # of a number that is written or arises
+MAX_DIGITS = 4000  # of a number that is written or arises
 MAX_POWER = 200  # of an expression with symbols
-MAX_GROWTH = 200  # argument of exp, factorial and their like; terms of a sum
+MAX_GROWTH = 1000  # argument of exp, factorial and their like; terms of a sum
 # the grammar evaluates these while it reads, so their arguments have to be small as written
 EAGER = re.compile(r"\\(?:binom|gcd|lcm|det)|\\text\{(?:gcd|lcm)\}|\\operatorname|matrix")
 LONG_NUMBER = re.compile(r"\d{5}|\^|!")
@@ -122,7 +123,10 @@ def _magnitude(number: sympy.Basic) -> float:
     """The absolute value of a number, infinite when too large for a float; 0 for anything with symbols."""
     if number.free_symbols or not number.is_number or number.is_infinite:
         return 0.0
-    return abs(complex(number.evalf(8)))
+    try:
+        return abs(complex(number.evalf(8)))
+    except OverflowError:
+        return math.inf
 
 
 def _bounded(result: sympy.Basic) -> sympy.Basic:

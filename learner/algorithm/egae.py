@@ -75,14 +75,17 @@ def temporal_differences(
 
 
 def discounted_suffix_sums(terms: Tensor, discount: float | Tensor) -> Tensor:
-    """S_t = sum over k >= t of discount^(k-t) * terms_k [batch, time]; `discount` is one number or [batch]."""
+    """S_t = sum over k >= t of discount^(k-t) * terms_k [batch, time]; `discount` is one number or [batch].
+
+    By doubling: a sum of n terms plus discount^n times the sum n places on has 2n terms; log2(time) rounds do.
+    """
     if isinstance(discount, Tensor):
-        discount = discount.to(terms)  # a float64 lambda must not change the precision that the caller chose
-    suffix_sum = terms.new_zeros(terms.shape[0])
-    suffix_sums = torch.empty_like(terms)
-    for t in reversed(range(terms.shape[1])):
-        suffix_sum = terms[:, t] + discount * suffix_sum
-        suffix_sums[:, t] = suffix_sum
+        discount = discount.to(terms).unsqueeze(1)  # float64 must not change the precision that the caller chose
+    suffix_sums, num_terms = terms, 1
+    while num_terms < terms.shape[1]:
+        following = torch.nn.functional.pad(suffix_sums[:, num_terms:], (0, num_terms))
+        suffix_sums = suffix_sums + discount * following
+        discount, num_terms = discount * discount, 2 * num_terms
     return suffix_sums
 
 

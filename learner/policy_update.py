@@ -16,13 +16,30 @@ from learner.step_metrics import Metrics, PartialMeans, mismatch_metrics
 from tppo.config import Config
 
 
+@dataclass(frozen=True, slots=True)
+class TokenOutcome:
+    """What the loss made of a row's selected tokens [n] in the last pass over them; the window's come last."""
+
+    old_logprobs: Tensor
+    ratio: Tensor
+    is_clipped: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyResult:
+    """What an update leaves behind besides the policy."""
+
+    metrics: Metrics
+    outcomes: dict[int, TokenOutcome] = field(default_factory=dict)  # by row; rows that trained nothing have none
+
+
 def train(
     policy: Policy, optimization: Optimization, sampled: Sampled, estimates: Estimates, config: Config
-) -> Metrics:
+) -> PolicyResult:
     """Update the policy; with no token in the masks it stays untouched."""
     update = _PolicyUpdate(policy, config, _Selection.of(sampled, estimates, config))
     update.train(optimization)
-    return {**update.metrics(), "actor/num_skipped_updates": optimization.num_skipped}
+    return PolicyResult({**update.metrics(), "actor/num_skipped_updates": optimization.num_skipped}, update.last_pass)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +98,7 @@ class _PolicyUpdate:
     config: Config
     selection: _Selection
     old_logprobs: dict[int, Tensor] = field(default_factory=dict)  # by row; fixed before the first update
+    last_pass: dict[int, TokenOutcome] = field(default_factory=dict)
     means: PartialMeans = field(default_factory=PartialMeans)
 
     def train(self, optimization: Optimization) -> None:
@@ -144,6 +162,9 @@ class _PolicyUpdate:
         )
         (result.loss + options.lm_loss_weight * imitation).backward()  # type: ignore[no-untyped-call]
         self._log(scores, policy_mask, result)
+        ratios, is_clipped = (torch.split(x, list(batch.num_selected)) for x in (result.ratio, result.is_clipped))
+        for place, row in enumerate(rows):
+            self.last_pass[row] = TokenOutcome(self.old_logprobs[row], ratios[place], is_clipped[place])
 
     def _log(self, scores: TokenScores, policy_mask: Tensor, result: losses.PolicyLoss) -> None:
         num_tokens = int(result.num_tokens)

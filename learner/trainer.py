@@ -62,7 +62,7 @@ class Trainer:
         metrics |= value_update.train(self.value_model, self.critic, sampled, estimates, self._config)
         values_trained = time.perf_counter()
         if policy_version >= self._config.critic.warmup_steps:
-            metrics |= policy_update.train(self.policy, self.actor, sampled, estimates, self._config)
+            metrics |= policy_update.train(self.policy, self.actor, sampled, estimates, self._config).metrics
         metrics |= {
             "timing_s/values": estimated - started,
             "timing_s/update_critic": values_trained - estimated,

@@ -18,7 +18,7 @@ from learner.algorithm.masked_stats import masked_mean
 
 @dataclass(frozen=True, slots=True)
 class PolicyLoss:
-    """A policy loss and what to log with it; all but `loss` are means over the given tokens, without gradient."""
+    """A policy loss and, without gradient, what to log with it: means over the given tokens, and two per token."""
 
     loss: Tensor
     clip_fraction: Tensor  # share of tokens whose clipped term exceeds the unclipped one
@@ -27,6 +27,8 @@ class PolicyLoss:
     importance_weight_mean: Tensor
     effective_sample_size: Tensor  # as a share of num_tokens
     num_tokens: Tensor
+    ratio: Tensor  # per token: of the policy to the clip's reference
+    is_clipped: Tensor  # per token: held by one of the two clips
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,8 @@ def summarize(
         importance_weight_mean=masked_mean(weights, policy_mask),
         effective_sample_size=effective_sample_size(weights, policy_mask),
         num_tokens=policy_mask.sum(),
+        ratio=log_ratio.detach().exp(),
+        is_clipped=(surrogate.is_clipped | surrogate.is_dual_clipped) & policy_mask,
     )
 
 

@@ -1,24 +1,25 @@
 """What to look at when training goes wrong: how good the values are, and what cutting responses costs.
 
 The cut's questions: is V(s_l) := V(s_{l-1}) fair (`border_value_jump`)? How far does a window's advantage stray from
-the one that the whole response would have given (`bias_at_cut`)? Are the values worse for responses that were cut
-(`explained_variance_by_cut`) or late in a response (`explained_variance_by_position`)?
+the one that the whole response would have given (`bias_at_cut`)? Are the values worse where a response was cut
+(`explained_variance_by_cut`) or late in it (`explained_variance_by_position`)?
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from learner.algorithm.egae import extended_gae
+from learner.algorithm.egae import Boundary, extended_gae
 from learner.algorithm.losses import k3_kl
 from learner.algorithm.masked_stats import explained_variance, masked_mean
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainedVarianceByCut:
-    """Explained variance over the tokens of each kind of row; NaN for a kind without two tokens."""
+    """Explained variance over the tokens of each kind of window; NaN for a kind without two tokens."""
 
     finished: Tensor
     cut: Tensor
@@ -43,48 +44,71 @@ class ProbabilityGap:
 
 
 def explained_variance_by_cut(
-    values: Tensor, returns: Tensor, mask: Tensor, *, is_finished: Tensor
+    values: Tensor, returns: Tensor, mask: Tensor, *, is_cut: Tensor
 ) -> ExplainedVarianceByCut:
-    """Explained variance of rows that are finished and of rows that were cut; all [batch, time], `is_finished` [batch].
+    """Explained variance of the windows that ended their response and of those that were cut; all [batch, time].
 
-    For cut rows `returns` are what the response earned later, or an estimate of it.
+    `is_cut` [batch, time] bool: the token's window was not the last. `returns` are what the response earned in the end.
     """
-    of_finished_rows = is_finished.unsqueeze(1)
     return ExplainedVarianceByCut(
-        finished=explained_variance(values, returns, mask & of_finished_rows),
-        cut=explained_variance(values, returns, mask & ~of_finished_rows),
+        finished=explained_variance(values, returns, mask & ~is_cut),
+        cut=explained_variance(values, returns, mask & is_cut),
     )
 
 
 def explained_variance_by_position(
-    values: Tensor, returns: Tensor, mask: Tensor, *, positions: Tensor, bucket_length: int, num_buckets: int
+    values: Tensor, returns: Tensor, mask: Tensor, *, positions: Tensor, boundaries: Sequence[int]
 ) -> Tensor:
-    """Explained variance [num_buckets] by place in the response; the last bucket takes all that lies beyond it.
+    """Explained variance [len(boundaries) + 1] by place in the response: before, between and from the boundaries on.
 
     `positions` counts from 0 at the response's first token; any shape, that of `values`.
     """
-    buckets = (positions // bucket_length).clamp(max=num_buckets - 1)
-    return torch.stack([explained_variance(values, returns, mask & (buckets == b)) for b in range(num_buckets)])
+    buckets = torch.bucketize(positions, torch.tensor(boundaries, device=positions.device), right=True)
+    by_bucket = [explained_variance(values, returns, mask & (buckets == b)) for b in range(len(boundaries) + 1)]
+    return torch.stack(by_bucket)
 
 
 def bias_at_cut(
-    rewards: Tensor, values: Tensor, response_mask: Tensor, *, window_length: int, gamma: float, gae_lambda: float
+    rewards: Tensor,
+    values: Tensor,
+    response_mask: Tensor,
+    *,
+    window_length: int,
+    gamma: float,
+    gae_lambda: float | Tensor,
+    boundary: Boundary = "hold",
 ) -> Tensor:
     """EGAE of each window by itself minus GAE of the whole, per token [batch, time], for finished responses.
 
     Rows begin at time 0. The last window's bias is zero: there EGAE is GAE.
     """
     of_windows = window_advantages(
-        rewards, values, response_mask, window_length=window_length, gamma=gamma, gae_lambda=gae_lambda
+        rewards,
+        values,
+        response_mask,
+        window_length=window_length,
+        gamma=gamma,
+        gae_lambda=gae_lambda,
+        boundary=boundary,
     )
     all_finished = torch.ones_like(response_mask[:, 0])
     return of_windows - extended_gae(rewards, values, response_mask, all_finished, gamma=gamma, gae_lambda=gae_lambda)
 
 
 def window_advantages(
-    rewards: Tensor, values: Tensor, response_mask: Tensor, *, window_length: int, gamma: float, gae_lambda: float
+    rewards: Tensor,
+    values: Tensor,
+    response_mask: Tensor,
+    *,
+    window_length: int,
+    gamma: float,
+    gae_lambda: float | Tensor,
+    boundary: Boundary = "hold",
 ) -> Tensor:
-    """EGAE of finished responses cut into windows, side by side again [batch, time]: what the training steps saw."""
+    """EGAE of finished responses cut into windows, side by side again [batch, time]: what the training steps saw.
+
+    `gae_lambda` is one number, or [batch]. With "bootstrap" the value after a cut is that of the next window's start.
+    """
     batch_size, num_tokens = response_mask.shape
     num_windows = math.ceil(num_tokens / window_length)
 
@@ -93,13 +117,16 @@ def window_advantages(
 
     window_ends = window_length * torch.arange(1, num_windows + 1, device=response_mask.device)
     is_last_window = window_ends >= response_mask.sum(dim=1, keepdim=True)
+    of_windows = gae_lambda.repeat_interleave(num_windows) if isinstance(gae_lambda, Tensor) else gae_lambda
     advantages = extended_gae(
         as_windows(rewards),
         as_windows(values),
         as_windows(response_mask),
         is_last_window.reshape(-1),
         gamma=gamma,
-        gae_lambda=gae_lambda,
+        gae_lambda=of_windows,
+        boundary=boundary,
+        bootstrap_values=as_windows(values.roll(-1, dims=1))[:, -1],
     )
     return advantages.reshape(batch_size, -1)[:, :num_tokens]
 

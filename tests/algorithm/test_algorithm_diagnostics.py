@@ -24,26 +24,26 @@ VALUES = torch.tensor([[1.0, -1.0, 1.0, -1.0, NAN], [0.5, 0.5, 0.5, 0.5, NAN]])
 MASK = ~RETURNS.isnan()
 
 
-def test_explained_variance_is_told_apart_for_finished_and_cut_rows() -> None:
-    result = explained_variance_by_cut(VALUES, RETURNS, MASK, is_finished=torch.tensor([True, False]))
+def test_explained_variance_is_told_apart_for_windows_that_ended_a_response_and_that_were_cut() -> None:
+    result = explained_variance_by_cut(VALUES, RETURNS, MASK, is_cut=torch.tensor([[False], [True]]))
 
     assert result.finished.item() == pytest.approx(1.0)
     assert result.cut.item() == pytest.approx(0.0)
 
 
-def test_without_cut_rows_their_explained_variance_is_not_defined() -> None:
-    result = explained_variance_by_cut(VALUES, RETURNS, MASK, is_finished=torch.tensor([True, True]))
+def test_without_cut_windows_their_explained_variance_is_not_defined() -> None:
+    result = explained_variance_by_cut(VALUES, RETURNS, MASK, is_cut=torch.zeros_like(MASK))
 
     assert result.cut.isnan()
 
 
-def test_explained_variance_by_position_takes_the_last_bucket_for_all_beyond() -> None:
+def test_explained_variance_by_position_changes_bucket_at_each_boundary() -> None:
     returns = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
     values = torch.tensor([1.0, -1.0, 0.5, -0.5, 0.0, 0.0])
     positions = torch.tensor([0, 1, 2, 3, 8, 9])
 
     result = explained_variance_by_position(
-        values, returns, torch.ones(6, dtype=torch.bool), positions=positions, bucket_length=2, num_buckets=3
+        values, returns, torch.ones(6, dtype=torch.bool), positions=positions, boundaries=[2, 4]
     )
 
     assert result.tolist() == pytest.approx([1.0, 0.75, 0.0])
@@ -67,6 +67,26 @@ def test_bias_at_the_cut_fades_with_the_distance_to_it() -> None:
     # what the cut hides is the whole response's advantage there, .3943, discounted by .9 a token
     expected = [-(0.9**3) * 0.3943, -(0.9**2) * 0.3943, -0.9 * 0.3943, -0.3943, 0.0, 0.0, 0.0, 0.0]
     assert bias[0].tolist() == pytest.approx(expected, abs=1e-9)
+
+
+def test_where_the_next_windows_value_is_known_the_cut_hides_only_what_lies_behind_it() -> None:
+    bias = bias_at_cut(
+        SEVEN_REWARDS, SEVEN_VALUES, SEVEN, window_length=4, gamma=1.0, gae_lambda=0.9, boundary="bootstrap"
+    )
+
+    # the jump from .5 to .6 at the cut is seen; the advantage behind it, .327, is not
+    expected = [-(0.9**4) * 0.327, -(0.9**3) * 0.327, -(0.9**2) * 0.327, -0.9 * 0.327, 0.0, 0.0, 0.0, 0.0]
+    assert bias[0].tolist() == pytest.approx(expected, abs=1e-9)
+
+
+def test_each_row_may_have_its_own_lambda() -> None:
+    twice = (SEVEN_REWARDS.repeat(2, 1), SEVEN_VALUES.repeat(2, 1), SEVEN.repeat(2, 1))
+
+    bias = bias_at_cut(*twice, window_length=4, gamma=1.0, gae_lambda=torch.tensor([0.0, 0.9]))
+
+    # without lambda only the jump from .5 to .6 is hidden, from the window's last token
+    assert bias[0].tolist() == pytest.approx([0.0, 0.0, 0.0, -0.1, 0.0, 0.0, 0.0, 0.0])
+    assert bias[1, 3].item() == pytest.approx(-0.3943)
 
 
 @property_test

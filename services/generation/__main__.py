@@ -39,6 +39,8 @@ def main(argv: Sequence[str]) -> int:
     config = config_from_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     require_token_beyond_loopback(config.generation.host, token_from_environment())
+    if not (config.model.path / "config.json").is_file():
+        raise ConfigError(f"model.path = {config.model.path}: no config.json there; expected a model's folder")
     if not config.redis.url:
         raise ConfigError("redis.url is empty; expected redis://host:port/db, or --redis URL")
     asyncio.run(_serve(config, arguments.name))

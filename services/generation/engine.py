@@ -39,7 +39,10 @@ class Engine(Protocol):
         ...
 
     async def update_weights(self, update: WeightUpdate) -> str:
-        """Digest of what is loaded; every later token comes from it. ValueError: it does not fit, nothing changed."""
+        """Digest of what is loaded; every later token comes from it. ValueError: it does not fit, nothing changed.
+
+        The tensors belong to the engine from now on.
+        """
         ...
 
     def statistics(self) -> EngineStatistics:

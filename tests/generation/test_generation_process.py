@@ -102,7 +102,7 @@ def refused(*arguments: str) -> str:
 def test_a_folder_without_a_model_is_refused_in_one_sentence(tmp_path: Path) -> None:
     said = refused(str(run_file(tmp_path, model=False)), "--redis", "redis://127.0.0.1:1")
 
-    assert said.startswith(f"tppo generation: model.path = {tmp_path}/actor: ")
+    assert said == f"tppo generation: model.path = {tmp_path}/actor: no config.json there; expected a model's folder"
 
 
 def test_an_address_that_others_can_reach_is_refused_without_a_token(tmp_path: Path) -> None:

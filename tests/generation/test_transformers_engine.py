@@ -60,7 +60,7 @@ def test_llama_qwen2_and_qwen3_take_the_fast_path_and_the_others_do_not() -> Non
 @each_family
 async def test_logprobs_agree_with_a_forward_pass_over_the_whole_row(config: PreTrainedConfig) -> None:
     model = a_model(config)
-    requests = mixed_requests(24)
+    requests = mixed_requests(14)
 
     async with an_engine(config, model) as engine:
         windows = await windows_of(engine, requests)
@@ -87,7 +87,7 @@ async def test_greedy_tokens_are_the_most_likely_ones(config: PreTrainedConfig) 
 
 @each_family
 async def test_a_row_draws_the_same_tokens_alone_and_in_company(config: PreTrainedConfig) -> None:
-    requests = mixed_requests(16)
+    requests = mixed_requests(9)
 
     async with an_engine(config, a_model(config), num_slots=5) as engine:
         together = await windows_of(engine, requests)
@@ -108,10 +108,10 @@ async def test_windows_continue_each_other_as_one_long_window_would() -> None:
 
 
 async def test_tokens_follow_the_distribution() -> None:
-    """3000 draws of one token; the deviations are those of chance (5 standard errors)."""
+    """2000 draws of one token; the deviations are those of chance (5 standard errors)."""
     model = a_model(TIED_QWEN2)
     request = a_request(max_new_tokens=1)
-    num_draws = 3000
+    num_draws = 2000
 
     async with an_engine(TIED_QWEN2, model, num_slots=64) as engine:
         windows = await windows_of(engine, [a_request(max_new_tokens=1, seed=seed) for seed in range(num_draws)])

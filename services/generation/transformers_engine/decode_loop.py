@@ -138,10 +138,11 @@ class DecodeLoop:
         self._batch.step()
 
     def _withdraw(self, row: Row) -> None:
-        if row in self._waiting:
-            self._waiting.remove(row)
-        else:
-            self._batch.drop(row)
+        with self._has_work:  # others append
+            if row in self._waiting:
+                self._waiting.remove(row)
+                return
+        self._batch.drop(row)
 
     def _load(self, pending: PendingUpdate) -> None:
         if not pending.future.set_running_or_notify_cancel():

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 import torch
 
 COLUMN_BLOCK = 16  # rectangles begin and end at multiples of it: their views live that many steps, and stay aligned
-NUM_SPARE_COLUMNS = 256  # steps between two moves to the left
+NUM_SPARE_COLUMNS = 256  # free ones after growing: steps until the rows move to the left
+MIN_SPARE_COLUMNS = 64  # when a move would free fewer, the cache grows instead of moving again soon
 
 
 def round_up(number: int, block: int = COLUMN_BLOCK) -> int:
@@ -52,7 +53,7 @@ class AlignedCache:
             return
         longest = max(self.lengths, default=0)
         end = round_up(max(longest, before))
-        if end < self.mask.shape[1]:
+        if end + MIN_SPARE_COLUMNS <= self.mask.shape[1]:
             self._shift(end)
         else:
             self._grow(round_up(end + NUM_SPARE_COLUMNS), end, longest)

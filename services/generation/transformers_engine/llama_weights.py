@@ -109,7 +109,7 @@ class Dimensions:
 
 
 class WeightArranger:
-    """Builds `LlamaWeights` from the tensors of a state dict."""
+    """Builds `LlamaWeights` from the tensors of a state dict, some of which it keeps: nobody may write to them."""
 
     def __init__(
         self, tensors: Mapping[str, Tensor], dimensions: Dimensions, *, dtype: torch.dtype, device: torch.device
@@ -125,10 +125,10 @@ class WeightArranger:
         head = "lm_head.weight" if "lm_head.weight" in self._tensors else "model.embed_tokens.weight"
         norm, fold = self._norm("model.norm.weight")
         return LlamaWeights(
-            embedding=self._tensor("model.embed_tokens.weight").clone(),
+            embedding=self._tensor("model.embed_tokens.weight"),
             layers=tuple(self._layer(f"model.layers.{index}.") for index in range(self._dimensions.num_layers)),
             norm=norm,
-            head=Linear(fold(self._tensor(head)).clone()),
+            head=Linear(fold(self._tensor(head))),
         )
 
     def _layer(self, prefix: str) -> Layer:
@@ -161,7 +161,7 @@ class WeightArranger:
         """The norm, and what it does to the weight [out, in] of the linear that follows."""
         weight, eps = self._tensor(name), self._dimensions.rms_norm_eps
         if not self._folds:
-            return RmsNorm(weight.clone(), eps), lambda linear: linear
+            return RmsNorm(weight, eps), lambda linear: linear
         size = weight.numel()
         return FoldedNorm(weight.new_tensor((size * eps) ** 0.5)), lambda linear: linear * (weight * size**0.5)
 
@@ -183,7 +183,7 @@ class WeightArranger:
 
 
 def _stack(linears: list[Linear], fold: Norm = lambda weight: weight) -> Linear:
-    """One linear, in memory of its own, that computes the outputs of all."""
+    """One linear that computes the outputs of all."""
     weight = fold(torch.cat([linear.weight for linear in linears]))
     biases = [linear.bias for linear in linears if linear.bias is not None]
     return Linear(weight, torch.cat(biases) if biases else None)

@@ -18,7 +18,6 @@ from tppo.config import Config, ConfigError, add_config_arguments, config_from_a
 if TYPE_CHECKING:
     import redis.asyncio
 
-RETRY_SECONDS = 1.0
 SHUTDOWN_SECONDS = 3
 log = logging.getLogger(__name__)
 
@@ -76,18 +75,13 @@ def _listener(host: str, port: int) -> socket.socket:
 
 async def _redis(url: str) -> "redis.asyncio.Redis":
     """A client, as soon as the server answers."""
-    from redis.exceptions import RedisError
-
+    from tppo.patience import until_redis_answers
     from tppo.streams import connect
 
-    while True:
-        try:
-            return await connect(url)
-        except RedisError as error:
-            log.warning("Redis does not answer: %s; trying again", error)
-            await asyncio.sleep(RETRY_SECONDS)
-        except ValueError as error:
-            raise ConfigError(f"redis.url = {url!r}: {error}") from None
+    try:
+        return await until_redis_answers(lambda: connect(url), "connecting")
+    except ValueError as error:
+        raise ConfigError(f"redis.url = {url!r}: {error}") from None
 
 
 async def _beat(client: "redis.asyncio.Redis", run: str, name: str, listener: socket.socket) -> None:

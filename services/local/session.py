@@ -26,11 +26,11 @@ from services.local.processes import (
 from services.local.progress import progress_of
 from services.local.summary import GenerationLedger, Summary, earlier_session, summarize, write_summary
 from services.local.supervisor import Child, Ending, EndingKind, Supervisor
+from tppo.patience import until_redis_answers
 from tppo.presence import Presence, present
 from tppo.streams import connect
 
 OBSERVE_SECONDS = 0.5
-RETRY_SECONDS = 0.1
 
 
 class Session:
@@ -117,11 +117,7 @@ class Session:
 
 async def _connected(url: str) -> redis.asyncio.Redis:
     """A client, as soon as the server answers; one that never comes up is the supervisor's business."""
-    while True:
-        try:
-            return await connect(url)
-        except RedisError:
-            await asyncio.sleep(RETRY_SECONDS)
+    return await until_redis_answers(lambda: connect(url), "connecting")
 
 
 async def _forget_run(client: redis.asyncio.Redis, run: str) -> None:

@@ -57,7 +57,7 @@ class Summary:
     """On the evaluation set before the first step."""
     base_accuracy_stderr: float | None
     final_accuracy: float | None
-    """The last evaluation's."""
+    """The last evaluation's, if there was one after the first step."""
     final_accuracy_stderr: float | None
     steps: int
     seconds_total: float
@@ -76,8 +76,8 @@ class Summary:
 
 def summarize(metrics: RunMetrics, totals: GenerationTotals, *, seconds_total: float) -> Summary:
     """The summary of a run that has ended, or was stopped here."""
-    base = metrics.evaluations[0] if metrics.evaluations and metrics.evaluations[0]["eval/step"] == 0 else {}
-    final = metrics.evaluations[-1] if metrics.evaluations else {}
+    base = next((line for line in metrics.evaluations if line["eval/step"] == 0), {})
+    final = next((line for line in reversed(metrics.evaluations) if line["eval/step"] > 0), {})
     occupancy = totals.num_active_slot_steps / totals.num_slot_steps if totals.num_slot_steps else None
     return Summary(
         base_accuracy=base.get("eval/accuracy"),

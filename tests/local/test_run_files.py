@@ -84,6 +84,12 @@ def test_the_summary_tells_accuracies_times_and_occupancy() -> None:
     assert (summary.tokens_generated, summary.decode_steps, summary.slot_occupancy) == (9000, 300, 0.75)
 
 
+def test_the_base_models_accuracy_is_not_taken_for_the_runs() -> None:
+    summary = summarize(RunMetrics([evaluation(0, 0.4), step(1)]), GenerationTotals(), seconds_total=1.0)
+
+    assert (summary.base_accuracy, summary.final_accuracy) == (0.4, None)
+
+
 def test_a_run_that_was_never_evaluated_has_no_accuracy() -> None:
     summary = summarize(RunMetrics([step(1)]), GenerationTotals(), seconds_total=1.0)
 

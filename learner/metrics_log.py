@@ -1,6 +1,7 @@
 """`metrics.jsonl`: one JSON object per training step and per evaluation, in the order in which they happened."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ class MetricsLog:
         path.write_text("".join(kept), encoding="utf-8")
 
     def append(self, line: Mapping[str, Any]) -> None:
-        """Write one object at once."""
+        """Write one object at once; numbers that are not finite, which JSON lacks, become null."""
+        finite = {name: None if _is_not_finite(value) else value for name, value in line.items()}
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(finite, allow_nan=False) + "\n")
 
     def _lines(self) -> list[str]:
         """Whole lines; the last one is missing its end when the process died in writing it."""
@@ -25,3 +27,7 @@ class MetricsLog:
             return []
         lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
         return [line for line in lines if line.endswith("\n")]
+
+
+def _is_not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

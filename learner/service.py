@@ -168,7 +168,8 @@ class LearnerService:
             if batch:
                 return batch
             if self._books.scheduler.replace_parked(self.step):
-                self._settle()
+                self._settle()  # a restarted learner may have the answers already, so look again
+                continue
             self._waiting_for = reporting.what_is_missing(self._books)
             await self._has_news.wait()
         return []

@@ -21,9 +21,9 @@ class Evaluation:
     step: int
     num_scored: int
     num_unscored: int
-    accuracy: float  # mean score
-    accuracy_stderr: float  # standard error of the mean
-    mean_response_length: float  # tokens of scored responses
+    accuracy: float | None  # mean score; None when nothing was scored
+    accuracy_stderr: float | None  # standard error of the mean
+    mean_response_length: float | None  # tokens of scored responses
     oldest_policy_version: int
     newest_policy_version: int
 
@@ -77,15 +77,15 @@ def _summary(step: int, rollouts: Sequence[Rollout]) -> Evaluation:
     scored = [row for row in rollouts if row.state is State.READY]
     scores = [row.score for row in scored if row.score is not None]
     versions = [version for row in rollouts for version in row.token_versions]
-    mean = sum(scores) / len(scores) if scores else math.nan
+    mean = sum(scores) / len(scores) if scores else 0.0
     variance = sum((score - mean) ** 2 for score in scores) / max(1, len(scores) - 1)
     return Evaluation(
         step=step,
         num_scored=len(scores),
         num_unscored=len(rollouts) - len(scores),
-        accuracy=mean,
-        accuracy_stderr=math.sqrt(variance / len(scores)) if scores else math.nan,
-        mean_response_length=sum(len(row.response_tokens) for row in scored) / len(scored) if scored else math.nan,
+        accuracy=mean if scores else None,
+        accuracy_stderr=math.sqrt(variance / len(scores)) if scores else None,
+        mean_response_length=sum(len(row.response_tokens) for row in scored) / len(scored) if scored else None,
         oldest_policy_version=min(versions, default=-1),
         newest_policy_version=max(versions, default=-1),
     )

@@ -79,7 +79,7 @@ def test_a_round_without_any_score_has_no_accuracy() -> None:
     (found,) = enter(books, a_failed_window("eval-0-0"))
 
     assert (found.num_scored, found.num_unscored) == (0, 1)
-    assert math.isnan(found.accuracy)
+    assert (found.accuracy, found.accuracy_stderr) == (None, None)
     assert (found.oldest_policy_version, found.newest_policy_version) == (-1, -1)
 
 

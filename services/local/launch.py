@@ -19,7 +19,7 @@ from services.local.run_folder import RunFolder
 from services.local.session import Session
 from services.local.summary import Summary
 from services.local.supervisor import Ending, EndingKind
-from tppo.config import Config, dump
+from tppo.config import Config, dump, presets
 
 
 def check(config: Config, *, resume: bool) -> None:
@@ -57,6 +57,7 @@ def plan_of(config: Config, *, resume: bool) -> Plan:
 def description(plan: Plan) -> Iterator[str]:
     """The resolved configuration and the processes, as text that is still TOML."""
     yield dump(plan.config)
+    yield from (f"# {plan.config.run.algorithm}: {line}" for line in presets.description(plan.config.run.algorithm))
     for child in [*([redis_child(plan.server)] if plan.server else []), *service_children(plan)]:
         yield f"# {child.name}: {shlex.join(child.command(0))}"
 

@@ -5,6 +5,7 @@ Relative paths in the file are relative to the file's folder; those given by `--
 
 import argparse
 import difflib
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,9 +15,11 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from tppo.config import presets
 from tppo.config.schema import Config
 
 Table = dict[str, Any]
+QUOTED_FUNCTION = re.compile(r"([\"'])([^\"']+\.py)(?=:\w+\1)")
 PATH_KEYS = (("model", "path"), ("model", "critic_path"), ("data", "train_files"), ("data", "val_files"))
 
 
@@ -32,8 +35,11 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     path = Path(path)
     table = _read_toml(path)
     _resolve_paths(table, base=path.resolve().parent)
+    overriding: Table = {}
     for override in overrides:
-        _merge(table, _parsed_override(override))
+        _merge(overriding, _parsed_override(override))
+    presets.make_way(table, overriding)
+    _merge(table, overriding)
     try:
         return Config.model_validate(table)
     except ValidationError as error:
@@ -125,7 +131,9 @@ def _resolved(value: Any, resolve: Callable[[str], Path | str]) -> Any:
 
 
 def _resolved_function(spec: str, base: Path) -> str:
-    """`file.py:name` with the file made absolute; the name of a built-in as it is."""
+    """`file.py:name`, alone or quoted in a sum, with the file made absolute; the name of a built-in as it is."""
+    if QUOTED_FUNCTION.search(spec):
+        return QUOTED_FUNCTION.sub(lambda found: f"{found[1]}{base / found[2]}", spec)
     file, colon, name = spec.rpartition(":")
     return f"{base / file}:{name}" if colon and file.endswith(".py") else spec
 

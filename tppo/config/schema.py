@@ -1,23 +1,16 @@
 """Every key of a run's TOML file: its type, default, meaning and unit. Names follow verl where it has one."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+from tppo.config import presets
+from tppo.config.algorithm import AlgorithmSection
+from tppo.config.section import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Section
 
 Mode = Literal["lockstep", "overlapped", "streaming"]
 DEFAULT_POLICY_LAG: dict[Mode, int] = {"lockstep": 0, "overlapped": 1, "streaming": 1}
-
-
-class Section(BaseModel):
-    """A frozen table of the TOML file that refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class RunSection(Section):
@@ -29,8 +22,8 @@ class RunSection(Section):
     """Folder that holds the run's folder."""
     seed: NonNegativeInt = 0
     """Determines prompt order, sampling seeds and initialisation."""
-    algorithm: Literal["tppo"] = "tppo"
-    """What the learner computes."""
+    algorithm: presets.Algorithm = "tppo"
+    """What the learner computes; a word other than tppo brings settings along: see docs/comparison.md."""
     mode: Mode = "streaming"
     """How generation and training overlap: see docs/architecture.md."""
     total_training_steps: PositiveInt = 100
@@ -106,7 +99,7 @@ class DataSection(Section):
 
     train_files: list[Path] = Field(min_length=1)
     """Prompts to train on."""
-    val_files: list[Path] = []
+    val_files: list[Path] = Field(default_factory=list)
     """Prompts to evaluate on; none: no evaluation."""
     prompt_key: str = "prompt"
     """Column of the prompt: a text, or chat messages that the tokenizer's template renders."""
@@ -116,37 +109,6 @@ class DataSection(Section):
     """Another order of the prompts in each epoch, drawn from run.seed."""
     samples_per_prompt: PositiveInt = 1
     """Rollouts of each prompt (verl: rollout.n)."""
-
-
-class AlgorithmSection(Section):
-    """`[algorithm]`: advantages and losses (docs/algorithm.md)."""
-
-    gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Discount."""
-    lam: Fraction | Literal["length_adaptive"] = "length_adaptive"
-    """lambda of the policy's advantages: a number, or max(1 - 1/(lam_alpha * length), lam_floor)."""
-    lam_alpha: PositiveFloat = 0.05
-    """alpha of the length-adaptive lambda."""
-    lam_floor: Fraction = 0.95
-    """Smallest length-adaptive lambda."""
-    boundary: Literal["hold", "bootstrap"] = "hold"
-    """Value after the last token of an unfinished window: that of the token before (the paper), or the critic's."""
-    num_ignored_tail_tokens: NonNegativeInt = 8
-    """Last tokens of an unfinished window that are left out of the policy loss."""
-    advantage_whitening: Literal["scale_only", "full", "none"] = "scale_only"
-    """Divide by the deviation, also subtract the mean, or neither."""
-    clip_ratio_low: Fraction = 0.2
-    """The ratio is clipped below at 1 - this."""
-    clip_ratio_high: PositiveFloat = 0.28
-    """The ratio is clipped above at 1 + this."""
-    clip_ratio_c: Annotated[float, Field(gt=1)] = 10.0
-    """Dual clip: bound of the loss where the advantage is negative."""
-    importance_cap: PositiveFloat | None = None
-    """Cap of old/rollout probability weights; unset: 2 in overlapped and streaming, none in lockstep."""
-    lm_loss_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the likelihood loss on correct responses (VAPO: 0.1)."""
-    lm_tokens: Literal["all_windows", "current_window"] = "all_windows"
-    """Which tokens of a correct response the likelihood loss takes."""
 
 
 class OptimizerSection(Section):
@@ -222,7 +184,7 @@ class GenerationSection(Section):
 class RewardSection(Section):
     """`[reward]`: who scores finished responses."""
 
-    functions: dict[str, str] = {}
+    functions: dict[str, str] = Field(default_factory=dict)
     """data_source -> function: `exact`, `boxed`, or `path/to/file.py:name`."""
     default_function: str = ""
     """For data sources that are not listed; empty: refused when the data is read."""
@@ -283,8 +245,32 @@ class Config(Section):
     checkpoint: CheckpointSection = CheckpointSection()
     dashboard: DashboardSection = DashboardSection()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _follows_its_algorithm(cls, table: Any) -> Any:
+        return presets.completed(table, _default_of) if isinstance(table, dict) else table
+
+    @model_validator(mode="after")
+    def _keeps_what_it_reuses(self) -> "Config":
+        num_reused, max_lag = self.algorithm.num_reused_batches, self.run.max_token_lag
+        if self.run.algorithm == "geppo" and num_reused > max_lag + 1:
+            raise ValueError(
+                f"algorithm.num_reused_batches = {num_reused} with run.max_token_lag = {max_lag}: "
+                f"the oldest rows would be masked; expected at most {max_lag + 1}"
+            )
+        return self
+
     @property
     def importance_cap(self) -> float | None:
         """`algorithm.importance_cap`, or the mode's own when unset: stale tokens need the correction."""
         cap = self.algorithm.importance_cap
         return cap if cap is not None or self.run.mode == "lockstep" else 2.0
+
+
+def _default_of(key: str) -> Any:
+    """The default of `section.name`."""
+    section, name = key.split(".")
+    model = Config.model_fields[section].annotation
+    assert isinstance(model, type)
+    assert issubclass(model, BaseModel)
+    return model.model_fields[name].default

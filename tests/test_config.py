@@ -47,6 +47,14 @@ def test_a_reward_function_by_path_is_relative_to_the_file(tmp_path: Path) -> No
     assert functions == {"mine": f"{tmp_path}/score.py:compute_score", "other": "exact"}
 
 
+def test_files_quoted_in_a_sum_of_reward_functions_are_relative_to_the_file(tmp_path: Path) -> None:
+    text = MINIMAL + """[reward]\ndefault_function = 'math + 0.5*"score.py:f" - length(limit=9, buffer=3)'\n"""
+
+    spec = load(write(tmp_path, text)).reward.default_function
+
+    assert spec == f'math + 0.5*"{tmp_path}/score.py:f" - length(limit=9, buffer=3)'
+
+
 def test_overrides_win_and_are_read_as_toml_values(tmp_path: Path) -> None:
     config = load(write(tmp_path, MINIMAL), ["run.seed=7", "run.mode=lockstep", "actor.lr=1e-3"])
 

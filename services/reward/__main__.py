@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 
 from redis.asyncio import Redis
 
-from services.reward.functions import runs_inline
+from services.reward.functions import check, runs_inline
 from services.reward.pool import WorkerPool
 from services.reward.retry import REDIS_ERRORS, until_redis_answers
 from services.reward.scorer import Scorer
@@ -98,8 +98,15 @@ async def _redis(config: Config) -> AsyncIterator[Redis]:
 
 
 def _worker_specs(config: Config) -> list[str]:
-    named = {*config.reward.functions.values(), config.reward.default_function} - {""}
-    return sorted(spec for spec in named if not runs_inline(spec))
+    """The functions that need a worker; the others are loaded here and now."""
+    named = sorted({*config.reward.functions.values(), config.reward.default_function} - {""})
+    try:
+        inline = [spec for spec in named if runs_inline(spec)]
+        for spec in inline:
+            check(spec)
+    except ValueError as error:
+        raise ConfigError(f"[reward] {error}") from None
+    return [spec for spec in named if spec not in inline]
 
 
 def _capacity(config: Config) -> int:

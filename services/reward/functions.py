@@ -1,91 +1,79 @@
-"""Reward functions by their name in the configuration: a built-in, or `path/to/file.py:name`.
-
-A built-in's time is bounded by the length of the response, so it runs inside the service; a user's function may do
-anything, so it runs in a worker that can be killed.
-"""
+"""Reward functions by their name in the configuration, ready to be called with a request."""
 
 import contextlib
 import functools
 import importlib.util
+import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from services.reward.answers import is_boxed_match, is_exact_match
-from services.reward.outcome import cause_of, outcome_of_call
+from services.reward.built_in import BUILT_IN, RewardFunction
+from services.reward.expressions import Term, terms
+from services.reward.outcome import Outcome, cause_of, outcome_of, outcome_of_call
 from services.reward.signatures import adapted
-from tppo.rollout import RewardRequest
+from tppo.rollout import RewardRequest, ScoreStatus
 
 WARM_UP = RewardRequest(
     *("warm-up", 0, "math", ""),
     response=r"\boxed{\frac{\sqrt{2}x^2-3(y+1)}{2}+\sin x}",
     ground_truth=r"\frac{x^2}{\sqrt{2}}-\frac{3y}{2}-1.5+\sin x",
 )
-RewardFunction = Callable[[RewardRequest], object]  # its result is for `outcome_of`, or awaitable
-
-
-def exact(request: RewardRequest) -> float:
-    """1 when the text after the last '#' is the ground truth."""
-    return float(is_exact_match(request.response, request.ground_truth))
-
-
-def boxed(request: RewardRequest) -> float:
-    r"""1 when the last `\boxed{}` holds the ground truth."""
-    return float(is_boxed_match(request.response, request.ground_truth))
-
-
-def _math() -> RewardFunction:
-    """1 when the boxed answer has the value of the ground truth; abstains when the ground truth cannot be read."""
-    try:
-        from services.reward.mathematics.verifier import is_correct
-    except ImportError as error:
-        raise ValueError(f"reward function 'math': {error}; expected pip install 'tppo[reward]'") from error
-
-    def math(request: RewardRequest) -> float | None:
-        verdict = is_correct(request.response, request.ground_truth)
-        return None if verdict is None else float(verdict)
-
-    return math
-
-
-INLINE: dict[str, RewardFunction] = {"exact": exact, "boxed": boxed}
-IN_WORKER: dict[str, Callable[[], RewardFunction]] = {"math": _math}
 
 
 def runs_inline(spec: str) -> bool:
-    """Whether the function is a built-in whose time is bounded."""
-    return spec in INLINE
+    """Whether it consists of built-ins whose time is bounded, so that no worker is needed."""
+    return all(term.name in BUILT_IN and BUILT_IN[term.name].is_bounded for term in _terms(spec))
 
 
+@functools.cache
 def load(spec: str) -> RewardFunction:
     """The function that a name in the configuration stands for. Raises ValueError with one sentence."""
-    if spec in INLINE:
-        return INLINE[spec]
-    if spec in IN_WORKER:
-        return IN_WORKER[spec]()
-    file, colon, name = spec.rpartition(":")
-    if not colon or not file.endswith(".py"):
-        raise ValueError(
-            f"reward function {spec!r}: expected {', '.join((*INLINE, *IN_WORKER))} or path/to/file.py:name"
-        )
-    function = getattr(_module(Path(file)), name, None)
-    if not callable(function):
-        raise ValueError(f"{file}: has no function {name!r}")
-    return adapted(function, spec)
-
-
-def preload(specs: Sequence[str]) -> None:
-    """Load the built-ins among the functions, and let them fill their caches: workers forked after that share both."""
-    for spec in specs:
-        if spec in IN_WORKER:
-            with contextlib.suppress(ValueError):  # a worker tells it again, to someone who listens
-                outcome_of_call(IN_WORKER[spec](), WARM_UP)
+    found = _terms(spec)
+    functions = [_function(term, spec) for term in found]
+    if len(functions) == 1 and found[0].weight == 1.0:
+        return functions[0]
+    return functools.partial(_weighted_sum, found, functions)
 
 
 def check(spec: str) -> None:
     """Raise ValueError with one sentence when the function cannot be loaded; a user's file is executed."""
     load(spec)
+
+
+def preload(specs: Sequence[str]) -> None:
+    """Load the built-ins among the functions, and let them fill their caches: workers forked after that share both."""
+    for spec in specs:
+        with contextlib.suppress(ValueError):  # a worker tells it again, to someone who listens
+            if not any(term.is_file for term in _terms(spec)):
+                outcome_of_call(load(spec), WARM_UP)
+
+
+@functools.cache
+def _terms(spec: str) -> list[Term]:
+    return terms(spec)
+
+
+def _function(term: Term, spec: str) -> RewardFunction:
+    if term.is_file:
+        return _from_file(term.name)
+    if term.name not in BUILT_IN:
+        raise ValueError(f"reward function {spec!r}: expected {', '.join(BUILT_IN)} or path/to/file.py:name")
+    make = BUILT_IN[term.name].make
+    try:
+        inspect.signature(make).bind(*term.arguments, **term.options)
+        return make(*term.arguments, **term.options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"reward function {spec!r}: {term.name}: {error}") from error
+
+
+def _from_file(spec: str) -> RewardFunction:
+    file, _, name = spec.rpartition(":")
+    function = getattr(_module(Path(file)), name, None)
+    if not callable(function):
+        raise ValueError(f"{file}: has no function {name!r}")
+    return adapted(function, spec)
 
 
 @functools.cache
@@ -104,3 +92,35 @@ def _module(path: Path) -> ModuleType:
     except Exception as error:  # other people's code
         raise ValueError(f"{path}: does not load: {cause_of(error)}") from error
     return module
+
+
+def _weighted_sum(found: Sequence[Term], functions: Sequence[RewardFunction], request: RewardRequest) -> object:
+    """The sum as an outcome, awaitable when one of the functions is asynchronous."""
+    results = [function(request) for function in functions]
+    if any(map(inspect.isawaitable, results)):
+        return _weighted_later(found, results)
+    return _total(found, results)
+
+
+async def _weighted_later(found: Sequence[Term], results: Sequence[object]) -> Outcome:
+    return _total(found, [await result if inspect.isawaitable(result) else result for result in results])
+
+
+def _total(found: Sequence[Term], results: Sequence[object]) -> Outcome:
+    """The weighted sum with each term as a component; a term without a score leaves the whole without one."""
+    outcomes = [outcome_of(result) for result in results]
+    for term, outcome in zip(found, outcomes, strict=True):
+        if outcome.status is not ScoreStatus.SCORED:
+            return Outcome(outcome.status, error=f"{term.name}: {outcome.error}" if outcome.error else "")
+    scores = [outcome.score or 0.0 for outcome in outcomes]
+    components = dict(zip(_component_names(found), scores, strict=True))
+    for outcome in outcomes:
+        components.update(outcome.components)
+    total = sum(term.weight * score for term, score in zip(found, scores, strict=True))
+    return outcome_of({**components, "score": total})
+
+
+def _component_names(found: Sequence[Term]) -> list[str]:
+    """The terms' names, numbered where one comes twice."""
+    names = [term.name.rpartition("/")[2] for term in found]
+    return [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]

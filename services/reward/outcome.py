@@ -46,6 +46,8 @@ def outcome_of(result: object) -> Outcome:
 
     Further numbers in a table are components; texts and other entries are left out.
     """
+    if isinstance(result, Outcome):
+        return result
     if result is None:
         return ABSTAINED
     if not isinstance(result, Mapping):
@@ -100,11 +102,11 @@ def _scored(value: object, rest: Mapping[str, object]) -> Outcome:
 
 
 def _number(value: object) -> float | None:
-    """A float, int or bool, or a scalar of numpy or torch, as a float; None for anything else."""
+    """A float, int or bool, or the one number of an array of numpy or torch, as a float; None for anything else."""
     if isinstance(value, (int, float)):
         return _as_float(value)
     item = getattr(value, "item", None)
-    if callable(item) and getattr(value, "shape", None) == ():
+    if callable(item) and getattr(value, "shape", None) in ((), (1,)):
         return _number(item())
     return None
 

@@ -1,24 +1,45 @@
-"""Users' functions as they were written for other trainers, called with our request."""
+"""Users' functions as they were written for other trainers, each called with one request of ours.
+
+verl       compute_score(data_source, solution_str, ground_truth, extra_info) -> number | {"score": ...}
+TRL        reward_func(prompts, completions, **columns) -> [number | None]          lists of one
+OpenRLHF   reward_func(queries, prompts, labels, **kwargs) -> tensor | {"rewards", "scores", "extra_logs"}
+"""
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from tppo.rollout import RewardRequest
 
 VERL_PARAMETERS = ("data_source", "solution_str", "ground_truth", "extra_info")
+OPENRLHF_PARAMETERS = ("queries", "prompts", "labels")
+GROUND_TRUTH_COLUMNS = ("ground_truth", "solution", "answer", "label")  # as TRL's data sets call it
+INDEXED_TEXT = "string indices must be integers"  # what Python says of text["content"]
+
+UserFunction = Callable[..., Any]
 
 
-def adapted(function: Callable[..., object], spec: str) -> Callable[[RewardRequest], object]:
+def adapted(function: UserFunction, spec: str) -> Callable[[RewardRequest], object]:
     """The function as one of a request. Raises ValueError when its parameters are of no known signature."""
     signature = inspect.signature(function)
+    if "completions" in signature.parameters:
+        return _trl(function, signature)
+    if set(OPENRLHF_PARAMETERS) <= set(signature.parameters):
+        return lambda request: _then(function(**_openrlhf_arguments(request)), _openrlhf_result)
     try:
         signature.bind(**dict.fromkeys(VERL_PARAMETERS))
     except TypeError:
         raise ValueError(
-            f"reward function {spec!r}: its parameters are {signature}; expected ({', '.join(VERL_PARAMETERS)})"
+            f"reward function {spec!r}: its parameters are {signature}; expected ({', '.join(VERL_PARAMETERS)}), "
+            "or those of TRL (completions, ...) or OpenRLHF (queries, prompts, labels)"
         ) from None
     return lambda request: function(**_verl_arguments(request))
+
+
+def _extra_info(request: RewardRequest) -> dict[str, Any]:
+    extra_info: dict[str, Any] = json.loads(request.extra_info or "{}")
+    return extra_info
 
 
 def _verl_arguments(request: RewardRequest) -> dict[str, object]:
@@ -26,5 +47,73 @@ def _verl_arguments(request: RewardRequest) -> dict[str, object]:
         "data_source": request.data_source,
         "solution_str": request.response,
         "ground_truth": request.ground_truth,
-        "extra_info": json.loads(request.extra_info or "{}"),
+        "extra_info": _extra_info(request),
     }
+
+
+def _openrlhf_arguments(request: RewardRequest) -> dict[str, list[str]]:
+    """A query is the prompt with the response behind it."""
+    return {
+        "queries": [request.prompt + request.response],
+        "prompts": [request.prompt],
+        "labels": [request.ground_truth],
+    }
+
+
+def _openrlhf_result(result: object) -> object:
+    """`rewards` is the score; `scores` and the logs are components."""
+    if not isinstance(result, Mapping):
+        return _only(result)
+    logs = {"scores": result.get("scores"), **result.get("extra_logs", {})}
+    components = {key: _only(values) for key, values in logs.items() if values is not None}
+    return {**components, "score": _only(result["rewards"])}
+
+
+def _trl(function: UserFunction, signature: inspect.Signature) -> Callable[[RewardRequest], object]:
+    """Completions as texts; as lists of messages when the function indexes them so."""
+    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in signature.parameters.values())
+
+    def call(request: RewardRequest) -> object:
+        columns = _trl_columns(request)
+        arguments = {key: [entry] for key, entry in columns.items() if takes_any or key in signature.parameters}
+        try:
+            return _then(function(**arguments), _only)
+        except TypeError as error:
+            if INDEXED_TEXT not in str(error):
+                raise
+        for key, role in (("prompts", "user"), ("completions", "assistant")):
+            if key in arguments:
+                arguments[key] = [[{"role": role, "content": columns[key]}]]
+        return _then(function(**arguments), _only)
+
+    return call
+
+
+def _trl_columns(request: RewardRequest) -> dict[str, Any]:
+    """The columns of the data row by the names that functions ask for; those of extra_info win."""
+    return {
+        **dict.fromkeys(GROUND_TRUTH_COLUMNS, request.ground_truth),
+        "data_source": request.data_source,
+        **_extra_info(request),
+        "prompts": request.prompt,
+        "completions": request.response,
+    }
+
+
+def _only(results: Any) -> object:
+    """The result for the one response that was asked about."""
+    if not isinstance(results, Sequence) and not hasattr(results, "__getitem__"):
+        raise TypeError(f"the function returned {results!r:.200}; expected one reward for each response")
+    if len(results) != 1:
+        raise ValueError(f"the function returned {len(results)} rewards for 1 response")
+    one: object = results[0]
+    return one
+
+
+def _then(result: object, unpack: Callable[[Any], object]) -> object:
+    """`unpack(result)`, once it is there."""
+    return _unpacked(result, unpack) if inspect.isawaitable(result) else unpack(result)
+
+
+async def _unpacked(result: Awaitable[object], unpack: Callable[[Any], object]) -> object:
+    return unpack(await result)

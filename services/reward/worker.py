@@ -18,7 +18,8 @@ from collections.abc import Awaitable, Sequence
 from typing import Never
 
 from services.reward import frames
-from services.reward.functions import RewardFunction, load
+from services.reward.built_in import RewardFunction
+from services.reward.functions import load
 from services.reward.outcome import Outcome, failed, outcome_of_call
 from tppo.rollout import RewardRequest
 

@@ -79,9 +79,32 @@ def test_a_function_that_cannot_be_loaded_is_told_in_one_sentence(tmp_path: Path
     assert str(caught.value).startswith(sentence.format(file=file))
 
 
-@pytest.mark.parametrize("spec", ["exakt", "mine.py", ":f", "mine.txt:f"])
+@pytest.mark.parametrize("spec", ["exakt", "exact + exakt"])
 def test_an_unknown_name_is_told_what_is_expected(spec: str) -> None:
-    with pytest.raises(ValueError, match=r"expected exact, boxed, math or path/to/file\.py:name"):
+    with pytest.raises(ValueError, match=r"expected exact, boxed, math, format, .* or path/to/file\.py:name"):
+        check(spec)
+
+
+@pytest.mark.parametrize(
+    "spec", ["mine.py", ":f", "mine.txt:f", "2*3", "exact*2", "exact(open('f'))", "a.b", "", "exact +"]
+)
+def test_what_is_no_sum_of_functions_is_refused(spec: str) -> None:
+    with pytest.raises(ValueError, match=r"expected a name, path/to/file\.py:name, or a sum"):
+        check(spec)
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason"),
+    [
+        ("length(limit=10)", "missing a required argument: 'buffer'"),
+        ("length(limit=10, buffer=20)", "expected 0 < buffer <= limit"),
+        ("regex('(')", "expected a regular expression of Python"),
+        ("exact(3)", "too many positional arguments"),
+        ("repetition(ngram=0)", "expected at least 1"),
+    ],
+)
+def test_wrong_arguments_of_a_built_in_are_told(spec: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
         check(spec)
 
 

@@ -1,0 +1,66 @@
+"""What the configuration calls a reward function: `math`, `0.9*math + 0.1*length(limit=4096, buffer=512)`, a file.
+
+Parsed by Python's own grammar, of which only sums of weighted names, calls with constants, and texts are accepted;
+nothing is evaluated.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+FILE = re.compile(r"[^\"']+\.py:[A-Za-z_]\w*")
+EXPECTED = 'expected a name, path/to/file.py:name, or a sum such as 0.9*math + 0.1*"file.py:name"'
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One function of a sum: a built-in with its arguments, or a user's file."""
+
+    weight: float
+    name: str
+    arguments: tuple[Any, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the name is `path/to/file.py:name`."""
+        return FILE.fullmatch(self.name) is not None
+
+
+def terms(spec: str) -> list[Term]:
+    """The terms of a sum. Raises ValueError with one sentence."""
+    if FILE.fullmatch(spec):
+        return [Term(1.0, spec)]
+    try:
+        return list(_terms(ast.parse(spec.strip(), mode="eval").body, 1.0))
+    except (SyntaxError, ValueError) as error:
+        reason = f"{error}; " if type(error) is ValueError else ""
+        raise ValueError(f"reward function {spec!r}: {reason}{EXPECTED}") from None
+
+
+def _terms(node: ast.expr, weight: float) -> Iterator[Term]:
+    match node:
+        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as sign, right=right):
+            yield from _terms(left, weight)
+            yield from _terms(right, weight if isinstance(sign, ast.Add) else -weight)
+        case ast.BinOp(left=ast.Constant(value=int() | float() as factor), op=ast.Mult(), right=right):
+            yield from _terms(right, weight * factor)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            yield from _terms(operand, -weight)
+        case ast.Name(id=name):
+            yield Term(weight, name)
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=keywords):
+            options = {str(keyword.arg): _constant(keyword.value) for keyword in keywords}
+            yield Term(weight, name, tuple(map(_constant, arguments)), options)
+        case ast.Constant(value=str() as file) if FILE.fullmatch(file):
+            yield Term(weight, file)
+        case _:
+            raise ValueError(f"{ast.unparse(node)!r} is no reward function")
+
+
+def _constant(node: ast.expr) -> Any:
+    if isinstance(node, ast.Constant):
+        return node.value
+    raise ValueError(f"{ast.unparse(node)!r} is no number and no text")

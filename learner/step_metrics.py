@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from learner.algorithm import diagnostics, masked_stats
+from learner.algorithm import diagnostics
 from learner.experience import Estimates, Sampled
 
 Metrics = dict[str, float | int | None]
@@ -52,17 +52,17 @@ def sampled_metrics(sampled: Sampled, policy_version: int) -> Metrics:
 def estimate_metrics(sampled: Sampled, estimates: Estimates) -> Metrics:
     """What the value model says of the rows, and the advantages before they were scaled."""
     mask, finished = sampled.response_mask, sampled.is_finished
-    returns = sampled.scores[:, None].expand_as(estimates.values)
-    finished_mask = mask & finished[:, None]
     counted = estimates.policy_mask
+    num_policy_tokens, num_value_tokens = int(counted.sum()), int(sampled.response_lengths[finished].sum())
     return {
         "critic/values/mean": _mean(estimates.values[mask]),
-        "critic/vf_explained_var": _number(masked_stats.explained_variance(estimates.values, returns, finished_mask)),
         "critic/advantages/mean": _mean(estimates.raw_advantages[counted]),
         "critic/advantages/unfinished_mean": _mean(estimates.raw_advantages[counted & ~finished[:, None]]),
         "critic/advantages/unfinished_mean_whitened": _mean(estimates.advantages[counted & ~finished[:, None]]),
-        "tokens/policy_mask": int(counted.sum()),
-        "tokens/value_mask": int(sampled.response_lengths[finished].sum()),
+        "tokens/policy_mask": num_policy_tokens,
+        "tokens/policy_mask_fraction": num_policy_tokens / max(1, int(mask.sum())),
+        "tokens/value_mask": num_value_tokens,
+        "tokens/value_mask_fraction": num_value_tokens / max(1, int(sampled.response_lengths.sum())),
         "tokens/too_old": estimates.num_too_old,
     }
 
@@ -80,8 +80,3 @@ def mismatch_metrics(old_logprobs: Tensor, rollout_logprobs: Tensor) -> Metrics:
 
 def _mean(values: Tensor) -> float | None:
     return float(values.mean()) if values.numel() else None
-
-
-def _number(value: Tensor) -> float | None:
-    """None for NaN, which JSON does not know."""
-    return None if torch.isnan(value) else float(value)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from learner import policy_update, step_metrics, value_update
+from learner import policy_update, response_diagnostics, step_metrics, value_update
 from learner.algorithm import egae, masked_stats, token_filter
 from learner.batching import pack, pad_rows, unpack
 from learner.experience import Estimates, Sampled, gather
@@ -59,6 +59,10 @@ class Trainer:
         estimated = time.perf_counter()
         metrics = step_metrics.sampled_metrics(sampled, policy_version)
         metrics |= step_metrics.estimate_metrics(sampled, estimates)
+        metrics |= response_diagnostics.prefix_age(rows, policy_version)
+        metrics |= response_diagnostics.metrics(
+            sampled, estimates, gae_lambda=self._gae_lambda(sampled), config=self._config
+        )
         metrics |= value_update.train(self.value_model, self.critic, sampled, estimates, self._config)
         values_trained = time.perf_counter()
         if policy_version >= self._config.critic.warmup_steps:

@@ -63,7 +63,7 @@ def explained_variance_by_position(
 
     `positions` counts from 0 at the response's first token; any shape, that of `values`.
     """
-    buckets = torch.bucketize(positions, torch.tensor(boundaries, device=positions.device), right=True)
+    buckets = torch.bucketize(positions.contiguous(), torch.tensor(boundaries, device=positions.device), right=True)
     by_bucket = [explained_variance(values, returns, mask & (buckets == b)) for b in range(len(boundaries) + 1)]
     return torch.stack(by_bucket)
 

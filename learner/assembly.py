@@ -19,6 +19,7 @@ from learner.rollouts.books import Books, open_books
 from learner.rollouts.prompts import DataError, Prompt, PromptReader, Tokenizer
 from learner.run_identity import begin_life
 from learner.service import LearnerService, Parts
+from learner.tracing.writer import TraceWriter
 from learner.trainer import Trainer
 from learner.weight_publisher import GrpcTransport, WeightPublisher
 from tppo.authentication import call_metadata, token_from_environment
@@ -65,14 +66,21 @@ class Assembly:
         """The learner on these streams; this is where its life begins."""
         self._folder.mkdir(parents=True, exist_ok=True)
         streams = RedisStreams(client, run=self._config.run.name, lease_seconds=self._config.redis.lease_seconds)
+        traces = TraceWriter(self._folder / "traces", through_step=self._progress.step)
         parts = Parts(
             streams=streams,
             books=self._books,
             trainer=self._trainer,
             publisher=WeightPublisher(GrpcTransport(call_metadata(token_from_environment())), find_generators),
             checkpoints=CheckpointWriter(
-                self._config.checkpoint, self._checkpoints, streams.inbox, self._trainer, self._tokenizer
+                self._config.checkpoint,
+                self._checkpoints,
+                streams.inbox,
+                self._trainer,
+                self._tokenizer,
+                traces=traces,
             ),
+            traces=traces,
             metrics_log=MetricsLog(self._folder / "metrics.jsonl", through_step=self._progress.step),
             announce=announce,
         )

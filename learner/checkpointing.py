@@ -1,8 +1,9 @@
 """Commits checkpoints beside the training: the state is copied between two steps, the disk is written meanwhile.
 
 Loop `serve`: consumes copied states, always the newest / waits for one / unblocked by `commit_if_due` / produces a
-committed checkpoint, and then trims the inbox up to its position. A full disk stops neither training nor the older
-checkpoints: the failure is logged and shown, and the next one is tried.
+committed checkpoint, and then trims the inbox up to its position. It waits for the traces of the steps before it: what
+a checkpoint contains is never taken again. A full disk stops neither training nor the older checkpoints: the failure is
+logged and shown, and the next one is tried.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from learner.checkpoint import Capture, Checkpoints, Progress, capture
 from learner.ledger_state import captured
 from learner.rollouts.books import Books
+from learner.tracing.writer import TraceWriter
 from learner.trainer import Trainer
 from tppo.config.schema import CheckpointSection
 from tppo.streams import Inbox
@@ -31,12 +33,15 @@ class CheckpointWriter:
         inbox: Inbox,
         trainer: Trainer,
         tokenizer: PreTrainedTokenizerBase,
+        *,
+        traces: TraceWriter,
     ) -> None:
         self._section = section
         self._checkpoints = checkpoints
         self._inbox = inbox
         self._trainer = trainer
         self._tokenizer = tokenizer
+        self._traces = traces
         self._pending: Capture | None = None
         self._has_pending = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -70,6 +75,7 @@ class CheckpointWriter:
                 logger.exception("%s; training goes on", self.last_error)
 
     async def _write(self, state: Capture) -> None:
+        await self._traces.written()
         async with self._writing:
             path = await asyncio.to_thread(self._checkpoints.commit, state, self._trainer, self._tokenizer)
         self.last_step, self.last_error = state.progress.step, ""

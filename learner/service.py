@@ -7,6 +7,7 @@ Loops, all in one event loop; a training step runs in a thread beside it:
 * `_train`: consumes ready rows / waits until they make a step / unblocked by `_intake` / produces weights, window
   requests, metrics, checkpoints. Ends the learner when all steps are done, or when it is asked to stop.
 * `Outbox.serve`: the ledger's requests -> the queues.     `WeightPublisher.serve`: the newest weights -> generators.
+* `CheckpointWriter.serve`: copied states -> checkpoints.     `TraceWriter.serve`: tables -> files.
 * `_beat`: once a second, the learner's state -> its presence.
 
 The first of them that ends unexpectedly ends the process.
@@ -30,6 +31,7 @@ from learner.rollouts.books import Books
 from learner.rollouts.evaluation import Evaluation
 from learner.rollouts.ledger import Position, Rollout
 from learner.run_identity import RunIdentity
+from learner.tracing.writer import TraceWriter
 from learner.trainer import StepResult, Trainer
 from learner.weight_publisher import Snapshot, WeightPublisher
 from tppo import codec, weights
@@ -54,6 +56,7 @@ class Parts:
     trainer: Trainer
     publisher: WeightPublisher
     checkpoints: CheckpointWriter
+    traces: TraceWriter
     metrics_log: MetricsLog
     announce: Callable[[Mapping[str, Any]], Awaitable[None]]  # the learner's state, once per heartbeat
 
@@ -98,6 +101,7 @@ class LearnerService:
                     "publisher": self._parts.publisher.serve(),
                     "heartbeat": self._beat(),
                     "checkpoints": self._parts.checkpoints.serve(),
+                    "traces": self._parts.traces.serve(),
                 }.items()
             ]
             await self._train()
@@ -193,6 +197,8 @@ class LearnerService:
         self._books.scheduler.close_step(batch, self.step)
         self._settle()
         self._log_step(result, waited_seconds=waited_seconds, trained_seconds=trained_seconds)
+        if result.trace is not None:
+            await self._parts.traces.add(result.trace)
         self._parts.checkpoints.commit_if_due(self._present_progress(), self._books)
 
     async def _publish(self) -> None:
@@ -254,7 +260,9 @@ class LearnerService:
                 incarnation=self._identity.incarnation,
                 waiting_for=self._waiting_for,
                 last_checkpoint_step=self._parts.checkpoints.last_step,
-                last_error=self._outbox.last_error or self._parts.checkpoints.last_error,
+                last_error=self._outbox.last_error
+                or self._parts.checkpoints.last_error
+                or self._parts.traces.last_error,
             )
             try:
                 await self._parts.announce(status)

@@ -8,9 +8,10 @@ function of the rows alone, so the same rows give the same weights.
 
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import pyarrow
 import torch
 from torch import Tensor
 
@@ -20,8 +21,10 @@ from learner.batching import pack, pad_rows, unpack
 from learner.experience import Estimates, Sampled, gather
 from learner.models import Policy, ValueModel, token_and_boundary_values
 from learner.optimization import Optimization
+from learner.policy_update import TokenOutcome
 from learner.rollouts.ledger import Rollout
 from learner.step_metrics import Metrics
+from learner.tracing.table import trace_table
 from tppo.config import Config
 
 
@@ -38,6 +41,7 @@ class StepResult:
 
     values: "list[array[float]]"  # per row: value of each token of its window, as predicted before the update
     metrics: Metrics
+    trace: pyarrow.Table | None = None  # where traces are kept
 
 
 class Trainer:
@@ -65,15 +69,20 @@ class Trainer:
         )
         metrics |= value_update.train(self.value_model, self.critic, sampled, estimates, self._config)
         values_trained = time.perf_counter()
+        outcomes: Mapping[int, TokenOutcome] = {}
         if policy_version >= self._config.critic.warmup_steps:
-            metrics |= policy_update.train(self.policy, self.actor, sampled, estimates, self._config).metrics
+            update = policy_update.train(self.policy, self.actor, sampled, estimates, self._config)
+            metrics, outcomes = metrics | update.metrics, update.outcomes
         metrics |= {
             "timing_s/values": estimated - started,
             "timing_s/update_critic": values_trained - estimated,
             "timing_s/update_actor": time.perf_counter() - values_trained,
         }
         values = [array("f", sampled.window_part(index, estimates.values).tolist()) for index in range(len(rows))]
-        return StepResult(values, metrics)
+        trace = None
+        if self._config.trace.enabled:
+            trace = trace_table(rows, sampled, estimates, outcomes, policy_version=policy_version, config=self._config)
+        return StepResult(values, metrics, trace)
 
     @torch.no_grad()
     def _estimates(self, sampled: Sampled, policy_version: int) -> Estimates:

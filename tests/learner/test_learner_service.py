@@ -19,6 +19,7 @@ from learner.rollouts.books import open_books
 from learner.rollouts.prompts import Prompt
 from learner.run_identity import begin_life
 from learner.service import LearnerService, Parts
+from learner.tracing.writer import TraceWriter
 from learner.trainer import Trainer
 from learner.weight_publisher import WeightPublisher
 from tests.learner.fake_services import STOP_TOKEN, FakeTransport, generate, one_generator, reward, text_of
@@ -62,6 +63,7 @@ class Laboratory:
                 "critic": {"lr": 1e-2, "warmup_steps": 1},
                 "evaluation": {"test_freq": 3},
                 "checkpoint": {"save_freq": 2, "keep": 10},
+                "trace": {"enabled": True},
             }
         )
 
@@ -87,14 +89,17 @@ class Laboratory:
             trainer.critic.load_state_dict(restored.optimizers["critic"])
             ledger_state.restore(books, restored.ledger)
             progress = restored.progress
+        traces = TraceWriter(folder / "traces", through_step=progress.step)
         parts = Parts(
             streams=streams,
             books=books,
             trainer=trainer,
             publisher=WeightPublisher(transport, one_generator),
             checkpoints=CheckpointWriter(
-                self.config.checkpoint, checkpoints, streams.inbox, trainer, NoTokenizer()  # type: ignore[arg-type]
+                self.config.checkpoint, checkpoints, streams.inbox, trainer, NoTokenizer(),  # type: ignore[arg-type]
+                traces=traces,
             ),
+            traces=traces,
             metrics_log=MetricsLog(folder / "metrics.jsonl", through_step=progress.step),
             announce=_nobody_listens,
         )  # fmt: skip

@@ -220,6 +220,13 @@ class CheckpointSection(Section):
     """Newest checkpoints kept."""
 
 
+class TraceSection(Section):
+    """`[trace]`: what each step did with each token (docs/traces.md), for `tppo audit`."""
+
+    enabled: bool = False
+    """Write traces/step_N.parquet: about 25 bytes a token."""
+
+
 class DashboardSection(Section):
     """`[dashboard]`: status over REST."""
 
@@ -243,6 +250,7 @@ class Config(Section):
     reward: RewardSection = RewardSection()
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
+    trace: TraceSection = TraceSection()
     dashboard: DashboardSection = DashboardSection()
 
     @model_validator(mode="before")

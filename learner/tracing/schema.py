@@ -1,0 +1,59 @@
+"""The columns of a trace and the names of its files (docs/traces.md). No torch here: the audit reads them, too."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow
+
+SCHEMA = pyarrow.schema(
+    [
+        pyarrow.field("rollout_id", pyarrow.dictionary(pyarrow.int32(), pyarrow.string()), nullable=False),
+        pyarrow.field("window_index", pyarrow.int32()),  # null for a token of an earlier window
+        pyarrow.field("position", pyarrow.int32(), nullable=False),  # in the response, from 0
+        pyarrow.field("token_id", pyarrow.int32(), nullable=False),
+        pyarrow.field("policy_version", pyarrow.int32(), nullable=False),  # that sampled it
+        pyarrow.field("rollout_logprob", pyarrow.float32(), nullable=False),
+        pyarrow.field("old_logprob", pyarrow.float32()),
+        pyarrow.field("ratio", pyarrow.float32()),
+        pyarrow.field("is_clipped", pyarrow.bool_()),
+        pyarrow.field("value", pyarrow.float32(), nullable=False),
+        pyarrow.field("raw_advantage", pyarrow.float32()),
+        pyarrow.field("advantage", pyarrow.float32()),
+        pyarrow.field("return", pyarrow.float32()),
+        pyarrow.field("in_window", pyarrow.bool_(), nullable=False),
+        pyarrow.field("policy_mask", pyarrow.bool_(), nullable=False),
+        pyarrow.field("value_mask", pyarrow.bool_(), nullable=False),
+    ]
+)
+FILE_NAME = re.compile(r"step_(\d+)\.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What holds for a whole file; its metadata."""
+
+    step: int  # as in metrics.jsonl; the step trained the weights of version step - 1
+    mode: str
+    max_token_lag: int  # steps
+
+    def metadata(self) -> dict[str, str]:
+        """As parquet keeps it."""
+        return {"step": str(self.step), "mode": self.mode, "max_token_lag": str(self.max_token_lag)}
+
+    @classmethod
+    def of(cls, schema: pyarrow.Schema) -> "Header":
+        """The header of a file that was read. Raises KeyError for a file that is no trace."""
+        metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+        return cls(int(metadata["step"]), metadata["mode"], int(metadata["max_token_lag"]))
+
+
+def trace_path(folder: Path, step: int) -> Path:
+    """Where the trace of a step lies."""
+    return folder / f"step_{step:06d}.parquet"
+
+
+def trace_files(folder: Path) -> dict[int, Path]:
+    """The files of a folder by step, in order."""
+    named = ((FILE_NAME.fullmatch(path.name), path) for path in folder.glob("step_*.parquet"))
+    return dict(sorted((int(match[1]), path) for match, path in named if match))

@@ -43,7 +43,11 @@ def is_zero(difference: sympy.Expr) -> bool:
     """Whether an expression is zero wherever it is defined."""
     if not difference.free_symbols:
         return _is_zero_number(difference) is True
-    verdicts = (_is_zero_number(difference.xreplace(point).doit()) for point in _points(difference))
+    may_be_complex = difference.has(sympy.I)
+    verdicts = (
+        _is_zero_number(difference.xreplace(point).doit(), may_be_complex=may_be_complex)
+        for point in _points(difference)
+    )
     decided = list(islice((verdict for verdict in verdicts if verdict is not None), NUM_POINTS))
     return len(decided) == NUM_POINTS and all(decided)
 
@@ -64,7 +68,7 @@ def _are_equal_matrices(gold: Value, answer: Value) -> bool:
     return gold.shape == answer.shape and all(map(are_equal, gold.flat(), answer.flat()))
 
 
-def _is_zero_number(number: sympy.Expr) -> bool | None:
+def _is_zero_number(number: sympy.Expr, *, may_be_complex: bool = True) -> bool | None:
     """None where the difference is undefined, or not real though it was written without i: outside the domain."""
     if isinstance(number, sympy.Rational):
         return bool(number == 0)
@@ -73,7 +77,7 @@ def _is_zero_number(number: sympy.Expr) -> bool | None:
         return None
     if abs(approximate) < SMALLEST_DIFFERENCE:
         return True
-    return False if approximate.is_real or number.has(sympy.I) else None
+    return False if approximate.is_real or may_be_complex else None
 
 
 def _points(expression: sympy.Expr) -> Iterator[dict[sympy.Basic, sympy.Basic]]:

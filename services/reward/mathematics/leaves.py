@@ -6,7 +6,7 @@ import sympy
 
 from services.reward.mathematics.equality import are_equal
 from services.reward.mathematics.forms import Leaf
-from services.reward.mathematics.quantities import are_units_compatible, is_percentage, quantity
+from services.reward.mathematics.quantities import Quantity, are_units_compatible, is_angle, is_percentage, quantity
 from services.reward.mathematics.values import Value, value
 
 TEXT = re.compile(r"\\text\{([^{}]*)\}")
@@ -49,11 +49,17 @@ def _are_equal_quantities(gold_text: str, answer_text: str) -> bool:
     left, right = value(gold.value), value(answer.value)
     if left is None or right is None:
         return False
+    if is_angle(gold) != is_angle(answer):
+        return are_equal(left, right) or are_equal(_radians(left, gold), _radians(right, answer))
     if is_percentage(gold) == is_percentage(answer):
         return are_equal(left, right)
     share = _hundredth(left) if is_percentage(gold) else left
     other = _hundredth(right) if is_percentage(answer) else right
     return are_equal(share, other) or (are_equal(left, right) and (is_percentage(gold) or _exceeds_one(left)))
+
+
+def _radians(number: Value, one: Quantity) -> Value:
+    return number * sympy.pi / 180 if is_angle(one) else number
 
 
 def _hundredth(number: Value) -> Value:

@@ -11,7 +11,9 @@ from services.reward.mathematics.spelling import COMMANDS, FUNCTIONS, LAYOUT, SY
 
 SYMBOL = re.compile("|".join(map(re.escape, SYMBOLS)))
 COMMAND = re.compile(r"\\[a-zA-Z]+")
-SPACING = re.compile(r"(?<!\\)\\[,;:! ]|~|\\[hv]space\{[^{}]*\}")
+SPACING = re.compile(r"(?<!\\)\\[,;:! ]|~|\\(?:[hv]space|color|textcolor)\s*\{[^{}]*\}")
+LABEL = re.compile(r"\s*(?:(?:the\s+)?(?:final\s+)?(?:answer|result|solution)\s*(?:is\b|:|=)\s*|=)", re.IGNORECASE)
+PLAIN_MIXED = re.compile(r"(?<![\d.])(\d+)\s+(\d+)/(\d+)(?!\d)")
 DELIMITER = re.compile(r"(?<!\\)\\[()\[\]$]|[$€£¥]")
 ARRAY = re.compile(r"\\(begin|end)\s*\{(?:array|matrix|smallmatrix|Bmatrix|bmatrix)\}(?:\s*\{[^{}]*\})?")
 WRAPPER = re.compile(
@@ -45,9 +47,9 @@ def plain(answer: str) -> str:
     text = unicodedata.normalize("NFKC", SYMBOL.sub(lambda found: SYMBOLS[found[0]], text))
     text = THOUSANDS.sub(lambda found: re.sub(r"\D", "", found[0]), DELIMITER.sub(" ", _without_commands(text)))
     text = ARRAY.sub(r"\\\1{pmatrix}", WRAPPER.sub(_words, SPACING.sub(" ", text)))
-    text = PLAIN_OR.sub(r" \\lor ", PLAIN_AND.sub(" , ", text))
+    text = PLAIN_OR.sub(r" \\lor ", PLAIN_AND.sub(" , ", _without_label(text)))
     text = PLAIN_INFINITY.sub(r"\\infty ", PLAIN_FUNCTION.sub(r"\\\1 ", text))
-    return _with_values(_with_braces(text)).strip().rstrip(".,;:").strip()
+    return _with_values(_with_braces(text)).strip().rstrip(".,;:\\ ")
 
 
 def _without_commands(text: str) -> str:
@@ -57,7 +59,7 @@ def _without_commands(text: str) -> str:
 
 def _words(wrapper: re.Match[str]) -> str:
     r"""Text stays text; what begins with a number and a single letter are themselves; "or" and "and" are signs."""
-    content = wrapper[1]
+    content = _without_label(wrapper[1])
     if OR.fullmatch(content):
         return r" \lor "
     if AND.fullmatch(content):
@@ -65,10 +67,17 @@ def _words(wrapper: re.Match[str]) -> str:
     return f" {content} " if UNWRAPPED.match(content) else rf"\text{{{content.strip()}}}"
 
 
+def _without_label(text: str) -> str:
+    """What follows "the answer is", or an equals sign without a left side."""
+    label = LABEL.match(text)
+    return text[label.end() :] if label else text
+
+
 def _with_braces(text: str) -> str:
     """Arguments of roots and fractions in braces."""
     text = ROOT_OF_ONE.sub(lambda found: rf"\sqrt{found[1] or ''}{{{found[2]}}}", text)
     text = ROOT_OF_GROUP.sub(lambda found: rf"\sqrt{found[1] or ''}{{{found[2]}}}", text)
+    text = PLAIN_MIXED.sub(r"\1\\frac{\2}{\3}", text)
     text = SUBSCRIPT.sub(r"_{\1}", text)
     text = POWER.sub(lambda found: f"^{{{found[1] or found[2]}}}", text)
     text = FRACTION.sub(lambda found: rf"\frac{_braced(found[1])}{_braced(found[2])}", text)

@@ -56,6 +56,7 @@ UNIT = re.compile(
     rf"(?:{WORDS}{POWER}\s*)+"
     rf"|\\frac\{{\s*{WORDS}{POWER}\s*\}}\{{\s*{WORDS}{POWER}\s*\}}"
     rf"|/?(?<![a-zA-Z\\])(?:square\s+|cubic\s+|sq\.?\s+)?(?:{LONG_NAMES})s?{POWER}(?:\s*/\s*(?:{LONG_NAMES}|[hs]){POWER})?\.?"
+    rf"|(?<=[\d}})])\s+[a-z]{{3,}}(?:\s+[a-z]+){{0,3}}"
     rf"|\\?%|\^\s*\{{?\s*\\circ\s*\}}?\s*[CF]?)",
     re.DOTALL,
 )
@@ -90,6 +91,11 @@ def quantity(text: str) -> Quantity:
 def is_percentage(one: Quantity) -> bool:
     """Whether its unit is percent."""
     return one.known_unit == "percent"
+
+
+def is_angle(one: Quantity) -> bool:
+    """Whether its unit is the degree."""
+    return one.known_unit == "degree"
 
 
 def are_units_compatible(gold: Quantity, answer: Quantity) -> bool:

@@ -93,7 +93,7 @@ LAYOUT = frozenset(
             r"\Bigr",
         ),
         *(r"\displaystyle", r"\textstyle", r"\scriptstyle", r"\limits", r"\nolimits", r"\rm", r"\bf", r"\it"),
-        *(r"\quad", r"\qquad", r"\boxed", r"\fbox"),
+        *(r"\quad", r"\qquad", r"\boxed", r"\fbox", r"\underline", r"\checkmark", r"\large", r"\Large"),
     )
 )
 

@@ -20,6 +20,7 @@ MAX_CHARS = 300
 MAX_NODES = 300
 MAX_DIGITS = 4000  # of a number that is written or arises
 MAX_POWER = 200  # of an expression with symbols
+MAX_MATRIX_POWER = 20
 MAX_GROWTH = 1000  # argument of exp, factorial and their like; terms of a sum
 # the grammar evaluates these while it reads, so their arguments have to be small as written
 EAGER = re.compile(r"\\(?:binom|gcd|lcm|det)|\\text\{(?:gcd|lcm)\}|\\operatorname|matrix")
@@ -45,8 +46,6 @@ def value(text: str) -> Value | None:
     tree = _tree(NUMBER_TIMES_GROUP.sub(r"\\cdot (", MIXED_NUMBER.sub(_sum, text)))
     if tree is None:
         return None
-    if isinstance(tree, sympy.MatrixBase):
-        return tree.applyfunc(_evaluated)
     return _evaluated(tree)
 
 
@@ -82,6 +81,8 @@ def _evaluated(tree: sympy.Basic) -> sympy.Basic:
 def _rebuilt(tree: sympy.Basic, *, imaginary_unit: bool) -> sympy.Basic:
     if isinstance(tree, sympy.Symbol):
         return sympy.I if imaginary_unit and tree.name == "i" else sympy.Symbol(tree.name)
+    if isinstance(tree, sympy.MatrixBase):
+        return tree.applyfunc(lambda entry: _rebuilt(entry, imaginary_unit=imaginary_unit))
     if not tree.args:
         return _bounded(tree)
     if isinstance(tree, sympy.UnevaluatedExpr):
@@ -91,12 +92,15 @@ def _rebuilt(tree: sympy.Basic, *, imaginary_unit: bool) -> sympy.Basic:
         return sympy.Symbol(f"{tree.func.__name__}({', '.join(map(str, arguments))})")
     _require_small_result(tree, arguments)
     result = _bounded(tree.func(*arguments))
-    return _bounded(result.doit()) if isinstance(tree, BOUND_VARIABLES) else result
+    return _bounded(result.doit()) if isinstance(tree, (*BOUND_VARIABLES, sympy.MatrixExpr)) else result
 
 
 def _require_small_result(operation: sympy.Basic, arguments: list[sympy.Basic]) -> None:
     """Refuse an operation whose result would be enormous, before it is done."""
-    if isinstance(operation, sympy.Pow):
+    if isinstance(operation, sympy.MatPow):
+        if _magnitude(arguments[1]) > MAX_MATRIX_POWER:
+            raise TooComplexError("a large power of a matrix")
+    elif isinstance(operation, sympy.Pow):
         _require_small_power(*arguments)
     elif isinstance(operation, GROWING) and _magnitude(arguments[0]) > MAX_GROWTH:
         raise TooComplexError(f"{operation.func.__name__} of a large number")

@@ -11,6 +11,7 @@ from services.reward.mathematics.notation import plain
 MAX_ANSWER_CHARS = 2000
 CHOICE = re.compile(r"[A-Z]")
 CHOICE_WITH_ITS_TEXT = re.compile(r"(?:\\text\{)?\s*(?:\(([A-Z])\)|([A-Z])[.:)])\s*\}?\s*(\S.*)", re.DOTALL)
+NAMED_CHOICE = re.compile(r"(?:\\text\{)?\s*(?:option|choice|answer)\s*:?\s*\(?([A-Z])\)?\s*\}?", re.IGNORECASE)
 ANOTHER_CHOICE = re.compile(r"(?<![a-zA-Z\\])(?:[A-Z]|or|and|not)(?![a-zA-Z])|\\lor|,")
 
 
@@ -38,8 +39,12 @@ def _is_equal_in_value(answer: str, gold: str) -> bool | None:
 
 
 def _is_choice(answer: str, gold: str) -> bool:
-    """An option's letter, followed by what the option says."""
-    found = CHOICE_WITH_ITS_TEXT.fullmatch(answer) if CHOICE.fullmatch(gold) else None
+    """An option's letter, named as such, or followed by what the option says."""
+    if not CHOICE.fullmatch(gold):
+        return False
+    if named := NAMED_CHOICE.fullmatch(answer):
+        return named[1] == gold
+    found = CHOICE_WITH_ITS_TEXT.fullmatch(answer)
     return found is not None and gold in found.groups()[:2] and not ANOTHER_CHOICE.search(found[3])
 
 

@@ -162,10 +162,9 @@ def flawed_batches(
     """Draw 64 flawed solutions and pack them, in random order."""
     most = int(FIRST_MOST_STEPS * (MOST_STEPS / FIRST_MOST_STEPS) ** min(1.0, progress / 0.4))
     problems = [draw_problem(generator, tail_exponent=WARM_UP_TAIL_EXPONENT, most=most) for _ in range(64)]
-    rows = [
-        Row(tokenizer.encode(f"{problem.prompt}{flawed_response(problem, generator)}{tokenizer.eos_token}"), start=5)
-        for problem in problems
-    ]
+    texts = [f"{problem.prompt}{flawed_response(problem, generator)}{tokenizer.eos_token}" for problem in problems]
+    prompt_length = len(tokenizer.encode(problems[0].prompt))
+    rows = [Row(token_ids, start=prompt_length) for token_ids in tokenizer(texts)["input_ids"]]
     batches = pack(rows, max_tokens=MAX_TOKENS_PER_MICROBATCH)
     generator.shuffle(batches)
     yield from batches

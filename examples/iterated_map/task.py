@@ -1,9 +1,9 @@
-"""Iterated map: apply x -> 37x + 11 (mod 100) k times, one step at a time, counting down.
+"""Iterated map: apply x -> 37x + 11 (mod 97) k times, one step at a time, counting down.
 
-The prompt ``42*0003=`` asks for three steps from 42. Worked through, the response is ``000265`` ``000116`` ``000003``
-``#03``, without the gaps: for each step the number of steps still to go (four digits) and the new value (two), and
-after ``#`` the result. With one token for two digits that is 3k + 3 tokens, the end of the sequence included. The
-number of steps is heavy-tailed, and so are the lengths: most are short, a few as long as a response may be.
+The prompt ``?000342`` says three steps to go, from 42. Worked through, the response is ``000213`` ``000107`` ``000076``
+``#76``, without the gaps: after each step the number of steps still to go (four digits) and the value (two), and after
+``#`` the result. With one token for two digits that is 3k + 3 tokens, the end of the sequence included. The number of
+steps is heavy-tailed, and so are the lengths: most are short, a few as long as a response may be.
 """
 
 import random
@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 DATA_SOURCE = "iterated_map"
-MULTIPLIER, INCREMENT, MODULUS = 37, 11, 100
+# 37 generates all residues of the prime 97, so the map returns to a value after 96 steps only: with a cycle that
+# divides 100, a response could leave out hundreds of steps and still be right.
+MULTIPLIER, INCREMENT, MODULUS = 37, 11, 97
 FEWEST_STEPS, MOST_STEPS = 2, 680
 MAX_RESPONSE_LENGTH = 2048  # tokens; the longest worked response has 2043
 TAIL_EXPONENT = 0.6  # of the number of steps; smaller is heavier
@@ -27,7 +29,7 @@ class Problem:
     @property
     def prompt(self) -> str:
         """The problem as the model sees it."""
-        return f"{self.start:02d}*{self.num_steps:04d}="
+        return f"?{self.num_steps:04d}{self.start:02d}"
 
     @property
     def result(self) -> str:

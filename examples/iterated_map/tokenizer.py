@@ -1,4 +1,4 @@
-"""The tokenizer of the task: two digits are one token, and so is each of the signs ``*``, ``=`` and ``#``."""
+"""The tokenizer of the task: two digits are one token, and so are the signs ``?`` and ``#``."""
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -8,7 +8,7 @@ PADDING, END, UNKNOWN = "<pad>", "<eos>", "<unk>"
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Return a word-level tokenizer; decoding gives back the text exactly, with no spaces between the words."""
-    words = [PADDING, END, UNKNOWN, "*", "=", "#", *(f"{number:02d}" for number in range(100))]
+    words = [PADDING, END, UNKNOWN, "?", "#", *(f"{number:02d}" for number in range(100))]
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("[0-9][0-9]|."), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()

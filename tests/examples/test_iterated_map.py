@@ -13,8 +13,8 @@ from examples.iterated_map.sampling import sample_responses
 
 FOLDER = Path(task.__file__).parent
 THREE_STEPS_FROM_42 = task.Problem(start=42, num_steps=3)
-# 37*42 + 11 = 1565, 37*65 + 11 = 2416, 37*16 + 11 = 603
-SOLUTION = "000265" + "000116" + "000003" + "#03"
+# 37*42 + 11 = 1565 = 16*97 + 13, 37*13 + 11 = 492 = 5*97 + 7, 37*7 + 11 = 270 = 2*97 + 76
+SOLUTION = "000213" + "000107" + "000076" + "#76"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def prompts(name: str) -> list[dict[str, Any]]:
 
 
 def test_a_solution_counts_down_and_ends_in_the_result() -> None:
-    assert THREE_STEPS_FROM_42.prompt == "42*0003="
+    assert THREE_STEPS_FROM_42.prompt == "?000342"
     assert THREE_STEPS_FROM_42.solution() == SOLUTION
 
 
@@ -51,17 +51,17 @@ def test_decoding_gives_back_the_text(tokenizer: Any) -> None:
     ("response", "score"),
     [
         (SOLUTION, 1.0),
-        ("#03", 1.0),
-        ("#04", 0.0),
-        ("03", 0.0),
-        ("#0300", 0.0),
-        ("#03#", 0.0),
-        ("#99#03", 1.0),
+        ("#76", 1.0),
+        ("#99#76", 1.0),
+        ("#77", 0.0),
+        ("76", 0.0),
+        ("#7600", 0.0),
+        ("#76#", 0.0),
         ("", 0.0),
     ],
 )
 def test_a_response_scores_for_exactly_the_result_after_its_last_mark(response: str, score: float) -> None:
-    assert task.compute_score(task.DATA_SOURCE, response, "03") == score
+    assert task.compute_score(task.DATA_SOURCE, response, "76") == score
 
 
 def test_the_number_of_steps_is_heavy_tailed_between_its_bounds() -> None:
@@ -73,6 +73,12 @@ def test_the_number_of_steps_is_heavy_tailed_between_its_bounds() -> None:
     assert drawn.count(2) / len(drawn) == pytest.approx(0.2226, abs=0.01)
     assert min(drawn) == 2
     assert 600 < max(drawn) <= 680
+
+
+def test_leaving_out_a_hundred_steps_gives_another_result() -> None:
+    values = list(task.Problem(start=42, num_steps=400).values())
+
+    assert all(values[step] != values[step + 100] for step in range(300))
 
 
 def test_a_flawed_solution_is_a_random_answer_or_a_beginning_of_the_solution() -> None:
@@ -95,10 +101,9 @@ def test_no_validation_prompt_is_trained_on() -> None:
 
 def test_the_ground_truth_of_each_prompt_is_its_result() -> None:
     for record in prompts("validation"):
-        start, _, num_steps = record["prompt"].rstrip("=").partition("*")
-        value = int(start)
+        num_steps, value = record["prompt"][1:5], int(record["prompt"][5:])
         for _ in range(int(num_steps)):
-            value = (37 * value + 11) % 100
+            value = (37 * value + 11) % 97
         assert record["reward_model"]["ground_truth"] == f"{value:02d}"
         assert record["extra_info"]["k"] == int(num_steps)
 
@@ -111,7 +116,7 @@ def test_the_base_policy_answers_some_short_problems_right_and_not_all(tokenizer
     responses = sample_responses(network, encoded, max_response_length=64, end_id=tokenizer.eos_token_id)
 
     texts = tokenizer.batch_decode(responses, skip_special_tokens=True)
-    right = sum(task.compute_score(task.DATA_SOURCE, text, "03") for text in texts)
+    right = sum(task.compute_score(task.DATA_SOURCE, text, "76") for text in texts)
     assert 0.2 < right / 64 < 0.7
 
 

@@ -13,6 +13,7 @@ VERBS = {
     "reward": ("services.reward.__main__", "score finished responses"),
     "learner": ("learner.__main__", "train policy and value model"),
     "dashboard": ("services.dashboard.__main__", "status over REST"),
+    "audit": ("learner.auditing.__main__", "check a finished or stopped run's promises from its traces"),
 }
 CONFIG_ERROR_EXIT_CODE = 2
 

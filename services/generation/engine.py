@@ -9,14 +9,18 @@ from tppo.weights import WeightUpdate
 
 @dataclass(frozen=True, slots=True)
 class EngineStatistics:
-    """Counts since the start, and what runs now; occupancy is num_active_slot_steps / num_decode_steps / num_slots."""
+    """Counts since the start, and what runs now; occupancy is num_active_slot_steps / num_decode_steps / num_slots.
+
+    An evaluation ends with a few long responses in otherwise empty slots; decode steps that serve nothing but
+    evaluations are therefore left out of both counts.
+    """
 
     num_slots: int
     num_active: int
     num_waiting: int  # taken by the engine, without a slot yet
     num_tokens_generated: int
-    num_decode_steps: int
-    num_active_slot_steps: int  # sum over the decode steps of the rows that ran
+    num_decode_steps: int  # in which a training window ran
+    num_active_slot_steps: int  # sum over these steps of the rows that ran
     num_prefill_tokens: int
     busy_seconds: float
 

@@ -20,13 +20,14 @@ class Batch:
 
     def __init__(self, decoder: Decoder, *, num_slots: int, device: torch.device) -> None:
         self.policy_version = -1
-        self.num_tokens = self.num_steps = self.num_prefilled = 0
+        self.num_tokens = self.num_steps = self.num_slot_steps = self.num_prefilled = 0
         self._decoder = decoder
         self._device = device
         self._rows: list[Row] = []  # in the decoder's order
         self._tokens: torch.Tensor  # [rows], the last token of each
         self._sampler: Sampler
         self._free_slots = list(range(num_slots))  # a heap: the lowest is given away first
+        self._has_training_rows = False  # not only evaluations
         self._leaving: set[int] = set()  # indices of rows
         self._arriving: list[Row] = []
         self._is_stale = False  # the caches were filled by older weights and are to be recomputed
@@ -71,8 +72,10 @@ class Batch:
             return
         tokens, logprobs = self._sampler.sample(self._decoder.step(self._tokens))
         self._tokens = tokens
-        self.num_steps += 1
         self.num_tokens += len(self._rows)
+        if self._has_training_rows:
+            self.num_steps += 1
+            self.num_slot_steps += len(self._rows)
         for index in self._append(tokens.tolist(), logprobs.tolist()):
             self._finish(index)
 
@@ -121,6 +124,7 @@ class Batch:
         self._prepare_sampling()
 
     def _prepare_sampling(self) -> None:
+        self._has_training_rows = any(not row.request.is_evaluation for row in self._rows)
         self._tokens = torch.tensor([row.last_token for row in self._rows], dtype=torch.int64, device=self._device)
         self._sampler = Sampler(
             seeds=[row.request.seed for row in self._rows],

@@ -92,7 +92,7 @@ class DecodeLoop:
             num_waiting=len(self._waiting),
             num_tokens_generated=self._batch.num_tokens,
             num_decode_steps=self._batch.num_steps,
-            num_active_slot_steps=self._batch.num_tokens,  # each row that runs samples one token a step
+            num_active_slot_steps=self._batch.num_slot_steps,
             num_prefill_tokens=self._batch.num_prefilled,
             busy_seconds=self._busy_seconds,
         )

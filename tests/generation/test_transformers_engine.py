@@ -207,6 +207,17 @@ async def test_statistics_count_tokens_steps_and_prefills() -> None:
     assert (counted.num_slots, counted.num_active, counted.num_waiting) == (2, 0, 0)
 
 
+async def test_decode_steps_that_serve_only_evaluations_are_not_counted() -> None:
+    """Two slots: the training window runs 3 steps beside the evaluation, which then goes on alone for 5."""
+    requests = [a_request("train", max_new_tokens=3), a_request("eval", max_new_tokens=8, is_evaluation=True)]
+
+    async with an_engine(TIED_QWEN2, a_model(TIED_QWEN2), num_slots=2) as engine:
+        await windows_of(engine, requests)
+        counted = engine.statistics()
+
+    assert (counted.num_tokens_generated, counted.num_decode_steps, counted.num_active_slot_steps) == (11, 3, 6)
+
+
 async def test_windows_are_bounded_in_time_and_tell_their_slot() -> None:
     async with an_engine(TIED_QWEN2, a_model(TIED_QWEN2), num_slots=2) as engine:
         windows = await windows_of(engine, [a_request(name) for name in "ab"])

@@ -88,14 +88,16 @@ def prefix_age(rows: Sequence[Rollout], policy_version: int) -> Metrics:
 
 
 def _explained_variances(finished: FinishedResponses, config: Config) -> Metrics:
-    values, returns, mask = finished.values, finished.returns, finished.mask
-    by_cut = diagnostics.explained_variance_by_cut(values, returns, mask, is_cut=finished.is_cut)
+    positions = torch.arange(finished.mask.shape[1]).expand_as(finished.mask)
+    columns = (finished.values, finished.returns, finished.mask, finished.is_cut, positions)
+    values, returns, mask, is_cut, positions = (column[finished.mask] for column in columns)  # without the padding
+    by_cut = diagnostics.explained_variance_by_cut(values, returns, mask, is_cut=is_cut)
     limit = config.run.max_response_length
     by_position = diagnostics.explained_variance_by_position(
         values,
         returns,
         mask,
-        positions=torch.arange(values.shape[1]).expand_as(values),
+        positions=positions,
         boundaries=[limit // 8, limit // 4, limit // 2],
     )
     numbers = [by_cut.finished, by_cut.cut, *by_position]

@@ -1,4 +1,4 @@
-"""Make what the quick start begins with: tokenizer, policy, critic and data, in two minutes on one CPU thread.
+"""Make what the quick start begins with: tokenizer, policy, critic and data, in two to three minutes on one CPU thread.
 
 The policy learns from worked solutions with two flaws, which reinforcement learning can remove because a right answer
 needs neither: more than half answer at once with a random number, and after each step one in a hundred gives up and

@@ -18,6 +18,7 @@ import grpc
 from torch import Tensor
 
 from tppo import weights
+from tppo.grpc_server import CHANNEL_OPTIONS
 from tppo.v1 import generation_pb2 as pb
 from tppo.v1 import generation_pb2_grpc as pb_grpc
 
@@ -27,15 +28,6 @@ DISCOVERY_SECONDS = 0.5
 RETRY_SECONDS = 0.5
 MIN_DEADLINE_SECONDS = 60.0
 SLOWEST_BYTES_PER_SECOND = 10 * 2**20  # a transfer slower than this is given up
-MAX_MESSAGE_BYTES = 16 * 2**20
-CHANNEL_OPTIONS = (
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # Together these notice a frozen peer within seconds; the time-out of keepalive alone does not.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.http2.ping_timeout_ms", 3_000),
-    ("grpc.http2.max_pings_without_data", 0),
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import dataclasses
-import ipaddress
 import logging
 import os
 import signal
@@ -104,22 +103,15 @@ async def _redis(url: str) -> AsyncIterator[Redis]:
 @asynccontextmanager
 async def _server(config: Config, intake: "WeightIntake") -> AsyncIterator[str]:
     """Runs the gRPC server; gives the address by which others reach it."""
-    from services.generation.server import address, start_server
+    from services.generation.server import start_server
+    from tppo.grpc_server import address, reachable
 
     section = config.generation
     server, port = await start_server(intake, host=section.host, port=section.port, token=token_from_environment())
     try:
-        yield address(section.advertise_host or _reachable(section.host), port)
+        yield address(section.advertise_host or reachable(section.host), port)
     finally:
         await server.stop(GOODBYE_SECONDS)
-
-
-def _reachable(host: str) -> str:
-    """The host itself, or this machine's name where it stands for every address."""
-    with suppress(ValueError):
-        if ipaddress.ip_address(host).is_unspecified:
-            return socket.gethostname()
-    return host
 
 
 def _announcement(client: Redis, run: str, name: str, reachable_at: str) -> "Announce":

@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from tppo.config import presets
 from tppo.config.algorithm import AlgorithmSection
+from tppo.config.reward import RewardSection
 from tppo.config.section import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Section
 
 Mode = Literal["lockstep", "overlapped", "streaming"]
@@ -179,25 +180,6 @@ class GenerationSection(Section):
     """Host by which others reach it; empty: `host`, or this machine's name where `host` is every address."""
     port: NonNegativeInt = 0
     """Port of the first replica; 0: any free one."""
-
-
-class RewardSection(Section):
-    """`[reward]`: who scores finished responses."""
-
-    functions: dict[str, str] = Field(default_factory=dict)
-    """data_source -> function: `exact`, `boxed`, or `path/to/file.py:name`."""
-    default_function: str = ""
-    """For data sources that are not listed; empty: refused when the data is read."""
-    replicas: PositiveInt = 1
-    """Reward services that `tppo run` starts."""
-    num_workers: PositiveInt = 1
-    """Processes in which one service runs functions."""
-    timeout_seconds: PositiveFloat = 30.0
-    """Deadline of one score, from the moment a worker takes it."""
-    memory_limit_mb: PositiveInt = 4096
-    """Address space of one worker in MiB; a function that needs more fails."""
-    max_attempts: PositiveInt = 3
-    """Attempts before a response without a score is parked."""
 
 
 class EvaluationSection(Section):

@@ -10,6 +10,7 @@ from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.engine import TransformersEngine
+from services.generation.transformers_engine.model_weights import named_weights
 from tests.generation.tiny_models import (
     FAST,
     GENERAL,
@@ -173,6 +174,17 @@ async def test_weights_that_do_not_fit_leave_the_old_ones_in_use(spoil, message:
 
         assert engine.policy_version == 0
     assert (after.tokens, after.logprobs) == (before.tokens, before.logprobs)
+
+
+def test_persistent_buffers_are_weights_and_a_tied_head_is_not() -> None:
+    model = a_model(TIED_QWEN2)
+    model.register_buffer("scale", torch.ones(3))
+    model.register_buffer("scratch", torch.ones(3), persistent=False)
+
+    names = named_weights(model).keys()
+
+    assert "scale" in names
+    assert not {"scratch", "lm_head.weight"} & names
 
 
 @on_both_paths

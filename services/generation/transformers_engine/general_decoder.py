@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
-from services.generation.transformers_engine.parameters import check_fit, new_model
+from services.generation.transformers_engine.model_weights import check_fit, named_weights, new_model
 
 
 @dataclass(eq=False, slots=True)
@@ -71,7 +71,7 @@ class GeneralDecoder:
         self._config = config
         model: Any = new_model(config, dtype)
         self._model: Any = model.to(device).eval()
-        self._parameters = dict(self._model.named_parameters())
+        self._weights = named_weights(self._model)
         self._device = device
         self._takes_positions = "position_ids" in inspect.signature(self._model.forward).parameters
         self._can_pad = all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
@@ -83,10 +83,10 @@ class GeneralDecoder:
         return int(self._config.get_text_config().vocab_size)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy the tensors over the model's parameters."""
-        check_fit(tensors, {name: parameter.shape for name, parameter in self._parameters.items()})
-        for name, parameter in self._parameters.items():
-            parameter.data.copy_(tensors[name])
+        """Copy the tensors over the model's."""
+        check_fit(tensors, {name: weight.shape for name, weight in self._weights.items()})
+        for name, weight in self._weights.items():
+            weight.data.copy_(tensors[name])
 
     def reset(self) -> None:
         """Forget all rows."""

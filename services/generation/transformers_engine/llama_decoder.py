@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 from services.generation.transformers_engine.attention_groups import Rectangle, Rectangles
 from services.generation.transformers_engine.kv_cache import AlignedCache
 from services.generation.transformers_engine.llama_weights import Dimensions, Layer, LlamaWeights, WeightArranger
-from services.generation.transformers_engine.parameters import check_fit, new_model, parameter_shapes
+from services.generation.transformers_engine.model_weights import check_fit, new_model, weight_shapes
 
 FAMILIES = frozenset({"qwen2", "qwen3", "llama"})
 ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})  # those whose table does not depend on the row's length
@@ -63,7 +63,7 @@ class LlamaDecoder:
         self, config: PreTrainedConfig, *, num_slots: int, capacity: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         self._dimensions = Dimensions.of(config)
-        self._shapes = parameter_shapes(config)
+        self._shapes = weight_shapes(config)
         self._dtype = dtype
         self._device = device
         self._rotations = rotation_table(config, num_positions=capacity).to(device)

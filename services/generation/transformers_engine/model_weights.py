@@ -1,4 +1,4 @@
-"""A model's parameters, and whether a weight update fits them."""
+"""The tensors that make a model, and whether a weight update fits them."""
 
 from collections.abc import Mapping
 
@@ -8,11 +8,18 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 NUM_NAMES_SHOWN = 3
 
 
-def parameter_shapes(config: PreTrainedConfig) -> dict[str, torch.Size]:
-    """Name and shape of each parameter of the model; tied ones appear once, under their first name."""
+def named_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Parameters and persistent buffers; tied ones appear once, under their first name."""
+    persistent = model.state_dict(keep_vars=True)
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {name: tensor for name, tensor in own.items() if name in persistent}
+
+
+def weight_shapes(config: PreTrainedConfig) -> dict[str, torch.Size]:
+    """Name and shape of each of the model's weights."""
     with torch.device("meta"):
         model = new_model(config, torch.float32)
-    return {name: parameter.shape for name, parameter in model.named_parameters()}
+    return {name: tensor.shape for name, tensor in named_weights(model).items()}
 
 
 def new_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:

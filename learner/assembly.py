@@ -88,8 +88,7 @@ class Assembly:
 
     def _restore(self, path: Path) -> None:
         restored = checkpoint.read(path)
-        self._trainer.actor.load_state_dict(restored.optimizers["actor"])
-        self._trainer.critic.load_state_dict(restored.optimizers["critic"])
+        self._trainer.load_state_dict(restored.optimizers)
         ledger_state.restore(self._books, restored.ledger)
         self._progress = restored.progress
         logger.info("resumed from %s", path)

@@ -63,7 +63,7 @@ def capture(trainer: Trainer, progress: Progress, ledger: LedgerState) -> Captur
         ledger=ledger,
         actor=cloned(trainer.policy.network),
         critic=cloned(trainer.value_model.network),
-        optimizers=_copied({"actor": trainer.actor.state_dict(), "critic": trainer.critic.state_dict()}),
+        optimizers=_copied(trainer.state_dict()),
     )
 
 

@@ -1,8 +1,9 @@
 """AdamW with a schedule that counts its own updates, and a step that refuses gradients that are not finite."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,6 +46,7 @@ class Optimization:
         self._total_updates = num_steps * section.ppo_epochs * section.ppo_mini_batches
         self.num_updates = 0
         self.num_skipped = 0
+        self.lr_scale = 1.0  # for a system that adapts the rate on top of the schedule
         self.adamw = torch.optim.AdamW(
             self._parameters, lr=section.lr, betas=section.betas, weight_decay=section.weight_decay, fused=True
         )
@@ -53,7 +55,7 @@ class Optimization:
         """Apply the gradients that backward passes have gathered, and clear them."""
         norm: Tensor = torch.nn.utils.clip_grad_norm_(self._parameters, self._section.grad_clip)
         factor = learning_rate_factor(self.num_updates, self._section, total_updates=self._total_updates)
-        rate = self._section.lr * factor
+        rate = self._section.lr * factor * self.lr_scale
         is_finite = bool(torch.isfinite(norm))
         if is_finite:
             self.adamw.param_groups[0]["lr"] = rate
@@ -64,19 +66,17 @@ class Optimization:
         self.adamw.zero_grad(set_to_none=True)
         return Update(float(norm), rate, was_skipped=not is_finite)
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         """Moments and counts."""
         return {
             "adamw": self.adamw.state_dict(),
             "num_updates": self.num_updates,
             "num_skipped": self.num_skipped,
+            "lr_scale": self.lr_scale,
         }
 
-    def load_state_dict(self, state: dict[str, object]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
-        adamw, num_updates, num_skipped = state["adamw"], state["num_updates"], state["num_skipped"]
-        assert isinstance(adamw, dict)
-        assert isinstance(num_updates, int)
-        assert isinstance(num_skipped, int)
-        self.adamw.load_state_dict(adamw)
-        self.num_updates, self.num_skipped = num_updates, num_skipped
+        self.adamw.load_state_dict(state["adamw"])
+        self.num_updates, self.num_skipped = state["num_updates"], state["num_skipped"]
+        self.lr_scale = state["lr_scale"]

@@ -11,6 +11,7 @@ from learner.batching import PackedBatch, Row, pack, unpack
 from learner.experience import Estimates, Sampled
 from learner.mini_batches import mini_batches
 from learner.models import Policy, TokenScores, token_logprobs, token_scores
+from learner.objectives import Objective, PolicyTokens
 from learner.optimization import Optimization
 from learner.step_metrics import Metrics, PartialMeans, mismatch_metrics
 from tppo.config import Config
@@ -34,10 +35,20 @@ class PolicyResult:
 
 
 def train(
-    policy: Policy, optimization: Optimization, sampled: Sampled, estimates: Estimates, config: Config
+    policy: Policy,
+    optimization: Optimization,
+    sampled: Sampled,
+    estimates: Estimates,
+    *,
+    objective: Objective,
+    config: Config,
 ) -> PolicyResult:
     """Update the policy; with no token in the masks it stays untouched."""
-    update = _PolicyUpdate(policy, config, _Selection.of(sampled, estimates, config))
+    selection = _Selection.of(sampled, estimates, config)
+    update = _PolicyUpdate(policy, objective, config, selection)
+    if estimates.old_logprobs is not None:
+        for row in selection.trained_rows():
+            update.old_logprobs[row] = sampled.window_part(row, estimates.old_logprobs)
     update.train(optimization)
     return PolicyResult({**update.metrics(), "actor/num_skipped_updates": optimization.num_skipped}, update.last_pass)
 
@@ -95,6 +106,7 @@ class _PolicyUpdate:
     """One step's passes over the rows."""
 
     policy: Policy
+    objective: Objective
     config: Config
     selection: _Selection
     old_logprobs: dict[int, Tensor] = field(default_factory=dict)  # by row; fixed before the first update
@@ -104,13 +116,16 @@ class _PolicyUpdate:
     def train(self, optimization: Optimization) -> None:
         section = self.config.actor
         rows = self.selection.trained_rows()
-        # The first mini-batch is scored by the same weights in its own training pass.
-        for later in list(mini_batches(rows, count=section.ppo_mini_batches, epochs=1))[1:]:
-            self._score_before_update(later)
+        if not self.old_logprobs:
+            # The first mini-batch is scored by the same weights in its own training pass.
+            for later in list(mini_batches(rows, count=section.ppo_mini_batches, epochs=1))[1:]:
+                self._score_before_update(later)
         for mini_batch in mini_batches(rows, count=section.ppo_mini_batches, epochs=section.ppo_epochs):
             for batch in self._packed(mini_batch):
                 self._backward(mini_batch, batch)
             update = optimization.update()
+            if not update.was_skipped:
+                self.objective.after_update()
             self.means.add({"actor/grad_norm": update.grad_norm, "actor/lr": update.lr}, weight=1)
 
     def metrics(self) -> Metrics:
@@ -134,7 +149,7 @@ class _PolicyUpdate:
 
     def _backward(self, mini_batch: Sequence[int], batch: PackedBatch) -> None:
         """Backward pass of one micro-batch, its loss as part of the mini-batch's token mean."""
-        options, selection = self.config.algorithm, self.selection
+        selection = self.selection
         rows = [mini_batch[place] for place in batch.row_indices]
         scores = token_scores(self.policy, batch, temperature=self.config.generation.temperature)
         logprobs = scores.logprobs
@@ -145,22 +160,20 @@ class _PolicyUpdate:
             return torch.cat([per_row[row] for row in rows]).to(logprobs.device)
 
         policy_mask, positive_mask = flat(selection.policy_mask), flat(selection.positive_mask)
-        result = losses.policy_loss(
-            logprobs,
-            torch.cat([self.old_logprobs[row] for row in rows]),
-            flat(selection.advantages),
-            policy_mask,
-            clip_low=options.clip_ratio_low,
-            clip_high=options.clip_ratio_high,
-            dual_clip=options.clip_ratio_c,
-            rollout_logprobs=None if self.config.importance_cap is None else flat(selection.rollout_logprobs),
-            importance_cap=self.config.importance_cap,
+        tokens = PolicyTokens(
+            batch=batch,
+            logprobs=logprobs,
+            old_logprobs=torch.cat([self.old_logprobs[row] for row in rows]).to(logprobs.device),
+            rollout_logprobs=flat(selection.rollout_logprobs),
+            advantages=flat(selection.advantages),
+            policy_mask=policy_mask,
             normalizer=_num_tokens(selection.policy_mask, mini_batch),
         )
+        result = self.objective.policy_loss(tokens)
         imitation = losses.positive_example_loss(
             logprobs, positive_mask, normalizer=_num_tokens(selection.positive_mask, mini_batch)
         )
-        (result.loss + options.lm_loss_weight * imitation).backward()  # type: ignore[no-untyped-call]
+        (result.loss + self.config.algorithm.lm_loss_weight * imitation).backward()  # type: ignore[no-untyped-call]
         self._log(scores, policy_mask, result)
         ratios, is_clipped = (torch.split(x, list(batch.num_selected)) for x in (result.ratio, result.is_clipped))
         for place, row in enumerate(rows):

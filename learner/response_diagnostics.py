@@ -55,7 +55,7 @@ class FinishedResponses:
             [torch.cat([sampled.earlier_values[row], sampled.window_part(row, estimates.values)]) for row in rows]
         )
         rewards = torch.zeros_like(values)
-        rewards[torch.arange(len(rows)), sampled.response_lengths[rows] - 1] = sampled.scores[rows]
+        rewards[torch.arange(len(rows)), sampled.response_lengths[rows] - 1] = sampled.rewards[rows]
         window_starts = torch.tensor([sampled.window_starts[row] for row in rows])
         return cls(
             values=values,

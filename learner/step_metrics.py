@@ -40,6 +40,7 @@ def sampled_metrics(sampled: Sampled, policy_version: int) -> Metrics:
     return {
         "reward/mean": _mean(scores),
         "reward/std": float(scores.std()) if len(scores) > 1 else None,
+        "reward/overlong_penalty": _mean((sampled.rewards - sampled.scores)[finished]),
         "response_length/mean": _mean(lengths),
         "response_length/max": int(lengths.max()) if len(lengths) else None,
         "response/finished_fraction": _mean(finished.float()),

@@ -1,16 +1,18 @@
-"""The value model's part of a step: Monte-Carlo targets on every token of the responses that finished in it."""
+"""The value model's part of a step: every token of the responses that finished in it, against the system's targets."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from learner.algorithm import egae, losses
-from learner.batching import PackedBatch, pack, pad_rows
+from learner.algorithm import losses
+from learner.batching import PackedBatch, pack
 from learner.experience import Estimates, Sampled
 from learner.mini_batches import mini_batches
 from learner.models import ValueModel, token_values
+from learner.objectives import Objective
 from learner.optimization import Optimization
 from learner.step_metrics import Metrics, PartialMeans
 from tppo.config import Config
@@ -18,7 +20,13 @@ from tppo.config.schema import CriticSection
 
 
 def train(
-    value_model: ValueModel, optimization: Optimization, sampled: Sampled, estimates: Estimates, config: Config
+    value_model: ValueModel,
+    optimization: Optimization,
+    sampled: Sampled,
+    estimates: Estimates,
+    *,
+    objective: Objective,
+    config: Config,
 ) -> Metrics:
     """Update the value model; without a finished row it, its optimizer and its schedule stay untouched."""
     section = config.critic
@@ -27,7 +35,7 @@ def train(
     has_target = sampled.is_finished & (sampled.response_lengths > 0)
     finished = torch.nonzero(has_target).flatten().tolist()
     for rows in mini_batches(finished, count=section.ppo_mini_batches, epochs=section.ppo_epochs):
-        targets = _Targets(rows, sampled, estimates, gamma=config.algorithm.gamma, section=section)
+        targets = _Targets.of(rows, sampled, estimates, objective, section)
         batches = pack([sampled.response_row(index) for index in rows], max_tokens=section.max_tokens_per_microbatch)
         loss = sum(_backward(value_model, batch, targets, section, means) for batch in batches)
         update = optimization.update()
@@ -35,23 +43,31 @@ def train(
     return {**means.values(), "critic/num_skipped_updates": optimization.num_skipped}
 
 
+@dataclass(frozen=True, slots=True)
 class _Targets:
-    """Old values, returns and weights of a mini-batch's tokens: one tensor per row, in the mini-batch's order."""
+    """A mini-batch's tokens: one tensor per row, in the mini-batch's order."""
 
-    def __init__(
-        self, rows: Sequence[int], sampled: Sampled, estimates: Estimates, *, gamma: float, section: CriticSection
-    ) -> None:
+    returns: list[Tensor]
+    old_values: list[Tensor]
+    weights: list[Tensor]
+
+    @classmethod
+    def of(
+        cls, rows: Sequence[int], sampled: Sampled, estimates: Estimates, objective: Objective, section: CriticSection
+    ) -> "_Targets":
+        """What the system and the configuration make of the rows."""
         lengths = [int(sampled.response_lengths[index]) for index in rows]
-        rewards, mask = pad_rows([torch.zeros(length) for length in lengths])
-        rewards[torch.arange(len(rows)), torch.tensor(lengths) - 1] = sampled.scores[list(rows)]
-        self.returns = list(torch.split(egae.monte_carlo_returns(rewards, mask, gamma=gamma)[mask], lengths))
-        self.old_values = [
-            torch.cat([sampled.earlier_values[index], sampled.window_part(index, estimates.values)]) for index in rows
-        ]
         is_by_row = section.loss_aggregation == "row_mean"
-        self.weights = [
-            torch.full((length,), 1.0 / (len(rows) * length if is_by_row else sum(lengths))) for length in lengths
-        ]
+        return cls(
+            returns=objective.value_targets(sampled, estimates, rows),
+            old_values=[
+                torch.cat([sampled.earlier_values[index], sampled.window_part(index, estimates.values)])
+                for index in rows
+            ],
+            weights=[
+                torch.full((length,), 1.0 / (len(rows) * length if is_by_row else sum(lengths))) for length in lengths
+            ],
+        )
 
 
 def _backward(

@@ -146,5 +146,5 @@ def _values(tokens: _Tokens, rows: Sequence[Rollout], sampled: Sampled, estimate
 def _returns(tokens: _Tokens, sampled: Sampled, gamma: float) -> Column:
     """The score, discounted by the distance to the response's last token."""
     distance = tokens.of_rows((sampled.response_lengths - 1).tolist()) - tokens.position
-    discounted: Column = tokens.of_rows(sampled.scores.tolist()) * gamma**distance
+    discounted: Column = tokens.of_rows(sampled.rewards.tolist()) * gamma**distance
     return discounted.astype(numpy.float32)

@@ -39,7 +39,7 @@ class NoTokenizer:
 class Laboratory:
     """A run's folder and configuration, and as many lives of its learner as a test wants."""
 
-    def __init__(self, folder: Path, mode: str) -> None:
+    def __init__(self, folder: Path, mode: str, algorithm: str = "tppo") -> None:
         self.folder = folder
         network_config = Qwen2Config(
             vocab_size=24, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
@@ -50,10 +50,11 @@ class Laboratory:
         self.config = Config.model_validate(
             {
                 "run": {
+                    "algorithm": algorithm,
                     "mode": mode,
                     "total_training_steps": STEPS,
                     "rollouts_per_step": 6,
-                    "window_length": 5,
+                    "window_length": 5 if algorithm == "tppo" else 12,
                     "max_response_length": 12,
                 },
                 "model": {"path": folder / "base"},
@@ -70,7 +71,7 @@ class Laboratory:
     def life(self, run: str, streams: MemoryStreams, transport: FakeTransport) -> LearnerService:
         """A learner that goes on from the newest checkpoint of the run, if there is one."""
         folder = self.folder / run
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True, parents=True)
         checkpoints = Checkpoints(folder / "checkpoints", keep=self.config.checkpoint.keep)
         latest = checkpoints.latest()
         trainer = self._trainer(latest)
@@ -85,8 +86,7 @@ class Laboratory:
         progress = Progress(0, BEGINNING, 0.0, 0)
         if latest is not None:
             restored = checkpoint.read(latest)
-            trainer.actor.load_state_dict(restored.optimizers["actor"])
-            trainer.critic.load_state_dict(restored.optimizers["critic"])
+            trainer.load_state_dict(restored.optimizers)
             ledger_state.restore(books, restored.ledger)
             progress = restored.progress
         traces = TraceWriter(folder / "traces", through_step=progress.step)

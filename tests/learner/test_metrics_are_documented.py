@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from tests.learner.fake_services import FakeTransport
 from tests.learner.test_learner_service import ArchivedStreams, Laboratory, to_the_end
@@ -10,11 +11,20 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 async def test_every_metric_has_its_line_and_every_line_its_metric(tmp_path: Path) -> None:
-    laboratory, streams, transport = Laboratory(tmp_path, "streaming"), ArchivedStreams(), FakeTransport()
     rows = [line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
     documented = {name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
 
-    await to_the_end(laboratory.life("run", streams, transport), streams, transport)
+    lines = [
+        line
+        for algorithm, mode in (("tppo", "streaming"), ("geppo", "lockstep"))
+        for line in await lines_of_a_run(tmp_path / algorithm, algorithm, mode)
+    ]
 
-    written = {name for line in laboratory.lines("run") for name in line} - {"kind"}
+    written = {name for line in lines for name in line} - {"kind"}
     assert written == documented
+
+
+async def lines_of_a_run(folder: Path, algorithm: str, mode: str) -> list[dict[str, Any]]:
+    laboratory, streams, transport = Laboratory(folder, mode, algorithm), ArchivedStreams(), FakeTransport()
+    await to_the_end(laboratory.life("run", streams, transport), streams, transport)
+    return laboratory.lines("run")

@@ -170,9 +170,12 @@ async def test_nothing_is_leased_before_the_first_weights(streams: MemoryStreams
 
 async def test_a_service_without_weights_stops(streams: MemoryStreams) -> None:
     service = service_on(streams.window_requests, FakeEngine(policy_version=-1))
+    await ask(streams, a_request())
 
     async with running(service):
         await asyncio.sleep(0)
+
+    assert (await streams.window_requests.depth()).num_waiting == 1
 
 
 async def test_a_request_waits_for_weights_that_are_new_enough_while_others_pass(streams: MemoryStreams) -> None:

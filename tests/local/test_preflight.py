@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -36,8 +36,19 @@ def config_with(model: Path, **sections: Mapping[str, object]) -> Config:
     return Config.model_validate(table | sections)
 
 
+def refused(check: Callable[[], object]) -> list[str]:
+    """The sentence with which a check refuses, if it does."""
+    try:
+        check()
+    except ConfigError as error:
+        return [str(error)]
+    return []
+
+
 def test_a_complete_model_folder_passes(model: Path) -> None:
-    preflight.check_model(ModelSection(path=model, critic_path=model))
+    problems = refused(lambda: preflight.check_model(ModelSection(path=model, critic_path=model)))
+
+    assert problems == []
 
 
 def test_a_missing_model_folder_is_named(tmp_path: Path) -> None:
@@ -101,7 +112,9 @@ def test_a_redis_older_than_7_is_refused(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["7.0.15", "10.0"])
 def test_a_redis_of_7_and_newer_is_accepted(version: str) -> None:
-    preflight.check_redis_version("redis://host", version)
+    problems = refused(lambda: preflight.check_redis_version("redis://host", version))
+
+    assert problems == []
 
 
 def test_a_run_that_has_checkpoints_is_not_started_over(tmp_path: Path) -> None:

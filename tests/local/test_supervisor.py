@@ -94,6 +94,8 @@ async def test_a_service_that_ends_without_being_asked_to_starts_again(tmp_path:
 
         await until(lambda: "up" in log_of(tmp_path, "reward-0"))
 
+        assert supervisor.states() == {"reward-0": ChildState.RUNNING}
+
 
 async def test_exit_code_2_is_final_and_its_last_line_is_the_message(tmp_path: Path) -> None:
     refusal = "import sys; print('noise'); print('model.path: no such folder\\n', file=sys.stderr); sys.exit(2)"
@@ -208,6 +210,7 @@ async def test_children_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> 
 
     pid = int(log_of(tmp_path, "learner"))
     await until(lambda: not is_running(pid))
+    assert parent.returncode == -signal.SIGKILL
 
 
 def test_failures_back_off_to_a_limit_and_a_healthy_life_clears_the_record() -> None:

@@ -73,7 +73,12 @@ def _settings(config: Config, name: str) -> "ServiceSettings":
     from services.generation.service import ServiceSettings
 
     capacity = config.generation.num_slots + config.generation.num_prefetched
-    return ServiceSettings(name, lease_seconds=config.redis.lease_seconds, capacity=capacity)
+    return ServiceSettings(
+        name,
+        lease_seconds=config.redis.lease_seconds,
+        capacity=capacity,
+        max_deliveries=config.redis.max_deliveries,
+    )
 
 
 @asynccontextmanager

@@ -9,13 +9,15 @@
     _renew     every third of a lease: keeps what is held, whether it runs or waits
     _report    every heartbeat: announces the counts
 
-A window may be generated twice (a lease lost in mid-work), but is written once: `complete` refuses who lost the lease.
+A request that every worker died over but one is served alone, so that no other is blamed for its death; after that it
+fails. A window may be generated twice (a lease lost in mid-work), but is written once: `complete` refuses who lost the
+lease.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from services.generation.engine import Engine
@@ -42,6 +44,7 @@ class ServiceSettings:
     name: str  # as the queue knows this worker
     lease_seconds: float
     capacity: int  # requests held at once: those that run and those fetched ahead
+    max_deliveries: int = 3  # of one request, before it fails
 
 
 class GenerationService:
@@ -106,11 +109,32 @@ class GenerationService:
     async def _take(self, group: asyncio.TaskGroup) -> None:
         await self._weights.at_least(0)
         while not self._stopping.is_set():
-            for lease in await until_redis_answers(self._lease, "leasing requests"):
-                if lease.entry_id not in self._held:  # a lease that expired here, while Redis was away, comes again
-                    self._begin(lease, group)
-            if len(self._held) >= self._settings.capacity and not self._stopping.is_set():
-                self._has_room.clear()
+            leases = await until_redis_answers(self._lease, "leasing requests")
+            # a lease that expired here, while Redis was away, comes again
+            fresh = [lease for lease in leases if lease.entry_id not in self._held]
+            suspect = next((lease for lease in fresh if lease.num_deliveries == self._settings.max_deliveries), None)
+            if suspect is not None:
+                await self._serve_alone(suspect, fresh, group)
+                continue
+            for lease in fresh:
+                self._begin(lease, group)
+            await self._room_below(self._settings.capacity)
+
+    async def _serve_alone(self, suspect: Lease, fresh: Sequence[Lease], group: asyncio.TaskGroup) -> None:
+        """Hand the others back, let what runs end, and take nothing until this one has."""
+        log.warning("%s was delivered %d times; serving it alone", suspect.entry_id, suspect.num_deliveries)
+        others = [lease for lease in fresh if lease is not suspect]
+        self._held[suspect.entry_id] = suspect
+        await until_redis_answers(lambda: self._queue.release(self._settings.name, others), "handing back requests")
+        await self._room_below(2)
+        if not self._stopping.is_set():
+            self._begin(suspect, group)
+        await self._room_below(1)
+
+    async def _room_below(self, num_held: int) -> None:
+        """Until fewer than so many requests are held, or a stop."""
+        while len(self._held) >= num_held and not self._stopping.is_set():
+            self._has_room.clear()
             await self._has_room.wait()
 
     async def _lease(self) -> list[Lease]:
@@ -123,7 +147,12 @@ class GenerationService:
 
     def _begin(self, lease: Lease, group: asyncio.TaskGroup) -> None:
         self._held[lease.entry_id] = lease
-        task = group.create_task(self._generate(lease, decode_window_request(lease.payload)))
+        request = decode_window_request(lease.payload)
+        if lease.num_deliveries > self._settings.max_deliveries:
+            num_dead = lease.num_deliveries - 1
+            self._post(lease, self._failed(request, time.time(), f"{num_dead} workers died over this request"))
+            return
+        task = group.create_task(self._generate(lease, request))
         self._generating.add(task)
         task.add_done_callback(self._generating.discard)
 
@@ -133,10 +162,16 @@ class GenerationService:
         try:
             window = await self._engine.generate(request)
         except ValueError as error:
-            log.warning("window %d of %s failed: %s", request.window_index, request.rollout_id, error)
-            self._last_error = str(error)
-            self._num_failed += 1
-            window = _failed_window(request, started_at, str(error))
+            window = self._failed(request, started_at, str(error))
+        self._post(lease, window)
+
+    def _failed(self, request: WindowRequest, started_at: float, error: str) -> Window:
+        log.warning("window %d of %s failed: %s", request.window_index, request.rollout_id, error)
+        self._last_error = error
+        self._num_failed += 1
+        return _failed_window(request, started_at, error)
+
+    def _post(self, lease: Lease, window: Window) -> None:
         self._num_windows += 1
         self._outbox.append((lease, encode_inbox_record(replace(window, generator=self._settings.name))))
         self._has_results.set()

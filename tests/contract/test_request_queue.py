@@ -288,3 +288,28 @@ async def test_any_bytes_may_be_a_payload(queue: RequestQueue, inbox: Inbox) -> 
 
     assert (first.payload, second.payload) == (every_byte, b"")
     assert await results_in(inbox) == [every_byte, b""]
+
+
+async def test_a_released_request_counts_as_not_delivered(queue: RequestQueue) -> None:
+    await queue.put([b"a"])
+    counts = []
+    for worker in ("w1", "w2"):
+        (lease,) = await take(queue, worker)
+        counts.append(lease.num_deliveries)
+        await queue.release(worker, [lease])
+
+    assert counts == [1, 1]
+
+
+async def test_a_worker_that_takes_its_own_expired_lease_again_has_not_died_over_it(
+    age_leases: AgeLeases, queue: RequestQueue
+) -> None:
+    await queue.put([b"a"])
+    await take(queue, "w1")
+    await age_leases(1.0)
+
+    (again,) = await take(queue, "w1")
+    await age_leases(1.0)
+    (elsewhere,) = await take(queue, "w2")
+
+    assert (again.num_deliveries, elsewhere.num_deliveries) == (1, 2)

@@ -78,6 +78,8 @@ class RedisSection(Section):
     """redis://host:port/db; empty: `tppo run` starts an embedded server."""
     lease_seconds: PositiveFloat = 15.0
     """A request whose worker is silent for this long goes to another."""
+    max_deliveries: Annotated[int, Field(ge=2)] = 3
+    """A request that so many workers died over fails with that cause; the last of them serves it alone."""
     memory_limit_mb: PositiveInt = 1024
     """Bound of the embedded server in MiB; when reached, writers wait."""
 

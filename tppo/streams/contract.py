@@ -26,7 +26,7 @@ class Lease:
 
     entry_id: str
     payload: bytes
-    num_deliveries: int  # 1 on the first; a request that kills its workers is known by a high count
+    num_deliveries: int  # 1, and one more for each worker that was silent too long or came back without its memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class RequestQueue(Protocol):
         """Each result goes to the inbox as its request goes; False: the lease was lost and nothing is written."""
 
     async def release(self, worker: str, leases: Sequence[Lease]) -> None:
-        """Give up those that the worker still holds; any worker may take them at once."""
+        """Give up those that the worker still holds; any worker may take them at once, as if never delivered to it."""
 
     async def outstanding(self) -> list[bytes]:
         """Every request not completed, in order."""

@@ -83,9 +83,10 @@ class MemoryRequestQueue:
         return [self._complete_one(worker, lease, result) for lease, result in results]
 
     async def release(self, worker: str, leases: Sequence[Lease]) -> None:
-        """Forget the worker, and wake those who wait."""
+        """Forget the worker and the delivery, and wake those who wait."""
         for request in self._held(worker, leases):
             request.worker = ""
+            request.num_deliveries -= 1
         self._bell.ring()
 
     async def outstanding(self) -> list[bytes]:
@@ -99,8 +100,9 @@ class MemoryRequestQueue:
 
     def _take(self, worker: str, max_count: int) -> list[Lease]:
         taken = list(islice(dict.fromkeys(self._takeable(worker)), max_count))
+        is_known = worker in self._workers_known
         self._workers_known.add(worker)
-        return [self._deliver(entry_id, worker) for entry_id in taken]
+        return [self._deliver(entry_id, worker, is_known=is_known) for entry_id in taken]
 
     def _takeable(self, worker: str) -> Iterator[str]:
         """Own entries of an earlier life, then free ones, then new ones; some come twice."""
@@ -115,11 +117,12 @@ class MemoryRequestQueue:
             return False
         return not request.worker or self._clock() - request.leased_at >= self._lease_seconds
 
-    def _deliver(self, entry_id: str, worker: str) -> Lease:
+    def _deliver(self, entry_id: str, worker: str, *, is_known: bool) -> Lease:
         request = self._requests[entry_id]
+        if not (is_known and request.worker == worker):
+            request.num_deliveries += 1
         request.worker = worker
         request.leased_at = self._clock()
-        request.num_deliveries += 1
         return Lease(entry_id, request.payload, request.num_deliveries)
 
     def _held(self, worker: str, leases: Sequence[Lease]) -> Iterator[_Request]:

@@ -93,7 +93,7 @@ class RedisRequestQueue:
     async def renew(self, worker: str, leases: Sequence[Lease]) -> None:
         """XCLAIM with JUSTID: the time begins anew, the number of deliveries stays."""
         if leases:
-            await self._run(self._hand_over, worker, worker, 0, *_ids(leases))
+            await self._run(self._hand_over, worker, worker, 0, 0, *_ids(leases))
 
     async def complete(self, worker: str, results: Sequence[tuple[Lease, bytes]]) -> list[bool]:
         """One script for all results: one round trip, and each is written and acknowledged or neither."""
@@ -105,7 +105,7 @@ class RedisRequestQueue:
     async def release(self, worker: str, leases: Sequence[Lease]) -> None:
         """Who waits in a blocked read sees them at its next call."""
         if leases:
-            await self._run(self._hand_over, worker, scripts.RELEASED, self._lease_milliseconds, *_ids(leases))
+            await self._run(self._hand_over, worker, scripts.RELEASED, self._lease_milliseconds, 1, *_ids(leases))
 
     async def outstanding(self) -> list[bytes]:
         """In pages; every request that was completed is deleted, so what the stream holds is the answer."""

@@ -7,7 +7,8 @@ is the lease. It is held by whom XPENDING names. A released entry belongs to a w
 RELEASED = "(released)"
 
 # ARGV: milliseconds of a lease, most entries, "own" to begin with those that the worker holds already.
-# Entries that were deleted from the stream (by hand) come without fields and are forgotten.
+# Entries that were deleted from the stream (by hand) come without fields and are forgotten. A worker that takes an
+# expired lease of its own has not died over it (the server was away, or it was frozen), so that is no further delivery.
 LEASE = """
 local stream, group, worker, most = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[4])
 local taken = {}
@@ -33,18 +34,21 @@ end
 if ARGV[5] == 'own' then read('0') end
 if #taken < most then
   for _, free in ipairs(redis.call('XPENDING', stream, group, 'IDLE', ARGV[3], '-', '+', most - #taken)) do
-    take(redis.call('XCLAIM', stream, group, worker, ARGV[3], free[1]))
+    local num_deliveries = free[4] + (free[2] == worker and 0 or 1)
+    take(redis.call('XCLAIM', stream, group, worker, ARGV[3], free[1], 'RETRYCOUNT', num_deliveries))
   end
 end
 read('>')
 return taken
 """
 
-# ARGV: who holds the entries from now on, milliseconds since they were delivered, entry ids.
+# ARGV: who holds the entries from now on, milliseconds since they were delivered, deliveries to take back, entry ids.
 HAND_OVER = """
-for i = 5, #ARGV do
-  if #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2]) > 0 then
-    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, ARGV[i], 'IDLE', ARGV[4], 'JUSTID')
+for i = 6, #ARGV do
+  local held = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2])[1]
+  if held then
+    local num_deliveries = math.max(0, held[4] - ARGV[5])
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[3], 0, ARGV[i], 'IDLE', ARGV[4], 'RETRYCOUNT', num_deliveries, 'JUSTID')
   end
 end
 """

@@ -51,6 +51,8 @@ class RunMetrics:
     def add(self, line: MetricLine) -> None:
         """Take one line of the file."""
         if line.get("kind") == "evaluation":
+            if line["eval/accuracy"] is None:  # nothing of the round could be scored: there is nothing to show
+                return
             kept = [other for other in self.evaluations if other["eval/step"] != line["eval/step"]]
             self.evaluations = sorted([*kept, line], key=lambda other: int(other["eval/step"]))
         elif line.get("kind") == "step":

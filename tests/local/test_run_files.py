@@ -64,6 +64,14 @@ def test_a_resumed_run_replaces_the_steps_behind_its_checkpoint() -> None:
     assert [(line["eval/step"], line["eval/accuracy"]) for line in metrics.evaluations] == [(0, 0.4), (2, 0.7)]
 
 
+def test_an_evaluation_without_any_score_shows_no_accuracy() -> None:
+    unscored = {"kind": "evaluation", "eval/step": 3, "eval/accuracy": None, "eval/accuracy_stderr": None}
+
+    metrics = RunMetrics([evaluation(0, 0.4), unscored])
+
+    assert [line["eval/step"] for line in metrics.evaluations] == [0]
+
+
 def test_an_evaluation_that_comes_in_late_keeps_its_place() -> None:
     metrics = RunMetrics([evaluation(0, 0.4), step(1), step(2), step(3), evaluation(2, 0.6), evaluation(1, 0.5)])
 

@@ -12,6 +12,8 @@ from learner.auditing.evidence import Evidence
 TERMS = ("trained", "in_flight", "parked", "dropped")
 MODE_LAG = {"lockstep": 0, "overlapped": 1}  # steps; streaming has no bound of its own
 
+REUSING = {"geppo"}  # systems that train on a window in more than one step
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -33,7 +35,7 @@ def is_any_token_trained_twice(evidence: Evidence) -> Finding:
     trained = evidence.tokens.filter(pc.field("policy_mask"))
     uses = _counted(trained, ["rollout_id", "position"]).filter(pc.field("count") > 1)
     if not len(uses):
-        return Finding(question, True, f"no: {len(trained):,} tokens, each once")
+        return Finding(question, True, f"no: {len(trained):,} tokens, each once{_caveat(evidence)}")
     first = uses.slice(0, 1).to_pylist()[0]
     steps = _steps_of(trained, first["rollout_id"], position=first["position"])
     where = f"position {first['position']} of {first['rollout_id']} in steps {steps}"
@@ -148,6 +150,12 @@ PROMISES: Sequence[Callable[[Evidence], Finding]] = (
 def _counted(table: pyarrow.Table, keys: list[str]) -> pyarrow.Table:
     """The distinct keys, and how often each occurs."""
     return table.group_by(keys).aggregate([([], "count_all")]).rename_columns([*keys, "count"])
+
+
+def _caveat(evidence: Evidence) -> str:
+    """Traces have a token's first step; what a system reuses on purpose is not in them."""
+    reusing = {header.algorithm for header in evidence.headers.values()} & REUSING
+    return f" in its first step; {reusing.pop()} trains it again in later ones, by design" if reusing else ""
 
 
 def _steps_of(table: pyarrow.Table, rollout_id: str, *, position: int) -> str:

@@ -1,7 +1,7 @@
 """The columns of a trace and the names of its files (docs/traces.md). No torch here: the audit reads them, too."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow
@@ -34,18 +34,19 @@ class Header:
     """What holds for a whole file; its metadata."""
 
     step: int  # as in metrics.jsonl; the step trained the weights of version step - 1
+    algorithm: str
     mode: str
     max_token_lag: int  # steps
 
     def metadata(self) -> dict[str, str]:
         """As parquet keeps it."""
-        return {"step": str(self.step), "mode": self.mode, "max_token_lag": str(self.max_token_lag)}
+        return {name: str(value) for name, value in asdict(self).items()}
 
     @classmethod
     def of(cls, schema: pyarrow.Schema) -> "Header":
         """The header of a file that was read. Raises KeyError for a file that is no trace."""
         metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
-        return cls(int(metadata["step"]), metadata["mode"], int(metadata["max_token_lag"]))
+        return cls(int(metadata["step"]), metadata["algorithm"], metadata["mode"], int(metadata["max_token_lag"]))
 
 
 def trace_path(folder: Path, step: int) -> Path:

@@ -55,7 +55,7 @@ def trace_table(
         "policy_mask": tokens.spread(trains_policy).fill_null(False),
         "value_mask": is_finished,
     }
-    header = Header(policy_version + 1, config.run.mode, config.run.max_token_lag)
+    header = Header(policy_version + 1, config.run.algorithm, config.run.mode, config.run.max_token_lag)
     return pyarrow.table(columns, schema=SCHEMA.with_metadata(header.metadata()))
 
 

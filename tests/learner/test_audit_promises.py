@@ -50,7 +50,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.mode, self.max_token_lag = "streaming", 2
+        self.algorithm, self.mode, self.max_token_lag = "tppo", "streaming", 2
         self.traces: dict[int, list[Line]] = {
             1: [a_token("a", 0), a_token("a", 1, policy_mask=False)],
             2: [
@@ -76,7 +76,7 @@ class Run:
 
     def written(self) -> Path:
         for step, lines in self.traces.items():
-            header = Header(step, self.mode, self.max_token_lag)
+            header = Header(step, self.algorithm, self.mode, self.max_token_lag)
             write_trace(
                 self.folder / "traces",
                 pyarrow.Table.from_pylist(lines, schema=SCHEMA.with_metadata(header.metadata())),
@@ -125,6 +125,15 @@ def test_a_token_that_trained_the_policy_twice_is_found(run: Run) -> None:
 
     assert finding.question == question_of(promises.is_any_token_trained_twice, run)
     assert finding.answer == "1 tokens, such as position 0 of a in steps 1 and 2"
+
+
+def test_a_system_that_trains_on_tokens_again_by_design_is_not_said_to_train_them_once(run: Run) -> None:
+    run.algorithm = "geppo"
+    run.written()
+
+    answer = by_question(run, promises.is_any_token_trained_twice).answer
+
+    assert answer == "no: 4 tokens, each once in its first step; geppo trains it again in later ones, by design"
 
 
 def test_a_window_in_two_steps_is_found_even_where_nothing_of_it_trained(run: Run) -> None:

@@ -131,7 +131,7 @@ def test_while_the_value_model_warms_up_no_token_trains_the_policy() -> None:
 
     assert set(table["policy_mask"].to_pylist()) == {False}
     assert all(table[name].null_count == len(table) for name in POLICY_COLUMNS)
-    assert Header.of(table.schema) == Header(step=4, mode="lockstep", max_token_lag=32)
+    assert Header.of(table.schema) == Header(step=4, algorithm="tppo", mode="lockstep", max_token_lag=32)
 
 
 def test_with_the_likelihood_of_whole_responses_each_line_keeps_its_own_token() -> None:

@@ -55,7 +55,11 @@ def service_children(plan: Plan) -> list[Child]:
 def child_environment(environment: Mapping[str, str], *, num_processes: int) -> dict[str, str]:
     """The user's environment, with the cores shared out among the computing processes unless the user has done so."""
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"OMP_NUM_THREADS": str(max(1, num_cores // num_processes)), **environment}
+    defaults = {
+        "OMP_NUM_THREADS": str(max(1, num_cores // num_processes)),
+        "PYTHONUNBUFFERED": "1",  # what a process said last stands last in its log
+    }
+    return {**defaults, **environment}
 
 
 def num_computing_processes(config: Config) -> int:

@@ -98,7 +98,9 @@ async def test_a_service_that_ends_without_being_asked_to_starts_again(tmp_path:
 
 
 async def test_exit_code_2_is_final_and_its_last_line_is_the_message(tmp_path: Path) -> None:
-    refusal = "import sys; print('noise'); print('model.path: no such folder\\n', file=sys.stderr); sys.exit(2)"
+    refusal = (
+        "import sys; print('noise', flush=True); print('model.path: no such folder\\n', file=sys.stderr); sys.exit(2)"
+    )
     sleeper = Sleeper()
     async with supervisor_in(tmp_path, sleep=sleeper) as supervisor:
         supervisor.start(program("generation-0", refusal))

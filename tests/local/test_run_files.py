@@ -9,14 +9,9 @@ import pytest
 from services.local.learning_curve import draw_learning_curve
 from services.local.metrics import MetricsFollower, RunMetrics, read_metrics
 from services.local.run_folder import RunFolder
-from services.local.summary import (
-    GenerationLedger,
-    GenerationTotals,
-    earlier_session,
-    summarize,
-    write_summary,
-)
+from services.local.summary import earlier_session, summarize, write_summary
 from tppo.config import ConfigError
+from tppo.generation_totals import GenerationLedger, GenerationTotals
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

@@ -24,8 +24,9 @@ from services.local.processes import (
     redis_child,
 )
 from services.local.progress import progress_of
-from services.local.summary import GenerationLedger, Summary, earlier_session, summarize, write_summary
+from services.local.summary import Summary, earlier_session, summarize, write_summary
 from services.local.supervisor import Child, Ending, EndingKind, Supervisor
+from tppo.generation_totals import GenerationLedger
 from tppo.patience import until_redis_answers
 from tppo.presence import Presence, present
 from tppo.streams import connect
@@ -99,7 +100,7 @@ class Session:
             while True:
                 self._read_metrics()
                 presences = await _present(client, plan.config.run.name)
-                _count_generators(presences, totals)
+                totals.observe_all(presences)
                 progress = progress_of(
                     self._metrics,
                     supervisor.states(),
@@ -132,12 +133,6 @@ async def _present(client: redis.asyncio.Redis, run: str) -> list[Presence]:
         return await present(client, run)
     except RedisError:
         return []
-
-
-def _count_generators(presences: Sequence[Presence], totals: GenerationLedger) -> None:
-    for presence in presences:
-        if presence.kind == "generation":
-            totals.observe(presence.name, presence.started_at, presence.status)
 
 
 def _what_the_learner_waits_for(presences: Sequence[Presence]) -> str:

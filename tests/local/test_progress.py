@@ -8,8 +8,9 @@ from rich.console import Console
 from services.local.display import PlainDisplay
 from services.local.metrics import RunMetrics
 from services.local.progress import Progress, closing_table, live_table, plain_line, progress_of
-from services.local.summary import GenerationTotals, summarize
+from services.local.summary import summarize
 from services.local.supervisor import ChildState
+from tppo.generation_totals import GenerationTotals
 
 LINES: list[dict[str, Any]] = [
     {"kind": "evaluation", "eval/step": 0, "eval/accuracy": 0.41, "eval/accuracy_stderr": 0.022},

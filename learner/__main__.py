@@ -9,9 +9,18 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import redis.asyncio
+
+from tppo import presence
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
+from tppo.fence import Fence, FencedError
+from tppo.patience import until_redis_answers
+from tppo.streams import connect
+
+if TYPE_CHECKING:
+    from learner.run_identity import RunIdentity
 
 
 def main(argv: Sequence[str]) -> int:
@@ -36,21 +45,45 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if not config.redis.url:
         raise ConfigError("redis.url is empty; expected the address of a Redis server, as in --redis redis://HOST:6379")
-    asyncio.run(_live(config, name=arguments.name, resume=arguments.resume))
+    refusals: list[Exception] = []
+    try:
+        asyncio.run(_live(config, name=arguments.name, resume=arguments.resume))
+    except* (ConfigError, FencedError) as group:
+        refusals.extend(group.exceptions)
+    if refusals:
+        raise ConfigError(_sentence(refusals[0]))
     return 0
 
 
-async def _live(config: Config, *, name: str, resume: bool) -> None:
-    import redis.asyncio
+def _sentence(refusal: BaseException) -> str:
+    """The first one's, where task groups have wrapped it."""
+    while isinstance(refusal, BaseExceptionGroup):
+        refusal = refusal.exceptions[0]
+    return str(refusal)
 
-    from learner.assembly import Assembly
-    from tppo import presence
-    from tppo.streams import connect
+
+async def _live(config: Config, *, name: str, resume: bool) -> None:
+    from learner import run_lease
 
     try:
-        client: redis.asyncio.Redis = await connect(config.redis.url)
+        client = await until_redis_answers(lambda: connect(config.redis.url), "connecting")
     except ValueError as error:
         raise ConfigError(str(error)) from None
+    async with client:
+        fence = Fence(client, config.run.name, host=socket.gethostname(), lease_seconds=config.redis.lease_seconds)
+        identity = await run_lease.begin_only_life(fence, Path(config.run.path))
+        async with asyncio.TaskGroup() as group:
+            keeping = group.create_task(run_lease.keep(fence, identity), name="lease")
+            await _train(config, identity, client, name=name, resume=resume)
+            keeping.cancel()
+        await fence.release(identity.incarnation)
+
+
+async def _train(
+    config: Config, identity: "RunIdentity", client: redis.asyncio.Redis, *, name: str, resume: bool
+) -> None:
+    from learner.assembly import Assembly
+
     started_at = time.time()
 
     async def announce(status: Mapping[str, Any]) -> None:
@@ -63,20 +96,17 @@ async def _live(config: Config, *, name: str, resume: bool) -> None:
             host=socket.gethostname(),
             status=dict(status),
         )
-        await presence.announce(client, config.run.name, me)
+        await presence.announce(client, config.run.name, me, incarnation=identity.incarnation)
 
     async def find_generators() -> Mapping[str, str]:
         everyone = await presence.present(client, config.run.name)
         return {one.name: one.address for one in everyone if one.kind == "generation" and one.address}
 
-    try:
-        assembly = Assembly(config, folder=Path(config.run.path), resume=resume)
-        service = assembly.service(client, announce=announce, find_generators=find_generators)
-        for signal_number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(signal_number, service.stop)
-        await service.run()
-    finally:
-        await client.aclose()
+    assembly = await asyncio.to_thread(Assembly, config, identity, resume=resume)
+    service = assembly.service(client, announce=announce, find_generators=find_generators)
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_number, service.stop)
+    await service.run()
 
 
 if __name__ == "__main__":

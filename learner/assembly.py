@@ -17,7 +17,7 @@ from learner.metrics_log import MetricsLog
 from learner.models import Policy, ValueModel, load_policy, load_value_model, value_model_from_policy
 from learner.rollouts.books import Books, open_books
 from learner.rollouts.prompts import DataError, Prompt, PromptReader, Tokenizer
-from learner.run_identity import begin_life
+from learner.run_identity import RunIdentity
 from learner.service import LearnerService, Parts
 from learner.tracing.writer import TraceWriter
 from learner.trainer import Trainer
@@ -40,10 +40,13 @@ def check(config: Config) -> None:
 class Assembly:
     """One life of the learner, ready to be connected to its streams."""
 
-    def __init__(self, config: Config, *, folder: Path, resume: bool) -> None:
+    def __init__(self, config: Config, identity: RunIdentity, *, resume: bool) -> None:
         self._config = config
-        self._folder = folder
-        self._checkpoints = Checkpoints(folder / "checkpoints", keep=config.checkpoint.keep)
+        self._identity = identity
+        self._folder = folder = identity.folder
+        self._checkpoints = Checkpoints(
+            folder / "checkpoints", keep=config.checkpoint.keep, require_right=identity.require_current
+        )
         latest = self._checkpoints.latest()
         if resume and latest is None:
             logger.info("no checkpoint yet; the run begins anew and re-reads its inbox")
@@ -63,9 +66,13 @@ class Assembly:
         announce: Callable[[Mapping[str, Any]], Awaitable[None]],
         find_generators: Callable[[], Awaitable[Mapping[str, str]]],
     ) -> LearnerService:
-        """The learner on these streams; this is where its life begins."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        streams = RedisStreams(client, run=self._config.run.name, lease_seconds=self._config.redis.lease_seconds)
+        """The learner on these streams."""
+        streams = RedisStreams(
+            client,
+            run=self._config.run.name,
+            lease_seconds=self._config.redis.lease_seconds,
+            incarnation=self._identity.incarnation,
+        )
         traces = TraceWriter(self._folder / "traces", through_step=self._progress.step)
         parts = Parts(
             streams=streams,
@@ -84,7 +91,7 @@ class Assembly:
             metrics_log=MetricsLog(self._folder / "metrics.jsonl", through_step=self._progress.step),
             announce=announce,
         )
-        return LearnerService(self._config, begin_life(self._folder), parts, self._progress)
+        return LearnerService(self._config, self._identity, parts, self._progress)
 
     def _restore(self, path: Path) -> None:
         restored = checkpoint.read(path)

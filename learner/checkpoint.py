@@ -8,7 +8,7 @@ read back as data only.
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,9 +81,11 @@ def cloned(network: PreTrainedModel) -> dict[str, Tensor]:
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
+    def __init__(self, folder: Path, *, keep: int, require_right: Callable[[], None] = lambda: None) -> None:
+        """`require_right` raises when these checkpoints are no longer this process's to write."""
         self._folder = folder
         self._keep = keep
+        self._require_right = require_right
 
     def latest(self) -> Path | None:
         """The newest committed checkpoint."""
@@ -104,6 +106,7 @@ class Checkpoints:
         (temporary / "ledger.json").write_text(json.dumps(state.ledger.plain), encoding="utf-8")
         (temporary / "progress.json").write_text(json.dumps(_plain(state.progress)), encoding="utf-8")
         _sync(temporary)
+        self._require_right()
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         write_atomically(self._folder / LATEST, final.name.encode())

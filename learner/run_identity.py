@@ -1,41 +1,74 @@
 """Which life of which run this learner is: a small file in the run's folder, written before anything is sent.
 
 Each life of the learner has a higher number (its incarnation), so that weights of a later life always replace those of
-an earlier one, even when it resumed at an earlier step.
+an earlier one, even when it resumed at an earlier step. A life holds a lock of its own in the folder; the operating
+system lets go of it when the process ends, however it does, and so tells others on this machine that it is over.
 """
 
+import fcntl
 import json
 import os
 import uuid
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from tppo.fence import FencedError
 
 FILE_NAME = "identity.json"
+LOCK_PREFIX = ".learner-"
 
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
-    """The run and the learner's life."""
+    """This process as one life of the learner of the run in a folder."""
 
+    folder: Path
     run_id: str  # unique for ever, unlike the run's name
     incarnation: int  # 1 for the first life
+    lock: int  # descriptor of a file that is locked until the process ends
 
     @property
     def is_first_life(self) -> bool:
-        """Whether nothing of this run exists yet."""
+        """Whether nothing of this run existed before."""
         return self.incarnation == 1
 
+    def require_current(self) -> None:
+        """Raise `FencedError` when a later life has begun: files in the folder are no longer this one's to write."""
+        newest = _recorded(self.folder)
+        if newest.get("run_id") != self.run_id or newest["incarnation"] != self.incarnation:
+            incarnation = newest.get("incarnation", "of another run")
+            raise FencedError(f"another learner, incarnation {incarnation}, has taken this run over; this one ends")
 
-def begin_life(run_folder: Path) -> RunIdentity:
-    """The next life of the run in the folder; the first when there was none."""
-    path = run_folder / FILE_NAME
-    if path.exists():
-        last = RunIdentity(**json.loads(path.read_text(encoding="utf-8")))
-        identity = replace(last, incarnation=last.incarnation + 1)
-    else:
-        identity = RunIdentity(run_id=uuid.uuid4().hex, incarnation=1)
-    write_atomically(path, json.dumps(asdict(identity)).encode())
-    return identity
+
+def next_incarnation(run_folder: Path) -> int:
+    """The number of the life that would begin now."""
+    last: int = _recorded(run_folder).get("incarnation", 0)
+    return last + 1
+
+
+def begin_life(run_folder: Path, *, at_least: int = 1) -> RunIdentity:
+    """The next life of the run in the folder, with that number or a higher one."""
+    run_folder.mkdir(parents=True, exist_ok=True)
+    run_id = _recorded(run_folder).get("run_id", uuid.uuid4().hex)
+    incarnation = max(next_incarnation(run_folder), at_least)
+    for path in run_folder.glob(f"{LOCK_PREFIX}*.lock"):
+        path.unlink()  # who holds it keeps it; nobody asks for it by its number any more
+    lock = os.open(_lock_path(run_folder, incarnation), os.O_CREAT | os.O_WRONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    content = json.dumps({"run_id": run_id, "incarnation": incarnation})
+    write_atomically(run_folder / FILE_NAME, content.encode())
+    return RunIdentity(run_folder, run_id, incarnation, lock)
+
+
+def is_over(run_folder: Path, incarnation: int) -> bool:
+    """Whether that life, on this machine and in this folder, has ended for certain."""
+    try:
+        with _lock_path(run_folder, incarnation).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (FileNotFoundError, BlockingIOError):
+        return False
+    return True
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -46,3 +79,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def _lock_path(run_folder: Path, incarnation: int) -> Path:
+    return run_folder / f"{LOCK_PREFIX}{incarnation}.lock"
+
+
+def _recorded(run_folder: Path) -> dict[str, Any]:
+    """What the newest life wrote down; nothing when there was none."""
+    path = run_folder / FILE_NAME
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

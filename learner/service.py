@@ -188,6 +188,7 @@ class LearnerService:
         began = time.monotonic()
         result = await asyncio.to_thread(self._parts.trainer.step, batch, policy_version=self.step)
         trained_seconds = time.monotonic() - began
+        self._identity.require_current()  # frozen in mid-step, it may wake after a successor has begun
         self._tokens_trained += sum(len(row.window_tokens) for row in batch)
         for row, values in zip(batch, result.values, strict=True):
             self._books.ledger.mark_trained(row, values)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tppo import weights
 from tppo.grpc_server import CHANNEL_OPTIONS
+from tppo.patience import until_redis_answers
 from tppo.v1 import generation_pb2 as pb
 from tppo.v1 import generation_pb2_grpc as pb_grpc
 
@@ -126,7 +127,7 @@ class WeightPublisher:
     async def _follow_generators(self, group: asyncio.TaskGroup) -> None:
         senders: dict[str, asyncio.Task[None]] = {}
         while True:
-            found = await self._find_generators()
+            found = await until_redis_answers(self._find_generators, "looking for generators")
             for name, address in found.items():
                 known = self.generators.get(name)
                 if known is None or known.address != address:

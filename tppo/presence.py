@@ -9,6 +9,8 @@ from typing import Any
 
 import redis.asyncio
 
+from tppo.fence import GUARD, UNFENCED, fence_key, fenced
+
 HEARTBEAT_SECONDS = 1.0
 GONE_AFTER_SECONDS = 3 * HEARTBEAT_SECONDS
 
@@ -35,10 +37,15 @@ class Presence:
             raise ValueError(f"{text[:200]!r} is no presence: {error}") from error
 
 
-async def announce(client: redis.asyncio.Redis, run: str, presence: Presence) -> None:
-    """One heartbeat."""
+# KEYS[1]: the fence, KEYS[2]: the hash. ARGV: the writer's incarnation, name, presence.
+ANNOUNCE = GUARD + "redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])"
+
+
+async def announce(client: redis.asyncio.Redis, run: str, presence: Presence, *, incarnation: int = UNFENCED) -> None:
+    """One heartbeat. A learner names its incarnation: `FencedError` once there is a later one."""
     seen = replace(presence, seen_at=await _now(client))
-    await client.hset(_key(run), presence.name, json.dumps(asdict(seen)))
+    arguments: list[str | bytes | int] = [incarnation, presence.name, json.dumps(asdict(seen))]
+    await fenced(client.register_script(ANNOUNCE)([fence_key(run), _key(run)], arguments))
 
 
 async def withdraw(client: redis.asyncio.Redis, run: str, name: str) -> None:

@@ -27,6 +27,8 @@ from services.local.progress import progress_of
 from services.local.summary import Summary, earlier_session, summarize, write_summary
 from services.local.supervisor import Child, Ending, EndingKind, Supervisor
 from tppo.generation_totals import GenerationLedger
+from tppo.config import Config
+from tppo.fence import fence_key, is_held
 from tppo.patience import until_redis_answers
 from tppo.presence import Presence, present
 from tppo.streams import connect
@@ -87,8 +89,12 @@ class Session:
             supervisor.start(redis_child(plan.server))
         client = await _connected(plan.redis_url)
         async with client:
-            if not plan.resume:
+            is_in_use = not plan.resume and await is_held(client, plan.config.run.name)
+            if not plan.resume and not is_in_use:
                 await _forget_run(client, plan.config.run.name)
+        if is_in_use:
+            supervisor.end(Ending(EndingKind.REFUSED, _in_use(plan.config)))
+            return
         for child in self._children:
             supervisor.start(child)
 
@@ -122,9 +128,19 @@ async def _connected(url: str) -> redis.asyncio.Redis:
 
 
 async def _forget_run(client: redis.asyncio.Redis, run: str) -> None:
-    """Delete what an earlier run of the same name left in a server that outlives its runs."""
+    """Delete what an earlier run of the same name left in a server that outlives its runs, but its fence: that keeps
+    its learner out, should it wake.
+    """
     async for key in client.scan_iter(match=f"tppo:{{{run}}}:*"):
-        await client.delete(key)
+        if key.decode() != fence_key(run):
+            await client.delete(key)
+
+
+def _in_use(config: Config) -> str:
+    return (
+        f"a learner on another machine is training run {config.run.name!r}, or died less than "
+        f"{config.redis.lease_seconds:g} s ago; expected another run.name"
+    )
 
 
 async def _present(client: redis.asyncio.Redis, run: str) -> list[Presence]:

@@ -17,6 +17,7 @@ from services.local.session import Session
 from services.local.summary import Summary
 from services.local.supervisor import Child, Ending, EndingKind
 from tppo.config import Config
+from tppo.fence import Fence
 from tppo.presence import Presence, announce
 from tppo.streams import connect
 
@@ -146,3 +147,18 @@ async def test_a_new_run_forgets_what_an_older_one_of_its_name_left_in_a_lasting
         await run(plan, learner(plan, then=""), Recorder())
 
         assert await client.keys(f"tppo:{{{run_name}*:inbox") == [f"tppo:{{{run_name}-other}}:inbox".encode()]
+
+
+async def test_a_new_run_of_a_name_that_a_learner_holds_is_refused(
+    tmp_path: Path, redis_url: str, run_name: str
+) -> None:
+    plan = plan_in(tmp_path, name=run_name, redis_url=redis_url)
+    async with await connect(redis_url) as client:
+        await Fence(client, run_name, host="another", lease_seconds=3600).acquire(1)
+        await client.set(f"tppo:{{{run_name}}}:inbox", "of a living run")
+
+        ending, _ = await run(plan, learner(plan, then=""), Recorder())
+
+        assert ending.kind is EndingKind.REFUSED
+        assert "expected another run.name" in ending.message
+        assert await client.get(f"tppo:{{{run_name}}}:inbox") == b"of a living run"

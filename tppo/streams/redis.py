@@ -6,6 +6,7 @@ double an entry silently.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import redis.asyncio
@@ -13,6 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
+from tppo.fence import UNFENCED, fence_key, fenced
 from tppo.streams import scripts
 from tppo.streams.contract import MAX_WAIT_SECONDS, InboxEntry, Lease, QueueDepth
 
@@ -51,33 +53,52 @@ def _require_recent(version: str) -> None:
 
 
 class RedisStreams:
-    """The streams of one run. The braces in the keys keep them on one node of a Redis cluster."""
+    """The streams of one run. The braces in the keys keep them on one node of a Redis cluster.
 
-    def __init__(self, client: redis.asyncio.Redis, *, run: str, lease_seconds: float) -> None:
+    A learner names its incarnation: what it puts and trims is refused with `FencedError` once there is a later one.
+    """
+
+    def __init__(
+        self, client: redis.asyncio.Redis, *, run: str, lease_seconds: float, incarnation: int = UNFENCED
+    ) -> None:
         prefix = f"tppo:{{{run}}}"
         inbox = f"{prefix}:inbox"
-        self.inbox = RedisInbox(client, inbox)
-        self.window_requests = RedisRequestQueue(client, f"{prefix}:window_requests", inbox, lease_seconds)
-        self.reward_requests = RedisRequestQueue(client, f"{prefix}:reward_requests", inbox, lease_seconds)
+        fence = _Fence(fence_key(run), incarnation)
+        self.inbox = RedisInbox(client, inbox, fence)
+        self.window_requests = RedisRequestQueue(client, f"{prefix}:window_requests", inbox, lease_seconds, fence)
+        self.reward_requests = RedisRequestQueue(client, f"{prefix}:reward_requests", inbox, lease_seconds, fence)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fence:
+    """Where the fence stands, and who writes."""
+
+    key: str
+    incarnation: int
 
 
 class RedisRequestQueue:
     """A stream and its consumer group; one object per process, as it remembers who has read its own entries."""
 
-    def __init__(self, client: redis.asyncio.Redis, key: str, inbox_key: str, lease_seconds: float) -> None:
+    def __init__(
+        self, client: redis.asyncio.Redis, key: str, inbox_key: str, lease_seconds: float, fence: _Fence
+    ) -> None:
         self._client = client
+        self._fence = fence
         self._key = key
         self._inbox_key = inbox_key
         self._lease_milliseconds = round(lease_seconds * 1000)
         self._workers_known: set[str] = set()
+        self._put = client.register_script(scripts.PUT)
         self._lease = client.register_script(scripts.LEASE)
         self._hand_over = client.register_script(scripts.HAND_OVER)
         self._complete = client.register_script(scripts.COMPLETE)
         self._depth = client.register_script(scripts.DEPTH)
 
     async def put(self, payloads: Sequence[bytes]) -> None:
-        """One MULTI, so that a crash cannot leave half of them."""
-        await _append(self._client, self._key, payloads)
+        """One script, so that a crash cannot leave half of them."""
+        if payloads:
+            await fenced(self._put([self._fence.key, self._key], [self._fence.incarnation, *payloads]))
 
     async def lease(self, worker: str, *, max_count: int, wait_seconds: float) -> list[Lease]:
         """One round trip when there is something to do, two when it has to wait."""
@@ -152,13 +173,20 @@ class RedisRequestQueue:
 class RedisInbox:
     """A stream without a group: its reader keeps the position with its checkpoint."""
 
-    def __init__(self, client: redis.asyncio.Redis, key: str) -> None:
+    def __init__(self, client: redis.asyncio.Redis, key: str, fence: _Fence) -> None:
         self._client = client
         self._key = key
+        self._fence = fence
+        self._trim = client.register_script(scripts.TRIM)
 
     async def append(self, payloads: Sequence[bytes]) -> None:
         """One MULTI."""
-        await _append(self._client, self._key, payloads)
+        if not payloads:
+            return
+        async with self._client.pipeline(transaction=True) as pipeline:
+            for payload in payloads:
+                pipeline.xadd(self._key, {FIELD: payload})
+            await pipeline.execute()
 
     async def read(self, after: str, *, max_count: int, wait_seconds: float) -> list[InboxEntry]:
         """XREAD, blocking when asked to wait."""
@@ -171,20 +199,12 @@ class RedisInbox:
     async def trim(self, through: str) -> None:
         """XTRIM keeps what is at or behind MINID, hence the next position."""
         milliseconds, _, sequence = through.partition("-")
-        await self._client.xtrim(self._key, minid=f"{milliseconds}-{int(sequence) + 1}", approximate=False)
+        first_kept = f"{milliseconds}-{int(sequence) + 1}"
+        await fenced(self._trim([self._fence.key, self._key], [self._fence.incarnation, first_kept]))
 
     async def length(self) -> int:
         """XLEN."""
         return int(await self._client.xlen(self._key))
-
-
-async def _append(client: redis.asyncio.Redis, key: str, payloads: Sequence[bytes]) -> None:
-    if not payloads:
-        return
-    async with client.pipeline(transaction=True) as pipeline:
-        for payload in payloads:
-            pipeline.xadd(key, {FIELD: payload})
-        await pipeline.execute()
 
 
 def _entries(reply: Any) -> Entries:

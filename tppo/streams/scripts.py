@@ -4,6 +4,8 @@ A consumer group remembers for each delivered entry its worker, the time of deli
 is the lease. It is held by whom XPENDING names. A released entry belongs to a worker that does not exist.
 """
 
+from tppo.fence import GUARD
+
 RELEASED = "(released)"
 
 # ARGV: milliseconds of a lease, most entries, "own" to begin with those that the worker holds already.
@@ -67,6 +69,19 @@ for i = 3, #ARGV, 2 do
 end
 return written
 """
+
+# KEYS[1]: the fence, KEYS[2]: a stream. ARGV: the writer's incarnation, payload, payload, ...
+PUT = (
+    GUARD
+    + """
+for i = 2, #ARGV do
+  redis.call('XADD', KEYS[2], '*', 'payload', ARGV[i])
+end
+"""
+)
+
+# KEYS[1]: the fence, KEYS[2]: the inbox. ARGV: the writer's incarnation, the oldest id that stays.
+TRIM = GUARD + "return redis.call('XTRIM', KEYS[2], 'MINID', ARGV[2])"
 
 # Entries are deleted when they are acknowledged, so that the stream holds exactly those not completed.
 DEPTH = """

@@ -47,6 +47,25 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class DataRow:
+    """One row whose columns are all there."""
+
+    where: str  # file and line, for error messages
+    prompt: Any  # a text, or chat messages
+    data_source: str
+    ground_truth: str
+    extra_info: str  # JSON object
+
+
+def read_rows(section: DataSection, files: Sequence[Path]) -> list[DataRow]:
+    """All rows of the files in order. Raises `DataError` at the first row that lacks something."""
+    rows = [_data_row(section, where, row) for file in files for where, row in _rows(file)]
+    if not rows:
+        raise DataError(f"{', '.join(map(str, files))}: no rows; expected at least one prompt")
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
 class PromptReader:
     """Turns data rows into prompts."""
 
@@ -56,32 +75,18 @@ class PromptReader:
 
     def read(self, files: Sequence[Path]) -> list[Prompt]:
         """All rows of the files in order. Raises `DataError` at the first row that cannot be used."""
-        located = ((where, row) for file in files for where, row in _rows(file))
-        prompts = [self._prompt(index, where, row) for index, (where, row) in enumerate(located)]
-        if not prompts:
-            raise DataError(f"{', '.join(map(str, files))}: no rows; expected at least one prompt")
-        return prompts
+        return [self._prompt(index, row) for index, row in enumerate(read_rows(self.section, files))]
 
-    def _prompt(self, index: int, where: str, row: Any) -> Prompt:
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: {row!r}; expected an object with verl's columns")
-        prompt = _column(where, row, self.section.prompt_key)
-        text = self._rendered(where, prompt)
+    def _prompt(self, index: int, row: DataRow) -> Prompt:
+        text = self._rendered(row.where, row.prompt)
         # A chat template writes the special tokens itself.
-        token_ids = tokens(self.tokenizer(text, add_special_tokens=isinstance(prompt, str))["input_ids"])
+        token_ids = tokens(self.tokenizer(text, add_special_tokens=isinstance(row.prompt, str))["input_ids"])
         if not 0 < len(token_ids) <= self.max_prompt_length:
             raise DataError(
-                f"{where}: the prompt has {len(token_ids)} tokens; "
+                f"{row.where}: the prompt has {len(token_ids)} tokens; "
                 f"expected 1 to run.max_prompt_length = {self.max_prompt_length}"
             )
-        return Prompt(
-            index=index,
-            text=text,
-            token_ids=token_ids,
-            data_source=str(_column(where, row, self.section.reward_fn_key)),
-            ground_truth=_ground_truth(where, row),
-            extra_info=json.dumps(row.get("extra_info") or {}, default=str),
-        )
+        return Prompt(index, text, token_ids, row.data_source, row.ground_truth, row.extra_info)
 
     def _rendered(self, where: str, prompt: Any) -> str:
         """A text as it is; chat messages through the tokenizer's template."""
@@ -154,6 +159,18 @@ def _parsed(where: str, line: bytes) -> Any:
         return json.loads(line)
     except ValueError as error:  # malformed, or not even UTF-8
         raise DataError(f"{where}: not JSON: {error}") from None
+
+
+def _data_row(section: DataSection, where: str, row: Any) -> DataRow:
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: {row!r}; expected an object with verl's columns")
+    return DataRow(
+        where=where,
+        prompt=_column(where, row, section.prompt_key),
+        data_source=str(_column(where, row, section.reward_fn_key)),
+        ground_truth=_ground_truth(where, row),
+        extra_info=json.dumps(row.get("extra_info") or {}, default=str),
+    )
 
 
 def _column(where: str, row: dict[str, Any], name: str) -> Any:

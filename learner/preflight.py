@@ -1,0 +1,33 @@
+"""What the learner can refuse before anything starts, without loading a model: rows and reward functions.
+
+What needs the tokenizer (the length of a prompt, a chat template) is refused when the learner starts, before any step.
+"""
+
+from collections.abc import Iterable
+
+from learner.rollouts.prompts import DataError, read_rows
+from tppo.config import Config, ConfigError
+
+
+def check(config: Config) -> None:
+    """Raise `ConfigError` at the first row that cannot be asked or scored."""
+    try:
+        rows = [
+            row
+            for files in (config.data.train_files, config.data.val_files)
+            if files
+            for row in read_rows(config.data, files)
+        ]
+    except DataError as error:
+        raise ConfigError(str(error)) from None
+    require_reward_functions(config, (row.data_source for row in rows))
+
+
+def require_reward_functions(config: Config, data_sources: Iterable[str]) -> None:
+    """Every data source must have somebody who scores it."""
+    missing = sorted(set(data_sources) - config.reward.functions.keys())
+    if missing and not config.reward.default_function:
+        raise ConfigError(
+            f"data_source {missing[0]!r} has no reward function; expected it in [reward.functions], "
+            "or reward.default_function"
+        )

@@ -63,6 +63,16 @@ def decode_window_request(payload: bytes) -> WindowRequest:
 
 def encode_reward_request(request: RewardRequest) -> bytes:
     """The bytes of a tppo.v1.RewardRequest."""
+    return reward_request_message(request).SerializeToString()
+
+
+def decode_reward_request(payload: bytes) -> RewardRequest:
+    """The inverse of `encode_reward_request`."""
+    return reward_request_record(_parsed(pb.RewardRequest(), payload))
+
+
+def reward_request_message(request: RewardRequest) -> pb.RewardRequest:
+    """The message, for calls that carry it inside of others."""
     return pb.RewardRequest(
         rollout_id=request.rollout_id,
         attempt=request.attempt,
@@ -73,12 +83,11 @@ def encode_reward_request(request: RewardRequest) -> bytes:
         extra_info=request.extra_info,
         num_response_tokens=request.num_response_tokens,
         is_evaluation=request.is_evaluation,
-    ).SerializeToString()
+    )
 
 
-def decode_reward_request(payload: bytes) -> RewardRequest:
-    """The inverse of `encode_reward_request`."""
-    message = _parsed(pb.RewardRequest(), payload)
+def reward_request_record(message: pb.RewardRequest) -> RewardRequest:
+    """The inverse of `reward_request_message`."""
     return RewardRequest(
         rollout_id=message.rollout_id,
         attempt=message.attempt,
@@ -96,7 +105,7 @@ def encode_inbox_record(record: InboxRecord) -> bytes:
     """The bytes of a tppo.v1.InboxRecord that holds the window or the score."""
     if isinstance(record, Window):
         return pb.InboxRecord(window=_window_message(record)).SerializeToString()
-    return pb.InboxRecord(score=_score_message(record)).SerializeToString()
+    return pb.InboxRecord(score=score_message(record)).SerializeToString()
 
 
 def decode_inbox_record(payload: bytes) -> InboxRecord:
@@ -147,7 +156,8 @@ def _window(message: pb.Window) -> Window:
     )
 
 
-def _score_message(score: Score) -> pb.Score:
+def score_message(score: Score) -> pb.Score:
+    """The message, for calls that carry it inside of others."""
     return pb.Score(
         rollout_id=score.rollout_id,
         attempt=score.attempt,

@@ -14,16 +14,19 @@ from contextlib import asynccontextmanager, suppress
 
 from redis.asyncio import Redis
 
-from services.reward.functions import check, runs_inline
-from services.reward.pool import WorkerPool
-from services.reward.retry import REDIS_ERRORS, until_redis_answers
-from services.reward.scorer import Scorer
+from services.reward.assembly import Scoring, placed, scoring, serving
+from services.reward.placement import Place
+from services.reward.response_log import ResponseLog
 from services.reward.service import Announce, RewardService, ServiceSettings
+from tppo.authentication import require_token_beyond_loopback, token_from_environment
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
+from tppo.patience import REDIS_ERRORS, until_redis_answers
 from tppo.presence import Presence, announce, withdraw
 from tppo.streams import RedisStreams, connect
 
-INLINE_CAPACITY = 256  # requests held when no function needs a worker: one batch
+log = logging.getLogger(__name__)
+
+BATCH_CAPACITY = 256  # requests held when it is not workers alone that score
 HELD_PER_WORKER = 2  # one that it scores and one that waits for it; more would keep work from other services
 
 
@@ -36,53 +39,36 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    require_token_beyond_loopback(config.reward.host, token_from_environment())
     asyncio.run(_check(config) if arguments.check else _serve(config, arguments.name))
     return 0
 
 
 async def _check(config: Config) -> None:
-    async with _workers(config, num_workers=1):
+    async with scoring(config.reward.model_copy(update={"num_workers": 1})):
         pass
 
 
 async def _serve(config: Config, name: str) -> None:
-    async with _workers(config, num_workers=config.reward.num_workers) as pool, _redis(config) as client:
-        streams = RedisStreams(client, run=config.run.name, lease_seconds=config.redis.lease_seconds)
+    async with (
+        scoring(config.reward) as parts,
+        _redis(config) as client,
+        serving(config.reward, parts, run=config.run.name) as reachable_at,
+    ):
+        log.info("users' reward functions may attach at %s", reachable_at)
+        responses = ResponseLog(config.run.path, name)
         service = RewardService(
-            ServiceSettings(name, lease_seconds=config.redis.lease_seconds, capacity=_capacity(config)),
-            streams.reward_requests,
-            Scorer(config.reward.functions, config.reward.default_function, pool),
-            _announcement(client, config.run.name, name),
+            _settings(config, name),
+            RedisStreams(client, run=config.run.name, lease_seconds=config.redis.lease_seconds).reward_requests,
+            parts.scorer,
+            announce=_announcement(client, config.run.name, _presence(name, reachable_at), parts, responses),
+            **({"log_response": responses.append} if config.reward.log_responses else {}),
         )
         for signum in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(signum, service.stop)
         await service.run()
         with suppress(*REDIS_ERRORS):
             await withdraw(client, config.run.name, name)
-
-
-@asynccontextmanager
-async def _workers(config: Config, *, num_workers: int) -> AsyncIterator[WorkerPool]:
-    """A pool that knows the functions that need a worker; without any it has no processes."""
-    specs = _worker_specs(config)
-    pool = WorkerPool(
-        specs,
-        num_workers=num_workers if specs else 0,
-        timeout_seconds=config.reward.timeout_seconds,
-        memory_limit_bytes=config.reward.memory_limit_mb * 2**20,
-    )
-    try:
-        await _start(pool)
-        yield pool
-    finally:
-        await pool.close()
-
-
-async def _start(pool: WorkerPool) -> None:
-    try:
-        await pool.start()
-    except ValueError as error:
-        raise ConfigError(f"[reward] {error}") from None
 
 
 @asynccontextmanager
@@ -97,30 +83,38 @@ async def _redis(config: Config) -> AsyncIterator[Redis]:
         yield client
 
 
-def _worker_specs(config: Config) -> list[str]:
-    """The functions that need a worker; the others are loaded here and now."""
-    named = sorted({*config.reward.functions.values(), config.reward.default_function} - {""})
-    try:
-        inline = [spec for spec in named if runs_inline(spec)]
-        for spec in inline:
-            check(spec)
-    except ValueError as error:
-        raise ConfigError(f"[reward] {error}") from None
-    return [spec for spec in named if spec not in inline]
+def _settings(config: Config, name: str) -> ServiceSettings:
+    return ServiceSettings(
+        name,
+        lease_seconds=config.redis.lease_seconds,
+        capacity=_capacity(config),
+        max_deliveries=config.redis.max_deliveries,
+    )
 
 
 def _capacity(config: Config) -> int:
-    return HELD_PER_WORKER * config.reward.num_workers if _worker_specs(config) else INLINE_CAPACITY
+    """Requests held at once: a batch, unless workers alone decide how fast it goes."""
+    is_for_workers = placed(config.reward, Place.WORKER) and not placed(config.reward, Place.ATTACHED)
+    return HELD_PER_WORKER * config.reward.num_workers if is_for_workers else BATCH_CAPACITY
 
 
-def _announcement(client: Redis, run: str, name: str) -> Announce:
-    """Tells the run who this service is and what it does."""
-    presence = Presence(
-        name, kind="reward", address="", started_at=time.time(), pid=os.getpid(), host=socket.gethostname()
+def _presence(name: str, reachable_at: str) -> Presence:
+    return Presence(
+        name,
+        kind="reward",
+        address=reachable_at,
+        started_at=time.time(),
+        pid=os.getpid(),
+        host=socket.gethostname(),
     )
 
+
+def _announcement(client: Redis, run: str, presence: Presence, parts: Scoring, responses: ResponseLog) -> Announce:
+    """Tells the run who this service is and what it does."""
+
     async def announce_status(status: Mapping[str, object]) -> None:
-        await announce(client, run, dataclasses.replace(presence, status=dict(status)))
+        more = {"attached": parts.attached.status(), "response_log_error": responses.last_error}
+        await announce(client, run, dataclasses.replace(presence, status={**status, **more}))
 
     return announce_status
 

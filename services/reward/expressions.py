@@ -1,5 +1,7 @@
 """What the configuration calls a reward function: `math`, `0.9*math + 0.1*length(limit=4096, buffer=512)`, a file.
 
+`path/to/file.py:name` is a user's file, `grpc:name` a function that a user's process offers; in a sum both are quoted.
+
 Parsed by Python's own grammar, of which only sums of weighted names, calls with constants, and texts are accepted;
 nothing is evaluated.
 """
@@ -11,15 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FILE = re.compile(r"[^\"']+\.py:[A-Za-z_]\w*")
-EXPECTED = 'expected a name, path/to/file.py:name, or a sum such as 0.9*math + 0.1*"file.py:name"'
+ATTACHED = re.compile(r"grpc:([A-Za-z_][\w.-]*)")
+EXPECTED = 'expected a name, path/to/file.py:name, grpc:name, or a sum such as 0.9*math + 0.1*"file.py:name"'
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One function of a sum: a built-in with its arguments, or a user's file."""
+    """One function of a sum: a built-in with its arguments, a user's file, or what a user's process offers."""
 
     weight: float
     name: str
+    spec: str  # of this function alone
     arguments: tuple[Any, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -28,11 +32,16 @@ class Term:
         """Whether the name is `path/to/file.py:name`."""
         return FILE.fullmatch(self.name) is not None
 
+    @property
+    def is_attached(self) -> bool:
+        """Whether the name is `grpc:name`."""
+        return ATTACHED.fullmatch(self.name) is not None
+
 
 def terms(spec: str) -> list[Term]:
     """The terms of a sum. Raises ValueError with one sentence."""
-    if FILE.fullmatch(spec):
-        return [Term(1.0, spec)]
+    if _is_reference(spec):
+        return [Term(1.0, spec, spec)]
     try:
         return list(_terms(ast.parse(spec.strip(), mode="eval").body, 1.0))
     except (SyntaxError, ValueError) as error:
@@ -50,14 +59,18 @@ def _terms(node: ast.expr, weight: float) -> Iterator[Term]:
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             yield from _terms(operand, -weight)
         case ast.Name(id=name):
-            yield Term(weight, name)
+            yield Term(weight, name, name)
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=keywords):
             options = {str(keyword.arg): _constant(keyword.value) for keyword in keywords}
-            yield Term(weight, name, tuple(map(_constant, arguments)), options)
-        case ast.Constant(value=str() as file) if FILE.fullmatch(file):
-            yield Term(weight, file)
+            yield Term(weight, name, ast.unparse(node), tuple(map(_constant, arguments)), options)
+        case ast.Constant(value=str() as reference) if _is_reference(reference):
+            yield Term(weight, reference, reference)
         case _:
             raise ValueError(f"{ast.unparse(node)!r} is no reward function")
+
+
+def _is_reference(spec: str) -> bool:
+    return bool(FILE.fullmatch(spec) or ATTACHED.fullmatch(spec))
 
 
 def _constant(node: ast.expr) -> Any:

@@ -11,9 +11,10 @@ from types import ModuleType
 
 from services.reward.built_in import BUILT_IN, RewardFunction
 from services.reward.expressions import Term, terms
-from services.reward.outcome import Outcome, cause_of, outcome_of, outcome_of_call
+from services.reward.outcome import cause_of, outcome_of_call
 from services.reward.signatures import adapted
-from tppo.rollout import RewardRequest, ScoreStatus
+from services.reward.sums import weighted_sum
+from tppo.rollout import RewardRequest
 
 WARM_UP = RewardRequest(
     *("warm-up", 0, "math", ""),
@@ -22,19 +23,14 @@ WARM_UP = RewardRequest(
 )
 
 
-def runs_inline(spec: str) -> bool:
-    """Whether it consists of built-ins whose time is bounded, so that no worker is needed."""
-    return all(term.name in BUILT_IN and BUILT_IN[term.name].is_bounded for term in _terms(spec))
-
-
 @functools.cache
 def load(spec: str) -> RewardFunction:
     """The function that a name in the configuration stands for. Raises ValueError with one sentence."""
-    found = _terms(spec)
+    found = terms(spec)
     functions = [_function(term, spec) for term in found]
     if len(functions) == 1 and found[0].weight == 1.0:
         return functions[0]
-    return functools.partial(_weighted_sum, found, functions)
+    return functools.partial(weighted_sum, found, functions)
 
 
 def check(spec: str) -> None:
@@ -46,20 +42,16 @@ def preload(specs: Sequence[str]) -> None:
     """Load the built-ins among the functions, and let them fill their caches: workers forked after that share both."""
     for spec in specs:
         with contextlib.suppress(ValueError):  # a worker tells it again, to someone who listens
-            if not any(term.is_file for term in _terms(spec)):
+            if not any(term.is_file for term in terms(spec)):
                 outcome_of_call(load(spec), WARM_UP)
-
-
-@functools.cache
-def _terms(spec: str) -> list[Term]:
-    return terms(spec)
 
 
 def _function(term: Term, spec: str) -> RewardFunction:
     if term.is_file:
         return _from_file(term.name)
     if term.name not in BUILT_IN:
-        raise ValueError(f"reward function {spec!r}: expected {', '.join(BUILT_IN)} or path/to/file.py:name")
+        expected = f"{', '.join(BUILT_IN)}, path/to/file.py:name or grpc:name"
+        raise ValueError(f"reward function {spec!r}: expected {expected}")
     make = BUILT_IN[term.name].make
     try:
         inspect.signature(make).bind(*term.arguments, **term.options)
@@ -92,35 +84,3 @@ def _module(path: Path) -> ModuleType:
     except Exception as error:  # other people's code
         raise ValueError(f"{path}: does not load: {cause_of(error)}") from error
     return module
-
-
-def _weighted_sum(found: Sequence[Term], functions: Sequence[RewardFunction], request: RewardRequest) -> object:
-    """The sum as an outcome, awaitable when one of the functions is asynchronous."""
-    results = [function(request) for function in functions]
-    if any(map(inspect.isawaitable, results)):
-        return _weighted_later(found, results)
-    return _total(found, results)
-
-
-async def _weighted_later(found: Sequence[Term], results: Sequence[object]) -> Outcome:
-    return _total(found, [await result if inspect.isawaitable(result) else result for result in results])
-
-
-def _total(found: Sequence[Term], results: Sequence[object]) -> Outcome:
-    """The weighted sum with each term as a component; a term without a score leaves the whole without one."""
-    outcomes = [outcome_of(result) for result in results]
-    for term, outcome in zip(found, outcomes, strict=True):
-        if outcome.status is not ScoreStatus.SCORED:
-            return Outcome(outcome.status, error=f"{term.name}: {outcome.error}" if outcome.error else "")
-    scores = [outcome.score or 0.0 for outcome in outcomes]
-    components = dict(zip(_component_names(found), scores, strict=True))
-    for outcome in outcomes:
-        components.update(outcome.components)
-    total = sum(term.weight * score for term, score in zip(found, scores, strict=True))
-    return outcome_of({**components, "score": total})
-
-
-def _component_names(found: Sequence[Term]) -> list[str]:
-    """The terms' names, numbered where one comes twice."""
-    names = [term.name.rpartition("/")[2] for term in found]
-    return [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]

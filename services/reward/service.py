@@ -2,8 +2,8 @@
 
     _take      consumes reward requests / waits for room below `capacity`, then for a request
                unblocked by the learner, or by a lease of another service that expires / produces leases held
-    _score     (one task per request that needs a worker) consumes a lease / waits for a free worker and its answer
-               unblocked by the worker, or by its deadline / produces a result
+    _score     (one task per request that needs another process) consumes a lease / waits for a worker's or a user's
+               process / unblocked by its answer, or by its deadline / produces a result
     _deliver   consumes results / waits for the next one / unblocked by a score / produces scores in the inbox, in
                batches; keeps them until Redis has them
     _renew     every third of a lease: keeps what is held
@@ -17,10 +17,11 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from services.reward.retry import REDIS_ERRORS, until_redis_answers
+from services.reward.outcome import failed, score_of
 from services.reward.scorer import Scorer
-from services.reward.statistics import Statistics
+from tppo.cancellation import cancel_all
 from tppo.codec import decode_reward_request, encode_inbox_record
+from tppo.patience import REDIS_ERRORS, until_redis_answers
 from tppo.rollout import RewardRequest, Score, ScoreStatus
 from tppo.streams import Lease, RequestQueue
 
@@ -32,6 +33,7 @@ STOP_SECONDS = 3.0  # for the last delivery when the process stops
 MAX_BATCH = 256
 
 Announce = Callable[[Mapping[str, object]], Awaitable[None]]
+LogResponse = Callable[[RewardRequest, Score], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +43,26 @@ class ServiceSettings:
     name: str  # as the queue knows this worker
     lease_seconds: float
     capacity: int  # requests held at once
+    max_deliveries: int = 3  # of one request, before it fails
 
 
 class RewardService:
     """Life of a request here: held -> (with a worker ->) in the outbox -> delivered; or handed back when it stops."""
 
-    def __init__(self, settings: ServiceSettings, queue: RequestQueue, scorer: Scorer, announce: Announce) -> None:
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        queue: RequestQueue,
+        scorer: Scorer,
+        *,
+        announce: Announce,
+        log_response: LogResponse = lambda request, score: None,
+    ) -> None:
         self._settings = settings
         self._queue = queue
         self._scorer = scorer
         self._announce = announce
-        self._statistics = Statistics()
+        self._log_response = log_response
         self._held: dict[str, Lease] = {}
         self._outbox: list[tuple[Lease, bytes]] = []
         self._scoring: set[asyncio.Task[None]] = set()
@@ -74,14 +85,13 @@ class RewardService:
             await self._stopping.wait()
             # a look for requests that is under way may lease some: let it end
             await asyncio.wait([taking], timeout=WAIT_SECONDS + 1)
-            for task in (taking, *loops, *self._scoring):
-                task.cancel()
+            await cancel_all([taking, *loops, *self._scoring])
         await self._hand_back()
 
     def status(self) -> dict[str, object]:
         """What the heartbeat tells."""
         return {
-            **self._statistics.summary(),
+            **self._scorer.statistics.summary(),
             "capacity": self._settings.capacity,
             "num_held": len(self._held),
             "num_leases_lost": self._num_leases_lost,
@@ -103,20 +113,24 @@ class RewardService:
 
     def _begin(self, lease: Lease, group: asyncio.TaskGroup) -> None:
         request = decode_reward_request(lease.payload)
+        if lease.num_deliveries > self._settings.max_deliveries:
+            cause = f"{lease.num_deliveries - 1} workers died over this request"
+            self._post(lease, request, score_of(request, failed(cause), function=""))
+            return
         if score := self._scorer.score_inline(request):
-            self._post(lease, score)
+            self._post(lease, request, score)
             return
         task = group.create_task(self._score(lease, request))
         self._scoring.add(task)
         task.add_done_callback(self._scoring.discard)
 
     async def _score(self, lease: Lease, request: RewardRequest) -> None:
-        self._post(lease, await self._scorer.score_in_worker(request))
+        self._post(lease, request, await self._scorer.score(request))
 
-    def _post(self, lease: Lease, score: Score) -> None:
+    def _post(self, lease: Lease, request: RewardRequest, score: Score) -> None:
         if score.status in (ScoreStatus.FAILED, ScoreStatus.TIMED_OUT):
             log.warning("%s: no score from %r: %s", score.rollout_id, score.function, score.error)
-        self._statistics.record(score)
+        self._log_response(request, score)
         self._outbox.append((lease, encode_inbox_record(score)))
         self._has_results.set()
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from services.reward.functions import check, load, runs_inline
+from services.reward.functions import check, load
+from services.reward.placement import runs_inline
 from tppo.rollout import RewardRequest
 
 REQUEST = RewardRequest("r1", 0, "gsm8k", "2+2?", r"# 4 \boxed{4}", "4", extra_info='{"split": "train"}')
@@ -81,7 +82,7 @@ def test_a_function_that_cannot_be_loaded_is_told_in_one_sentence(tmp_path: Path
 
 @pytest.mark.parametrize("spec", ["exakt", "exact + exakt"])
 def test_an_unknown_name_is_told_what_is_expected(spec: str) -> None:
-    with pytest.raises(ValueError, match=r"expected exact, boxed, math, format, .* or path/to/file\.py:name"):
+    with pytest.raises(ValueError, match=r"expected exact, boxed, .*, path/to/file\.py:name or grpc:name"):
         check(spec)
 
 
@@ -89,7 +90,7 @@ def test_an_unknown_name_is_told_what_is_expected(spec: str) -> None:
     "spec", ["mine.py", ":f", "mine.txt:f", "2*3", "exact*2", "exact(open('f'))", "a.b", "", "exact +"]
 )
 def test_what_is_no_sum_of_functions_is_refused(spec: str) -> None:
-    with pytest.raises(ValueError, match=r"expected a name, path/to/file\.py:name, or a sum"):
+    with pytest.raises(ValueError, match=r"expected a name, path/to/file\.py:name, grpc:name, or a sum"):
         check(spec)
 
 

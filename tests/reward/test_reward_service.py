@@ -9,7 +9,7 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from services.reward.outcome import Outcome, failed
-from services.reward.scorer import Scorer, Workers
+from services.reward.scorer import Functions, Scorer
 from services.reward.service import RewardService, ServiceSettings
 from tppo.codec import decode_inbox_record, encode_reward_request
 from tppo.rollout import RewardRequest, Score, ScoreStatus
@@ -94,18 +94,20 @@ class Flaky:
 
 
 NO_WORKERS = Answering(failed("no worker was to be asked"))
+NOBODY_ATTACHED = Answering(failed("no user's process was to be asked"))
 
 
 def service_on(
     queue: RequestQueue,
-    workers: Workers = NO_WORKERS,
+    workers: Functions = NO_WORKERS,
     *,
     capacity: int = 8,
     lease_seconds: float = 60.0,
     announce: Announcements | None = None,
 ) -> RewardService:
     settings = ServiceSettings("reward-0", lease_seconds=lease_seconds, capacity=capacity)
-    return RewardService(settings, queue, Scorer(FUNCTIONS, "", workers), announce or Announcements())
+    scorer = Scorer(FUNCTIONS, "", workers=workers, attached=NOBODY_ATTACHED)
+    return RewardService(settings, queue, scorer, announce=announce or Announcements())
 
 
 @asynccontextmanager
@@ -248,7 +250,11 @@ async def test_the_heartbeat_tells_what_each_function_did(streams: MemoryStreams
         "num_timed_out": 0,
         "num_failed": 1,
         "mean": None,
+        "std": None,
         "p50_seconds": 2.0,
         "p99_seconds": 2.0,
+        "last_failures": [
+            {"rollout_id": "c", "attempt": 0, "status": "FAILED", "error": "out of luck", "response": "# 4"}
+        ],
     }
     assert status["last_error"] == "mine.py:f: FAILED c: out of luck"

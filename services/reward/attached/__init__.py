@@ -1,0 +1,1 @@
+"""Reward functions that users' own processes offer over gRPC."""

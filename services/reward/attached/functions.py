@@ -1,0 +1,181 @@
+"""Work for functions that users' own processes offer: who gets which piece, and what becomes of it.
+
+Life of a piece:
+
+    waiting ─▶ held by a process ─▶ answered, or TIMED_OUT when its deadline passes
+       ▲              └─ the process went away: waits again, before all others (at most MAX_LOSSES times)
+       └─▶ FAILED, when nobody has offered its function for `attach_wait_seconds`
+"""
+
+import asyncio
+import contextlib
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from services.reward.attached.attachment import Attachment, Piece
+from services.reward.attached.offer import Answer, InvalidMessageError, Offer
+from services.reward.outcome import Outcome, failed, timed_out
+from tppo.rollout import RewardRequest
+
+MAX_LOSSES = 3  # a response that ends each process that reads it is not sent out for ever
+MAX_WORK_BYTES = 15 * 2**20  # texts of one piece; leaves room in a message of 16 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to wait for users' processes."""
+
+    timeout_seconds: float  # for an answer, once a process holds the piece
+    attach_wait_seconds: float  # for somebody who offers the function
+
+
+class AttachedFunctions:
+    """Shares the work for each name among the processes that offer it, those with most room first."""
+
+    def __init__(self, patience: Patience) -> None:
+        self.patience = patience
+        self._attachments: list[Attachment] = []
+        self._waiting: defaultdict[str, deque[Piece]] = defaultdict(deque)
+        self._counts = Counter(num_given_back=0, num_late=0, num_refused=0)
+
+    async def outcome(self, function: str, request: RewardRequest) -> Outcome:
+        """What the function makes of the request, as soon as somebody has room for it."""
+        if (num_bytes := _num_bytes(request)) > MAX_WORK_BYTES:
+            return failed(f"request of {num_bytes} bytes; a user's process takes at most {MAX_WORK_BYTES}")
+        piece = Piece(function, request, asyncio.get_running_loop().create_future())
+        self._wait(piece)
+        self._hand_out(function)
+        try:
+            return await piece.outcome
+        except asyncio.CancelledError:
+            self._withdraw(piece)
+            raise
+
+    @contextlib.contextmanager
+    def attached(self, offer: Offer) -> Iterator[Attachment]:
+        """A process takes part until this ends; then what it holds goes to others."""
+        attachment = Attachment(offer)
+        self._attachments.append(attachment)
+        for function in offer.functions:
+            for piece in self._waiting[function]:
+                piece.stop_timer()
+            self._hand_out(function)
+        try:
+            yield attachment
+        finally:
+            self._detach(attachment)
+
+    def answer(self, attachment: Attachment, answer: Answer) -> None:
+        """Take an answer from a process. Raises `InvalidMessageError`."""
+        try:
+            taken = attachment.take_answer(answer)
+        except InvalidMessageError:
+            self.count_refusal()
+            raise
+        if taken is None:
+            self._counts["num_late"] += 1
+        else:
+            piece, outcome = taken
+            seconds = asyncio.get_running_loop().time() - piece.held_since
+            piece.settle(replace(outcome, duration_seconds=seconds))
+        self._hand_out_to(attachment)
+
+    def count_refusal(self) -> None:
+        """An offer or an answer was invalid."""
+        self._counts["num_refused"] += 1
+
+    def status(self) -> dict[str, object]:
+        """Who is attached and what waits, for the heartbeat."""
+        processes = [
+            {
+                "process": one.offer.process,
+                "functions": sorted(one.offer.functions),
+                "num_held": one.num_held,
+                "max_held": one.offer.max_held,
+            }
+            for one in self._attachments
+        ]
+        waiting = {name: sum(piece.is_open for piece in pieces) for name, pieces in self._waiting.items()}
+        nobody = sorted(name for name, count in waiting.items() if count and not self._is_offered(name))
+        return {**self._counts, "processes": processes, "num_waiting": waiting, "offered_by_nobody": nobody}
+
+    def _detach(self, attachment: Attachment) -> None:
+        self._attachments.remove(attachment)
+        for piece in reversed(list(attachment.unanswered())):
+            self._counts["num_given_back"] += 1
+            piece.num_losses += 1
+            if piece.num_losses < MAX_LOSSES:
+                self._wait(piece, is_first=True)
+            else:
+                piece.settle(failed(f"the processes that held it went away, {MAX_LOSSES} of them"))
+        for function in attachment.offer.functions:
+            for piece in self._waiting[function]:
+                self._start_waiting_time(piece)
+            self._hand_out(function)
+
+    def _wait(self, piece: Piece, *, is_first: bool = False) -> None:
+        line = self._waiting[piece.function]
+        (line.appendleft if is_first else line.append)(piece)
+        self._start_waiting_time(piece)
+
+    def _withdraw(self, piece: Piece) -> None:
+        """Nobody wants to know any more; a process that holds it may still answer."""
+        piece.stop_timer()
+        with contextlib.suppress(ValueError):
+            self._waiting[piece.function].remove(piece)
+
+    def _start_waiting_time(self, piece: Piece) -> None:
+        """Its patience runs while nobody offers its function."""
+        piece.stop_timer()
+        if piece.is_open and not self._is_offered(piece.function):
+            seconds = self.patience.attach_wait_seconds
+            piece.timer = asyncio.get_running_loop().call_later(seconds, self._give_up, piece)
+
+    def _give_up(self, piece: Piece) -> None:
+        seconds = self.patience.attach_wait_seconds
+        piece.settle(failed(f"nobody offers {piece.function!r}: no process attached within {seconds:g} s"))
+        self._waiting[piece.function].remove(piece)
+
+    def _hand_out(self, function: str) -> None:
+        while offering := [one for one in self._attachments if function in one.offer.functions and one.num_free]:
+            if not self._give_next(max(offering, key=lambda one: one.num_free), function):
+                return
+
+    def _hand_out_to(self, attachment: Attachment) -> None:
+        """Fill the room of one process, its functions in turn."""
+        functions = deque(attachment.offer.functions)
+        while functions and attachment.num_free:
+            if self._give_next(attachment, functions[0]):
+                functions.rotate(-1)
+            else:
+                functions.popleft()
+
+    def _give_next(self, attachment: Attachment, function: str) -> bool:
+        """Hand over the first piece in the line; False when there is none."""
+        line = self._waiting[function]
+        while line:
+            piece = line.popleft()
+            if piece.is_open:
+                self._hold(attachment, piece)
+                return True
+        return False
+
+    def _hold(self, attachment: Attachment, piece: Piece) -> None:
+        loop = asyncio.get_running_loop()
+        piece.stop_timer()
+        piece.held_since = loop.time()
+        piece.timer = loop.call_later(self.patience.timeout_seconds, self._time_out, attachment, piece)
+        attachment.give(piece)
+
+    def _time_out(self, attachment: Attachment, piece: Piece) -> None:
+        piece.settle(timed_out(self.patience.timeout_seconds))
+        attachment.end_if_stuck()
+
+    def _is_offered(self, function: str) -> bool:
+        return any(function in one.offer.functions for one in self._attachments)
+
+
+def _num_bytes(request: RewardRequest) -> int:
+    texts = (request.prompt, request.response, request.ground_truth, request.extra_info)
+    return sum(len(text.encode(errors="replace")) for text in texts)

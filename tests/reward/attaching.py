@@ -1,0 +1,100 @@
+"""A real reward server, and a process that attaches to it message by message."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import grpc
+import grpc.aio
+
+from services.reward.assembly import Scoring, scoring, serving
+from tppo.config.reward import RewardSection
+from tppo.grpc_server import CHANNEL_OPTIONS
+from tppo.rollout import RewardRequest
+from tppo.v1 import reward_pb2 as pb
+from tppo.v1 import reward_pb2_grpc as pb_grpc
+from tppo.v1 import rollout_pb2
+
+SCORED = rollout_pb2.SCORE_STATUS_SCORED
+PATIENT = RewardSection(default_function="exact", functions={"mine": "grpc:mine"})
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server of run `r1`, and what is behind it."""
+
+    parts: Scoring
+    address: str
+    stub: "pb_grpc.RewardServiceAsyncStub"  # of the type stubs only
+
+    async def score(self, rollout_id: str, response: str = "", num_response_tokens: int = 0) -> object:
+        """What becomes of a response that `mine` has to score: the number, or the status with its cause."""
+        request = RewardRequest(rollout_id, 0, "mine", "2+2?", response, "4", num_response_tokens=num_response_tokens)
+        score = await self.parts.scorer.score(request)
+        return score.score if score.score is not None else (score.status.name, score.error)
+
+
+@asynccontextmanager
+async def a_server(section: RewardSection = PATIENT) -> AsyncIterator[Server]:
+    async with (
+        scoring(section) as parts,
+        serving(section, parts, run="r1") as address,
+        grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel,
+    ):
+        yield Server(parts, address, pb_grpc.RewardServiceStub(channel))
+
+
+class Process:
+    """An attached process whose every message the test decides."""
+
+    def __init__(self, server: Server, *, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+        self._call = server.stub.Attach(timeout=30, metadata=metadata)
+        self._work: list[pb.Work] = []
+
+    async def offer(self, *names: str, max_held: int = 8, run: str = "", bounds: tuple[float, ...] = ()) -> "Process":
+        limits = dict(zip(("min_score", "max_score"), bounds, strict=False))
+        functions = [pb.OfferedFunction(name=name, **limits) for name in names or ("mine",)]
+        offer = pb.Offer(process="a test", functions=functions, max_held=max_held, run=run)
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # refused already, which reading tells
+            await self._call.write(pb.AttachRequest(offer=offer))
+        accepted = await self._read()
+        assert accepted.WhichOneof("message") == "accepted"
+        return self
+
+    async def work(self) -> pb.Work:
+        """The next piece."""
+        while not self._work:
+            self._work += (await self._read()).work.work
+        return self._work.pop(0)
+
+    async def answer(self, work: pb.Work, score: float, **fields: object) -> None:
+        await self.send(
+            {"lease_id": work.lease_id, "rollout_id": work.request.rollout_id, "status": SCORED, "score": score}
+            | fields
+        )
+
+    async def send(self, result: Mapping[str, object]) -> None:
+        batch = pb.ResultBatch(results=[pb.WorkResult(**result)])  # type: ignore[arg-type]
+        await self._call.write(pb.AttachRequest(results=batch))
+
+    async def refusal(self) -> tuple[grpc.StatusCode, str]:
+        """How the stream ended."""
+        with suppress(grpc.aio.AioRpcError):
+            while await self._call.read() is not grpc.aio.EOF:
+                continue
+        return await self._call.code(), await self._call.details()
+
+    def leave(self) -> None:
+        self._call.cancel()
+
+    async def _read(self) -> pb.AttachResponse:
+        message = await self._call.read()
+        assert isinstance(message, pb.AttachResponse)
+        return message
+
+
+async def until(server: Server, key: str, expected: object) -> None:
+    """Wait until the heartbeat would tell so."""
+    while server.parts.attached.status()[key] != expected:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)

@@ -1,0 +1,270 @@
+"""Functions that users' own processes offer, against a real server."""
+
+import asyncio
+import math
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from services.reward.attached.functions import MAX_WORK_BYTES
+from tests.reward.attaching import PATIENT, Process, a_server, until
+from tppo.authentication import TOKEN_VARIABLE, call_metadata
+from tppo.v1 import rollout_pb2
+
+HASTY = PATIENT.model_copy(update={"timeout_seconds": 0.05, "attach_wait_seconds": 0.05})
+
+
+async def test_an_attached_process_scores_what_the_configuration_gives_to_its_name() -> None:
+    async with a_server() as server:
+        process = await Process(server).offer("mine")
+        scoring = asyncio.create_task(server.score("a", "four"))
+        work = await process.work()
+        await process.answer(work, 0.75, components={"style": 0.5})
+        score = await scoring
+
+    assert (work.function, work.request.response, work.request.ground_truth) == ("mine", "four", "4")
+    assert score == 0.75
+
+
+async def test_a_process_gets_no_more_than_it_has_room_for_until_it_answers() -> None:
+    async with a_server() as server:
+        process = await Process(server).offer(max_held=2)
+        scoring = [asyncio.create_task(server.score(name)) for name in "abc"]
+        first, second = await process.work(), await process.work()
+        await until(server, "num_waiting", {"mine": 1})
+        await process.answer(first, 1.0)
+        third = await process.work()
+        await process.answer(second, 2.0)
+        await process.answer(third, 3.0)
+        scores = await asyncio.gather(*scoring)
+
+    assert scores == [1.0, 2.0, 3.0]
+
+
+async def test_several_processes_share_the_load() -> None:
+    async with a_server() as server:
+        processes = [await Process(server).offer(max_held=4) for _ in range(2)]
+        scoring = [asyncio.create_task(server.score(str(index))) for index in range(4)]
+        for process in processes:
+            for _ in range(2):
+                await process.answer(await process.work(), 1.0)
+        scores = await asyncio.gather(*scoring)
+
+    assert scores == [1.0] * 4
+
+
+async def test_a_process_that_goes_away_gives_its_work_back() -> None:
+    async with a_server() as server:
+        leaving = await Process(server).offer()
+        scoring = asyncio.create_task(server.score("a"))
+        await leaving.work()
+        leaving.leave()
+        staying = await Process(server).offer()
+        await staying.answer(await staying.work(), 0.5)
+        score = await scoring
+        status = server.parts.attached.status()
+
+    assert score == 0.5
+    assert status["num_given_back"] == 1
+
+
+async def test_a_response_that_ends_three_processes_fails() -> None:
+    async with a_server() as server:
+        scoring = asyncio.create_task(server.score("a"))
+        for _ in range(3):
+            process = await Process(server).offer()
+            await process.work()
+            process.leave()
+        outcome = await scoring
+
+    assert outcome == ("FAILED", "the processes that held it went away, 3 of them")
+
+
+async def test_a_name_that_nobody_offers_waits_and_then_fails_with_the_name() -> None:
+    async with a_server(HASTY) as server:
+        await Process(server).offer("another")
+        outcome = await server.score("a")
+
+    assert outcome == ("FAILED", "nobody offers 'mine': no process attached within 0.05 s")
+
+
+async def test_work_that_waits_for_a_process_is_given_to_the_one_that_comes() -> None:
+    async with a_server() as server:
+        scoring = asyncio.create_task(server.score("a"))
+        await until(server, "offered_by_nobody", ["mine"])
+        process = await Process(server).offer()
+        await process.answer(await process.work(), 1.0)
+        score = await scoring
+        status = server.parts.attached.status()
+
+    assert score == 1.0
+    assert status["offered_by_nobody"] == []
+
+
+async def test_an_answer_after_the_deadline_is_ignored_and_counted() -> None:
+    async with a_server(HASTY) as server:
+        process = await Process(server).offer(max_held=2)
+        outcome = await server.score("a")
+        await process.answer(await process.work(), 1.0)
+        await until(server, "num_late", 1)
+
+    assert outcome == ("TIMED_OUT", "no answer within 0.05 s")
+
+
+async def test_a_process_that_answers_nothing_in_time_is_sent_away() -> None:
+    async with a_server(HASTY) as server:
+        process = await Process(server).offer(max_held=1)
+        await server.score("a")
+        code, details = await process.refusal()
+
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert details == "none of the 1 pieces held was answered in time"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"score": math.nan}, "score nan; expected a finite number"),
+        ({"score": math.inf}, "score inf; expected a finite number"),
+        ({"score": 1.5}, "score 1.5 is outside the declared range from 0.0 to 1.0"),
+        ({"components": {"style": math.nan}}, "component 'style' is nan"),
+        ({"token_rewards": bytes(4)}, "token_rewards of 4 bytes; expected 12"),
+        ({"status": rollout_pb2.SCORE_STATUS_FAILED}, "status FAILED with score 1.0"),
+        ({"status": rollout_pb2.SCORE_STATUS_TIMED_OUT}, "expected SCORED, ABSTAINED or FAILED"),
+        ({"status": 99}, "expected SCORED, ABSTAINED or FAILED"),
+    ],
+)
+async def test_an_impossible_value_is_refused_and_fails_its_response(fields: dict[str, Any], reason: str) -> None:
+    async with a_server() as server:
+        process = await Process(server).offer(bounds=(0.0, 1.0))
+        scoring = asyncio.create_task(server.score("a", num_response_tokens=3))
+        await process.answer(await process.work(), **{"score": 1.0, **fields})
+        code, details = await process.refusal()
+        outcome = await scoring
+        status = server.parts.attached.status()
+
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert reason in details
+    assert outcome == ("FAILED", f"refused: {details}")
+    assert status["num_refused"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"rollout_id": "another"}, "is not for rollout 'another'"),
+        ({"lease_id": 77}, "lease 77 was never given to this process"),
+        ({"lease_id": 0}, "lease 0 was never given to this process"),
+    ],
+)
+async def test_an_answer_to_what_was_not_asked_is_refused_and_the_work_goes_to_another(
+    fields: dict[str, Any], reason: str
+) -> None:
+    async with a_server() as server:
+        process = await Process(server).offer()
+        scoring = asyncio.create_task(server.score("a"))
+        await process.answer(await process.work(), 1.0, **fields)
+        code, details = await process.refusal()
+        another = await Process(server).offer()
+        await another.answer(await another.work(), 0.25)
+        score = await scoring
+
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert reason in details
+    assert score == 0.25
+
+
+async def test_token_rewards_of_the_right_length_are_taken() -> None:
+    async with a_server() as server:
+        process = await Process(server).offer()
+        scoring = asyncio.create_task(server.score("a", num_response_tokens=3))
+        await process.answer(await process.work(), 1.0, token_rewards=bytes(12))
+        score = await scoring
+
+    assert score == 1.0
+
+
+@pytest.mark.parametrize(
+    ("offer", "code", "reason"),
+    [
+        ({"max_held": 0}, "INVALID_ARGUMENT", "max_held = 0"),
+        ({"names": ["no spaces"]}, "INVALID_ARGUMENT", "function 'no spaces'"),
+        ({"bounds": (1.0, 0.0)}, "INVALID_ARGUMENT", "expected min_score <= max_score"),
+        ({"run": "yours"}, "FAILED_PRECONDITION", "offered to run 'yours'; this service scores 'r1'"),
+    ],
+)
+async def test_an_impossible_offer_is_refused(offer: dict[str, Any], code: str, reason: str) -> None:
+    async with a_server() as server:
+        with pytest.raises(grpc.aio.AioRpcError, match=code) as caught:
+            await Process(server).offer(*offer.pop("names", ()), **offer)
+
+    assert reason in str(caught.value)
+
+
+async def test_results_before_the_offer_are_refused() -> None:
+    async with a_server() as server:
+        process = Process(server)
+        await process.send({"lease_id": 1})
+        code, details = await process.refusal()
+
+    assert (code, details) == (grpc.StatusCode.INVALID_ARGUMENT, "expected an offer as the first message")
+
+
+async def test_a_request_beyond_the_size_of_a_message_fails_and_the_next_is_scored() -> None:
+    async with a_server() as server:
+        process = await Process(server).offer()
+        outcome = await server.score("big", "x" * (MAX_WORK_BYTES + 1))
+        scoring = asyncio.create_task(server.score("largest that fits", "x" * (MAX_WORK_BYTES - 100)))
+        await process.answer(await process.work(), 1.0)
+        score = await scoring
+
+    assert isinstance(outcome, tuple)
+    assert outcome[0] == "FAILED"
+    assert score == 1.0
+
+
+async def test_a_weighted_sum_takes_an_attached_function_beside_a_built_in() -> None:
+    section = PATIENT.model_copy(update={"functions": {"mine": 'exact + 0.5*"grpc:judge"'}})
+    async with a_server(section) as server:
+        process = await Process(server).offer("judge")
+        scoring = asyncio.create_task(server.score("a", "it is # 4"))
+        await process.answer(await process.work(), 0.5)
+        score = await scoring
+
+    assert score == 1.25
+
+
+async def test_an_attached_function_alone_may_carry_a_weight() -> None:
+    section = PATIENT.model_copy(update={"functions": {"mine": '2*"grpc:judge"'}})
+    async with a_server(section) as server:
+        process = await Process(server).offer("judge")
+        scoring = asyncio.create_task(server.score("a"))
+        await process.answer(await process.work(), 0.5)
+        score = await scoring
+
+    assert score == 1.0
+
+
+async def test_a_cancelled_request_leaves_no_work_behind() -> None:
+    async with a_server() as server:
+        scoring = asyncio.create_task(server.score("a"))
+        await until(server, "num_waiting", {"mine": 1})
+        scoring.cancel()
+        await asyncio.wait([scoring])
+        process = await Process(server).offer()
+        next_scoring = asyncio.create_task(server.score("b"))
+        work = await process.work()
+        await process.answer(work, 1.0)
+        await next_scoring
+
+    assert work.request.rollout_id == "b"
+
+
+async def test_the_token_is_demanded_of_those_who_attach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, "correct horse")
+    async with a_server() as server:
+        with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):
+            await Process(server).offer()
+        await Process(server, metadata=call_metadata("correct horse")).offer()

@@ -26,9 +26,9 @@ from services.local.processes import (
 from services.local.progress import progress_of
 from services.local.summary import Summary, earlier_session, summarize, write_summary
 from services.local.supervisor import Child, Ending, EndingKind, Supervisor
-from tppo.generation_totals import GenerationLedger
 from tppo.config import Config
 from tppo.fence import fence_key, is_held
+from tppo.generation_totals import GenerationLedger
 from tppo.patience import until_redis_answers
 from tppo.presence import Presence, present
 from tppo.streams import connect

@@ -29,22 +29,21 @@ def main(argv: Sequence[str]) -> int:
     add_config_arguments(parser)
     parser.add_argument("--name", default="learner", help="name of this process in the status")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run")
-    parser.add_argument("--check", action="store_true", help="check model, data and settings, and exit")
+    parser.add_argument("--check", action="store_true", help="check settings and data, and exit")
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    # Heavy imports wait until the arguments are known to be right.
-    from transformers.utils.logging import disable_progress_bar
-
-    from learner.assembly import check
-
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-
     if arguments.check:
+        from learner.preflight import check
+
         check(config)
         return 0
     if not config.redis.url:
         raise ConfigError("redis.url is empty; expected the address of a Redis server, as in --redis redis://HOST:6379")
+    # Heavy imports wait until the arguments are known to be right.
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     refusals: list[Exception] = []
     try:
         asyncio.run(_live(config, name=arguments.name, resume=arguments.resume))
@@ -83,6 +82,7 @@ async def _train(
     config: Config, identity: "RunIdentity", client: redis.asyncio.Redis, *, name: str, resume: bool
 ) -> None:
     from learner.assembly import Assembly
+    from tppo.generation_totals import GenerationLedger, GenerationTotals
 
     started_at = time.time()
 
@@ -102,8 +102,16 @@ async def _train(
         everyone = await presence.present(client, config.run.name)
         return {one.name: one.address for one in everyone if one.kind == "generation" and one.address}
 
+    generators = GenerationLedger()
+
+    async def generation_totals() -> GenerationTotals:
+        generators.observe_all(await presence.present(client, config.run.name))
+        return generators.totals()
+
     assembly = await asyncio.to_thread(Assembly, config, identity, resume=resume)
-    service = assembly.service(client, announce=announce, find_generators=find_generators)
+    service = assembly.service(
+        client, announce=announce, find_generators=find_generators, generation_totals=generation_totals
+    )
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, service.stop)
     await service.run()

@@ -13,8 +13,11 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrained
 from learner import checkpoint, ledger_state
 from learner.checkpoint import Checkpoints, Progress
 from learner.checkpointing import CheckpointWriter
+from learner.deferred_evaluation import PutAside
+from learner.generation_watch import GenerationWatch
 from learner.metrics_log import MetricsLog
 from learner.models import Policy, ValueModel, load_policy, load_value_model, value_model_from_policy
+from learner.preflight import require_reward_functions
 from learner.rollouts.books import Books, open_books
 from learner.rollouts.prompts import DataError, Prompt, PromptReader, Tokenizer
 from learner.run_identity import RunIdentity
@@ -24,17 +27,11 @@ from learner.trainer import Trainer
 from learner.weight_publisher import GrpcTransport, WeightPublisher
 from tppo.authentication import call_metadata, token_from_environment
 from tppo.config import Config, ConfigError
+from tppo.generation_totals import GenerationTotals
 from tppo.streams import RedisStreams
 from tppo.streams.contract import BEGINNING
 
 logger = logging.getLogger(__name__)
-
-
-def check(config: Config) -> None:
-    """Raise `ConfigError` for whatever of model and data would fail later."""
-    tokenizer = load_tokenizer(config)
-    stop_token_ids(config, tokenizer)
-    read_prompts(config, tokenizer)
 
 
 class Assembly:
@@ -65,6 +62,7 @@ class Assembly:
         *,
         announce: Callable[[Mapping[str, Any]], Awaitable[None]],
         find_generators: Callable[[], Awaitable[Mapping[str, str]]],
+        generation_totals: Callable[[], Awaitable[GenerationTotals]],
     ) -> LearnerService:
         """The learner on these streams."""
         streams = RedisStreams(
@@ -89,7 +87,9 @@ class Assembly:
             ),
             traces=traces,
             metrics_log=MetricsLog(self._folder / "metrics.jsonl", through_step=self._progress.step),
+            put_aside=PutAside(self._folder / "put_aside"),
             announce=announce,
+            generation=GenerationWatch(generation_totals, is_resumed=self._progress.step > 0),
         )
         return LearnerService(self._config, self._identity, parts, self._progress)
 
@@ -137,19 +137,8 @@ def read_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[li
         evaluation = reader.read(config.data.val_files) if config.data.val_files else []
     except DataError as error:
         raise ConfigError(str(error)) from None
-    _require_reward_functions(config, [*train, *evaluation])
+    require_reward_functions(config, (prompt.data_source for prompt in (*train, *evaluation)))
     return train, evaluation[: config.evaluation.num_prompts]
-
-
-def _require_reward_functions(config: Config, prompts: list[Prompt]) -> None:
-    if config.reward.default_function:
-        return
-    missing = sorted({prompt.data_source for prompt in prompts} - config.reward.functions.keys())
-    if missing:
-        raise ConfigError(
-            f"data_source {missing[0]!r} has no reward function; expected it in [reward.functions], "
-            "or reward.default_function"
-        )
 
 
 def _models(config: Config, latest: Path | None) -> tuple[Policy, ValueModel]:

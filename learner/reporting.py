@@ -2,34 +2,64 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from learner.checkpoint import Progress
 from learner.rollouts.books import Books
 from learner.rollouts.evaluation import Evaluation
 from learner.step_metrics import Metrics
 from learner.weight_publisher import WeightPublisher
+from tppo.generation_totals import GenerationTotals
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Durations in seconds."""
+
+    since_start: float  # of the run
+    since_first_window: float | None  # since a generator began the first window; None in a resumed run
+    waited: float  # in this step, for rows
+    trained: float  # in this step
 
 
 def step_line(
-    books: Books, metrics: Metrics, *, step: int, seconds_since_start: float, waited: float, trained: float
+    books: Books, metrics: Metrics, *, step: int, clocks: Clocks, generation: GenerationTotals
 ) -> dict[str, Any]:
-    """The line of a training step; durations in seconds."""
+    """The line of a training step."""
     ledger = books.ledger
     return {
         "kind": "step",
         "step": step,
         "time": time.time(),
-        "seconds_since_start": seconds_since_start,
-        "timing_s/step": waited + trained,
-        "timing_s/wait": waited,
-        "timing_s/train": trained,
+        "seconds_since_start": clocks.since_start,
+        "seconds_since_first_window": clocks.since_first_window,
+        "timing_s/step": clocks.waited + clocks.trained,
+        "timing_s/wait": clocks.waited,
+        "timing_s/train": clocks.trained,
         **metrics,
+        **generation_numbers(generation),
         **{f"ledger/{name}": value for name, value in asdict(ledger.conservation()).items()},
         "windows/in_flight": ledger.conservation().in_flight,
         "windows/ready": len(ledger.ready),
         "windows/doubles": ledger.doubles["window"],
         "scores/doubles": ledger.doubles["score"],
+    }
+
+
+def generation_numbers(totals: GenerationTotals) -> dict[str, float]:
+    """What the generators have done so far."""
+    return {f"generation/{name}": value for name, value in asdict(totals).items()}
+
+
+def end_line(totals: GenerationTotals, progress: Progress) -> dict[str, Any]:
+    """What training took of the generators, told when they have fallen silent."""
+    return {
+        "kind": "end",
+        "step": progress.step,
+        "time": time.time(),
+        "seconds_since_start": progress.elapsed_seconds,
+        **generation_numbers(totals),
     }
 
 

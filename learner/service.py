@@ -21,18 +21,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import RedisError
+from torch import Tensor
 
 from learner import reporting
 from learner.checkpoint import Progress, cloned
 from learner.checkpointing import CheckpointWriter
+from learner.deferred_evaluation import PutAside
+from learner.generation_watch import GenerationWatch
 from learner.metrics_log import MetricsLog
 from learner.outbox import Outbox
 from learner.rollouts.books import Books
-from learner.rollouts.evaluation import Evaluation
 from learner.rollouts.ledger import Position, Rollout
 from learner.run_identity import RunIdentity
+from learner.run_log import RunLog
 from learner.tracing.writer import TraceWriter
-from learner.trainer import StepResult, Trainer
+from learner.trainer import Trainer
 from learner.weight_publisher import Snapshot, WeightPublisher
 from tppo import codec, weights
 from tppo.config import Config
@@ -58,7 +61,9 @@ class Parts:
     checkpoints: CheckpointWriter
     traces: TraceWriter
     metrics_log: MetricsLog
+    put_aside: PutAside
     announce: Callable[[Mapping[str, Any]], Awaitable[None]]  # the learner's state, once per heartbeat
+    generation: GenerationWatch
 
 
 class LearnerService:
@@ -72,6 +77,7 @@ class LearnerService:
         self._progress = progress
         self._position = progress.inbox_position
         self._outbox = Outbox(parts.streams, parts.books.ledger)
+        self._log = RunLog(config.evaluation, parts.books, parts.metrics_log, parts.generation)
         self._has_news = asyncio.Event()  # the ledger changed, or a stop was asked for
         self._is_stopping = False
         self._waiting_for = "start"
@@ -137,7 +143,9 @@ class LearnerService:
 
     def _enter(self, entries: list[InboxEntry]) -> None:
         for entry in entries:
-            self._books.enter(_position(entry.position), codec.decode_inbox_record(entry.payload))
+            record = codec.decode_inbox_record(entry.payload)
+            self._parts.generation.note(record)
+            self._books.enter(_position(entry.position), record)
             self._position = entry.position
         self._settle()
         if entries:
@@ -146,7 +154,7 @@ class LearnerService:
     def _settle(self) -> None:
         """Act on what the books have come to: evaluations that are over, requests that are to go out."""
         for evaluation in self._books.evaluator.gather():
-            self._log_evaluation(evaluation)
+            self._log.evaluation(evaluation, seconds_since_start=self._present_progress().elapsed_seconds)
         self._outbox.flush()
 
     async def _train(self) -> None:
@@ -197,17 +205,19 @@ class LearnerService:
         self._start_evaluation_if_due()
         self._books.scheduler.close_step(batch, self.step)
         self._settle()
-        self._log_step(result, waited_seconds=waited_seconds, trained_seconds=trained_seconds)
+        await self._log.step(result, self._progress, waited_seconds=waited_seconds, trained_seconds=trained_seconds)
         if result.trace is not None:
             await self._parts.traces.add(result.trace)
         self._parts.checkpoints.commit_if_due(self._present_progress(), self._books)
 
     async def _publish(self) -> None:
-        tensors = cloned(self._parts.trainer.policy.network)
+        await self._publish_as(self.step, cloned(self._parts.trainer.policy.network))
+
+    async def _publish_as(self, policy_version: int, tensors: Mapping[str, Tensor]) -> None:
         await self._parts.publisher.publish(
             Snapshot(
                 run=self._config.run.name,
-                policy_version=self.step,
+                policy_version=policy_version,
                 incarnation=self._identity.incarnation,
                 tensors=tensors,
                 digest=weights.digest(tensors),
@@ -217,11 +227,33 @@ class LearnerService:
     def _start_evaluation_if_due(self) -> None:
         frequency = self._config.evaluation.test_freq
         is_last = self.step == self._config.run.total_training_steps
-        if frequency and (is_last or self.step % frequency == 0):
+        if not frequency or not (is_last or self.step % frequency == 0):
+            return
+        if self._config.evaluation.after_training:
+            self._parts.put_aside.put(self.step, cloned(self._parts.trainer.policy.network))
+        else:
             self._books.evaluator.start(self.step, min_policy_version=self.step)
 
     async def _finish_evaluations(self) -> None:
         self._waiting_for = "evaluation"
+        if self._config.evaluation.after_training:
+            await self._log.end(self._progress)
+            await self._evaluate_what_was_put_aside()
+        await self._rounds_are_over()
+
+    async def _evaluate_what_was_put_aside(self) -> None:
+        for step in self._parts.put_aside.steps():
+            # A generator takes only what is newer than what it has; a resumed learner must find the same number.
+            serving_version = self._config.run.total_training_steps + 1 + step
+            await self._publish_as(serving_version, self._parts.put_aside.weights(step))
+            self._books.evaluator.start(step, min_policy_version=serving_version)
+            self._settle()
+            await self._rounds_are_over()
+            if self._is_stopping:
+                return
+            self._parts.put_aside.forget(step)
+
+    async def _rounds_are_over(self) -> None:
         while self._books.evaluator.is_under_way and not self._is_stopping:
             self._has_news.clear()
             await self._has_news.wait()
@@ -233,22 +265,6 @@ class LearnerService:
             elapsed_seconds=self._seconds_before + time.monotonic() - self._life_began,
             tokens_trained=self._tokens_trained,
         )
-
-    def _log_step(self, result: StepResult, *, waited_seconds: float, trained_seconds: float) -> None:
-        assert self._books.ledger.conservation().holds, self._books.ledger.conservation()
-        line = reporting.step_line(
-            self._books,
-            result.metrics,
-            step=self.step,
-            seconds_since_start=self._progress.elapsed_seconds,
-            waited=waited_seconds,
-            trained=trained_seconds,
-        )
-        self._parts.metrics_log.append({**line, "tokens/trained": self._tokens_trained})
-
-    def _log_evaluation(self, evaluation: Evaluation) -> None:
-        seconds = self._present_progress().elapsed_seconds
-        self._parts.metrics_log.append(reporting.evaluation_line(evaluation, seconds_since_start=seconds))
 
     async def _beat(self) -> None:
         while True:

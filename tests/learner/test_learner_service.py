@@ -13,6 +13,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from learner import checkpoint, ledger_state
 from learner.checkpoint import Checkpoints, Progress
 from learner.checkpointing import CheckpointWriter
+from learner.deferred_evaluation import PutAside
+from learner.generation_watch import GenerationWatch
 from learner.metrics_log import MetricsLog
 from learner.models import load_policy, load_value_model, value_model_from_policy
 from learner.rollouts.books import open_books
@@ -24,6 +26,7 @@ from learner.trainer import Trainer
 from learner.weight_publisher import WeightPublisher
 from tests.learner.fake_services import STOP_TOKEN, FakeTransport, generate, one_generator, reward, text_of
 from tppo.config import Config
+from tppo.generation_totals import GenerationTotals
 from tppo.rollout import tokens
 from tppo.streams import MemoryStreams
 from tppo.streams.contract import BEGINNING
@@ -101,7 +104,9 @@ class Laboratory:
             ),
             traces=traces,
             metrics_log=MetricsLog(folder / "metrics.jsonl", through_step=progress.step),
+            put_aside=PutAside(folder / "put_aside"),
             announce=_nobody_listens,
+            generation=GenerationWatch(_nothing_was_counted, is_resumed=latest is not None),
         )  # fmt: skip
         return LearnerService(self.config, begin_life(folder), parts, progress)
 
@@ -125,6 +130,10 @@ class Laboratory:
             )
             for key, tensor in network.state_dict().items()
         }
+
+
+async def _nothing_was_counted() -> GenerationTotals:
+    return GenerationTotals()
 
 
 async def _nobody_listens(_status: Mapping[str, Any]) -> None:

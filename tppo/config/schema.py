@@ -189,6 +189,8 @@ class EvaluationSection(Section):
 
     test_freq: NonNegativeInt = 20
     """Evaluate every so many steps, and always before the first and after the last; 0: never."""
+    after_training: bool = False
+    """Put the weights aside instead, and evaluate them after the last step: training has the machine to itself."""
     num_prompts: PositiveInt | None = None
     """The first so many prompts; unset: all."""
     temperature: Annotated[float, Field(ge=0)] = 1.0

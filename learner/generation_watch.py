@@ -1,0 +1,47 @@
+"""What generation has taken so far: the generators' own counts, and the time since the first window was begun."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from redis.exceptions import RedisError
+
+from tppo.generation_totals import GenerationTotals
+from tppo.presence import HEARTBEAT_SECONDS
+from tppo.rollout import InboxRecord, Window
+
+logger = logging.getLogger(__name__)
+
+SETTLING_SECONDS = 2.5 * HEARTBEAT_SECONDS
+
+
+class GenerationWatch:
+    """`read` gives what all generators have done, as of their last heartbeats."""
+
+    def __init__(self, read: Callable[[], Awaitable[GenerationTotals]], *, is_resumed: bool) -> None:
+        self._read = read
+        self._is_resumed = is_resumed  # then the first windows are no longer in the inbox
+        self._first_window_at: float | None = None  # seconds since the epoch
+        self.totals = GenerationTotals()
+
+    def note(self, record: InboxRecord) -> None:
+        """A record of the inbox; training windows tell when generation began."""
+        if isinstance(record, Window) and not record.is_evaluation and not self._is_resumed:
+            self._first_window_at = min(record.started_at, self._first_window_at or record.started_at)
+
+    def seconds_since_first_window(self) -> float | None:
+        """None while there is none, and in a resumed run."""
+        return None if self._first_window_at is None else time.time() - self._first_window_at
+
+    async def observe(self) -> None:
+        """Read the totals; the last ones stand while Redis does not answer."""
+        try:
+            self.totals = await self._read()
+        except (RedisError, OSError) as error:
+            logger.warning("cannot ask for the generators' numbers: %s; the last ones stand", error)
+
+    async def observe_silence(self) -> None:
+        """Once nothing is in flight: with their next heartbeats the generators have told all that they did."""
+        await asyncio.sleep(SETTLING_SECONDS)
+        await self.observe()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 VERBS = {
     "run": ("services.local.__main__", "start every process on this machine and train"),
+    "compare": ("services.local.compare.__main__", "run several systems on one task and compare them"),
     "generation": ("services.generation.__main__", "serve windows: sample responses"),
     "reward": ("services.reward.__main__", "score finished responses"),
     "learner": ("learner.__main__", "train policy and value model"),

@@ -1,0 +1,112 @@
+"""What one run took, measured: read from its `metrics.jsonl`. Nothing here is modelled.
+
+The clock runs from the moment at which a generator began the first window to the end of the last step. Evaluations lie
+behind the last step, so neither the clock nor the generators' counts have any of them.
+"""
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from services.local.metrics import MetricLine, RunMetrics, read_metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """The policy after one step, and what had been spent when the step was done."""
+
+    step: int
+    accuracy: float
+    accuracy_stderr: float
+    seconds: float
+    decode_steps: float
+    tokens: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """One run in numbers."""
+
+    algorithm: str
+    seed: int
+    steps: int
+    responses: int
+    """Finished and trained."""
+    base_accuracy: float
+    final_accuracy: float
+    seconds: float
+    decode_steps: int
+    tokens: int
+    """Generated."""
+    slot_occupancy: float
+    """Share of the slots in use, over all decode steps."""
+    generation_share: float
+    """Of the time in which generators and learner computed, the generators' part."""
+    curve: tuple[Point, ...]
+
+
+def measured(folder: Path, *, algorithm: str, seed: int, rollouts_per_step: int) -> Measures:
+    """The measures of a run that has ended."""
+    path = folder / "metrics.jsonl"
+    metrics, end = read_metrics(path), _end_line(path)
+    curve = tuple(_curve(metrics))
+    busy = end["generation/seconds_busy"]
+    trained = sum(line["timing_s/train"] for line in metrics.steps)
+    return Measures(
+        algorithm=algorithm,
+        seed=seed,
+        steps=len(metrics.steps),
+        responses=round(sum(line["response/finished_fraction"] for line in metrics.steps) * rollouts_per_step),
+        base_accuracy=curve[0].accuracy,
+        final_accuracy=curve[-1].accuracy,
+        seconds=metrics.steps[-1]["seconds_since_first_window"],
+        decode_steps=end["generation/num_decode_steps"],
+        tokens=end["generation/num_tokens"],
+        slot_occupancy=end["generation/num_active_slot_steps"] / max(1, end["generation/num_slot_steps"]),
+        generation_share=busy / (busy + trained),
+        curve=curve,
+    )
+
+
+def reached(curve: Sequence[Point], target: float) -> float | None:
+    """Seconds until the accuracy was first at the target, on straight lines between evaluations; None: never."""
+    if curve[0].accuracy >= target:
+        return curve[0].seconds
+    for before, after in itertools.pairwise(curve):
+        if before.accuracy < target <= after.accuracy:
+            share = (target - before.accuracy) / (after.accuracy - before.accuracy)
+            return before.seconds + share * (after.seconds - before.seconds)
+    return None
+
+
+def common_target(runs: Sequence[Measures]) -> float:
+    """The highest accuracy, in whole hundredths, that every run has reached at some evaluation."""
+    lowest_peak = min(max(point.accuracy for point in run.curve) for run in runs)
+    return int(lowest_peak * 100 + 1e-9) / 100
+
+
+def _curve(metrics: RunMetrics) -> list[Point]:
+    by_step = {line["step"]: line for line in metrics.steps}
+    return [_point(evaluation, by_step.get(evaluation["eval/step"])) for evaluation in metrics.evaluations]
+
+
+def _point(evaluation: MetricLine, step: MetricLine | None) -> Point:
+    """`step` is None for the base model, on which nothing was spent."""
+    spent: dict[str, Any] = step or {}
+    return Point(
+        step=evaluation["eval/step"],
+        accuracy=evaluation["eval/accuracy"],
+        accuracy_stderr=evaluation["eval/accuracy_stderr"],
+        seconds=spent.get("seconds_since_first_window", 0.0),
+        decode_steps=spent.get("generation/num_decode_steps", 0),
+        tokens=spent.get("generation/num_tokens", 0),
+    )
+
+
+def _end_line(path: Path) -> MetricLine:
+    """What the generators had done when training was over."""
+    lines: list[MetricLine] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return next(line for line in reversed(lines) if line["kind"] == "end")

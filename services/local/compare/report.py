@@ -1,0 +1,101 @@
+"""`comparison.json` and `comparison.md`: each system with mean and spread over its seeds."""
+
+import json
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from services.local.compare.measures import Measures, reached
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One number of a run, and how it is shown."""
+
+    name: str
+    title: str
+    form: str
+    of: Callable[[Measures], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class MeanAndSpread:
+    """Over the seeds; None where a run has no such number, or where one seed has no spread."""
+
+    mean: float | None
+    deviation: float | None
+
+
+def columns(target: float) -> list[Column]:
+    """The table's columns."""
+    return [
+        Column("base_accuracy", "accuracy before", "{:.3f}", lambda run: run.base_accuracy),
+        Column("final_accuracy", "accuracy after", "{:.3f}", lambda run: run.final_accuracy),
+        Column("seconds", "seconds of training", "{:.1f}", lambda run: run.seconds),
+        Column("seconds_to_target", f"seconds to {target:.2f}", "{:.1f}", lambda run: reached(run.curve, target)),
+        Column("decode_steps", "decode steps", "{:,.0f}", lambda run: run.decode_steps),
+        Column("tokens", "tokens generated", "{:,.0f}", lambda run: run.tokens),
+        Column("slot_occupancy", "slot occupancy", "{:.2f}", lambda run: run.slot_occupancy),
+        Column("generation_share", "share of generation", "{:.2f}", lambda run: run.generation_share),
+        Column("responses", "responses finished", "{:,.0f}", lambda run: run.responses),
+        Column("steps", "steps", "{:,.0f}", lambda run: run.steps),
+    ]
+
+
+def by_algorithm(runs: Sequence[Measures]) -> dict[str, list[Measures]]:
+    """The runs of each system, in the order in which the systems came."""
+    found: dict[str, list[Measures]] = {}
+    for run in runs:
+        found.setdefault(run.algorithm, []).append(run)
+    return found
+
+
+def mean_and_spread(numbers: Sequence[float | None]) -> MeanAndSpread:
+    """Mean and standard deviation over the seeds."""
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(numbers):
+        return MeanAndSpread(None, None)
+    return MeanAndSpread(statistics.mean(known), statistics.stdev(known) if len(known) > 1 else None)
+
+
+def write_json(runs: Sequence[Measures], path: Path, *, target: float) -> None:
+    """Everything that was measured, for another program."""
+    systems = {
+        algorithm: {
+            "summary": {
+                column.name: asdict(mean_and_spread([column.of(run) for run in of_system]))
+                for column in columns(target)
+            },
+            "runs": [asdict(run) for run in of_system],
+        }
+        for algorithm, of_system in by_algorithm(runs).items()
+    }
+    path.write_text(json.dumps({"target_accuracy": target, "systems": systems}, indent=2) + "\n", encoding="utf-8")
+
+
+def write_table(runs: Sequence[Measures], path: Path, *, target: float, task: str) -> None:
+    """One table, for a person."""
+    path.write_text("\n".join(_document(runs, target=target, task=task)) + "\n", encoding="utf-8")
+
+
+def _document(runs: Sequence[Measures], *, target: float, task: str) -> Iterator[str]:
+    num_seeds = max(len(of_system) for of_system in by_algorithm(runs).values())
+    yield from (f"# {task}: {', '.join(by_algorithm(runs))}", "")
+    yield f"Mean and standard deviation over {num_seeds} seed{'s' if num_seeds > 1 else ''}; everything is measured."
+    yield "Seconds run from the first window to the end of the last step; evaluations come after it and count nowhere."
+    yield f"{target:.2f} is the accuracy asked for, or the highest that every run reached, read between evaluations."
+    yield ""
+    shown = columns(target)
+    yield f"| system | {' | '.join(column.title for column in shown)} |"
+    yield f"|---|{'---|' * len(shown)}"
+    for algorithm, of_system in by_algorithm(runs).items():
+        cells = [_cell(column, mean_and_spread([column.of(run) for run in of_system])) for column in shown]
+        yield f"| {algorithm} | {' | '.join(cells)} |"
+
+
+def _cell(column: Column, numbers: MeanAndSpread) -> str:
+    if numbers.mean is None:
+        return "not reached"
+    mean = column.form.format(numbers.mean)
+    return mean if numbers.deviation is None else f"{mean} ± {column.form.format(numbers.deviation)}"

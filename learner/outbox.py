@@ -7,7 +7,7 @@ what the inbox has the answer to, is recognised here and not sent a second time.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from redis.exceptions import RedisError
 
@@ -20,6 +20,12 @@ logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.5
 Request = WindowRequest | RewardRequest
+Name = tuple[str, str, int]  # of a request: its kind and its key
+
+
+def name_of(request: Request) -> Name:
+    """What tells one request from every other."""
+    return type(request).__name__, *request.key
 
 
 class Outbox:
@@ -30,24 +36,24 @@ class Outbox:
         self._ledger = ledger
         self._unsent: list[Request] = []
         self._has_some = asyncio.Event()
-        self.answered_or_queued: set[tuple[str, str, int]] = set()  # see `recognise`
+        self._recognised: set[Name] = set()
         self.last_error = ""
 
-    def recognise(self, requests: Sequence[Request]) -> None:
-        """Requests that are in the queues already."""
-        self.answered_or_queued.update((type(request).__name__, *request.key) for request in requests)
+    def recognise(self, names: Iterable[Name]) -> None:
+        """Requests that are in the queues, or answered, already."""
+        self._recognised.update(names)
 
-    def recognise_answered(self, kind: type[Request], key: tuple[str, int]) -> None:
-        """A request whose result is in the inbox already."""
-        self.answered_or_queued.add((kind.__name__, *key))
+    def unsent(self) -> set[Name]:
+        """Requests that are not known to have reached the queues yet."""
+        return {name_of(request) for request in (*self._unsent, *self._ledger.outbox)}
 
     def flush(self) -> None:
         """Take the requests that the ledger has made."""
         requests, self._ledger.outbox = self._ledger.outbox, []
         for request in requests:
-            name = (type(request).__name__, *request.key)
-            if name in self.answered_or_queued:
-                self.answered_or_queued.discard(name)
+            name = name_of(request)
+            if name in self._recognised:
+                self._recognised.discard(name)
             else:
                 self._unsent.append(request)
         if self._unsent:

@@ -40,6 +40,7 @@ def step_line(
         **metrics,
         **generation_numbers(generation),
         **{f"ledger/{name}": value for name, value in asdict(ledger.conservation()).items()},
+        "ledger/asked_again": ledger.num_asked_again,
         "windows/in_flight": ledger.conservation().in_flight,
         "windows/ready": len(ledger.ready),
         "windows/doubles": ledger.doubles["window"],

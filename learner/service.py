@@ -7,6 +7,7 @@ Loops, all in one event loop; a training step runs in a thread beside it:
 * `_train`: consumes ready rows / waits until they make a step / unblocked by `_intake` / produces weights, window
   requests, metrics, checkpoints. Ends the learner when all steps are done, or when it is asked to stop.
 * `Outbox.serve`: the ledger's requests -> the queues.     `WeightPublisher.serve`: the newest weights -> generators.
+* `Reconciliation.serve`: requests that have vanished from Redis -> the ledger's requests.
 * `CheckpointWriter.serve`: copied states -> checkpoints.     `TraceWriter.serve`: tables -> files.
 * `_beat`: once a second, the learner's state -> its presence.
 
@@ -30,6 +31,7 @@ from learner.deferred_evaluation import PutAside
 from learner.generation_watch import GenerationWatch
 from learner.metrics_log import MetricsLog
 from learner.outbox import Outbox
+from learner.reconciliation import Reconciliation
 from learner.rollouts.books import Books
 from learner.rollouts.ledger import Position, Rollout
 from learner.run_identity import RunIdentity
@@ -39,7 +41,6 @@ from learner.trainer import Trainer
 from learner.weight_publisher import Snapshot, WeightPublisher
 from tppo import codec, weights
 from tppo.config import Config
-from tppo.rollout import RewardRequest, Window, WindowRequest
 from tppo.streams import InboxEntry, Streams
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class LearnerService:
         self._progress = progress
         self._position = progress.inbox_position
         self._outbox = Outbox(parts.streams, parts.books.ledger)
+        self._reconciliation = Reconciliation(parts.streams, parts.books.ledger, self._outbox, lambda: self._position)
         self._log = RunLog(config.evaluation, parts.books, parts.metrics_log, parts.generation)
         self._has_news = asyncio.Event()  # the ledger changed, or a stop was asked for
         self._is_stopping = False
@@ -97,12 +99,13 @@ class LearnerService:
 
     async def run(self) -> None:
         """Until every step is done and evaluated, or a stop."""
-        await self._recognise_what_is_out()
+        await self._reconciliation.begin()
         async with asyncio.TaskGroup() as group:
             helpers = [
                 group.create_task(loop, name=name)
                 for name, loop in {
                     "outbox": self._outbox.serve(),
+                    "reconciliation": self._reconciliation.serve(),
                     "intake": self._intake(),
                     "publisher": self._parts.publisher.serve(),
                     "heartbeat": self._beat(),
@@ -113,21 +116,6 @@ class LearnerService:
             await self._train()
             for helper in helpers:
                 helper.cancel()
-
-    async def _recognise_what_is_out(self) -> None:
-        """Learn which requests an earlier life sent, or even has answers to, before any request is sent again."""
-        streams = self._parts.streams
-        windows, rewards = await streams.window_requests.outstanding(), await streams.reward_requests.outstanding()
-        self._outbox.recognise([codec.decode_window_request(payload) for payload in windows])
-        self._outbox.recognise([codec.decode_reward_request(payload) for payload in rewards])
-        position = self._position
-        while entries := await streams.inbox.read(position, max_count=READ_COUNT, wait_seconds=0):
-            position = entries[-1].position
-            for entry in entries:
-                record = codec.decode_inbox_record(entry.payload)
-                kind = WindowRequest if isinstance(record, Window) else RewardRequest
-                self._outbox.recognise_answered(kind, record.key)
-        self._books.ledger.ask_again()
 
     async def _intake(self) -> None:
         while True:

@@ -124,6 +124,7 @@ class Ledger:
     early_scores: dict[Key, tuple[Position, Score]] = field(default_factory=dict)
     num_issued: int = 0
     num_trained: int = 0
+    num_asked_again: int = 0  # requests that vanished and were sent once more
     doubles: Counter[str] = field(default_factory=Counter)
 
     def start(self, rollout_id: str, prompt: Prompt, *, ordinal: int, is_evaluation: bool = False) -> Rollout:
@@ -197,14 +198,6 @@ class Ledger:
         states = self.count_by_state()
         in_flight = states[State.REQUESTED] + states[State.SCORING] + states[State.READY]
         return Conservation(self.num_issued, self.num_trained, in_flight, states[State.PARKED], dropped=0)
-
-    def ask_again(self) -> None:
-        """Ask for everything that is out: what a restored ledger knows of, but the queues perhaps not."""
-        for rollout in self.rollouts.values():
-            if rollout.state is State.REQUESTED:
-                self.outbox.append(self.window_request(rollout))
-            elif rollout.state is State.SCORING:
-                self.outbox.append(self.reward_request(rollout))
 
     def window_request(self, rollout: Rollout) -> WindowRequest:
         """The request for a rollout's current window."""

@@ -2,6 +2,7 @@
 
 import pytest
 
+from learner.reconciliation import ask_again, waited_for
 from learner.rollouts.ledger import Ledger, State
 from tests.learner.builders import (
     a_failed_score,
@@ -217,7 +218,7 @@ def test_what_is_out_is_asked_again_for_a_queue_that_lost_it() -> None:
     ledger.add_window(SECOND, a_window("ready"))
     sent, ledger.outbox = ledger.outbox, []
 
-    ledger.ask_again()
+    ask_again(ledger, waited_for(ledger).values())
 
     assert [request.rollout_id for request in ledger.outbox] == ["requested", "scoring"]
     assert all(request in sent for request in ledger.outbox)

@@ -28,10 +28,13 @@ class Server:
     address: str
     stub: "pb_grpc.RewardServiceAsyncStub"  # of the type stubs only
 
-    async def score(self, rollout_id: str, response: str = "", num_response_tokens: int = 0) -> object:
-        """What becomes of a response that `mine` has to score: the number, or the status with its cause."""
-        request = RewardRequest(rollout_id, 0, "mine", "2+2?", response, "4", num_response_tokens=num_response_tokens)
-        score = await self.parts.scorer.score(request)
+    async def score(
+        self, rollout_id: str, response: str = "", num_response_tokens: int = 0, data_source: str = "mine"
+    ) -> object:
+        """What becomes of a response: the score, or the status with its cause."""
+        score = await self.parts.scorer.score(
+            RewardRequest(rollout_id, 0, data_source, "2+2?", response, "4", num_response_tokens=num_response_tokens)
+        )
         return score.score if score.score is not None else (score.status.name, score.error)
 
 

@@ -1,0 +1,95 @@
+// Offers functions to a reward service, and attaches again whenever the stream ends.
+//
+// A function gets a RewardRequest of proto/tppo/v1/rollout.proto, with extra_info parsed. It returns a number, an object
+// with "score" and further numbers (its components), or null to abstain; what it throws is the cause of a failure.
+'use strict';
+
+const path = require('path');
+const grpc = require('@grpc/grpc-js');
+const protoLoader = require('@grpc/proto-loader');
+
+const PROTO = process.env.TPPO_PROTO || path.join(__dirname, '../../../proto');
+const FIRST_DELAY_MS = 100;
+const LONGEST_DELAY_MS = 5000;
+const FINAL_CODES = [grpc.status.UNAUTHENTICATED, grpc.status.FAILED_PRECONDITION, grpc.status.UNIMPLEMENTED];
+const OPTIONS = {
+  'grpc.max_send_message_length': 16 * 2 ** 20,
+  'grpc.max_receive_message_length': 16 * 2 ** 20,
+  'grpc.keepalive_time_ms': 10000,
+  'grpc.keepalive_timeout_ms': 3000,
+};
+
+const definition = protoLoader.loadSync('tppo/v1/reward.proto', {
+  includeDirs: [PROTO],
+  keepCase: true,
+  enums: String,
+  longs: String,
+  defaults: true,
+});
+const { RewardService } = grpc.loadPackageDefinition(definition).tppo.v1;
+
+// Serve for ever; `functions` is { NAME: { score, minScore, maxScore } }.
+function serve(address, functions, { maxHeld = 32, run = '', token = process.env.TPPO_TOKEN || '' } = {}) {
+  const client = new RewardService(address, grpc.credentials.createInsecure(), OPTIONS);
+  const offer = {
+    process: `node ${process.pid}`,
+    functions: Object.entries(functions).map(([name, { minScore, maxScore }]) => ({
+      name,
+      min_score: minScore,
+      max_score: maxScore,
+    })),
+    max_held: maxHeld,
+    run,
+  };
+  let delay = FIRST_DELAY_MS;
+
+  function attach() {
+    const metadata = new grpc.Metadata();
+    if (token) metadata.set('authorization', `Bearer ${token}`);
+    const stream = client.Attach(metadata);
+    let isAccepted = false;
+    stream.on('data', (message) => {
+      if (message.accepted) {
+        isAccepted = true;
+        delay = FIRST_DELAY_MS;
+      }
+      for (const work of message.work ? message.work.work : []) {
+        scored(functions, work).then((result) => stream.write({ results: { results: [result] } }));
+      }
+    });
+    stream.on('error', () => {}); // `status` follows, and tells
+    stream.on('status', ({ code, details }) => {
+      console.error(`${address}: ${grpc.status[code]}: ${details}`);
+      if (FINAL_CODES.includes(code) || (code === grpc.status.INVALID_ARGUMENT && !isAccepted)) process.exit(1);
+      setTimeout(attach, delay * (0.5 + Math.random() / 2));
+      delay = Math.min(2 * delay, LONGEST_DELAY_MS);
+    });
+    stream.write({ offer });
+  }
+
+  attach();
+}
+
+async function scored(functions, work) {
+  const { lease_id, function: name, request } = work;
+  const reply = { lease_id, rollout_id: request.rollout_id };
+  try {
+    if (!Object.hasOwn(functions, name)) throw new Error(`this process offers no function ${name}`);
+    const extraInfo = JSON.parse(request.extra_info || '{}');
+    const returned = await functions[name].score({ ...request, extra_info: extraInfo });
+    if (returned === null || returned === undefined) return { ...reply, status: 'SCORE_STATUS_ABSTAINED' };
+    const { score, ...components } = typeof returned === 'object' ? returned : { score: returned };
+    check(score, functions[name]);
+    Object.values(components).forEach((value) => check(value, {}));
+    return { ...reply, status: 'SCORE_STATUS_SCORED', score, components };
+  } catch (error) {
+    return { ...reply, status: 'SCORE_STATUS_FAILED', error: String(error).slice(0, 1000) };
+  }
+}
+
+function check(value, { minScore = -Infinity, maxScore = Infinity }) {
+  if (typeof value !== 'number' || !Number.isFinite(value)) throw new TypeError(`${value} is no finite number`);
+  if (value < minScore || value > maxScore) throw new RangeError(`${value} is not from ${minScore} to ${maxScore}`);
+}
+
+module.exports = { serve };

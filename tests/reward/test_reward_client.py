@@ -1,0 +1,156 @@
+"""The Python client of users' own reward functions, against a real server."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.reward.attaching import PATIENT, Server, a_server, until
+from tppo.config.reward import RewardSection
+from tppo.reward_client import AttachError, attach, reward_function
+
+NAMES = ("by_text", "batched", "short_batch", "blocking")
+EVERY = PATIENT.model_copy(update={"functions": {name: f"grpc:{name}" for name in NAMES}})
+BY_TEXT: dict[str, Any] = {
+    "number": 0.5,
+    "table": {"score": 0.25, "style": 1, "note": "fine"},
+    "nothing": None,
+    "too much": 7.0,
+    "not a number": float("nan"),
+    "a text": "0.5",
+    "no score": {"style": 1.0},
+    "token rewards": {"score": 0.5, "token_rewards": [0.0, 0.0, 1.0]},
+    "too few token rewards": {"score": 0.5, "token_rewards": [1.0]},
+}
+
+
+@reward_function("by_text", min_score=0.0, max_score=1.0)
+def by_text(data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any]) -> Any:
+    if solution_str == "raise":
+        raise LookupError("out of luck")
+    return BY_TEXT[solution_str]
+
+
+@reward_function("batched", batch_size=8)
+async def batched(
+    data_sources: list[str], solution_strs: list[str], ground_truths: list[str], extra_infos: list[Any]
+) -> list[float]:
+    return [float(len(text)) for text in solution_strs]
+
+
+@reward_function("short_batch", batch_size=2)
+def short_batch(
+    data_sources: list[str], solution_strs: list[str], ground_truths: list[str], extra_infos: list[Any]
+) -> list[float]:
+    return []
+
+
+@reward_function("blocking", concurrency=2)
+def blocking(data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any]) -> float:
+    time.sleep(0.01)
+    return 1.0
+
+
+async def outcome(server: Server, name: str, response: str, num_response_tokens: int = 3) -> Any:
+    return await server.score("a", response, num_response_tokens, data_source=name)
+
+
+@asynccontextmanager
+async def attached(*servers: Server) -> AsyncIterator[None]:
+    task = asyncio.create_task(attach(*(server.address for server in servers)))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("number", 0.5),
+        ("table", 0.25),
+        ("token rewards", 0.5),
+        ("nothing", ("ABSTAINED", "")),
+        ("raise", ("FAILED", "LookupError: out of luck")),
+        ("too much", ("FAILED", "the function returned 7.0: ValueError: expected a score from 0.0 to 1.0")),
+        ("not a number", ("FAILED", "the function returned nan: ValueError: expected a finite number")),
+        ("a text", ("FAILED", "the function returned '0.5': TypeError: expected a number, not a text")),
+        ("no score", ("FAILED", "the function returned {'style': 1.0}: KeyError: 'score'")),
+    ],
+)
+async def test_what_a_function_returns_or_raises_reaches_the_run(response: str, expected: object) -> None:
+    async with a_server(EVERY) as server, attached(server):
+        assert await outcome(server, "by_text", response) == expected
+
+
+async def test_token_rewards_of_the_wrong_count_fail() -> None:
+    async with a_server(EVERY) as server, attached(server):
+        status, cause = await outcome(server, "by_text", "too few token rewards")
+
+    assert status == "FAILED"
+    assert cause.endswith("ValueError: 1 token rewards; expected 3")
+
+
+async def test_a_batched_function_answers_each_response_by_itself() -> None:
+    async with a_server(EVERY) as server, attached(server):
+        scores = await asyncio.gather(*(outcome(server, "batched", "x" * index) for index in range(40)))
+
+    assert scores == [float(index) for index in range(40)]
+
+
+async def test_a_batch_of_the_wrong_length_fails_as_a_whole() -> None:
+    async with a_server(EVERY) as server, attached(server):
+        status, cause = await outcome(server, "short_batch", "x")
+
+    assert (status, cause) == ("FAILED", "ValueError: the function returned 0 scores for 1 responses")
+
+
+async def test_functions_that_block_do_not_hold_up_the_others() -> None:
+    async with a_server(EVERY) as server, attached(server):
+        blocked = [asyncio.create_task(outcome(server, "blocking", "x")) for _ in range(20)]
+        quick = await outcome(server, "by_text", "number")
+        slow = await asyncio.gather(*blocked)
+
+    assert (quick, slow) == (0.5, [1.0] * 20)
+
+
+async def test_one_process_serves_several_services() -> None:
+    async with a_server(EVERY) as one, a_server(EVERY) as other, attached(one, other):
+        scores = [await outcome(one, "by_text", "number"), await outcome(other, "by_text", "table")]
+
+    assert scores == [0.5, 0.25]
+
+
+async def test_a_process_attaches_again_to_a_service_that_was_away() -> None:
+    async with a_server(EVERY) as server:
+        section: RewardSection = EVERY.model_copy(update={"port": int(server.address.rpartition(":")[2])})
+        client = asyncio.create_task(attach(server.address))
+        await outcome(server, "by_text", "number")
+    async with a_server(section) as server:
+        score = await outcome(server, "by_text", "table")
+        client.cancel()
+        await asyncio.wait([client])
+
+    assert score == 0.25
+
+
+async def test_a_service_of_another_run_is_given_up_at_once() -> None:
+    async with a_server(EVERY) as server:
+        with pytest.raises(AttachError, match="offered to run 'yours'; this service scores 'r1'"):
+            await attach(server.address, run="yours")
+
+
+async def test_a_process_that_ends_leaves_nothing_behind() -> None:
+    async with a_server(EVERY) as server:
+        async with attached(server):
+            await outcome(server, "by_text", "number")
+        await until(server, "processes", [])
+
+
+def test_a_function_of_another_signature_is_refused_when_it_is_offered() -> None:
+    with pytest.raises(ValueError, match="expected the parameters data_source, solution_str, ground_truth, extra_info"):
+        reward_function("wrong")(lambda text: 1.0)

@@ -1,0 +1,256 @@
+"""Offer your own reward functions to a training run, from a process of your own.
+
+    from tppo.reward_client import reward_function, serve
+
+    @reward_function("mine", min_score=0.0, max_score=1.0)
+    def score(data_source, solution_str, ground_truth, extra_info):
+        return float(ground_truth in solution_str)
+
+    serve("127.0.0.1:50052")
+
+A function returns a number, a table with "score" and further numbers (its components), or None to abstain; what it
+raises becomes the cause of a failure. It may be asynchronous. With `batch_size` it gets lists, and returns a list.
+
+Loops:
+    _Caller.call_for_ever    (`concurrency` for each function) consumes pieces of work / waits for the next
+                             unblocked by a service / produces results
+    _keep_attached           (one for each service) waits for the end of its stream / produces the next, after a pause
+    _Stream._read            consumes work / waits for the next message / unblocked by the service
+    _Stream._write           consumes results / waits for some / unblocked by a caller / produces messages
+"""
+
+import asyncio
+import inspect
+import logging
+import random
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from tppo.authentication import call_metadata, token_from_environment
+from tppo.cancellation import cancel_all
+from tppo.grpc_server import CHANNEL_OPTIONS
+from tppo.reward_results import BATCHED, SINGLE, arguments_of, failure, results_of
+from tppo.v1 import reward_pb2 as pb
+from tppo.v1 import reward_pb2_grpc as pb_grpc
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY_SECONDS = 0.1
+LONGEST_DELAY_SECONDS = 5.0
+ASYNC_CONCURRENCY = 16  # such functions mostly wait
+ROOM_PER_CALL = 2  # what is being scored, and what is scored next
+FINAL_CODES = (
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.FAILED_PRECONDITION,  # another run
+    grpc.StatusCode.UNIMPLEMENTED,  # no reward service
+)
+
+UserFunction = TypeVar("UserFunction", bound=Callable[..., Any])
+
+
+class AttachError(Exception):
+    """The service will not take this process, however often it tries."""
+
+
+@dataclass(frozen=True)
+class OfferedFunction:
+    """A function and how it wants to be called."""
+
+    name: str
+    call: Callable[..., Any]
+    min_score: float | None
+    max_score: float | None
+    batch_size: int  # 0: one response at a time
+    concurrency: int  # calls at once
+
+    @property
+    def room(self) -> int:
+        """Pieces of work that it asks for at once."""
+        return ROOM_PER_CALL * self.concurrency * max(1, self.batch_size)
+
+
+_offered: dict[str, OfferedFunction] = {}
+
+
+def reward_function(
+    name: str,
+    *,
+    min_score: float | None = None,
+    max_score: float | None = None,
+    batch_size: int = 0,
+    concurrency: int = 0,
+) -> Callable[[UserFunction], UserFunction]:
+    """Offer the decorated function as `grpc:NAME`; `concurrency` 0: one call at once, or 16 of an async function."""
+
+    def offer(function: UserFunction) -> UserFunction:
+        _require_signature(function, BATCHED if batch_size else SINGLE)
+        calls = concurrency or (ASYNC_CONCURRENCY if inspect.iscoroutinefunction(function) else 1)
+        _offered[name] = OfferedFunction(name, function, min_score, max_score, batch_size, calls)
+        return function
+
+    return offer
+
+
+def _require_signature(function: Callable[..., Any], names: Sequence[str]) -> None:
+    try:
+        inspect.signature(function).bind(**dict.fromkeys(names))
+    except TypeError:
+        raise ValueError(f"{function}: expected the parameters {', '.join(names)}") from None
+
+
+def serve(*addresses: str, run: str = "", max_held: int = 0, token: str | None = None) -> None:
+    """Score for the reward services at these addresses until Ctrl-C; `run`: refuse to work for another one."""
+    with suppress(KeyboardInterrupt):
+        asyncio.run(attach(*addresses, run=run, max_held=max_held, token=token))
+
+
+async def attach(*addresses: str, run: str = "", max_held: int = 0, token: str | None = None) -> None:
+    """`serve` for those who have an event loop; ends when it is cancelled, or by `AttachError`."""
+    functions = list(_offered.values())
+    if not functions or not addresses:
+        raise ValueError("expected an address, and a function decorated with @reward_function(NAME)")
+    offer = _offer(functions, run=run, max_held=max_held)
+    metadata = call_metadata(token_from_environment() if token is None else token)
+    num_threads = sum(one.concurrency for one in functions)
+    executor = ThreadPoolExecutor(num_threads, thread_name_prefix="reward")
+    callers = {one.name: _Caller(one, executor) for one in functions}
+    try:
+        async with asyncio.TaskGroup() as group:
+            for caller in callers.values():
+                for _ in range(caller.function.concurrency):
+                    group.create_task(caller.call_for_ever())
+            for address in addresses:
+                group.create_task(_keep_attached(address, offer, callers, metadata))
+    except* AttachError as refusals:
+        raise refusals.exceptions[0] from None
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)  # a call that hangs does not keep us
+
+
+def _offer(functions: Sequence[OfferedFunction], *, run: str, max_held: int) -> pb.Offer:
+    offered = [pb.OfferedFunction(name=one.name, min_score=one.min_score, max_score=one.max_score) for one in functions]
+    return pb.Offer(functions=offered, max_held=max_held or sum(one.room for one in functions), run=run)
+
+
+async def _keep_attached(address: str, offer: pb.Offer, callers: "dict[str, _Caller]", metadata: Any) -> None:
+    delay_seconds = FIRST_DELAY_SECONDS
+    while True:
+        stream = _Stream(callers)
+        try:
+            await stream.serve(address, offer, metadata)
+            cause = "the service ended the stream"
+        except grpc.aio.AioRpcError as error:
+            cause = f"{error.code().name}: {error.details()}"
+            if error.code() in FINAL_CODES or _is_bad_offer(error, stream):
+                raise AttachError(f"{address}: {cause}") from None
+        if stream.is_accepted:
+            delay_seconds = FIRST_DELAY_SECONDS
+        log.warning("%s: %s; again in %g s", address, cause, delay_seconds)
+        await asyncio.sleep(delay_seconds * random.uniform(0.5, 1.0))
+        delay_seconds = min(2 * delay_seconds, LONGEST_DELAY_SECONDS)
+
+
+def _is_bad_offer(error: grpc.aio.AioRpcError, stream: "_Stream") -> bool:
+    return error.code() is grpc.StatusCode.INVALID_ARGUMENT and not stream.is_accepted
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Work, and where its result goes."""
+
+    work: pb.Work
+    stream: "_Stream"
+
+
+class _Caller:
+    """Calls one function with what the services ask for."""
+
+    def __init__(self, function: OfferedFunction, executor: Executor) -> None:
+        self.function = function
+        self._executor = executor
+        self._waiting: asyncio.Queue[_Piece] = asyncio.Queue()  # bounded by the room that was offered
+
+    def add(self, piece: _Piece) -> None:
+        self._waiting.put_nowait(piece)
+
+    async def call_for_ever(self) -> None:
+        while True:
+            pieces = [await self._waiting.get()]
+            while len(pieces) < self.function.batch_size and not self._waiting.empty():
+                pieces.append(self._waiting.get_nowait())
+            pieces = [piece for piece in pieces if not piece.stream.has_ended]
+            if pieces:
+                results = await self._results([piece.work for piece in pieces])
+                for piece, result in zip(pieces, results, strict=True):
+                    piece.stream.post(result)
+
+    async def _results(self, work: Sequence[pb.Work]) -> list[pb.WorkResult]:
+        limits = self.function.min_score, self.function.max_score
+        try:
+            returned = await self._returned(arguments_of(work, is_batched=self.function.batch_size > 0))
+            return results_of(work, returned if self.function.batch_size else [returned], limits)
+        except Exception as error:  # the user's own code: whatever it raises is the cause of a failure
+            log.exception("%s raised", self.function.name)
+            return [failure(one, f"{type(error).__name__}: {error}") for one in work]
+
+    async def _returned(self, arguments: dict[str, Any]) -> Any:
+        function = self.function.call
+        if inspect.iscoroutinefunction(function):
+            return await function(**arguments)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, lambda: function(**arguments))
+
+
+class _Stream:
+    """One attachment to one service, from its first message to its end."""
+
+    def __init__(self, callers: "dict[str, _Caller]") -> None:
+        self._callers = callers
+        self._results: list[pb.WorkResult] = []
+        self._has_results = asyncio.Event()
+        self.is_accepted = False
+        self.has_ended = False
+
+    def post(self, result: pb.WorkResult) -> None:
+        self._results.append(result)
+        self._has_results.set()
+
+    async def serve(self, address: str, offer: pb.Offer, metadata: Any) -> None:
+        """Until the service ends it, as an AioRpcError tells."""
+        async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+            stub: pb_grpc.RewardServiceAsyncStub = pb_grpc.RewardServiceStub(channel)
+            call = stub.Attach(metadata=metadata)
+            writing = asyncio.create_task(self._write(call, offer))
+            try:
+                await self._read(call)
+            finally:
+                self.has_ended = True
+                await cancel_all([writing])
+
+    async def _read(self, call: Any) -> None:
+        while (message := await call.read()) is not grpc.aio.EOF:
+            if message.WhichOneof("message") == "accepted":
+                self.is_accepted = True
+                log.info("attached to run %r", message.accepted.run)
+            self._begin(message.work.work)
+
+    def _begin(self, work: Iterable[pb.Work]) -> None:
+        for one in work:
+            if caller := self._callers.get(one.function):
+                caller.add(_Piece(one, self))
+            else:
+                self.post(failure(one, f"this process offers no function {one.function!r}"))
+
+    async def _write(self, call: Any, offer: pb.Offer) -> None:
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the stream has ended, as reading tells
+            await call.write(pb.AttachRequest(offer=offer))
+            while await self._has_results.wait():
+                self._has_results.clear()
+                results, self._results = self._results, []
+                await call.write(pb.AttachRequest(results=pb.ResultBatch(results=results)))

@@ -19,9 +19,16 @@ SETTLING_SECONDS = 2.5 * HEARTBEAT_SECONDS
 class GenerationWatch:
     """`read` gives what all generators have done, as of their last heartbeats."""
 
-    def __init__(self, read: Callable[[], Awaitable[GenerationTotals]], *, is_resumed: bool) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Awaitable[GenerationTotals]],
+        *,
+        is_resumed: bool,
+        settling_seconds: float = SETTLING_SECONDS,
+    ) -> None:
         self._read = read
         self._is_resumed = is_resumed  # then the first windows are no longer in the inbox
+        self._settling_seconds = settling_seconds
         self._first_window_at: float | None = None  # seconds since the epoch
         self.totals = GenerationTotals()
 
@@ -43,5 +50,5 @@ class GenerationWatch:
 
     async def observe_silence(self) -> None:
         """Once nothing is in flight: with their next heartbeats the generators have told all that they did."""
-        await asyncio.sleep(SETTLING_SECONDS)
+        await asyncio.sleep(self._settling_seconds)
         await self.observe()

@@ -42,7 +42,9 @@ class NoTokenizer:
 class Laboratory:
     """A run's folder and configuration, and as many lives of its learner as a test wants."""
 
-    def __init__(self, folder: Path, mode: str, algorithm: str = "tppo") -> None:
+    def __init__(
+        self, folder: Path, mode: str, algorithm: str = "tppo", *, evaluates_after_training: bool = False
+    ) -> None:
         self.folder = folder
         network_config = Qwen2Config(
             vocab_size=24, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
@@ -65,7 +67,7 @@ class Laboratory:
                 "algorithm": {"num_ignored_tail_tokens": 1},
                 "actor": {"lr": 1e-2, "ppo_mini_batches": 2},
                 "critic": {"lr": 1e-2, "warmup_steps": 1},
-                "evaluation": {"test_freq": 3},
+                "evaluation": {"test_freq": 3, "after_training": evaluates_after_training},
                 "checkpoint": {"save_freq": 2, "keep": 10},
                 "trace": {"enabled": True},
             }
@@ -106,7 +108,7 @@ class Laboratory:
             metrics_log=MetricsLog(folder / "metrics.jsonl", through_step=progress.step),
             put_aside=PutAside(folder / "put_aside"),
             announce=_nobody_listens,
-            generation=GenerationWatch(_nothing_was_counted, is_resumed=latest is not None),
+            generation=GenerationWatch(_nothing_was_counted, is_resumed=latest is not None, settling_seconds=0),
         )  # fmt: skip
         return LearnerService(self.config, begin_life(folder), parts, progress)
 

@@ -52,7 +52,7 @@ def measured(folder: Path, *, algorithm: str, seed: int, rollouts_per_step: int)
     """The measures of a run that has ended."""
     path = folder / "metrics.jsonl"
     metrics, end = read_metrics(path), _end_line(path)
-    curve = tuple(_curve(metrics))
+    curve = tuple(_curve(metrics, end))
     busy = end["generation/seconds_busy"]
     trained = sum(line["timing_s/train"] for line in metrics.steps)
     return Measures(
@@ -88,8 +88,11 @@ def common_target(runs: Sequence[Measures]) -> float:
     return int(lowest_peak * 100 + 1e-9) / 100
 
 
-def _curve(metrics: RunMetrics) -> list[Point]:
+def _curve(metrics: RunMetrics, end: MetricLine) -> list[Point]:
+    """Counts are as of the generators' last heartbeats, at most a second old; those at the end are complete."""
     by_step = {line["step"]: line for line in metrics.steps}
+    last = by_step[end["step"]]
+    by_step[end["step"]] = last | {name: value for name, value in end.items() if name.startswith("generation/")}
     return [_point(evaluation, by_step.get(evaluation["eval/step"])) for evaluation in metrics.evaluations]
 
 

@@ -28,10 +28,11 @@ def draw_comparison(runs: Sequence[Measures], path: Path, *, title: str) -> None
         for algorithm, of_system in by_algorithm(runs).items():
             _draw(axes, [run.curve for run in of_system], spent, label=algorithm)
         axes.set_xlabel(label)
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if "seconds" not in label:
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("accuracy on the evaluation set")
-    panels[0].legend(loc="lower right")
+    panels[0].legend(loc="best")
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
 

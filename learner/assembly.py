@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrained
 
 from learner import checkpoint, ledger_state
 from learner.checkpoint import Checkpoints, Progress
+from learner.checkpoint_manifest import DamagedError
 from learner.checkpointing import CheckpointWriter
 from learner.deferred_evaluation import PutAside
 from learner.generation_watch import GenerationWatch
@@ -44,14 +45,17 @@ class Assembly:
         self._checkpoints = Checkpoints(
             folder / "checkpoints", keep=config.checkpoint.keep, require_right=identity.require_current
         )
-        latest = self._checkpoints.latest()
+        try:
+            latest = self._checkpoints.usable()
+        except DamagedError as error:
+            raise ConfigError(f"{error}; expected a whole checkpoint, or another run.name") from None
         if resume and latest is None:
             logger.info("no checkpoint yet; the run begins anew and re-reads its inbox")
         if latest is not None and not resume:
             raise ConfigError(f"{folder} holds checkpoints; expected --resume, another run.name, or no such folder")
         self._tokenizer = load_tokenizer(config)
-        self._trainer = Trainer(config, *_models(config, latest))
-        self._books = _books(config, self._tokenizer)
+        self._trainer = Trainer(config, *load_models(config, latest))
+        self._books = new_books(config, self._tokenizer)
         self._progress = Progress(step=0, inbox_position=BEGINNING, elapsed_seconds=0.0, tokens_trained=0)
         if latest is not None:
             self._restore(latest)
@@ -141,7 +145,8 @@ def read_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[li
     return train, evaluation[: config.evaluation.num_prompts]
 
 
-def _models(config: Config, latest: Path | None) -> tuple[Policy, ValueModel]:
+def load_models(config: Config, latest: Path | None) -> tuple[Policy, ValueModel]:
+    """Policy and value model, from the newest checkpoint or from where the configuration says."""
     device = ("cuda" if torch.cuda.is_available() else "cpu") if config.model.device == "auto" else config.model.device
     dtype = getattr(torch, config.model.dtype)
     actor = str(config.model.path if latest is None else latest / "actor")
@@ -153,7 +158,8 @@ def _models(config: Config, latest: Path | None) -> tuple[Policy, ValueModel]:
     return policy, value_model_from_policy(actor, dtype=dtype, device=device)
 
 
-def _books(config: Config, tokenizer: PreTrainedTokenizerBase) -> Books:
+def new_books(config: Config, tokenizer: PreTrainedTokenizerBase) -> Books:
+    """Books of a run that has not begun."""
     train, evaluation = read_prompts(config, tokenizer)
 
     def decode(token_ids: "array[int]") -> str:

@@ -1,29 +1,39 @@
 """Checkpoints: `checkpoints/global_step_N/{actor,critic}` that transformers loads, and what a resume needs beside them.
 
 A checkpoint is written into a hidden folder, renamed when it is whole, and named last of all in `latest`; so whatever
-`latest` names is complete. Nothing is pickled: texts are JSON, arrays safetensors; the optimizers' state is torch's,
-read back as data only.
+`latest` names was complete once. A resume checks that it still is, and else sets it aside and takes the one before.
+`committed.jsonl` tells of every checkpoint there ever was what its weights were. Nothing is pickled: texts are JSON,
+arrays safetensors; the optimizers' state is torch's, read back as data only.
 """
 
 import json
+import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from learner.checkpoint_manifest import DamagedError, verify, write_manifest
 from learner.ledger_state import LedgerState
 from learner.run_identity import write_atomically
 from learner.trainer import Trainer
+from tppo import weights
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "global_step_"
+DAMAGED_PREFIX = "damaged_"
 LATEST = "latest"
+BEST = "best.json"
+COMMITTED = "committed.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +102,67 @@ class Checkpoints:
         pointer = self._folder / LATEST
         return self._folder / pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
 
-    def commit(self, state: Capture, trainer: Trainer, tokenizer: PreTrainedTokenizerBase) -> Path:
-        """Write a checkpoint; when this returns it is the latest. Older ones beyond `keep` go."""
+    def usable(self) -> Path | None:
+        """The newest committed checkpoint that is whole; None when none was ever committed.
+
+        Damaged ones are set aside. Raises `DamagedError` when there is no other.
+        """
+        latest = self.latest()
+        if latest is None:
+            return None
+        damages = []
+        for path in [latest, *reversed(self._before(_step_of(latest)))]:
+            try:
+                verify(path)
+            except DamagedError as damage:
+                damages.append(str(damage))
+                logger.warning("%s; trying the checkpoint before", damage)
+                self._set_aside(path)
+            else:
+                return path
+        raise DamagedError(f"no checkpoint in {self._folder} is whole: {'; '.join(damages)}")
+
+    def commit(
+        self,
+        state: Capture,
+        trainer: Trainer,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        keep_also: Collection[int] = (),
+    ) -> Path:
+        """Write a checkpoint; when this returns it is the latest. Older ones beyond `keep` go, but for the best and
+        those of the steps `keep_also`. Raises OSError when the disk does not take it; the others stay as they are.
+        """
         final = self._folder / f"{PREFIX}{state.progress.step}"
         temporary = self._folder / f".{final.name}.writing"
         shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            self._write(temporary, state, trainer, tokenizer)
+            self._require_right()
+            shutil.rmtree(final, ignore_errors=True)
+            temporary.rename(final)
+        except (SafetensorError, RuntimeError) as error:  # what these libraries make of a full disk
+            raise OSError(f"{type(error).__name__}: {error}") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        write_atomically(self._folder / LATEST, final.name.encode())
+        self._note(final, state)
+        self._forget_old(final, keep_also)
+        return final
+
+    def judge(self, step: int, accuracy: float) -> None:
+        """Keep the step's checkpoint, if there is one, for as long as no other is better."""
+        path = self._folder / BEST
+        best = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"accuracy": -1.0}
+        if accuracy > best["accuracy"] and (self._folder / f"{PREFIX}{step}").exists():
+            write_atomically(path, json.dumps({"step": step, "accuracy": accuracy}).encode())
+
+    def best_step(self) -> int | None:
+        """The step of the checkpoint that did best in an evaluation."""
+        path = self._folder / BEST
+        return int(json.loads(path.read_text(encoding="utf-8"))["step"]) if path.exists() else None
+
+    def _write(self, temporary: Path, state: Capture, trainer: Trainer, tokenizer: PreTrainedTokenizerBase) -> None:
         temporary.mkdir(parents=True)
         trainer.policy.network.save_pretrained(temporary / "actor", state_dict=dict(state.actor))
         tokenizer.save_pretrained(temporary / "actor")
@@ -105,18 +171,36 @@ class Checkpoints:
         save_file(state.ledger.tensors, temporary / "ledger.safetensors")
         (temporary / "ledger.json").write_text(json.dumps(state.ledger.plain), encoding="utf-8")
         (temporary / "progress.json").write_text(json.dumps(_plain(state.progress)), encoding="utf-8")
+        write_manifest(temporary)
         _sync(temporary)
-        self._require_right()
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
-        write_atomically(self._folder / LATEST, final.name.encode())
-        self._forget_old()
-        return final
 
-    def _forget_old(self) -> None:
-        by_step = sorted(self._folder.glob(f"{PREFIX}*"), key=lambda path: int(path.name.removeprefix(PREFIX)))
-        for path in by_step[: -self._keep]:
-            shutil.rmtree(path)
+    def _note(self, path: Path, state: Capture) -> None:
+        line = {
+            "step": state.progress.step,
+            "inbox_position": state.progress.inbox_position,
+            "actor": weights.digest(state.actor),
+            "critic": weights.digest(state.critic),
+        }
+        with (path.parent / COMMITTED).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _forget_old(self, newest: Path, keep_also: Collection[int]) -> None:
+        kept = {*keep_also, self.best_step()}
+        older = self._before(_step_of(newest))
+        for path in older[: len(older) - self._keep + 1]:
+            if _step_of(path) not in kept:
+                shutil.rmtree(path)
+
+    def _before(self, step: int) -> list[Path]:
+        """Checkpoints of earlier steps, the oldest first."""
+        found = (path for path in self._folder.glob(f"{PREFIX}*") if _step_of(path) < step)
+        return sorted(found, key=_step_of)
+
+    def _set_aside(self, path: Path) -> None:
+        aside = path.with_name(DAMAGED_PREFIX + path.name)
+        shutil.rmtree(aside, ignore_errors=True)
+        if path.exists():
+            path.rename(aside)
 
 
 def read(path: Path) -> Restored:
@@ -125,6 +209,17 @@ def read(path: Path) -> Restored:
     plain = json.loads((path / "ledger.json").read_text(encoding="utf-8"))
     progress = Progress(**json.loads((path / "progress.json").read_text(encoding="utf-8")))
     return Restored(progress, LedgerState(plain, load_file(path / "ledger.safetensors")), optimizers)
+
+
+def committed(folder: Path) -> Iterator[dict[str, Any]]:
+    """What was noted of each checkpoint ever committed, in that order."""
+    path = folder / COMMITTED
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        yield json.loads(line)
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix(PREFIX))
 
 
 def _plain(progress: Progress) -> dict[str, Any]:

@@ -51,14 +51,28 @@ class CheckpointWriter:
     def commit_if_due(self, progress: Progress, books: Books) -> None:
         """Hand a copy of the state to the loop every `save_freq` steps."""
         if self._section.save_freq and progress.step % self._section.save_freq == 0:
-            self._pending = capture(self._trainer, progress, captured(books))
-            self._has_pending.set()
+            self.commit_soon(progress, books)
+
+    def commit_soon(self, progress: Progress, books: Books) -> None:
+        """Hand a copy of the state to the loop."""
+        self._pending = capture(self._trainer, progress, captured(books))
+        self._has_pending.set()
 
     async def commit_now(self, progress: Progress, books: Books) -> None:
         """Commit the present state and wait for it. Raises OSError when the disk does not take it."""
         state = capture(self._trainer, progress, captured(books))
         self._pending = None
         await self._write(state)
+
+    def judge(self, step: int, accuracy: float | None) -> None:
+        """An evaluation of that step's policy is over; the best one's checkpoint is kept."""
+        if accuracy is None:
+            return
+        try:
+            self._checkpoints.judge(step, accuracy)
+        except OSError as error:
+            self.last_error = f"best checkpoint: {error}"
+            logger.warning("cannot note the best checkpoint: %s", error)
 
     async def serve(self) -> None:
         """Write what is handed over, until cancelled."""
@@ -77,7 +91,10 @@ class CheckpointWriter:
     async def _write(self, state: Capture) -> None:
         await self._traces.written()
         async with self._writing:
-            path = await asyncio.to_thread(self._checkpoints.commit, state, self._trainer, self._tokenizer)
+            under_evaluation = [int(step) for step in state.ledger.plain["gathered"]]
+            path = await asyncio.to_thread(
+                self._checkpoints.commit, state, self._trainer, self._tokenizer, keep_also=under_evaluation
+            )
         self.last_step, self.last_error = state.progress.step, ""
         logger.info("committed %s", path)
         try:

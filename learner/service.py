@@ -142,6 +142,7 @@ class LearnerService:
     def _settle(self) -> None:
         """Act on what the books have come to: evaluations that are over, requests that are to go out."""
         for evaluation in self._books.evaluator.gather():
+            self._parts.checkpoints.judge(evaluation.step, evaluation.accuracy)
             self._log.evaluation(evaluation, seconds_since_start=self._present_progress().elapsed_seconds)
         self._outbox.flush()
 
@@ -267,7 +268,8 @@ class LearnerService:
                 last_checkpoint_step=self._parts.checkpoints.last_step,
                 last_error=self._outbox.last_error
                 or self._parts.checkpoints.last_error
-                or self._parts.traces.last_error,
+                or self._parts.traces.last_error
+                or self._parts.metrics_log.last_error,
             )
             try:
                 await self._parts.announce(status)

@@ -203,7 +203,7 @@ class CheckpointSection(Section):
     save_freq: NonNegativeInt = 20
     """Commit a checkpoint every so many steps, and always at the end; 0: only at the end."""
     keep: PositiveInt = 2
-    """Newest checkpoints kept."""
+    """Newest checkpoints kept, beside the one that did best in an evaluation."""
 
 
 class TraceSection(Section):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tppo.config import Config, ConfigError, dump, load
+from tppo.config import Config, ConfigError, dump, load, presets
 
 BASE = '[model]\npath = "m"\n[data]\ntrain_files = ["t.jsonl"]\n'
 TUNED_FOR_TPPO = BASE + (
@@ -111,3 +111,15 @@ def test_an_unknown_system_is_named(tmp_path: Path) -> None:
 def test_geppo_does_not_reuse_rows_that_would_be_masked_as_too_old(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"num_reused_batches = 8 with run\.max_token_lag = 6.*expected at most 7"):
         load_text(tmp_path, BASE, "run.algorithm=geppo", "algorithm.num_reused_batches=8", "run.max_token_lag=6")
+
+
+def test_a_person_is_told_what_the_word_brings_along() -> None:
+    assert list(presets.description("tppo")) == []
+    assert list(presets.description("ppo")) == [
+        "run.window_length = run.max_response_length",
+        "run.mode = lockstep, unless chosen otherwise",
+        "run.max_policy_lag = unset, unless chosen otherwise",
+        "algorithm.lam = 0.95, unless another number is chosen",
+        "algorithm.clip_ratio_high = algorithm.clip_ratio_low",
+        "algorithm.lm_loss_weight = 0.0",
+    ]

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from redis.asyncio import Redis
 
 from services.reward.assembly import Scoring, placed, scoring, serving
+from services.reward.conformance.__main__ import main as conformance
 from services.reward.placement import Place
 from services.reward.response_log import ResponseLog
 from services.reward.service import Announce, RewardService, ServiceSettings
@@ -26,13 +27,16 @@ from tppo.streams import RedisStreams, connect
 
 log = logging.getLogger(__name__)
 
+EPILOG = "tppo reward conformance ADDRESS examines a client that offers reward functions."
 BATCH_CAPACITY = 256  # requests held when it is not workers alone that score
 HELD_PER_WORKER = 2  # one that it scores and one that waits for it; more would keep work from other services
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serve until SIGTERM; with --check only find out whether the functions load."""
-    parser = argparse.ArgumentParser(prog="tppo reward", description="Score finished responses.")
+    """Serve until SIGTERM; with --check only find out whether the functions load. `conformance` is another program."""
+    if argv[:1] == ["conformance"]:
+        return conformance(argv[1:])
+    parser = argparse.ArgumentParser(prog="tppo reward", description="Score finished responses.", epilog=EPILOG)
     add_config_arguments(parser)
     parser.add_argument("--name", default=f"reward-{socket.gethostname()}-{os.getpid()}", help="this service's own")
     parser.add_argument("--check", action="store_true", help="load the reward functions and exit: 0 good, 2 not")

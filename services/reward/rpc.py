@@ -16,12 +16,13 @@ import grpc.aio
 
 from services.reward.attached.attachment import Attachment, Held, StuckError
 from services.reward.attached.functions import AttachedFunctions
-from services.reward.attached.offer import Answer, InvalidMessageError, Offer, ScoreRange
+from services.reward.attached.messages import answer_record, offer_record
+from services.reward.attached.offer import InvalidMessageError, Offer
 from services.reward.scorer import Scorer
 from tppo import rollout
 from tppo.codec import reward_request_message, reward_request_record, score_message
 from tppo.grpc_server import MAX_MESSAGE_BYTES
-from tppo.rollout import RewardRequest, ScoreStatus
+from tppo.rollout import RewardRequest
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import reward_pb2_grpc as pb_grpc
 
@@ -29,7 +30,6 @@ SERVICE_NAME = pb.DESCRIPTOR.services_by_name["RewardService"].full_name
 OFFER_SECONDS = 10.0  # for the first message of a stream
 MAX_WAITING = 4096  # requests by `Score` that are not answered yet
 BATCH_BYTES = 2 * 2**20  # a message with more than one piece of work is not larger
-KNOWN_STATUSES = {int(status): status for status in ScoreStatus}
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -94,7 +94,7 @@ class RewardServicer(pb_grpc.RewardServiceServicer):
             details = f"offered to run {first.offer.run!r}; this service scores {self._run!r}"
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, details)
         try:
-            return _offer_record(first)
+            return offer_record(first)
         except InvalidMessageError:
             self._attached.count_refusal()
             raise
@@ -105,7 +105,7 @@ class RewardServicer(pb_grpc.RewardServiceServicer):
                 self._attached.count_refusal()
                 raise InvalidMessageError("expected results after the offer")
             for result in message.results.results:
-                self._attached.answer(attachment, _answer_record(result))
+                self._attached.answer(attachment, answer_record(result))
 
 
 async def _write(attachment: Attachment, context: Context) -> None:
@@ -141,34 +141,3 @@ async def _first_to_end(*loops: Any) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _offer_record(first: pb.AttachRequest | None) -> Offer:
-    if first is None or first.WhichOneof("message") != "offer":
-        raise InvalidMessageError("expected an offer as the first message")
-    return Offer(
-        {function.name: _range(function) for function in first.offer.functions},
-        max_held=first.offer.max_held,
-        process=first.offer.process[:200],
-    )
-
-
-def _range(function: pb.OfferedFunction) -> ScoreRange:
-    bounds = {}
-    if function.HasField("min_score"):
-        bounds["minimum"] = function.min_score
-    if function.HasField("max_score"):
-        bounds["maximum"] = function.max_score
-    return ScoreRange(**bounds)
-
-
-def _answer_record(result: pb.WorkResult) -> Answer:
-    return Answer(
-        result.lease_id,
-        result.rollout_id,
-        KNOWN_STATUSES.get(result.status),
-        result.score if result.HasField("score") else None,
-        dict(result.components),
-        result.error,
-        len(result.token_rewards),
-    )

@@ -1,0 +1,1 @@
+"""Holds a user's client against the rules of Attach: `tppo reward conformance ADDRESS`."""

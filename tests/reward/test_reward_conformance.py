@@ -1,0 +1,121 @@
+"""The conformance examination: both examples keep all rules, and clients that break one are told which."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc.aio
+import pytest
+
+from services.reward.conformance.checks import RULES, Examination, Verdict, verdicts
+from services.reward.conformance.examined import ExaminingServicer
+from services.reward.rpc import SERVICE_NAME
+from tests.reward.attaching import SCORED
+from tppo.grpc_server import start_server
+from tppo.v1 import reward_pb2 as pb
+from tppo.v1 import reward_pb2_grpc as pb_grpc
+
+REPOSITORY = Path(__file__).parents[2]
+PYTHON_EXAMPLE = (sys.executable, str(REPOSITORY / "examples/custom_reward/python/mine.py"))
+Client = Callable[[str], Awaitable[None]]
+RULE_NAMES = list(RULES)
+
+
+@asynccontextmanager
+async def an_examination(answer_seconds: float = 20.0) -> AsyncIterator[tuple[Examination, str]]:
+    servicer = ExaminingServicer()
+
+    def add_service(server: grpc.aio.Server) -> None:
+        pb_grpc.add_RewardServiceServicer_to_server(servicer, server)
+
+    server, port = await start_server(SERVICE_NAME, add_service, host="127.0.0.1", port=0)
+    examination = Examination(servicer, wait_seconds=20.0, answer_seconds=answer_seconds)
+    try:
+        yield examination, f"127.0.0.1:{port}"
+    finally:
+        examination.close()
+        await server.stop(None)
+
+
+async def verdicts_on_process(*command: str) -> list[Verdict]:
+    environment = {**os.environ, "TPPO_PROTO": str(REPOSITORY / "proto"), "PYTHONPATH": str(REPOSITORY)}
+    async with an_examination() as (examination, address):
+        process = await asyncio.create_subprocess_exec(*command, address, env=environment)
+        try:
+            return await verdicts(examination)
+        finally:
+            process.kill()
+            await process.wait()
+
+
+async def verdicts_on(answer: Callable[[pb.Work], list[pb.WorkResult]], answer_seconds: float = 20.0) -> list[Verdict]:
+    """Of a client that attaches again and again, and answers as the test says."""
+
+    async def attach(address: str) -> None:
+        async with grpc.aio.insecure_channel(address) as channel:
+            while True:
+                call = pb_grpc.RewardServiceStub(channel).Attach()
+                try:
+                    offered = [pb.OfferedFunction(name="mine", max_score=1.0)]
+                    await call.write(pb.AttachRequest(offer=pb.Offer(functions=offered, max_held=4)))
+                    while isinstance(message := await call.read(), pb.AttachResponse):
+                        results = [result for work in message.work.work for result in answer(work)]
+                        await call.write(pb.AttachRequest(results=pb.ResultBatch(results=results)))
+                except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                    await asyncio.sleep(0.01)
+
+    async with an_examination(answer_seconds) as (examination, address):
+        client = asyncio.create_task(attach(address))
+        try:
+            return await verdicts(examination)
+        finally:
+            client.cancel()
+            await asyncio.wait([client])
+
+
+def scored(work: pb.Work, score: float = 1.0) -> pb.WorkResult:
+    return pb.WorkResult(lease_id=work.lease_id, rollout_id=work.request.rollout_id, status=SCORED, score=score)
+
+
+async def test_the_python_client_keeps_all_rules() -> None:
+    assert await verdicts_on_process(*PYTHON_EXAMPLE) == [Verdict(rule, "") for rule in RULES]
+
+
+async def test_the_node_client_keeps_all_rules(node_example: Path) -> None:
+    found = await verdicts_on_process("node", str(node_example / "mine.js"))
+
+    assert found == [Verdict(rule, "") for rule in RULES]
+
+
+async def test_a_score_for_a_function_that_is_not_offered_breaks_a_rule() -> None:
+    found = await verdicts_on(lambda work: [scored(work)])
+
+    assert [verdict.rule for verdict in found if verdict.violation] == ["fails a function that it does not offer"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "violation"),
+    [
+        (lambda work: [scored(work, 2.0)], "outside the declared range"),
+        (lambda work: [scored(work), scored(work)], "answered"),
+        (lambda work: [pb.WorkResult(lease_id=work.lease_id, status=SCORED, score=1.0)], "in place of the work's"),
+        (lambda work: [pb.WorkResult(lease_id=99, status=SCORED)], "lease 99 was answered, and never given"),
+    ],
+    ids=["range", "twice", "rollout", "lease"],
+)
+async def test_an_impossible_answer_breaks_the_rule_of_plain_work(
+    answer: Callable[[pb.Work], list[pb.WorkResult]], violation: str
+) -> None:
+    found = await verdicts_on(answer)
+
+    assert violation in next(verdict.violation for verdict in found if verdict.violation)
+
+
+async def test_silence_breaks_the_rules_of_work() -> None:
+    found = await verdicts_on(lambda work: [], answer_seconds=0.05)
+
+    assert found[0] == Verdict(RULE_NAMES[0], "")
+    assert found[1].violation == "0 of 1 answered within 0.05 s"

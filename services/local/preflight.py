@@ -65,12 +65,12 @@ def check_ports(config: Config) -> None:
 
 
 def named_ports(config: Config) -> list[NamedPort]:
-    """The ports that processes will listen on, as far as they are not left to chance; a generator each has its own."""
-    dashboard, generation = config.dashboard, config.generation
-    num_generators = generation.replicas if generation.port else 0
-    neighbours = range(generation.port, generation.port + num_generators)
-    ports = [NamedPort("generation.port", generation.host, number) for number in neighbours]
-    return [*([NamedPort("dashboard.port", dashboard.host, dashboard.port)] if dashboard.port else []), *ports]
+    """The ports that processes will listen on, as far as they are not left to chance; each replica has its own."""
+    named = [NamedPort("dashboard.port", config.dashboard.host, config.dashboard.port)]
+    for key, section in (("generation.port", config.generation), ("reward.port", config.reward)):
+        numbers = range(section.port, section.port + section.replicas) if section.port else ()
+        named += [NamedPort(key, section.host, number) for number in numbers]
+    return [port for port in named if port.number]
 
 
 def check_redis(url: str) -> None:

@@ -42,8 +42,8 @@ def redis_child(server: RedisServer) -> Child:
 def service_children(plan: Plan) -> list[Child]:
     """Everybody who needs Redis, in the order of starting."""
     generation, reward = plan.config.generation, plan.config.reward
-    generators = [_service(plan, "generation", replica, _port(plan, replica)) for replica in range(generation.replicas)]
-    rewarders = [_service(plan, "reward", replica) for replica in range(reward.replicas)]
+    generators = _replicas(plan, "generation", generation.replicas, first_port=generation.port)
+    rewarders = _replicas(plan, "reward", reward.replicas, first_port=reward.port)
     dashboard = Child(
         name="dashboard",
         command=_fixed(_command(plan, "dashboard", "dashboard", f"--set=dashboard.port={plan.dashboard_port}")),
@@ -67,9 +67,14 @@ def num_computing_processes(config: Config) -> int:
     return config.generation.replicas + 1
 
 
-def _service(plan: Plan, verb: str, replica: int, *options: str) -> Child:
-    name = f"{verb}-{replica}"
-    return Child(name=name, command=_fixed(_command(plan, verb, name, *options)), stop_rank=SERVICE_RANK)
+def _replicas(plan: Plan, verb: str, num_replicas: int, *, first_port: int) -> list[Child]:
+    """They listen side by side when the first one's port is given."""
+    ports = [f"--set={verb}.port={first_port + replica}" if first_port else "" for replica in range(num_replicas)]
+    commands = [_command(plan, verb, f"{verb}-{replica}", port) for replica, port in enumerate(ports)]
+    return [
+        Child(name=f"{verb}-{replica}", command=_fixed(command), stop_rank=SERVICE_RANK)
+        for replica, command in enumerate(commands)
+    ]
 
 
 def _learner(plan: Plan) -> Child:
@@ -92,12 +97,6 @@ def _learner(plan: Plan) -> Child:
 def _command(plan: Plan, verb: str, name: str, *options: str) -> list[str]:
     process = [sys.executable, "-m", "tppo", verb, str(plan.folder.config)]
     return [*process, "--redis", plan.redis_url, "--name", name, *filter(None, options)]
-
-
-def _port(plan: Plan, replica: int) -> str:
-    """Replicas listen side by side when the first one's port is given."""
-    first = plan.config.generation.port
-    return f"--set=generation.port={first + replica}" if first else ""
 
 
 def _fixed(command: Sequence[str]) -> Callable[[int], Sequence[str]]:

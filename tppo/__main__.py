@@ -12,6 +12,8 @@ VERBS = {
     "compare": ("services.local.compare.__main__", "run several systems on one task and compare them"),
     "generation": ("services.generation.__main__", "serve windows: sample responses"),
     "reward": ("services.reward.__main__", "score finished responses"),
+    "score": ("services.reward.score.__main__", "score a file of responses with any reward function"),
+    "rescore": ("services.reward.rescore.__main__", "score a run's responses again with another function"),
     "learner": ("learner.__main__", "train policy and value model"),
     "dashboard": ("services.dashboard.__main__", "status over REST"),
     "audit": ("learner.auditing.__main__", "check a finished or stopped run's promises from its traces"),

@@ -25,6 +25,7 @@ class ResponseLog:
     def __init__(self, run_folder: Path, name: str, *, clock: Callable[[], float] = time.time) -> None:
         self._path = run_folder / FOLDER / f"{name}.jsonl"
         self._clock = clock
+        self._separator = "\n"  # an earlier life may have left half a line
         self.last_error = ""
 
     def append(self, request: RewardRequest, score: Score) -> None:
@@ -40,7 +41,8 @@ class ResponseLog:
     def _write(self, line: str) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(f"{line}\n")
+            file.write(f"{self._separator}{line}\n")
+        self._separator = ""
 
 
 def logged_responses(run_folder: Path) -> list[Line]:
@@ -90,9 +92,9 @@ def _line(request: RewardRequest, score: Score) -> Line:
 
 
 def _lines(path: Path) -> Iterator[Line]:
-    """The lines that are whole; a service that was killed leaves half a one, which its next life continues."""
+    """The lines that are whole; a service that was killed may leave half a one."""
     with path.open(encoding="utf-8", errors="replace") as file:
-        for text in file:
+        for text in filter(str.strip, file):
             try:
                 yield json.loads(text)
             except ValueError:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import redis.asyncio
 
+from services.reward.response_log import logged_responses
 from tppo.codec import decode_inbox_record, encode_reward_request
 from tppo.presence import present
 from tppo.rollout import RewardRequest, Score, ScoreStatus
@@ -65,7 +66,8 @@ async def test_the_process_scores_announces_itself_and_ends_at_sigterm(
     await streams.reward_requests.put(
         [encode_reward_request(RewardRequest(name, 0, source, "", text, "4")) for name, source, text in requests]
     )
-    where = ["--redis", redis_url, "--set", f"run.name={run_name}", "--name", "reward-7"]
+    options = ["--set", "reward.log_responses=true", "--set", f"run.directory={tmp_path}"]
+    where = [*options, "--redis", redis_url, "--set", f"run.name={run_name}", "--name", "reward-7"]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tppo", "reward", str(config_file(tmp_path)), *where)
     )
@@ -88,5 +90,11 @@ async def test_the_process_scores_announces_itself_and_ends_at_sigterm(
         "c": (ScoreStatus.TIMED_OUT, None),
     }
     assert [(one.name, one.kind) for one in announced] == [("reward-7", "reward")]
+    assert announced[0].address.startswith("127.0.0.1:")
+    assert {line["rollout_id"]: line["score"] for line in logged_responses(tmp_path / run_name)} == {
+        "a": 1.0,
+        "b": 0.5,
+        "c": None,
+    }
     assert exit_code == 0
     assert await present(redis_client, run_name) == []

@@ -1,0 +1,1 @@
+"""`tppo rescore`: the responses of a run, scored again by another function."""

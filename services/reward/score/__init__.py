@@ -1,0 +1,1 @@
+"""`tppo score`: a file of responses, scored by one function."""

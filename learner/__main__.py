@@ -22,6 +22,8 @@ from tppo.streams import connect
 if TYPE_CHECKING:
     from learner.run_identity import RunIdentity
 
+REMEMBERED_SECONDS = 24 * 3600.0  # a service silent for this long is no longer spoken of
+
 
 def main(argv: Sequence[str]) -> int:
     """Exit code 0: the run is over, or was stopped in order."""
@@ -108,9 +110,16 @@ async def _train(
         generators.observe_all(await presence.present(client, config.run.name))
         return generators.totals()
 
+    async def everyone() -> list[presence.Presence]:
+        return await presence.present(client, config.run.name, gone_after_seconds=REMEMBERED_SECONDS)
+
     assembly = await asyncio.to_thread(Assembly, config, identity, resume=resume)
     service = assembly.service(
-        client, announce=announce, find_generators=find_generators, generation_totals=generation_totals
+        client,
+        announce=announce,
+        find_generators=find_generators,
+        generation_totals=generation_totals,
+        everyone=everyone,
     )
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, service.stop)

@@ -25,6 +25,7 @@ from learner.run_identity import RunIdentity
 from learner.service import LearnerService, Parts
 from learner.tracing.writer import TraceWriter
 from learner.trainer import Trainer
+from learner.watchdog import Everyone
 from learner.weight_publisher import GrpcTransport, WeightPublisher
 from tppo.authentication import call_metadata, token_from_environment
 from tppo.config import Config, ConfigError
@@ -67,6 +68,7 @@ class Assembly:
         announce: Callable[[Mapping[str, Any]], Awaitable[None]],
         find_generators: Callable[[], Awaitable[Mapping[str, str]]],
         generation_totals: Callable[[], Awaitable[GenerationTotals]],
+        everyone: Everyone,
     ) -> LearnerService:
         """The learner on these streams."""
         streams = RedisStreams(
@@ -94,6 +96,7 @@ class Assembly:
             put_aside=PutAside(self._folder / "put_aside"),
             announce=announce,
             generation=GenerationWatch(generation_totals, is_resumed=self._progress.step > 0),
+            everyone=everyone,
         )
         return LearnerService(self._config, self._identity, parts, self._progress)
 

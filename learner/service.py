@@ -8,6 +8,7 @@ Loops, all in one event loop; a training step runs in a thread beside it:
   requests, metrics, checkpoints. Ends the learner when all steps are done, or when it is asked to stop.
 * `Outbox.serve`: the ledger's requests -> the queues.     `WeightPublisher.serve`: the newest weights -> generators.
 * `Reconciliation.serve`: requests that have vanished from Redis -> the ledger's requests.
+* `Relief.serve`: a full Redis -> an early checkpoint.     `Watchdog.serve`: no step for long -> a word about why.
 * `CheckpointWriter.serve`: copied states -> checkpoints.     `TraceWriter.serve`: tables -> files.
 * `_beat`: once a second, the learner's state -> its presence.
 
@@ -17,6 +18,7 @@ The first of them that ends unexpectedly ends the process.
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,16 +34,19 @@ from learner.generation_watch import GenerationWatch
 from learner.metrics_log import MetricsLog
 from learner.outbox import Outbox
 from learner.reconciliation import Reconciliation
+from learner.relief import Relief
 from learner.rollouts.books import Books
-from learner.rollouts.ledger import Position, Rollout
+from learner.rollouts.ledger import Rollout
 from learner.run_identity import RunIdentity
 from learner.run_log import RunLog
 from learner.tracing.writer import TraceWriter
 from learner.trainer import Trainer
+from learner.watchdog import Everyone, Watchdog, nobody
 from learner.weight_publisher import Snapshot, WeightPublisher
 from tppo import codec, weights
 from tppo.config import Config
 from tppo.streams import InboxEntry, Streams
+from tppo.streams.contract import position_of
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +70,7 @@ class Parts:
     put_aside: PutAside
     announce: Callable[[Mapping[str, Any]], Awaitable[None]]  # the learner's state, once per heartbeat
     generation: GenerationWatch
+    everyone: Everyone = nobody  # all processes of the run, those that fell silent as well
 
 
 class LearnerService:
@@ -79,6 +85,13 @@ class LearnerService:
         self._position = progress.inbox_position
         self._outbox = Outbox(parts.streams, parts.books.ledger)
         self._reconciliation = Reconciliation(parts.streams, parts.books.ledger, self._outbox, lambda: self._position)
+        self._relief = Relief(parts.streams, lambda: self._position, lambda: self._has_news.set())
+        self._watchdog = Watchdog(
+            config.run.watchdog_seconds,
+            lambda: Counter(row.state for row in parts.books.ledger.rollouts.values()),
+            parts.publisher.generators,
+            parts.everyone,
+        )
         self._log = RunLog(config.evaluation, parts.books, parts.metrics_log, parts.generation)
         self._has_news = asyncio.Event()  # the ledger changed, or a stop was asked for
         self._is_stopping = False
@@ -106,6 +119,8 @@ class LearnerService:
                 for name, loop in {
                     "outbox": self._outbox.serve(),
                     "reconciliation": self._reconciliation.serve(),
+                    "relief": self._relief.serve(),
+                    "watchdog": self._watchdog.serve(),
                     "intake": self._intake(),
                     "publisher": self._parts.publisher.serve(),
                     "heartbeat": self._beat(),
@@ -133,7 +148,7 @@ class LearnerService:
         for entry in entries:
             record = codec.decode_inbox_record(entry.payload)
             self._parts.generation.note(record)
-            self._books.enter(_position(entry.position), record)
+            self._books.enter(position_of(entry.position), record)
             self._position = entry.position
         self._settle()
         if entries:
@@ -172,8 +187,14 @@ class LearnerService:
                 self._settle()  # a restarted learner may have the answers already, so look again
                 continue
             self._waiting_for = reporting.what_is_missing(self._books)
-            await self._has_news.wait()
+            await self._news()
         return []
+
+    async def _news(self) -> None:
+        """Wait for some; nothing is half done meanwhile, so that a checkpoint may be taken."""
+        if self._relief.take():
+            self._parts.checkpoints.commit_soon(self._present_progress(), self._books)
+        await self._has_news.wait()
 
     def _awaits_first_evaluation(self) -> bool:
         """The base model is judged before its weights change."""
@@ -197,6 +218,7 @@ class LearnerService:
         await self._log.step(result, self._progress, waited_seconds=waited_seconds, trained_seconds=trained_seconds)
         if result.trace is not None:
             await self._parts.traces.add(result.trace)
+        self._watchdog.note_step()
         self._parts.checkpoints.commit_if_due(self._present_progress(), self._books)
 
     async def _publish(self) -> None:
@@ -245,7 +267,7 @@ class LearnerService:
     async def _rounds_are_over(self) -> None:
         while self._books.evaluator.is_under_way and not self._is_stopping:
             self._has_news.clear()
-            await self._has_news.wait()
+            await self._news()
 
     def _present_progress(self, step: int | None = None) -> Progress:
         return Progress(
@@ -264,7 +286,7 @@ class LearnerService:
                 total_training_steps=self._config.run.total_training_steps,
                 policy_version=self.step,
                 incarnation=self._identity.incarnation,
-                waiting_for=self._waiting_for,
+                waiting_for=self._watchdog.text or self._waiting_for,
                 last_checkpoint_step=self._parts.checkpoints.last_step,
                 last_error=self._outbox.last_error
                 or self._parts.checkpoints.last_error
@@ -276,8 +298,3 @@ class LearnerService:
             except (RedisError, OSError) as error:
                 logger.warning("cannot announce: %s; trying again", error)
             await asyncio.sleep(HEARTBEAT_SECONDS)
-
-
-def _position(text: str) -> Position:
-    milliseconds, sequence = text.split("-")
-    return int(milliseconds), int(sequence)

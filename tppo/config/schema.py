@@ -42,6 +42,9 @@ class RunSection(Section):
     max_token_lag: NonNegativeInt = 32
     """Tokens sampled by weights more than this many steps older are masked out of the policy loss and counted."""
 
+    watchdog_seconds: PositiveFloat = 60.0
+    """Without a training step for this long, log and status say what everything waits for."""
+
     @property
     def policy_lag_bound(self) -> int:
         """`max_policy_lag`, or the mode's own when unset."""

@@ -20,6 +20,12 @@ BEGINNING = "0-0"  # the inbox position before every entry
 MAX_WAIT_SECONDS = 2.0  # longer waits are cut to this: a blocked read has to end well before the socket's time-out
 
 
+def position_of(text: str) -> tuple[int, int]:
+    """An inbox position in its order: milliseconds and a number within."""
+    milliseconds, _, number = text.partition("-")
+    return int(milliseconds), int(number)
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """A request that a worker holds."""
@@ -104,3 +110,6 @@ class Streams(Protocol):
     @property
     def inbox(self) -> Inbox:
         """To the learner."""
+
+    async def is_full(self) -> bool:
+        """Whether writers find no room, or soon will not."""

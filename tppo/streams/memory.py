@@ -18,8 +18,13 @@ class MemoryStreams:
 
     def __init__(self, *, lease_seconds: float, clock: Clock = time.monotonic) -> None:
         self.inbox = MemoryInbox()
+        self.has_no_room = False  # for tests
         self.window_requests = MemoryRequestQueue(self.inbox, lease_seconds, clock)
         self.reward_requests = MemoryRequestQueue(self.inbox, lease_seconds, clock)
+
+    async def is_full(self) -> bool:
+        """Never by itself."""
+        return self.has_no_room
 
     def reopened(self) -> "MemoryStreams":
         """The same entries, as a process that starts anew finds them."""

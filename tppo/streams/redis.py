@@ -23,6 +23,7 @@ FIELD = b"payload"
 OLDEST_SERVER = (7, 0)
 SOCKET_TIMEOUT_SECONDS = 3 * MAX_WAIT_SECONDS  # a blocked read answers after MAX_WAIT_SECONDS
 HEALTH_CHECK_SECONDS = 15  # a connection idle for longer is tried with a PING first
+FULL_SHARE = 0.9  # of the server's memory limit, from which on it counts as full
 PAGE_SIZE = 256  # entries of one XRANGE reply
 
 Entries = list[tuple[bytes, dict[bytes, bytes]]]
@@ -61,12 +62,18 @@ class RedisStreams:
     def __init__(
         self, client: redis.asyncio.Redis, *, run: str, lease_seconds: float, incarnation: int = UNFENCED
     ) -> None:
+        self._client = client
         prefix = f"tppo:{{{run}}}"
         inbox = f"{prefix}:inbox"
         fence = _Fence(fence_key(run), incarnation)
         self.inbox = RedisInbox(client, inbox, fence)
         self.window_requests = RedisRequestQueue(client, f"{prefix}:window_requests", inbox, lease_seconds, fence)
         self.reward_requests = RedisRequestQueue(client, f"{prefix}:reward_requests", inbox, lease_seconds, fence)
+
+    async def is_full(self) -> bool:
+        """By the server's own bound, if it has one."""
+        memory = await self._client.info("memory")
+        return bool(memory["maxmemory"]) and memory["used_memory"] >= FULL_SHARE * memory["maxmemory"]
 
 
 @dataclass(frozen=True, slots=True)

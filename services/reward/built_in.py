@@ -1,11 +1,12 @@
 """The built-in reward functions, each made from the arguments that the configuration gives it.
 
-`math`, `regex` and `repetition` take a time that depends on what a response holds: they run in a worker.
+`math`, `code`, `regex` and `repetition` take a time that depends on what a response holds: they run in a worker.
 """
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 
 from services.reward.answers import END_OF_THOUGHT, is_boxed_match, is_exact_match
 from tppo.rollout import RewardRequest
@@ -89,12 +90,34 @@ def repetition(ngram: int = 4) -> RewardFunction:
     return penalty
 
 
+def code(timeout_seconds: float = 10.0, memory_mb: int = 512) -> RewardFunction:
+    """1 when the last block of Python in the response passes all tests of the ground truth, in a sandbox."""
+    from services.reward.sandbox.program import IsolationError, Limits, require_isolation
+    from services.reward.sandbox.verdict import program_of, share_passed, tests_of
+
+    if timeout_seconds <= 0 or memory_mb < 1:
+        raise ValueError(f"code(timeout_seconds={timeout_seconds}, memory_mb={memory_mb}): expected more than 0")
+    try:
+        require_isolation()
+    except IsolationError as error:
+        raise ValueError(f"{error}; expected Linux 5.12 or newer that lets this user make namespaces") from error
+    limits = Limits(memory_bytes=memory_mb * 2**20, cpu_seconds=ceil(timeout_seconds))
+
+    def verdict(request: RewardRequest) -> dict[str, float]:
+        tests, program = tests_of(request.ground_truth), program_of(request.response)
+        passed = share_passed(program, tests, seconds=timeout_seconds, limits=limits) if program else 0.0
+        return {"score": float(passed == 1.0), "share_passed": passed}
+
+    return verdict
+
+
 BUILT_IN = {
     "exact": BuiltIn(exact, is_bounded=True),
     "boxed": BuiltIn(boxed, is_bounded=True),
     "math": BuiltIn(math, is_bounded=False),
     "format": BuiltIn(thought_format, is_bounded=True),
     "length": BuiltIn(length, is_bounded=True),
+    "code": BuiltIn(code, is_bounded=False),
     "regex": BuiltIn(regex, is_bounded=False),
     "repetition": BuiltIn(repetition, is_bounded=False),
 }

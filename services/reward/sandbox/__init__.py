@@ -1,0 +1,1 @@
+"""Runs programs that a model wrote, where they can do no harm."""

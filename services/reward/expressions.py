@@ -1,6 +1,7 @@
 """What the configuration calls a reward function: `math`, `0.9*math + 0.1*length(limit=4096, buffer=512)`, a file.
 
-`path/to/file.py:name` is a user's file, `grpc:name` a function that a user's process offers; in a sum both are quoted.
+`path/to/file.py:name` is a user's file, `grpc:name` a function that a user's process offers, `reasoning_gym:task` a
+verifier of that library; in a sum they are quoted.
 
 Parsed by Python's own grammar, of which only sums of weighted names, calls with constants, and texts are accepted;
 nothing is evaluated.
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FILE = re.compile(r"[^\"']+\.py:[A-Za-z_]\w*")
+GYM = re.compile(r"reasoning_gym:(\w+)")
 ATTACHED = re.compile(r"grpc:([A-Za-z_][\w.-]*)")
 EXPECTED = 'expected a name, path/to/file.py:name, grpc:name, or a sum such as 0.9*math + 0.1*"file.py:name"'
 
@@ -31,6 +33,12 @@ class Term:
     def is_file(self) -> bool:
         """Whether the name is `path/to/file.py:name`."""
         return FILE.fullmatch(self.name) is not None
+
+    @property
+    def gym_task(self) -> str:
+        """The task of `reasoning_gym:task`; empty for another function."""
+        found = GYM.fullmatch(self.name)
+        return found[1] if found else ""
 
     @property
     def is_attached(self) -> bool:
@@ -70,7 +78,7 @@ def _terms(node: ast.expr, weight: float) -> Iterator[Term]:
 
 
 def _is_reference(spec: str) -> bool:
-    return bool(FILE.fullmatch(spec) or ATTACHED.fullmatch(spec))
+    return any(kind.fullmatch(spec) for kind in (FILE, GYM, ATTACHED))
 
 
 def _constant(node: ast.expr) -> Any:

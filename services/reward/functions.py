@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+from services.reward import gym
 from services.reward.built_in import BUILT_IN, RewardFunction
 from services.reward.expressions import Term, terms
 from services.reward.outcome import cause_of, outcome_of_call
@@ -49,8 +50,10 @@ def preload(specs: Sequence[str]) -> None:
 def _function(term: Term, spec: str) -> RewardFunction:
     if term.is_file:
         return _from_file(term.name)
+    if term.gym_task:
+        return gym.verifier(term.gym_task)
     if term.name not in BUILT_IN:
-        expected = f"{', '.join(BUILT_IN)}, path/to/file.py:name or grpc:name"
+        expected = f"{', '.join(BUILT_IN)}, reasoning_gym:task, path/to/file.py:name or grpc:name"
         raise ValueError(f"reward function {spec!r}: expected {expected}")
     make = BUILT_IN[term.name].make
     try:

@@ -88,7 +88,7 @@ def _share_of_calls(program: str, tests: Tests, seconds: float, limits: Limits) 
     if not ran.is_good or len(returned) < len(tests.inputs):
         return 0.0
     pairs = zip(returned, tests.outputs, strict=True)
-    return sum(_parsed(line) == output for line, output in pairs) / len(returned)
+    return sum(bool(_parsed(line) == output) for line, output in pairs) / len(returned)
 
 
 def _share_of_runs(program: str, tests: Tests, seconds: float, limits: Limits) -> float:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import redis.asyncio
 
 from tppo import presence
+from tppo.authentication import call_metadata, token_from_environment
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 from tppo.fence import Fence, FencedError
 from tppo.patience import until_redis_answers
-from tppo.streams import connect
+from tppo.streams import RedisStreams, Streams, connect
 
 if TYPE_CHECKING:
     from learner.run_identity import RunIdentity
@@ -84,6 +85,8 @@ async def _train(
     config: Config, identity: "RunIdentity", client: redis.asyncio.Redis, *, name: str, resume: bool
 ) -> None:
     from learner.assembly import Assembly
+    from learner.parts import Outside
+    from learner.weight_publisher import GrpcTransport
     from tppo.generation_totals import GenerationLedger, GenerationTotals
 
     started_at = time.time()
@@ -113,17 +116,29 @@ async def _train(
     async def everyone() -> list[presence.Presence]:
         return await presence.present(client, config.run.name, gone_after_seconds=REMEMBERED_SECONDS)
 
-    assembly = await asyncio.to_thread(Assembly, config, identity, resume=resume)
-    service = assembly.service(
-        client,
+    outside = Outside(
+        transport=GrpcTransport(call_metadata(token_from_environment())),
         announce=announce,
         find_generators=find_generators,
         generation_totals=generation_totals,
         everyone=everyone,
     )
+    assembly = await asyncio.to_thread(Assembly, config, identity, resume=resume)
+    streams = _streams(config, identity, client)
+    await assembly.discard_what_was_rolled_back(streams)
+    service = assembly.service(streams, outside)
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, service.stop)
     await service.run()
+
+
+def _streams(config: Config, identity: "RunIdentity", client: redis.asyncio.Redis) -> Streams:
+    from learner.replaying.archive import archived
+
+    streams = RedisStreams(
+        client, run=config.run.name, lease_seconds=config.redis.lease_seconds, incarnation=identity.incarnation
+    )
+    return archived(streams, identity.folder / "inbox") if config.run.archive_inbox else streams
 
 
 if __name__ == "__main__":

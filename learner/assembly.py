@@ -2,11 +2,10 @@
 
 import logging
 from array import array
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import redis.asyncio
 import torch
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
@@ -18,19 +17,18 @@ from learner.deferred_evaluation import PutAside
 from learner.generation_watch import GenerationWatch
 from learner.metrics_log import MetricsLog
 from learner.models import Policy, ValueModel, load_policy, load_value_model, value_model_from_policy
+from learner.parts import Outside, Parts
 from learner.preflight import require_reward_functions
+from learner.replaying import rollback
 from learner.rollouts.books import Books, open_books
 from learner.rollouts.prompts import DataError, Prompt, PromptReader, Tokenizer
 from learner.run_identity import RunIdentity
-from learner.service import LearnerService, Parts
+from learner.service import LearnerService
 from learner.tracing.writer import TraceWriter
 from learner.trainer import Trainer
-from learner.watchdog import Everyone
-from learner.weight_publisher import GrpcTransport, WeightPublisher
-from tppo.authentication import call_metadata, token_from_environment
+from learner.weight_publisher import WeightPublisher
 from tppo.config import Config, ConfigError
-from tppo.generation_totals import GenerationTotals
-from tppo.streams import RedisStreams
+from tppo.streams import Streams
 from tppo.streams.contract import BEGINNING
 
 logger = logging.getLogger(__name__)
@@ -61,29 +59,30 @@ class Assembly:
         if latest is not None:
             self._restore(latest)
 
+    async def discard_what_was_rolled_back(self, streams: Streams) -> None:
+        """After a return to an older checkpoint: what the streams hold belongs to a future that will not be."""
+        if rollback.is_pending(self._folder):
+            num_discarded = await streams.discard()
+            self._books.ledger.doubles["rolled back"] += num_discarded
+            rollback.settle(self._folder)
+            logger.info("discarded %d requests and records of the steps that were rolled back", num_discarded)
+
     def service(
         self,
-        client: redis.asyncio.Redis,
+        streams: Streams,
+        outside: Outside,
         *,
-        announce: Callable[[Mapping[str, Any]], Awaitable[None]],
-        find_generators: Callable[[], Awaitable[Mapping[str, str]]],
-        generation_totals: Callable[[], Awaitable[GenerationTotals]],
-        everyone: Everyone,
+        writer: Callable[..., CheckpointWriter] = CheckpointWriter,
+        until_step: int | None = None,
     ) -> LearnerService:
         """The learner on these streams."""
-        streams = RedisStreams(
-            client,
-            run=self._config.run.name,
-            lease_seconds=self._config.redis.lease_seconds,
-            incarnation=self._identity.incarnation,
-        )
         traces = TraceWriter(self._folder / "traces", through_step=self._progress.step)
         parts = Parts(
             streams=streams,
             books=self._books,
             trainer=self._trainer,
-            publisher=WeightPublisher(GrpcTransport(call_metadata(token_from_environment())), find_generators),
-            checkpoints=CheckpointWriter(
+            publisher=WeightPublisher(outside.transport, outside.find_generators),
+            checkpoints=writer(
                 self._config.checkpoint,
                 self._checkpoints,
                 streams.inbox,
@@ -94,9 +93,10 @@ class Assembly:
             traces=traces,
             metrics_log=MetricsLog(self._folder / "metrics.jsonl", through_step=self._progress.step),
             put_aside=PutAside(self._folder / "put_aside"),
-            announce=announce,
-            generation=GenerationWatch(generation_totals, is_resumed=self._progress.step > 0),
-            everyone=everyone,
+            announce=outside.announce,
+            generation=GenerationWatch(outside.generation_totals, is_resumed=self._progress.step > 0),
+            everyone=outside.everyone,
+            until_step=until_step,
         )
         return LearnerService(self._config, self._identity, parts, self._progress)
 

@@ -61,6 +61,12 @@ def begin_life(run_folder: Path, *, at_least: int = 1) -> RunIdentity:
     return RunIdentity(run_folder, run_id, incarnation, lock)
 
 
+def is_alive(run_folder: Path) -> bool:
+    """Whether the newest life of the run in the folder is known to go on, on this machine."""
+    incarnation = next_incarnation(run_folder) - 1
+    return _lock_path(run_folder, incarnation).exists() and not is_over(run_folder, incarnation)
+
+
 def is_over(run_folder: Path, incarnation: int) -> bool:
     """Whether that life, on this machine and in this folder, has ended for certain."""
     try:

@@ -19,33 +19,25 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
 from redis.exceptions import RedisError
 from torch import Tensor
 
 from learner import reporting
 from learner.checkpoint import Progress, cloned
-from learner.checkpointing import CheckpointWriter
-from learner.deferred_evaluation import PutAside
-from learner.generation_watch import GenerationWatch
-from learner.metrics_log import MetricsLog
 from learner.outbox import Outbox
+from learner.parts import Parts
 from learner.reconciliation import Reconciliation
 from learner.relief import Relief
-from learner.rollouts.books import Books
 from learner.rollouts.ledger import Rollout
 from learner.run_identity import RunIdentity
 from learner.run_log import RunLog
-from learner.tracing.writer import TraceWriter
-from learner.trainer import Trainer
-from learner.watchdog import Everyone, Watchdog, nobody
-from learner.weight_publisher import Snapshot, WeightPublisher
+from learner.watchdog import Watchdog
+from learner.weight_publisher import Snapshot
 from tppo import codec, weights
 from tppo.config import Config
-from tppo.streams import InboxEntry, Streams
+from tppo.streams import InboxEntry
 from tppo.streams.contract import position_of
 
 logger = logging.getLogger(__name__)
@@ -54,23 +46,6 @@ READ_COUNT = 256  # inbox entries per read
 READ_WAIT_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 HEARTBEAT_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What `__main__` builds and hands in."""
-
-    streams: Streams
-    books: Books
-    trainer: Trainer
-    publisher: WeightPublisher
-    checkpoints: CheckpointWriter
-    traces: TraceWriter
-    metrics_log: MetricsLog
-    put_aside: PutAside
-    announce: Callable[[Mapping[str, Any]], Awaitable[None]]  # the learner's state, once per heartbeat
-    generation: GenerationWatch
-    everyone: Everyone = nobody  # all processes of the run, those that fell silent as well
 
 
 class LearnerService:
@@ -94,7 +69,7 @@ class LearnerService:
         )
         self._log = RunLog(config.evaluation, parts.books, parts.metrics_log, parts.generation)
         self._has_news = asyncio.Event()  # the ledger changed, or a stop was asked for
-        self._is_stopping = False
+        self._is_stopping = self._waits_for_records = False
         self._waiting_for = "start"
         self._life_began = time.monotonic()
         self._seconds_before = progress.elapsed_seconds
@@ -104,6 +79,11 @@ class LearnerService:
     def step(self) -> int:
         """Training steps done; also the policy's version."""
         return self._progress.step
+
+    @property
+    def waits_beyond(self) -> str | None:
+        """The position behind which it needs another record to go on; None while it does not wait."""
+        return self._position if self._waits_for_records and not self._has_news.is_set() else None
 
     def stop(self) -> None:
         """End after the step that is under way, with a checkpoint."""
@@ -167,12 +147,13 @@ class LearnerService:
             self._start_evaluation_if_due()
             self._books.scheduler.open(self.step)
         self._settle()
-        while self.step < self._config.run.total_training_steps and not self._is_stopping:
+        last_step = min(total := self._config.run.total_training_steps, self._parts.until_step or total)
+        while self.step < last_step and not self._is_stopping:
             began = time.monotonic()
             batch = await self._next_batch()
             if batch:
                 await self._train_on(batch, waited_seconds=time.monotonic() - began)
-        if not self._is_stopping:
+        if self.step == total and not self._is_stopping:
             await self._finish_evaluations()
         await self._parts.checkpoints.commit_now(self._present_progress(), self._books)
 
@@ -194,7 +175,9 @@ class LearnerService:
         """Wait for some; nothing is half done meanwhile, so that a checkpoint may be taken."""
         if self._relief.take():
             self._parts.checkpoints.commit_soon(self._present_progress(), self._books)
+        self._waits_for_records = True
         await self._has_news.wait()
+        self._waits_for_records = False
 
     def _awaits_first_evaluation(self) -> bool:
         """The base model is judged before its weights change."""

@@ -42,6 +42,11 @@ class RunFolder:
         return self.path / "redis"
 
     @property
+    def inbox(self) -> Path:
+        """The archived log, when the run keeps one."""
+        return self.path / "inbox"
+
+    @property
     def learning_curve(self) -> Path:
         """Accuracy and reward as a picture."""
         return self.path / "learning_curve.png"
@@ -74,7 +79,7 @@ class RunFolder:
     def prepare(self, *, resume: bool) -> None:
         """Make the folders; a run that starts anew leaves nothing of an attempt that never reached a checkpoint."""
         if not resume:
-            for folder in (self.logs, self.redis, self.checkpoints):
+            for folder in (self.logs, self.redis, self.checkpoints, self.inbox):
                 shutil.rmtree(folder, ignore_errors=True)
             for file in (self.metrics, self.summary, self.learning_curve):
                 file.unlink(missing_ok=True)

@@ -17,10 +17,11 @@ from learner.deferred_evaluation import PutAside
 from learner.generation_watch import GenerationWatch
 from learner.metrics_log import MetricsLog
 from learner.models import load_policy, load_value_model, value_model_from_policy
+from learner.parts import Parts
 from learner.rollouts.books import open_books
 from learner.rollouts.prompts import Prompt
 from learner.run_identity import begin_life
-from learner.service import LearnerService, Parts
+from learner.service import LearnerService
 from learner.tracing.writer import TraceWriter
 from learner.trainer import Trainer
 from learner.weight_publisher import WeightPublisher

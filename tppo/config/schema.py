@@ -42,6 +42,8 @@ class RunSection(Section):
     max_token_lag: NonNegativeInt = 32
     """Tokens sampled by weights more than this many steps older are masked out of the policy loss and counted."""
 
+    archive_inbox: bool = False
+    """Keep every window and score in the run's folder, for `tppo replay`."""
     watchdog_seconds: PositiveFloat = 60.0
     """Without a training step for this long, log and status say what everything waits for."""
 

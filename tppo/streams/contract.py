@@ -113,3 +113,6 @@ class Streams(Protocol):
 
     async def is_full(self) -> bool:
         """Whether writers find no room, or soon will not."""
+
+    async def discard(self) -> int:
+        """Forget every request, whoever holds it, and every record; how many. Positions go on rising."""

@@ -26,6 +26,10 @@ class MemoryStreams:
         """Never by itself."""
         return self.has_no_room
 
+    async def discard(self) -> int:
+        """All three at once."""
+        return self.window_requests.clear() + self.reward_requests.clear() + self.inbox.clear()
+
     def reopened(self) -> "MemoryStreams":
         """The same entries, as a process that starts anew finds them."""
         streams = copy(self)
@@ -97,6 +101,12 @@ class MemoryRequestQueue:
     async def outstanding(self) -> list[bytes]:
         """All that is left in the dict."""
         return [request.payload for request in self._requests.values()]
+
+    def clear(self) -> int:
+        """Forget all; how many there were."""
+        num_requests = len(self._requests)
+        self._requests.clear()
+        return num_requests
 
     async def depth(self) -> QueueDepth:
         """Counted by who holds what."""
@@ -175,6 +185,13 @@ class MemoryInbox:
         num_surplus = min(max(0, _number(through) - self._num_trimmed), len(self._payloads))
         del self._payloads[:num_surplus]
         self._num_trimmed += num_surplus
+
+    def clear(self) -> int:
+        """Forget all; how many there were."""
+        num_payloads = len(self._payloads)
+        self._payloads.clear()
+        self._num_trimmed += num_payloads
+        return num_payloads
 
     async def length(self) -> int:
         """How many are left."""

@@ -7,7 +7,7 @@ double an entry silently.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
@@ -63,17 +63,23 @@ class RedisStreams:
         self, client: redis.asyncio.Redis, *, run: str, lease_seconds: float, incarnation: int = UNFENCED
     ) -> None:
         self._client = client
+        self._discard = client.register_script(scripts.DISCARD)
         prefix = f"tppo:{{{run}}}"
         inbox = f"{prefix}:inbox"
-        fence = _Fence(fence_key(run), incarnation)
+        fence = self._fence = _Fence(fence_key(run), incarnation)
         self.inbox = RedisInbox(client, inbox, fence)
         self.window_requests = RedisRequestQueue(client, f"{prefix}:window_requests", inbox, lease_seconds, fence)
         self.reward_requests = RedisRequestQueue(client, f"{prefix}:reward_requests", inbox, lease_seconds, fence)
+        self._keys = [fence.key, inbox, f"{prefix}:window_requests", f"{prefix}:reward_requests"]
 
     async def is_full(self) -> bool:
         """By the server's own bound, if it has one."""
         memory = await self._client.info("memory")
         return bool(memory["maxmemory"]) and memory["used_memory"] >= FULL_SHARE * memory["maxmemory"]
+
+    async def discard(self) -> int:
+        """One script."""
+        return cast(int, await fenced(self._discard(self._keys, [self._fence.incarnation])))
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,18 @@ end
 # KEYS[1]: the fence, KEYS[2]: the inbox. ARGV: the writer's incarnation, the oldest id that stays.
 TRIM = GUARD + "return redis.call('XTRIM', KEYS[2], 'MINID', ARGV[2])"
 
+# KEYS[1]: the fence, then the inbox, then the queues. ARGV: the writer's incarnation. The inbox keeps its last id.
+DISCARD = (
+    GUARD
+    + """
+local count = 0
+for i = 2, #KEYS do count = count + redis.call('XLEN', KEYS[i]) end
+redis.call('XTRIM', KEYS[2], 'MAXLEN', 0)
+for i = 3, #KEYS do redis.call('DEL', KEYS[i]) end
+return count
+"""
+)
+
 # Entries are deleted when they are acknowledged, so that the stream holds exactly those not completed.
 DEPTH = """
 local delivered = redis.call('XPENDING', KEYS[1], ARGV[1])

@@ -1,0 +1,47 @@
+"""What a learner is made of."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from learner.checkpointing import CheckpointWriter
+from learner.deferred_evaluation import PutAside
+from learner.generation_watch import GenerationWatch
+from learner.metrics_log import MetricsLog
+from learner.rollouts.books import Books
+from learner.tracing.writer import TraceWriter
+from learner.trainer import Trainer
+from learner.watchdog import Everyone, nobody
+from learner.weight_publisher import Transport, WeightPublisher
+from tppo.generation_totals import GenerationTotals
+from tppo.presence import Presence
+from tppo.streams import Streams
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """How a learner reaches the other processes, besides its streams."""
+
+    transport: Transport
+    announce: Callable[[Mapping[str, Any]], Awaitable[None]]  # the learner's state, once per heartbeat
+    find_generators: Callable[[], Awaitable[Mapping[str, str]]]  # addresses of those alive, by name
+    generation_totals: Callable[[], Awaitable[GenerationTotals]]
+    everyone: Callable[[], Awaitable[Sequence[Presence]]]  # all processes, those that fell silent as well
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What `__main__` builds and hands in."""
+
+    streams: Streams
+    books: Books
+    trainer: Trainer
+    publisher: WeightPublisher
+    checkpoints: CheckpointWriter
+    traces: TraceWriter
+    metrics_log: MetricsLog
+    put_aside: PutAside
+    announce: Callable[[Mapping[str, Any]], Awaitable[None]]
+    generation: GenerationWatch
+    everyone: Everyone = nobody
+    until_step: int | None = None  # end there, although the run is longer

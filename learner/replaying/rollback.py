@@ -1,0 +1,84 @@
+"""`tppo rollback RUN --to VERSION`: an older checkpoint becomes the newest, as the beginning of a new life.
+
+What came after it is moved to `rolled_back/N/`, where N is the new incarnation: checkpoints, and the archived log. The
+next learner discards what Redis still holds, because those windows belong to a future that will not be, publishes the
+older weights under the new incarnation, which every generator takes, and samples that future anew.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from learner.checkpoint import BEST, COMMITTED, LATEST, PREFIX, committed
+from learner.checkpoint_manifest import DamagedError, verify
+from learner.replaying.archive import Archive
+from learner.run_identity import begin_life, is_alive, write_atomically
+from tppo.config import ConfigError
+
+PENDING = "rollback.json"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit code 0: done; 2: not possible, and nothing was changed."""
+    parser = argparse.ArgumentParser(prog="tppo rollback", description="Return to an older checkpoint of a run.")
+    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("--to", type=int, required=True, metavar="VERSION", help="policy version of a kept checkpoint")
+    arguments = parser.parse_args(argv)
+    roll_back(arguments.run, arguments.to)
+    hint = f"continue with: tppo run {arguments.run}/config.toml --resume"
+    sys.stdout.write(f"{arguments.run} is at version {arguments.to}; {hint}\n")
+    return 0
+
+
+def roll_back(folder: Path, version: int) -> None:
+    """Raises `ConfigError`. Cut short, it may be repeated."""
+    checkpoints = folder / "checkpoints"
+    target = checkpoints / f"{PREFIX}{version}"
+    _require_possible(folder, target)
+    position = json.loads((target / "progress.json").read_text(encoding="utf-8"))["inbox_position"]
+    incarnation = begin_life(folder).incarnation
+    write_atomically(folder / PENDING, json.dumps({"version": version, "incarnation": incarnation}).encode())
+    write_atomically(checkpoints / LATEST, target.name.encode())
+    aside = folder / "rolled_back" / str(incarnation)
+    aside.mkdir(parents=True, exist_ok=True)
+    for path in checkpoints.glob(f"{PREFIX}*"):
+        if _step_of(path) > version:
+            path.rename(aside / path.name)
+    _forget_later_notes(checkpoints, version)
+    Archive(folder / "inbox").cut(position, aside / "inbox")
+
+
+def is_pending(folder: Path) -> bool:
+    """Whether a rollback waits for its first learner."""
+    return (folder / PENDING).exists()
+
+
+def settle(folder: Path) -> None:
+    """The learner has discarded what was rolled back."""
+    (folder / PENDING).unlink()
+
+
+def _require_possible(folder: Path, target: Path) -> None:
+    if is_alive(folder):
+        raise ConfigError(f"{folder} is being trained; expected a run that was stopped")
+    if not target.is_dir():
+        kept = sorted(_step_of(path) for path in target.parent.glob(f"{PREFIX}*"))
+        raise ConfigError(f"--to {_step_of(target)}: no such checkpoint in {folder}; expected one of {kept}")
+    try:
+        verify(target)
+    except DamagedError as error:
+        raise ConfigError(f"{error}; expected a whole checkpoint") from None
+
+
+def _forget_later_notes(checkpoints: Path, version: int) -> None:
+    notes = [json.dumps(note) + "\n" for note in committed(checkpoints) if note["step"] <= version]
+    write_atomically(checkpoints / COMMITTED, "".join(notes).encode())
+    best = checkpoints / BEST
+    if best.exists() and json.loads(best.read_text(encoding="utf-8"))["step"] > version:
+        best.unlink()
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix(PREFIX))

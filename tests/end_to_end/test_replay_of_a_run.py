@@ -1,0 +1,61 @@
+"""A run that keeps its log is lived again, bit for bit; and a run returns to an older checkpoint."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from learner.checkpoint import committed
+from tests.end_to_end.test_real_processes import PATIENCE_SECONDS, Run, start
+
+__all__ = ["start"]
+pytestmark = pytest.mark.timeout(2 * PATIENCE_SECONDS)
+
+
+def tppo(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "tppo", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+
+
+def test_a_killed_and_rolled_back_run_is_replayed_bit_for_bit(start: Callable[..., Run]) -> None:
+    settings = {"run.total_training_steps": "10", "run.archive_inbox": "true", "checkpoint.keep": "10"}
+    run = start(**settings, **{"evaluation.test_freq": "0", "critic.warmup_steps": "1"})
+    run.wait_for_step(3)
+    run.kill("learner")
+    run.end()
+
+    same = tppo("replay", run.folder)
+    assert same.returncode == 0, same.stdout + same.stderr
+    assert "checkpoint 10: actor the same, bit for bit, critic the same, bit for bit" in same.stdout
+
+    before = {note["step"]: note["actor"] for note in committed(run.folder / "checkpoints")}
+    back = tppo("rollback", run.folder, "--to", "4")
+    assert back.returncode == 0, back.stdout + back.stderr
+    run.resume()
+    run.end()
+    after = {note["step"]: note["actor"] for note in committed(run.folder / "checkpoints")}
+    assert [line["step"] for line in run.lines("step")] == list(range(1, 11))
+    assert before[4] == after[4]
+    assert (run.folder / "rolled_back" / "3" / "global_step_10").is_dir()
+
+    again = tppo("replay", run.folder, "--until", "8")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert (run.folder / "replays" / "same" / "checkpoints" / "global_step_8").is_dir()
+
+    variant = tppo("replay", run.folder, "--set", "actor.lr=1e-5", "--until", "4")
+    assert "OFF-POLICY" in variant.stdout, variant.stdout + variant.stderr
+    (marker,) = (run.folder / "replays").glob("variant*/replay.json")
+    assert json.loads(marker.read_text())["is_off_policy"]
+
+
+def test_a_rollback_to_what_is_not_kept_says_what_is(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints" / "global_step_4").mkdir(parents=True)
+
+    refused = tppo("rollback", tmp_path, "--to", "3")
+
+    assert refused.returncode == 2
+    assert "--to 3: no such checkpoint in" in refused.stderr
+    assert "expected one of [4]" in refused.stderr

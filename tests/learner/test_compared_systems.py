@@ -1,19 +1,28 @@
-"""What a step of PPO, VAPO, PPO-EWMA and GePPO computes, against each paper's formula on a tiny model."""
+"""What a step of PPO, VAPO and PPO-EWMA computes, against each paper's formula; and what every system keeps."""
 
 import io
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from learner.rollouts.ledger import Rollout
 from tests.learner import plain_formulas
 from tests.learner.builders import a_row
+from tests.learner.compared import (
+    LAM,
+    a_trainer,
+    assert_same_weights,
+    first_rows,
+    models_of,
+    rollout_logprobs_of,
+    score_of,
+    second_rows,
+    values_of,
+)
 from tests.learner.tiny_models import (
     TinyTrainer,
     a_network,
-    a_step_config,
     assert_gradients_equal,
     gradients_of,
     padded_logprobs,
@@ -21,64 +30,6 @@ from tests.learner.tiny_models import (
     step,
     weights_of,
 )
-
-LAM = 0.9
-LIMIT = 18
-
-
-def a_trainer(system: str, **sections: dict[str, Any]) -> TinyTrainer:
-    options: dict[str, Any] = {} if system == "vapo" else {"lam": LAM}
-    defaults: dict[str, dict[str, Any]] = {
-        "run": {"mode": "lockstep", "algorithm": system, "window_length": LIMIT},
-        "algorithm": {"num_ignored_tail_tokens": 0, "advantage_whitening": "none", **options},
-    }
-    return TinyTrainer(a_step_config(**{n: defaults.get(n, {}) | sections.get(n, {}) for n in defaults | sections}))
-
-
-def sampled_by(network: Any, rows: list[Rollout]) -> list[Rollout]:
-    """The rows with the log-probabilities that the network gives their tokens."""
-    with torch.no_grad():
-        for row, logprobs in zip(rows, padded_logprobs(network, rows), strict=True):
-            row.rollout_logprobs = type(row.rollout_logprobs)("f", logprobs.tolist())
-    return rows
-
-
-def first_rows() -> list[Rollout]:
-    """Six tokens in two whole responses, one right and one wrong."""
-    rows = [a_row([9, 4, 7, 1], score=1.0, prompt=(4, 9)), a_row([8, 1], score=-1.0)]
-    return sampled_by(a_network("policy"), rows)
-
-
-def second_rows(network: Any, version: int = 1) -> list[Rollout]:
-    """Six other tokens, sampled by the policy as it is after the first step."""
-    rows = [
-        a_row([3, 17, 1], score=1.0, versions=[version] * 3),
-        a_row([21, 5, 1], score=0.0, versions=[version] * 3, prompt=(2, 3)),
-    ]
-    return sampled_by(network, rows)
-
-
-def values_of(network: Any, rows: list[Rollout]) -> list[list[float]]:
-    with torch.no_grad():
-        return [of_row.tolist() for of_row in padded_values(network, rows)]
-
-
-def models_of(trainer: TinyTrainer) -> tuple[Any, Any]:
-    """Copies of both models as they are now, which take padded rows."""
-    policy, value_network = a_network("policy"), a_network("value")
-    policy.load_state_dict(weights_of(trainer.policy.network))
-    value_network.load_state_dict(weights_of(trainer.value_model.network))
-    return policy, value_network
-
-
-def score_of(row: Rollout) -> float:
-    assert row.score is not None
-    return row.score
-
-
-def rollout_logprobs_of(rows: list[Rollout]) -> list[Tensor]:
-    return [torch.tensor(row.rollout_logprobs) for row in rows]
-
 
 # PPO
 
@@ -188,15 +139,6 @@ def test_where_nothing_is_cut_neither_boundary_nor_tail_nor_window_matter(num_ig
     assert_same_weights(*trainers)
 
 
-def assert_same_weights(one: TinyTrainer, other: TinyTrainer) -> None:
-    for mine, theirs in (
-        (one.policy.network, other.policy.network),
-        (one.value_model.network, other.value_model.network),
-    ):
-        others = weights_of(theirs)
-        assert all(torch.equal(tensor, others[name]) for name, tensor in weights_of(mine).items())
-
-
 # PPO-EWMA
 
 
@@ -235,100 +177,6 @@ def test_an_update_that_was_refused_does_not_move_the_average() -> None:
     step(trainer, [a_row([9, 4, 7, 1], score=float("nan"))])
 
     assert trainer.objective.state_dict()["total_weight"] == 1.0
-
-
-# GePPO
-
-
-def reuse_step(lr: float) -> tuple[TinyTrainer, Any, Any, list[Rollout], dict[str, Any]]:
-    """A trainer after two steps; the two models as they were before the second one; its rows; its numbers."""
-    trainer = a_trainer("geppo", algorithm={"num_reused_batches": 2}, actor={"lr": lr})
-    step(trainer, first_rows())
-    policy, value_network = models_of(trainer)
-    arriving = second_rows(policy)
-    metrics = step(trainer, arriving, policy_version=1)
-    return trainer, policy, value_network, [*arriving, *first_rows()], metrics
-
-
-def test_geppo_trains_on_both_batches_with_corrected_advantages_and_the_clip_around_the_present_policy() -> None:
-    trainer, policy, value_network, rows, metrics = reuse_step(lr=3e-2)
-    now, sampled = padded_logprobs(policy, rows), rollout_logprobs_of(rows)
-    centres = [(mine.detach() - theirs).exp() for mine, theirs in zip(now, sampled, strict=True)]
-    ratios = [(mine - theirs).exp() for mine, theirs in zip(now, sampled, strict=True)]
-    # Six tokens of age 0 and six of age 1: a token is used 1.5 times on average.
-    clip_range = 0.2 / 1.5
-    held = [
-        ratio.clamp(centre - clip_range, centre + clip_range) for ratio, centre in zip(ratios, centres, strict=True)
-    ]
-    advantages = [
-        plain_formulas.vtrace(of_row, score_of(row), LAM, centre.clamp(max=1.0).tolist())
-        for of_row, row, centre in zip(values_of(value_network, rows), rows, centres, strict=True)
-    ]
-
-    expected = gradients_of(plain_formulas.pessimistic_mean(ratios, held, advantages), policy)
-    assert metrics["actor/clip_range"] == pytest.approx(clip_range)
-    assert_gradients_equal(trainer.actor.gradients[1], expected, tolerance=1e-5)
-
-
-def test_geppo_fits_the_value_model_to_the_corrected_advantages_on_top_of_the_values() -> None:
-    trainer, policy, value_network, rows, _ = reuse_step(lr=3e-2)
-    centres = [
-        (mine.detach() - theirs).exp()
-        for mine, theirs in zip(padded_logprobs(policy, rows), rollout_logprobs_of(rows), strict=True)
-    ]
-    of_rows = []
-    for row, of_row, centre, predicted in zip(
-        rows, values_of(value_network, rows), centres, padded_values(value_network, rows), strict=True
-    ):
-        corrected = plain_formulas.vtrace(of_row, score_of(row), LAM, centre.clamp(max=1.0).tolist())
-        of_rows.append((predicted - torch.tensor(corrected) - torch.tensor(of_row)).square().mean())
-
-    expected = gradients_of(0.5 * torch.stack(of_rows).mean(), value_network)
-    assert_gradients_equal(trainer.critic.gradients[1], expected, tolerance=1e-5)
-
-
-def test_geppo_measures_by_how_much_a_step_has_moved_the_policy() -> None:
-    trainer, policy, _, rows, metrics = reuse_step(lr=3e-2)
-    distances = [
-        ((after - theirs).exp() - (before - theirs).exp()).abs()
-        for after, before, theirs in zip(
-            padded_logprobs(models_of(trainer)[0], rows),
-            padded_logprobs(policy, rows),
-            rollout_logprobs_of(rows),
-            strict=True,
-        )
-    ]
-
-    assert metrics["actor/total_variation"] == pytest.approx(float(torch.cat(distances).mean().detach()) / 2, rel=1e-4)
-
-
-@pytest.mark.parametrize(("lr", "scale"), [(1e-6, 1.03**2), (3e-2, 1.03**-2)])
-def test_geppo_raises_the_rate_after_small_steps_and_lowers_it_after_large_ones(lr: float, scale: float) -> None:
-    trainer, *_, metrics = reuse_step(lr)
-
-    assert metrics["actor/lr_scale"] == pytest.approx(scale)
-    step(trainer, second_rows(models_of(trainer)[0], version=2), policy_version=2)
-    assert trainer.actor.adamw.param_groups[0]["lr"] == pytest.approx(lr * scale)
-
-
-def test_geppo_lets_go_of_the_rows_of_the_step_before_the_last() -> None:
-    trainer = a_trainer("geppo", algorithm={"num_reused_batches": 2})
-
-    counts = [
-        step(trainer, second_rows(a_network("policy"), version), policy_version=version)["tokens/policy_mask"]
-        for version in range(4)
-    ]
-
-    assert counts == [6, 12, 12, 12]
-
-
-def test_geppo_returns_values_for_the_rows_that_arrived_and_for_no_other() -> None:
-    trainer = a_trainer("geppo")
-    trainer.step(first_rows(), policy_version=0)
-
-    values = trainer.step(second_rows(a_network("policy")), policy_version=1).values
-
-    assert [len(of_row) for of_row in values] == [3, 3]
 
 
 # What they keep

@@ -1,0 +1,119 @@
+"""What a step of GePPO computes on its own rows and on those that it kept, against the paper's formulas."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from learner.rollouts.ledger import Rollout
+from tests.learner import plain_formulas
+from tests.learner.compared import (
+    LAM,
+    a_trainer,
+    first_rows,
+    models_of,
+    rollout_logprobs_of,
+    score_of,
+    second_rows,
+    values_of,
+)
+from tests.learner.tiny_models import (
+    TinyTrainer,
+    a_network,
+    assert_gradients_equal,
+    gradients_of,
+    padded_logprobs,
+    padded_values,
+    step,
+)
+
+
+def reuse_step(lr: float) -> tuple[TinyTrainer, Any, Any, list[Rollout], dict[str, Any]]:
+    """A trainer after two steps; the two models as they were before the second one; its rows; its numbers."""
+    trainer = a_trainer("geppo", algorithm={"num_reused_batches": 2}, actor={"lr": lr})
+    step(trainer, first_rows())
+    policy, value_network = models_of(trainer)
+    arriving = second_rows(policy)
+    metrics = step(trainer, arriving, policy_version=1)
+    return trainer, policy, value_network, [*arriving, *first_rows()], metrics
+
+
+def test_geppo_trains_on_both_batches_with_corrected_advantages_and_the_clip_around_the_present_policy() -> None:
+    trainer, policy, value_network, rows, metrics = reuse_step(lr=3e-2)
+    now, sampled = padded_logprobs(policy, rows), rollout_logprobs_of(rows)
+    centres = [(mine.detach() - theirs).exp() for mine, theirs in zip(now, sampled, strict=True)]
+    ratios = [(mine - theirs).exp() for mine, theirs in zip(now, sampled, strict=True)]
+    # Six tokens of age 0 and six of age 1: a token is used 1.5 times on average.
+    clip_range = 0.2 / 1.5
+    held = [
+        ratio.clamp(centre - clip_range, centre + clip_range) for ratio, centre in zip(ratios, centres, strict=True)
+    ]
+    advantages = [
+        plain_formulas.vtrace(of_row, score_of(row), LAM, centre.clamp(max=1.0).tolist())
+        for of_row, row, centre in zip(values_of(value_network, rows), rows, centres, strict=True)
+    ]
+
+    expected = gradients_of(plain_formulas.pessimistic_mean(ratios, held, advantages), policy)
+    assert metrics["actor/clip_range"] == pytest.approx(clip_range)
+    assert_gradients_equal(trainer.actor.gradients[1], expected, tolerance=1e-5)
+
+
+def test_geppo_fits_the_value_model_to_the_corrected_advantages_on_top_of_the_values() -> None:
+    trainer, policy, value_network, rows, _ = reuse_step(lr=3e-2)
+    centres = [
+        (mine.detach() - theirs).exp()
+        for mine, theirs in zip(padded_logprobs(policy, rows), rollout_logprobs_of(rows), strict=True)
+    ]
+    of_rows = []
+    for row, of_row, centre, predicted in zip(
+        rows, values_of(value_network, rows), centres, padded_values(value_network, rows), strict=True
+    ):
+        corrected = plain_formulas.vtrace(of_row, score_of(row), LAM, centre.clamp(max=1.0).tolist())
+        of_rows.append((predicted - torch.tensor(corrected) - torch.tensor(of_row)).square().mean())
+
+    expected = gradients_of(0.5 * torch.stack(of_rows).mean(), value_network)
+    assert_gradients_equal(trainer.critic.gradients[1], expected, tolerance=1e-5)
+
+
+def test_geppo_measures_by_how_much_a_step_has_moved_the_policy() -> None:
+    trainer, policy, _, rows, metrics = reuse_step(lr=3e-2)
+    distances = [
+        ((after - theirs).exp() - (before - theirs).exp()).abs()
+        for after, before, theirs in zip(
+            padded_logprobs(models_of(trainer)[0], rows),
+            padded_logprobs(policy, rows),
+            rollout_logprobs_of(rows),
+            strict=True,
+        )
+    ]
+
+    assert metrics["actor/total_variation"] == pytest.approx(float(torch.cat(distances).mean().detach()) / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize(("lr", "scale"), [(1e-6, 1.03**2), (3e-2, 1.03**-2)])
+def test_geppo_raises_the_rate_after_small_steps_and_lowers_it_after_large_ones(lr: float, scale: float) -> None:
+    trainer, *_, metrics = reuse_step(lr)
+
+    assert metrics["actor/lr_scale"] == pytest.approx(scale)
+    step(trainer, second_rows(models_of(trainer)[0], version=2), policy_version=2)
+    assert trainer.actor.adamw.param_groups[0]["lr"] == pytest.approx(lr * scale)
+
+
+def test_geppo_lets_go_of_the_rows_of_the_step_before_the_last() -> None:
+    trainer = a_trainer("geppo", algorithm={"num_reused_batches": 2})
+
+    counts = [
+        step(trainer, second_rows(a_network("policy"), version), policy_version=version)["tokens/policy_mask"]
+        for version in range(4)
+    ]
+
+    assert counts == [6, 12, 12, 12]
+
+
+def test_geppo_returns_values_for_the_rows_that_arrived_and_for_no_other() -> None:
+    trainer = a_trainer("geppo")
+    trainer.step(first_rows(), policy_version=0)
+
+    values = trainer.step(second_rows(a_network("policy")), policy_version=1).values
+
+    assert [len(of_row) for of_row in values] == [3, 3]

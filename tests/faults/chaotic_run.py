@@ -1,0 +1,172 @@
+"""A `tppo run` whose Redis belongs to the test: everything in it can be killed, frozen and cut off."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.local.redis_server import RedisServer, find_binary, free_port
+from tests.end_to_end.test_real_processes import Run
+from tests.faults.proxy import Mood, Proxy
+
+FREEZE_SECONDS = 3.0  # longer than a lease of SMALL
+TROUBLE_SECONDS = 2.0
+SETTINGS = {
+    "trace.enabled": "true",
+    "evaluation.test_freq": "0",
+    "critic.warmup_steps": "1",
+    "redis.max_deliveries": "50",  # what is killed here is innocent
+    "run.watchdog_seconds": "5",
+}
+
+
+class Redis:
+    """A server that is killed and started again with the same data."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._server = RedisServer(binary=find_binary(), port=free_port(), folder=folder, memory_limit_mb=256)
+        self.port = self._server.port
+        self.start()
+
+    def start(self) -> None:
+        quiet = subprocess.DEVNULL
+        self.process = subprocess.Popen(self._server.command(), stdout=quiet, stderr=quiet)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+class ChaoticRun(Run):
+    """The quick start with two generators, behind a proxy."""
+
+    def __init__(self, folder: Path, *, num_steps: int, **settings: str) -> None:
+        self.redis = Redis(folder / "redis")
+        self.proxy = Proxy(self.redis.port)
+        url = f"redis://127.0.0.1:{self.proxy.port}/0"
+        steps = {"run.total_training_steps": str(num_steps), "redis.url": url, "generation.replicas": "2"}
+        super().__init__(folder, **SETTINGS, **steps, **settings)
+        self.redis_url = url
+
+    def close(self) -> None:
+        """Leave nothing running."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(timeout=60)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self.proxy.close()
+        self.redis.kill()
+
+    @property
+    def num_steps_done(self) -> int:
+        return max((int(line["step"]) for line in self.lines("step")), default=0)
+
+    def process_id(self, name: str) -> int:
+        found: list[int] = []
+
+        def is_there() -> bool:
+            found[:] = self._process_ids(name)
+            return bool(found)
+
+        self._wait(is_there, name)
+        return found[0]
+
+    @contextmanager
+    def frozen(self, process_id: int) -> Iterator[None]:
+        os.kill(process_id, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(process_id, signal.SIGCONT)
+
+    def freeze(self, name: str) -> None:
+        with self.frozen(self.process_id(name)):
+            time.sleep(FREEZE_SECONDS)
+
+    def trouble(self, mood: Mood) -> None:
+        with self.proxy.in_mood(mood):
+            time.sleep(TROUBLE_SECONDS)
+
+    def kill_redis(self) -> None:
+        self.redis.kill()
+        time.sleep(TROUBLE_SECONDS / 2)
+        self.redis.start()
+
+    def freeze_redis(self) -> None:
+        with self.frozen(self.redis.process.pid):
+            time.sleep(FREEZE_SECONDS)
+
+    def kill_in_checkpoint(self) -> None:
+        """The learner, while it writes one."""
+        learner = self.process_id("learner")
+        checkpoints = self.folder / "checkpoints"
+        self._wait_closely(lambda: any(checkpoints.glob(".global_step_*.writing")))
+        os.kill(learner, signal.SIGKILL)
+
+    def kill_in_transfer(self) -> None:
+        """A generator, at the moment at which new weights go out."""
+        generator = self.process_id("generation-1")
+        before = self.num_steps_done
+        self._wait_closely(lambda: self.num_steps_done > before)
+        os.kill(generator, signal.SIGKILL)
+
+    def audit(self) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "tppo", "audit", str(self.folder)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    def _wait_closely(self, condition: Callable[[], bool]) -> None:
+        """Without the pause that would miss the moment; gives up quietly when it does not come."""
+        deadline = time.monotonic() + 30
+        while not condition() and time.monotonic() < deadline and self.process.poll() is None:
+            time.sleep(0.0005)
+
+
+Fault = Callable[[ChaoticRun], None]
+FAULTS: dict[str, Fault] = {
+    "SIGKILL generation": lambda run: run.kill("generation-0"),
+    "SIGKILL generation in a weight transfer": lambda run: run.kill_in_transfer(),
+    "SIGKILL reward": lambda run: run.kill("reward-0"),
+    "SIGKILL learner": lambda run: run.kill("learner"),
+    "SIGKILL learner in a checkpoint": lambda run: run.kill_in_checkpoint(),
+    "SIGKILL Redis": lambda run: run.kill_redis(),
+    "SIGSTOP generation": lambda run: run.freeze("generation-0"),
+    "SIGSTOP reward": lambda run: run.freeze("reward-0"),
+    "SIGSTOP learner": lambda run: run.freeze("learner"),
+    "SIGSTOP Redis": lambda run: run.freeze_redis(),
+    "connections cut": lambda run: run.trouble(Mood.CUT),
+    "connections delayed": lambda run: run.trouble(Mood.DELAY),
+    "connections silent": lambda run: run.trouble(Mood.BLACK_HOLE),
+    "replies dropped": lambda run: run.trouble(Mood.DROP_REPLIES),
+}
+MOST_PER_RUN = 3  # of one fault: the supervisor gives up a process that fails six times in a row
+
+
+@dataclass(frozen=True)
+class Injection:
+    """A fault, and how long it took until the next step was done."""
+
+    name: str
+    recovered_seconds: float
+
+
+def drawn_faults(source: random.Random, count: int) -> list[str]:
+    """An order of faults in which none comes too often."""
+    return source.sample(sorted(FAULTS) * MOST_PER_RUN, count)
+
+
+def inject(run: ChaoticRun, name: str, source: random.Random) -> Injection:
+    """At a moment of the next step, and wait until the run has recovered."""
+    run.wait_for_step(run.num_steps_done + 1)
+    time.sleep(source.uniform(0, 0.5))
+    began = time.monotonic()
+    FAULTS[name](run)
+    run.wait_for_step(run.num_steps_done + 1)
+    return Injection(name, time.monotonic() - began)

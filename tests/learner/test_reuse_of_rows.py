@@ -90,8 +90,8 @@ def test_geppo_measures_by_how_much_a_step_has_moved_the_policy() -> None:
     assert metrics["actor/total_variation"] == pytest.approx(float(torch.cat(distances).mean().detach()) / 2, rel=1e-4)
 
 
-@pytest.mark.parametrize(("lr", "scale"), [(1e-6, 1.03**2), (3e-2, 1.03**-2)])
-def test_geppo_raises_the_rate_after_small_steps_and_lowers_it_after_large_ones(lr: float, scale: float) -> None:
+@pytest.mark.parametrize(("lr", "scale"), [(1e-6, 1.0), (3e-2, 1.03**-2)])
+def test_geppo_lowers_the_rate_after_large_steps_alone(lr: float, scale: float) -> None:
     trainer, *_, metrics = reuse_step(lr)
 
     assert metrics["actor/lr_scale"] == pytest.approx(scale)

@@ -45,4 +45,4 @@ class AlgorithmSection(Section):
     num_reused_batches: PositiveInt = 4
     """geppo: a step trains on its own rows and on those of the steps before it, this many batches in all."""
     lr_adaptation_factor: PositiveFloat = 0.03
-    """geppo: the policy's rate is divided or multiplied by 1 + this, by how far a step moved the policy."""
+    """geppo: the policy's rate is divided by 1 + this after a step that moved the policy too far."""

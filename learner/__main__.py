@@ -15,6 +15,7 @@ import redis.asyncio
 
 from tppo import presence
 from tppo.authentication import call_metadata, token_from_environment
+from tppo.cancellation import TaskGroup, cancel_all
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 from tppo.fence import Fence, FencedError
 from tppo.patience import until_redis_answers
@@ -74,10 +75,11 @@ async def _live(config: Config, *, name: str, resume: bool) -> None:
     async with client:
         fence = Fence(client, config.run.name, host=socket.gethostname(), lease_seconds=config.redis.lease_seconds)
         identity = await run_lease.begin_only_life(fence, Path(config.run.path))
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             keeping = group.create_task(run_lease.keep(fence, identity), name="lease")
-            await _train(config, identity, client, name=name, resume=resume)
-            keeping.cancel()
+            training = _train(config, identity, client, name=name, resume=resume)
+            await asyncio.wait([group.create_task(training, name="training")])
+            await cancel_all([keeping])
         await fence.release(identity.incarnation)
 
 

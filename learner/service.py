@@ -36,6 +36,7 @@ from learner.run_log import RunLog
 from learner.watchdog import Watchdog
 from learner.weight_publisher import Snapshot
 from tppo import codec, weights
+from tppo.cancellation import TaskGroup, cancel_all
 from tppo.config import Config
 from tppo.streams import InboxEntry
 from tppo.streams.contract import position_of
@@ -93,7 +94,7 @@ class LearnerService:
     async def run(self) -> None:
         """Until every step is done and evaluated, or a stop."""
         await self._reconciliation.begin()
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             helpers = [
                 group.create_task(loop, name=name)
                 for name, loop in {
@@ -108,9 +109,8 @@ class LearnerService:
                     "traces": self._parts.traces.serve(),
                 }.items()
             ]
-            await self._train()
-            for helper in helpers:
-                helper.cancel()
+            await asyncio.wait([group.create_task(self._train(), name="training")])
+            await cancel_all(helpers)
 
     async def _intake(self) -> None:
         while True:

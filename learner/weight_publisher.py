@@ -18,6 +18,7 @@ import grpc
 from torch import Tensor
 
 from tppo import weights
+from tppo.cancellation import TaskGroup
 from tppo.grpc_server import CHANNEL_OPTIONS
 from tppo.patience import until_redis_answers
 from tppo.v1 import generation_pb2 as pb
@@ -121,10 +122,10 @@ class WeightPublisher:
 
     async def serve(self) -> None:
         """Both loops, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            await self._follow_generators(group)
+        async with TaskGroup() as group:
+            group.create_task(self._follow_generators(group), name="following generators")
 
-    async def _follow_generators(self, group: asyncio.TaskGroup) -> None:
+    async def _follow_generators(self, group: TaskGroup) -> None:
         senders: dict[str, asyncio.Task[None]] = {}
         while True:
             found = await until_redis_answers(self._find_generators, "looking for generators")

@@ -87,8 +87,8 @@ def adapted_learning_rate(
 ) -> float:
     """The next learning rate: lower when pi moved further than clip_range / 2.
 
-    Higher when it moved less than `raise_below` of that; the authors' releases have had 0.5 and 0. A language model that
-    is sure of nearly every token hardly moves by this measure, so that with 0.5 the rate would rise without end.
+    Higher when it moved less than `raise_below` of that; the authors' releases have had 0.5 and 0. A language model
+    that is sure of nearly every token hardly moves by this measure, so that with 0.5 the rate would rise without end.
     """
     target = clip_range / 2
     if total_variation > target:

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 
 from services.generation.engine import Engine
 from services.generation.served_weights import ServedWeights
+from tppo.cancellation import TaskGroup, cancel_all
 from tppo.codec import decode_window_request, encode_inbox_record
 from tppo.patience import REDIS_ERRORS, until_redis_answers
 from tppo.presence import HEARTBEAT_SECONDS
@@ -81,14 +82,13 @@ class GenerationService:
 
     async def run(self) -> None:
         """Serve until `stop`."""
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             taking = group.create_task(self._take(group))
             loops = [group.create_task(loop) for loop in (self._deliver(), self._renew(), self._report())]
             await self._stopping.wait()
             if self._is_leasing:  # a look for requests that is under way may lease some: let it end
                 await asyncio.wait([taking], timeout=WAIT_SECONDS + 1)
-            for task in (taking, *loops, *self._generating):
-                task.cancel()
+            await cancel_all([taking, *loops, *self._generating])
         await self._hand_back()
 
     def status(self) -> dict[str, object]:
@@ -106,7 +106,7 @@ class GenerationService:
             "last_error": self._last_error,
         }
 
-    async def _take(self, group: asyncio.TaskGroup) -> None:
+    async def _take(self, group: TaskGroup) -> None:
         await self._weights.at_least(0)
         while not self._stopping.is_set():
             leases = await until_redis_answers(self._lease, "leasing requests")
@@ -120,7 +120,7 @@ class GenerationService:
                 self._begin(lease, group)
             await self._room_below(self._settings.capacity)
 
-    async def _serve_alone(self, suspect: Lease, fresh: Sequence[Lease], group: asyncio.TaskGroup) -> None:
+    async def _serve_alone(self, suspect: Lease, fresh: Sequence[Lease], group: TaskGroup) -> None:
         """Hand the others back, let what runs end, and take nothing until this one has."""
         log.warning("%s was delivered %d times; serving it alone", suspect.entry_id, suspect.num_deliveries)
         others = [lease for lease in fresh if lease is not suspect]
@@ -145,7 +145,7 @@ class GenerationService:
         finally:
             self._is_leasing = False
 
-    def _begin(self, lease: Lease, group: asyncio.TaskGroup) -> None:
+    def _begin(self, lease: Lease, group: TaskGroup) -> None:
         self._held[lease.entry_id] = lease
         request = decode_window_request(lease.payload)
         if lease.num_deliveries > self._settings.max_deliveries:

@@ -26,6 +26,7 @@ from services.local.processes import (
 from services.local.progress import progress_of
 from services.local.summary import Summary, earlier_session, summarize, write_summary
 from services.local.supervisor import Child, Ending, EndingKind, Supervisor
+from tppo.cancellation import TaskGroup, cancel_all
 from tppo.config import Config
 from tppo.fence import fence_key, is_held
 from tppo.generation_totals import GenerationLedger
@@ -71,13 +72,13 @@ class Session:
         supervisor = Supervisor(plan.folder.logs, environment=environment)
         with _interrupts_end(supervisor):
             try:
-                async with asyncio.TaskGroup() as tasks:
+                async with TaskGroup() as tasks:
                     starting = tasks.create_task(self._start_children(supervisor))
                     observing = tasks.create_task(self._observe(supervisor, totals))
                     ending = await supervisor.ending()
-                    starting.cancel()
+                    await cancel_all([starting])
                     await supervisor.stop()
-                    observing.cancel()
+                    await cancel_all([observing])
             finally:
                 await supervisor.stop()
                 self._display.close()

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from services.reward.outcome import failed, score_of
 from services.reward.scorer import Scorer
-from tppo.cancellation import cancel_all
+from tppo.cancellation import TaskGroup, cancel_all
 from tppo.codec import decode_reward_request, encode_inbox_record
 from tppo.patience import REDIS_ERRORS, until_redis_answers
 from tppo.rollout import RewardRequest, Score, ScoreStatus
@@ -79,7 +79,7 @@ class RewardService:
 
     async def run(self) -> None:
         """Serve until `stop`."""
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             taking = group.create_task(self._take(group))
             loops = [group.create_task(loop) for loop in (self._deliver(), self._renew(), self._report())]
             await self._stopping.wait()
@@ -97,7 +97,7 @@ class RewardService:
             "num_leases_lost": self._num_leases_lost,
         }
 
-    async def _take(self, group: asyncio.TaskGroup) -> None:
+    async def _take(self, group: TaskGroup) -> None:
         while not self._stopping.is_set():
             for lease in await until_redis_answers(self._lease, "leasing requests"):
                 if lease.entry_id not in self._held:  # a lease that expired here, while Redis was away, comes again
@@ -111,7 +111,7 @@ class RewardService:
         room = self._settings.capacity - len(self._held)
         return await self._queue.lease(self._settings.name, max_count=room, wait_seconds=WAIT_SECONDS)
 
-    def _begin(self, lease: Lease, group: asyncio.TaskGroup) -> None:
+    def _begin(self, lease: Lease, group: TaskGroup) -> None:
         request = decode_reward_request(lease.payload)
         if lease.num_deliveries > self._settings.max_deliveries:
             cause = f"{lease.num_deliveries - 1} workers died over this request"

@@ -1,18 +1,106 @@
 import asyncio
 
-from tppo.cancellation import cancel_all
+import pytest
+
+from tppo.cancellation import TaskGroup, cancel_all
+
+
+async def careless() -> None:
+    """Loses its first cancellation, as redis-py may."""
+    try:
+        await asyncio.sleep(1000)
+    except asyncio.CancelledError:
+        await asyncio.sleep(1000)
+
+
+async def failing(error: Exception) -> None:
+    await asyncio.sleep(0)
+    raise error
 
 
 async def test_a_task_that_loses_its_first_cancellation_ends_nevertheless() -> None:
-    async def careless() -> None:
-        try:
-            await asyncio.sleep(1000)
-        except asyncio.CancelledError:
-            await asyncio.sleep(1000)
-
     tasks = [asyncio.create_task(careless()) for _ in range(2)]
     await asyncio.sleep(0)
 
     await cancel_all(tasks)
 
     assert all(task.cancelled() for task in tasks)
+
+
+async def test_a_group_waits_for_its_tasks_and_for_those_that_they_start() -> None:
+    ended = list[str]()
+
+    async def inner() -> None:
+        await asyncio.sleep(0.01)
+        ended.append("inner")
+
+    async def outer(group: TaskGroup) -> None:
+        await asyncio.sleep(0)
+        group.create_task(inner())
+        ended.append("outer")
+
+    async with TaskGroup() as group:
+        group.create_task(outer(group))
+
+    assert ended == ["outer", "inner"]
+
+
+async def test_a_failure_ends_a_group_whose_tasks_lose_cancellations() -> None:
+    tasks = list[asyncio.Task[None]]()
+
+    async def grouped() -> None:
+        async with TaskGroup() as group:
+            tasks.append(group.create_task(careless()))
+            group.create_task(failing(ValueError("this one")))
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await grouped()
+
+    assert [str(error) for error in raised.value.exceptions] == ["this one"]
+    assert tasks[0].cancelled()
+
+
+async def test_a_failure_interrupts_the_body() -> None:
+    async def grouped() -> None:
+        async with TaskGroup() as group:
+            group.create_task(failing(ValueError("this one")))
+            await asyncio.sleep(1000)
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await grouped()
+
+    assert [str(error) for error in raised.value.exceptions] == ["this one"]
+
+
+async def test_who_cancels_a_group_cancels_its_careless_tasks_too() -> None:
+    tasks = list[asyncio.Task[None]]()
+
+    async def grouped() -> None:
+        async with TaskGroup() as group:
+            tasks.append(group.create_task(careless()))
+
+    whole = asyncio.create_task(grouped())
+    while not tasks:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    whole.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await whole
+    assert tasks[0].cancelled()
+
+
+async def test_what_the_body_raises_comes_out_and_ends_the_tasks() -> None:
+    tasks = list[asyncio.Task[None]]()
+
+    async def grouped() -> None:
+        async with TaskGroup() as group:
+            tasks.append(group.create_task(careless()))
+            await asyncio.sleep(0)
+            raise ValueError("in the body")
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await grouped()
+
+    assert [str(error) for error in raised.value.exceptions] == ["in the body"]
+    assert tasks[0].cancelled()

@@ -43,8 +43,26 @@ class Run:
             [*self._command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
 
-    def resume(self) -> None:
-        self.process = self._started("--resume")
+    def resume(self, **settings: str) -> None:
+        """Go on, with other settings where some are named."""
+        self.process = self._started("--resume", *(f"--set={key}={value}" for key, value in settings.items()))
+
+    def interrupt(self) -> str:
+        """Its output, once Ctrl-C has ended it in order."""
+        self.process.send_signal(signal.SIGINT)
+        output, _ = self.process.communicate(timeout=PATIENCE_SECONDS)
+        return output
+
+    def close(self) -> None:
+        """Leave nothing running, whatever happened."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.communicate(timeout=60)
+            finally:
+                self.process.kill()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
     def end(self) -> str:
         """Its output, once it has ended by itself."""
@@ -106,11 +124,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Run]]:
 
     yield begin
     for run in runs:
-        if run.process.poll() is None:
-            run.process.terminate()
-            run.process.wait(timeout=60)
-        if run.process.stdout is not None:
-            run.process.stdout.close()
+        run.close()
 
 
 @pytest.mark.parametrize("mode", ["lockstep", "overlapped", "streaming"])
@@ -148,8 +162,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(start: Callable[..., Run]
     run = start(**{"run.total_training_steps": "40"})
     run.wait_for_step(3)
 
-    run.process.send_signal(signal.SIGINT)
-    output, _ = run.process.communicate(timeout=PATIENCE_SECONDS)
+    output = run.interrupt()
     stopped_at = run.lines("step")[-1]["step"]
     run.resume()
     run.end()

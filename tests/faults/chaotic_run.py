@@ -23,6 +23,8 @@ SETTINGS = {
     "critic.warmup_steps": "1",
     "redis.max_deliveries": "50",  # what is killed here is innocent
     "run.watchdog_seconds": "5",
+    "run.total_training_steps": "100000",  # more than any test waits for
+    "generation.replicas": "2",
 }
 
 
@@ -47,23 +49,26 @@ class Redis:
 class ChaoticRun(Run):
     """The quick start with two generators, behind a proxy."""
 
-    def __init__(self, folder: Path, *, num_steps: int, **settings: str) -> None:
+    def __init__(self, folder: Path, **settings: str) -> None:
         self.redis = Redis(folder / "redis")
         self.proxy = Proxy(self.redis.port)
         url = f"redis://127.0.0.1:{self.proxy.port}/0"
-        steps = {"run.total_training_steps": str(num_steps), "redis.url": url, "generation.replicas": "2"}
-        super().__init__(folder, **SETTINGS, **steps, **settings)
+        super().__init__(folder, **SETTINGS, **{"redis.url": url}, **settings)
         self.redis_url = url
 
     def close(self) -> None:
-        """Leave nothing running."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            self.process.wait(timeout=60)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-        self.proxy.close()
-        self.redis.kill()
+        """Leave nothing running, whatever happened."""
+        try:
+            super().close()
+        finally:
+            self.proxy.close()
+            self.redis.kill()
+
+    def finish(self, *, num_more_steps: int) -> None:
+        """Interrupt the run, go on, and let it come to its last step, which is the next but so many."""
+        self.interrupt()
+        self.resume(**{"run.total_training_steps": str(self.num_steps_done + num_more_steps)})
+        self.end()
 
     @property
     def num_steps_done(self) -> int:

@@ -29,8 +29,8 @@ pytestmark = pytest.mark.timeout(2 * PATIENCE_SECONDS)
 def start(tmp_path: Path) -> Iterator[Callable[..., ChaoticRun]]:
     runs: list[ChaoticRun] = []
 
-    def begin(num_steps: int, **settings: str) -> ChaoticRun:
-        runs.append(ChaoticRun(tmp_path, num_steps=num_steps, **settings))
+    def begin(**settings: str) -> ChaoticRun:
+        runs.append(ChaoticRun(tmp_path, **settings))
         return runs[-1]
 
     yield begin
@@ -40,14 +40,14 @@ def start(tmp_path: Path) -> Iterator[Callable[..., ChaoticRun]]:
 
 def test_a_run_survives_a_round_of_faults(start: Callable[..., ChaoticRun]) -> None:
     source = random.Random(SEED)
-    num_steps = 4 * len(ROUND) + 4
-    run = start(num_steps)
+    run = start()
 
     for name in ROUND:
         inject(run, name, source)
-    run.end()
+    run.finish(num_more_steps=4)
 
     steps = run.lines("step")
+    num_steps = len(steps)
     assert [line["step"] for line in steps] == list(range(1, num_steps + 1))
     assert (steps[-1]["ledger/issued"], steps[-1]["ledger/trained"]) == (num_steps * 8, num_steps * 8)
     audit = run.audit()
@@ -59,7 +59,7 @@ def test_every_fault_of_the_round_is_a_known_one() -> None:
 
 
 def test_a_second_learner_is_refused_and_a_zombie_ends_itself(start: Callable[..., ChaoticRun]) -> None:
-    run = start(200)
+    run = start()
     run.wait_for_step(2)
     second = [sys.executable, "-m", "tppo", "learner", str(run.folder / "config.toml")]
     second += ["--redis", run.redis_url, "--name", "second", "--resume"]
@@ -70,9 +70,11 @@ def test_a_second_learner_is_refused_and_a_zombie_ends_itself(start: Callable[..
         with (run.folder / "second.log").open("wb") as log:
             successor = subprocess.Popen(second, stdout=log, stderr=log)
         run.wait_for_step(before + 3)
-    output, _ = run.process.communicate(timeout=PATIENCE_SECONDS)
-    successor.terminate()
-    successor.wait(timeout=60)
+    try:
+        output, _ = run.process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        successor.terminate()
+        successor.wait(timeout=60)
 
     assert refused.returncode == 2
     assert "another learner, incarnation 1 on" in refused.stderr

@@ -1,8 +1,10 @@
 """A `tppo run` whose Redis belongs to the test: everything in it can be killed, frozen and cut off."""
 
+import contextlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +17,8 @@ from services.local.redis_server import RedisServer, find_binary, free_port
 from tests.end_to_end.test_real_processes import Run
 from tests.faults.proxy import Mood, Proxy
 
+NUM_GENERATORS = 2
+PROXY_HOST = "127.0.0.2"  # the loopback, too: there the generators' ports lead through proxies
 FREEZE_SECONDS = 3.0  # longer than a lease of SMALL
 TROUBLE_SECONDS = 2.0
 SETTINGS = {
@@ -24,7 +28,8 @@ SETTINGS = {
     "redis.max_deliveries": "50",  # what is killed here is innocent
     "run.watchdog_seconds": "5",
     "run.total_training_steps": "100000",  # more than any test waits for
-    "generation.replicas": "2",
+    "generation.replicas": str(NUM_GENERATORS),
+    "generation.advertise_host": PROXY_HOST,
 }
 
 
@@ -46,22 +51,39 @@ class Redis:
         self.process.wait()
 
 
+def free_ports(count: int) -> int:
+    """The first of so many consecutive ones."""
+    while True:
+        first = free_port()
+        try:
+            for port in range(first, first + count):
+                socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return first
+
+
 class ChaoticRun(Run):
-    """The quick start with two generators, behind a proxy."""
+    """The quick start with two generators; proxies stand before Redis and before the generators' gRPC servers."""
 
     def __init__(self, folder: Path, **settings: str) -> None:
         self.redis = Redis(folder / "redis")
         self.proxy = Proxy(self.redis.port)
-        url = f"redis://127.0.0.1:{self.proxy.port}/0"
-        super().__init__(folder, **SETTINGS, **{"redis.url": url}, **settings)
-        self.redis_url = url
+        self.redis_url = f"redis://127.0.0.1:{self.proxy.port}/0"
+        first_port = free_ports(NUM_GENERATORS)
+        self.weight_proxies = [
+            Proxy(port, host=PROXY_HOST, port=port) for port in range(first_port, first_port + NUM_GENERATORS)
+        ]
+        own = {"redis.url": self.redis_url, "generation.port": str(first_port)}
+        super().__init__(folder, **SETTINGS, **own, **settings)
 
     def close(self) -> None:
         """Leave nothing running, whatever happened."""
         try:
             super().close()
         finally:
-            self.proxy.close()
+            for proxy in (self.proxy, *self.weight_proxies):
+                proxy.close()
             self.redis.kill()
 
     def finish(self, *, num_more_steps: int) -> None:
@@ -100,6 +122,14 @@ class ChaoticRun(Run):
         with self.proxy.in_mood(mood):
             time.sleep(TROUBLE_SECONDS)
 
+    def trouble_weights(self, mood: Mood) -> None:
+        """From the moment at which new weights go out."""
+        self._wait_for_new_weights()
+        with contextlib.ExitStack() as stack:
+            for proxy in self.weight_proxies:
+                stack.enter_context(proxy.in_mood(mood))
+            time.sleep(TROUBLE_SECONDS)
+
     def kill_redis(self) -> None:
         self.redis.kill()
         time.sleep(TROUBLE_SECONDS / 2)
@@ -119,13 +149,16 @@ class ChaoticRun(Run):
     def kill_in_transfer(self) -> None:
         """A generator, at the moment at which new weights go out."""
         generator = self.process_id("generation-1")
-        before = self.num_steps_done
-        self._wait_closely(lambda: self.num_steps_done > before)
+        self._wait_for_new_weights()
         os.kill(generator, signal.SIGKILL)
 
     def audit(self) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "tppo", "audit", str(self.folder)]
         return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    def _wait_for_new_weights(self) -> None:
+        before = self.num_steps_done
+        self._wait_closely(lambda: self.num_steps_done > before)
 
     def _wait_closely(self, condition: Callable[[], bool]) -> None:
         """Without the pause that would miss the moment; gives up quietly when it does not come."""
@@ -150,6 +183,9 @@ FAULTS: dict[str, Fault] = {
     "connections delayed": lambda run: run.trouble(Mood.DELAY),
     "connections silent": lambda run: run.trouble(Mood.BLACK_HOLE),
     "replies dropped": lambda run: run.trouble(Mood.DROP_REPLIES),
+    "weight transfer cut": lambda run: run.trouble_weights(Mood.CUT),
+    "weight transfer silent": lambda run: run.trouble_weights(Mood.BLACK_HOLE),
+    "weight transfer answered by nobody": lambda run: run.trouble_weights(Mood.DROP_REPLIES),
 }
 MOST_PER_RUN = 3  # of one fault: the supervisor gives up a process that fails six times in a row
 

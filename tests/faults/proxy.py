@@ -24,8 +24,11 @@ class Mood(Enum):
 class Proxy:
     """Between everybody and one server."""
 
-    def __init__(self, target_port: int, *, delay_seconds: float = 0.05) -> None:
+    def __init__(
+        self, target_port: int, *, delay_seconds: float = 0.05, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self._target_port = target_port
+        self._address = host, port
         self._delay_seconds = delay_seconds
         self._mood = Mood.PASS
         self._passing = asyncio.Event()
@@ -57,7 +60,7 @@ class Proxy:
 
     async def _start(self) -> asyncio.Server:
         self._passing.set()
-        return await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return await asyncio.start_server(self._accept, *self._address)
 
     async def _set(self, mood: Mood) -> None:
         self._mood = mood
@@ -81,7 +84,7 @@ class Proxy:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
-        with contextlib.suppress(OSError, asyncio.CancelledError):
+        with contextlib.suppress(OSError, asyncio.CancelledError):  # the target may not be there yet
             if self._mood is not Mood.CUT:
                 await self._forward(reader, writer)
         self._connections.discard(task)

@@ -27,7 +27,9 @@ SETTINGS = {
     "critic.warmup_steps": "1",
     "redis.max_deliveries": "50",  # what is killed here is innocent
     "run.watchdog_seconds": "5",
-    "run.total_training_steps": "100000",  # more than any test waits for
+    "run.total_training_steps": "100000",  # more than any test waits for; `finish` chooses another number, so
+    "actor.lr_decay": "constant",  # no rate may depend on it
+    "critic.lr_decay": "constant",
     "generation.replicas": str(NUM_GENERATORS),
     "generation.advertise_host": PROXY_HOST,
 }

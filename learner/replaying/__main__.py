@@ -5,11 +5,16 @@ import asyncio
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tppo.config import Config, ConfigError, load
 
+if TYPE_CHECKING:
+    from learner.replaying.replay import Outcome
+
+SCORES = "scores="
 VARIABLE = ("algorithm.", "actor.", "critic.")  # what does not change which records the run needs
 
 
@@ -21,26 +26,42 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("run", type=Path, help="the run's folder")
     parser.add_argument("--until", type=int, metavar="STEP", help="stop after this step and leave a checkpoint")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="train a variant on the same experience"
+        "--with",
+        dest="variant",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="train a variant on the same experience: another value of a key of [algorithm], [actor] or [critic], or "
+        "scores=FILE, with the output of tppo rescore in FILE (may be repeated)",
     )
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    config = _config(arguments.run, arguments.set)
-    folder = arguments.run / "replays" / (_variant_name(arguments.set) if arguments.set else "same")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    facts = {"of": str(arguments.run), "changed": arguments.set, "is_off_policy": bool(arguments.set)}
-    (folder / "replay.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    return _replay(config, arguments.run, folder, until_step=arguments.until, is_variant=bool(arguments.set))
-
-
-def _replay(config: Config, run: Path, folder: Path, *, until_step: int | None, is_variant: bool) -> int:
     from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    variant: list[str] = arguments.variant
+    files = [Path(one.removeprefix(SCORES)) for one in variant if one.startswith(SCORES)]
+    config = _config(arguments.run, [one for one in variant if not one.startswith(SCORES)])
+    scores = _scores(files)
+    folder = arguments.run / "replays" / (_variant_name(variant) if variant else "same")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    facts = {"of": str(arguments.run), "changed": variant, "is_off_policy": bool(variant)}
+    (folder / "replay.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
     from learner.replaying.replay import replay
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    outcome = asyncio.run(replay(config, run, folder, until_step=until_step))
+    outcome = asyncio.run(replay(config, arguments.run, folder, until_step=arguments.until, scores=scores))
+    return _told(outcome, folder, is_variant=bool(variant))
+
+
+def _scores(files: Sequence[Path]) -> "dict[tuple[str, int], Mapping[str, Any]] | None":
+    """Of several files the last one counts."""
+    from learner.replaying.rescored import read_scores
+
+    return read_scores(files[-1]) if files else None
+
+
+def _told(outcome: "Outcome", folder: Path, *, is_variant: bool) -> int:
     print(f"replayed {outcome.reached_step} steps into {folder}")
     if outcome.ended_early:
         print("the log ends there")
@@ -56,7 +77,9 @@ def _replay(config: Config, run: Path, folder: Path, *, until_step: int | None, 
 def _config(run: Path, overrides: Sequence[str]) -> Config:
     for override in overrides:
         if not override.startswith(VARIABLE):
-            raise ConfigError(f"--set {override}: the log holds no experience for it; expected one of {VARIABLE}...")
+            raise ConfigError(
+                f"--with {override}: the log holds no experience for it; expected one of {VARIABLE}... or scores=FILE"
+            )
     if not (run / "config.toml").exists():
         raise ConfigError(f"{run} holds no config.toml; expected the folder of a run")
     return load(run / "config.toml", overrides)

@@ -13,6 +13,7 @@ from learner.checkpoint import Progress, cloned, committed
 from learner.checkpointing import CheckpointWriter
 from learner.parts import Outside
 from learner.replaying.archive import Archive
+from learner.replaying.rescored import with_scores
 from learner.rollouts.books import Books
 from learner.run_identity import begin_life
 from learner.service import LearnerService
@@ -75,11 +76,20 @@ class Nowhere:
         """Never called: there is no generator."""
 
 
-async def replay(config: Config, run_folder: Path, replay_folder: Path, *, until_step: int | None) -> Outcome:
-    """Train again on the run's log, into another folder. Raises `ConfigError`."""
+async def replay(
+    config: Config,
+    run_folder: Path,
+    replay_folder: Path,
+    *,
+    until_step: int | None,
+    scores: Mapping[tuple[str, int], Mapping[str, Any]] | None = None,
+) -> Outcome:
+    """Train again on the run's log, into another folder, perhaps with other scores. Raises `ConfigError`."""
     entries = [entry.payload for entry in Archive(run_folder / "inbox").entries(BEGINNING)]
     if not entries:
         raise ConfigError(f"{run_folder / 'inbox'} holds no log; expected a run with run.archive_inbox = true")
+    if scores is not None:
+        entries = list(with_scores(entries, scores))
     streams = MemoryStreams(lease_seconds=config.redis.lease_seconds)
     await streams.inbox.append(entries)
     outcome = Outcome(reached_step=0)

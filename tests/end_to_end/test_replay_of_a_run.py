@@ -22,7 +22,8 @@ def tppo(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
 
 def test_a_killed_and_rolled_back_run_is_replayed_bit_for_bit(start: Callable[..., Run]) -> None:
     settings = {"run.total_training_steps": "10", "run.archive_inbox": "true", "checkpoint.keep": "10"}
-    run = start(**settings, **{"evaluation.test_freq": "0", "critic.warmup_steps": "1"})
+    settings |= {"evaluation.test_freq": "0", "critic.warmup_steps": "1", "reward.log_responses": "true"}
+    run = start(**settings)
     run.wait_for_step(3)
     run.kill("learner")
     run.end()
@@ -45,10 +46,20 @@ def test_a_killed_and_rolled_back_run_is_replayed_bit_for_bit(start: Callable[..
     assert again.returncode == 0, again.stdout + again.stderr
     assert (run.folder / "replays" / "same" / "checkpoints" / "global_step_8").is_dir()
 
-    variant = tppo("replay", run.folder, "--set", "actor.lr=1e-5", "--until", "4")
+    variant = tppo("replay", run.folder, "--with", "actor.lr=1e-5", "--until", "4")
     assert "OFF-POLICY" in variant.stdout, variant.stdout + variant.stderr
     (marker,) = (run.folder / "replays").glob("variant*/replay.json")
     assert json.loads(marker.read_text())["is_off_policy"]
+
+    rescored = tppo("rescore", run.folder, "--function", "length(limit=96, buffer=90)")
+    assert rescored.returncode == 0, rescored.stderr
+    (run.folder / "rescored.jsonl").write_text(rescored.stdout)
+    other = tppo("replay", run.folder, "--with", f"scores={run.folder / 'rescored.jsonl'}", "--until", "4")
+    assert "OFF-POLICY" in other.stdout, other.stdout + other.stderr
+    metrics = max((run.folder / "replays").glob("variant scores*/**/metrics.jsonl"))
+    rewards = [json.loads(line)["reward/mean"] for line in metrics.read_text().splitlines()]
+    assert len(rewards) == 4
+    assert all(reward is None or reward <= 0 for reward in rewards)
 
 
 def test_a_rollback_to_what_is_not_kept_says_what_is(tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""Another function's scores in place of those of a run's log: the output of `tppo rescore`, read for a replay."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tppo.codec import decode_inbox_record, encode_inbox_record
+from tppo.config import ConfigError
+from tppo.rollout import Score, ScoreStatus
+
+Key = tuple[str, int]  # rollout and attempt
+
+
+def read_scores(path: Path) -> dict[Key, Mapping[str, Any]]:
+    """The lines by what they score. Raises `ConfigError`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--with scores={path}: {error.strerror}; expected the output of tppo rescore") from None
+    lines: dict[Key, Mapping[str, Any]] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        try:
+            fields = json.loads(line)
+            lines[fields["rollout_id"], fields["attempt"]] = fields
+            float(fields["score"])
+        except (ValueError, KeyError, TypeError):
+            expected = 'expected a line of tppo rescore, with "rollout_id", "attempt" and a number as "score"'
+            raise ConfigError(f"--with scores={path}, line {number}: {line[:100]}; {expected}") from None
+    return lines
+
+
+def with_scores(payloads: Iterable[bytes], scores: Mapping[Key, Mapping[str, Any]]) -> Iterator[bytes]:
+    """The log's records with the other scores. Raises `ConfigError` where one is missing."""
+    for payload in payloads:
+        record = decode_inbox_record(payload)
+        if not isinstance(record, Score) or record.status is not ScoreStatus.SCORED:
+            yield payload
+            continue
+        if record.key not in scores:
+            raise ConfigError(
+                f"--with scores: none for attempt {record.attempt} of {record.rollout_id}; expected the output of "
+                "tppo rescore for the whole run"
+            )
+        other = scores[record.key]
+        components = {name: float(value) for name, value in other.get("components", {}).items()}
+        yield encode_inbox_record(replace(record, score=float(other["score"]), components=components))

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test check proto bench clean
+.PHONY: run test check proto bench study chaos clean
 
 run: $(VENV)/.installed-local
 	$(BIN)/tppo run examples/iterated_map/quickstart.toml $(ARGS)
@@ -23,7 +23,13 @@ proto: $(VENV)/.installed-dev
 	PYTHON=$(BIN)/python proto/generate.sh
 
 bench: $(VENV)/.installed-dev
-	for benchmark in benchmarks/*.py; do $(BIN)/python $$benchmark || exit 1; done
+	for benchmark in $(filter-out %_study.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$benchmark || exit 1; done
+
+study: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/quickstart_study.py $(ARGS)
+
+chaos: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.faults.chaos $(ARGS)
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

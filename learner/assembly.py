@@ -15,6 +15,7 @@ from learner.checkpoint_manifest import DamagedError
 from learner.checkpointing import CheckpointWriter
 from learner.deferred_evaluation import PutAside
 from learner.generation_watch import GenerationWatch
+from learner.journal import Journal
 from learner.metrics_log import MetricsLog
 from learner.models import Policy, ValueModel, load_policy, load_value_model, value_model_from_policy
 from learner.parts import Outside, Parts
@@ -77,6 +78,7 @@ class Assembly:
     ) -> LearnerService:
         """The learner on these streams."""
         traces = TraceWriter(self._folder / "traces", through_step=self._progress.step)
+        journal = Journal(self._folder / "journal.jsonl", is_new_run=self._progress.step == 0)
         parts = Parts(
             streams=streams,
             books=self._books,
@@ -89,9 +91,11 @@ class Assembly:
                 self._trainer,
                 self._tokenizer,
                 traces=traces,
+                journal=journal,
             ),
             traces=traces,
             metrics_log=MetricsLog(self._folder / "metrics.jsonl", through_step=self._progress.step),
+            journal=journal,
             put_aside=PutAside(self._folder / "put_aside"),
             announce=outside.announce,
             generation=GenerationWatch(outside.generation_totals, is_resumed=self._progress.step > 0),

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from transformers import PreTrainedTokenizerBase
 
 from learner.checkpoint import Capture, Checkpoints, Progress, capture
+from learner.journal import Journal
 from learner.ledger_state import captured
 from learner.rollouts.books import Books
 from learner.tracing.writer import TraceWriter
@@ -35,6 +36,7 @@ class CheckpointWriter:
         tokenizer: PreTrainedTokenizerBase,
         *,
         traces: TraceWriter,
+        journal: Journal,
     ) -> None:
         self._section = section
         self._checkpoints = checkpoints
@@ -42,6 +44,7 @@ class CheckpointWriter:
         self._trainer = trainer
         self._tokenizer = tokenizer
         self._traces = traces
+        self._journal = journal
         self._pending: Capture | None = None
         self._has_pending = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -87,6 +90,7 @@ class CheckpointWriter:
             except OSError as error:
                 self.last_error = f"checkpoint of step {state.progress.step}: {error}"
                 logger.exception("%s; training goes on", self.last_error)
+                self._journal.event("error", step=state.progress.step, text=f"{self.last_error}; training goes on")
 
     async def _write(self, state: Capture) -> None:
         await self._traces.written()
@@ -97,6 +101,7 @@ class CheckpointWriter:
             )
         self.last_step, self.last_error = state.progress.step, ""
         logger.info("committed %s", path)
+        self._journal.event("checkpoint", step=self.last_step, text=f"checkpoint of step {self.last_step} committed")
         try:
             await self._inbox.trim(state.progress.inbox_position)
         except (RedisError, OSError) as error:

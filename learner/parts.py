@@ -7,6 +7,7 @@ from typing import Any
 from learner.checkpointing import CheckpointWriter
 from learner.deferred_evaluation import PutAside
 from learner.generation_watch import GenerationWatch
+from learner.journal import Journal
 from learner.metrics_log import MetricsLog
 from learner.rollouts.books import Books
 from learner.tracing.writer import TraceWriter
@@ -40,6 +41,7 @@ class Parts:
     checkpoints: CheckpointWriter
     traces: TraceWriter
     metrics_log: MetricsLog
+    journal: Journal
     put_aside: PutAside
     announce: Callable[[Mapping[str, Any]], Awaitable[None]]
     generation: GenerationWatch

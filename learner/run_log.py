@@ -1,13 +1,13 @@
-"""Writes a run's lines of `metrics.jsonl`: its steps, its evaluations, and the end of its training."""
+"""Writes what a run leaves to read: `metrics.jsonl`, with its steps and evaluations, and its journal."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from learner import reporting
 from learner.checkpoint import Progress
-from learner.generation_watch import GenerationWatch
-from learner.metrics_log import MetricsLog
-from learner.rollouts.books import Books
+from learner.parts import Parts
 from learner.rollouts.evaluation import Evaluation
+from learner.rollouts.ledger import Rollout
 from learner.trainer import StepResult
 from tppo.config.schema import EvaluationSection
 
@@ -15,13 +15,32 @@ from tppo.config.schema import EvaluationSection
 class RunLog:
     """What the service has to say, in the form of lines."""
 
-    def __init__(
-        self, section: EvaluationSection, books: Books, metrics_log: MetricsLog, generation: GenerationWatch
-    ) -> None:
+    def __init__(self, section: EvaluationSection, parts: Parts) -> None:
         self._section = section
-        self._books = books
-        self._metrics_log = metrics_log
-        self._generation = generation
+        self._books = parts.books
+        self._metrics_log = parts.metrics_log
+        self._journal = parts.journal
+        self._generation = parts.generation
+
+    def begin(self, incarnation: int, *, step: int) -> None:
+        """A life of the learner begins behind `step`."""
+        text = f"life {incarnation} of the learner begins behind step {step}"
+        self._journal.event("life", step=step, text=text, incarnation=incarnation)
+
+    def leave(self, *, step: int, total_training_steps: int) -> None:
+        """The life ends in order."""
+        what = "all steps are done" if step == total_training_steps else "stopped in order"
+        self._journal.event("end", step=step, text=f"{what}, at step {step} of {total_training_steps}")
+
+    def occurrences(self, *, policy_version: int) -> None:
+        """Whatever the ledger has noted since."""
+        noted, self._books.ledger.occurrences = self._books.ledger.occurrences, []
+        if noted:
+            self._journal.note(noted, policy_version=policy_version)
+
+    def trained(self, rows: Sequence[Rollout], *, step: int) -> None:
+        """The rows made the step, and are marked as trained."""
+        self._journal.trained(step, [(row.rollout_id, row.window_index - 1) for row in rows])
 
     async def step(
         self, result: StepResult, progress: Progress, *, waited_seconds: float, trained_seconds: float
@@ -50,3 +69,6 @@ class RunLog:
             step = evaluation.step
             evaluation = replace(evaluation, oldest_policy_version=step, newest_policy_version=step)
         self._metrics_log.append(reporting.evaluation_line(evaluation, seconds_since_start=seconds_since_start))
+        accuracy = "nothing was scored" if evaluation.accuracy is None else f"accuracy {evaluation.accuracy:.3f}"
+        text = f"step {evaluation.step} is evaluated: {accuracy}"
+        self._journal.event("evaluation", step=evaluation.step, text=text)

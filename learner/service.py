@@ -68,7 +68,7 @@ class LearnerService:
             parts.publisher.generators,
             parts.everyone,
         )
-        self._log = RunLog(config.evaluation, parts.books, parts.metrics_log, parts.generation)
+        self._log = RunLog(config.evaluation, parts)
         self._has_news = asyncio.Event()  # the ledger changed, or a stop was asked for
         self._is_stopping = self._waits_for_records = False
         self._waiting_for = "start"
@@ -139,9 +139,11 @@ class LearnerService:
         for evaluation in self._books.evaluator.gather():
             self._parts.checkpoints.judge(evaluation.step, evaluation.accuracy)
             self._log.evaluation(evaluation, seconds_since_start=self._present_progress().elapsed_seconds)
+        self._log.occurrences(policy_version=self.step)
         self._outbox.flush()
 
     async def _train(self) -> None:
+        self._log.begin(self._identity.incarnation, step=self.step)
         await self._publish()
         if not self._books.scheduler.is_opened:
             self._start_evaluation_if_due()
@@ -156,6 +158,7 @@ class LearnerService:
         if self.step == total and not self._is_stopping:
             await self._finish_evaluations()
         await self._parts.checkpoints.commit_now(self._present_progress(), self._books)
+        self._log.leave(step=self.step, total_training_steps=total)
 
     async def _next_batch(self) -> list[Rollout]:
         """The rows of the next step; empty when a stop is asked for."""
@@ -194,6 +197,7 @@ class LearnerService:
         for row, values in zip(batch, result.values, strict=True):
             self._books.ledger.mark_trained(row, values)
         self._progress = self._present_progress(step=self.step + 1)
+        self._log.trained(batch, step=self.step)
         await self._publish()
         self._start_evaluation_if_due()
         self._books.scheduler.close_step(batch, self.step)
@@ -274,7 +278,8 @@ class LearnerService:
                 last_error=self._outbox.last_error
                 or self._parts.checkpoints.last_error
                 or self._parts.traces.last_error
-                or self._parts.metrics_log.last_error,
+                or self._parts.metrics_log.last_error
+                or self._parts.journal.last_error,
             )
             try:
                 await self._parts.announce(status)

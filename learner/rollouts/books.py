@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from learner.rollouts.evaluation import Evaluator
-from learner.rollouts.ledger import Ledger, Limits
+from learner.rollouts.ledger import Ledger
 from learner.rollouts.prompts import Prompt, PromptOrder
+from learner.rollouts.requests import Limits
 from learner.rollouts.scheduler import Scheduler
 from tppo.config import Config
 from tppo.rollout import InboxRecord, Window

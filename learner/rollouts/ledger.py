@@ -14,7 +14,6 @@ read and however steps fall between them:
 * a double, told by its key, is counted and dropped.
 """
 
-import hashlib
 from array import array
 from bisect import insort
 from collections import Counter
@@ -23,7 +22,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
+from learner.rollouts.occurrences import Arrived, Occurrence, Parked, Requested, Scored
 from learner.rollouts.prompts import Prompt
+from learner.rollouts.requests import Limits, reward_request, window_request
 from tppo.rollout import FinishReason, RewardRequest, Score, ScoreStatus, Window, WindowRequest, logprobs, tokens
 
 Position = tuple[int, int]  # of an inbox entry: Redis' milliseconds and sequence number
@@ -80,19 +81,6 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Lengths in tokens, and what else shapes a request."""
-
-    window_length: int
-    max_response_length: int
-    max_score_attempts: int
-    stop_token_ids: tuple[int, ...]
-    temperature: float
-    evaluation_temperature: float
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
 class Conservation:
     """Windows: issued = trained + in_flight + parked + dropped, at every moment."""
 
@@ -120,6 +108,7 @@ class Ledger:
     scored_evaluations: list[Rollout] = field(default_factory=list)  # for evaluation.py to take
     parked_positions: list[Position] = field(default_factory=list)  # for the scheduler to replace
     outbox: list[WindowRequest | RewardRequest] = field(default_factory=list)
+    occurrences: list[Occurrence] = field(default_factory=list)  # for the journal to take
     early_windows: dict[Key, tuple[Position, Window]] = field(default_factory=dict)
     early_scores: dict[Key, tuple[Position, Score]] = field(default_factory=dict)
     num_issued: int = 0
@@ -141,6 +130,7 @@ class Ledger:
         if not rollout.is_evaluation:
             self.num_issued += 1
         self.outbox.append(self.window_request(rollout))
+        self._note_request(rollout)
         early = self.early_windows.pop((rollout.rollout_id, rollout.window_index), None)
         if early is not None:
             self.add_window(*early)
@@ -155,6 +145,7 @@ class Ledger:
         elif rollout.state is not State.REQUESTED or window.window_index < rollout.window_index:
             self.doubles["window"] += 1
         elif window.finish_reason is FinishReason.FAILED:
+            self.occurrences.append(Arrived(window, is_finished=False))
             self._park(rollout, position, f"generation failed: {window.error}")
         else:
             self._extend(rollout, position, window)
@@ -169,6 +160,7 @@ class Ledger:
         elif rollout.state is not State.SCORING or score.attempt < rollout.attempt:
             self.doubles["score"] += 1
         elif score.status is ScoreStatus.SCORED:
+            self.occurrences.append(Scored(score))
             rollout.score, rollout.components = score.score, dict(score.components)
             self._make_ready(rollout, position)
         else:
@@ -201,34 +193,22 @@ class Ledger:
 
     def window_request(self, rollout: Rollout) -> WindowRequest:
         """The request for a rollout's current window."""
-        limits = self.limits
-        window_length = limits.max_response_length if rollout.is_evaluation else limits.window_length
-        temperature = limits.evaluation_temperature if rollout.is_evaluation else limits.temperature
-        return WindowRequest(
-            rollout_id=rollout.rollout_id,
-            window_index=rollout.window_index,
-            prompt_tokens=rollout.prompt.token_ids,
-            response_tokens=tokens(rollout.response_tokens),
-            max_new_tokens=min(window_length, limits.max_response_length - len(rollout.response_tokens)),
-            stop_token_ids=limits.stop_token_ids,
-            temperature=temperature,
-            seed=sampling_seed(limits.seed, rollout.rollout_id),
-            min_policy_version=rollout.min_policy_version,
-            is_evaluation=rollout.is_evaluation,
-        )
+        return window_request(rollout, self.limits)
 
     def reward_request(self, rollout: Rollout) -> RewardRequest:
         """The request for a finished rollout's score."""
-        return RewardRequest(
-            rollout_id=rollout.rollout_id,
-            attempt=rollout.attempt,
-            data_source=rollout.prompt.data_source,
-            prompt=rollout.prompt.text,
-            response=self.decode(rollout.response_tokens),
-            ground_truth=rollout.prompt.ground_truth,
-            extra_info=rollout.prompt.extra_info,
-            num_response_tokens=len(rollout.response_tokens),
-            is_evaluation=rollout.is_evaluation,
+        return reward_request(rollout, self.decode)
+
+    def _note_request(self, rollout: Rollout) -> None:
+        self.occurrences.append(
+            Requested(
+                rollout_id=rollout.rollout_id,
+                window_index=rollout.window_index,
+                prompt_index=rollout.prompt.index,
+                ordinal=rollout.ordinal,
+                num_tokens_before=len(rollout.response_tokens),
+                is_evaluation=rollout.is_evaluation,
+            )
         )
 
     def _keep_early(self, early: dict[Key, tuple[Position, R]], position: Position, record: R) -> None:
@@ -250,6 +230,7 @@ class Ledger:
             or rollout.num_stalls >= MAX_STALLS
             or rollout.is_evaluation
         )
+        self.occurrences.append(Arrived(window, rollout.is_finished))
         if rollout.is_finished:
             self._request_score(rollout)
         else:
@@ -263,6 +244,7 @@ class Ledger:
             self.add_score(*early)
 
     def _retry_or_park(self, rollout: Rollout, position: Position, score: Score) -> None:
+        self.occurrences.append(Scored(score))
         if rollout.attempt + 1 < self.limits.max_score_attempts:
             rollout.attempt += 1
             self._request_score(rollout)
@@ -279,13 +261,8 @@ class Ledger:
 
     def _park(self, rollout: Rollout, position: Position, cause: str) -> None:
         rollout.state, rollout.cause, rollout.ready_position = State.PARKED, cause, position
+        self.occurrences.append(Parked(rollout.rollout_id, rollout.window_index, cause))
         if rollout.is_evaluation:
             self.scored_evaluations.append(rollout)
         else:
             insort(self.parked_positions, position)
-
-
-def sampling_seed(run_seed: int, rollout_id: str) -> int:
-    """64 bits that belong to a rollout, so that where its windows are cut does not change what is sampled."""
-    digest = hashlib.blake2b(f"{run_seed}/{rollout_id}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from learner.rollouts.books import Books, open_books
-from learner.rollouts.ledger import Ledger, Limits, Rollout, State
+from learner.rollouts.ledger import Ledger, Rollout, State
 from learner.rollouts.prompts import Prompt
+from learner.rollouts.requests import Limits
 from tppo.config.schema import Config
 from tppo.rollout import FinishReason, Score, ScoreStatus, VersionSpan, Window, logprobs, tokens
 

@@ -15,6 +15,7 @@ from learner.checkpoint import Checkpoints, Progress
 from learner.checkpointing import CheckpointWriter
 from learner.deferred_evaluation import PutAside
 from learner.generation_watch import GenerationWatch
+from learner.journal import Journal
 from learner.metrics_log import MetricsLog
 from learner.models import load_policy, load_value_model, value_model_from_policy
 from learner.parts import Parts
@@ -96,6 +97,7 @@ class Laboratory:
             ledger_state.restore(books, restored.ledger)
             progress = restored.progress
         traces = TraceWriter(folder / "traces", through_step=progress.step)
+        journal = Journal(folder / "journal.jsonl", is_new_run=latest is None)
         parts = Parts(
             streams=streams,
             books=books,
@@ -103,10 +105,11 @@ class Laboratory:
             publisher=WeightPublisher(transport, one_generator),
             checkpoints=CheckpointWriter(
                 self.config.checkpoint, checkpoints, streams.inbox, trainer, NoTokenizer(),  # type: ignore[arg-type]
-                traces=traces,
+                traces=traces, journal=journal,
             ),
             traces=traces,
             metrics_log=MetricsLog(folder / "metrics.jsonl", through_step=progress.step),
+            journal=journal,
             put_aside=PutAside(folder / "put_aside"),
             announce=_nobody_listens,
             generation=GenerationWatch(_nothing_was_counted, is_resumed=latest is not None, settling_seconds=0),

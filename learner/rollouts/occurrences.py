@@ -1,0 +1,44 @@
+"""What happens to windows, as the ledger notes it: for the journal, and for nothing that decides."""
+
+from dataclasses import dataclass
+
+from tppo.rollout import Score, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Requested:
+    """A window was asked for."""
+
+    rollout_id: str
+    window_index: int
+    prompt_index: int
+    ordinal: int
+    num_tokens_before: int  # of the response
+    is_evaluation: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A window was entered; doubles are not."""
+
+    window: Window
+    is_finished: bool  # no further window will come
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A score, or why there is none, was entered."""
+
+    score: Score
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A rollout goes no further."""
+
+    rollout_id: str
+    window_index: int
+    cause: str
+
+
+Occurrence = Requested | Arrived | Scored | Parked

@@ -191,7 +191,8 @@ def _reward(situation: Situation) -> Iterator[Alert]:
 
 def _accuracy(situation: Situation) -> Iterator[Alert]:
     evaluations = situation.evaluations
-    rows = zip(*(evaluations.values(f"eval/{name}") for name in ("accuracy", "accuracy_stderr", "step")), strict=True)
+    names = ("eval/accuracy", "eval/accuracy_stderr", "step")
+    rows = zip(*(evaluations.newest(name, LOOK_BACK) for name in names), strict=True)
     known = [(accuracy, stderr or 0.0, step) for accuracy, stderr, step in rows if accuracy is not None]
     if len(known) < 2:
         return

@@ -91,7 +91,8 @@ def _add_pages(app: FastAPI, static: Path) -> None:
     async def docs() -> FileResponse:
         return _file(static / "docs.html")
 
-    app.mount("/static", StaticFiles(directory=static, check_dir=False))
+    if static.is_dir():
+        app.mount("/static", StaticFiles(directory=static))
 
 
 def _file(path: Path) -> FileResponse:

@@ -131,7 +131,7 @@ class Broadcaster:
         for step in news.steps:
             await self._send("step", finite(step))
             await self._status(view)
-        bars = [bar_of(window, view.folder.journal).model_dump(mode="json") for window in news.windows.values()]
+        bars = [bar_of(window, view.folder.journal) for window in news.windows.values()]
         for first in range(0, len(bars), MAX_BARS):
             await self._send("windows", {"bars": bars[first : first + MAX_BARS]})
         await self._status(view)

@@ -19,7 +19,7 @@ from services.dashboard.stream import Broadcaster
 from tests.dashboard.clients import BEARER, NOW, TOKEN, FixedSource, process, spelled_out, views_of
 from tests.dashboard.run_folders import complete_run
 
-EXAMPLES_PER_OPERATION = 15
+EXAMPLES_PER_OPERATION = 8
 ENDLESS = "/api/v1/stream"  # answers for ever
 SETTINGS = hypothesis.settings(
     max_examples=EXAMPLES_PER_OPERATION,

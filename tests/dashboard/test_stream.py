@@ -112,14 +112,15 @@ async def test_who_was_away_for_too_long_begins_anew(broadcaster: Broadcaster, l
 
 
 async def test_a_replaced_file_is_a_reset(broadcaster: Broadcaster, run: RunFolderBuilder) -> None:
+    reading = asyncio.create_task(read(broadcaster, 3, without="status"))
+    await asyncio.sleep(0.3)
     run.metrics(step_line(1), step_line(2))
-    reading = asyncio.create_task(read(broadcaster, 2, without="status"))
     await asyncio.sleep(0.6)
     replacement = run.path / "new"
     replacement.write_text(json.dumps(step_line(1)) + "\n")
     replacement.replace(run.path / "metrics.jsonl")
 
-    assert "reset" in [message.event for message in await reading]
+    assert [message.event for message in await reading] == ["step", "step", "reset"]
 
 
 async def test_a_reader_that_falls_behind_the_ring_is_told_so() -> None:

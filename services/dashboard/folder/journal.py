@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from services.dashboard.folder.records import ENDED, RolloutRecord, ScoreRecord, State, WindowRecord
+from services.dashboard.folder.records import ENDED, RolloutRecord, ScoreRecord, Span, State, WindowRecord
 from services.dashboard.folder.tail import Line
 from services.dashboard.json_values import plain
 
@@ -19,6 +19,9 @@ MAX_BARS = 50_000
 MAX_EVENTS = 2_000
 MAX_SPANS = 256
 """Changes of the weights within one window; more are joined at the end."""
+
+NO_COMPONENTS: dict[str, Any] = {}
+"""One for all, never written to."""
 
 Fields = dict[str, Any]
 
@@ -127,7 +130,7 @@ class Journal:
             attempt=attempt,
             status=status,
             score=score,
-            components=plain(components) if isinstance(components, dict) else {},
+            components=plain(components) if components and isinstance(components, dict) else NO_COMPONENTS,
             function=_text(fields.get("function")),
             seconds=_number(fields.get("seconds")),
             error=_text(fields.get("error")),
@@ -228,12 +231,12 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _spans(value: Any) -> list[list[int]]:
-    spans = [span for span in value if _is_span(span)] if isinstance(value, list) else []
+def _spans(value: Any) -> tuple[Span, ...]:
+    spans = tuple((span[0], span[1]) for span in value if _is_span(span)) if isinstance(value, list) else ()
     if len(spans) <= MAX_SPANS:
         return spans
     rest = spans[MAX_SPANS - 1 :]
-    return [*spans[: MAX_SPANS - 1], [rest[-1][0], sum(num_tokens for _, num_tokens in rest)]]
+    return (*spans[: MAX_SPANS - 1], (rest[-1][0], sum(num_tokens for _, num_tokens in rest)))
 
 
 def _is_span(span: Any) -> bool:

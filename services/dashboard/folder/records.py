@@ -7,6 +7,8 @@ State = Literal["requested", "ready", "scoring", "trained", "retired", "parked",
 STATES: tuple[State, ...] = ("requested", "ready", "scoring", "trained", "retired", "parked", "dropped")
 """The life of a rollout: requested -> ready (window not the last) -> trained -> requested ...; requested -> scoring
 (response ended) -> ready -> trained as its last -> retired; parked or dropped, with a cause."""
+Span = tuple[int, int]
+"""Policy version, and how many tokens it sampled."""
 ENDED: frozenset[State] = frozenset(("retired", "dropped"))
 
 
@@ -25,7 +27,7 @@ class WindowRecord:
     started: float | None = None
     ended: float | None = None
     tokens: int = 0
-    versions: list[list[int]] = field(default_factory=list)  # [policy version, number of tokens], in order
+    versions: tuple[Span, ...] = ()  # in order
     finish: str = ""
     is_finished: bool = False
     step: int | None = None  # that trained it

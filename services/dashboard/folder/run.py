@@ -1,6 +1,7 @@
 """One run's folder, followed: its metrics and its journal, read on in slices between which others are served."""
 
 import asyncio
+import gc
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +19,11 @@ from services.dashboard.json_values import plain
 
 FRESH_SECONDS = 0.2
 """A look this recent is not repeated."""
+FREEZE_LINES = 20_000
+"""Then what was read is taken out of the garbage collector's sight: it has no cycles, and each look at half a million
+records would hold up an answer for a tenth of a second and more."""
+JOURNAL_BYTES = 32 * 1024 * 1024
+"""Of a longer journal, the older lines are left out: as many rollouts as are kept, read in some two seconds."""
 MAX_NEW_LINES = 20
 MAX_NEW_EVENTS = 50
 MAX_NEW_WINDOWS = 500
@@ -61,11 +67,12 @@ class RunFolder:
         self.evaluations = Columns()
         self.journal = Journal()
         self._metrics_tail = LineTail(path / "metrics.jsonl")
-        self._journal_tail = LineTail(path / "journal.jsonl")
+        self._journal_tail = LineTail(path / "journal.jsonl", start_bytes=JOURNAL_BYTES)
         self._news = News()
         self._remembered: dict[str, tuple[Any, Any]] = {}
         self._lock = asyncio.Lock()
         self._refreshed_at = -FRESH_SECONDS
+        self._num_unfrozen = 0
 
     @property
     def step(self) -> int:
@@ -148,6 +155,10 @@ class RunFolder:
             self._news = News(is_anew=True)
         for line in part.lines:
             self._fold(line)
+        self._num_unfrozen += len(part.lines)
+        if self._num_unfrozen >= FREEZE_LINES:
+            self._num_unfrozen = 0
+            gc.freeze()
         return part.has_more
 
     def _fold(self, line: Line) -> None:

@@ -14,7 +14,7 @@ from services.dashboard.json_values import parsed_object
 SLICE_BYTES = 128 * 1024
 """Parsed in about 5 ms: that long nobody else on the event loop is served."""
 START_BYTES = 64 * 1024 * 1024
-"""Of a longer file, the older lines are left out: two seconds of parsing, and as many rollouts as are kept."""
+"""Of a longer file, the older lines are left out."""
 LONGEST_LINE_BYTES = 16 * 1024 * 1024
 """A line beyond this is no line of ours; it is left out instead of filling the memory."""
 

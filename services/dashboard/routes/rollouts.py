@@ -79,7 +79,7 @@ class WindowAnswer(Answer):
     start: int
     """Response tokens before it."""
     tokens: int
-    versions: list[list[int]]
+    versions: list[tuple[int, int]]
     """[policy version, number of tokens], in order."""
     finish: str
     """stop, length or failed."""
@@ -266,7 +266,7 @@ def _window(window: WindowRecord) -> WindowAnswer:
         ended=window.ended,
         start=window.start,
         tokens=window.tokens,
-        versions=window.versions,
+        versions=list(window.versions),
         finish=window.finish,
         is_finished=window.is_finished,
         step=window.step,

@@ -1,6 +1,11 @@
-"""`tppo dashboard`: builds the status page's real parts and serves them.
+"""`tppo dashboard`: builds the dashboard's real parts and serves them.
 
-`_beat`: once a second, this process' presence -> Redis. Everything else is the web server's.
+Loops, all in one event loop; the first that ends unexpectedly ends the process:
+
+* the web server: answers requests, until SIGTERM.
+* `Observer.serve`: once a second, Redis -> the newest observation.          (with a run's configuration only)
+* `Broadcaster.serve`: four times a second, the run's folder -> messages for those who follow the stream.
+* `_beat`: once a second, this process' presence -> Redis.                   (with a run's configuration only)
 """
 
 import argparse
@@ -10,86 +15,202 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 
 if TYPE_CHECKING:
-    import redis.asyncio
+    from services.dashboard.app import Access
+    from services.dashboard.commands import CommandSender
+    from services.dashboard.folder.catalog import Catalog
+    from services.dashboard.source import RedisSource
 
 SHUTDOWN_SECONDS = 3
+BACKLOG = 128
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8265
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What is shown, and where."""
+
+    root: Path
+    """Folder of the runs."""
+    host: str
+    port: int
+    name: str
+    config: Config | None = None
+    """Of the live run; None: a folder of runs is browsed."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Serve until SIGTERM."""
-    parser = argparse.ArgumentParser(prog="tppo dashboard", description="Status of a run over REST.")
-    add_config_arguments(parser)
-    parser.add_argument("--name", default="dashboard", help="name of this process in the status")
-    arguments = parser.parse_args(argv)
-    config = config_from_arguments(arguments)
-    if not config.redis.url:
-        raise ConfigError("redis.url is empty; expected the address of a Redis server, as in --redis redis://HOST:6379")
+    place = _place(_parser().parse_args(argv))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(_serve(config, arguments.name))
+    asyncio.run(_serve(place))
     return 0
 
 
-async def _serve(config: Config, name: str) -> None:
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tppo dashboard",
+        description="A run's page, REST interface and control; or, for a folder of runs, what they have left behind.",
+    )
+    add_config_arguments(parser)
+    parser.add_argument("--name", default="dashboard", help="name of this process in the status")
+    parser.add_argument("--host", default=DEFAULT_HOST, help="address to listen on, when a folder is browsed")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port, when a folder is browsed; 0: a free one")
+    return parser
+
+
+def _place(arguments: argparse.Namespace) -> Place:
+    if arguments.config.is_dir():
+        return _folder_place(arguments)
+    config = config_from_arguments(arguments)
+    if not config.redis.url:
+        raise ConfigError("redis.url is empty; expected the address of a Redis server, as in --redis redis://HOST:6379")
+    section = config.dashboard
+    return Place(root=config.run.directory, host=section.host, port=section.port, name=arguments.name, config=config)
+
+
+def _folder_place(arguments: argparse.Namespace) -> Place:
+    if arguments.overrides or arguments.redis:
+        raise ConfigError("--set and --redis belong to a run's TOML file; a folder is browsed without them")
+    if not 0 <= arguments.port <= 65535:
+        raise ConfigError(f"--port {arguments.port}: expected 0 to 65535")
+    return Place(root=arguments.config, host=arguments.host, port=arguments.port, name=arguments.name)
+
+
+async def _serve(place: Place) -> None:
     import uvicorn
 
     from services.dashboard.app import create_app
-    from services.dashboard.source import RunSource
-    from tppo.authentication import require_token_beyond_loopback, token_from_environment
-    from tppo.streams import RedisStreams
+    from services.dashboard.source import Observer
+    from services.dashboard.stream import Broadcaster
+    from services.dashboard.view import Views
 
-    token = token_from_environment()
-    require_token_beyond_loopback(config.dashboard.host, token)
-    with _listener(config.dashboard.host, config.dashboard.port) as listener:
-        async with await _redis(config.redis.url) as client:
-            run = config.run
-            streams = RedisStreams(client, run=run.name, lease_seconds=config.redis.lease_seconds)
-            source = RunSource(client, streams, run=run.name, metrics=run.path / "metrics.jsonl")
-            app = create_app(source, run=run.name, total_training_steps=run.total_training_steps, token=token)
-            settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                # uvicorn takes the signals over and raises them again when it has shut down: no reason to die then.
-                asyncio.get_running_loop().add_signal_handler(number, lambda: None)
-            beating = asyncio.create_task(_beat(client, run.name, name, listener))
-            await uvicorn.Server(settings).serve(sockets=[listener])
-            beating.cancel()
+    access, is_new_token = _access(place.host)
+    catalog, config = _catalog(place), place.config
+    with _listener(place.host, place.port) as listener:
+        _tell_address(listener, catalog, access.token if is_new_token and config else "")
+        source = await _source(config) if config else None
+        observer = Observer(source) if source else None
+        views = Views(catalog, observer)
+        broadcaster = Broadcaster(views)
+        app = create_app(views, broadcaster, access=access, sender=_sender(source, place.name) if source else None)
+        settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS, lifespan="off")
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # uvicorn takes the signals over and raises them again when it has shut down: no reason to die then.
+            asyncio.get_running_loop().add_signal_handler(number, lambda: None)
+        loops: list[Coroutine[Any, Any, None]] = [broadcaster.serve()]
+        if config and source and observer:
+            loops += [observer.serve(), _beat(source, config.run.name, place.name, listener)]
+        try:
+            await _until_served(uvicorn.Server(settings).serve(sockets=[listener]), loops)
+        finally:
+            if source:
+                await source.aclose()
+
+
+async def _until_served(server: Coroutine[Any, Any, None], loops: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Until the server ends; a loop that ends before it takes the process down with its error."""
+    serving = asyncio.ensure_future(server)
+    beside = [asyncio.ensure_future(loop) for loop in loops]
+    done, _ = await asyncio.wait([serving, *beside], return_when=asyncio.FIRST_COMPLETED)
+    for task in (serving, *beside):
+        task.cancel()
+    await asyncio.gather(serving, *beside, return_exceptions=True)
+    for task in done:
+        task.result()
+    if serving not in done:
+        raise RuntimeError("a loop of the dashboard has ended")
+
+
+def _access(host: str) -> "tuple[Access, bool]":
+    """Who may look and steer, and whether the token was made here."""
+    from services.dashboard.access import new_token
+    from services.dashboard.app import Access
+    from tppo.authentication import require_token_beyond_loopback, token_from_environment
+
+    given = token_from_environment()
+    require_token_beyond_loopback(host, given)
+    return Access(token=given or new_token(), needs_token_to_look=bool(given)), not given
+
+
+def _catalog(place: Place) -> "Catalog":
+    from services.dashboard.folder.catalog import Catalog, is_run
+
+    if place.config:
+        return Catalog(place.root, live=place.config.run.name, live_settings=place.config.model_dump(mode="json"))
+    root = place.root.resolve()
+    return Catalog(root.parent, chosen=root.name) if is_run(root) else Catalog(root)
+
+
+def _tell_address(listener: socket.socket, catalog: "Catalog", new_token: str) -> None:
+    """Where the page is; with the token that steers, when it was made here."""
+    from services.dashboard.access import keep_token
+
+    address = _url(listener)
+    if not new_token:
+        log.info("dashboard at %s", address)
+        return
+    log.info("dashboard at %s/#token=%s", address, new_token)
+    try:
+        keep_token(catalog.root / catalog.live, new_token)
+    except OSError as error:
+        log.warning("the token that steers the run stands in this log only: %s", error)
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _listener(host: str, port: int) -> socket.socket:
     """A socket that listens, or one sentence why not."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, asyncio sends small packets at once; else each answer waits 40 ms for the one before it.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        listener = socket.create_server((host, port), family=family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
     except OSError as error:
+        listener.close()
         reason = f"cannot listen on {host}: {error.strerror}"
         raise ConfigError(f"dashboard.port = {port}: {reason}; expected a free port") from None
-    log.info("status at http://%s:%d", host, listener.getsockname()[1])
     return listener
 
 
-async def _redis(url: str) -> "redis.asyncio.Redis":
-    """A client, as soon as the server answers."""
-    from tppo.patience import until_redis_answers
-    from tppo.streams import connect
+async def _source(config: Config) -> "RedisSource":
+    """The run in Redis, whether it answers or not; only an address that can never do is refused."""
+    from redis.exceptions import RedisError
 
+    from services.dashboard.source import RedisSource
+
+    source = RedisSource(config.redis.url, run=config.run.name, lease_seconds=config.redis.lease_seconds)
     try:
-        return await until_redis_answers(lambda: connect(url), "connecting")
+        await source.connected()
     except ValueError as error:
-        raise ConfigError(f"redis.url = {url!r}: {error}") from None
+        raise ConfigError(f"redis.url = {config.redis.url!r}: {error}") from None
+    except (RedisError, OSError) as error:
+        log.warning("Redis does not answer (%s); showing what the run's folder knows", error)
+    return source
 
 
-async def _beat(client: "redis.asyncio.Redis", run: str, name: str, listener: socket.socket) -> None:
+def _sender(source: "RedisSource", name: str) -> "CommandSender | None":
+    return None
+
+
+async def _beat(source: "RedisSource", run: str, name: str, listener: socket.socket) -> None:
     from redis.exceptions import RedisError
 
     from tppo.presence import HEARTBEAT_SECONDS, Presence, announce
 
-    host, port = listener.getsockname()[:2]
     presence = Presence(
         name=name,
         kind="dashboard",
@@ -97,11 +218,12 @@ async def _beat(client: "redis.asyncio.Redis", run: str, name: str, listener: so
         started_at=time.time(),
         pid=os.getpid(),
         host=socket.gethostname(),
-        status={"url": f"http://{host}:{port}"},
+        status={"url": _url(listener)},
     )
     while True:
         try:
+            client, _ = await source.connected()
             await announce(client, run, presence)
-        except RedisError as error:
+        except (RedisError, OSError) as error:
             log.warning("cannot announce: %s; trying again", error)
         await asyncio.sleep(HEARTBEAT_SECONDS)

@@ -1,39 +1,117 @@
-"""The dashboard's addresses."""
+"""The dashboard's addresses, put together."""
 
-from fastapi import FastAPI
-from fastapi.responses import HTMLResponse, PlainTextResponse
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
 
-from services.dashboard.access import TokenGuard
-from services.dashboard.page import CONTENT_SECURITY_POLICY, page_of
-from services.dashboard.problems import Problem, answer_with_problems
-from services.dashboard.source import Source
-from services.dashboard.status import Status, status_of
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import FileResponse, PlainTextResponse
+from starlette.staticfiles import StaticFiles
+
+from services.dashboard.access import (
+    Guard,
+    SecurityHeaders,
+    refusal_of_foreign_host,
+    refusal_without,
+    require_steering,
+)
+from services.dashboard.commands import CommandSender
+from services.dashboard.problems import Problem, ProblemError, answer_with_problems, problems
+from services.dashboard.routes import control, critic, ledger, metrics, rollouts, runs, services, stream, windows
+from services.dashboard.stream import Broadcaster
+from services.dashboard.tokens.response import ResponseReader
+from services.dashboard.view import Views
+
+STATIC = Path(__file__).parent / "static"
+DESCRIPTION = """A run's state, its history, and its control. Times are seconds since the epoch unless they are dates.
+Every error is a problem document (RFC 9457). Pages take `offset` and `limit` and tell the `total`."""
 
 
-def create_app(source: Source, *, run: str, total_training_steps: int, token: str = "") -> FastAPI:
-    """The application for one run; with a token it answers nobody who does not bring it."""
-    app = FastAPI(title="T-PPO", description="Status of a run.", version="1")
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Who may look and who may steer."""
+
+    token: str
+    """Of those who steer; never empty."""
+    needs_token_to_look: bool = False
+
+
+def create_app(
+    views: Views,
+    broadcaster: Broadcaster,
+    *,
+    access: Access,
+    sender: CommandSender | None = None,
+    static: Path = STATIC,
+) -> FastAPI:
+    """The application for the runs of one folder."""
+    app = FastAPI(title="T-PPO", description=DESCRIPTION, version="1", docs_url=None, redoc_url=None)
     answer_with_problems(app)
-    if token:
-        app.add_middleware(TokenGuard, token=token)
+    _guard(app, access)
 
-    async def current_status() -> Status:
-        return status_of(await source.observe(), run=run, total_training_steps=total_training_steps)
+    def may_steer(request: Request) -> None:
+        require_steering(request, access.token)
 
-    @app.get("/api/v1/status", responses={503: {"model": Problem, "description": "Redis does not answer"}})
-    async def status() -> Status:
-        """The run at this moment."""
-        return await current_status()
+    every = APIRouter(prefix="/api/v1", responses=problems(unprocessable_entity="a parameter that cannot be used"))
+    for router in (
+        *(runs.router(views), metrics.router(views), rollouts.router(views, ResponseReader()), windows.router(views)),
+        *(critic.router(views), ledger.router(views), services.router(views), stream.router(views, broadcaster)),
+        control.router(views, sender, may_steer),
+    ):
+        every.include_router(router)
+    app.include_router(every)
+    _add_pages(app, static)
+    _describe_problems(app)
+    return app
 
-    @app.get("/healthz", response_class=PlainTextResponse)
+
+def _guard(app: FastAPI, access: Access) -> None:
+    """What is added last is asked first."""
+    if access.needs_token_to_look:
+        challenge = 'Basic realm="tppo", Bearer'
+        refusal_of, status = refusal_without(access.token), HTTPStatus.UNAUTHORIZED
+        app.add_middleware(Guard, refusal_of=refusal_of, status=status, challenge=challenge)
+    else:
+        refused = HTTPStatus.MISDIRECTED_REQUEST
+        app.add_middleware(Guard, refusal_of=refusal_of_foreign_host, status=refused, challenge="")
+    app.add_middleware(SecurityHeaders)
+
+
+def _add_pages(app: FastAPI, static: Path) -> None:
+    @app.get("/healthz", response_class=PlainTextResponse, tags=["process"])
     async def healthz() -> str:
         """Whether this process answers, whatever the run does."""
         return "ok\n"
 
-    @app.get("/", response_class=HTMLResponse)
-    async def page() -> HTMLResponse:
-        """The status for people."""
-        headers = {"Content-Security-Policy": CONTENT_SECURITY_POLICY}
-        return HTMLResponse(page_of(await current_status()), headers=headers)
+    @app.get("/", include_in_schema=False)
+    async def index() -> FileResponse:
+        return _file(static / "index.html")
 
-    return app
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> FileResponse:
+        return _file(static / "docs.html")
+
+    if static.is_dir():
+        app.mount("/static", StaticFiles(directory=static))
+
+
+def _file(path: Path) -> FileResponse:
+    if not path.is_file():
+        raise ProblemError(HTTPStatus.NOT_FOUND, f"{path.name} is not part of this installation")
+    return FileResponse(path)
+
+
+def _describe_problems(app: FastAPI) -> None:
+    """The OpenAPI document tells the form of a problem once, and that bad parameters are one, too."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, object]:
+        document = generate()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        if "Problem" not in schemas:
+            schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(schema.pop("$defs", {}))
+            schemas["Problem"] = schema
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,25 +1,31 @@
-"""What the dashboard knows about a run: one look at Redis and at the end of `metrics.jsonl`."""
+"""What Redis knows about a run at one moment, and a memory of it for the time in which Redis does not answer.
 
-import json
+`Observer.serve`: once a second, a look at Redis -> the newest observation, which every answer uses. So an answer never
+waits for Redis, and a hundred readers ask it no more than one does.
+"""
+
+import asyncio
 import math
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import redis.asyncio
+from redis.exceptions import RedisError
 
+from services.dashboard.json_values import plain
 from tppo.presence import Presence, present
-from tppo.streams import QueueDepth, RedisStreams
+from tppo.streams import QueueDepth, RedisStreams, connect
 
-TAIL_BYTES = 256 * 1024
-"""More than the lines since the last evaluation; a longer file is not read whole for each look."""
-
+LOOK_SECONDS = 1.0
+DEADLINE_SECONDS = 2.0
 NOTHING = QueueDepth(num_waiting=0, num_leased=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """A run as it is found, before it is explained."""
+    """A run as Redis knows it, before it is explained."""
 
     now: float
     """Seconds since the epoch by the clock that the heartbeats bear."""
@@ -28,48 +34,97 @@ class Observation:
     window_requests: QueueDepth = NOTHING
     reward_requests: QueueDepth = NOTHING
     num_inbox_entries: int = 0
-    metric_lines: list[dict[str, Any]] = field(default_factory=list)
-    """The newest lines of metrics.jsonl, oldest first."""
+    error: str = ""
+    """Why Redis did not tell this, when it is what it told before."""
 
 
 class Source(Protocol):
-    """Where observations come from."""
+    """Where observations come from, and where commands go."""
 
     async def observe(self) -> Observation:
-        """Look now; raises RedisError when the server does not answer."""
+        """Look now. Raises RedisError, OSError or ValueError when there is no usable server."""
+
+    async def append(self, payloads: Sequence[bytes]) -> None:
+        """Put records into the run's inbox; the same errors."""
 
 
-class RunSource:
-    """A run in a Redis server and in its folder."""
+class RedisSource:
+    """A run in a Redis server, which need not answer yet."""
 
-    def __init__(self, client: redis.asyncio.Redis, streams: RedisStreams, *, run: str, metrics: Path) -> None:
-        self._client = client
-        self._streams = streams
+    def __init__(self, url: str, *, run: str, lease_seconds: float) -> None:
+        self._url = url
         self._run = run
-        self._metrics = metrics
+        self._lease_seconds = lease_seconds
+        self._connected: tuple[redis.asyncio.Redis, RedisStreams] | None = None
 
     async def observe(self) -> Observation:
         """A few round trips."""
-        seconds, microseconds = await self._client.time()
+        client, streams = await self.connected()
+        seconds, microseconds = await client.time()
         return Observation(
             now=seconds + microseconds / 1e6,
-            presences=await present(self._client, self._run, gone_after_seconds=math.inf),
-            window_requests=await self._streams.window_requests.depth(),
-            reward_requests=await self._streams.reward_requests.depth(),
-            num_inbox_entries=await self._streams.inbox.length(),
-            metric_lines=newest_lines(self._metrics),
+            presences=[
+                replace(presence, status=plain(presence.status))
+                for presence in await present(client, self._run, gone_after_seconds=math.inf)
+            ],
+            window_requests=await streams.window_requests.depth(),
+            reward_requests=await streams.reward_requests.depth(),
+            num_inbox_entries=await streams.inbox.length(),
         )
 
+    async def append(self, payloads: Sequence[bytes]) -> None:
+        """One MULTI."""
+        _, streams = await self.connected()
+        await streams.inbox.append(payloads)
 
-def newest_lines(path: Path, *, num_bytes: int = TAIL_BYTES) -> list[dict[str, Any]]:
-    """The whole lines among the last bytes of a file; none while it is missing."""
-    try:
-        with path.open("rb") as file:
-            start = max(0, path.stat().st_size - num_bytes)
-            file.seek(start)
-            text = file.read()
-    except FileNotFoundError:
-        return []
-    if start > 0:
-        text = text[text.find(b"\n") + 1 :]
-    return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+    async def connected(self) -> tuple[redis.asyncio.Redis, RedisStreams]:
+        """The client and the run's streams; it connects itself again later on."""
+        if self._connected is None:
+            client = await connect(self._url)
+            self._connected = client, RedisStreams(client, run=self._run, lease_seconds=self._lease_seconds)
+        return self._connected
+
+    async def aclose(self) -> None:
+        """Let go of the server."""
+        if self._connected is not None:
+            await self._connected[0].aclose()
+
+
+class Observer:
+    """The newest observation, one second old at most while Redis answers."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._newest: Observation | None = None
+        self._looked_at = 0.0
+        self._looking = asyncio.Lock()
+
+    async def serve(self) -> None:
+        """Look once a second, until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def current(self) -> Observation:
+        """The newest one, with the time that has passed since added to its clock."""
+        if self._newest is None:
+            async with self._looking:
+                if self._newest is None:
+                    await self.look()
+        assert self._newest is not None
+        return replace(self._newest, now=self._newest.now + time.monotonic() - self._looked_at)
+
+    async def look(self) -> None:
+        """Ask Redis; what it told before stays, marked with the error, when it does not answer."""
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                newest = await self._source.observe()
+        except (RedisError, OSError, ValueError) as error:  # a TimeoutError is an OSError
+            newest = self._silent(str(error) or f"no answer within {DEADLINE_SECONDS:g} s")
+        self._newest, self._looked_at = newest, time.monotonic()
+
+    def _silent(self, error: str) -> Observation:
+        if self._newest is None:
+            return Observation(now=time.time(), error=error)
+        passed = time.monotonic() - self._looked_at
+        return replace(self._newest, now=self._newest.now + passed, error=error)

@@ -1,21 +1,17 @@
-"""The answer of `/api/v1/status`: its form, and how an observation is read."""
+"""The answer of `/api/v1/status`: its form, and how a view of a run is read."""
 
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field, ValidationError
 
-from services.dashboard.source import Observation
-from tppo.presence import GONE_AFTER_SECONDS, Presence
+from services.dashboard.alerts import Severity, Situation, alerts_of_metrics, alerts_of_moment, worst_first
+from services.dashboard.answer import Answer
+from services.dashboard.view import View
+from tppo.presence import Presence
 from tppo.streams import QueueDepth
 
-State = Literal["starting", "running", "learner_gone", "finished"]
-
-
-class Answer(BaseModel):
-    """Part of the answer; the text below each field is its description in the OpenAPI document."""
-
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+State = Literal["starting", "running", "learner_gone", "redis_gone", "stopped", "finished"]
 
 
 class ServiceStatus(Answer):
@@ -41,11 +37,48 @@ class QueueStatus(Answer):
     """Held by a worker."""
 
 
+class CommandStatus(Answer):
+    """One of the last commands, and what has become of it."""
+
+    command_id: str
+    action: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    issued_at: float | None = None
+    """Seconds since the epoch."""
+    outcome: str = "pending"
+    """pending, done or refused."""
+    text: str = ""
+    """A sentence about the outcome."""
+
+
+class ControlStatus(Answer):
+    """What was asked of the run, and what holds now."""
+
+    paused: bool = False
+    stop_after_step: int | None = None
+    """The run stops after this step; null: at its end."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """The keys that may be changed while it runs, with the values that hold."""
+    commands: list[CommandStatus] = Field(default_factory=list)
+    """The last 20."""
+
+
+class AlertStatus(Answer):
+    """One sentence that asks for attention."""
+
+    severity: Severity
+    text: str
+    since_step: int | None
+    """The step since which it holds, where that is known."""
+
+
 class Status(Answer):
     """A run at one moment."""
 
     run: str
     state: State
+    """`redis_gone`: Redis does not answer, so this is what the folder and an earlier answer tell; `stopped`: neither
+    finished nor written to lately."""
     step: int
     """Training steps done."""
     total_training_steps: int
@@ -53,79 +86,167 @@ class Status(Answer):
     """Of the learner's weights; null while nobody knows."""
     learner_gone_since: datetime | None
     """Its last heartbeat, when it has fallen silent before the run's end."""
+    known_since: datetime | None
+    """The moment that this tells about, when the learner or Redis is silent or the run is over; null: now."""
+    waiting_for: str
+    """What the next training step waits for, in words; empty when it waits for nothing."""
+    has_control: bool
+    """Whether this dashboard can pass on commands: the run is the live one and Redis answers."""
+    control: ControlStatus | None
+    """Null while no learner has told."""
+    alerts: list[AlertStatus]
+    """What asks for attention, the worst first."""
     metrics: dict[str, Any]
     """The newest training step's."""
     evaluation: dict[str, Any]
     """The newest evaluation's."""
     ledger: dict[str, Any]
-    """Rollouts by state: issued = trained + in flight + parked + dropped."""
+    """Windows by state: issued = trained + in flight + parked + dropped."""
     queues: dict[str, QueueStatus]
     num_inbox_entries: int
     """Results kept since the last committed checkpoint."""
     services: list[ServiceStatus]
+    """Processes that announced themselves, those that have fallen silent too."""
 
 
-def status_of(observation: Observation, *, run: str, total_training_steps: int) -> Status:
-    """What the observation means."""
-    metrics = _newest(observation, "step")
-    learner = _learner(observation)
-    is_learner_alive = learner is not None and _is_alive(learner, observation.now)
-    step = int(metrics.get("step", 0))
-    is_finished = step >= total_training_steps and not is_learner_alive
-    has_lost_learner = learner is not None and not is_learner_alive and not is_finished
+def status_of(view: View) -> Status:
+    """What the view means."""
+    folder, learner, state = view.folder, view.learner, state_of(view)
     learner_status = learner.status if learner else {}
     return Status(
-        run=run,
-        state=_state(is_learner_alive=is_learner_alive, is_finished=is_finished, has_lost_learner=has_lost_learner),
-        step=step,
-        total_training_steps=total_training_steps,
-        policy_version=learner_status.get("policy_version"),
-        learner_gone_since=datetime.fromtimestamp(learner.seen_at, UTC) if learner and has_lost_learner else None,
-        metrics=metrics,
-        evaluation=_newest(observation, "evaluation"),
-        ledger=learner_status.get("ledger", {}),
+        run=folder.name,
+        state=state,
+        step=folder.step,
+        total_training_steps=folder.total_training_steps,
+        policy_version=_integer(learner_status.get("policy_version")),
+        learner_gone_since=_moment(learner.seen_at) if learner and state == "learner_gone" else None,
+        known_since=None if state in ("starting", "running") else _moment(_newest_word(view)),
+        waiting_for=_waiting_for(view, state),
+        has_control=view.is_live and not view.observation.error,
+        control=_control(learner_status.get("control")),
+        alerts=_alerts(view, state),
+        metrics=folder.steps.latest,
+        evaluation=folder.evaluations.latest,
+        ledger=ledger_now(view),
         queues={
-            "window_requests": _queue(observation.window_requests),
-            "reward_requests": _queue(observation.reward_requests),
+            "window_requests": _queue(view.observation.window_requests),
+            "reward_requests": _queue(view.observation.reward_requests),
         },
-        num_inbox_entries=observation.num_inbox_entries,
-        services=[_service(presence, observation.now) for presence in observation.presences],
+        num_inbox_entries=view.observation.num_inbox_entries,
+        services=[service_status(view, presence) for presence in view.observation.presences],
     )
 
 
-def _state(*, is_learner_alive: bool, is_finished: bool, has_lost_learner: bool) -> State:
-    if is_finished:
+def state_of(view: View) -> State:
+    """In one word."""
+    total = view.folder.total_training_steps
+    is_done = 0 < total <= view.folder.step
+    if is_done and not view.is_learner_alive:
         return "finished"
-    if has_lost_learner:
-        return "learner_gone"
-    return "running" if is_learner_alive else "starting"
+    if not view.is_live:
+        return "running" if view.is_written() else "stopped"
+    if view.observation.error:
+        return "redis_gone"
+    if view.learner is None:
+        return "starting"
+    return "running" if view.is_learner_alive else "learner_gone"
 
 
-def _learner(observation: Observation) -> Presence | None:
-    """The learner that was seen last."""
-    learners = [presence for presence in observation.presences if presence.kind == "learner"]
-    return max(learners, key=lambda presence: presence.seen_at, default=None)
-
-
-def _service(presence: Presence, now: float) -> ServiceStatus:
+def service_status(view: View, presence: Presence) -> ServiceStatus:
+    """One process, as of its last heartbeat."""
     return ServiceStatus(
         name=presence.name,
         kind=presence.kind,
         address=presence.address,
-        is_alive=_is_alive(presence, now),
-        seconds_since_seen=round(max(0.0, now - presence.seen_at), 1),
+        is_alive=view.is_alive(presence),
+        seconds_since_seen=round(max(0.0, view.now - presence.seen_at), 1),
         status=presence.status,
     )
+
+
+def ledger_now(view: View) -> dict[str, Any]:
+    """The learner's own count, else the one in the newest line of the metrics."""
+    told = view.learner.status.get("ledger") if view.learner else None
+    if isinstance(told, dict):
+        return told
+    prefix = "ledger/"
+    latest = view.folder.steps.latest
+    return {name.removeprefix(prefix): value for name, value in latest.items() if name.startswith(prefix)}
+
+
+def _alerts(view: View, state: State) -> list[AlertStatus]:
+    situation = _situation(view, state)
+    steps, evaluations = view.folder.steps, view.folder.evaluations
+    key = (id(steps), steps.num_lines, steps.latest.get("step"), evaluations.num_lines)
+    of_metrics = view.folder.remembered("alerts", key, lambda: alerts_of_metrics(situation))
+    found = worst_first([*alerts_of_moment(situation), *of_metrics])
+    return [AlertStatus(severity=one.severity, text=one.text, since_step=one.since_step) for one in found]
+
+
+def _situation(view: View, state: State) -> Situation:
+    learner, journal = view.learner, view.folder.journal
+    control = _control(learner.status.get("control")) if learner else None
+    watchdog_seconds = view.folder.setting("run", "watchdog_seconds")
+    return Situation(
+        steps=view.folder.steps,
+        evaluations=view.folder.evaluations,
+        is_running=view.is_live and state == "running",
+        seconds_since_step=_seconds_since_step(view),
+        watchdog_seconds=watchdog_seconds if isinstance(watchdog_seconds, int | float) else 60.0,
+        waiting_for=_waiting_for(view, state),
+        redis_error=view.observation.error,
+        learner_gone_seconds=view.now - learner.seen_at if learner and state == "learner_gone" else None,
+        num_parked=journal.by_state["parked"],
+        parked_cause=journal.most_frequent_cause(),
+        ledger_holds=ledger_now(view).get("holds") is not False,
+        errors={one.name: str(one.status.get("last_error") or "") for one in view.observation.presences},
+        digests={
+            one.name: (_integer(one.status.get("policy_version")) or 0, str(one.status.get("digest") or ""))
+            for one in view.presences("generation")
+            if view.is_alive(one)
+        },
+        is_paused=control is not None and control.paused,
+    )
+
+
+def _seconds_since_step(view: View) -> float | None:
+    last = view.folder.steps.latest.get("time")
+    began = view.learner.started_at if view.learner else None
+    since = max((moment for moment in (last, began) if isinstance(moment, int | float)), default=None)
+    return None if since is None else view.now - since
+
+
+def _waiting_for(view: View, state: State) -> str:
+    if state == "redis_gone":
+        return "Redis"
+    if state == "learner_gone":
+        return "the learner"
+    return str(view.learner.status.get("waiting_for", "")) if view.learner and view.is_learner_alive else ""
+
+
+def _newest_word(view: View) -> float | None:
+    spoken = [presence.seen_at for presence in view.presences("learner")]
+    return max([*spoken, *filter(None, [view.folder.last_time])], default=None)
+
+
+def _control(told: Any) -> ControlStatus | None:
+    """What a learner tells; one of another version may tell something else."""
+    try:
+        return None if told is None else ControlStatus.model_validate(told)
+    except ValidationError:
+        return None
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    try:
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):  # a year that the calendar does not have
+        return None
 
 
 def _queue(depth: QueueDepth) -> QueueStatus:
     return QueueStatus(num_waiting=depth.num_waiting, num_leased=depth.num_leased)
 
 
-def _newest(observation: Observation, kind: str) -> dict[str, Any]:
-    matching = (line for line in reversed(observation.metric_lines) if line.get("kind") == kind)
-    return next(matching, {})
-
-
-def _is_alive(presence: Presence, now: float) -> bool:
-    return now - presence.seen_at <= GONE_AFTER_SECONDS
+def _integer(value: Any) -> int | None:
+    return value if isinstance(value, int) else None

@@ -1,0 +1,21 @@
+"""What every answer is made of."""
+
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+Item = TypeVar("Item")
+
+
+class Answer(BaseModel):
+    """Part of an answer; the text below each field is its description in the OpenAPI document."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class Page(Answer, Generic[Item]):
+    """Some of the items that were asked for."""
+
+    items: list[Item]
+    total: int
+    """How many there are, on all pages."""

@@ -1,0 +1,171 @@
+"""The runs in a folder: found by their configuration or their metrics, one level down or two (a comparison's runs)."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from services.dashboard.folder.run import RunFolder
+from services.dashboard.folder.settings import settings_of
+from services.dashboard.json_values import parsed_object
+
+MAX_RUNS = 1_000
+MAX_OPEN = 4
+"""Runs whose history is in memory; the one that was asked for longest ago is closed first."""
+HEAD_BYTES = TAIL_BYTES = 64 * 1024
+"""More than the first evaluation, and than the lines since the last one where a run evaluates every 20 steps."""
+MARKS = ("config.toml", "metrics.jsonl", "journal.jsonl")
+
+Fields = dict[str, Any]
+
+
+class NoSuchRunError(LookupError):
+    """A name that is none of the folder's runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A run in its first and last lines."""
+
+    settings: Fields
+    first: Fields  # line
+    last: Fields  # line
+    last_step: Fields
+    base_evaluation: Fields
+    last_evaluation: Fields
+    has_traces: bool
+    written_at: float  # when its metrics or its journal last grew, seconds since the epoch
+
+
+class Catalog:
+    """All runs below a folder.
+
+    `live` is the one that this dashboard was started for, with its configuration; `chosen`, without a live one, the one
+    that is shown when none is named.
+    """
+
+    def __init__(self, root: Path, *, live: str = "", live_settings: Fields | None = None, chosen: str = "") -> None:
+        self.root = root
+        self.live = live
+        self._chosen = chosen
+        self._live_settings = live_settings
+        self._open: OrderedDict[str, RunFolder] = OrderedDict()
+        self._outlines: dict[str, tuple[Any, Outline]] = {}
+
+    def names(self) -> list[str]:
+        """In alphabetical order, the live one always among them."""
+        found = dict.fromkeys(self._found())
+        if self.live:
+            found.setdefault(self.live)
+        return sorted(found)
+
+    def default(self) -> str:
+        """The live run, else the chosen one, else the one that was written to last."""
+        if self.live or self._chosen:
+            return self.live or self._chosen
+        newest = max(self._found(), key=lambda name: written_at(self.root / name), default=None)
+        if newest is None:
+            raise NoSuchRunError(
+                f"{self.root} holds no run so far; expected a folder with a config.toml or metrics.jsonl"
+            )
+        return newest
+
+    async def run(self, name: str | None = None) -> RunFolder:
+        """A run, read as far as it has come. Raises `NoSuchRunError`."""
+        folder = self._opened(self.default() if name is None else name)
+        await folder.refresh()
+        return folder
+
+    def outline(self, name: str) -> Outline:
+        """A few reads, or none while the run's files have not changed."""
+        path = self.root / name
+        state = (written_at(path), size_of(path / "metrics.jsonl"))
+        known = self._outlines.get(name)
+        if known is None or known[0] != state:
+            settings = self._live_settings if name == self.live else None
+            known = self._outlines[name] = (state, outline_of(path, settings))
+        return known[1]
+
+    def _opened(self, name: str) -> RunFolder:
+        if name not in self._open:
+            # A name is looked up among those that were found, never joined to a path as it comes.
+            if name != self.live and name not in self._found():
+                raise NoSuchRunError(f"there is no run {name!r}; expected one of /api/v1/runs")
+            settings = self._live_settings if name == self.live else None
+            self._open[name] = RunFolder(self.root / name, name=name, settings=settings)
+            for other in [one for one in self._open if one not in (name, self.live)][: -(MAX_OPEN - 1) or None]:
+                del self._open[other]
+        self._open.move_to_end(name)
+        return self._open[name]
+
+    def _found(self) -> list[str]:
+        return [path.relative_to(self.root).as_posix() for path in list(_runs_in(self.root, depth=2))[:MAX_RUNS]]
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is a run's."""
+    return any((path / mark).is_file() for mark in MARKS)
+
+
+def written_at(path: Path) -> float:
+    """When a run's lines last grew; its configuration's age while there are none."""
+    return max(modified_at(path / name) for name in MARKS[1:]) or modified_at(path / MARKS[0])
+
+
+def modified_at(path: Path) -> float:
+    """Seconds since the epoch; 0 for a file that is missing."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def size_of(path: Path) -> int:
+    """In bytes; 0 for a file that is missing."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def outline_of(path: Path, settings: Fields | None = None) -> Outline:
+    """A run, from the two ends of its metrics."""
+    head, tail = _lines(path / "metrics.jsonl", HEAD_BYTES, at_end=False), _lines(path / "metrics.jsonl", TAIL_BYTES)
+    evaluations = [line for line in tail if line.get("kind") == "evaluation"]
+    base = next((line for line in head if line.get("kind") == "evaluation" and line.get("step") == 0), {})
+    return Outline(
+        settings=settings_of(path) if settings is None else settings,
+        first=head[0] if head else {},
+        last=tail[-1] if tail else {},
+        last_step=next((line for line in reversed(tail) if line.get("kind") == "step"), {}),
+        base_evaluation=base,
+        last_evaluation=evaluations[-1] if evaluations else {},
+        has_traces=any((path / "traces").glob("step_*.parquet")),
+        written_at=written_at(path),
+    )
+
+
+def _runs_in(folder: Path, *, depth: int) -> Iterator[Path]:
+    try:
+        children = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+    except OSError:
+        return
+    for child in children:
+        if is_run(child):
+            yield child
+        elif depth > 1:
+            yield from _runs_in(child, depth=depth - 1)
+
+
+def _lines(path: Path, num_bytes: int, *, at_end: bool = True) -> list[Fields]:
+    """The whole lines among the first or the last bytes of a file."""
+    try:
+        with path.open("rb") as file:
+            start = max(0, size_of(path) - num_bytes) if at_end else 0
+            file.seek(start)
+            text = file.read(num_bytes)
+    except OSError:
+        return []
+    lines = text.split(b"\n")[1 if start else 0 : -1]
+    return [parsed for line in lines if (parsed := parsed_object(line))]

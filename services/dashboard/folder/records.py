@@ -1,0 +1,86 @@
+"""What the journal's lines come to: a rollout with its windows and its scores."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+State = Literal["requested", "ready", "scoring", "trained", "retired", "parked", "dropped"]
+STATES: tuple[State, ...] = ("requested", "ready", "scoring", "trained", "retired", "parked", "dropped")
+"""The life of a rollout: requested -> ready (window not the last) -> trained -> requested ...; requested -> scoring
+(response ended) -> ready -> trained as its last -> retired; parked or dropped, with a cause."""
+Span = tuple[int, int]
+"""Policy version, and how many tokens it sampled."""
+ENDED: frozenset[State] = frozenset(("retired", "dropped"))
+
+
+@dataclass(slots=True)
+class WindowRecord:
+    """One window: asked for, sampled, trained."""
+
+    rollout: str
+    window: int
+    evaluation: bool = False
+    requested: float | None = None  # seconds since the epoch, as all times
+    version: int | None = None  # of the policy when it was asked for
+    start: int = 0  # response tokens before it
+    generator: str = ""
+    slot: int | None = None
+    started: float | None = None
+    ended: float | None = None
+    tokens: int = 0
+    versions: tuple[Span, ...] = ()  # in order
+    finish: str = ""
+    is_finished: bool = False
+    step: int | None = None  # that trained it
+    is_obsolete: bool = False  # the learner has returned to before it was asked for
+
+
+@dataclass(slots=True)
+class ScoreRecord:
+    """One attempt to score a response."""
+
+    attempt: int
+    status: str
+    score: float | None
+    components: dict[str, Any]
+    function: str
+    seconds: float | None
+    error: str
+    time: float | None
+
+
+@dataclass(slots=True)
+class RolloutRecord:
+    """One prompt and its response so far."""
+
+    rollout: str
+    prompt: int | None = None  # row in the data files
+    evaluation: bool = False
+    state: State = "requested"
+    windows: dict[int, WindowRecord] = field(default_factory=dict)
+    scores: dict[int, ScoreRecord] = field(default_factory=dict)
+    score: float | None = None
+    length: int = 0  # response tokens so far
+    cause: str = ""
+    updated_at: float = 0.0
+
+    @property
+    def newest_window(self) -> WindowRecord | None:
+        """The one with the highest index."""
+        return self.windows[max(self.windows)] if self.windows else None
+
+    @property
+    def sampled(self) -> WindowRecord | None:
+        """The newest one that has been generated."""
+        sampled = (index for index, window in self.windows.items() if window.generator)
+        newest = max(sampled, default=None)
+        return None if newest is None else self.windows[newest]
+
+    @property
+    def policy_versions(self) -> list[int]:
+        """Of the weights that sampled its tokens."""
+        return [version for window in self.windows.values() for version, _ in window.versions]
+
+    @property
+    def trained_steps(self) -> list[int]:
+        """The steps that trained its windows, in order."""
+        return sorted(window.step for window in self.windows.values() if window.step is not None)

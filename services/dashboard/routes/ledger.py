@@ -1,0 +1,103 @@
+"""/ledger: issued = trained + in flight + parked + dropped, now and over time."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import APIRouter
+
+from services.dashboard.answer import Answer
+from services.dashboard.folder.records import STATES
+from services.dashboard.problems import problems
+from services.dashboard.routes.parameters import RunName
+from services.dashboard.status import ledger_now
+from services.dashboard.view import View, Views
+
+MAX_POINTS = 500
+PARTS = ("issued", "trained", "in_flight", "parked", "dropped")
+
+
+class Doubles(Answer):
+    """Records that arrived a second time and were left out."""
+
+    window: int | None
+    score: int | None
+
+
+class Ledger(Answer):
+    """Every window that was ever asked for, accounted for; null where nobody has told."""
+
+    run: str
+    issued: int | None
+    trained: int | None
+    in_flight: int | None
+    parked: int | None
+    dropped: int | None
+    dropped_by_reason: dict[str, int]
+    holds: bool | None
+    """issued = trained + in_flight + parked + dropped."""
+    asked_again: int | None
+    """Requests that had vanished from Redis and were sent once more."""
+    doubles: Doubles
+    by_state: dict[str, int]
+    """Rollouts in the journal by state; of those that have retired longest ago, none."""
+    num_forgotten: int
+    """Rollouts of the journal that are not kept in memory any more."""
+    history: dict[str, list[float | None]]
+    """step, and each part of the equation after it."""
+
+
+def router(views: Views) -> APIRouter:
+    """The address."""
+    routes = APIRouter(tags=["ledger"], responses=problems(not_found="no such run"))
+
+    @routes.get("/ledger")
+    async def ledger(run: RunName = None) -> Ledger:
+        """The equation, and where the rollouts are."""
+        return _ledger(await views.of(run))
+
+    return routes
+
+
+def _ledger(view: View) -> Ledger:
+    folder = view.folder
+    journal, steps = folder.journal, folder.steps
+    told, learner = ledger_now(view), view.learner.status if view.learner else {}
+    counts = {name: _count(told, name) for name in PARTS}
+    rows = steps.rows(max_points=MAX_POINTS)
+    return Ledger(
+        run=folder.name,
+        **counts,
+        dropped_by_reason=_counts(told.get("dropped_by_reason")) or dict(journal.dropped_by_reason),
+        holds=_holds(counts),
+        asked_again=_count(steps.latest, "ledger/asked_again"),
+        doubles=_doubles(learner.get("doubles"), steps.latest),
+        by_state={state: journal.by_state[state] for state in STATES},
+        num_forgotten=journal.num_forgotten,
+        history={
+            "step": steps.values("step", rows),
+            **{name: steps.values(f"ledger/{name}", rows) for name in PARTS},
+        },
+    )
+
+
+def _holds(counts: Mapping[str, int | None]) -> bool | None:
+    issued, *parts = (counts[name] for name in PARTS)
+    known = [part for part in parts if part is not None]
+    return issued == sum(known) if issued is not None and len(known) == len(parts) else None
+
+
+def _doubles(told: Any, latest: Mapping[str, Any]) -> Doubles:
+    if isinstance(told, dict):
+        return Doubles(window=_count(told, "window"), score=_count(told, "score"))
+    return Doubles(window=_count(latest, "windows/doubles"), score=_count(latest, "scores/doubles"))
+
+
+def _count(table: Mapping[str, Any], name: str) -> int | None:
+    value = table.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _counts(told: Any) -> dict[str, int]:
+    return (
+        {str(name): count for name, count in told.items() if isinstance(count, int)} if isinstance(told, dict) else {}
+    )

@@ -1,0 +1,98 @@
+"""/metrics: the numbers of metrics.jsonl, now and over time."""
+
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+
+from services.dashboard.answer import Answer
+from services.dashboard.folder.columns import Columns
+from services.dashboard.folder.run import RunFolder
+from services.dashboard.problems import problems
+from services.dashboard.routes.parameters import LARGEST, RunName
+from services.dashboard.view import Views
+
+ALWAYS = ("step", "time", "seconds_since_start")
+MAX_NAMES = 100
+MAX_NUMBERS = 100_000
+"""In one answer: it is made in some 50 ms."""
+
+Kind = Literal["step", "evaluation"]
+
+
+class MetricHistory(Answer):
+    """Columns of equal length, a row per line of the kind; thinned evenly, the newest line always kept."""
+
+    run: str
+    kind: Kind
+    num_lines: int
+    """Before thinning."""
+    columns: dict[str, list[float | None]]
+    """step, time (seconds since the epoch), seconds_since_start, and the names that were asked for; null where a line
+    lacks the number. The meaning of each: docs/metrics.md."""
+
+
+class MetricNames(Answer):
+    """What can be asked for."""
+
+    run: str
+    step: list[str]
+    evaluation: list[str]
+
+
+class LatestMetrics(Answer):
+    """The newest line of each kind."""
+
+    run: str
+    step: dict[str, Any]
+    evaluation: dict[str, Any]
+    age_seconds: float | None
+    """Of the newest step."""
+
+
+def router(views: Views) -> APIRouter:
+    """The addresses."""
+    routes = APIRouter(prefix="/metrics", tags=["metrics"], responses=problems(not_found="no such run"))
+
+    @routes.get("")
+    async def metrics(
+        run: RunName = None,
+        kind: Kind = "step",
+        names: Annotated[
+            str, Query(max_length=8000, description="Separated by commas, 100 at most; none: all there are.")
+        ] = "",
+        max_points: Annotated[
+            int, Query(ge=1, le=5000, description="Most rows; fewer when so many names are asked for.")
+        ] = 500,
+        from_step: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
+    ) -> MetricHistory:
+        """The history."""
+        folder = (await views.of(run)).folder
+        columns = _columns(folder, kind)
+        wanted = [name for name in names.split(",") if name] or columns.names
+        every = tuple(dict.fromkeys([*ALWAYS, *wanted[:MAX_NAMES]]))
+        rows = columns.rows(from_step=from_step, max_points=min(max_points, MAX_NUMBERS // len(every)))
+        numbers = {name: columns.values(name, rows) for name in every}
+        return MetricHistory(run=folder.name, kind=kind, num_lines=columns.num_lines, columns=numbers)
+
+    @routes.get("/names")
+    async def metric_names(run: RunName = None) -> MetricNames:
+        """Every metric that was a number at least once."""
+        folder = (await views.of(run)).folder
+        return MetricNames(run=folder.name, step=folder.steps.names, evaluation=folder.evaluations.names)
+
+    @routes.get("/latest")
+    async def latest_metrics(run: RunName = None) -> LatestMetrics:
+        """The newest step and the newest evaluation."""
+        folder = (await views.of(run)).folder
+        last = folder.steps.latest.get("time")
+        age = time.time() - last if isinstance(last, int | float) else None
+        return LatestMetrics(
+            run=folder.name, step=folder.steps.latest, evaluation=folder.evaluations.latest, age_seconds=age
+        )
+
+    return routes
+
+
+def _columns(folder: RunFolder, kind: Kind) -> Columns:
+    return folder.steps if kind == "step" else folder.evaluations

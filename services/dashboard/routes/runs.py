@@ -1,0 +1,242 @@
+"""/status, /runs, /configuration, /checkpoints, /events, /logs: the run as a whole."""
+
+import asyncio
+import re
+import time
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from services.dashboard.answer import Answer, Page
+from services.dashboard.folder.catalog import Outline
+from services.dashboard.folder.checkpoints import checkpoints_of
+from services.dashboard.folder.settings import without_secrets
+from services.dashboard.problems import ProblemError, problems
+from services.dashboard.routes.parameters import LARGEST, Limit, Offset, RunName, page
+from services.dashboard.status import State, Status, state_of, status_of
+from services.dashboard.view import STILL_WRITTEN_SECONDS, Views
+
+LOG_BYTES = 1024 * 1024
+LONGEST_LOG_LINE = 4096
+SECRET = re.compile(r"((?:#|\b)token=)[^\s&\"']+|(?<=://)[^/@\s]*@")
+"""The token in the address that a dashboard logs, and passwords in addresses."""
+
+NO_RUN = problems(not_found="no such run")
+
+
+class RunSummary(Answer):
+    """One run of the folder."""
+
+    name: str
+    state: State
+    algorithm: str
+    mode: str
+    step: int
+    total_training_steps: int
+    """0 where the configuration is not known."""
+    base_accuracy: float | None
+    """Of the model before the first step."""
+    accuracy: float | None
+    """Of the newest evaluation."""
+    started_at: datetime | None
+    ended_at: datetime | None
+    """Its last word, unless it is running."""
+    has_traces: bool
+    is_live: bool
+    """The run that this dashboard was started for."""
+
+
+class CheckpointAnswer(Answer):
+    """A folder that a resume, or transformers, can start from."""
+
+    step: int
+    path: str
+    committed_at: datetime
+    num_bytes: int
+    is_latest: bool
+    is_best: bool
+    accuracy: float | None
+    """Of the one that did best."""
+
+
+class EventAnswer(Answer):
+    """Something that happened in the run."""
+
+    id: int
+    """Rises; for `after_id`."""
+    time: float | None
+    """Seconds since the epoch."""
+    event: str
+    """life, checkpoint, evaluation, command, end or error."""
+    step: int | None
+    text: str
+    """A sentence."""
+    extra: dict[str, Any]
+    """What else the learner wrote down."""
+
+
+class Configuration(Answer):
+    """The resolved configuration."""
+
+    run: str
+    sections: dict[str, Any]
+    """As in the TOML file, every default spelled out; passwords in addresses are left out."""
+
+
+class LogTail(Answer):
+    """The end of a process' log."""
+
+    service: str
+    lines: list[str]
+    services: list[str]
+    """Whose logs there are."""
+
+
+def router(views: Views) -> APIRouter:
+    """The addresses."""
+    routes = APIRouter(tags=["run"], responses=NO_RUN)
+
+    @routes.get("/status")
+    async def status(run: RunName = None) -> Status:
+        """The run at this moment, as far as it is known."""
+        return status_of(await views.of(run))
+
+    @routes.get("/runs")
+    async def runs(offset: Offset = 0, limit: Limit = 100) -> Page[RunSummary]:
+        """Every run in the folder, the live one first, then by name."""
+        names = sorted(views.catalog.names(), key=lambda name: (name != views.catalog.live, name))
+        items = [await _summary(views, name) for name in page(names, offset, limit)]
+        return Page[RunSummary](items=items, total=len(names))
+
+    @routes.get("/configuration")
+    async def configuration(run: RunName = None) -> Configuration:
+        """What the run was told."""
+        folder = (await views.of(run)).folder
+        return Configuration(run=folder.name, sections=without_secrets(folder.settings))
+
+    @routes.get("/checkpoints")
+    async def checkpoints(run: RunName = None) -> Page[CheckpointAnswer]:
+        """Those that are committed and still kept."""
+        folder = (await views.of(run)).folder
+        found = await asyncio.to_thread(checkpoints_of, folder.path)
+        items = [
+            CheckpointAnswer(
+                step=one.step,
+                path=str(one.path),
+                committed_at=datetime.fromtimestamp(one.committed_at, UTC),
+                num_bytes=one.num_bytes,
+                is_latest=one.is_latest,
+                is_best=one.is_best,
+                accuracy=one.accuracy,
+            )
+            for one in found
+        ]
+        return Page[CheckpointAnswer](items=items, total=len(items))
+
+    @routes.get("/events")
+    async def events(
+        run: RunName = None, after_id: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0, limit: Limit = 100
+    ) -> Page[EventAnswer]:
+        """What happened behind `after_id`, in order; without it, the newest."""
+        journal = (await views.of(run)).folder.journal
+        found = [event_of(event) for event in journal.events if event["id"] > after_id]
+        return Page[EventAnswer](items=found[:limit] if after_id else found[-limit:], total=len(found))
+
+    @routes.get("/logs/{service}", responses=problems(not_found="no such run, or no such log"))
+    async def logs(service: str, run: RunName = None, lines: Annotated[int, Query(ge=1, le=2000)] = 200) -> LogTail:
+        """The last lines of a process' log; tokens and passwords are left out."""
+        folder = (await views.of(run)).folder
+        files = log_files(folder.path)
+        # A name is looked up among the files that are there, never joined to a path as it comes.
+        if service not in files:
+            known = ", ".join(files) or "none: nobody has logged into this run's folder"
+            raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no log of that name; expected one of {known}")
+        text = await asyncio.to_thread(tail_of, files[service], lines)
+        return LogTail(service=service, lines=text, services=list(files))
+
+    return routes
+
+
+def event_of(event: dict[str, Any]) -> EventAnswer:
+    """A line of the journal."""
+    named = ("id", "time", "kind", "event", "step", "text")
+    time, step = event.get("time"), event.get("step")
+    return EventAnswer(
+        id=event["id"],
+        time=time if isinstance(time, int | float) else None,
+        event=str(event.get("event", "")),
+        step=step if isinstance(step, int) and abs(step) <= LARGEST else None,
+        text=str(event.get("text", "")),
+        extra={name: value for name, value in event.items() if name not in named},
+    )
+
+
+def log_files(run: Path) -> dict[str, Path]:
+    """By the name of the process."""
+    return {path.stem: path for path in sorted((run / "logs").glob("*.log")) if path.is_file()}
+
+
+def tail_of(path: Path, num_lines: int) -> list[str]:
+    """The last lines of a file, each cut where it is very long."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - LOG_BYTES))
+        text = file.read(LOG_BYTES).decode("utf-8", "replace")
+    return [without_tokens(line[:LONGEST_LOG_LINE]) for line in text.splitlines()[-num_lines:]]
+
+
+def without_tokens(line: str) -> str:
+    """The line, safe to be shown to those who may look but not steer."""
+    return SECRET.sub(lambda found: f"{found[1]}***" if found[1] else "***@", line)
+
+
+async def _summary(views: Views, name: str) -> RunSummary:
+    outline = await asyncio.to_thread(views.catalog.outline, name)
+    state = await _state(views, name, outline)
+    started, last = outline.first.get("time"), outline.last.get("time")
+    table = outline.settings.get("run")
+    run = table if isinstance(table, dict) else {}
+    return RunSummary(
+        name=name,
+        state=state,
+        algorithm=str(run.get("algorithm", "")),
+        mode=str(run.get("mode", "")),
+        step=_integer(outline.last_step.get("step")),
+        total_training_steps=_integer(run.get("total_training_steps")),
+        base_accuracy=_number(outline.base_evaluation.get("eval/accuracy")),
+        accuracy=_number(outline.last_evaluation.get("eval/accuracy")),
+        started_at=_moment(started),
+        ended_at=None if state in ("starting", "running") else _moment(last),
+        has_traces=outline.has_traces,
+        is_live=name == views.catalog.live,
+    )
+
+
+async def _state(views: Views, name: str, outline: Outline) -> State:
+    """The live run's as in /status; of another, what its files tell."""
+    if name == views.catalog.live:
+        return state_of(await views.of(name))
+    run = outline.settings.get("run")
+    total = _integer(run.get("total_training_steps")) if isinstance(run, dict) else 0
+    if 0 < total <= _integer(outline.last_step.get("step")):
+        return "finished"
+    is_written = abs(time.time() - outline.written_at) <= STILL_WRITTEN_SECONDS
+    return "running" if is_written else "stopped"
+
+
+def _integer(value: Any) -> int:
+    return value if isinstance(value, int) and abs(value) <= LARGEST else 0
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, float) or (isinstance(value, int) and abs(value) <= LARGEST) else None
+
+
+def _moment(value: Any) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(value, UTC) if isinstance(value, int | float) else None
+    except (OverflowError, ValueError, OSError):  # a year that the calendar does not have
+        return None

@@ -1,0 +1,156 @@
+"""/generators, /reward-functions: who samples and who scores."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import APIRouter
+
+from services.dashboard.answer import Answer, Page
+from services.dashboard.folder.journal import Journal
+from services.dashboard.problems import problems
+from services.dashboard.routes.parameters import RunName
+from services.dashboard.status import ServiceStatus, service_status
+from services.dashboard.view import View, Views
+
+MAX_SCORES = 20_000
+"""Newest rollouts whose scores are counted."""
+
+
+class GeneratorAnswer(Answer):
+    """One generator: what it tells, what the learner knows of it, and its work in the journal."""
+
+    name: str
+    process: ServiceStatus | None
+    """As of its last heartbeat; null where Redis does not tell."""
+    policy_version: int | None
+    """Of the weights that it serves."""
+    num_slots: int | None
+    num_active: int | None
+    """Responses that it extends now."""
+    occupancy: float | None
+    """Share of its slots in use, over all decode steps so far."""
+    weights: dict[str, Any]
+    """What the learner knows of the transfers to it."""
+
+
+class RewardFunctionAnswer(Answer):
+    """One reward function, over the newest rollouts of the journal."""
+
+    function: str
+    num_scored: int
+    num_failed: int
+    """Attempts that came to no score, of any kind."""
+    mean_score: float | None
+    mean_seconds: float | None
+    max_seconds: float | None
+    last_error: str
+
+
+class RewardFunctions(Page[RewardFunctionAnswer]):
+    """The functions, which data sources they score, and the processes that run them."""
+
+    configured: dict[str, str]
+    """Data source -> function, as in [reward]."""
+    default_function: str
+    services: list[ServiceStatus]
+
+
+@dataclass
+class _Tally:
+    """Scores of one function."""
+
+    scores: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    num_failed: int = 0
+    last_error: tuple[float, str] = (0.0, "")
+
+
+def router(views: Views) -> APIRouter:
+    """The addresses."""
+    routes = APIRouter(tags=["services"], responses=problems(not_found="no such run"))
+
+    @routes.get("/generators")
+    async def generators(run: RunName = None) -> Page[GeneratorAnswer]:
+        """Everybody who samples, or has sampled."""
+        view = await views.of(run)
+        names = {one.name for one in view.presences("generation")} | set(view.folder.journal.slots)
+        items = [_generator(view, name) for name in sorted(names)]
+        return Page[GeneratorAnswer](items=items, total=len(items))
+
+    @routes.get("/reward-functions")
+    async def reward_functions(run: RunName = None) -> RewardFunctions:
+        """How the functions score."""
+        view = await views.of(run)
+        tallies = _tallies(view.folder.journal)
+        configured, default = (
+            view.folder.setting("reward", "functions"),
+            view.folder.setting("reward", "default_function"),
+        )
+        items = [_function(name, tallies[name]) for name in sorted(tallies)]
+        return RewardFunctions(
+            items=items,
+            total=len(items),
+            configured={str(key): str(value) for key, value in (configured or {}).items()},
+            default_function=str(default or ""),
+            services=[service_status(view, one) for one in view.presences("reward")],
+        )
+
+    return routes
+
+
+def _generator(view: View, name: str) -> GeneratorAnswer:
+    presence = next((one for one in view.presences("generation") if one.name == name), None)
+    status = presence.status if presence else {}
+    steps, active = _count(status, "num_slot_steps"), _count(status, "num_active_slot_steps")
+    num_slots = _count(status, "num_slots") or view.folder.journal.slots.get(name)
+    if steps is None and num_slots:
+        decode_steps = _count(status, "num_decode_steps")
+        steps = None if decode_steps is None else decode_steps * num_slots
+    known = view.learner.status.get("generators") if view.learner else None
+    weights = known.get(name) if isinstance(known, dict) else None
+    return GeneratorAnswer(
+        name=name,
+        process=service_status(view, presence) if presence else None,
+        policy_version=_count(status, "policy_version"),
+        num_slots=num_slots,
+        num_active=_count(status, "num_active"),
+        occupancy=active / steps if active is not None and steps else None,
+        weights=weights if isinstance(weights, dict) else {},
+    )
+
+
+def _tallies(journal: Journal) -> dict[str, _Tally]:
+    tallies: defaultdict[str, _Tally] = defaultdict(_Tally)
+    for name in list(journal.rollouts)[-MAX_SCORES:]:
+        for score in journal.rollouts[name].scores.values():
+            tally = tallies[score.function]
+            if score.status == "SCORED" and score.score is not None:
+                tally.scores.append(score.score)
+            else:
+                tally.num_failed += 1
+                tally.last_error = max(tally.last_error, (score.time or 0.0, score.error))
+            if score.seconds is not None:
+                tally.seconds.append(score.seconds)
+    return tallies
+
+
+def _function(name: str, tally: _Tally) -> RewardFunctionAnswer:
+    return RewardFunctionAnswer(
+        function=name,
+        num_scored=len(tally.scores),
+        num_failed=tally.num_failed,
+        mean_score=_mean(tally.scores),
+        mean_seconds=_mean(tally.seconds),
+        max_seconds=max(tally.seconds, default=None),
+        last_error=tally.last_error[1],
+    )
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _count(status: dict[str, Any], name: str) -> int | None:
+    value = status.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

@@ -1,0 +1,165 @@
+"""/windows: what each slot has sampled and when, the picture of successive batching."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from services.dashboard.answer import Answer
+from services.dashboard.folder.journal import Journal
+from services.dashboard.folder.records import WindowRecord
+from services.dashboard.folder.run import RunFolder
+from services.dashboard.problems import problems
+from services.dashboard.routes.parameters import Moment, RunName
+from services.dashboard.view import View, Views
+
+MAX_BARS = 4_000
+"""In one answer: it is made in some 30 ms."""
+MAX_MARKS = 5_000
+SLACK_SECONDS = 10.0
+"""By which an earlier end may have been told later: generators deliver in batches."""
+
+
+class Bar(Answer):
+    """One window in one slot."""
+
+    rollout: str
+    window: int
+    generator: str
+    """Empty while nobody has told who samples it."""
+    slot: int | None
+    started: float | None
+    """Seconds since the epoch; of a running window, when it was asked for."""
+    ended: float | None
+    """Null while it is being sampled, or waits to be."""
+    tokens: int
+    versions: list[tuple[int, int]]
+    """[policy version, number of tokens], in order."""
+    finish: str
+    """stop, length or failed; empty while it runs."""
+    is_finished: bool
+    """The response ended here."""
+    score: float | None
+    """Of a finished response, once it is known."""
+    evaluation: bool
+
+
+class StepMark(Answer):
+    """A training step in the picture."""
+
+    step: int
+    time: float
+    """When it ended, seconds since the epoch."""
+
+
+class Windows(Answer):
+    """Bars and steps of a stretch of time."""
+
+    run: str
+    now: float
+    """Seconds since the epoch; of a run that is over, its last word."""
+    bars: list[Bar]
+    """Those that touch the stretch, by the time at which they were told, running ones last."""
+    steps: list[StepMark]
+    slots: dict[str, int]
+    """Generator -> how many responses it extends at once."""
+
+
+def router(views: Views) -> APIRouter:
+    """The address."""
+    routes = APIRouter(tags=["windows"], responses=problems(not_found="no such run"))
+
+    @routes.get("/windows", response_model=Windows)
+    async def windows(
+        run: RunName = None,
+        since: Moment = None,
+        until: Moment = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_BARS, description="Most bars; the newest are kept.")] = 1000,
+    ) -> Response:
+        """The windows between two moments, and the training steps that ended there."""
+        view = await views.of(run)
+        folder = view.folder
+        first, last = since or 0.0, 1e12 if until is None else until
+        ended = list(_ended(folder.journal, first, last, limit))[::-1]
+        running = list(_running(folder.journal, last, limit - len(ended))) if view.is_live or view.is_written() else []
+        return written(
+            {
+                "run": folder.name,
+                "now": _now(view),
+                "bars": [bar_of(window, folder.journal) for window in [*ended, *running]],
+                "steps": _steps(folder, first, last),
+                "slots": slots_of(view),
+            }
+        )
+
+    return routes
+
+
+def written(answer: dict[str, Any]) -> Response:
+    """As JSON, without going through the models: of thousands of bars they would take three times as long."""
+    return Response(json.dumps(answer, ensure_ascii=False, allow_nan=False), media_type="application/json")
+
+
+def bar_of(window: WindowRecord, journal: Journal) -> dict[str, Any]:
+    """One window as it is drawn: the fields of `Bar`."""
+    record = journal.rollouts.get(window.rollout)
+    return {
+        "rollout": window.rollout,
+        "window": window.window,
+        "generator": window.generator,
+        "slot": window.slot,
+        "started": window.started if window.generator else window.requested,
+        "ended": window.ended,
+        "tokens": window.tokens,
+        "versions": window.versions,
+        "finish": window.finish,
+        "is_finished": window.is_finished,
+        "score": record.score if record and window.is_finished else None,
+        "evaluation": window.evaluation,
+    }
+
+
+def slots_of(view: View) -> dict[str, int]:
+    """As the generators tell it, else as many as were seen at work."""
+    told: dict[str, Any] = {one.name: one.status.get("num_slots") for one in view.presences("generation")}
+    known = {name: num_slots for name, num_slots in told.items() if isinstance(num_slots, int)}
+    return {**view.folder.journal.slots, **known}
+
+
+def _ended(journal: Journal, first: float, last: float, limit: int) -> Iterator[WindowRecord]:
+    """The newest first. They were told in the order in which they ended, give or take a heartbeat."""
+    for window in reversed(journal.bars):
+        if limit <= 0 or (window.ended is not None and window.ended < first - SLACK_SECONDS):
+            return
+        if window.is_obsolete or window.ended is None or window.ended < first or (window.started or 0.0) > last:
+            continue
+        limit -= 1
+        yield window
+
+
+def _running(journal: Journal, last: float, limit: int) -> Iterator[WindowRecord]:
+    """Asked for and not told yet; in the order in which they were asked for."""
+    for record in journal.in_state("requested"):
+        window = record.newest_window
+        if window is not None and not window.generator and (window.requested or 0.0) <= last:
+            if limit <= 0:
+                return
+            limit -= 1
+            yield window
+
+
+def _steps(folder: RunFolder, first: float, last: float) -> list[dict[str, Any]]:
+    pairs = zip(folder.steps.newest("step", MAX_MARKS), folder.steps.newest("time", MAX_MARKS), strict=True)
+    return [
+        {"step": int(step), "time": moment}
+        for step, moment in pairs
+        if step is not None and moment is not None and first <= moment <= last
+    ]
+
+
+def _now(view: View) -> float:
+    """The end of the picture."""
+    last = view.folder.last_time
+    return view.now if view.is_live or last is None or view.is_written() else float(last or time.time())

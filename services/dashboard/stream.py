@@ -1,0 +1,179 @@
+"""What happens in the run, as server-sent events: at most ten messages a second, however busy the run is.
+
+Loops:
+* `Broadcaster.serve`: consumes what was read of the followed run's folder and the newest observation / waits a quarter
+  of a second / produces messages into one bounded ring; what comes faster than it goes out is joined: of several
+  statuses the newest remains, of several changes of a window one bar.
+* `Broadcaster.messages` (one per reader): consumes the ring behind its own position / waits for the next message, or
+  for its turn: a reader gets ten a second even when it catches up. One that has fallen behind the ring is told to
+  begin anew (`reset`). So no reader has a queue of its own, and none holds up another.
+
+Ids are milliseconds since the epoch, each above the one before: they rise over a restart of the dashboard too.
+"""
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from services.dashboard.folder.catalog import NoSuchRunError
+from services.dashboard.folder.run import News, RunFolder
+from services.dashboard.routes.runs import event_of
+from services.dashboard.routes.windows import bar_of
+from services.dashboard.status import status_of
+from services.dashboard.view import View, Views
+
+TICK_SECONDS = 0.25
+SECONDS_BETWEEN_MESSAGES = 0.1
+STATUS_SECONDS = 1.0
+RING_SIZE = 300
+"""Half a minute of a busy run: long enough to reconnect."""
+MAX_BARS = 200
+"""In one message; the rest follows in the next."""
+MAX_READERS = 64
+GRACE_SECONDS = 30.0
+"""So long the ring is filled for a last reader that may come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One event of the stream."""
+
+    id: int
+    event: str
+    data: str
+    """JSON."""
+
+
+class Ring:
+    """The newest messages; whoever reads keeps a position of its own, the id of the last message that it has."""
+
+    def __init__(self, size: int = RING_SIZE) -> None:
+        self._messages: deque[Message] = deque(maxlen=size)
+        self._has_news = asyncio.Condition()
+        self.newest_id = self._oldest_position = int(time.time() * 1000)
+
+    async def add(self, event: str, data: Any) -> None:
+        """Append a message, and wake those who wait."""
+        if len(self._messages) == self._messages.maxlen:
+            self._oldest_position = self._messages[0].id
+        self.newest_id = max(self.newest_id + 1, int(time.time() * 1000))
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        self._messages.append(Message(self.newest_id, event, text))
+        async with self._has_news:
+            self._has_news.notify_all()
+
+    def break_off(self) -> None:
+        """Something is left out here: nobody can go on from before."""
+        self._messages.clear()
+        self.newest_id += 1
+        self._oldest_position = self.newest_id
+
+    def holds(self, position: int) -> bool:
+        """Whether every message behind the position is still here."""
+        return self._oldest_position <= position <= self.newest_id
+
+    def next_behind(self, position: int) -> Message | None:
+        """The first message behind the position that is here."""
+        return next((message for message in self._messages if message.id > position), None)
+
+    async def wait_behind(self, position: int) -> None:
+        """Until there is a message behind the position."""
+        async with self._has_news:
+            await self._has_news.wait_for(lambda: self.newest_id > position)
+
+
+class Broadcaster:
+    """Follows the default run and tells its readers."""
+
+    def __init__(self, views: Views, ring: Ring | None = None) -> None:
+        self._views = views
+        self._ring = ring or Ring()
+        self._folder: RunFolder | None = None
+        self._num_readers = 0
+        self._status_at = 0.0
+        self._message_at = 0.0
+        self._left_at = -GRACE_SECONDS
+
+    async def serve(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self.tick()
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def tick(self) -> None:
+        """Read on, and tell what is new."""
+        try:
+            view = await self._views.of()
+        except NoSuchRunError:
+            return
+        news = view.folder.take_news()
+        if view.folder is not self._folder:  # what it told before it was followed is history
+            is_first, self._folder = self._folder is None, view.folder
+            if not is_first:
+                await self._send("reset", {"run": view.folder.name})
+        elif self._num_readers or time.monotonic() - self._left_at < GRACE_SECONDS:
+            await self._tell(view, news)
+        elif news:
+            self._ring.break_off()
+
+    async def _tell(self, view: View, news: News) -> None:
+        if news.is_anew:
+            await self._send("reset", {"run": view.folder.name})
+        for event in news.events:
+            await self._send("event", event_of(event).model_dump(mode="json"))
+            await self._status(view)
+        for evaluation in news.evaluations:
+            await self._send("evaluation", finite(evaluation))
+        for step in news.steps:
+            await self._send("step", finite(step))
+            await self._status(view)
+        bars = [bar_of(window, view.folder.journal) for window in news.windows.values()]
+        for first in range(0, len(bars), MAX_BARS):
+            await self._send("windows", {"bars": bars[first : first + MAX_BARS]})
+        await self._status(view)
+
+    async def _status(self, view: View) -> None:
+        """Once a second."""
+        if time.monotonic() - self._status_at >= STATUS_SECONDS:
+            self._status_at = time.monotonic()
+            await self._send("status", status_of(view).model_dump(mode="json"))
+
+    async def _send(self, event: str, data: Any) -> None:
+        wait = self._message_at + SECONDS_BETWEEN_MESSAGES - time.monotonic()
+        if wait > 0:
+            await asyncio.sleep(wait)
+        self._message_at = time.monotonic()
+        await self._ring.add(event, data)
+
+    def has_room(self) -> bool:
+        """Whether one more reader is served."""
+        return self._num_readers < MAX_READERS
+
+    async def messages(self, last_id: int | None) -> AsyncIterator[Message]:
+        """Everything behind `last_id`, or behind now; for ever."""
+        ring = self._ring
+        position = ring.newest_id if last_id is None else last_id
+        self._num_readers += 1
+        try:
+            while True:
+                if not ring.holds(position):
+                    position = ring.newest_id
+                    yield Message(position, "reset", "{}")
+                await ring.wait_behind(position)
+                message = ring.next_behind(position)
+                if message is not None and ring.holds(position):
+                    position = message.id
+                    yield message
+                    await asyncio.sleep(SECONDS_BETWEEN_MESSAGES)
+        finally:
+            self._num_readers -= 1
+            self._left_at = time.monotonic()
+
+
+def finite(line: dict[str, Any]) -> dict[str, Any]:
+    """A line of the metrics without numbers that JSON lacks."""
+    return {name: None if isinstance(value, float) and value - value != 0 else value for name, value in line.items()}

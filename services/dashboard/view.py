@@ -1,0 +1,66 @@
+"""A run as one request sees it: its folder, and what Redis says when it is the live run."""
+
+import time
+from dataclasses import dataclass
+
+from services.dashboard.folder.catalog import Catalog
+from services.dashboard.folder.run import RunFolder
+from services.dashboard.source import Observation, Observer
+from tppo.presence import GONE_AFTER_SECONDS, Presence
+
+STILL_WRITTEN_SECONDS = 30.0
+"""Without Redis, a run whose files grew this lately is taken for running."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One run at one moment."""
+
+    folder: RunFolder
+    observation: Observation
+    is_live: bool
+    """Redis is asked about it."""
+
+    @property
+    def now(self) -> float:
+        """Seconds since the epoch, by the clock that the heartbeats bear."""
+        return self.observation.now
+
+    @property
+    def learner(self) -> Presence | None:
+        """The learner that was seen last, dead or alive."""
+        learners = self.presences("learner")
+        return max(learners, key=lambda presence: presence.seen_at, default=None)
+
+    @property
+    def is_learner_alive(self) -> bool:
+        """Whether the learner's last heartbeat is recent."""
+        return self.learner is not None and self.is_alive(self.learner)
+
+    def presences(self, kind: str) -> list[Presence]:
+        """Of one kind of process."""
+        return [presence for presence in self.observation.presences if presence.kind == kind]
+
+    def is_alive(self, presence: Presence) -> bool:
+        """Whether its last heartbeat is recent."""
+        return self.now - presence.seen_at <= GONE_AFTER_SECONDS
+
+    def is_written(self) -> bool:
+        """Whether its files have grown lately."""
+        last = self.folder.last_time
+        return last is not None and abs(time.time() - last) <= STILL_WRITTEN_SECONDS
+
+
+class Views:
+    """Makes views of the runs of a folder; `observer` looks at the live one, if there is a live one."""
+
+    def __init__(self, catalog: Catalog, observer: Observer | None = None) -> None:
+        self.catalog = catalog
+        self.observer = observer
+
+    async def of(self, name: str | None = None) -> View:
+        """The named run, else the live one, else the newest. Raises `NoSuchRunError`."""
+        folder = await self.catalog.run(name)
+        is_live = self.observer is not None and folder.name == self.catalog.live
+        observation = await self.observer.current() if self.observer and is_live else Observation(now=time.time())
+        return View(folder, observation, is_live)

@@ -1,0 +1,87 @@
+"""Clients of an application over a folder of runs and an observation made up for each test."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from services.dashboard.app import Access, create_app
+from services.dashboard.commands import CommandSender, Order
+from services.dashboard.folder.catalog import Catalog
+from services.dashboard.source import Observation, Observer
+from services.dashboard.stream import Broadcaster
+from services.dashboard.view import Views
+from tppo.presence import Presence
+
+NOW = 1_800_000_100.0  # 2027-01-15 08:01:40 UTC
+TOKEN = "secret"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+
+
+class FixedSource:
+    """Sees what it was told, or fails as it was told; keeps what is put into the inbox."""
+
+    def __init__(self, *observations: Observation | Exception) -> None:
+        self._observations = list(observations)
+        self.inbox: list[bytes] = []
+
+    async def observe(self) -> Observation:
+        """The next one; the last one stays."""
+        observation = self._observations.pop(0) if len(self._observations) > 1 else self._observations[0]
+        if isinstance(observation, Exception):
+            raise observation
+        return observation
+
+    async def append(self, payloads: Sequence[bytes]) -> None:
+        if isinstance(self._observations[0], Exception):
+            raise self._observations[0]
+        self.inbox += payloads
+
+
+def process(kind: str, *, seconds_ago: float = 0.5, **status: Any) -> Presence:
+    return Presence(
+        name=f"{kind}-0",
+        kind=kind,
+        address="127.0.0.1:4000",
+        started_at=NOW - 100,
+        pid=1,
+        host="h",
+        seen_at=NOW - seconds_ago,
+        status=status,
+    )
+
+
+def spelled_out(order: Order) -> bytes:
+    """In place of the codec."""
+    return f"{order.action} {dict(order.arguments)} {order.issued_by}".encode()
+
+
+def views_of(root: Path, source: FixedSource | None = None, *, live: str = "") -> Views:
+    """Of a folder, with a live run when there is a source."""
+    return Views(Catalog(root, live=live), Observer(source) if source else None)
+
+
+@asynccontextmanager
+async def client_of(
+    root: Path,
+    source: FixedSource | None = None,
+    *,
+    live: str = "quick",
+    access: Access | None = None,
+    static: Path | None = None,
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Of a live run when there is a source, else of the folder alone."""
+    views = views_of(root, source, live=live if source else "")
+    sender = CommandSender(source, spelled_out, issued_by="dashboard") if source else None
+    access = access or Access(token=TOKEN)
+    app = create_app(views, Broadcaster(views), access=access, sender=sender, static=static or root / "static")
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost:8265") as client:
+        yield client
+
+
+async def answer_of(root: Path, address: str, source: FixedSource | None = None) -> Any:
+    """The JSON behind an address below /api/v1."""
+    async with client_of(root, source) as client:
+        return (await client.get(f"/api/v1/{address}")).raise_for_status().json()

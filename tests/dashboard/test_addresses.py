@@ -1,0 +1,372 @@
+"""What the addresses answer over a run's folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.dashboard.source import Observation
+from tests.dashboard.clients import NOW, FixedSource, answer_of, client_of, process
+from tests.dashboard.run_folders import (
+    RunFolderBuilder,
+    complete_run,
+    evaluation_line,
+    event,
+    last_window,
+    requested,
+    score,
+    step_line,
+    trained,
+    window,
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def run(root: Path) -> RunFolderBuilder:
+    return RunFolderBuilder(root / "quick")
+
+
+async def test_runs_are_found_and_outlined(root: Path) -> None:
+    complete_run(root / "quick")
+    RunFolderBuilder(root / "compared" / "ppo").metrics(step_line(1))
+    (root / "no run").mkdir()
+
+    found = await answer_of(root, "runs")
+
+    assert [one["name"] for one in found["items"]] == ["compared/ppo", "quick"]
+    quick = found["items"][1]
+    assert (quick["state"], quick["step"], quick["base_accuracy"], quick["accuracy"]) == ("finished", 3, 0.25, 0.75)
+    assert (quick["started_at"], quick["ended_at"]) == ("2027-01-15T08:00:01Z", "2027-01-15T08:00:31Z")
+    assert (quick["algorithm"], quick["mode"], quick["has_traces"]) == ("tppo", "streaming", True)
+
+
+async def test_a_run_is_chosen_by_name_and_nothing_else_is_reached(root: Path) -> None:
+    complete_run(root / "quick")
+    complete_run(root / "other" / "run")
+    async with client_of(root) as client:
+        chosen = await client.get("/api/v1/ledger", params={"run": "other/run"})
+        stranger = await client.get("/api/v1/ledger", params={"run": "../runs/quick"})
+
+    assert chosen.json()["run"] == "other/run"
+    assert (stranger.status_code, stranger.headers["content-type"]) == (404, "application/problem+json")
+
+
+async def test_an_empty_folder_is_a_problem_in_a_sentence(root: Path) -> None:
+    async with client_of(root) as client:
+        answer = await client.get("/api/v1/status")
+
+    assert answer.status_code == 404
+    assert "holds no run so far" in answer.json()["detail"]
+
+
+async def test_metrics_come_in_columns(run: RunFolderBuilder, root: Path) -> None:
+    run.metrics(*(step_line(step, reward__mean=step / 2) for step in (1, 2, 3)), evaluation_line(3, 0.5))
+
+    steps = await answer_of(root, "metrics?names=reward/mean,unheard/of&max_points=2&from_step=1")
+    evaluations = await answer_of(root, "metrics?kind=evaluation&names=eval/accuracy")
+
+    assert steps["num_lines"] == 3
+    assert steps["columns"] == {
+        "step": [1, 3],
+        "time": [1_800_000_010, 1_800_000_030],
+        "seconds_since_start": [10, 30],
+        "reward/mean": [0.5, 1.5],
+        "unheard/of": [None, None],
+    }
+    assert evaluations["columns"]["eval/accuracy"] == [0.5]
+
+
+async def test_names_and_the_latest_metrics(run: RunFolderBuilder, root: Path) -> None:
+    run.metrics(step_line(1, reward__mean=0.5), evaluation_line(1, 0.5))
+
+    names, latest = await answer_of(root, "metrics/names"), await answer_of(root, "metrics/latest")
+
+    assert names["step"] == ["reward/mean", "seconds_since_start", "step", "time"]
+    assert (latest["step"]["reward/mean"], latest["evaluation"]["eval/accuracy"]) == (0.5, 0.5)
+
+
+ROLLOUTS = [
+    *(requested("a", prompt=1), last_window("a", tokens=9, time=2), score("a", 0.25, time=3)),
+    *(requested("b", prompt=1), window("b", tokens=5, time=4)),
+    requested("c", prompt=2, evaluation=True, time=5),
+]
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("", ["c", "b", "a"]),
+        ("sort=updated_at", ["a", "b", "c"]),
+        ("sort=-length", ["a", "b", "c"]),
+        ("state=ready", ["b", "a"]),
+        ("state=ready&min_score=0.2", ["a"]),
+        ("max_score=0.2", []),
+        ("prompt=1&max_length=5", ["b"]),
+        ("min_length=6", ["a"]),
+        ("evaluation=true", ["c"]),
+        ("limit=1&offset=1", ["b"]),
+    ],
+)
+async def test_rollouts_are_filtered_and_sorted(
+    run: RunFolderBuilder, root: Path, query: str, names: list[str]
+) -> None:
+    run.journal(*ROLLOUTS)
+
+    assert [one["rollout"] for one in (await answer_of(root, f"rollouts?{query}"))["items"]] == names
+
+
+async def test_a_page_tells_how_many_there_are(run: RunFolderBuilder, root: Path) -> None:
+    run.journal(*ROLLOUTS)
+
+    assert (await answer_of(root, "rollouts?limit=1"))["total"] == 3
+
+
+async def test_one_rollout_is_told_token_by_token(root: Path) -> None:
+    complete_run(root / "quick")
+
+    rollout = await answer_of(root, "rollouts/0-0-0")
+
+    assert (rollout["prompt_text"], rollout["ground_truth"]) == ("one plus one", "eno sulp eno")
+    assert (rollout["text"], rollout["tokens"]["text"]) == ("<b> a b end", ["<b>", " a", " b", " end"])
+    # The first window was cut; what it earned is known from the trace of the step that took the last one.
+    assert (rollout["tokens"]["window"], rollout["tokens"]["return"]) == ([0, 0, 1, 1], [1.0] * 4)
+    assert rollout["tokens"]["policy_mask"] == rollout["tokens"]["value_mask"] == [True] * 4
+    assert (rollout["tokens_missing"], [one["step"] for one in rollout["windows"]]) == ("", [1, 2])
+    assert (rollout["score"]["score"], rollout["score"]["components"]) == (1.0, {"exact": 1.0})
+    assert [one["rollout"] for one in rollout["siblings"]] == ["0-0-1"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ([requested("r"), last_window("r")], "no window of it has been trained yet"),
+        ([requested("r"), last_window("r"), trained(7, ("r", 0))], "the traces of its steps are not there"),
+        ([requested("r", evaluation=True), last_window("r", evaluation=True)], "evaluation trains nothing"),
+    ],
+)
+async def test_missing_tokens_have_a_reason(run: RunFolderBuilder, root: Path, lines: Any, reason: str) -> None:
+    run.journal(*lines)
+
+    rollout = await answer_of(root, "rollouts/r")
+
+    assert rollout["tokens"] is None
+    assert reason in rollout["tokens_missing"]
+
+
+async def test_a_trace_that_is_gone_leaves_the_other_windows(root: Path) -> None:
+    run = complete_run(root / "quick")
+    (run.path / "traces" / "step_000002.parquet").unlink()
+
+    rollout = await answer_of(root, "rollouts/0-0-0")
+
+    assert rollout["tokens"]["position"] == [0, 1]
+    assert "2 of 4 tokens" in rollout["tokens_missing"]
+
+
+async def test_an_unknown_rollout_is_a_problem(run: RunFolderBuilder, root: Path) -> None:
+    async with client_of(root) as client:
+        assert (await client.get("/api/v1/rollouts/nobody")).status_code == 404
+
+
+async def test_windows_are_bars_between_steps(run: RunFolderBuilder, root: Path) -> None:
+    run.metrics(step_line(1), step_line(2))
+    run.journal(requested("a"), last_window("a", time=5), score("a", time=6), requested("b"), window("b", time=15))
+
+    everything = await answer_of(root, "windows")
+    late = await answer_of(root, "windows?since=1800000012&until=1800000025")
+
+    assert [(bar["rollout"], bar["slot"], bar["finish"], bar["score"]) for bar in everything["bars"]] == [
+        ("a", 3, "stop", 1.0),
+        ("b", 3, "length", None),
+    ]
+    assert ([bar["rollout"] for bar in late["bars"]], late["steps"]) == (["b"], [{"step": 2, "time": 1_800_000_020}])
+    assert everything["slots"] == {"generation-0": 4}
+
+
+async def test_a_window_that_is_not_told_yet_is_a_running_bar(run: RunFolderBuilder, root: Path) -> None:
+    run.journal(requested("a", time=5))
+    source = FixedSource(Observation(now=NOW, presences=[process("generation", num_slots=32)]))
+
+    windows = await answer_of(root, "windows", source)
+
+    assert [(bar["rollout"], bar["started"], bar["ended"]) for bar in windows["bars"]] == [("a", 1_800_000_005, None)]
+    assert windows["slots"] == {"generation-0": 32}
+
+
+async def test_the_newest_bars_are_kept_where_there_are_too_many(run: RunFolderBuilder, root: Path) -> None:
+    run.journal(*(window(name, time=time) for time, name in enumerate("abc")))
+
+    assert [bar["rollout"] for bar in (await answer_of(root, "windows?limit=2"))["bars"]] == ["b", "c"]
+
+
+async def test_the_critic_is_held_against_what_was_earned(root: Path) -> None:
+    complete_run(root / "quick")
+
+    critic = await answer_of(root, "critic")
+
+    assert critic["step"] == 2
+    assert critic["points"]["return"] == [1.0] * 4
+    assert critic["points"]["is_finished"] == [False, False, True, True]
+
+
+async def test_a_step_without_a_trace_is_a_problem(run: RunFolderBuilder, root: Path) -> None:
+    async with client_of(root) as client:
+        answers = [await client.get(f"/api/v1/critic{query}") for query in ("", "?step=7")]
+
+    assert [answer.status_code for answer in answers] == [404, 404]
+    assert "no trace of step 7" in answers[1].json()["detail"]
+
+
+LEDGER = {"issued": 10, "trained": 6, "in_flight": 2, "parked": 1, "dropped": 1}
+
+
+async def test_the_ledgers_equation_is_told_and_checked(run: RunFolderBuilder, root: Path) -> None:
+    run.metrics(step_line(1, **{f"ledger__{name}": count for name, count in LEDGER.items()}))
+    run.journal(requested("a"), {"kind": "dropped", "rollout": "a", "window": 0, "reason": "by hand"})
+
+    ledger = await answer_of(root, "ledger")
+
+    assert {name: ledger[name] for name in LEDGER} == LEDGER
+    assert (ledger["holds"], ledger["dropped_by_reason"], ledger["by_state"]["dropped"]) == (True, {"by hand": 1}, 1)
+    assert ledger["history"]["issued"] == [10]
+
+
+async def test_the_learners_own_count_is_newer_than_the_metrics(run: RunFolderBuilder, root: Path) -> None:
+    run.metrics(step_line(1, ledger__issued=1))
+    learner = process("learner", ledger={**LEDGER, "issued": 11}, doubles={"window": 3, "score": 0})
+
+    ledger = await answer_of(root, "ledger", FixedSource(Observation(now=NOW, presences=[learner])))
+
+    assert (ledger["issued"], ledger["holds"], ledger["doubles"]) == (11, False, {"window": 3, "score": 0})
+
+
+async def test_generators_are_told_with_their_occupancy(run: RunFolderBuilder, root: Path) -> None:
+    generator = process("generation", num_slots=4, num_decode_steps=10, num_active_slot_steps=30, policy_version=5)
+    learner = process("learner", generators={"generation-0": {"num_transfers": 2}})
+
+    found = await answer_of(root, "generators", FixedSource(Observation(now=NOW, presences=[generator, learner])))
+
+    (one,) = found["items"]
+    assert (one["occupancy"], one["policy_version"], one["weights"]) == (0.75, 5, {"num_transfers": 2})
+
+
+async def test_reward_functions_are_counted_from_the_journal(run: RunFolderBuilder, root: Path) -> None:
+    run.journal(*(score("a", 0.5), score("b", 1.0, seconds=0.03), score("c", None, error="timed out")))
+
+    functions = await answer_of(root, "reward-functions")
+
+    (exact,) = functions["items"]
+    assert (exact["num_scored"], exact["mean_score"], exact["max_seconds"]) == (2, 0.75, 0.03)
+    assert (exact["num_failed"], exact["last_error"]) == (1, "timed out")
+    assert functions["configured"] == {"iterated_map": "exact"}
+
+
+async def test_checkpoints_are_those_that_are_whole(run: RunFolderBuilder, root: Path) -> None:
+    run.checkpoint(20, is_latest=False)
+    run.checkpoint(40)
+    (run.path / "checkpoints" / "global_step_60").mkdir()
+    (run.path / "checkpoints" / "best.json").write_text('{"step": 20, "accuracy": 0.5}')
+
+    found = (await answer_of(root, "checkpoints"))["items"]
+
+    told = [(one["step"], one["is_latest"], one["is_best"], one["accuracy"], one["num_bytes"]) for one in found]
+    assert told == [(20, False, True, 0.5, 7), (40, True, False, None, 7)]
+
+
+async def test_the_configuration_keeps_passwords_to_itself(run: RunFolderBuilder, root: Path) -> None:
+    sections = (await answer_of(root, "configuration"))["sections"]
+
+    assert (sections["run"]["name"], sections["redis"]["url"]) == ("quick", "redis://***@localhost:6379/0")
+
+
+async def test_events_are_followed_by_id(run: RunFolderBuilder, root: Path) -> None:
+    run.journal(event("first"), event("second", num_bytes=7), event("third"))
+
+    first = (await answer_of(root, "events"))["items"][0]
+    later = (await answer_of(root, f"events?after_id={first['id']}&limit=1"))["items"]
+
+    assert [(one["text"], one["extra"]) for one in later] == [("second", {"num_bytes": 7})]
+
+
+async def test_a_log_is_shown_without_tokens(run: RunFolderBuilder, root: Path) -> None:
+    run.log("dashboard", "one\ntwo\nat http://127.0.0.1:8265/#token=abc and redis://:secret@host\n")
+
+    log = await answer_of(root, "logs/dashboard?lines=2")
+
+    assert log["lines"] == ["two", "at http://127.0.0.1:8265/#token=*** and redis://***@host"]
+
+
+@pytest.mark.parametrize("name", ["learner", "..%2Fconfig", "..", "%2e%2e%2fconfig.toml", "dashboard.log"])
+async def test_only_logs_of_the_run_are_shown(run: RunFolderBuilder, root: Path, name: str) -> None:
+    run.log("dashboard", "x")
+    async with client_of(root) as client:
+        answer = await client.get(f"/api/v1/logs/{name}")
+
+    assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+
+
+HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "\x00\x1b[31m", "\u202e\ufeff", "</pre>&amp;"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+async def test_hostile_text_passes_through_as_json(run: RunFolderBuilder, root: Path, text: str) -> None:
+    run.prompts(text)
+    run.journal(requested("r"), score("r", None, error=text, function=text, components={text: 1.0}), event(text))
+    async with client_of(root) as client:
+        answers = [await client.get(f"/api/v1/{address}") for address in ("rollouts/r", "events", "reward-functions")]
+
+    assert {answer.headers["content-type"] for answer in answers} == {"application/json"}
+    rollout, events, functions = (json.loads(answer.content) for answer in answers)
+    assert (rollout["prompt_text"], rollout["score"]["components"]) == (text, {text: 1.0})
+    assert (events["items"][0]["text"], functions["items"][0]["last_error"]) == (text, text)
+
+
+async def test_what_a_broken_learner_writes_is_still_answered(run: RunFolderBuilder, root: Path) -> None:
+    deep: Any = "bottom"
+    for _ in range(500):
+        deep = [deep]
+    run.journal(event("half \ud83d", extra=deep), score("r \ud83d", components={"deep": deep}))
+    run.metrics({"kind": "step", "step": "many", "time": "now", "odd": deep})
+    async with client_of(root) as client:
+        for address in (
+            "events",
+            "rollouts",
+            "status",
+            "metrics",
+            "metrics/latest",
+            "reward-functions",
+            "windows",
+            "runs",
+        ):
+            assert (await client.get(f"/api/v1/{address}")).status_code == 200
+
+
+async def test_a_bad_parameter_is_a_problem_that_names_it(run: RunFolderBuilder, root: Path) -> None:
+    async with client_of(root) as client:
+        answer = await client.get("/api/v1/rollouts?limit=501")
+
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+    assert answer.json()["errors"] == [{"where": "query.limit", "message": "Input should be less than or equal to 500"}]
+
+
+async def test_an_unknown_address_is_a_problem_document(run: RunFolderBuilder, root: Path) -> None:
+    async with client_of(root) as client:
+        answers = [await client.get(path) for path in ("/api/v1/nothing", "/nothing", "/static/nothing.js")]
+
+    assert {(one.status_code, one.headers["content-type"]) for one in answers} == {(404, "application/problem+json")}
+
+
+async def test_answers_are_described_in_the_openapi_document(run: RunFolderBuilder, root: Path) -> None:
+    async with client_of(root) as client:
+        document = (await client.get("/openapi.json")).json()
+
+    schemas = document["components"]["schemas"]
+    assert schemas["Status"]["properties"]["step"]["description"] == "Training steps done."
+    assert "return" in schemas["TokenColumns"]["properties"]
+    assert schemas["Problem"]["required"] == ["title", "status", "detail"]

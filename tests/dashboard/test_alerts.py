@@ -1,0 +1,167 @@
+"""Which numbers become which sentence."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from services.dashboard.alerts import Situation, alerts_of
+from services.dashboard.folder.columns import Columns
+
+
+def columns_of(values: Mapping[str, Sequence[float | None]], first_step: int = 1) -> Columns:
+    """A line per value, steps counted from the first."""
+    columns = Columns()
+    for row in range(max(map(len, values.values()), default=0)):
+        columns.add({"step": first_step + row, **{name: column[row] for name, column in values.items()}})
+    return columns
+
+
+def texts(steps: Mapping[str, Sequence[float | None]] | None = None, **situation: Any) -> list[str]:
+    evaluations = columns_of(situation.pop("evaluations", {}))
+    return [
+        one.text for one in alerts_of(Situation(steps=columns_of(steps or {}), evaluations=evaluations, **situation))
+    ]
+
+
+def test_where_nothing_is_wrong_nothing_is_said() -> None:
+    healthy = {
+        "critic/vf_explained_var": [0.5] * 20,
+        "actor/entropy": [1.0] * 20,
+        "tokens/too_old": [0] * 20,
+        "tokens/window": [100] * 20,
+        "reward/mean": [0.1 * step for step in range(20)],
+        "actor/pg_clipfrac": [0.1] * 20,
+        "response/finished_fraction": [0.5] * 20,
+    }
+
+    assert texts(healthy, is_running=True, seconds_since_step=3.0) == []
+
+
+def test_a_value_model_that_explains_nothing_is_named_with_its_first_step() -> None:
+    # Two good steps, then a streak of eleven without the step that has no number.
+    explained = [0.5, 0.5, *[-0.1] * 5, None, *[-0.2] * 6]
+
+    assert texts({"critic/vf_explained_var": explained}) == [
+        "The value model explains nothing since step 3: less than a constant."
+    ]
+
+
+def test_one_good_step_ends_the_streak() -> None:
+    assert texts({"critic/vf_explained_var": [*[-0.1] * 12, 0.1, *[-0.1] * 9]}) == []
+
+
+def test_a_policy_that_explores_nothing_and_earns_little_has_collapsed() -> None:
+    steps = {"actor/entropy": [*[1.0] * 10, *[0.01] * 10], "reward/mean": [*[0.8] * 10, *[0.7] * 10]}
+
+    assert "The policy's entropy has collapsed since step 11: it explores nothing." in texts(steps)
+
+
+def test_a_policy_that_is_sure_and_earns_its_best_has_learned() -> None:
+    assert texts({"actor/entropy": [0.01] * 20, "reward/mean": [*[0.5] * 10, *[0.9] * 10]}) == []
+
+
+def test_tokens_that_are_too_old_are_counted_over_the_last_steps() -> None:
+    # 10 steps of 100 tokens, 50 of them masked in the last step: 5 %.
+    steps = {"tokens/too_old": [*[0] * 9, 50], "tokens/window": [100] * 10}
+
+    assert texts(steps) == ["5 % of the tokens were masked as too old in the last 10 steps."]
+
+
+def test_a_reward_that_falls_is_told_from_where_to_where() -> None:
+    # Blocks of ten: 0.2, 0.8, 0.5. The range is 0.6, and 0.3 of it is lost.
+    steps = {"reward/mean": [*[0.2] * 10, *[0.8] * 10, *[0.5] * 10]}
+
+    assert texts(steps) == ["The reward falls since step 20: from 0.8 to 0.5."]
+
+
+def test_a_noisy_plateau_does_not_fall() -> None:
+    assert texts({"reward/mean": [*[0.52] * 10, *[0.50, 0.46] * 5]}) == []
+
+
+def test_a_reward_that_loses_less_than_its_noise_does_not_fall() -> None:
+    # Blocks 0.0, 0.1, 0.07; the last block swings by 0.2 either way, two standard errors of its mean are 0.13.
+    assert texts({"reward/mean": [*[0.0] * 10, *[0.1] * 10, *[0.27, -0.13] * 5]}) == []
+
+
+def test_an_accuracy_below_its_best_by_more_than_chance() -> None:
+    # The standard error of the difference is 0.014 = sqrt(2) * 0.01; three of them are 0.042.
+    fallen = {"eval/accuracy": [0.3, 0.9, 0.85], "eval/accuracy_stderr": [0.01] * 3}
+    wavering = {"eval/accuracy": [0.3, 0.9, 0.87], "eval/accuracy_stderr": [0.01] * 3}
+
+    assert texts(evaluations=fallen) == ["The accuracy fell from 90.0% at step 2 to 85.0%."]
+    assert texts(evaluations=wavering) == []
+
+
+def test_no_step_for_longer_than_the_watchdog_waits() -> None:
+    waiting = {"is_running": True, "watchdog_seconds": 60.0, "waiting_for": "3 windows"}
+
+    assert texts(seconds_since_step=59.0, **waiting) == []
+    assert texts(seconds_since_step=90.0, **waiting) == ["No training step for 90 s; it waits for 3 windows."]
+    assert texts(seconds_since_step=180.0, **waiting) == ["No training step for 3 min; it waits for 3 windows."]
+
+
+def test_where_steps_are_long_more_patience_is_due() -> None:
+    steps = {"timing_s/step": [100.0] * 10}
+
+    assert texts(steps, is_running=True, seconds_since_step=499.0) == []
+    assert texts(steps, is_running=True, seconds_since_step=501.0) == ["No training step for 8 min."]
+
+
+def test_a_paused_run_takes_no_steps_and_that_is_all_right() -> None:
+    assert texts(is_running=True, is_paused=True, seconds_since_step=999.0) == ["The run is paused."]
+
+
+@pytest.mark.parametrize(
+    ("situation", "text"),
+    [
+        ({"redis_error": "refused"}, "Redis does not answer: refused."),
+        ({"learner_gone_seconds": 7200.0}, "The learner fell silent 2 h ago; the others wait."),
+        ({"num_parked": 1}, "1 rollout is parked."),
+        ({"num_parked": 3, "parked_cause": "out of memory"}, "3 rollouts are parked; most often: out of memory."),
+        (
+            {"ledger_holds": False},
+            "Windows are unaccounted for: issued is not trained + in flight + parked + dropped.",
+        ),
+        ({"errors": {"reward-0": "boom", "reward-1": ""}}, "reward-0: boom"),
+        (
+            {"digests": {"a": (3, "x"), "b": (3, "y"), "c": (4, "z")}},
+            "a, b serve version 3 with different weights (their digests differ).",
+        ),
+    ],
+)
+def test_the_state_of_the_services_in_words(situation: dict[str, Any], text: str) -> None:
+    assert texts(**situation) == [text]
+
+
+@pytest.mark.parametrize(
+    ("steps", "text"),
+    [
+        (
+            {"actor/pg_clipfrac": [0.1, *[0.3] * 10]},
+            "More than a fifth of the tokens are clipped since step 2: actor.lr is high.",
+        ),
+        (
+            {"response/finished_fraction": [0.01] * 10},
+            "Hardly any response finishes since step 1: the value model starves; try longer windows.",
+        ),
+        (
+            {"critic/num_skipped_updates": [0, 0, 2]},
+            "critic: 2 updates were skipped lately, their gradients were not finite.",
+        ),
+        (
+            {"training/rollout_probs_diff_mean": [0.02] * 10, "policy_lag/max": [0] * 10},
+            "Engine and learner disagree: the same tokens' probabilities differ by 0.02 on average.",
+        ),
+    ],
+)
+def test_numbers_that_stay_bad_in_words(steps: dict[str, list[float]], text: str) -> None:
+    assert texts(steps) == [text]
+
+
+def test_probabilities_may_differ_where_there_is_lag() -> None:
+    assert texts({"training/rollout_probs_diff_mean": [0.02] * 10, "policy_lag/max": [*[0] * 9, 1]}) == []
+
+
+def test_the_worst_comes_first() -> None:
+    assert texts({"actor/pg_clipfrac": [0.3] * 10}, is_paused=True, redis_error="refused")[0].startswith("Redis")

@@ -1,0 +1,147 @@
+"""`/api/v1/status` over observations made up for each test."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from services.dashboard.source import Observation
+from services.dashboard.status import status_of as status_of_view
+from tests.dashboard.clients import NOW, FixedSource, answer_of, process, views_of
+from tests.dashboard.run_folders import RunFolderBuilder, evaluation_line, requested, step_line
+from tppo.streams import QueueDepth
+
+AWAY = RedisConnectionError("connection refused")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolderBuilder:
+    return RunFolderBuilder(tmp_path / "runs" / "quick", total_training_steps=60)
+
+
+async def status_of(run: RunFolderBuilder, *observations: Observation | Exception) -> Any:
+    return await answer_of(run.path.parent, "status", FixedSource(*observations))
+
+
+def seen(*presences: Any, **more: Any) -> Observation:
+    return Observation(now=NOW, presences=list(presences), **more)
+
+
+async def test_a_running_run_tells_its_numbers(run: RunFolderBuilder) -> None:
+    run.metrics(step_line(11), evaluation_line(10, 0.75), step_line(12, reward__mean=0.5))
+    learner = process("learner", policy_version=12, ledger={"parked": 1}, waiting_for="3 windows")
+    depth = QueueDepth(num_waiting=3, num_leased=32)
+
+    status = await status_of(run, seen(learner, window_requests=depth, num_inbox_entries=7))
+
+    assert (status["run"], status["state"], status["step"], status["total_training_steps"]) == (
+        "quick",
+        "running",
+        12,
+        60,
+    )
+    assert (status["policy_version"], status["ledger"], status["waiting_for"]) == (12, {"parked": 1}, "3 windows")
+    assert (status["metrics"]["reward/mean"], status["evaluation"]["eval/accuracy"]) == (0.5, 0.75)
+    assert status["queues"]["window_requests"] == {"num_waiting": 3, "num_leased": 32}
+    assert (status["num_inbox_entries"], status["known_since"], status["has_control"]) == (7, None, True)
+
+
+async def test_each_process_tells_when_it_was_last_seen(run: RunFolderBuilder) -> None:
+    status = await status_of(run, seen(process("generation", seconds_ago=42.0), process("reward", seconds_ago=1.0)))
+
+    told = [(one["name"], one["is_alive"], one["seconds_since_seen"]) for one in status["services"]]
+    assert told == [("generation-0", False, 42.0), ("reward-0", True, 1.0)]
+
+
+async def test_a_learner_that_fell_silent_is_reported_with_the_time(run: RunFolderBuilder) -> None:
+    status = await status_of(run, seen(process("learner", seconds_ago=60.0)))
+
+    assert (status["state"], status["waiting_for"]) == ("learner_gone", "the learner")
+    assert status["learner_gone_since"] == status["known_since"] == "2027-01-15T08:00:40Z"
+    assert status["alerts"][0] == {
+        "severity": "error",
+        "text": "The learner fell silent 60 s ago; the others wait.",
+        "since_step": None,
+    }
+
+
+async def test_what_the_folder_learned_last_is_what_is_known_of_a_silent_learner(run: RunFolderBuilder) -> None:
+    run.journal(requested("r", time=70.0))
+
+    assert (await status_of(run, seen(process("learner", seconds_ago=60.0))))["known_since"] == "2027-01-15T08:01:10Z"
+
+
+async def test_a_run_without_a_learner_so_far_is_starting(run: RunFolderBuilder) -> None:
+    assert (await status_of(run, seen()))["state"] == "starting"
+
+
+@pytest.mark.parametrize("presences", [[], [process("learner", seconds_ago=60.0)]])
+async def test_a_learner_that_is_gone_after_the_last_step_is_no_trouble(run: RunFolderBuilder, presences: Any) -> None:
+    run.metrics(step_line(60))
+    status = await status_of(run, seen(*presences))
+
+    assert (status["state"], status["learner_gone_since"], status["alerts"]) == ("finished", None, [])
+
+
+async def test_without_redis_the_folder_is_told_and_that_it_is_only_the_folder(run: RunFolderBuilder) -> None:
+    run.metrics(step_line(5))
+
+    status = await status_of(run, AWAY)
+
+    assert (status["state"], status["step"], status["has_control"]) == ("redis_gone", 5, False)
+    assert (status["known_since"], status["waiting_for"]) == ("2027-01-15T08:00:50Z", "Redis")
+    assert status["alerts"][0]["text"] == "Redis does not answer: connection refused."
+
+
+async def test_a_redis_that_goes_away_leaves_what_it_told_before(run: RunFolderBuilder) -> None:
+    source = FixedSource(seen(process("learner", policy_version=4)), AWAY)
+    views = views_of(run.path.parent, source, live="quick")
+    before = status_of_view(await views.of())
+    assert views.observer
+    await views.observer.look()
+    after = status_of_view(await views.of())
+
+    assert (before.state, after.state) == ("running", "redis_gone")
+    assert (after.policy_version, [one.name for one in after.services]) == (4, ["learner-0"])
+
+
+async def test_a_finished_run_is_known_from_its_folder_alone(run: RunFolderBuilder) -> None:
+    run.metrics(step_line(60))
+
+    status = await answer_of(run.path.parent, "status")
+
+    assert (status["state"], status["known_since"], status["has_control"]) == (
+        "finished",
+        "2027-01-15T08:10:00Z",
+        False,
+    )
+
+
+async def test_a_run_that_ended_early_has_stopped(run: RunFolderBuilder) -> None:
+    run.metrics(step_line(59))
+
+    assert (await answer_of(run.path.parent, "status"))["state"] == "stopped"
+
+
+async def test_control_is_told_as_the_learner_tells_it(run: RunFolderBuilder) -> None:
+    command = {"command_id": "1", "action": "PAUSE", "arguments": {}, "issued_at": NOW, "outcome": "done", "text": "t"}
+    control = {"paused": True, "stop_after_step": 9, "settings": {"actor.lr": 1e-6}, "commands": [command]}
+
+    status = await status_of(run, seen(process("learner", control=control)))
+
+    assert status["control"] == control
+    assert "The run is paused." in [one["text"] for one in status["alerts"]]
+
+
+async def test_control_in_another_form_is_unknown(run: RunFolderBuilder) -> None:
+    assert (await status_of(run, seen(process("learner", control=["paused"]))))["control"] is None
+
+
+async def test_numbers_that_json_does_not_know_are_null(run: RunFolderBuilder) -> None:
+    (run.path / "metrics.jsonl").write_text('{"kind": "step", "step": 1, "reward/mean": NaN}\n')
+
+    status = await status_of(run, seen(process("learner", loss=float("nan"))))
+
+    assert status["metrics"]["reward/mean"] is None
+    assert status["services"][0]["status"] == {"loss": None}

@@ -1,0 +1,145 @@
+"""What readers of the stream are told, and how fast."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.dashboard.source import Observation
+from services.dashboard.stream import Broadcaster, Message, Ring
+from tests.dashboard.clients import NOW, FixedSource, process, views_of
+from tests.dashboard.run_folders import (
+    RunFolderBuilder,
+    evaluation_line,
+    event,
+    last_window,
+    requested,
+    score,
+    step_line,
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolderBuilder:
+    return RunFolderBuilder(tmp_path / "runs" / "quick")
+
+
+@pytest.fixture
+async def broadcaster(run: RunFolderBuilder) -> AsyncIterator[Broadcaster]:
+    source = FixedSource(Observation(now=NOW, presences=[process("learner")]))
+    broadcaster = Broadcaster(views_of(run.path.parent, source, live="quick"))
+    await broadcaster.tick()  # what is there already is history
+    serving = asyncio.create_task(broadcaster.serve())
+    yield broadcaster
+    serving.cancel()
+
+
+async def read(broadcaster: Broadcaster, count: int, last_id: int | None = None, *, without: str = "") -> list[Message]:
+    """The next messages of other kinds than `without`."""
+    found: list[Message] = []
+    async with asyncio.timeout(20), aclosing(broadcaster.messages(last_id)) as messages:
+        async for message in messages:
+            if message.event != without:
+                found.append(message)
+            if len(found) == count:
+                break
+    return found
+
+
+async def told(broadcaster: Broadcaster, run: RunFolderBuilder, count: int, *lines: Any) -> dict[str, Any]:
+    """By event, what a reader hears of lines that are written while it listens."""
+    reading = asyncio.create_task(read(broadcaster, count, without="status"))
+    await asyncio.sleep(0.3)
+    run.metrics(*(line for line in lines if line["kind"] in ("step", "evaluation")))
+    run.journal(*(line for line in lines if line["kind"] not in ("step", "evaluation")))
+    return {message.event: json.loads(message.data) for message in await reading}
+
+
+async def test_what_happens_is_told_by_kind(broadcaster: Broadcaster, run: RunFolderBuilder) -> None:
+    lines = [step_line(1, reward__mean=0.5), evaluation_line(1, 0.25), event("committed")]
+    window = [requested("r"), last_window("r"), score("r", 0.75)]
+
+    messages = await told(broadcaster, run, 4, *lines, *window)
+
+    assert messages["step"]["reward/mean"] == 0.5
+    assert messages["evaluation"]["eval/accuracy"] == 0.25
+    assert messages["event"]["text"] == "committed"
+    # The window and its score were written together: one bar tells both.
+    assert [(bar["rollout"], bar["slot"], bar["score"]) for bar in messages["windows"]["bars"]] == [("r", 3, 0.75)]
+
+
+async def test_a_status_is_told_about_once_a_second(broadcaster: Broadcaster) -> None:
+    began = time.monotonic()
+    messages = await read(broadcaster, 3)
+
+    assert {message.event for message in messages} == {"status"}
+    assert json.loads(messages[0].data)["state"] == "running"
+    assert time.monotonic() - began >= 2.0  # the first at once, the other two a second apart
+
+
+async def test_a_busy_run_sends_ten_messages_a_second_at_most(broadcaster: Broadcaster, run: RunFolderBuilder) -> None:
+    reading = asyncio.create_task(read(broadcaster, 11))
+    await asyncio.sleep(0.3)
+    run.journal(*(event(f"number {number}") for number in range(200)))
+    began = time.monotonic()
+    await reading
+
+    assert time.monotonic() - began >= 0.9  # ten gaps of 0.1 s, less the one before the first
+
+
+async def test_a_reader_resumes_behind_what_it_has(broadcaster: Broadcaster, run: RunFolderBuilder) -> None:
+    reading = asyncio.create_task(read(broadcaster, 3, without="status"))
+    await asyncio.sleep(0.3)
+    run.journal(*(event(text) for text in ("first", "second", "third")))
+    first, second, third = await reading
+
+    again = await read(broadcaster, 2, first.id, without="status")
+
+    assert [message.id for message in again] == [second.id, third.id]
+    assert first.id < second.id < third.id
+
+
+@pytest.mark.parametrize("last_id", [0, 17, 2**62])
+async def test_who_was_away_for_too_long_begins_anew(broadcaster: Broadcaster, last_id: int) -> None:
+    (message,) = await read(broadcaster, 1, last_id)
+
+    assert message.event == "reset"
+
+
+async def test_a_replaced_file_is_a_reset(broadcaster: Broadcaster, run: RunFolderBuilder) -> None:
+    reading = asyncio.create_task(read(broadcaster, 3, without="status"))
+    await asyncio.sleep(0.3)
+    run.metrics(step_line(1), step_line(2))
+    await asyncio.sleep(0.6)
+    replacement = run.path / "new"
+    replacement.write_text(json.dumps(step_line(1)) + "\n")
+    replacement.replace(run.path / "metrics.jsonl")
+
+    assert [message.event for message in await reading] == ["step", "step", "reset"]
+
+
+async def test_a_reader_that_falls_behind_the_ring_is_told_so() -> None:
+    ring = Ring(size=2)
+    position = ring.newest_id
+    for number in range(2):
+        await ring.add("event", number)
+    assert ring.holds(position)
+
+    await ring.add("event", 2)
+    assert not ring.holds(position)
+
+
+async def test_nobody_goes_on_from_before_a_gap() -> None:
+    ring = Ring()
+    await ring.add("event", 1)
+    position = ring.newest_id
+
+    ring.break_off()
+
+    assert not ring.holds(position)
+    assert ring.holds(ring.newest_id)

@@ -19,11 +19,13 @@ from tppo.cancellation import TaskGroup, cancel_all
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 from tppo.fence import Fence, FencedError
 from tppo.patience import until_redis_answers
+from tppo.run_files import STOPPED_MARK
 from tppo.streams import RedisStreams, Streams, connect
 
 if TYPE_CHECKING:
     from learner.run_identity import RunIdentity
 
+ROLL_BACK_EXIT_CODE = 75  # "try again": the next life begins with the roll back
 REMEMBERED_SECONDS = 24 * 3600.0  # a service silent for this long is no longer spoken of
 
 
@@ -49,13 +51,14 @@ def main(argv: Sequence[str]) -> int:
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     refusals: list[Exception] = []
+    exit_code = 0
     try:
-        asyncio.run(_live(config, name=arguments.name, resume=arguments.resume))
+        exit_code = asyncio.run(_live(config, name=arguments.name, resume=arguments.resume))
     except* (ConfigError, FencedError) as group:
         refusals.extend(group.exceptions)
     if refusals:
         raise ConfigError(_sentence(refusals[0]))
-    return 0
+    return exit_code
 
 
 def _sentence(refusal: BaseException) -> str:
@@ -65,7 +68,7 @@ def _sentence(refusal: BaseException) -> str:
     return str(refusal)
 
 
-async def _live(config: Config, *, name: str, resume: bool) -> None:
+async def _live(config: Config, *, name: str, resume: bool) -> int:
     from learner import run_lease
 
     try:
@@ -77,21 +80,25 @@ async def _live(config: Config, *, name: str, resume: bool) -> None:
         identity = await run_lease.begin_only_life(fence, Path(config.run.path))
         async with TaskGroup() as group:
             keeping = group.create_task(run_lease.keep(fence, identity), name="lease")
-            training = _train(config, identity, client, name=name, resume=resume)
-            await asyncio.wait([group.create_task(training, name="training")])
+            training = group.create_task(_train(config, identity, client, name=name, resume=resume), name="training")
+            await asyncio.wait([training])
             await cancel_all([keeping])
         await fence.release(identity.incarnation)
+    return training.result()
 
 
 async def _train(
     config: Config, identity: "RunIdentity", client: redis.asyncio.Redis, *, name: str, resume: bool
-) -> None:
+) -> int:
     from learner.assembly import Assembly
     from learner.parts import Outside
+    from learner.replaying import rollback
     from learner.weight_publisher import GrpcTransport
     from tppo.generation_totals import GenerationLedger, GenerationTotals
 
     started_at = time.time()
+    rollback.fulfil_wish(identity.folder, identity.incarnation)
+    (identity.folder / STOPPED_MARK).unlink(missing_ok=True)
 
     async def announce(status: Mapping[str, Any]) -> None:
         me = presence.Presence(
@@ -132,6 +139,12 @@ async def _train(
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, service.stop)
     await service.run()
+    if (version := service.steering.roll_back_to) is not None:
+        rollback.wish(identity.folder, version)
+        return ROLL_BACK_EXIT_CODE
+    if service.step < config.run.total_training_steps and service.steering.is_over(service.step):
+        (identity.folder / STOPPED_MARK).touch()
+    return 0
 
 
 def _streams(config: Config, identity: "RunIdentity", client: redis.asyncio.Redis) -> Streams:

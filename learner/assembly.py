@@ -25,6 +25,7 @@ from learner.rollouts.books import Books, open_books
 from learner.rollouts.prompts import DataError, Prompt, PromptReader, Tokenizer
 from learner.run_identity import RunIdentity
 from learner.service import LearnerService
+from learner.steering import Steering
 from learner.tracing.writer import TraceWriter
 from learner.trainer import Trainer
 from learner.weight_publisher import WeightPublisher
@@ -56,6 +57,7 @@ class Assembly:
         self._tokenizer = load_tokenizer(config)
         self._trainer = Trainer(config, *load_models(config, latest))
         self._books = new_books(config, self._tokenizer)
+        self._steering = Steering(config, self._books, self._trainer, self._checkpoints)
         self._progress = Progress(step=0, inbox_position=BEGINNING, elapsed_seconds=0.0, tokens_trained=0)
         if latest is not None:
             self._restore(latest)
@@ -96,6 +98,7 @@ class Assembly:
             traces=traces,
             metrics_log=MetricsLog(self._folder / "metrics.jsonl", through_step=self._progress.step),
             journal=journal,
+            steering=self._steering,
             put_aside=PutAside(self._folder / "put_aside"),
             announce=outside.announce,
             generation=GenerationWatch(outside.generation_totals, is_resumed=self._progress.step > 0),
@@ -109,6 +112,7 @@ class Assembly:
         self._trainer.load_state_dict(restored.optimizers)
         ledger_state.restore(self._books, restored.ledger)
         self._progress = restored.progress
+        self._steering.restore(restored.progress.step)
         logger.info("resumed from %s", path)
 
 

@@ -102,6 +102,10 @@ class Checkpoints:
         pointer = self._folder / LATEST
         return self._folder / pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
 
+    def kept_steps(self) -> list[int]:
+        """The steps whose checkpoints are there."""
+        return sorted(_step_of(path) for path in self._folder.glob(f"{PREFIX}*"))
+
     def usable(self) -> Path | None:
         """The newest committed checkpoint that is whole; None when none was ever committed.
 

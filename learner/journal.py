@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from learner.json_lines import JsonLines
-from learner.rollouts.occurrences import Arrived, Occurrence, Parked, Requested, Scored
+from learner.rollouts.occurrences import Arrived, Dropped, Occurrence, Parked, Requested, Scored
 
 Line = dict[str, Any]
 
@@ -99,6 +99,10 @@ class Journal:
     @_line.register
     def _parked(self, one: Parked) -> Line:
         return {"kind": "parked", "rollout": one.rollout_id, "window": one.window_index, "cause": one.cause}
+
+    @_line.register
+    def _dropped(self, one: Dropped) -> Line:
+        return {"kind": "dropped", "rollout": one.rollout_id, "window": one.window_index, "reason": one.reason}
 
 
 def _version(one: Occurrence, policy_version: int) -> Line:

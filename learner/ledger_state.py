@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from learner.rollouts.books import Books
-from learner.rollouts.ledger import Ledger, Rollout, State
+from learner.rollouts.ledger import Ledger, Lost, Rollout, State
 from learner.rollouts.prompts import Prompt
 from tppo import codec
 from tppo.rollout import InboxRecord, Score, Window
@@ -35,6 +35,8 @@ PLAIN = (
     "attempt",
     "num_stalls",
     "cause",
+    "first_attempt",
+    "is_retry_due",
 )
 TYPECODES = {name: "i" if name in ("response_tokens", "token_versions") else "f" for name in PER_TOKEN}
 
@@ -56,7 +58,10 @@ def captured(books: Books) -> LedgerState:
     plain = {
         "rollouts": [_plain(rollout) for rollout in rollouts],
         "ready": [rollout.rollout_id for rollout in ledger.ready],
-        "parked_positions": ledger.parked_positions,
+        "lost": ledger.lost,
+        "dropped": dict(ledger.dropped),
+        "commands": books.commands.state(),
+        "num_extra": scheduler.num_extra,
         "early": [
             [list(position), base64.b64encode(codec.encode_inbox_record(record)).decode()]
             for position, record in _early(ledger)
@@ -83,7 +88,10 @@ def restore(books: Books, state: LedgerState) -> None:
     evaluator.finished_steps = set(plain["finished_evaluations"])
     ledger.rollouts.update(rollouts)
     ledger.ready = [rollouts[rollout_id] for rollout_id in plain["ready"]]
-    ledger.parked_positions = [(position[0], position[1]) for position in plain["parked_positions"]]
+    ledger.lost = [Lost((position[0], position[1]), cohort) for position, cohort in plain["lost"]]
+    ledger.dropped.update(plain["dropped"])
+    books.commands.restore(plain["commands"])
+    scheduler.num_extra = plain["num_extra"]
     for position, payload in plain["early"]:
         _add_early(ledger, (position[0], position[1]), codec.decode_inbox_record(base64.b64decode(payload)))
     ledger.num_issued, ledger.num_trained = plain["num_issued"], plain["num_trained"]

@@ -51,6 +51,10 @@ class Optimization:
             self._parameters, lr=section.lr, betas=section.betas, weight_decay=section.weight_decay, fused=True
         )
 
+    def set_peak(self, lr: float) -> None:
+        """Another peak rate for the same schedule."""
+        self._section = self._section.model_copy(update={"lr": lr})
+
     def update(self) -> Update:
         """Apply the gradients that backward passes have gathered, and clear them."""
         norm: Tensor = torch.nn.utils.clip_grad_norm_(self._parameters, self._section.grad_clip)

@@ -10,6 +10,7 @@ from learner.generation_watch import GenerationWatch
 from learner.journal import Journal
 from learner.metrics_log import MetricsLog
 from learner.rollouts.books import Books
+from learner.steering import Steering
 from learner.tracing.writer import TraceWriter
 from learner.trainer import Trainer
 from learner.watchdog import Everyone, nobody
@@ -43,6 +44,7 @@ class Parts:
     metrics_log: MetricsLog
     journal: Journal
     put_aside: PutAside
+    steering: Steering
     announce: Callable[[Mapping[str, Any]], Awaitable[None]]
     generation: GenerationWatch
     everyone: Everyone = nobody

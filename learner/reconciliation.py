@@ -16,7 +16,7 @@ from learner.outbox import Name, Outbox, name_of
 from learner.rollouts.ledger import Ledger, Rollout, State
 from tppo import codec
 from tppo.patience import until_redis_answers
-from tppo.rollout import RewardRequest, Window, WindowRequest
+from tppo.rollout import Command, RewardRequest, Window, WindowRequest
 from tppo.streams import Streams
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,8 @@ async def held_by(streams: Streams, position: str) -> set[Name]:
         position = entries[-1].position
         for entry in entries:
             record = codec.decode_inbox_record(entry.payload)
-            names.add(((WindowRequest if isinstance(record, Window) else RewardRequest).__name__, *record.key))
+            if not isinstance(record, Command):
+                names.add(((WindowRequest if isinstance(record, Window) else RewardRequest).__name__, *record.key))
     return names
 
 

@@ -40,6 +40,7 @@ def step_line(
         **metrics,
         **generation_numbers(generation),
         **{f"ledger/{name}": value for name, value in asdict(ledger.conservation()).items()},
+        **{f"ledger/dropped/{reason}": count for reason, count in ledger.dropped.items()},
         "ledger/asked_again": ledger.num_asked_again,
         "windows/in_flight": ledger.conservation().in_flight,
         "windows/ready": len(ledger.ready),
@@ -95,7 +96,11 @@ def presence_status(books: Books, publisher: WeightPublisher, **state: Any) -> M
     equation = books.ledger.conservation()
     return {
         **state,
-        "ledger": {**asdict(equation), "holds": equation.holds},
+        "ledger": {
+            **asdict(equation),
+            "holds": equation.holds,
+            "dropped_by_reason": dict(books.ledger.dropped),
+        },
         "rollouts": dict(books.ledger.count_by_state()),
         "doubles": dict(books.ledger.doubles),
         "generators": {name: asdict(generator) for name, generator in publisher.generators.items()},

@@ -38,6 +38,11 @@ class RunLog:
         if noted:
             self._journal.note(noted, policy_version=policy_version)
 
+    def commands(self, sentences: Sequence[str], *, step: int) -> None:
+        """Operators' commands were carried out, or refused."""
+        for sentence in sentences:
+            self._journal.event("command", step=step, text=sentence)
+
     def trained(self, rows: Sequence[Rollout], *, step: int) -> None:
         """The rows made the step, and are marked as trained."""
         self._journal.trained(step, [(row.rollout_id, row.window_index - 1) for row in rows])

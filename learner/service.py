@@ -33,6 +33,7 @@ from learner.relief import Relief
 from learner.rollouts.ledger import Rollout
 from learner.run_identity import RunIdentity
 from learner.run_log import RunLog
+from learner.steering import Steering
 from learner.watchdog import Watchdog
 from learner.weight_publisher import Snapshot
 from tppo import codec, weights
@@ -58,6 +59,7 @@ class LearnerService:
         self._parts = parts
         self._books = parts.books
         self._progress = progress
+        self._steering = parts.steering
         self._position = progress.inbox_position
         self._outbox = Outbox(parts.streams, parts.books.ledger)
         self._reconciliation = Reconciliation(parts.streams, parts.books.ledger, self._outbox, lambda: self._position)
@@ -67,6 +69,7 @@ class LearnerService:
             lambda: Counter(row.state for row in parts.books.ledger.rollouts.values()),
             parts.publisher.generators,
             parts.everyone,
+            is_paused=lambda: parts.steering.is_paused,
         )
         self._log = RunLog(config.evaluation, parts)
         self._has_news = asyncio.Event()  # the ledger changed, or a stop was asked for
@@ -85,6 +88,11 @@ class LearnerService:
     def waits_beyond(self) -> str | None:
         """The position behind which it needs another record to go on; None while it does not wait."""
         return self._position if self._waits_for_records and not self._has_news.is_set() else None
+
+    @property
+    def steering(self) -> Steering:
+        """What operators have asked for."""
+        return self._steering
 
     def stop(self) -> None:
         """End after the step that is under way, with a checkpoint."""
@@ -164,6 +172,10 @@ class LearnerService:
         """The rows of the next step; empty when a stop is asked for."""
         while not self._is_stopping:
             self._has_news.clear()
+            if self._steering.is_paused:
+                self._waiting_for = "an operator, who has paused the run"
+                await self._news()
+                continue
             batch = [] if self._awaits_first_evaluation() else self._books.scheduler.next_batch()
             if batch:
                 return batch
@@ -176,7 +188,7 @@ class LearnerService:
 
     async def _news(self) -> None:
         """Wait for some; nothing is half done meanwhile, so that a checkpoint may be taken."""
-        if self._relief.take():
+        if self._relief.take() or self._books.commands.take_checkpoint_wish():
             self._parts.checkpoints.commit_soon(self._present_progress(), self._books)
         self._waits_for_records = True
         await self._has_news.wait()
@@ -199,6 +211,7 @@ class LearnerService:
         self._progress = self._present_progress(step=self.step + 1)
         self._log.trained(batch, step=self.step)
         await self._publish()
+        self._log.commands(self._steering.carry_out(batch, self.step), step=self.step)
         self._start_evaluation_if_due()
         self._books.scheduler.close_step(batch, self.step)
         self._settle()
@@ -206,7 +219,11 @@ class LearnerService:
         if result.trace is not None:
             await self._parts.traces.add(result.trace)
         self._watchdog.note_step()
+        if self._books.commands.take_checkpoint_wish():
+            self._parts.checkpoints.commit_soon(self._present_progress(), self._books)
         self._parts.checkpoints.commit_if_due(self._present_progress(), self._books)
+        if self._steering.is_over(self.step):
+            self.stop()
 
     async def _publish(self) -> None:
         await self._publish_as(self.step, cloned(self._parts.trainer.policy.network))
@@ -273,6 +290,7 @@ class LearnerService:
                 total_training_steps=self._config.run.total_training_steps,
                 policy_version=self.step,
                 incarnation=self._identity.incarnation,
+                control=self._steering.status(),
                 waiting_for=self._watchdog.text or self._waiting_for,
                 last_checkpoint_step=self._parts.checkpoints.last_step,
                 last_error=self._outbox.last_error

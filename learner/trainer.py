@@ -93,6 +93,11 @@ class Trainer:
             trace = trace_table(rows, arrived, of_arrived, of_rows, policy_version=policy_version, config=self._config)
         return StepResult(values, metrics, trace)
 
+    def set_temperature(self, temperature: float) -> None:
+        """From the next step on the policy is the one under this sampling temperature."""
+        generation = self._config.generation.model_copy(update={"temperature": temperature})
+        self._config = self._config.model_copy(update={"generation": generation})
+
     def state_dict(self) -> dict[str, Any]:
         """What a resume needs besides the two models."""
         return {

@@ -61,12 +61,15 @@ class Watchdog:
         counts: Callable[[], Mapping[str, int]],
         generators: Mapping[str, GeneratorState],
         everyone: Everyone,
+        *,
+        is_paused: Callable[[], bool] = lambda: False,
     ) -> None:
         """`counts`: training rollouts by state; `generators`: as the weight publisher sees them."""
         self._patience_seconds = patience_seconds
         self._counts = counts
         self._generators = generators
         self._everyone = everyone
+        self._is_paused = is_paused
         self._has_stepped = asyncio.Event()
         self.text = ""  # empty while steps happen
 
@@ -85,6 +88,9 @@ class Watchdog:
                 self._has_stepped.clear()
                 began = time.monotonic()
             except TimeoutError:
+                if self._is_paused():
+                    self.text, began = "", time.monotonic()
+                    continue
                 self.text = await self._explanation()
                 logger.warning("no step for %.0f s: %s", time.monotonic() - began, self.text)
 

@@ -11,6 +11,8 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from tppo.rollout import (
+    Action,
+    Command,
     FinishReason,
     InboxRecord,
     RewardRequest,
@@ -102,9 +104,11 @@ def reward_request_record(message: pb.RewardRequest) -> RewardRequest:
 
 
 def encode_inbox_record(record: InboxRecord) -> bytes:
-    """The bytes of a tppo.v1.InboxRecord that holds the window or the score."""
+    """The bytes of a tppo.v1.InboxRecord that holds the window, the score or the command."""
     if isinstance(record, Window):
         return pb.InboxRecord(window=_window_message(record)).SerializeToString()
+    if isinstance(record, Command):
+        return pb.InboxRecord(command=_command_message(record)).SerializeToString()
     return pb.InboxRecord(score=score_message(record)).SerializeToString()
 
 
@@ -116,7 +120,9 @@ def decode_inbox_record(payload: bytes) -> InboxRecord:
         return _window(message.window)
     if kind == "score":
         return _score(message.score)
-    raise ValueError("InboxRecord holds neither a window nor a score")
+    if kind == "command":
+        return _command(message.command)
+    raise ValueError("InboxRecord holds neither a window nor a score nor a command")
 
 
 def _window_message(window: Window) -> pb.Window:
@@ -182,6 +188,26 @@ def _score(message: pb.Score) -> Score:
         error=message.error,
         duration_seconds=message.duration_seconds,
         is_evaluation=message.is_evaluation,
+    )
+
+
+def _command_message(command: Command) -> pb.Command:
+    return pb.Command(
+        command_id=command.command_id,
+        action=pb.CommandAction.ValueType(command.action),
+        arguments=command.arguments,
+        issued_at=command.issued_at,
+        issued_by=command.issued_by,
+    )
+
+
+def _command(message: pb.Command) -> Command:
+    return Command(
+        command_id=message.command_id,
+        action=Action(message.action),
+        arguments=dict(message.arguments),
+        issued_at=message.issued_at,
+        issued_by=message.issued_by,
     )
 
 

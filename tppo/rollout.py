@@ -148,4 +148,28 @@ class Score:
         return self.rollout_id, self.attempt
 
 
-InboxRecord = Window | Score
+class Action(IntEnum):
+    """What an operator asks of a run; the arguments of each are beside it."""
+
+    PAUSE = 1
+    RESUME = 2
+    CHECKPOINT = 3
+    STOP_AFTER_STEP = 4  # step, or the one that is under way
+    ROLL_BACK = 5  # version
+    RETRY_PARKED = 6  # rollouts, or all
+    DROP_PARKED = 7  # reason; rollouts, or all
+    SET = 8  # key, value
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """An operator's wish. Its place in the inbox decides when it takes effect, so that a replay does the same."""
+
+    command_id: str  # a command that comes twice is carried out once
+    action: Action
+    arguments: Mapping[str, str] = field(default_factory=dict)  # JSON values
+    issued_at: float = 0.0  # seconds since the epoch
+    issued_by: str = ""
+
+
+InboxRecord = Window | Score | Command

@@ -18,6 +18,7 @@ from learner.run_identity import begin_life, is_alive, write_atomically
 from tppo.config import ConfigError
 
 PENDING = "rollback.json"
+WISH = "rollback_wish.json"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,11 +35,34 @@ def main(argv: Sequence[str]) -> int:
 
 def roll_back(folder: Path, version: int) -> None:
     """Raises `ConfigError`. Cut short, it may be repeated."""
+    if is_alive(folder):
+        raise ConfigError(f"{folder} is being trained; expected a run that was stopped")
+    _require_whole(folder, version)
+    _carry_out(folder, version, begin_life(folder).incarnation)
+
+
+def wish(folder: Path, version: int) -> None:
+    """For the next life of the learner."""
+    write_atomically(folder / WISH, json.dumps({"version": version}).encode())
+
+
+def fulfil_wish(folder: Path, incarnation: int) -> None:
+    """What the life before wished for, in this one. Raises `ConfigError` once; then the wish is forgotten."""
+    path = folder / WISH
+    if not path.exists():
+        return
+    version = json.loads(path.read_text(encoding="utf-8"))["version"]
+    try:
+        _require_whole(folder, version)
+        _carry_out(folder, version, incarnation)
+    finally:
+        path.unlink()
+
+
+def _carry_out(folder: Path, version: int, incarnation: int) -> None:
     checkpoints = folder / "checkpoints"
     target = checkpoints / f"{PREFIX}{version}"
-    _require_possible(folder, target)
     position = json.loads((target / "progress.json").read_text(encoding="utf-8"))["inbox_position"]
-    incarnation = begin_life(folder).incarnation
     write_atomically(folder / PENDING, json.dumps({"version": version, "incarnation": incarnation}).encode())
     write_atomically(checkpoints / LATEST, target.name.encode())
     aside = folder / "rolled_back" / str(incarnation)
@@ -60,9 +84,8 @@ def settle(folder: Path) -> None:
     (folder / PENDING).unlink()
 
 
-def _require_possible(folder: Path, target: Path) -> None:
-    if is_alive(folder):
-        raise ConfigError(f"{folder} is being trained; expected a run that was stopped")
+def _require_whole(folder: Path, version: int) -> None:
+    target = folder / "checkpoints" / f"{PREFIX}{version}"
     if not target.is_dir():
         kept = sorted(_step_of(path) for path in target.parent.glob(f"{PREFIX}*"))
         raise ConfigError(f"--to {_step_of(target)}: no such checkpoint in {folder}; expected one of {kept}")

@@ -1,16 +1,17 @@
-"""The ledger with its two clerks, wired together: training's scheduler and the evaluator share one set of rollouts."""
+"""The ledger with its clerks, wired together: scheduler, evaluator and commands share one set of rollouts."""
 
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from learner.rollouts.commands import Commands
 from learner.rollouts.evaluation import Evaluator
 from learner.rollouts.ledger import Ledger
 from learner.rollouts.prompts import Prompt, PromptOrder
 from learner.rollouts.requests import Limits
 from learner.rollouts.scheduler import Scheduler
 from tppo.config import Config
-from tppo.rollout import InboxRecord, Window
+from tppo.rollout import Command, InboxRecord, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,14 @@ class Books:
     ledger: Ledger
     scheduler: Scheduler
     evaluator: Evaluator
+    commands: Commands
 
     def enter(self, position: tuple[int, int], record: InboxRecord) -> None:
         """Enter a record of the inbox."""
         if isinstance(record, Window):
             self.ledger.add_window(position, record)
+        elif isinstance(record, Command):
+            self.commands.enter(position, record)
         else:
             self.ledger.add_score(position, record)
 
@@ -55,4 +59,4 @@ def open_books(
     ledger = Ledger(limits, decode, is_past)
     scheduler = Scheduler(ledger, prompts, order, config.run)
     evaluator = Evaluator(ledger, evaluation_prompts)
-    return Books(ledger, scheduler, evaluator)
+    return Books(ledger, scheduler, evaluator, Commands())

@@ -18,16 +18,17 @@ from array import array
 from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
-from learner.rollouts.occurrences import Arrived, Occurrence, Parked, Requested, Scored
+from learner.rollouts.occurrences import Arrived, Dropped, Occurrence, Parked, Requested, Scored
 from learner.rollouts.prompts import Prompt
 from learner.rollouts.requests import Limits, reward_request, window_request
 from tppo.rollout import FinishReason, RewardRequest, Score, ScoreStatus, Window, WindowRequest, logprobs, tokens
 
 Position = tuple[int, int]  # of an inbox entry: Redis' milliseconds and sequence number
+ASKED_AGAIN = "failed, and asked for again"  # why a window counts as dropped that an operator retried
 Key = tuple[str, int]  # of a record: rollout and window index, or rollout and attempt
 R = TypeVar("R", Window, Score)
 MAX_STALLS = 2  # empty windows in a row after which a response counts as cut at its limit
@@ -65,9 +66,11 @@ class Rollout:
     score: float | None = None
     components: dict[str, float] = field(default_factory=dict)
     attempt: int = 0  # of scoring
+    first_attempt: int = 0  # of those that count towards the limit
     num_stalls: int = 0
     ready_position: Position = (0, 0)
     cause: str = ""  # why it is parked
+    is_retry_due: bool = False  # parked, and an operator wants it asked for again
 
     @property
     def next_window_index(self) -> int:
@@ -78,6 +81,13 @@ class Rollout:
     def window_tokens(self) -> "array[int]":
         """Tokens of the current window."""
         return self.response_tokens[self.window_start :]
+
+
+class Lost(NamedTuple):
+    """A window that no step will have, since it was parked."""
+
+    position: Position
+    cohort: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +116,14 @@ class Ledger:
     rollouts: dict[str, Rollout] = field(default_factory=dict)
     ready: list[Rollout] = field(default_factory=list)  # sorted by position
     scored_evaluations: list[Rollout] = field(default_factory=list)  # for evaluation.py to take
-    parked_positions: list[Position] = field(default_factory=list)  # for the scheduler to replace
+    lost: list["Lost"] = field(default_factory=list)  # parked, for the scheduler to replace; sorted
     outbox: list[WindowRequest | RewardRequest] = field(default_factory=list)
     occurrences: list[Occurrence] = field(default_factory=list)  # for the journal to take
     early_windows: dict[Key, tuple[Position, Window]] = field(default_factory=dict)
     early_scores: dict[Key, tuple[Position, Score]] = field(default_factory=dict)
     num_issued: int = 0
     num_trained: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)  # windows that an operator gave up, by reason
     num_asked_again: int = 0  # requests that vanished and were sent once more
     doubles: Counter[str] = field(default_factory=Counter)
 
@@ -125,7 +136,10 @@ class Ledger:
 
     def request_window(self, rollout: Rollout, *, cohort: int, min_policy_version: int) -> None:
         """Ask for the rollout's next window."""
-        assert rollout.state in (State.WAITING, State.TRAINED), rollout
+        assert rollout.state in (State.WAITING, State.TRAINED) or rollout.is_retry_due, rollout
+        if rollout.is_retry_due:
+            self.dropped[ASKED_AGAIN] += 1
+            rollout.is_retry_due = False
         rollout.state, rollout.cohort, rollout.min_policy_version = State.REQUESTED, cohort, min_policy_version
         if not rollout.is_evaluation:
             self.num_issued += 1
@@ -166,6 +180,10 @@ class Ledger:
         else:
             self._retry_or_park(rollout, position, score)
 
+    def set_temperature(self, temperature: float) -> None:
+        """Of the windows that are asked for from now on."""
+        self.limits = replace(self.limits, temperature=temperature)
+
     def take(self, rows: Iterable[Rollout]) -> None:
         """The rows go into a training step."""
         taken = {row.rollout_id for row in rows}
@@ -181,6 +199,28 @@ class Ledger:
         if row.is_finished:
             del self.rollouts[row.rollout_id]
 
+    def parked(self, rollout_ids: Iterable[str] | None = None) -> list[Rollout]:
+        """The parked rollouts of these names, or all of them; those of evaluations are never parked for long."""
+        wanted = None if rollout_ids is None else set(rollout_ids)
+        rows = (row for row in self.rollouts.values() if row.state is State.PARKED and not row.is_evaluation)
+        return [row for row in rows if wanted is None or row.rollout_id in wanted]
+
+    def request_score_again(self, rollout: Rollout, *, cohort: int) -> None:
+        """Ask once more for the score of a finished response that was parked without one."""
+        assert rollout.is_retry_due, rollout
+        assert rollout.is_finished, rollout
+        rollout.is_retry_due, rollout.cohort = False, cohort
+        rollout.attempt += 1
+        rollout.first_attempt = rollout.attempt
+        self._request_score(rollout)
+
+    def drop(self, rollout: Rollout, reason: str) -> None:
+        """Give a parked rollout up."""
+        assert rollout.state is State.PARKED, rollout
+        del self.rollouts[rollout.rollout_id]
+        self.dropped[reason] += 1
+        self.occurrences.append(Dropped(rollout.rollout_id, rollout.window_index, reason))
+
     def count_by_state(self) -> Counter[str]:
         """How many training rollouts are in each state."""
         return Counter(rollout.state.value for rollout in self.rollouts.values() if not rollout.is_evaluation)
@@ -189,7 +229,8 @@ class Ledger:
         """The equation's terms, counted from the states and not from each other."""
         states = self.count_by_state()
         in_flight = states[State.REQUESTED] + states[State.SCORING] + states[State.READY]
-        return Conservation(self.num_issued, self.num_trained, in_flight, states[State.PARKED], dropped=0)
+        parked, dropped = states[State.PARKED], self.dropped.total()
+        return Conservation(self.num_issued, self.num_trained, in_flight, parked, dropped)
 
     def window_request(self, rollout: Rollout) -> WindowRequest:
         """The request for a rollout's current window."""
@@ -245,7 +286,7 @@ class Ledger:
 
     def _retry_or_park(self, rollout: Rollout, position: Position, score: Score) -> None:
         self.occurrences.append(Scored(score))
-        if rollout.attempt + 1 < self.limits.max_score_attempts:
+        if rollout.attempt - rollout.first_attempt + 1 < self.limits.max_score_attempts:
             rollout.attempt += 1
             self._request_score(rollout)
         else:
@@ -265,4 +306,4 @@ class Ledger:
         if rollout.is_evaluation:
             self.scored_evaluations.append(rollout)
         else:
-            insort(self.parked_positions, position)
+            insort(self.lost, Lost(position, rollout.cohort))

@@ -41,4 +41,13 @@ class Parked:
     cause: str
 
 
-Occurrence = Requested | Arrived | Scored | Parked
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """An operator gave a parked rollout up."""
+
+    rollout_id: str
+    window_index: int
+    reason: str
+
+
+Occurrence = Requested | Arrived | Scored | Parked | Dropped

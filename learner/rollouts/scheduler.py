@@ -30,6 +30,7 @@ class Scheduler:
     next_ordinal: int = 0
     next_cohort: int = 0
     is_opened: bool = False
+    num_extra: int = 0  # windows that a changed bound admits, or that too many are out by
 
     def open(self, policy_version: int) -> None:
         """The first requests of a run: as many as may be out."""
@@ -43,8 +44,16 @@ class Scheduler:
 
     def close_step(self, batch: Sequence[Rollout], policy_version: int) -> None:
         """The batch was trained and made `policy_version`: ask for as many windows as have become free."""
-        num_lost = self._forget_lost(batch)
-        self._request(len(batch) + num_lost, policy_version)
+        num_free = len(batch) + self._forget_lost(batch) + self.num_extra
+        self.num_extra = min(0, num_free)
+        self._request(num_free, policy_version)
+
+    def set_policy_lag(self, max_policy_lag: int) -> None:
+        """Admit more, or fewer, from the next close of a step on. In streaming only: the other modes fix it."""
+        assert self.run.mode == "streaming"
+        before = self.run.max_windows_out
+        self.run = self.run.model_copy(update={"max_policy_lag": max_policy_lag})
+        self.num_extra += self.run.max_windows_out - before
 
     def replace_parked(self, policy_version: int) -> bool:
         """Where no further step can come because too much was parked, ask for others; whether it did.
@@ -52,12 +61,12 @@ class Scheduler:
         Only for what was parked up to the moment at which the last possible step was lost: a learner that reads
         slowly knows of no more at that moment.
         """
-        parked = self.ledger.parked_positions
+        lost = self.ledger.lost
         smallest_batch = self.run.rollouts_per_step if self.run.mode == "streaming" else 1
         num_lost = self._num_out() - smallest_batch + 1
-        if not 0 < num_lost <= len(parked):
+        if not 0 < num_lost <= len(lost):
             return False
-        self.ledger.parked_positions = parked[num_lost:]
+        self.ledger.lost = lost[num_lost:]
         self._request(num_lost, policy_version)
         return True
 
@@ -85,12 +94,11 @@ class Scheduler:
         """
         if self.run.mode == "streaming":
             last = max(row.ready_position for row in batch)
-            kept = [position for position in self.ledger.parked_positions if position > last]
+            kept = [lost for lost in self.ledger.lost if lost.position > last]
         else:
-            lost = {row.ready_position for row in self._rows_in(State.PARKED) if row.cohort <= batch[0].cohort}
-            kept = [position for position in self.ledger.parked_positions if position not in lost]
-        num_lost = len(self.ledger.parked_positions) - len(kept)
-        self.ledger.parked_positions = kept
+            kept = [lost for lost in self.ledger.lost if lost.cohort > batch[0].cohort]
+        num_lost = len(self.ledger.lost) - len(kept)
+        self.ledger.lost = kept
         return num_lost
 
     def _rows_in(self, *states: State) -> list[Rollout]:
@@ -99,7 +107,7 @@ class Scheduler:
 
     def _num_out(self) -> int:
         """Windows asked for that neither were trained nor, when parked, replaced."""
-        return len(self._rows_in(*IN_FLIGHT)) + len(self.ledger.parked_positions)
+        return len(self._rows_in(*IN_FLIGHT)) + len(self.ledger.lost)
 
     def _num_wanted(self, policy_version: int) -> int:
         """Windows that the steps to come need and that nobody was asked for yet."""
@@ -107,17 +115,21 @@ class Scheduler:
         return max(0, num_steps * self.run.rollouts_per_step - self._num_out())
 
     def _request(self, num_free: int, policy_version: int) -> None:
-        """Oldest rollouts first, then new prompts, up to what is free and what the run still needs.
+        """Oldest rollouts first, those to be retried among them, then new prompts: up to what is free and still needed.
 
         Every `rollouts_per_step` of them are a cohort; so no more than policy_lag_bound + 1 cohorts are ever out.
         """
         oldest_version = 0 if self.run.mode == "streaming" else policy_version
-        continuing = iter(sorted(self._rows_in(State.TRAINED), key=lambda row: row.ordinal))
+        retried = [row for row in self.ledger.parked() if row.is_retry_due]
+        continuing = iter(sorted([*self._rows_in(State.TRAINED), *retried], key=lambda row: row.ordinal))
         for number in range(min(num_free, self._num_wanted(policy_version))):
             if number % self.run.rollouts_per_step == 0:
                 self.next_cohort += 1
             row = next(continuing, None) or self._started_rollout()
-            self.ledger.request_window(row, cohort=self.next_cohort - 1, min_policy_version=oldest_version)
+            if row.is_finished:
+                self.ledger.request_score_again(row, cohort=self.next_cohort - 1)
+            else:
+                self.ledger.request_window(row, cohort=self.next_cohort - 1, min_policy_version=oldest_version)
 
     def _started_rollout(self) -> Rollout:
         index, rollout_id = self.order.at(self.next_ordinal)

@@ -88,7 +88,7 @@ def say_farewell(plan: Plan, ending: Ending, summary: Summary, console: Console)
         return ending.exit_code
     files = {"curve": folder.learning_curve, "summary": folder.summary, "checkpoints": folder.checkpoints}
     console.print(closing_table(summary, {name: str(path) for name, path in files.items() if path.exists()}))
-    if ending.kind is EndingKind.INTERRUPTED:
+    if ending.kind is EndingKind.INTERRUPTED or folder.is_stopped():
         hint = f"continue with: tppo run {folder.config} --resume" if folder.has_checkpoint() else "no checkpoint yet"
         console.print(f"stopped at step {summary.steps}; {hint}")
     return ending.exit_code

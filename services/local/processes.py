@@ -88,7 +88,9 @@ def _learner(plan: Plan) -> Child:
     return Child(
         name="learner",
         command=command,
-        is_done=lambda: plan.folder.checkpoint_step() == plan.config.run.total_training_steps,
+        is_done=lambda: (
+            plan.folder.checkpoint_step() == plan.config.run.total_training_steps or plan.folder.is_stopped()
+        ),
         stop_rank=LEARNER_RANK,
         grace_seconds=LEARNER_GRACE_SECONDS,
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tppo.config import ConfigError
+from tppo.run_files import STOPPED_MARK
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ class RunFolder:
         """The run in nine numbers."""
         return self.path / "summary.json"
 
+    def is_stopped(self) -> bool:
+        """Whether an operator has stopped the run before its last step."""
+        return (self.path / STOPPED_MARK).exists()
+
     def checkpoint_step(self) -> int | None:
         """The step of the newest committed checkpoint, which the learner names in `latest`."""
         pointer = self.checkpoints / "latest"
@@ -81,7 +86,7 @@ class RunFolder:
         if not resume:
             for folder in (self.logs, self.redis, self.checkpoints, self.inbox):
                 shutil.rmtree(folder, ignore_errors=True)
-            for file in (self.metrics, self.summary, self.learning_curve):
+            for file in (self.metrics, self.summary, self.learning_curve, self.path / STOPPED_MARK):
                 file.unlink(missing_ok=True)
         for folder in (self.logs, self.redis, self.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)

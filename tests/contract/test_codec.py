@@ -7,7 +7,10 @@ from hypothesis import strategies as st
 
 from tppo import codec
 from tppo.rollout import (
+    Action,
+    Command,
     FinishReason,
+    InboxRecord,
     RewardRequest,
     Score,
     ScoreStatus,
@@ -110,8 +113,13 @@ def test_a_reward_request_survives_the_wire(request: RewardRequest) -> None:
     assert codec.decode_reward_request(codec.encode_reward_request(request)) == request
 
 
-@given(windows() | scores())
-def test_an_inbox_record_survives_the_wire(record: Window | Score) -> None:
+COMMANDS = st.builds(
+    Command, st.text(), st.sampled_from(Action), st.dictionaries(st.text(), st.text()), st.floats(0, 1e10), st.text()
+)
+
+
+@given(windows() | scores() | COMMANDS)
+def test_an_inbox_record_survives_the_wire(record: InboxRecord) -> None:
     assert codec.decode_inbox_record(codec.encode_inbox_record(record)) == record
 
 

@@ -23,6 +23,7 @@ from learner.rollouts.books import open_books
 from learner.rollouts.prompts import Prompt
 from learner.run_identity import begin_life
 from learner.service import LearnerService
+from learner.steering import Steering
 from learner.tracing.writer import TraceWriter
 from learner.trainer import Trainer
 from learner.weight_publisher import WeightPublisher
@@ -91,11 +92,13 @@ class Laboratory:
             decode=text_of,
         )
         progress = Progress(0, BEGINNING, 0.0, 0)
+        steering = Steering(self.config, books, trainer, checkpoints)
         if latest is not None:
             restored = checkpoint.read(latest)
             trainer.load_state_dict(restored.optimizers)
             ledger_state.restore(books, restored.ledger)
             progress = restored.progress
+            steering.restore(progress.step)
         traces = TraceWriter(folder / "traces", through_step=progress.step)
         journal = Journal(folder / "journal.jsonl", is_new_run=latest is None)
         parts = Parts(
@@ -110,6 +113,7 @@ class Laboratory:
             traces=traces,
             metrics_log=MetricsLog(folder / "metrics.jsonl", through_step=progress.step),
             journal=journal,
+            steering=steering,
             put_aside=PutAside(folder / "put_aside"),
             announce=_nobody_listens,
             generation=GenerationWatch(_nothing_was_counted, is_resumed=latest is not None, settling_seconds=0),

@@ -166,7 +166,7 @@ def test_a_failed_window_parks_its_rollout_with_the_cause() -> None:
     ledger.add_window(FIRST, a_failed_window("r", error="too long"))
 
     assert (rollout.state, rollout.cause) == (State.PARKED, "generation failed: too long")
-    assert ledger.parked_positions == [FIRST]
+    assert [lost.position for lost in ledger.lost] == [FIRST]
     assert ledger.conservation().parked == 1
 
 

@@ -6,7 +6,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from learner.rollouts.ledger import Rollout, State
 from tests.learner.builders import a_failed_score, a_failed_window, a_ledger, a_prompt, a_score, a_window
-from tppo.rollout import InboxRecord, Window, logprobs
+from tppo.rollout import InboxRecord, Score, Window, logprobs
 
 CHOICE = st.integers(0, 10**6)
 
@@ -74,6 +74,21 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert name not in self.retired
                 self.retired[name] = num_tokens
 
+    @precondition(lambda self: self._names(State.PARKED))
+    @rule(choice=CHOICE)
+    def drop(self, choice: int) -> None:
+        rollout = self._pick(State.PARKED, choice)
+        self.ledger.drop(rollout, "no use")
+        self.retired[rollout.rollout_id] = 0
+
+    @precondition(lambda self: any(row.is_finished for row in self.ledger.parked()))
+    @rule(choice=CHOICE)
+    def retry_score(self, choice: int) -> None:
+        rows = [row for row in self.ledger.parked() if row.is_finished]
+        row = rows[choice % len(rows)]
+        row.is_retry_due = True
+        self.ledger.request_score_again(row, cohort=0)
+
     @precondition(lambda self: self._names(State.TRAINED))
     @rule(choice=CHOICE)
     def go_on(self, choice: int) -> None:
@@ -110,7 +125,7 @@ class LedgerMachine(RuleBasedStateMachine):
         position = (1, self.num_records)
         if isinstance(record, Window):
             self.ledger.add_window(position, record)
-        else:
+        elif isinstance(record, Score):
             self.ledger.add_score(position, record)
 
 

@@ -80,7 +80,7 @@ def test_a_double_of_a_parked_rollout_does_not_revive_it() -> None:
     ledger.add_score(FIFTH, a_score("unscored"))
 
     assert failed.state is unscored.state is State.PARKED
-    assert ledger.parked_positions == [FIRST, THIRD]
+    assert [lost.position for lost in ledger.lost] == [FIRST, THIRD]
     assert ledger.doubles == {"window": 1, "score": 1}
 
 
@@ -139,7 +139,7 @@ def test_an_early_failure_parks_at_its_own_position() -> None:
 
     rollout = a_requested_rollout(ledger)
 
-    assert (rollout.state, ledger.parked_positions) == (State.PARKED, [SECOND])
+    assert (rollout.state, [lost.position for lost in ledger.lost]) == (State.PARKED, [SECOND])
 
 
 def test_an_early_retry_finds_its_failed_attempt() -> None:

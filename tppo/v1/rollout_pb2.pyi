@@ -81,6 +81,54 @@ SCORE_STATUS_FAILED: ScoreStatus.ValueType  # 4
 """The function raised, or its worker died."""
 Global___ScoreStatus: _TypeAlias = ScoreStatus  # noqa: Y015
 
+class _CommandAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _CommandActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CommandAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    COMMAND_ACTION_UNSPECIFIED: _CommandAction.ValueType  # 0
+    """Not set."""
+    COMMAND_ACTION_PAUSE: _CommandAction.ValueType  # 1
+    """Take no further step until RESUME."""
+    COMMAND_ACTION_RESUME: _CommandAction.ValueType  # 2
+    """Go on."""
+    COMMAND_ACTION_CHECKPOINT: _CommandAction.ValueType  # 3
+    """Commit a checkpoint."""
+    COMMAND_ACTION_STOP_AFTER_STEP: _CommandAction.ValueType  # 4
+    """End the learner in order; argument step, or the step that is under way."""
+    COMMAND_ACTION_ROLL_BACK: _CommandAction.ValueType  # 5
+    """Return to a checkpoint that is kept; argument version."""
+    COMMAND_ACTION_RETRY_PARKED: _CommandAction.ValueType  # 6
+    """Ask again for parked work; argument rollouts, or all of it."""
+    COMMAND_ACTION_DROP_PARKED: _CommandAction.ValueType  # 7
+    """Give parked work up; arguments reason, and rollouts, or all of it."""
+    COMMAND_ACTION_SET: _CommandAction.ValueType  # 8
+    """Change a setting; arguments key and value."""
+
+class CommandAction(_CommandAction, metaclass=_CommandActionEnumTypeWrapper):
+    """What an operator asks of a run."""
+
+COMMAND_ACTION_UNSPECIFIED: CommandAction.ValueType  # 0
+"""Not set."""
+COMMAND_ACTION_PAUSE: CommandAction.ValueType  # 1
+"""Take no further step until RESUME."""
+COMMAND_ACTION_RESUME: CommandAction.ValueType  # 2
+"""Go on."""
+COMMAND_ACTION_CHECKPOINT: CommandAction.ValueType  # 3
+"""Commit a checkpoint."""
+COMMAND_ACTION_STOP_AFTER_STEP: CommandAction.ValueType  # 4
+"""End the learner in order; argument step, or the step that is under way."""
+COMMAND_ACTION_ROLL_BACK: CommandAction.ValueType  # 5
+"""Return to a checkpoint that is kept; argument version."""
+COMMAND_ACTION_RETRY_PARKED: CommandAction.ValueType  # 6
+"""Ask again for parked work; argument rollouts, or all of it."""
+COMMAND_ACTION_DROP_PARKED: CommandAction.ValueType  # 7
+"""Give parked work up; arguments reason, and rollouts, or all of it."""
+COMMAND_ACTION_SET: CommandAction.ValueType  # 8
+"""Change a setting; arguments key and value."""
+Global___CommandAction: _TypeAlias = CommandAction  # noqa: Y015
+
 @_typing.final
 class VersionSpan(_message.Message):
     """Consecutive tokens sampled by the same weights."""
@@ -368,6 +416,66 @@ class Score(_message.Message):
 Global___Score: _TypeAlias = Score  # noqa: Y015
 
 @_typing.final
+class Command(_message.Message):
+    """An operator's command. Its place in the inbox decides when it takes effect."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ArgumentsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    COMMAND_ID_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_FIELD_NUMBER: _builtins.int
+    ISSUED_AT_FIELD_NUMBER: _builtins.int
+    ISSUED_BY_FIELD_NUMBER: _builtins.int
+    command_id: _builtins.str
+    """Unique; a command that comes twice is carried out once."""
+    action: Global___CommandAction.ValueType
+    """What to do."""
+    issued_at: _builtins.float
+    """Seconds since the epoch."""
+    issued_by: _builtins.str
+    """Who asks, for people to read."""
+    @_builtins.property
+    def arguments(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """By name, each a JSON value."""
+
+    def __init__(
+        self,
+        *,
+        command_id: _builtins.str = ...,
+        action: Global___CommandAction.ValueType = ...,
+        arguments: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        issued_at: _builtins.float = ...,
+        issued_by: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "arguments", b"arguments", "command_id", b"command_id", "issued_at", b"issued_at", "issued_by", b"issued_by"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Command: _TypeAlias = Command  # noqa: Y015
+
+@_typing.final
 class InboxRecord(_message.Message):
     """One entry of the learner's inbox."""
 
@@ -375,6 +483,7 @@ class InboxRecord(_message.Message):
 
     WINDOW_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def window(self) -> Global___Window:
         """From a generator."""
@@ -383,17 +492,22 @@ class InboxRecord(_message.Message):
     def score(self) -> Global___Score:
         """From a reward worker."""
 
+    @_builtins.property
+    def command(self) -> Global___Command:
+        """From an operator."""
+
     def __init__(
         self,
         *,
         window: Global___Window | None = ...,
         score: Global___Score | None = ...,
+        command: Global___Command | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record", "score", b"score", "window", b"window"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "record", b"record", "score", b"score", "window", b"window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["record", b"record", "score", b"score", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command", b"command", "record", b"record", "score", b"score", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["window", "score"]  # noqa: Y015
+    _WhichOneofReturnType_record: _TypeAlias = _typing.Literal["window", "score", "command"]  # noqa: Y015
     _WhichOneofArgType_record: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_record) -> _WhichOneofReturnType_record | None: ...
 

@@ -1,0 +1,169 @@
+"""Carries out what operators asked for, at the border of a step.
+
+What changes weights is decided by the command's place in the inbox, so a resumed learner, and a replay, do the same in
+the same step. A command that makes no sense is refused with a sentence, and changes nothing.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from learner.checkpoint import Checkpoints
+from learner.rollouts.books import Books
+from learner.rollouts.ledger import Rollout
+from learner.trainer import Trainer
+from tppo.config import Config
+from tppo.rollout import Action, Command
+
+logger = logging.getLogger(__name__)
+
+ONE_TEMPERATURE = ("ppo-ewma", "geppo")  # they compare log-probabilities across steps, under one temperature
+NUM_TOLD = 20  # commands in the status
+
+
+class RefusedError(Exception):
+    """The command is not carried out; the text says why."""
+
+
+class Steering:
+    """Of one learner."""
+
+    def __init__(self, config: Config, books: Books, trainer: Trainer, checkpoints: Checkpoints) -> None:
+        self._config = config
+        self._books = books
+        self._trainer = trainer
+        self._checkpoints = checkpoints
+        self._commands = books.commands
+        self.roll_back_to: int | None = None
+        self._actions: Mapping[Action, Callable[[Mapping[str, Any], int], str]] = {
+            Action.STOP_AFTER_STEP: self._stop_after_step,
+            Action.ROLL_BACK: self._roll_back,
+            Action.RETRY_PARKED: self._retry_parked,
+            Action.DROP_PARKED: self._drop_parked,
+            Action.SET: self._set,
+        }
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether no step may be taken."""
+        return self._commands.is_paused
+
+    def is_over(self, step: int) -> bool:
+        """Whether the learner is to end behind this step."""
+        last = self._commands.stop_after_step
+        return self.roll_back_to is not None or (last is not None and step >= last)
+
+    def carry_out(self, batch: Sequence[Rollout], step: int) -> list[str]:
+        """What is due once the batch has been trained and made `step`; a sentence for each command."""
+        last = max(row.ready_position for row in batch)
+        return [self._answered(command, step) for command in self._commands.due(last)]
+
+    def restore(self, step: int) -> None:
+        """Take up the settings of a checkpoint; a stop that was carried out is over."""
+        num_extra = self._books.scheduler.num_extra
+        for key, value in self._commands.settings.items():
+            self._change(key, value)
+        self._books.scheduler.num_extra = num_extra  # the checkpoint's has the change in it
+        if self.is_over(step):
+            self._commands.stop_after_step = None
+
+    def status(self) -> dict[str, Any]:
+        """For the heartbeat."""
+        return {
+            "paused": self.is_paused,
+            "stop_after_step": self._commands.stop_after_step,
+            "settings": self._commands.settings,
+            "commands": self._commands.newest(NUM_TOLD),
+        }
+
+    def _answered(self, command: Command, step: int) -> str:
+        try:
+            text = self._actions[command.action](_arguments(command), step)
+            outcome = "done"
+        except RefusedError as refusal:
+            outcome, text = "refused", str(refusal)
+        self._commands.answer(command, outcome, text)
+        sentence = f"{command.action.name} is {outcome}: {text}"
+        logger.info("%s", sentence)
+        return sentence
+
+    def _stop_after_step(self, arguments: Mapping[str, Any], step: int) -> str:
+        wanted = arguments.get("step", step)
+        if not isinstance(wanted, int):
+            raise RefusedError(f"step = {wanted!r}; expected a whole number")
+        self._commands.stop_after_step = max(wanted, step)
+        return f"the run stops after step {self._commands.stop_after_step}"
+
+    def _roll_back(self, arguments: Mapping[str, Any], _step: int) -> str:
+        version, kept = arguments.get("version"), self._checkpoints.kept_steps()
+        if version not in kept:
+            raise RefusedError(f"version = {version!r}: no such checkpoint; expected one of {kept}")
+        self.roll_back_to = version
+        return f"the run returns to version {version}"
+
+    def _retry_parked(self, arguments: Mapping[str, Any], _step: int) -> str:
+        rows = self._parked(arguments)
+        for row in rows:
+            row.is_retry_due = True
+        return f"{len(rows)} parked rollouts are asked for again"
+
+    def _drop_parked(self, arguments: Mapping[str, Any], _step: int) -> str:
+        rows, reason = self._parked(arguments), str(arguments.get("reason") or "given up by an operator")
+        for row in rows:
+            self._books.ledger.drop(row, reason)
+        return f"{len(rows)} parked rollouts are dropped: {reason}"
+
+    def _parked(self, arguments: Mapping[str, Any]) -> list[Rollout]:
+        wanted = arguments.get("rollouts")
+        if wanted is not None and not (isinstance(wanted, list) and all(isinstance(one, str) for one in wanted)):
+            raise RefusedError(f"rollouts = {wanted!r}; expected a list of names")
+        rows = self._books.ledger.parked(wanted)
+        if wanted is not None and len(rows) < len(set(wanted)):
+            missing = sorted(set(wanted) - {row.rollout_id for row in rows})
+            raise RefusedError(f"{missing[0]} is not parked")
+        return rows
+
+    def _set(self, arguments: Mapping[str, Any], _step: int) -> str:
+        key, value = str(arguments.get("key")), arguments.get("value")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise RefusedError(f"{key} = {value!r}; expected a number")
+        self._change(key, value)
+        self._commands.settings[key] = value
+        return f"{key} = {value:g}"
+
+    def _change(self, key: str, value: float) -> None:
+        if key == "run.max_policy_lag":
+            self._set_policy_lag(value)
+        elif not value > 0:
+            raise RefusedError(f"{key} = {value:g}; expected a number above 0")
+        elif key == "actor.lr":
+            self._trainer.actor.set_peak(value)
+        elif key == "critic.lr":
+            self._trainer.critic.set_peak(value)
+        elif key == "generation.temperature":
+            self._set_temperature(value)
+        else:
+            expected = "actor.lr, critic.lr, generation.temperature or run.max_policy_lag"
+            raise RefusedError(f"{key!r} does not change in a run; expected {expected}")
+
+    def _set_policy_lag(self, value: float) -> None:
+        if self._config.run.mode != "streaming":
+            raise RefusedError(f"run.max_policy_lag in mode {self._config.run.mode}; it changes in streaming only")
+        if value < 0 or value != int(value):
+            raise RefusedError(f"run.max_policy_lag = {value:g}; expected a whole number, 0 or more")
+        self._books.scheduler.set_policy_lag(int(value))
+
+    def _set_temperature(self, value: float) -> None:
+        """For requests from now on; the learner's policy is the one under this temperature."""
+        if self._config.run.algorithm in ONE_TEMPERATURE:
+            raise RefusedError(f"generation.temperature does not change in a run of {self._config.run.algorithm}")
+        self._books.ledger.set_temperature(value)
+        self._trainer.set_temperature(value)
+
+
+def _arguments(command: Command) -> dict[str, Any]:
+    try:
+        return {name: json.loads(value) for name, value in command.arguments.items()}
+    except ValueError:
+        raise RefusedError(f"arguments {dict(command.arguments)}; expected JSON values") from None

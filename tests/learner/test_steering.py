@@ -1,0 +1,136 @@
+"""Operators' commands in a running learner, and in its replay."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from learner.steering import Steering
+from tests.learner.fake_services import FakeTransport
+from tests.learner.test_learner_service import (
+    STEPS,
+    ArchivedStreams,
+    Laboratory,
+    killed_at,
+    laboratory,
+    replay,
+    step_reached,
+    to_the_end,
+)
+from tppo import codec
+from tppo.rollout import Action, Command
+
+__all__ = ["laboratory"]
+
+
+def a_command(name: str, action: Action, **arguments: Any) -> Command:
+    return Command(name, action, {key: json.dumps(value) for key, value in arguments.items()})
+
+
+async def put(streams: ArchivedStreams, *commands: Command) -> None:
+    await streams.inbox.append([codec.encode_inbox_record(command) for command in commands])
+
+
+def answers(steering: Steering) -> dict[str, tuple[str, str]]:
+    return {one["command_id"]: (one["outcome"], one["text"]) for one in steering.status()["commands"]}
+
+
+async def test_a_changed_rate_and_temperature_survive_a_kill_and_are_replayed_bit_for_bit(
+    laboratory: Laboratory,
+) -> None:
+    streams, transport = ArchivedStreams(), FakeTransport()
+    await put(
+        streams,
+        a_command("a", Action.SET, key="actor.lr", value=5e-2),
+        a_command("b", Action.SET, key="generation.temperature", value=0.7),
+    )
+    await killed_at(4, laboratory.life("run", streams, transport), streams, transport)
+    service = laboratory.life("run", streams.reopened(), transport)
+    await to_the_end(service, streams.reopened(), transport)
+    await replay(laboratory, "replay", streams)
+
+    weights, replayed = laboratory.final_weights("run"), laboratory.final_weights("replay")
+    assert all(torch.equal(weights[name], replayed[name]) for name in weights)
+    assert service.steering.status()["settings"] == {"actor.lr": 5e-2, "generation.temperature": 0.7}
+    rates = [line["actor/lr"] for line in laboratory.lines("run") if line["kind"] == "step" and "actor/lr" in line]
+    assert rates[-1] > 10 * laboratory.config.actor.lr * laboratory.config.actor.min_lr_ratio / 3
+    assert max(rates) > laboratory.config.actor.lr
+
+
+async def test_a_paused_run_takes_no_step_until_it_is_resumed(laboratory: Laboratory) -> None:
+    streams, transport = ArchivedStreams(), FakeTransport()
+    await put(streams, a_command("a", Action.PAUSE))
+    service = laboratory.life("run", streams, transport)
+    run = asyncio.create_task(to_the_end(service, streams, transport))
+    while not service.steering.is_paused:  # noqa: ASYNC110 - the service has no event for this
+        await asyncio.sleep(0.001)
+    paused_at = service.step
+    await asyncio.sleep(0.2)
+    still_at = service.step
+
+    await put(streams, a_command("b", Action.RESUME))
+    await asyncio.wait_for(run, timeout=60)
+
+    assert still_at - paused_at <= 1  # the step that was under way
+    assert service.step == STEPS
+
+
+async def test_a_run_stops_after_the_step_that_was_named_and_goes_on_in_its_next_life(laboratory: Laboratory) -> None:
+    streams, transport = ArchivedStreams(), FakeTransport()
+    await put(streams, a_command("a", Action.STOP_AFTER_STEP, step=3))
+    first = laboratory.life("run", streams, transport)
+    await to_the_end(first, streams, transport)
+    stopped_at, was_over = first.step, first.steering.is_over(first.step)
+
+    second = laboratory.life("run", streams.reopened(), transport)
+    await to_the_end(second, streams.reopened(), transport)
+
+    assert (stopped_at, was_over) == (3, True)
+    assert (second.step, second.steering.is_over(second.step)) == (STEPS, False)
+    steps = [line["step"] for line in laboratory.lines("run") if line["kind"] == "step"]
+    assert steps == list(range(1, STEPS + 1))
+
+
+async def test_a_roll_back_ends_the_life_with_the_version_to_return_to(laboratory: Laboratory) -> None:
+    streams, transport = ArchivedStreams(), FakeTransport()
+    service = laboratory.life("run", streams, transport)
+
+    async def ask() -> None:
+        await step_reached(service, 3)
+        await put(streams, a_command("a", Action.ROLL_BACK, version=2))
+
+    await asyncio.gather(to_the_end(service, streams, transport), ask())
+
+    assert answers(service.steering)["a"] == ("done", "the run returns to version 2")
+    assert service.steering.roll_back_to == 2
+
+
+@pytest.mark.parametrize(
+    ("action", "arguments", "why"),
+    [
+        (Action.SET, {"key": "run.seed", "value": 1}, "'run.seed' does not change in a run"),
+        (Action.SET, {"key": "actor.lr", "value": 0}, "actor.lr = 0; expected a number above 0"),
+        (Action.SET, {"key": "actor.lr", "value": "fast"}, "actor.lr = 'fast'; expected a number"),
+        (Action.ROLL_BACK, {"version": 77}, "version = 77: no such checkpoint; expected one of"),
+        (Action.DROP_PARKED, {"rollouts": ["0-1-0"]}, "0-1-0 is not parked"),
+        (Action.RETRY_PARKED, {"rollouts": "all"}, "rollouts = 'all'; expected a list of names"),
+        (Action.STOP_AFTER_STEP, {"step": "last"}, "step = 'last'; expected a whole number"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused_with_a_sentence_and_changes_nothing(
+    tmp_path: Path, action: Action, arguments: dict[str, Any], why: str
+) -> None:
+    laboratory, streams, transport = Laboratory(tmp_path, "streaming"), ArchivedStreams(), FakeTransport()
+    await put(streams, a_command("a", action, **arguments))
+    service = laboratory.life("run", streams, transport)
+
+    await to_the_end(service, streams, transport)
+
+    outcome, text = answers(service.steering)["a"]
+    assert outcome == "refused"
+    assert text.startswith(why)
+    assert service.step == STEPS
+    assert service.steering.status()["settings"] == {}

@@ -37,7 +37,7 @@ IDLE_SECONDS = 15.0
 ADDRESSES = (
     *("status", "runs", "metrics", "metrics?names=reward/mean,actor/entropy", "metrics/names", "metrics/latest"),
     *("rollouts", "rollouts?state=requested&limit=500", "rollouts?min_score=0.5&sort=-length", "rollouts/{rollout}"),
-    *("windows", "windows?limit=4000", "critic", "ledger", "generators", "reward-functions", "checkpoints"),
+    *("windows", "windows?limit=2000", "critic", "ledger", "generators", "reward-functions", "checkpoints"),
     *("configuration", "events", "logs/learner?lines=2000"),
 )
 

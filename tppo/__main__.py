@@ -15,7 +15,7 @@ VERBS = {
     "score": ("services.reward.score.__main__", "score a file of responses with any reward function"),
     "rescore": ("services.reward.rescore.__main__", "score a run's responses again with another function"),
     "learner": ("learner.__main__", "train policy and value model"),
-    "dashboard": ("services.dashboard.__main__", "status over REST"),
+    "dashboard": ("services.dashboard.__main__", "a run's page, REST and control; or browse a folder of runs"),
     "replay": ("learner.replaying.__main__", "rebuild a run from its archived log and compare"),
     "rollback": ("learner.replaying.rollback", "return a stopped run to an older checkpoint"),
     "audit": ("learner.auditing.__main__", "check a finished or stopped run's promises from its traces"),

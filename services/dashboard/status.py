@@ -199,7 +199,7 @@ def _situation(view: View, state: State) -> Situation:
         num_parked=journal.by_state["parked"],
         parked_cause=journal.most_frequent_cause(),
         ledger_holds=ledger_now(view).get("holds") is not False,
-        errors={one.name: str(one.status.get("last_error") or "") for one in view.observation.presences},
+        errors=_errors(view),
         digests={
             one.name: (_integer(one.status.get("policy_version")) or 0, str(one.status.get("digest") or ""))
             for one in view.presences("generation")
@@ -207,6 +207,16 @@ def _situation(view: View, state: State) -> Situation:
         },
         is_paused=control is not None and control.paused,
     )
+
+
+def _errors(view: View) -> dict[str, str]:
+    """What each process complains about, and the learner about the transfers of weights to each generator."""
+    errors = {one.name: str(one.status.get("last_error") or "") for one in view.observation.presences}
+    transfers = view.learner.status.get("generators") if view.learner and view.is_learner_alive else None
+    for name, known in transfers.items() if isinstance(transfers, dict) else ():
+        if isinstance(known, dict) and known.get("error"):
+            errors[f"weights for {name}"] = str(known["error"])
+    return errors
 
 
 def _seconds_since_step(view: View) -> float | None:

@@ -15,7 +15,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,7 +153,7 @@ class Broadcaster:
         """Whether one more reader is served."""
         return self._num_readers < MAX_READERS
 
-    async def messages(self, last_id: int | None) -> AsyncIterator[Message]:
+    async def messages(self, last_id: int | None) -> AsyncGenerator[Message, None]:
         """Everything behind `last_id`, or behind now; for ever."""
         ring = self._ring
         position = ring.newest_id if last_id is None else last_id

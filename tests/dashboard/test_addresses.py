@@ -46,6 +46,16 @@ async def test_runs_are_found_and_outlined(root: Path) -> None:
     assert (quick["algorithm"], quick["mode"], quick["has_traces"]) == ("tppo", "streaming", True)
 
 
+async def test_the_base_models_accuracy_is_found_where_evaluation_comes_after_training(
+    run: RunFolderBuilder, root: Path
+) -> None:
+    run.metrics(step_line(1), step_line(2), evaluation_line(0, 0.25), evaluation_line(2, 0.5))
+
+    (quick,) = (await answer_of(root, "runs"))["items"]
+
+    assert (quick["base_accuracy"], quick["accuracy"]) == (0.25, 0.5)
+
+
 async def test_a_run_is_chosen_by_name_and_nothing_else_is_reached(root: Path) -> None:
     complete_run(root / "quick")
     complete_run(root / "other" / "run")

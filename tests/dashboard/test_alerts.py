@@ -25,7 +25,7 @@ def texts(steps: Mapping[str, Sequence[float | None]] | None = None, **situation
 
 
 def test_where_nothing_is_wrong_nothing_is_said() -> None:
-    healthy = {
+    healthy: dict[str, list[float | None]] = {
         "critic/vf_explained_var": [0.5] * 20,
         "actor/entropy": [1.0] * 20,
         "tokens/too_old": [0] * 20,
@@ -94,7 +94,7 @@ def test_an_accuracy_below_its_best_by_more_than_chance() -> None:
 
 
 def test_no_step_for_longer_than_the_watchdog_waits() -> None:
-    waiting = {"is_running": True, "watchdog_seconds": 60.0, "waiting_for": "3 windows"}
+    waiting: dict[str, Any] = {"is_running": True, "watchdog_seconds": 60.0, "waiting_for": "3 windows"}
 
     assert texts(seconds_since_step=59.0, **waiting) == []
     assert texts(seconds_since_step=90.0, **waiting) == ["No training step for 90 s; it waits for 3 windows."]

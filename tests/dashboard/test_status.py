@@ -124,6 +124,14 @@ async def test_a_run_that_ended_early_has_stopped(run: RunFolderBuilder) -> None
     assert (await answer_of(run.path.parent, "status"))["state"] == "stopped"
 
 
+async def test_a_transfer_that_fails_is_an_alert(run: RunFolderBuilder) -> None:
+    learner = process("learner", generators={"generation-0": {"error": "the generator loaded digest x, not y"}})
+
+    alerts = (await status_of(run, seen(learner)))["alerts"]
+
+    assert "weights for generation-0: the generator loaded digest x, not y" in [one["text"] for one in alerts]
+
+
 async def test_control_is_told_as_the_learner_tells_it(run: RunFolderBuilder) -> None:
     command = {"command_id": "1", "action": "PAUSE", "arguments": {}, "issued_at": NOW, "outcome": "done", "text": "t"}
     control = {"paused": True, "stop_after_step": 9, "settings": {"actor.lr": 1e-6}, "commands": [command]}

@@ -219,7 +219,7 @@ class TraceSection(Section):
 
 
 class DashboardSection(Section):
-    """`[dashboard]`: status over REST."""
+    """`[dashboard]`: the run's page and REST interface (docs/dashboard.md)."""
 
     host: str = "127.0.0.1"
     """Address to listen on."""

@@ -133,7 +133,7 @@ def outline_of(path: Path, settings: Fields | None = None) -> Outline:
     """A run, from the two ends of its metrics."""
     head, tail = _lines(path / "metrics.jsonl", HEAD_BYTES, at_end=False), _lines(path / "metrics.jsonl", TAIL_BYTES)
     evaluations = [line for line in tail if line.get("kind") == "evaluation"]
-    base = next((line for line in head if line.get("kind") == "evaluation" and line.get("step") == 0), {})
+    base = next((line for line in [*head, *tail] if line.get("kind") == "evaluation" and line.get("step") == 0), {})
     return Outline(
         settings=settings_of(path) if settings is None else settings,
         first=head[0] if head else {},

@@ -85,9 +85,11 @@ class Steering:
         name = self._catalog.default() if run is None else run
         if name not in self._catalog.names():
             raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no run {name!r}; expected one of /api/v1/runs")
-        if self._sender is None or name != self._catalog.live:
+        if name != self._catalog.live:
             reason = f"run {name!r} is read from its folder alone: no Redis is known through which it could be steered"
             raise ProblemError(HTTPStatus.CONFLICT, reason)
+        if self._sender is None:
+            raise ProblemError(HTTPStatus.CONFLICT, "the learners of this version take no commands")
         given = {key: value for key, value in (arguments or {}).items() if value is not None}
         try:
             return Accepted(command_id=await self._sender.send(action, given))

@@ -117,6 +117,13 @@ def router(views: Views) -> APIRouter:
         folder = (await views.of(run)).folder
         return Configuration(run=folder.name, sections=without_secrets(folder.settings))
 
+    _add_records(routes, views)
+    return routes
+
+
+def _add_records(routes: APIRouter, views: Views) -> None:
+    """What the run has written down."""
+
     @routes.get("/checkpoints")
     async def checkpoints(run: RunName = None) -> Page[CheckpointAnswer]:
         """Those that are committed and still kept."""
@@ -156,8 +163,6 @@ def router(views: Views) -> APIRouter:
             raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no log of that name; expected one of {known}")
         text = await asyncio.to_thread(tail_of, files[service], lines)
         return LogTail(service=service, lines=text, services=list(files))
-
-    return routes
 
 
 def event_of(event: dict[str, Any]) -> EventAnswer:

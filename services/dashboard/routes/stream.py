@@ -1,6 +1,7 @@
 """/stream: what happens in the run, as server-sent events."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from http import HTTPStatus
 from typing import Annotated
 
@@ -54,5 +55,8 @@ def _position(last_event_id: str | None) -> int | None:
 
 
 async def _events(broadcaster: Broadcaster, position: int | None) -> AsyncIterator[ServerSentEvent]:
-    async for message in broadcaster.messages(position):
-        yield ServerSentEvent(message.data, id=str(message.id), event=message.event)
+    async with aclosing(
+        broadcaster.messages(position)
+    ) as messages:  # so that a reader that leaves is counted out at once
+        async for message in messages:
+            yield ServerSentEvent(message.data, id=str(message.id), event=message.event)

@@ -15,8 +15,8 @@ from services.dashboard.problems import problems
 from services.dashboard.routes.parameters import Moment, RunName
 from services.dashboard.view import View, Views
 
-MAX_BARS = 4_000
-"""In one answer: it is made in some 30 ms."""
+MAX_BARS = 2_000
+"""In one answer: it is made in some 20 ms."""
 MAX_MARKS = 5_000
 SLACK_SECONDS = 10.0
 """By which an earlier end may have been told later: generators deliver in batches."""

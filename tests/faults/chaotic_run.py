@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,12 @@ from pathlib import Path
 from services.local.redis_server import RedisServer, find_binary, free_port
 from tests.end_to_end.test_real_processes import Run
 from tests.faults.proxy import Mood, Proxy
+from tppo.streams.redis import SOCKET_TIMEOUT_SECONDS
 
 NUM_GENERATORS = 2
 PROXY_HOST = "127.0.0.2"  # the loopback, too: there the generators' ports lead through proxies
 FREEZE_SECONDS = 3.0  # longer than a lease of SMALL
+LONG_FREEZE_SECONDS = SOCKET_TIMEOUT_SECONDS + 2.0
 TROUBLE_SECONDS = 2.0
 SETTINGS = {
     "trace.enabled": "true",
@@ -40,6 +42,7 @@ class Redis:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
+        self._folder = folder
         self._server = RedisServer(binary=find_binary(), port=free_port(), folder=folder, memory_limit_mb=256)
         self.port = self._server.port
         self.start()
@@ -51,6 +54,11 @@ class Redis:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def written(self) -> tuple[Path, int]:
+        """The append-only file, and its length."""
+        path = max(self._folder.glob("appendonlydir/*.incr.aof"), key=lambda one: one.stat().st_mtime)
+        return path, path.stat().st_size
 
 
 def free_ports(count: int) -> int:
@@ -137,9 +145,17 @@ class ChaoticRun(Run):
         time.sleep(TROUBLE_SECONDS / 2)
         self.redis.start()
 
-    def freeze_redis(self) -> None:
+    def lose_last_second(self) -> None:
+        """Redis dies with its machine: what it had not synced is gone, though it was acknowledged."""
+        path, num_bytes = self.redis.written()
+        time.sleep(1.0)
+        self.redis.kill()
+        os.truncate(path, num_bytes)
+        self.redis.start()
+
+    def freeze_redis(self, seconds: float = FREEZE_SECONDS) -> None:
         with self.frozen(self.redis.process.pid):
-            time.sleep(FREEZE_SECONDS)
+            time.sleep(seconds)
 
     def kill_in_checkpoint(self) -> None:
         """The learner, while it writes one."""
@@ -177,15 +193,18 @@ FAULTS: dict[str, Fault] = {
     "SIGKILL learner": lambda run: run.kill("learner"),
     "SIGKILL learner in a checkpoint": lambda run: run.kill_in_checkpoint(),
     "SIGKILL Redis": lambda run: run.kill_redis(),
+    "Redis loses its last second": lambda run: run.lose_last_second(),
     "SIGSTOP generation": lambda run: run.freeze("generation-0"),
     "SIGSTOP reward": lambda run: run.freeze("reward-0"),
     "SIGSTOP learner": lambda run: run.freeze("learner"),
     "SIGSTOP Redis": lambda run: run.freeze_redis(),
+    "SIGSTOP Redis beyond every time-out": lambda run: run.freeze_redis(LONG_FREEZE_SECONDS),
     "connections cut": lambda run: run.trouble(Mood.CUT),
     "connections delayed": lambda run: run.trouble(Mood.DELAY),
     "connections silent": lambda run: run.trouble(Mood.BLACK_HOLE),
     "replies dropped": lambda run: run.trouble(Mood.DROP_REPLIES),
     "weight transfer cut": lambda run: run.trouble_weights(Mood.CUT),
+    "weight transfer cut in the middle": lambda run: run.trouble_weights(Mood.CUT_IN_THE_MIDDLE),
     "weight transfer silent": lambda run: run.trouble_weights(Mood.BLACK_HOLE),
     "weight transfer answered by nobody": lambda run: run.trouble_weights(Mood.DROP_REPLIES),
 }
@@ -200,9 +219,10 @@ class Injection:
     recovered_seconds: float
 
 
-def drawn_faults(source: random.Random, count: int) -> list[str]:
-    """An order of faults in which none comes too often."""
-    return source.sample(sorted(FAULTS) * MOST_PER_RUN, count)
+def drawn_faults(source: random.Random, count: int, names: Iterable[str] = FAULTS) -> list[str]:
+    """An order of at most so many of these faults, in which none comes too often."""
+    choice = sorted(names) * MOST_PER_RUN
+    return source.sample(choice, min(count, len(choice)))
 
 
 def inject(run: ChaoticRun, name: str, source: random.Random) -> Injection:

@@ -88,7 +88,7 @@ async def _train(
 ) -> None:
     from learner.assembly import Assembly
     from learner.parts import Outside
-    from learner.weight_publisher import GrpcTransport
+    from learner.weight_publisher import Found, GrpcTransport
     from tppo.generation_totals import GenerationLedger, GenerationTotals
 
     started_at = time.time()
@@ -105,9 +105,10 @@ async def _train(
         )
         await presence.announce(client, config.run.name, me, incarnation=identity.incarnation)
 
-    async def find_generators() -> Mapping[str, str]:
+    async def find_generators() -> Mapping[str, Found]:
         everyone = await presence.present(client, config.run.name)
-        return {one.name: one.address for one in everyone if one.kind == "generation" and one.address}
+        generators = [one for one in everyone if one.kind == "generation" and one.address]
+        return {one.name: Found(one.address, one.started_at) for one in generators}
 
     generators = GenerationLedger()
 

@@ -141,7 +141,7 @@ def _streams(config: Config, identity: "RunIdentity", client: redis.asyncio.Redi
     streams = RedisStreams(
         client, run=config.run.name, lease_seconds=config.redis.lease_seconds, incarnation=identity.incarnation
     )
-    return archived(streams, identity.folder / "inbox") if config.run.archive_inbox else streams
+    return archived(streams, identity) if config.run.archive_inbox else streams
 
 
 if __name__ == "__main__":

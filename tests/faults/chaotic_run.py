@@ -1,8 +1,10 @@
 """A `tppo run` whose Redis belongs to the test: everything in it can be killed, frozen and cut off."""
 
+import asyncio
 import contextlib
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -12,10 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from services.local.redis_server import RedisServer, find_binary, free_port
 from tests.end_to_end.test_real_processes import Run
 from tests.faults.proxy import Mood, Proxy
+from tppo.presence import Presence, present
+from tppo.streams import connect
 from tppo.streams.redis import SOCKET_TIMEOUT_SECONDS
 
 NUM_GENERATORS = 2
@@ -49,7 +54,8 @@ class Redis:
 
     def start(self) -> None:
         quiet = subprocess.DEVNULL
-        self.process = subprocess.Popen(self._server.command(), stdout=quiet, stderr=quiet)
+        # Python ignores the signal of a full disk and so do its children, unless signals are restored.
+        self.process = subprocess.Popen(self._server.command(), stdout=quiet, stderr=quiet, restore_signals=False)
 
     def kill(self) -> None:
         self.process.kill()
@@ -106,6 +112,21 @@ class ChaoticRun(Run):
     def num_steps_done(self) -> int:
         return max((int(line["step"]) for line in self.lines("step")), default=0)
 
+    def wait_for_status(self, is_awaited: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """What the learner says of itself, once it says that."""
+        found: list[dict[str, Any]] = []
+
+        def is_there() -> bool:
+            found[:] = [one.status for one in asyncio.run(self._present()) if one.kind == "learner"]
+            return bool(found and is_awaited(found[0]))
+
+        self._wait(is_there, "such a status")
+        return found[0]
+
+    async def _present(self) -> list[Presence]:
+        async with await connect(self.redis_url) as client:
+            return await present(client, "quickstart")
+
     def process_id(self, name: str) -> int:
         found: list[int] = []
 
@@ -153,6 +174,21 @@ class ChaoticRun(Run):
         os.truncate(path, num_bytes)
         self.redis.start()
 
+    @contextmanager
+    def full_disk(self, process_id: int) -> Iterator[None]:
+        """For one process: no file takes another byte."""
+        soft, hard = resource.prlimit(process_id, resource.RLIMIT_FSIZE)
+        resource.prlimit(process_id, resource.RLIMIT_FSIZE, (0, hard))
+        try:
+            yield
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(process_id, resource.RLIMIT_FSIZE, (soft, hard))
+
+    def fill_disk_of_redis(self) -> None:
+        with self.full_disk(self.redis.process.pid):
+            time.sleep(TROUBLE_SECONDS)
+
     def freeze_redis(self, seconds: float = FREEZE_SECONDS) -> None:
         with self.frozen(self.redis.process.pid):
             time.sleep(seconds)
@@ -194,6 +230,7 @@ FAULTS: dict[str, Fault] = {
     "SIGKILL learner in a checkpoint": lambda run: run.kill_in_checkpoint(),
     "SIGKILL Redis": lambda run: run.kill_redis(),
     "Redis loses its last second": lambda run: run.lose_last_second(),
+    "Redis' disk is full": lambda run: run.fill_disk_of_redis(),
     "SIGSTOP generation": lambda run: run.freeze("generation-0"),
     "SIGSTOP reward": lambda run: run.freeze("reward-0"),
     "SIGSTOP learner": lambda run: run.freeze("learner"),

@@ -91,7 +91,7 @@ class ChaoticRun(Run):
             Proxy(port, host=PROXY_HOST, port=port) for port in range(first_port, first_port + NUM_GENERATORS)
         ]
         own = {"redis.url": self.redis_url, "generation.port": str(first_port)}
-        super().__init__(folder, **SETTINGS, **own, **settings)
+        super().__init__(folder, **{**SETTINGS, **own, **settings})
 
     def close(self) -> None:
         """Leave nothing running, whatever happened."""

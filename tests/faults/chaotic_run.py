@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import random
-import resource
 import signal
 import socket
 import subprocess
@@ -16,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.local.redis_server import RedisServer, find_binary, free_port
+from services.local.redis_server import free_port
 from tests.end_to_end.test_real_processes import Run
 from tests.faults.proxy import Mood, Proxy
+from tests.faults.redis_of_a_test import Redis
 from tppo.presence import Presence, present
 from tppo.streams import connect
 from tppo.streams.redis import SOCKET_TIMEOUT_SECONDS
@@ -40,31 +40,6 @@ SETTINGS = {
     "generation.replicas": str(NUM_GENERATORS),
     "generation.advertise_host": PROXY_HOST,
 }
-
-
-class Redis:
-    """A server that is killed and started again with the same data."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        self._folder = folder
-        self._server = RedisServer(binary=find_binary(), port=free_port(), folder=folder, memory_limit_mb=256)
-        self.port = self._server.port
-        self.start()
-
-    def start(self) -> None:
-        quiet = subprocess.DEVNULL
-        # Python ignores the signal of a full disk and so do its children, unless signals are restored.
-        self.process = subprocess.Popen(self._server.command(), stdout=quiet, stderr=quiet, restore_signals=False)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def written(self) -> tuple[Path, int]:
-        """The append-only file, and its length."""
-        path = max(self._folder.glob("appendonlydir/*.incr.aof"), key=lambda one: one.stat().st_mtime)
-        return path, path.stat().st_size
 
 
 def free_ports(count: int) -> int:
@@ -174,19 +149,8 @@ class ChaoticRun(Run):
         os.truncate(path, num_bytes)
         self.redis.start()
 
-    @contextmanager
-    def full_disk(self, process_id: int) -> Iterator[None]:
-        """For one process: no file takes another byte."""
-        soft, hard = resource.prlimit(process_id, resource.RLIMIT_FSIZE)
-        resource.prlimit(process_id, resource.RLIMIT_FSIZE, (0, hard))
-        try:
-            yield
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                resource.prlimit(process_id, resource.RLIMIT_FSIZE, (soft, hard))
-
     def fill_disk_of_redis(self) -> None:
-        with self.full_disk(self.redis.process.pid):
+        with self.redis.full_disk():
             time.sleep(TROUBLE_SECONDS)
 
     def freeze_redis(self, seconds: float = FREEZE_SECONDS) -> None:

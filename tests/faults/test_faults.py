@@ -11,6 +11,7 @@ import pytest
 
 from tests.end_to_end.test_real_processes import PATIENCE_SECONDS
 from tests.faults.chaotic_run import FAULTS, ChaoticRun, inject
+from tests.faults.redis_of_a_test import full_disk
 
 SEED = 20240
 ROUND = [
@@ -59,7 +60,7 @@ def test_a_full_disk_stops_no_training_and_leaves_no_gap(start: Callable[..., Ch
     run.wait_for_step(2)
     before = run.num_steps_done
 
-    with run.full_disk(run.process_id("learner")):
+    with full_disk(run.process_id("learner")):
         status = run.wait_for_status(lambda status: status["step"] >= before + 4 and status["last_error"])
         assert run.num_steps_done <= before + 1
     run.finish(num_more_steps=4)

@@ -93,7 +93,7 @@ async def _train(
     from learner.assembly import Assembly
     from learner.parts import Outside
     from learner.replaying import rollback
-    from learner.weight_publisher import GrpcTransport
+    from learner.weight_publisher import Found, GrpcTransport
     from tppo.generation_totals import GenerationLedger, GenerationTotals
 
     started_at = time.time()
@@ -112,9 +112,10 @@ async def _train(
         )
         await presence.announce(client, config.run.name, me, incarnation=identity.incarnation)
 
-    async def find_generators() -> Mapping[str, str]:
+    async def find_generators() -> Mapping[str, Found]:
         everyone = await presence.present(client, config.run.name)
-        return {one.name: one.address for one in everyone if one.kind == "generation" and one.address}
+        generators = [one for one in everyone if one.kind == "generation" and one.address]
+        return {one.name: Found(one.address, one.started_at) for one in generators}
 
     generators = GenerationLedger()
 
@@ -153,7 +154,7 @@ def _streams(config: Config, identity: "RunIdentity", client: redis.asyncio.Redi
     streams = RedisStreams(
         client, run=config.run.name, lease_seconds=config.redis.lease_seconds, incarnation=identity.incarnation
     )
-    return archived(streams, identity.folder / "inbox") if config.run.archive_inbox else streams
+    return archived(streams, identity) if config.run.archive_inbox else streams
 
 
 if __name__ == "__main__":

@@ -79,7 +79,8 @@ class Assembly:
         until_step: int | None = None,
     ) -> LearnerService:
         """The learner on these streams."""
-        traces = TraceWriter(self._folder / "traces", through_step=self._progress.step)
+        step, require_right = self._progress.step, self._identity.require_current
+        traces = TraceWriter(self._folder / "traces", through_step=step, require_right=require_right)
         journal = Journal(self._folder / "journal.jsonl", is_new_run=self._progress.step == 0)
         parts = Parts(
             streams=streams,
@@ -96,7 +97,7 @@ class Assembly:
                 journal=journal,
             ),
             traces=traces,
-            metrics_log=MetricsLog(self._folder / "metrics.jsonl", through_step=self._progress.step),
+            metrics_log=MetricsLog(self._folder / "metrics.jsonl", through_step=step, require_right=require_right),
             journal=journal,
             steering=self._steering,
             put_aside=PutAside(self._folder / "put_aside"),

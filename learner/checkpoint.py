@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from learner.checkpoint_manifest import DamagedError, verify, write_manifest
 from learner.ledger_state import LedgerState
-from learner.run_identity import write_atomically
+from learner.run_identity import append_whole, sync_names, write_atomically
 from learner.trainer import Trainer
 from tppo import weights
 
@@ -114,6 +114,8 @@ class Checkpoints:
         latest = self.latest()
         if latest is None:
             return None
+        if not latest.exists() and _replaced(latest).exists():
+            _replaced(latest).rename(latest)  # its process died between taking it away and putting the next there
         damages = []
         for path in [latest, *reversed(self._before(_step_of(latest)))]:
             try:
@@ -143,13 +145,13 @@ class Checkpoints:
         try:
             self._write(temporary, state, trainer, tokenizer)
             self._require_right()
-            shutil.rmtree(final, ignore_errors=True)
-            temporary.rename(final)
+            self._put_in_place(temporary, final)
         except (SafetensorError, RuntimeError) as error:  # what these libraries make of a full disk
             raise OSError(f"{type(error).__name__}: {error}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         write_atomically(self._folder / LATEST, final.name.encode())
+        shutil.rmtree(_replaced(final), ignore_errors=True)
         self._note(final, state)
         self._forget_old(final, keep_also)
         return final
@@ -185,8 +187,15 @@ class Checkpoints:
             "actor": weights.digest(state.actor),
             "critic": weights.digest(state.critic),
         }
-        with (path.parent / COMMITTED).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append_whole(path.parent / COMMITTED, json.dumps(line).encode() + b"\n")
+
+    def _put_in_place(self, temporary: Path, final: Path) -> None:
+        """At no moment is the step's checkpoint neither there nor where `usable` finds it."""
+        shutil.rmtree(_replaced(final), ignore_errors=True)
+        if final.exists():
+            final.rename(_replaced(final))
+        temporary.rename(final)
+        sync_names(self._folder)
 
     def _forget_old(self, newest: Path, keep_also: Collection[int]) -> None:
         kept = {*keep_also, self.best_step()}
@@ -220,6 +229,11 @@ def committed(folder: Path) -> Iterator[dict[str, Any]]:
     path = folder / COMMITTED
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         yield json.loads(line)
+
+
+def _replaced(final: Path) -> Path:
+    """Where a checkpoint is while another one of the same step takes its place."""
+    return final.with_name(f".{final.name}.replaced")
 
 
 def _step_of(path: Path) -> int:

@@ -1,13 +1,13 @@
 """A file of JSON objects, one a line, that a full disk does not stop."""
 
-import errno
 import json
 import logging
 import math
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from learner.run_identity import append_whole
 
 logger = logging.getLogger(__name__)
 
@@ -17,8 +17,10 @@ MAX_WAITING_BYTES = 2**24
 class JsonLines:
     """Appends. What the disk does not take waits for the next lines, up to a bound; beyond it, lines are left out."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, require_right: Callable[[], None] = lambda: None) -> None:
+        """`require_right` raises when the file is no longer this process's to write."""
         self.path = path
+        self._require_right = require_right
         self.last_error = ""
         self._waiting = b""
 
@@ -29,9 +31,10 @@ class JsonLines:
             self._waiting += lines
         if not self._waiting:
             return
+        self._require_right()
         try:
-            self._write()
-            self.last_error = ""
+            append_whole(self.path, self._waiting)
+            self._waiting, self.last_error = b"", ""
         except OSError as error:
             self.last_error = f"{self.path.name}: {error}"
             logger.warning("cannot write %s: %s; the next line tries again", self.path, error)
@@ -42,18 +45,6 @@ class JsonLines:
             return []
         lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
         return [line for line in lines if line.endswith("\n")]
-
-    def _write(self) -> None:
-        """All that is not written yet, or nothing of it."""
-        with self.path.open("ab", buffering=0) as file:
-            size = file.tell()
-            try:
-                if file.write(self._waiting) != len(self._waiting):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError:
-                file.truncate(size)
-                raise
-        self._waiting = b""
 
 
 def _finite(one: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`metrics.jsonl`: one JSON object per training step and per evaluation, in the order in which they happened."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from learner.run_identity import write_atomically
 class MetricsLog:
     """Appends lines; a resumed run first drops those after its checkpoint, so that no step stands there twice."""
 
-    def __init__(self, path: Path, *, through_step: int) -> None:
-        self._file = JsonLines(path)
+    def __init__(self, path: Path, *, through_step: int, require_right: Callable[[], None] = lambda: None) -> None:
+        """`require_right` raises when the file is no longer this process's to write."""
+        self._file = JsonLines(path, require_right=require_right)
         kept = [line for line in self._file.whole_lines() if json.loads(line)["step"] <= through_step]
         write_atomically(path, "".join(kept).encode())
 

@@ -14,7 +14,7 @@ from learner.steering import Steering
 from learner.tracing.writer import TraceWriter
 from learner.trainer import Trainer
 from learner.watchdog import Everyone, nobody
-from learner.weight_publisher import Transport, WeightPublisher
+from learner.weight_publisher import Found, Transport, WeightPublisher
 from tppo.generation_totals import GenerationTotals
 from tppo.presence import Presence
 from tppo.streams import Streams
@@ -26,7 +26,7 @@ class Outside:
 
     transport: Transport
     announce: Callable[[Mapping[str, Any]], Awaitable[None]]  # the learner's state, once per heartbeat
-    find_generators: Callable[[], Awaitable[Mapping[str, str]]]  # addresses of those alive, by name
+    find_generators: Callable[[], Awaitable[Mapping[str, Found]]]  # those alive, by name
     generation_totals: Callable[[], Awaitable[GenerationTotals]]
     everyone: Callable[[], Awaitable[Sequence[Presence]]]  # all processes, those that fell silent as well
 

@@ -5,6 +5,7 @@ an earlier one, even when it resumed at an earlier step. A life holds a lock of 
 system lets go of it when the process ends, however it does, and so tells others on this machine that it is over.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -85,6 +86,28 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    sync_names(path.parent)
+
+
+def append_whole(path: Path, content: bytes) -> None:
+    """Append all of it, or nothing. Raises OSError when the disk does not take it."""
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            if file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        except OSError:
+            file.truncate(size)
+            raise
+
+
+def sync_names(folder: Path) -> None:
+    """Force to the disk which files the folder has; a file's own content is another matter."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _lock_path(run_folder: Path, incarnation: int) -> Path:

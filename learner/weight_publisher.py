@@ -48,6 +48,14 @@ class Snapshot:
         return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A generator that is alive. One that started again knows no weights, even where its address is the old one's."""
+
+    address: str
+    started_at: float
+
+
 class TransferError(Exception):
     """A transfer that did not succeed; the generator serves what it served before."""
 
@@ -101,13 +109,18 @@ class GeneratorState:
     address: str
     policy_version: int = -1  # newest that it confirmed to this learner
     error: str = ""  # of the last transfer, empty when it succeeded
+    started_at: float = 0.0
+
+    def is_the_same_life_as(self, found: Found) -> bool:
+        """Whether what it confirmed still holds."""
+        return (self.address, self.started_at) == (found.address, found.started_at)
 
 
 class WeightPublisher:
     """Keeps every living generator on the newest weights."""
 
-    def __init__(self, transport: Transport, find_generators: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
-        """`find_generators` gives the address of each living generator by its name."""
+    def __init__(self, transport: Transport, find_generators: Callable[[], Awaitable[Mapping[str, Found]]]) -> None:
+        """`find_generators` gives the living generators by their names."""
         self._transport = transport
         self._find_generators = find_generators
         self._newest: Snapshot | None = None
@@ -129,11 +142,11 @@ class WeightPublisher:
         senders: dict[str, asyncio.Task[None]] = {}
         while True:
             found = await until_redis_answers(self._find_generators, "looking for generators")
-            for name, address in found.items():
+            for name, one in found.items():
                 known = self.generators.get(name)
-                if known is None or known.address != address:
+                if known is None or not known.is_the_same_life_as(one):
                     _cancel(senders.pop(name, None))
-                    self.generators[name] = GeneratorState(address)
+                    self.generators[name] = GeneratorState(one.address, started_at=one.started_at)
                     senders[name] = group.create_task(self._send_to(self.generators[name]), name=f"weights to {name}")
             for name in self.generators.keys() - found.keys():
                 _cancel(senders.pop(name, None))

@@ -24,7 +24,11 @@ SHARED_OPTIONS = (
     ("grpc.http2.ping_timeout_ms", 3_000),
     ("grpc.http2.max_pings_without_data", 0),
 )
-CHANNEL_OPTIONS = SHARED_OPTIONS
+CHANNEL_OPTIONS = (
+    *SHARED_OPTIONS,
+    # A peer that comes back after an hour is tried within seconds; left alone, gRPC would let two minutes pass.
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
 SERVER_OPTIONS = (
     *SHARED_OPTIONS,
     ("grpc.keepalive_permit_without_calls", 1),

@@ -10,12 +10,12 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from learner.run_identity import write_atomically
+from learner.run_identity import RunIdentity, append_whole, write_atomically
 from tppo.streams import Inbox, InboxEntry, RequestQueue, Streams
 from tppo.streams.contract import BEGINNING, position_of
 
@@ -27,8 +27,10 @@ HEADER = struct.Struct("<QQII")
 class Archive:
     """The files of one run, for one writer."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, require_right: Callable[[], None] = lambda: None) -> None:
+        """`require_right` raises when the files are no longer this process's to write."""
         self._folder = folder
+        self._require_right = require_right
         self.last = BEGINNING  # position of the last record
         self._current: Path | None = None  # the file that is written to
         if files := self._files():
@@ -41,17 +43,10 @@ class Archive:
         new = [entry for entry in entries if position_of(entry.position) > position_of(self.last)]
         if not new:
             return
+        self._require_right()
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._current or self._folder / f"{new[0].position}.log"
-        with path.open("ab", buffering=0) as file:
-            size = file.tell()
-            content = b"".join(_record(entry) for entry in new)
-            try:
-                if file.write(content) != len(content):
-                    raise OSError(f"{path}: the disk is full")
-            except OSError:
-                file.truncate(size)
-                raise
+        append_whole(path, b"".join(map(_record, new)))
         self.last = new[-1].position
         self._current = path
 
@@ -162,9 +157,10 @@ class ArchivedStreams:
         return await self.streams.discard()
 
 
-def archived(streams: Streams, folder: Path) -> ArchivedStreams:
-    """The streams with their inbox kept in the folder."""
-    return ArchivedStreams(streams, ArchivedInbox(streams.inbox, Archive(folder)))
+def archived(streams: Streams, identity: RunIdentity) -> ArchivedStreams:
+    """The streams with their inbox kept in the run's folder."""
+    archive = Archive(identity.folder / "inbox", require_right=identity.require_current)
+    return ArchivedStreams(streams, ArchivedInbox(streams.inbox, archive))
 
 
 def _record(entry: InboxEntry) -> bytes:

@@ -18,7 +18,7 @@ from learner.rollouts.books import Books
 from learner.run_identity import begin_life
 from learner.service import LearnerService
 from learner.watchdog import nobody
-from learner.weight_publisher import Snapshot
+from learner.weight_publisher import Found, Snapshot
 from tppo import weights
 from tppo.config import Config, ConfigError
 from tppo.generation_totals import GenerationTotals
@@ -115,7 +115,7 @@ async def _announce(_status: Mapping[str, Any]) -> None:
     pass
 
 
-async def _no_generators() -> Mapping[str, str]:
+async def _no_generators() -> Mapping[str, Found]:
     return {}
 
 

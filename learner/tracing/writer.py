@@ -8,6 +8,7 @@ is logged and shown, and `tppo audit` names the steps that have no trace.
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow
@@ -23,8 +24,10 @@ MAX_WAITING = 2
 class TraceWriter:
     """The traces of one run. A resumed run takes the steps after its checkpoint again: their files go first."""
 
-    def __init__(self, folder: Path, *, through_step: int) -> None:
+    def __init__(self, folder: Path, *, through_step: int, require_right: Callable[[], None] = lambda: None) -> None:
+        """`require_right` raises when the traces are no longer this process's to write."""
         self._folder = folder
+        self._require_right = require_right
         self._waiting: asyncio.Queue[pyarrow.Table] = asyncio.Queue(MAX_WAITING)
         self.last_error = ""
         for step, path in trace_files(folder).items():
@@ -44,7 +47,7 @@ class TraceWriter:
         while True:
             table = await self._waiting.get()
             try:
-                await asyncio.to_thread(write_trace, self._folder, table)
+                await asyncio.to_thread(write_trace, self._folder, table, require_right=self._require_right)
                 self.last_error = ""
             except OSError as error:
                 self.last_error = f"trace of step {Header.of(table.schema).step}: {error}"
@@ -53,7 +56,7 @@ class TraceWriter:
                 self._waiting.task_done()
 
 
-def write_trace(folder: Path, table: pyarrow.Table) -> Path:
+def write_trace(folder: Path, table: pyarrow.Table, *, require_right: Callable[[], None] = lambda: None) -> Path:
     """The file of the table's step, replaced if it was there."""
     folder.mkdir(exist_ok=True)
     final = trace_path(folder, Header.of(table.schema).step)
@@ -62,5 +65,6 @@ def write_trace(folder: Path, table: pyarrow.Table) -> Path:
         parquet.write_table(table, file, compression="zstd")
         file.flush()
         os.fsync(file.fileno())
+    require_right()  # frozen in mid-file, it may wake when a successor has written this very step
     temporary.replace(final)
     return final

@@ -48,6 +48,7 @@ def service_children(plan: Plan) -> list[Child]:
         name="dashboard",
         command=_fixed(_command(plan, "dashboard", "dashboard", f"--set=dashboard.port={plan.dashboard_port}")),
         stop_rank=SERVICE_RANK,
+        is_needed=False,  # nobody waits for those who look on
     )
     return [*generators, *rewarders, _learner(plan), dashboard]
 

@@ -53,6 +53,8 @@ class Child:
     """Children of a lower rank are stopped, and have ended, before those of a higher one are told."""
     grace_seconds: float = 10.0
     """Time between SIGTERM and SIGKILL."""
+    is_needed: bool = True
+    """Whether the run is over when the child fails too often in a row; if not, it is started again for ever."""
 
 
 class EndingKind(Enum):
@@ -161,6 +163,8 @@ class Supervisor:
             if watched.state is ChildState.STOPPING:
                 return
             delay_seconds = watched.failures.delay_after(self._clock() - started_at)
+            if delay_seconds is None and not watched.child.is_needed:
+                delay_seconds = self._restart_rule.longest_delay_seconds
             ending = self._ending_after(watched.child, exit_code, may_restart=delay_seconds is not None)
             if ending is not None:
                 watched.state = ChildState.ENDED

@@ -4,7 +4,7 @@
 
 Run after run of the quick-start model, each with its share of the faults, drawn from the seed. After the last one the
 run is interrupted, resumed and comes to its last step; then the audit reads its traces, and the run is lived again from
-its log and compared bit for bit. `chaos.json` is written after every run, so that what was done is kept.
+its log and compared bit for bit. `chaos.json` is written after every run; another call with the same folder adds to it.
 """
 
 import argparse
@@ -52,12 +52,17 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=210)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("runs/chaos"))
+    parser.add_argument("--only", action="append", choices=FAULTS, help="draw from these faults; may be repeated")
     arguments = parser.parse_args()
-    reports = list[Report]()
-    while (num_left := arguments.faults - sum(len(report.injections) for report in reports)) > 0:
+    reports = read(arguments.folder)
+    num_left = arguments.faults
+    while num_left > 0:
         seed = f"{arguments.seed}/{len(reports)}"
+        source = random.Random(seed)
+        names = drawn_faults(source, min(num_left, FAULTS_PER_RUN), arguments.only or FAULTS)
+        num_left -= len(names)
         folder = arguments.folder / f"run-{len(reports)}"
-        reports.append(one_run(folder.absolute(), seed, min(num_left, FAULTS_PER_RUN)))
+        reports.append(one_run(folder.absolute(), seed, names, source))
         write(reports, arguments.folder)
         if not reports[-1].is_good:
             print(f"run {folder} did not keep its promises: {reports[-1]}", flush=True)
@@ -67,13 +72,12 @@ def main() -> int:
     return 0
 
 
-def one_run(folder: Path, seed: str, num_faults: int) -> Report:
-    source = random.Random(seed)
+def one_run(folder: Path, seed: str, names: Sequence[str], source: random.Random) -> Report:
     report = Report(seed)
     shutil.rmtree(folder, ignore_errors=True)
     run = ChaoticRun(folder, **{"run.archive_inbox": "true", "checkpoint.keep": "3"})
     try:
-        for name in drawn_faults(source, num_faults):
+        for name in names:
             report.injections.append(inject(run, name, source))
             print(f"{seed}: {name}, recovered in {report.injections[-1].recovered_seconds:.1f} s", flush=True)
         run.finish(num_more_steps=MORE_STEPS)
@@ -104,6 +108,12 @@ def count_tokens(folder: Path, report: Report) -> None:
         report.tokens_trained_twice += len(taken) - len(positions)
         report.tokens_lost += pc.sum(pc.add(lengths["position_max"], 1)).as_py() - len(positions)
         report.num_tokens = max(report.num_tokens, len(taken))
+
+
+def read(folder: Path) -> list[Report]:
+    path = folder / "chaos.json"
+    plain = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return [Report(**{**one, "injections": [Injection(**each) for each in one["injections"]]}) for one in plain]
 
 
 def write(reports: Sequence[Report], folder: Path) -> None:

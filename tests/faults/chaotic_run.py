@@ -1,5 +1,6 @@
 """A `tppo run` whose Redis belongs to the test: everything in it can be killed, frozen and cut off."""
 
+import asyncio
 import contextlib
 import os
 import random
@@ -8,18 +9,24 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from services.local.redis_server import RedisServer, find_binary, free_port
+from services.local.redis_server import free_port
 from tests.end_to_end.test_real_processes import Run
 from tests.faults.proxy import Mood, Proxy
+from tests.faults.redis_of_a_test import Redis
+from tppo.presence import Presence, present
+from tppo.streams import connect
+from tppo.streams.redis import SOCKET_TIMEOUT_SECONDS
 
 NUM_GENERATORS = 2
 PROXY_HOST = "127.0.0.2"  # the loopback, too: there the generators' ports lead through proxies
 FREEZE_SECONDS = 3.0  # longer than a lease of SMALL
+LONG_FREEZE_SECONDS = SOCKET_TIMEOUT_SECONDS + 2.0
 TROUBLE_SECONDS = 2.0
 SETTINGS = {
     "trace.enabled": "true",
@@ -33,24 +40,6 @@ SETTINGS = {
     "generation.replicas": str(NUM_GENERATORS),
     "generation.advertise_host": PROXY_HOST,
 }
-
-
-class Redis:
-    """A server that is killed and started again with the same data."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        self._server = RedisServer(binary=find_binary(), port=free_port(), folder=folder, memory_limit_mb=256)
-        self.port = self._server.port
-        self.start()
-
-    def start(self) -> None:
-        quiet = subprocess.DEVNULL
-        self.process = subprocess.Popen(self._server.command(), stdout=quiet, stderr=quiet)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
 
 
 def free_ports(count: int) -> int:
@@ -77,7 +66,7 @@ class ChaoticRun(Run):
             Proxy(port, host=PROXY_HOST, port=port) for port in range(first_port, first_port + NUM_GENERATORS)
         ]
         own = {"redis.url": self.redis_url, "generation.port": str(first_port)}
-        super().__init__(folder, **SETTINGS, **own, **settings)
+        super().__init__(folder, **{**SETTINGS, **own, **settings})
 
     def close(self) -> None:
         """Leave nothing running, whatever happened."""
@@ -97,6 +86,21 @@ class ChaoticRun(Run):
     @property
     def num_steps_done(self) -> int:
         return max((int(line["step"]) for line in self.lines("step")), default=0)
+
+    def wait_for_status(self, is_awaited: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """What the learner says of itself, once it says that."""
+        found: list[dict[str, Any]] = []
+
+        def is_there() -> bool:
+            found[:] = [one.status for one in asyncio.run(self._present()) if one.kind == "learner"]
+            return bool(found and is_awaited(found[0]))
+
+        self._wait(is_there, "such a status")
+        return found[0]
+
+    async def _present(self) -> list[Presence]:
+        async with await connect(self.redis_url) as client:
+            return await present(client, "quickstart")
 
     def process_id(self, name: str) -> int:
         found: list[int] = []
@@ -137,9 +141,21 @@ class ChaoticRun(Run):
         time.sleep(TROUBLE_SECONDS / 2)
         self.redis.start()
 
-    def freeze_redis(self) -> None:
+    def lose_last_second(self) -> None:
+        """Redis dies with its machine: what it had not synced is gone, though it was acknowledged."""
+        path, num_bytes = self.redis.written()
+        time.sleep(1.0)
+        self.redis.kill()
+        os.truncate(path, num_bytes)
+        self.redis.start()
+
+    def fill_disk_of_redis(self) -> None:
+        with self.redis.full_disk():
+            time.sleep(TROUBLE_SECONDS)
+
+    def freeze_redis(self, seconds: float = FREEZE_SECONDS) -> None:
         with self.frozen(self.redis.process.pid):
-            time.sleep(FREEZE_SECONDS)
+            time.sleep(seconds)
 
     def kill_in_checkpoint(self) -> None:
         """The learner, while it writes one."""
@@ -177,15 +193,19 @@ FAULTS: dict[str, Fault] = {
     "SIGKILL learner": lambda run: run.kill("learner"),
     "SIGKILL learner in a checkpoint": lambda run: run.kill_in_checkpoint(),
     "SIGKILL Redis": lambda run: run.kill_redis(),
+    "Redis loses its last second": lambda run: run.lose_last_second(),
+    "Redis' disk is full": lambda run: run.fill_disk_of_redis(),
     "SIGSTOP generation": lambda run: run.freeze("generation-0"),
     "SIGSTOP reward": lambda run: run.freeze("reward-0"),
     "SIGSTOP learner": lambda run: run.freeze("learner"),
     "SIGSTOP Redis": lambda run: run.freeze_redis(),
+    "SIGSTOP Redis beyond every time-out": lambda run: run.freeze_redis(LONG_FREEZE_SECONDS),
     "connections cut": lambda run: run.trouble(Mood.CUT),
     "connections delayed": lambda run: run.trouble(Mood.DELAY),
     "connections silent": lambda run: run.trouble(Mood.BLACK_HOLE),
     "replies dropped": lambda run: run.trouble(Mood.DROP_REPLIES),
     "weight transfer cut": lambda run: run.trouble_weights(Mood.CUT),
+    "weight transfer cut in the middle": lambda run: run.trouble_weights(Mood.CUT_IN_THE_MIDDLE),
     "weight transfer silent": lambda run: run.trouble_weights(Mood.BLACK_HOLE),
     "weight transfer answered by nobody": lambda run: run.trouble_weights(Mood.DROP_REPLIES),
 }
@@ -200,9 +220,10 @@ class Injection:
     recovered_seconds: float
 
 
-def drawn_faults(source: random.Random, count: int) -> list[str]:
-    """An order of faults in which none comes too often."""
-    return source.sample(sorted(FAULTS) * MOST_PER_RUN, count)
+def drawn_faults(source: random.Random, count: int, names: Iterable[str] = FAULTS) -> list[str]:
+    """An order of at most so many of these faults, in which none comes too often."""
+    choice = sorted(names) * MOST_PER_RUN
+    return source.sample(choice, min(count, len(choice)))
 
 
 def inject(run: ChaoticRun, name: str, source: random.Random) -> Injection:

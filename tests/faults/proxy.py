@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 
 CHUNK_BYTES = 2**16
+MIDDLE_BYTES = 200_000  # about half of the quick start's weights
 
 
 class Mood(Enum):
@@ -17,6 +18,7 @@ class Mood(Enum):
     PASS = "pass"
     DELAY = "delay"  # every chunk waits, both ways
     CUT = "cut"  # no connection lives
+    CUT_IN_THE_MIDDLE = "cut in the middle"  # a connection ends when so much has been sent
     BLACK_HOLE = "black hole"  # connections live and nothing passes
     DROP_REPLIES = "drop replies"  # commands pass; instead of the reply the connection ends
 
@@ -104,13 +106,17 @@ class Proxy:
             server_writer.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_reply: bool) -> None:
-        """Until either side ends, or a reply is to be dropped."""
+        """Until either side ends, or a reply is to be dropped, or the middle is reached."""
+        num_sent = 0
         with contextlib.suppress(OSError):
             while chunk := await reader.read(CHUNK_BYTES):
                 await self._passing.wait()
                 if self._mood is Mood.DELAY:
                     await asyncio.sleep(self._delay_seconds)
                 if is_reply and self._mood is Mood.DROP_REPLIES:
+                    return
+                num_sent = num_sent + len(chunk) if self._mood is Mood.CUT_IN_THE_MIDDLE else 0
+                if num_sent > MIDDLE_BYTES:
                     return
                 writer.write(chunk)
                 await writer.drain()

@@ -11,6 +11,7 @@ import pytest
 
 from tests.end_to_end.test_real_processes import PATIENCE_SECONDS
 from tests.faults.chaotic_run import FAULTS, ChaoticRun, inject
+from tests.faults.redis_of_a_test import full_disk
 
 SEED = 20240
 ROUND = [
@@ -52,6 +53,21 @@ def test_a_run_survives_a_round_of_faults(start: Callable[..., ChaoticRun]) -> N
     assert (steps[-1]["ledger/issued"], steps[-1]["ledger/trained"]) == (num_steps * 8, num_steps * 8)
     audit = run.audit()
     assert audit.returncode == 0, audit.stdout + audit.stderr
+
+
+def test_a_full_disk_stops_no_training_and_leaves_no_gap(start: Callable[..., ChaoticRun]) -> None:
+    run = start(**{"trace.enabled": "false"})
+    run.wait_for_step(2)
+    before = run.num_steps_done
+
+    with full_disk(run.process_id("learner")):
+        status = run.wait_for_status(lambda status: status["step"] >= before + 4 and status["last_error"])
+        assert run.num_steps_done <= before + 1
+    run.finish(num_more_steps=4)
+
+    assert "File too large" in status["last_error"]
+    steps = [line["step"] for line in run.lines("step")]
+    assert steps == list(range(1, len(steps) + 1))
 
 
 def test_every_fault_of_the_round_is_a_known_one() -> None:

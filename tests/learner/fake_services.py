@@ -5,7 +5,7 @@ import random
 from array import array
 from collections.abc import Mapping
 
-from learner.weight_publisher import Snapshot
+from learner.weight_publisher import Found, Snapshot
 from tppo import codec
 from tppo.rollout import FinishReason, Score, ScoreStatus, VersionSpan, Window, WindowRequest, logprobs, tokens
 from tppo.streams import MemoryStreams
@@ -29,8 +29,8 @@ class FakeTransport:
         self.snapshots.append(snapshot)
 
 
-async def one_generator() -> Mapping[str, str]:
-    return {"generation-0": "127.0.0.1:1"}
+async def one_generator() -> Mapping[str, Found]:
+    return {"generation-0": Found("127.0.0.1:1", started_at=1.0)}
 
 
 def window_for(request: WindowRequest, policy_version: int) -> Window:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from learner.replaying.archive import Archive, ArchivedInbox
+from learner.run_identity import begin_life
 from tests.learner.test_checkpoint import files_of_at_most
+from tppo.fence import FencedError
 from tppo.streams import InboxEntry, MemoryStreams
 from tppo.streams.contract import BEGINNING
 
@@ -33,6 +35,17 @@ def test_what_is_there_already_is_not_written_again(tmp_path: Path) -> None:
     anew.append(some(1, 2, 3))
 
     assert list(anew.entries(BEGINNING)) == some(1, 2, 3)
+
+
+def test_a_process_that_has_lost_the_run_adds_nothing_to_its_log(tmp_path: Path) -> None:
+    zombie = Archive(tmp_path / "inbox", require_right=begin_life(tmp_path).require_current)
+    zombie.append(some(1))
+    Archive(tmp_path / "inbox", require_right=begin_life(tmp_path).require_current).append(some(2, 3))
+
+    with pytest.raises(FencedError):
+        zombie.append(some(2))
+
+    assert list(Archive(tmp_path / "inbox").entries(BEGINNING)) == some(1, 2, 3)
 
 
 @pytest.mark.parametrize("num_bytes_lost", [1, 10, 8 + 24])

@@ -12,9 +12,11 @@ from learner.checkpoint_manifest import DamagedError
 from learner.ledger_state import LedgerState
 from learner.metrics_log import MetricsLog
 from learner.models import load_policy, value_model_from_policy
+from learner.run_identity import begin_life
 from learner.trainer import Trainer
 from tests.learner.test_learner_service import Laboratory, NoTokenizer
 from tppo import weights
+from tppo.fence import FencedError
 
 
 class Disk:
@@ -105,6 +107,16 @@ def test_a_half_written_checkpoint_is_never_looked_at(disk: Disk) -> None:
     assert disk.usable_step() == 1
 
 
+def test_one_that_was_taken_away_for_its_like_is_found_when_the_process_died_in_between(disk: Disk) -> None:
+    disk.commit(1, 2)
+    (disk.folder / "global_step_2").rename(disk.folder / ".global_step_2.replaced")
+
+    assert disk.usable_step() == 2
+    disk.commit(2)
+    assert (disk.steps(), disk.usable_step()) == ([1, 2], 2)
+    assert not list(disk.folder.glob(".*"))
+
+
 @pytest.mark.parametrize("num_bytes", [64, 4096])
 def test_a_full_disk_is_an_os_error_and_harms_no_checkpoint(disk: Disk, num_bytes: int) -> None:
     disk.commit(1)
@@ -163,6 +175,18 @@ def test_a_process_that_has_lost_the_run_commits_nothing(disk: Disk) -> None:
         disk.commit(2)
 
     assert (disk.steps(), disk.usable_step()) == ([1], 1)
+
+
+def test_a_process_that_has_lost_the_run_writes_no_metrics(tmp_path: Path) -> None:
+    zombie = begin_life(tmp_path)
+    log = MetricsLog(tmp_path / "metrics.jsonl", through_step=0, require_right=zombie.require_current)
+    log.append({"step": 1})
+    begin_life(tmp_path)
+
+    with pytest.raises(FencedError):
+        log.append({"step": 2})
+
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
 
 
 def test_lines_that_a_full_disk_refused_are_written_later_and_none_is_cut(tmp_path: Path) -> None:

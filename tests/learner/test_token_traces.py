@@ -10,10 +10,12 @@ import pytest
 from pyarrow import parquet
 
 from learner.rollouts.ledger import Rollout
+from learner.run_identity import begin_life
 from learner.tracing.schema import SCHEMA, Header, trace_files
 from learner.tracing.writer import TraceWriter, write_trace
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import TinyTrainer, a_network, a_step_config, padded_logprobs, padded_values, some_rows
+from tppo.fence import FencedError
 
 POLICY_COLUMNS = ("old_logprob", "ratio", "is_clipped", "advantage")
 
@@ -198,6 +200,17 @@ async def test_a_disk_that_takes_no_trace_is_reported_and_holds_nothing_up(tmp_p
     writer = await asyncio.wait_for(written(tmp_path / "traces", [a_table(1), a_table(2), a_table(3)]), timeout=30)
 
     assert writer.last_error.startswith("trace of step 3: ")
+
+
+def test_a_process_that_has_lost_the_run_leaves_the_trace_of_its_successor(tmp_path: Path) -> None:
+    zombie, successor = begin_life(tmp_path), begin_life(tmp_path)
+    path = write_trace(tmp_path, a_table(1), require_right=successor.require_current)
+    written_by_the_successor = path.stat().st_ino
+
+    with pytest.raises(FencedError):
+        write_trace(tmp_path, a_table(1), require_right=zombie.require_current)
+
+    assert path.stat().st_ino == written_by_the_successor
 
 
 async def test_unwritten_traces_are_waited_for_and_not_dropped(tmp_path: Path) -> None:

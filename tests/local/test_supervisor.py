@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,17 @@ async def test_many_rapid_failures_end_the_run_with_the_end_of_the_log(tmp_path:
     first, *log_lines = ending.message.splitlines()
     assert first.startswith("reward-0 ended with exit code 1, 3 times in a row")
     assert [line.strip() for line in log_lines] == ["out of disk"] * 3
+
+
+async def test_who_merely_looks_on_is_started_again_for_ever(tmp_path: Path) -> None:
+    rule, sleeper = RestartRule(first_delay_seconds=1, longest_delay_seconds=9, max_rapid_failures=1), Sleeper()
+    async with supervisor_in(tmp_path, restart_rule=rule, sleep=sleeper) as supervisor:
+        broken = program("dashboard", *["raise SystemExit('no such module')"] * 4, FOREVER)
+        supervisor.start(replace(broken, is_needed=False))
+
+        await until(lambda: "up" in log_of(tmp_path, "dashboard"))
+
+    assert sleeper.durations == [1, 9, 9, 9]
 
 
 async def test_a_program_that_cannot_be_found_ends_the_run(tmp_path: Path) -> None:

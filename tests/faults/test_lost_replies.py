@@ -1,0 +1,104 @@
+"""A reply that is lost leaves its command carried out: what is then done twice counts once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from urllib.parse import urlsplit
+
+import pytest
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from learner.outbox import Outbox
+from learner.rollouts.ledger import State
+from tests.faults.proxy import Mood, Proxy
+from tests.learner.builders import a_ledger, a_requested_rollout, a_window
+from tppo import codec
+from tppo.cancellation import cancel_all
+from tppo.streams import RedisStreams, connect, scripts
+from tppo.streams.contract import BEGINNING, position_of
+
+WAIT_SECONDS = 30.0  # far more than a healthy machine takes
+
+
+@pytest.fixture
+def proxy(redis_url: str) -> Iterator[Proxy]:
+    proxy = Proxy(urlsplit(redis_url).port or 6379)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+async def proxied(proxy: Proxy, run_name: str) -> AsyncIterator[RedisStreams]:
+    """The run's streams as a process sees them whose replies may be lost."""
+    client = await connect(f"redis://127.0.0.1:{proxy.port}")
+    for script in (scripts.PUT, scripts.COMPLETE):  # in a run they are: only the very first call finds none
+        await client.script_load(script)
+    yield RedisStreams(client, run=run_name, lease_seconds=60)
+    await client.aclose()
+
+
+@pytest.fixture
+def direct(redis_client: redis.asyncio.Redis, run_name: str) -> RedisStreams:
+    """The same streams, as all others see them."""
+    return RedisStreams(redis_client, run=run_name, lease_seconds=60)
+
+
+async def until(condition: Callable[[], Awaitable[object]]) -> None:
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not await condition():  # noqa: ASYNC110  nothing announces it
+            await asyncio.sleep(0.01)
+
+
+async def send(outbox: Outbox, direct: RedisStreams, proxy: Proxy) -> None:
+    """The outbox's one request, whose first reply is lost."""
+
+    async def is_there() -> bool:
+        return (await direct.window_requests.depth()).num_waiting == 1
+
+    async def has_failed() -> str:
+        return outbox.last_error
+
+    async def is_sent() -> bool:
+        return not outbox.unsent()
+
+    serving = asyncio.create_task(outbox.serve())
+    with proxy.in_mood(Mood.DROP_REPLIES):
+        outbox.flush()
+        await until(is_there)
+        await until(has_failed)
+    await until(is_sent)
+    await cancel_all([serving])
+
+
+async def test_a_request_that_was_sent_twice_is_trained_once(
+    proxied: RedisStreams, direct: RedisStreams, proxy: Proxy
+) -> None:
+    ledger = a_ledger()
+    rollout = a_requested_rollout(ledger)
+    await send(Outbox(proxied, ledger), direct, proxy)
+    leases = await direct.window_requests.lease("generation-0", max_count=9, wait_seconds=0)
+    result = codec.encode_inbox_record(a_window("r"))
+    await direct.window_requests.complete("generation-0", [(lease, result) for lease in leases])
+
+    for entry in await direct.inbox.read(BEGINNING, max_count=9, wait_seconds=0):
+        ledger.add_window(position_of(entry.position), a_window("r"))
+
+    assert len(leases) == 2
+    assert ledger.doubles["window"] == 1
+    assert (rollout.state, len(rollout.response_tokens)) == (State.READY, 4)
+    assert ledger.conservation().holds
+
+
+async def test_a_result_that_is_delivered_again_is_in_the_inbox_once(
+    proxied: RedisStreams, direct: RedisStreams, proxy: Proxy
+) -> None:
+    await direct.window_requests.put([b"request"])
+    leases = await proxied.window_requests.lease("generation-0", max_count=1, wait_seconds=0)
+    results = [(lease, b"result") for lease in leases]
+
+    with proxy.in_mood(Mood.DROP_REPLIES), pytest.raises((RedisError, OSError)):
+        await proxied.window_requests.complete("generation-0", results)
+    is_written_again = await proxied.window_requests.complete("generation-0", results)
+
+    assert is_written_again == [False]
+    assert await direct.inbox.length() == 1

@@ -21,6 +21,7 @@ from tppo import weights
 from tppo.cancellation import TaskGroup
 from tppo.grpc_server import CHANNEL_OPTIONS
 from tppo.patience import until_redis_answers
+from tppo.tls import channel
 from tppo.v1 import generation_pb2 as pb
 from tppo.v1 import generation_pb2_grpc as pb_grpc
 
@@ -77,7 +78,7 @@ class GrpcTransport:
     async def send(self, address: str, snapshot: Snapshot) -> None:
         """See `Transport`; what the generator loaded must have the snapshot's digest."""
         if address not in self._channels:
-            self._channels[address] = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+            self._channels[address] = channel(address, CHANNEL_OPTIONS)
         stub = pb_grpc.GenerationServiceStub(self._channels[address])
         deadline = MIN_DEADLINE_SECONDS + snapshot.num_bytes / SLOWEST_BYTES_PER_SECOND
         messages = weights.to_messages(
@@ -98,8 +99,8 @@ class GrpcTransport:
 
     async def close(self) -> None:
         """Ends all connections."""
-        for channel in self._channels.values():
-            await channel.close()
+        for opened in self._channels.values():
+            await opened.close()
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from tppo.authentication import server_interceptors
 from tppo.config import ConfigError
+from tppo.tls import TlsFiles
 
 MAX_MESSAGE_BYTES = 16 * 2**20
 SHARED_OPTIONS = (
@@ -42,13 +43,17 @@ async def start_server(
     service_name: str, add_service: Callable[[grpc.aio.Server], None], *, host: str, port: int, token: str = ""
 ) -> tuple[grpc.aio.Server, int]:
     """The running server and its port, which is a free one when 0 is asked for. Raises `ConfigError`."""
+    files = TlsFiles.from_environment()
     server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=server_interceptors(token))
     add_service(server)
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     reflection.enable_server_reflection((service_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
-        bound = server.add_insecure_port(address(host, port))
+        if files:
+            bound = server.add_secure_port(address(host, port), files.server_credentials())
+        else:
+            bound = server.add_insecure_port(address(host, port))
     except RuntimeError as error:
         raise ConfigError(f"port = {port}: cannot listen on {host}: {error}") from None
     await server.start()

@@ -36,6 +36,7 @@ from tppo.authentication import call_metadata, token_from_environment
 from tppo.cancellation import cancel_all
 from tppo.grpc_server import CHANNEL_OPTIONS
 from tppo.reward_results import BATCHED, SINGLE, arguments_of, failure, results_of
+from tppo.tls import channel
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import reward_pb2_grpc as pb_grpc
 
@@ -223,8 +224,8 @@ class _Stream:
 
     async def serve(self, address: str, offer: pb.Offer, metadata: Any) -> None:
         """Until the service ends it, as an AioRpcError tells."""
-        async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
-            stub: pb_grpc.RewardServiceAsyncStub = pb_grpc.RewardServiceStub(channel)
+        async with channel(address, CHANNEL_OPTIONS) as opened:
+            stub: pb_grpc.RewardServiceAsyncStub = pb_grpc.RewardServiceStub(opened)
             call = stub.Attach(metadata=metadata)
             writing = asyncio.create_task(self._write(call, offer))
             try:

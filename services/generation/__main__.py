@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
 
-from tppo.authentication import require_token_beyond_loopback, token_from_environment
+from tppo.authentication import token_from_environment
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 from tppo.patience import REDIS_ERRORS, until_redis_answers
 from tppo.presence import Presence, announce, withdraw
 from tppo.streams import RedisStreams, connect
+from tppo.tls import require_tls_or_token
 
 if TYPE_CHECKING:  # torch and transformers are imported when the arguments are known to be right
     from services.generation.engine import Engine
@@ -37,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    require_token_beyond_loopback(config.generation.host, token_from_environment())
+    require_tls_or_token(config.generation.host, token_from_environment())
     if not (config.model.path / "config.json").is_file():
         raise ConfigError(f"model.path = {config.model.path}: no config.json there; expected a model's folder")
     if not config.redis.url:

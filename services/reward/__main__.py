@@ -19,11 +19,12 @@ from services.reward.conformance.__main__ import main as conformance
 from services.reward.placement import Place
 from services.reward.response_log import ResponseLog
 from services.reward.service import Announce, RewardService, ServiceSettings
-from tppo.authentication import require_token_beyond_loopback, token_from_environment
+from tppo.authentication import token_from_environment
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 from tppo.patience import REDIS_ERRORS, until_redis_answers
 from tppo.presence import Presence, announce, withdraw
 from tppo.streams import RedisStreams, connect
+from tppo.tls import require_tls_or_token
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    require_token_beyond_loopback(config.reward.host, token_from_environment())
+    require_tls_or_token(config.reward.host, token_from_environment())
     asyncio.run(_check(config) if arguments.check else _serve(config, arguments.name))
     return 0
 

@@ -14,10 +14,11 @@ from services.reward.assembly import placed, scoring, serving
 from services.reward.outcome import failed, score_of
 from services.reward.placement import Place
 from services.reward.scorer import Scorer
-from tppo.authentication import require_token_beyond_loopback, token_from_environment
+from tppo.authentication import token_from_environment
 from tppo.config import ConfigError
 from tppo.config.reward import RewardSection
 from tppo.rollout import RewardRequest, Score
+from tppo.tls import require_tls_or_token
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ async def scorer_of(arguments: argparse.Namespace) -> AsyncIterator[Scorer]:
         if not placed(section, Place.ATTACHED):
             yield parts.scorer
             return
-        require_token_beyond_loopback(section.host, token_from_environment())
+        require_tls_or_token(section.host, token_from_environment())
         async with serving(section, parts, run="") as address:
             log.info("the function's process may attach at %s", address)
             yield parts.scorer

@@ -10,9 +10,10 @@ import grpc.aio
 from services.reward.conformance.checks import Examination, Verdict, verdicts
 from services.reward.conformance.examined import ExaminingServicer
 from services.reward.rpc import SERVICE_NAME
-from tppo.authentication import require_token_beyond_loopback, token_from_environment
+from tppo.authentication import token_from_environment
 from tppo.config import ConfigError
 from tppo.grpc_server import address, start_server
+from tppo.tls import require_tls_or_token
 from tppo.v1 import reward_pb2_grpc
 
 
@@ -27,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--answer", type=float, default=10.0, metavar="SECONDS", help="for the answers to a batch")
     arguments = parser.parse_args(argv)
     host, port = _host_and_port(arguments.address)
-    require_token_beyond_loopback(host, token_from_environment())
+    require_tls_or_token(host, token_from_environment())
     found = asyncio.run(_examine(host, port, wait_seconds=arguments.wait, answer_seconds=arguments.answer))
     _print_table(found)
     return 1 if any(one.violation for one in found) else 0

@@ -7,7 +7,7 @@ alternatives, words in \text{}, and decimals as fractions of integers, which hav
 import re
 import unicodedata
 
-from services.reward.mathematics.spelling import COMMANDS, FUNCTIONS, LAYOUT, SYMBOLS
+from services.reward.mathematics.spelling import COMMANDS, FUNCTIONS, LAYOUT, SETS_IN_WORDS, SYMBOLS, ZEROS
 
 SYMBOL = re.compile("|".join(map(re.escape, SYMBOLS)))
 COMMAND = re.compile(r"\\[a-zA-Z]+")
@@ -35,6 +35,9 @@ SUBSCRIPT = re.compile(r"_\s*(\w)")
 POWER = re.compile(r"\^\s*(?:\(([^()]*)\)|(-?(?:\d*\.)?\d{2,}|-\d|\.\d))")
 OVER = re.compile(r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}")
 THOUSANDS = re.compile(r"(?<![\d.,(\[])(?<!\\\{)\d{1,3}(?:(?:,\\!|,|\{,\}|\\,|\\ | )\d{3})+(?![\d])(?!,\d)")
+CHOOSE = re.compile(r"\{([^{}]*)\\choose(?![a-z])([^{}]*)\}")
+ORDINAL = re.compile(r"(?<=\d)(?:\s*\^\s*\{?\s*\\text\{(?:st|nd|rd|th)\}\s*\}?|(?:st|nd|rd|th)(?![a-zA-Z]))")
+LARGE = re.compile(rf"(?<=\d)\s*(?:\\text\{{\s*({'|'.join(ZEROS)})\b([^{{}}]*)\}}|({'|'.join(ZEROS)})\b)")
 REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*(?:\{(\d+)\}|(\d))")
 SCIENTIFIC = re.compile(r"(?<![\w.\\}])(\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})(?![\w.])")
 WITH_BASE = re.compile(r"(?<![\d.])(\d+)_\{(\d{1,2})\}")
@@ -48,8 +51,17 @@ def plain(answer: str) -> str:
     text = THOUSANDS.sub(lambda found: re.sub(r"\D", "", found[0]), DELIMITER.sub(" ", _without_commands(text)))
     text = ARRAY.sub(r"\\\1{pmatrix}", WRAPPER.sub(_words, SPACING.sub(" ", text)))
     text = PLAIN_OR.sub(r" \\lor ", PLAIN_AND.sub(" , ", _without_label(text)))
+    text = LARGE.sub(_power_of_ten, ORDINAL.sub("", text))
     text = PLAIN_INFINITY.sub(r"\\infty ", PLAIN_FUNCTION.sub(r"\\\1 ", text))
-    return _with_values(_with_braces(text)).strip().rstrip(".,;:\\ ")
+    text = _with_values(_with_braces(text)).strip().rstrip(".,;:\\ ")
+    words = text.removeprefix(r"\text{").removesuffix("}").strip(" .").casefold()
+    return SETS_IN_WORDS.get(words, text)
+
+
+def _power_of_ten(found: re.Match[str]) -> str:
+    """5 million is a number; what is counted stays a unit."""
+    unit = rf"\text{{{found[2].strip()}}}" if found[2] and found[2].strip() else " "
+    return rf"\cdot 10^{{{ZEROS[found[1] or found[3]]}}}{unit}"
 
 
 def _without_commands(text: str) -> str:
@@ -81,7 +93,7 @@ def _with_braces(text: str) -> str:
     text = SUBSCRIPT.sub(r"_{\1}", text)
     text = POWER.sub(lambda found: f"^{{{found[1] or found[2]}}}", text)
     text = FRACTION.sub(lambda found: rf"\frac{_braced(found[1])}{_braced(found[2])}", text)
-    return OVER.sub(r"\\frac{\1}{\2}", text)
+    return CHOOSE.sub(r"\\binom{\1}{\2}", OVER.sub(r"\\frac{\1}{\2}", text))
 
 
 def _braced(argument: str) -> str:

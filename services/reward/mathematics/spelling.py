@@ -1,5 +1,22 @@
 """Tables: the many spellings of one symbol, in Unicode and in LaTeX."""
 
+import unicodedata
+
+VULGAR_FRACTIONS = {
+    character: r"\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", character).split("\N{FRACTION SLASH}"))
+    for character in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
+}
+ZEROS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+SETS_IN_WORDS = {
+    "no solution": r"\emptyset",
+    "no solutions": r"\emptyset",
+    "no real solution": r"\emptyset",
+    "no real solutions": r"\emptyset",
+    "empty set": r"\emptyset",
+    "all real numbers": r"\mathbb{R}",
+    "all reals": r"\mathbb{R}",
+}
+
 SYMBOLS = {
     "\N{MINUS SIGN}": "-",
     "\N{EN DASH}": "-",
@@ -23,11 +40,7 @@ SYMBOLS = {
     "\N{PLUS-MINUS SIGN}": r"\pm ",
     "\N{DEGREE SIGN}": r"^{\circ}",
     "\N{DOUBLE-STRUCK CAPITAL R}": r"\mathbb{R}",
-    "\N{VULGAR FRACTION ONE HALF}": r"\frac{1}{2}",
-    "\N{VULGAR FRACTION ONE THIRD}": r"\frac{1}{3}",
-    "\N{VULGAR FRACTION TWO THIRDS}": r"\frac{2}{3}",
-    "\N{VULGAR FRACTION ONE QUARTER}": r"\frac{1}{4}",
-    "\N{VULGAR FRACTION THREE QUARTERS}": r"\frac{3}{4}",
+    **VULGAR_FRACTIONS,
     "\N{SUPERSCRIPT TWO}": "^2",
     "\N{SUPERSCRIPT THREE}": "^3",
     "**": "^",

@@ -1,0 +1,83 @@
+"""Mutual TLS: who shows a certificate of our authority may call; nobody else may."""
+
+import subprocess
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tppo.config import ConfigError
+from tppo.grpc_server import CHANNEL_OPTIONS, start_server
+from tppo.tls import VARIABLES, channel, require_tls_or_token
+
+CALL_SECONDS = 5.0
+
+
+def openssl(*arguments: object) -> None:
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+
+def certified(folder: Path) -> dict[str, str]:
+    """An authority in the folder and a certificate for localhost that it signed, as the environment names them."""
+    folder.mkdir()
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", 1)
+    names = ("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+    ca, ca_key, one, key = (folder / name for name in ("ca.pem", "ca.key", "one.pem", "one.key"))
+    openssl("req", "-x509", *curve, "-subj", "/CN=authority", "-keyout", ca_key, "-out", ca)
+    signed = ("-CA", ca, "-CAkey", ca_key)
+    openssl("req", "-x509", *curve, *signed, "-subj", "/CN=localhost", *names, "-keyout", key, "-out", one)
+    return dict(zip(VARIABLES, map(str, (ca, one, key)), strict=True))
+
+
+def use(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    for name in VARIABLES:
+        monkeypatch.setenv(name, environment.get(name, ""))
+
+
+async def health(address: str) -> int:
+    async with channel(address, CHANNEL_OPTIONS) as opened:
+        stub = health_pb2_grpc.HealthStub(opened)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS)
+        return int(answer.status)
+
+
+async def test_only_a_certificate_of_the_same_authority_may_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, foreign = certified(tmp_path / "ours"), certified(tmp_path / "foreign")
+    use(monkeypatch, ours)
+    server, port = await start_server("any", lambda server: None, host="127.0.0.1", port=0)
+    try:
+        assert await health(f"127.0.0.1:{port}") == health_pb2.HealthCheckResponse.SERVING
+        impostor = {**foreign, "TPPO_TLS_CA": ours["TPPO_TLS_CA"]}
+        for environment in ({}, foreign, impostor):
+            use(monkeypatch, environment)
+            with pytest.raises(grpc.aio.AioRpcError) as refusal:
+                await health(f"127.0.0.1:{port}")
+            assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+    finally:
+        await server.stop(0)
+
+
+def test_a_missing_or_wrong_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(monkeypatch, {"TPPO_TLS_CA": str(tmp_path / "absent.pem")})
+    with pytest.raises(ConfigError, match=r"TPPO_TLS_CA = .*absent\.pem.*No such file"):
+        channel("127.0.0.1:1", ())
+
+    (tmp_path / "text.pem").write_text("no certificate")
+    use(monkeypatch, {"TPPO_TLS_CA": str(tmp_path / "text.pem")})
+    with pytest.raises(ConfigError, match=r"TPPO_TLS_CA = .*text\.pem.*expected a PEM file"):
+        channel("127.0.0.1:1", ())
+
+
+def test_a_certificate_or_a_token_is_required_beyond_the_loopback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(monkeypatch, certified(tmp_path / "ours"))
+    require_tls_or_token("0.0.0.0", "")
+
+    use(monkeypatch, {})
+    with pytest.raises(ConfigError, match="TPPO_TOKEN"):
+        require_tls_or_token("0.0.0.0", "")

@@ -10,6 +10,7 @@ Loops, all in one event loop; the first that ends unexpectedly ends the process:
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -202,8 +203,17 @@ async def _source(config: Config) -> "RedisSource":
     return source
 
 
-def _sender(source: "RedisSource", name: str) -> "CommandSender | None":
-    return None
+def _sender(source: "RedisSource", name: str) -> "CommandSender":
+    from services.dashboard.commands import CommandSender, Order
+    from tppo.codec import encode_inbox_record
+    from tppo.rollout import Action, Command
+
+    def encode(order: Order) -> bytes:
+        arguments = {key: json.dumps(value) for key, value in order.arguments.items()}
+        command = Command(order.command_id, Action[order.action], arguments, order.issued_at, order.issued_by)
+        return encode_inbox_record(command)
+
+    return CommandSender(source, encode, issued_by=name)
 
 
 async def _beat(source: "RedisSource", run: str, name: str, listener: socket.socket) -> None:

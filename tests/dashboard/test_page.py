@@ -1,0 +1,33 @@
+"""The page: whole, and free of what its content policy forbids."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from services.dashboard import app
+
+STATIC = Path(app.__file__).parent / "static"
+PAGES = sorted(STATIC.glob("*.html"))
+SCRIPTS = sorted(STATIC.glob("*.js"))
+
+
+@pytest.mark.parametrize("path", [*PAGES, *SCRIPTS], ids=lambda path: path.name)
+def test_every_file_that_it_loads_is_there(path: Path) -> None:
+    loaded = re.findall(r"[\"']/static/([\w.-]+)[\"']", path.read_text(encoding="utf-8"))
+
+    assert [name for name in loaded if not (STATIC / name).is_file()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_no_script_stands_in_the_page(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+
+    assert re.findall(r"<script(?![^>]*\bsrc=)[^>]*>|\son\w+=", text) == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_no_text_of_a_run_becomes_html(script: Path) -> None:
+    assert (
+        re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write", script.read_text(encoding="utf-8")) == []
+    )

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from services.generation.transformers_engine.general_decoder import cache_argument
+
 #: The batch is made smaller when this share of its rows has finished; moving rows costs as much as running them.
 _FINISHED_SHARE_TO_RETIRE = 0.25
 
@@ -16,9 +18,10 @@ def sample_responses(network: Any, prompts: Tensor, *, max_response_length: int,
     responses: list[list[int]] = [[] for _ in range(len(prompts))]
     alive = torch.arange(len(prompts))
     cache, tokens = DynamicCache(config=network.config), prompts
+    caching = {cache_argument(network): cache, "use_cache": True}
     is_finished = torch.zeros(len(prompts), dtype=torch.bool)
     for _ in range(max_response_length):
-        logits = network(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+        logits = network(tokens, **caching, logits_to_keep=1).logits[:, -1]
         tokens = torch.multinomial(logits.softmax(-1), 1)
         _append(responses, alive[~is_finished], tokens[~is_finished, 0])
         is_finished |= tokens[:, 0] == end_id

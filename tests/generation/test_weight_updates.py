@@ -10,6 +10,7 @@ from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.engine import TransformersEngine
+from services.generation.transformers_engine.general_decoder import cache_argument
 from services.generation.transformers_engine.model_weights import named_weights
 from tests.generation.tiny_models import (
     FAST,
@@ -54,8 +55,8 @@ async def updated_in_mid_window(
 def logprobs_on_old_cache(old: PreTrainedModel, new: PreTrainedModel, row: list[int], num_cached: int) -> Tensor:
     """[tokens behind the cached ones, vocabulary]: the new model on the old one's keys and values."""
     cache = DynamicCache(config=old.config)
-    old(torch.tensor([row[:num_cached]]), past_key_values=cache, use_cache=True)
-    logits = new(torch.tensor([row[num_cached:]]), past_key_values=cache, use_cache=True).logits[0]
+    old(torch.tensor([row[:num_cached]]), **{cache_argument(old): cache}, use_cache=True)
+    logits = new(torch.tensor([row[num_cached:]]), **{cache_argument(new): cache}, use_cache=True).logits[0]
     return torch.log_softmax(logits.double(), dim=-1)
 
 

@@ -64,6 +64,12 @@ def _padded(entries: Tensor, num_columns: int) -> Tensor:
     return functional.pad(entries, (0, 0, num_columns - entries.shape[2], 0))
 
 
+def cache_argument(model: Any) -> str:
+    """What the model's forward pass calls its cache: ``past_key_values`` up to transformers 5.23, ``cache`` since."""
+    parameters = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in parameters else "past_key_values"
+
+
 class GeneralDecoder:
     """A `Decoder` around a model of transformers."""
 
@@ -74,6 +80,7 @@ class GeneralDecoder:
         self._weights = named_weights(self._model)
         self._device = device
         self._takes_positions = "position_ids" in inspect.signature(self._model.forward).parameters
+        self._cache_argument = cache_argument(self._model)
         self._can_pad = all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
         self._packs: list[Pack] = []
 
@@ -136,7 +143,7 @@ class GeneralDecoder:
             for row, prefix in enumerate(pack.prefixes):
                 inputs[row, -len(prefix) :] = torch.tensor(prefix, device=self._device)
             pack.prefixes = None
-        options: dict[str, Any] = {"attention_mask": pack.mask, "past_key_values": pack.cache, "use_cache": True}
+        options: dict[str, Any] = {"attention_mask": pack.mask, self._cache_argument: pack.cache, "use_cache": True}
         if self._takes_positions:
             options["position_ids"] = (pack.mask.cumsum(dim=1) - 1).clamp(min=0)[:, -inputs.shape[1] :]
         logits: Tensor = self._model(inputs, **options).logits

@@ -42,6 +42,7 @@ def sampled_metrics(sampled: Sampled, policy_version: int) -> Metrics:
         "reward/std": float(scores.std()) if len(scores) > 1 else None,
         "reward/overlong_penalty": _mean((sampled.rewards - sampled.scores)[finished]),
         "response_length/mean": _mean(lengths),
+        **{f"response_length/p{percent}": _quantile(lengths, percent / 100) for percent in (10, 50, 90)},
         "response_length/max": int(lengths.max()) if len(lengths) else None,
         "response/finished_fraction": _mean(finished.float()),
         "policy_lag/mean": _mean(lag),
@@ -77,6 +78,10 @@ def mismatch_metrics(old_logprobs: Tensor, rollout_logprobs: Tensor) -> Metrics:
         "training/rollout_probs_diff_max": float(gap.largest),
         "training/rollout_kl": float(gap.kl),
     }
+
+
+def _quantile(values: Tensor, share: float) -> float | None:
+    return float(values.quantile(share)) if values.numel() else None
 
 
 def _mean(values: Tensor) -> float | None:

@@ -8,6 +8,17 @@ from tppo.weights import WeightUpdate
 
 
 @dataclass(frozen=True, slots=True)
+class RunningWindow:
+    """A slot that is in use."""
+
+    slot: int
+    rollout_id: str
+    window_index: int
+    started_at: float  # seconds since the epoch
+    num_tokens: int  # sampled for the window so far
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStatistics:
     """Counts since the start, and what runs now; occupancy is num_active_slot_steps / num_decode_steps / num_slots.
 
@@ -23,6 +34,7 @@ class EngineStatistics:
     num_active_slot_steps: int  # sum over these steps of the rows that ran
     num_prefill_tokens: int
     busy_seconds: float
+    running: tuple[RunningWindow, ...] = ()
 
 
 class Engine(Protocol):

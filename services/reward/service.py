@@ -17,6 +17,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
+from services.reward.busy_clock import BusyClock
 from services.reward.outcome import failed, score_of
 from services.reward.scorer import Scorer
 from tppo.cancellation import TaskGroup, cancel_all
@@ -67,6 +68,7 @@ class RewardService:
         self._outbox: list[tuple[Lease, bytes]] = []
         self._scoring: set[asyncio.Task[None]] = set()
         self._num_leases_lost = 0
+        self._busy = BusyClock()
         self._has_results = asyncio.Event()
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -94,6 +96,7 @@ class RewardService:
             **self._scorer.statistics.summary(),
             "capacity": self._settings.capacity,
             "num_held": len(self._held),
+            "busy_seconds": self._busy.seconds(),
             "num_leases_lost": self._num_leases_lost,
         }
 
@@ -102,6 +105,7 @@ class RewardService:
             for lease in await until_redis_answers(self._lease, "leasing requests"):
                 if lease.entry_id not in self._held:  # a lease that expired here, while Redis was away, comes again
                     self._held[lease.entry_id] = lease
+                    self._busy.note(is_busy=True)
                     self._begin(lease, group)
             if len(self._held) >= self._settings.capacity and not self._stopping.is_set():
                 self._has_room.clear()
@@ -146,6 +150,7 @@ class RewardService:
         del self._outbox[: len(batch)]
         for lease, _ in batch:
             del self._held[lease.entry_id]
+        self._busy.note(is_busy=bool(self._held))
         if not self._outbox:
             self._has_results.clear()
         self._has_room.set()

@@ -209,6 +209,20 @@ async def test_a_window_that_is_not_told_yet_is_a_running_bar(run: RunFolderBuil
     assert windows["slots"] == {"generation-0": 32}
 
 
+async def test_a_running_bar_stands_in_the_slot_that_its_generator_names(run: RunFolderBuilder, root: Path) -> None:
+    run.journal(requested("a", time=5), requested("b", time=6))
+    told = {"slot": 3, "rollout_id": "b", "window_index": 0, "started_at": 1_800_000_007.5, "num_tokens": 40}
+    generator = process("generation", num_slots=32, running=[told, "nonsense"])
+
+    bars = (await answer_of(root, "windows", FixedSource(Observation(now=NOW, presences=[generator]))))["bars"]
+
+    assert [(bar["rollout"], bar["generator"], bar["slot"]) for bar in bars] == [
+        ("a", "", None),
+        ("b", "generation-0", 3),
+    ]
+    assert (bars[1]["started"], bars[1]["tokens"], bars[1]["ended"]) == (1_800_000_007.5, 40, None)
+
+
 async def test_the_newest_bars_are_kept_where_there_are_too_many(run: RunFolderBuilder, root: Path) -> None:
     run.journal(*(window(name, time=time) for time, name in enumerate("abc")))
 

@@ -194,6 +194,17 @@ async def test_cancelling_frees_the_slot() -> None:
         assert abandoned.cancelled()
 
 
+async def test_statistics_name_the_window_in_each_slot() -> None:
+    async with an_engine(TIED_QWEN2, a_model(TIED_QWEN2), num_slots=2) as engine:
+        task = asyncio.create_task(engine.generate(a_request("long", max_new_tokens=190)))
+        while not (running := engine.statistics().running):  # noqa: ASYNC110 (the decode loop is a thread)
+            await asyncio.sleep(0)
+        await task
+
+        assert [(one.slot, one.rollout_id, one.window_index) for one in running] == [(0, "long", 0)]
+        assert engine.statistics().running == ()
+
+
 async def test_statistics_count_tokens_steps_and_prefills() -> None:
     """Two slots, windows of 4, 2 and 2 tokens: the third follows the second, so 4 steps fill both slots."""
     lengths = {"a": 4, "b": 2, "c": 2}

@@ -162,6 +162,8 @@ def test_the_steps_numbers_tell_what_the_rows_look_like() -> None:
     assert metrics["reward/mean"] == 0.5
     assert metrics["reward/std"] == pytest.approx(math.sqrt(0.5))
     assert (metrics["response_length/mean"], metrics["response_length/max"]) == (2.5, 3)
+    percentiles = [metrics[f"response_length/p{percent}"] for percent in (10, 50, 90)]
+    assert percentiles == pytest.approx([2.1, 2.5, 2.9])
     assert metrics["response/finished_fraction"] == pytest.approx(2 / 3)
     assert metrics["policy_lag/mean"] == pytest.approx((1 + 0 + 0 + 2 + 2 + 0) / 6)
     assert (metrics["policy_lag/max"], metrics["tokens/window"], metrics["tokens/value_mask"]) == (2, 6, 5)

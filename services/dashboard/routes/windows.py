@@ -1,6 +1,7 @@
 """/windows: what each slot has sampled and when, the picture of successive batching."""
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -28,10 +29,10 @@ class Bar(Answer):
     rollout: str
     window: int
     generator: str
-    """Empty while nobody has told who samples it."""
+    """Empty while it waits for a slot."""
     slot: int | None
     started: float | None
-    """Seconds since the epoch; of a running window, when it was asked for."""
+    """Seconds since the epoch; of a window that waits for a slot, when it was asked for."""
     ended: float | None
     """Null while it is being sampled, or waits to be."""
     tokens: int
@@ -84,11 +85,16 @@ def router(views: Views) -> APIRouter:
         first, last = since or 0.0, 1e12 if until is None else until
         ended = list(_ended(folder.journal, first, last, limit))[::-1]
         running = list(_running(folder.journal, last, limit - len(ended))) if view.is_live or view.is_written() else []
+        occupied = _occupied_slots(view)
+        bars = [bar_of(window, folder.journal) for window in ended]
+        bars += [
+            bar_of(window, folder.journal) | occupied.get((window.rollout, window.window), {}) for window in running
+        ]
         return written(
             {
                 "run": folder.name,
                 "now": _now(view),
-                "bars": [bar_of(window, folder.journal) for window in [*ended, *running]],
+                "bars": bars,
                 "steps": _steps(folder, first, last),
                 "slots": slots_of(view),
             }
@@ -119,6 +125,33 @@ def bar_of(window: WindowRecord, journal: Journal) -> dict[str, Any]:
         "score": record.score if record and window.is_finished else None,
         "evaluation": window.evaluation,
     }
+
+
+def _occupied_slots(view: View) -> dict[tuple[str, int], dict[str, Any]]:
+    """What the generators' heartbeats tell of windows under way: those fields of `Bar`, by rollout and window."""
+    return {
+        (str(told.get("rollout_id")), _integer(told.get("window_index"))): {
+            "generator": generator.name,
+            "slot": _integer(told.get("slot")),
+            "started": _number(told.get("started_at")),
+            "tokens": _integer(told.get("num_tokens")),
+        }
+        for generator in view.presences("generation")
+        if view.is_alive(generator)
+        for told in _running_windows(generator.status.get("running"))
+    }
+
+
+def _running_windows(told: Any) -> list[dict[str, Any]]:
+    return [window for window in told if isinstance(window, dict)] if isinstance(told, list) else []
+
+
+def _integer(value: Any) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def slots_of(view: View) -> dict[str, int]:

@@ -95,6 +95,7 @@ class DecodeLoop:
             num_active_slot_steps=self._batch.num_slot_steps,
             num_prefill_tokens=self._batch.num_prefilled,
             busy_seconds=self._busy_seconds,
+            running=tuple(row.running() for row in self._batch.rows()),
         )
 
     def _enqueue(self, queue: "deque[Item]", item: Item) -> None:

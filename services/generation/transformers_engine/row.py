@@ -6,6 +6,7 @@ from array import array
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from services.generation.engine import RunningWindow
 from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, logprobs, tokens
 
 
@@ -49,6 +50,13 @@ class Row:
         """Take a slot."""
         self.slot = slot
         self.started_at = time.time()
+
+    def running(self) -> RunningWindow:
+        """How far it has come."""
+        request = self.request
+        return RunningWindow(
+            self.slot, request.rollout_id, request.window_index, self.started_at, num_tokens=len(self.tokens)
+        )
 
     def close_span(self, policy_version: int) -> None:
         """Note that the tokens since the last span were sampled by `policy_version`."""

@@ -1,5 +1,6 @@
 """Tiny random models of several families, engines on them, and what transformers' own forward pass says."""
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -168,14 +169,19 @@ class Paused(Watched):
     """Stops inside step `PAUSE_AT` until it may go on."""
 
     PAUSE_AT = 5
+    PATIENCE_SECONDS = 60.0  # a thread that waits for ever would keep the test run from ending
 
     def __init__(self, inner: Decoder) -> None:
         super().__init__(inner)
         self.is_paused = threading.Event()
         self.may_go_on = threading.Event()
 
+    async def paused(self) -> None:
+        """Until it has stopped there."""
+        assert await asyncio.to_thread(self.is_paused.wait, self.PATIENCE_SECONDS)
+
     def around_step(self, number: int, logits: Tensor) -> Tensor:
         if number == self.PAUSE_AT:
             self.is_paused.set()
-            self.may_go_on.wait()
+            assert self.may_go_on.wait(self.PATIENCE_SECONDS)
         return logits

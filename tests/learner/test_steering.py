@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from learner.checkpoint import committed
 from learner.steering import Steering
 from tests.learner.fake_services import FakeTransport
 from tests.learner.test_learner_service import (
@@ -100,7 +101,10 @@ async def test_a_roll_back_ends_the_life_with_the_version_to_return_to(laborator
 
     async def ask() -> None:
         await step_reached(service, 3)
-        await put(streams, a_command("a", Action.ROLL_BACK, version=2))
+        await put(streams, a_command("pause", Action.PAUSE))
+        while not committed(laboratory.folder / "run" / "checkpoints"):  # noqa: ASYNC110 - written by another thread
+            await asyncio.sleep(0.001)
+        await put(streams, a_command("a", Action.ROLL_BACK, version=2), a_command("resume", Action.RESUME))
 
     await asyncio.gather(to_the_end(service, streams, transport), ask())
 

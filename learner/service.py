@@ -199,7 +199,7 @@ class LearnerService:
         return self.step == 0 and self._books.evaluator.is_under_way
 
     async def _train_on(self, batch: list[Rollout], *, waited_seconds: float) -> None:
-        self._waiting_for = "training step"
+        self._waiting_for = "the training of a step"
         self._books.ledger.take(batch)
         began = time.monotonic()
         result = await asyncio.to_thread(self._parts.trainer.step, batch, policy_version=self.step)

@@ -13,6 +13,7 @@ import asyncio
 import json
 import logging
 import os
+import secrets
 import signal
 import socket
 import time
@@ -94,10 +95,9 @@ async def _serve(place: Place) -> None:
     from services.dashboard.stream import Broadcaster
     from services.dashboard.view import Views
 
-    access, is_new_token = _access(place.host)
-    catalog, config = _catalog(place), place.config
+    access, catalog, config = _access(place), _catalog(place), place.config
     with _listener(place.host, place.port) as listener:
-        _tell_address(listener, catalog, access.token if is_new_token and config else "")
+        log.info("dashboard at %s%s", _url(listener), f"/#token={access.token}" if _is_own_token(place) else "")
         source = await _source(config) if config else None
         observer = Observer(source) if source else None
         views = Views(catalog, observer)
@@ -131,15 +131,31 @@ async def _until_served(server: Coroutine[Any, Any, None], loops: Sequence[Corou
         raise RuntimeError("a loop of the dashboard has ended")
 
 
-def _access(host: str) -> "tuple[Access, bool]":
-    """Who may look and steer, and whether the token was made here."""
-    from services.dashboard.access import new_token
+def _access(place: Place) -> "Access":
+    """Who may look and steer; without a token of the user's, whoever reads the run's folder may steer."""
     from services.dashboard.app import Access
     from tppo.authentication import require_token_beyond_loopback, token_from_environment
 
     given = token_from_environment()
-    require_token_beyond_loopback(host, given)
-    return Access(token=given or new_token(), needs_token_to_look=bool(given)), not given
+    require_token_beyond_loopback(place.host, given)
+    return Access(token=given or _own_token(place), needs_token_to_look=bool(given))
+
+
+def _is_own_token(place: Place) -> bool:
+    from tppo.authentication import token_from_environment
+
+    return bool(place.config) and not token_from_environment()
+
+
+def _own_token(place: Place) -> str:
+    from tppo.steering_token import steering_token
+
+    if place.config:
+        try:
+            return steering_token(place.root / place.config.run.name)
+        except OSError as error:
+            log.warning("the token that steers the run stands in this log only: %s", error)
+    return secrets.token_urlsafe(24)
 
 
 def _catalog(place: Place) -> "Catalog":
@@ -149,21 +165,6 @@ def _catalog(place: Place) -> "Catalog":
         return Catalog(place.root, live=place.config.run.name, live_settings=place.config.model_dump(mode="json"))
     root = place.root.resolve()
     return Catalog(root.parent, chosen=root.name) if is_run(root) else Catalog(root)
-
-
-def _tell_address(listener: socket.socket, catalog: "Catalog", new_token: str) -> None:
-    """Where the page is; with the token that steers, when it was made here."""
-    from services.dashboard.access import keep_token
-
-    address = _url(listener)
-    if not new_token:
-        log.info("dashboard at %s", address)
-        return
-    log.info("dashboard at %s/#token=%s", address, new_token)
-    try:
-        keep_token(catalog.root / catalog.live, new_token)
-    except OSError as error:
-        log.warning("the token that steers the run stands in this log only: %s", error)
 
 
 def _url(listener: socket.socket) -> str:

@@ -8,11 +8,8 @@ sending along what the browser remembers.
 
 import base64
 import binascii
-import os
-import secrets
 from collections.abc import Callable
 from http import HTTPStatus
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
@@ -34,7 +31,6 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-TOKEN_FILE = "dashboard.token"
 
 
 class SecurityHeaders:
@@ -144,18 +140,3 @@ def given_token(authorization: str) -> str | None:
         return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
     except (binascii.Error, UnicodeDecodeError):
         return None
-
-
-def new_token() -> str:
-    """Nobody guesses it."""
-    return secrets.token_urlsafe(24)
-
-
-def keep_token(folder: Path, token: str) -> Path:
-    """Write the token where only this user reads it. Raises OSError where the folder cannot be written to."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / TOKEN_FILE
-    path.unlink(missing_ok=True)  # a file that is there keeps its mode
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(token + "\n")
-    return path

@@ -19,7 +19,9 @@ from services.local.run_folder import RunFolder
 from services.local.session import Session
 from services.local.summary import Summary
 from services.local.supervisor import Ending, EndingKind
+from tppo.authentication import token_from_environment
 from tppo.config import Config, dump, presets
+from tppo.steering_token import steering_token
 
 
 def check(config: Config, *, resume: bool) -> None:
@@ -74,10 +76,17 @@ def _train(plan: Plan, *, started_at: float) -> int:
     log_format = "%(asctime)s %(levelname)s %(name)s %(message)s"
     logging.basicConfig(filename=plan.folder.logs / "run.log", level=logging.INFO, format=log_format)
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"run {plan.folder.path}, status at {plan.dashboard_address}")
+    console.print(f"run {plan.folder.path}, dashboard at {_steering_address(plan)}")
     session = Session(plan, service_children(plan), display_for(console, title=f"T-PPO: {plan.config.run.name}"))
     ending, summary = asyncio.run(session.run(started_at=started_at))
     return say_farewell(plan, ending, summary, console)
+
+
+def _steering_address(plan: Plan) -> str:
+    """Where the page is, with the token that lets it steer, unless the user has set one."""
+    if token_from_environment():
+        return plan.dashboard_address
+    return f"{plan.dashboard_address}/#token={steering_token(plan.folder.path)}"
 
 
 def say_farewell(plan: Plan, ending: Ending, summary: Summary, console: Console) -> int:

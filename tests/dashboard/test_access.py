@@ -1,12 +1,11 @@
 """Who may look and who may steer."""
 
 import base64
-import stat
 from pathlib import Path
 
 import pytest
 
-from services.dashboard.access import SECURITY_HEADERS, keep_token
+from services.dashboard.access import SECURITY_HEADERS
 from services.dashboard.app import Access
 from services.dashboard.source import Observation
 from tests.dashboard.clients import BEARER, NOW, TOKEN, FixedSource, client_of
@@ -127,12 +126,3 @@ async def test_a_page_of_another_origin_may_not_steer(root: Path, headers: dict[
 async def test_the_own_page_and_programs_steer_with_the_token(root: Path, headers: dict[str, str]) -> None:
     async with client_of(root, live()) as client:
         assert (await client.post("/api/v1/control/pause", headers={**BEARER, **headers})).status_code == 202
-
-
-def test_the_token_is_kept_where_only_its_owner_reads(tmp_path: Path) -> None:
-    (tmp_path / "dashboard.token").write_text("old")
-    (tmp_path / "dashboard.token").chmod(0o644)
-
-    path = keep_token(tmp_path, "new")
-
-    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new\n", 0o600)

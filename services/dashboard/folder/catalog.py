@@ -1,7 +1,7 @@
 """The runs in a folder: found by their configuration or their metrics, one level down or two (a comparison's runs)."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ MAX_RUNS = 1_000
 MAX_OPEN = 4
 """Runs whose history is in memory; the one that was asked for longest ago is closed first."""
 HEAD_BYTES = TAIL_BYTES = 64 * 1024
+LONG_TAIL_BYTES = 8 * 1024 * 1024
+"""In which the newest evaluation is looked for when it is not among the last lines."""
 """More than the first evaluation, and than the lines since the last one where a run evaluates every 20 steps."""
 MARKS = ("config.toml", "metrics.jsonl", "journal.jsonl")
 
@@ -132,7 +134,6 @@ def size_of(path: Path) -> int:
 def outline_of(path: Path, settings: Fields | None = None) -> Outline:
     """A run, from the two ends of its metrics."""
     head, tail = _lines(path / "metrics.jsonl", HEAD_BYTES, at_end=False), _lines(path / "metrics.jsonl", TAIL_BYTES)
-    evaluations = [line for line in tail if line.get("kind") == "evaluation"]
     base = next((line for line in [*head, *tail] if line.get("kind") == "evaluation" and line.get("step") == 0), {})
     return Outline(
         settings=settings_of(path) if settings is None else settings,
@@ -140,10 +141,14 @@ def outline_of(path: Path, settings: Fields | None = None) -> Outline:
         last=tail[-1] if tail else {},
         last_step=next((line for line in reversed(tail) if line.get("kind") == "step"), {}),
         base_evaluation=base,
-        last_evaluation=evaluations[-1] if evaluations else {},
+        last_evaluation=_last_evaluation(tail) or _last_evaluation(_lines(path / "metrics.jsonl", LONG_TAIL_BYTES)),
         has_traces=any((path / "traces").glob("step_*.parquet")),
         written_at=written_at(path),
     )
+
+
+def _last_evaluation(lines: Sequence[Fields]) -> Fields:
+    return next((line for line in reversed(lines) if line.get("kind") == "evaluation"), {})
 
 
 def _runs_in(folder: Path, *, depth: int) -> Iterator[Path]:

@@ -88,7 +88,7 @@ def _holds(counts: Mapping[str, int | None]) -> bool | None:
 
 def _doubles(told: Any, latest: Mapping[str, Any]) -> Doubles:
     if isinstance(told, dict):
-        return Doubles(window=_count(told, "window"), score=_count(told, "score"))
+        return Doubles(window=_count({"window": 0} | told, "window"), score=_count({"score": 0} | told, "score"))
     return Doubles(window=_count(latest, "windows/doubles"), score=_count(latest, "scores/doubles"))
 
 

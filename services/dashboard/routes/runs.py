@@ -201,6 +201,8 @@ def without_tokens(line: str) -> str:
 async def _summary(views: Views, name: str) -> RunSummary:
     outline = await asyncio.to_thread(views.catalog.outline, name)
     state = await _state(views, name, outline)
+    is_live = name == views.catalog.live
+    evaluation = (await views.of(name)).folder.evaluations.latest if is_live else outline.last_evaluation
     started, last = outline.first.get("time"), outline.last.get("time")
     table = outline.settings.get("run")
     run = table if isinstance(table, dict) else {}
@@ -212,11 +214,11 @@ async def _summary(views: Views, name: str) -> RunSummary:
         step=_integer(outline.last_step.get("step")),
         total_training_steps=_integer(run.get("total_training_steps")),
         base_accuracy=_number(outline.base_evaluation.get("eval/accuracy")),
-        accuracy=_number(outline.last_evaluation.get("eval/accuracy")),
+        accuracy=_number(evaluation.get("eval/accuracy")),
         started_at=_moment(started),
         ended_at=None if state in ("starting", "running") else _moment(last),
         has_traces=outline.has_traces,
-        is_live=name == views.catalog.live,
+        is_live=is_live,
     )
 
 

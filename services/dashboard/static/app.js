@@ -1,81 +1,151 @@
-// The status of a run for people: asks the REST interface every two seconds. Whatever comes is set as text, never as HTML.
-import { drawWindows } from "/static/windows.js";
+// The page: which run, which view, and what is told about both. A view is a module with `title` and
+// `show(place, context)`, which returns {tell(kind, data), repaint(), close()}, each of them optional.
+import { fill, h } from "/static/dom.js";
+import { words } from "/static/format.js";
+import { Live } from "/static/live.js";
+import { get, takeTokenFromAddress } from "/static/rest.js";
+import * as compare from "/static/views/compare.js";
+import * as critic from "/static/views/critic.js";
+import * as ledger from "/static/views/ledger.js";
+import * as overview from "/static/views/overview.js";
+import * as rollouts from "/static/views/rollouts.js";
+import * as services from "/static/views/services.js";
+import * as steer from "/static/views/steer.js";
+import * as windows from "/static/views/windows.js";
 
-const RENEW_MILLISECONDS = 2000;
-const NUMBERS = [
-  ["reward", "reward/mean", 3],
-  ["response length, tokens", "response_length/mean", 0],
-  ["explained variance", "critic/vf_explained_var", 2],
-  ["policy lag, steps", "policy_lag/mean", 2],
-  ["waiting, s", "timing_s/wait", 2],
-  ["training, s", "timing_s/train", 2],
-];
+const VIEWS = { overview, windows, rollouts, critic, ledger, services, compare, steer };
+const GOOD = ["running", "finished"];
+const RUNS_MILLISECONDS = 15_000;
 const at = (id) => document.getElementById(id);
 
-function element(name, text, className = "") {
-  const made = document.createElement(name);
-  made.textContent = text;
-  if (className) made.className = className;
-  return made;
+const page = { runs: [], run: "", live: null, view: null, shown: "", status: null };
+
+function route() {
+  const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
+  const [view, ...rest] = path.split("/").map(decodeURIComponent);
+  return { view: VIEWS[view] ? view : "overview", path: rest, parameters: new URLSearchParams(query ?? "") };
 }
 
-function shown(value, digits) {
-  return typeof value === "number" ? value.toFixed(digits) : "none";
+// The address of a view, of the run that is shown.
+function link(view, path = [], parameters = {}) {
+  const query = new URLSearchParams({ ...parameters, ...(page.run ? { run: page.run } : {}) }).toString();
+  return `#/${[view, ...path].map(encodeURIComponent).join("/")}${query ? `?${query}` : ""}`;
 }
 
-async function asked(address) {
-  const run = at("run").value;
-  const answer = await fetch(`/api/v1/${address}${run ? `?run=${encodeURIComponent(run)}` : ""}`);
-  if (!answer.ok) throw new Error((await answer.json()).detail);
-  return answer.json();
+function showViews(current) {
+  const made = Object.entries(VIEWS).map(([name, view]) =>
+    h("a", { href: link(name), "aria-current": name === current ? "page" : null }, view.title));
+  fill(at("views"), made);
+}
+
+async function showRoute() {
+  const { view, path, parameters } = route();
+  const run = parameters.get("run") || page.runs.find((one) => one.is_live)?.name || page.runs[0]?.name || "";
+  if (run !== page.run) await showRun(run);
+  showViews(view);
+  page.view?.close?.();
+  page.view = null;
+  document.title = `${VIEWS[view].title} – ${run || "no run"} – T-PPO`;
+  const place = h("div", { class: "view" });
+  fill(at("main"), h("h2", {}, VIEWS[view].title), place);
+  const context = {
+    run, path, parameters, link,
+    runs: page.runs,
+    status: () => page.status,
+    get: (address, more = {}) => get(address, { run, ...more }),
+    reload: showRoute,
+  };
+  page.shown = location.hash;
+  try {
+    const shown = run || view === "compare" ? await VIEWS[view].show(place, context) : emptied(place);
+    if (page.shown === location.hash) page.view = shown;
+    else shown?.close?.();
+    if (page.status) page.view?.tell?.("status", page.status);
+  } catch (error) {
+    fill(place, h("p", { role: "alert" }, `This view cannot be shown: ${error.message}.`));
+  }
+}
+
+function emptied(place) {
+  fill(place, h("p", {}, "No run has written anything into this folder yet."));
+  return null;
+}
+
+async function showRun(run) {
+  page.live?.close();
+  page.run = run;
+  page.status = null;
+  fill(at("run"), page.runs.map((one) => h("option", { value: one.name, selected: one.name === run }, one.name)));
+  if (!run) return;
+  const followed = page.runs.find((one) => one.is_live)?.name;
+  page.live = new Live(run, run === followed, tell);
+}
+
+function tell(kind, data) {
+  if (kind === "status") showStatus(data);
+  if (kind === "gone") at("banner").textContent = `The dashboard does not answer (${data.reason}). Trying again.`;
+  if (kind === "back" && page.status) showStatus(page.status);
+  if (kind === "reset") showRoute();
+  else page.view?.tell?.(kind, data);
 }
 
 function showStatus(status) {
-  at("headline").textContent =
-    `${status.run}: ${status.state.replaceAll("_", " ")}, step ${status.step} of ${status.total_training_steps}`;
-  at("waiting").textContent = status.waiting_for ? `Waits for ${status.waiting_for}.` : "";
-  const alerts = status.alerts.map((alert) => element("li", alert.text, alert.severity === "info" ? "" : "serious"));
-  at("alerts").replaceChildren(...(alerts.length ? alerts : [element("li", "none")]));
-  const accuracy = status.evaluation["eval/accuracy"];
-  const rows = [["accuracy, evaluation", shown(accuracy, 3)]];
-  for (const [title, name, digits] of NUMBERS) rows.push([title, shown(status.metrics[name], digits)]);
-  at("numbers").replaceChildren(...rows.flatMap(([title, text]) => [element("dt", title), element("dd", text)]));
-  at("services").replaceChildren(...status.services.map(serviceRow));
+  page.status = status;
+  const state = at("state");
+  state.textContent = words(status.state);
+  state.className = `badge ${GOOD.includes(status.state) ? "good" : status.state.endsWith("_gone") ? "bad" : "warn"}`;
+  if (status.control?.paused && status.state === "running") [state.textContent, state.className] = ["paused", "badge warn"];
+  at("steps").textContent = status.total_training_steps ? `step ${status.step} of ${status.total_training_steps}` : `step ${status.step}`;
+  at("progress").value = status.total_training_steps ? status.step / status.total_training_steps : 0;
+  at("waiting").textContent = status.waiting_for ? `waits for ${status.waiting_for}` : "";
+  const text = bannerOf(status);
+  if (at("banner").textContent !== text) at("banner").textContent = text;
 }
 
-function serviceRow(service) {
-  const row = document.createElement("tr");
-  const seen = service.is_alive ? "now" : `${Math.round(service.seconds_since_seen)} s ago`;
-  const says = service.status.last_error || service.status.waiting_for || "";
-  row.append(...[service.name, service.kind, seen, says].map((text) => element("td", String(text))));
-  if (!service.is_alive) row.className = "serious";
-  return row;
+// No seconds that count up: a screen reader would read each of them.
+function bannerOf(status) {
+  const since = status.known_since ? new Date(status.known_since).toLocaleTimeString("en-GB") : "";
+  if (status.state === "learner_gone") return `The learner has been silent since ${since}. The others work on and wait for it; nothing is lost.`;
+  if (status.state === "redis_gone") return `Redis does not answer. What is shown was known at ${since}.`;
+  const gone = status.services.filter((service) => !service.is_alive).map((service) => service.name);
+  return status.state === "running" && gone.length ? `Silent: ${gone.join(", ")}. The work passes on to others.` : "";
 }
 
-function showLedger(ledger) {
-  const { issued, trained, in_flight: inFlight, parked, dropped } = ledger;
-  const holds = ledger.holds ? "" : " (does not hold)";
-  at("equation").textContent =
-    `${issued} issued = ${trained} trained + ${inFlight} in flight + ${parked} parked + ${dropped} dropped${holds}`;
+function changeTheme() {
+  const next = document.documentElement.dataset.theme === "dark" ? "light" : "dark";
+  localStorage.setItem("tppo-theme", next);
+  document.documentElement.dataset.theme = next;
+  repaint();
 }
 
-async function renew() {
+function repaint() {
+  at("theme").textContent = document.documentElement.dataset.theme === "dark" ? "Light" : "Dark";
+  at("theme").setAttribute("aria-label", `Change to the ${at("theme").textContent.toLowerCase()} theme`);
+  page.view?.repaint?.();
+}
+
+async function renewRuns() {
   try {
-    showStatus(await asked("status"));
-    showLedger(await asked("ledger"));
-    drawWindows(await asked("windows"), at("windows"), at("windows-text"), at("legend"));
+    page.runs = (await get("runs", { limit: 500 })).items;
+    const names = [...at("run").options].map((option) => option.value).join("\n");
+    if (names !== page.runs.map((one) => one.name).join("\n")) {
+      fill(at("run"), page.runs.map((one) => h("option", { value: one.name, selected: one.name === page.run }, one.name)));
+      if (!page.run && page.runs.length) await showRoute();
+    }
   } catch (error) {
-    at("waiting").textContent = `The dashboard does not answer: ${error.message}`;
+    at("banner").textContent = `The dashboard does not answer (${error.message}). Trying again.`;
   }
-  setTimeout(renew, RENEW_MILLISECONDS);
+  setTimeout(renewRuns, RUNS_MILLISECONDS);
 }
 
-async function begin() {
-  const runs = await (await fetch("/api/v1/runs")).json();
-  at("run").append(...runs.items.map((run) => element("option", run.name)));
-  const live = runs.items.find((run) => run.is_live);
-  if (live) at("run").value = live.name;
-  renew();
-}
-
-begin();
+takeTokenFromAddress();
+at("theme").addEventListener("click", changeTheme);
+at("run").addEventListener("change", () => {
+  const { view, path } = route();
+  page.runs.length && location.assign(`#/${[view, ...(view === "rollouts" ? [] : path)].join("/")}?run=${encodeURIComponent(at("run").value)}`);
+});
+window.addEventListener("hashchange", showRoute);
+window.addEventListener("tppo-theme", repaint);
+repaint();
+await renewRuns();
+await showRoute();

@@ -1,0 +1,86 @@
+// Lines over steps or time, drawn by uPlot; each chart also says its newest numbers in a sentence.
+import { h, theme } from "/static/dom.js";
+import { isNumber, seconds, short } from "/static/format.js";
+
+const HEIGHT = 190;
+const COLOURS = ["--s1", "--s2", "--s3", "--s4", "--s5", "--s6"];
+const sync = uPlot.sync("charts");
+
+// series: [{label, values(), colour, points, edge, band}]: an "edge" begins a band that the "band" behind it ends.
+// x: {label, isTime}; range: of the y axis; isLog: it is logarithmic; isJoint: the cursor moves in all such charts.
+export class LineChart {
+  constructor(title, { series, x = { label: "step" }, range = undefined, hint = "", isJoint = true, isLog = false }) {
+    Object.assign(this, { title, series, x, range, isJoint, isLog });
+    this.place = h("div", { class: "chart" });
+    this.text = h("p", { class: "hidden-text" });
+    this.element = h("figure", { class: "card" }, h("figcaption", {}, title), hint ? h("p", { class: "soft" }, hint) : "", this.place, this.text);
+    this.data = null;
+    new ResizeObserver(() => this.plot?.setSize({ width: this.place.clientWidth, height: HEIGHT })).observe(this.place);
+  }
+
+  // data: x values, then the values of each series.
+  show(data) {
+    this.data = data;
+    this.text.textContent = this.#sentence();
+    if (!this.place.clientWidth) return;
+    if (this.plot) {
+      this.plot.setData(data);
+      if (this.plot.cursor.idx === null || this.plot.cursor.idx === undefined) this.#tellNewest();
+    }
+    else this.#make();
+  }
+
+  repaint() {
+    this.plot?.destroy();
+    this.plot = null;
+    if (this.data) this.#make();
+  }
+
+  #make() {
+    const axis = { stroke: theme("--soft"), grid: { stroke: theme("--grid"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
+    const format = (_, values) => values.map((value) => (value === null ? "" : short(value)));
+    const xAxis = { ...axis, values: this.x.isTime ? (_, values) => values.map(seconds) : format };
+    const options = {
+      width: this.place.clientWidth,
+      height: HEIGHT,
+      cursor: { sync: this.isJoint ? { key: sync.key } : undefined, points: { size: 5 } },
+      legend: { live: true },
+      scales: { x: { time: false }, y: { range: this.range, distr: this.isLog ? 3 : 1 } },
+      axes: [xAxis, { ...axis, values: format, size: 56 }],
+      series: [{ label: this.x.label, value: (_, value) => (this.x.isTime ? seconds(value) : short(value)) }, ...this.series.map((one, index) => this.#line(one, index))],
+      hooks: { setCursor: [(plot) => plot.cursor.idx ?? this.#tellNewest()] },
+      bands: this.series.flatMap((one, index) => (one.band ? [{ series: [index + 1, index], fill: `${theme(one.colour ?? COLOURS[0])}33` }] : [])),
+    };
+    this.plot = new uPlot(options, this.data, this.place);
+    const rows = this.place.querySelectorAll(".u-legend .u-series");
+    this.series.forEach((one, index) => rows[index + 1].toggleAttribute("hidden", Boolean(one.edge || one.band)));
+    this.#tellNewest();
+  }
+
+  // While nobody points at the chart, the legend tells the newest numbers.
+  #tellNewest() {
+    const length = this.data[0].length;
+    if (this.plot && length) this.plot.setLegend({ idxs: this.data.map((values) => Math.max(0, values.findLastIndex(isNumber))) }, false);
+  }
+
+  #line(one, index) {
+    const stroke = theme(one.colour ?? COLOURS[index % COLOURS.length]);
+    const isEdge = one.edge || one.band;
+    return {
+      label: one.label,
+      stroke: isEdge ? `${stroke}00` : stroke,
+      width: isEdge ? 0 : 1.75,
+      points: { show: Boolean(one.points), size: 6, fill: stroke },
+      spanGaps: true,
+      value: (_, value) => short(value),
+    };
+  }
+
+  #sentence() {
+    const parts = this.series.map((one, index) => {
+      const values = this.data[index + 1].filter(isNumber);
+      return values.length ? `${one.label} ${short(values.at(-1))} (from ${short(values[0])})` : `${one.label} none yet`;
+    });
+    return `${this.title}: ${parts.join("; ")}.`;
+  }
+}

@@ -1,0 +1,59 @@
+// What happens in the run. The run that the dashboard follows comes by the event stream; of any other, and while the
+// stream is away, the status is asked for every few seconds.
+import { address, get } from "/static/rest.js";
+
+const POLL_MILLISECONDS = 3000;
+const EVENTS = ["status", "step", "evaluation", "windows", "event", "reset"];
+
+// Calls tell(kind, data) until it is closed; kinds are those of the stream, and "gone" (with a reason) and "back".
+export class Live {
+  constructor(run, isFollowed, tell) {
+    this.run = run;
+    this.tell = tell;
+    this.isGone = false;
+    this.source = isFollowed ? this.#stream() : null;
+    this.#poll();
+  }
+
+  close() {
+    this.source?.close();
+    clearTimeout(this.timer);
+    this.isClosed = true;
+  }
+
+  #stream() {
+    const source = new EventSource(address("stream", { run: this.run }));
+    for (const kind of EVENTS) {
+      source.addEventListener(kind, (message) => {
+        this.#heard();
+        this.tell(kind, JSON.parse(message.data));
+      });
+    }
+    source.onerror = () => this.#lost("its stream of events broke off");
+    return source;
+  }
+
+  async #poll() {
+    const isStreaming = this.source?.readyState === EventSource.OPEN && !this.isGone;
+    try {
+      if (!isStreaming) {
+        const status = await get("status", { run: this.run });
+        this.#heard();
+        if (!this.isClosed) this.tell("status", status);
+      }
+    } catch (error) {
+      this.#lost(error.message);
+    }
+    if (!this.isClosed) this.timer = setTimeout(() => this.#poll(), POLL_MILLISECONDS);
+  }
+
+  #heard() {
+    if (this.isGone && !this.isClosed) this.tell("back", {});
+    this.isGone = false;
+  }
+
+  #lost(reason) {
+    if (!this.isGone && !this.isClosed) this.tell("gone", { reason });
+    this.isGone = true;
+  }
+}

@@ -1,0 +1,46 @@
+// Orders to the run: sent with the token, and what became of them.
+import { fill, h, labelled, table } from "/static/dom.js";
+import { clock, words } from "/static/format.js";
+import { keepToken, knownToken, post } from "/static/rest.js";
+
+export class Orders {
+  constructor(context) {
+    this.context = context;
+    this.mayBeGiven = context.status()?.has_control ?? false;
+    this.answer = h("p", { role: "status", "aria-live": "polite" });
+    this.token = h("input", { type: "password", autocomplete: "off", onchange: () => keepToken(this.token.value) });
+    this.asked = h("div", { hidden: true }, labelled("Token that steers (in runs/NAME/dashboard.token, or TPPO_TOKEN)", this.token));
+    this.element = h("div", {}, this.asked, this.answer);
+  }
+
+  hear(status) {
+    this.mayBeGiven = status.has_control;
+  }
+
+  // True when it was taken.
+  async send(name, body = undefined) {
+    try {
+      await post(`control/${name}`, { run: this.context.run }, body);
+      this.answer.textContent = `${words(name.replaceAll("-", "_"))}: sent.`;
+      this.asked.hidden = true;
+      return true;
+    } catch (error) {
+      this.asked.hidden = error.status !== 401;
+      this.answer.textContent = error.status === 401 && !knownToken() ? "Steering needs the token. Type it in, and try again." : `Not done: ${error.message}.`;
+      return false;
+    }
+  }
+}
+
+export function outcomes(commands) {
+  const told = (one) => Object.entries(one.arguments).map(([name, value]) => `${name} = ${JSON.stringify(value)}`).join(", ");
+  const place = h("div", {});
+  fill(place, table("The last orders", [
+    ["given", (one) => clock(one.issued_at)],
+    ["order", (one) => words(one.action)],
+    ["with", told],
+    ["outcome", (one) => one.outcome],
+    ["", (one) => one.text],
+  ], [...commands].reverse(), "none yet"));
+  return place;
+}

@@ -1,0 +1,163 @@
+// The drawing of the slots, with a bar to choose by mouse or by arrow keys.
+import { h, theme } from "/static/dom.js";
+import { gradient, viridis } from "/static/colours.js";
+
+const [LEAST_ROW_PIXELS, MOST_ROW_PIXELS, HEIGHT_PIXELS] = [4, 16, 560];
+const LABEL_PIXELS = 14;
+const END_PIXELS = 2.5;
+
+function slotRows(slots, bars) {
+  const known = new Map(Object.entries(slots));
+  for (const bar of bars) known.set(bar.generator, Math.max(known.get(bar.generator) ?? 0, bar.slot + 1));
+  const rows = new Map();
+  for (const generator of [...known.keys()].sort())
+    for (let slot = 0; slot < known.get(generator); slot += 1) rows.set(`${generator}/${slot}`, rows.size);
+  return rows;
+}
+
+function newestVersion(bar) {
+  return bar.versions.at(-1)?.[0] ?? null;
+}
+
+export class SlotPicture {
+  constructor({ label, choose, open }) {
+    Object.assign(this, { choose, open, boxes: [], chosen: null });
+    this.canvas = h("canvas", {
+      tabindex: 0, role: "img", "aria-labelledby": label, "aria-roledescription": "picture of slots; arrow keys go from window to window, Enter opens the rollout",
+      onpointermove: (event) => this.#hover(event),
+      onpointerleave: () => this.choose(null),
+      onclick: (event) => this.#click(event),
+      onkeydown: (event) => this.#key(event),
+      onblur: () => this.choose(null),
+    });
+    this.legend = h("ul", { class: "legend" });
+  }
+
+  // Returns the share of the slots in use, and how many windows ended how.
+  draw(scene) {
+    const rows = slotRows(scene.slots, scene.bars);
+    const height = Math.max(LEAST_ROW_PIXELS, Math.min(MOST_ROW_PIXELS, Math.floor(HEIGHT_PIXELS / Math.max(1, rows.size))));
+    const brush = this.#cleared(rows.size * height + LABEL_PIXELS);
+    const width = this.canvas.clientWidth;
+    const across = (time) => ((time - scene.begin) / (scene.end - scene.begin)) * width;
+    const versions = scene.bars.map(newestVersion).filter((version) => version !== null);
+    const [oldest, newest] = versions.length ? [Math.min(...versions), Math.max(...versions)] : [0, 0];
+    brush.fillStyle = theme("--idle");
+    brush.fillRect(0, 0, width, rows.size * height);
+    this.boxes = [];
+    let busy = 0;
+    for (const bar of scene.bars) {
+      const row = rows.get(`${bar.generator}/${bar.slot}`);
+      const left = Math.max(0, across(bar.started));
+      const right = Math.min(width, across(bar.ended ?? scene.end));
+      if (right < 0 || left > width) continue;
+      busy += Math.max(0, right - left);
+      this.boxes.push({ bar, left, right: Math.max(right, left + 1), top: row * height, height });
+      this.#bar(brush, this.boxes.at(-1), versions.length ? (newestVersion(bar) - oldest) / Math.max(1, newest - oldest) : 0);
+    }
+    this.#steps(brush, scene, across, rows.size * height);
+    this.#tellColours(oldest, newest);
+    this.#frame(brush);
+    const inside = scene.bars.filter((bar) => bar.ended !== null && bar.ended >= scene.begin);
+    const finished = inside.filter((bar) => bar.is_finished).length;
+    return { occupancy: busy / Math.max(1, width * rows.size), finished, cut: inside.length - finished };
+  }
+
+  #cleared(height) {
+    const scale = window.devicePixelRatio || 1;
+    this.canvas.style.height = `${height}px`;
+    [this.canvas.width, this.canvas.height] = [this.canvas.clientWidth * scale, height * scale];
+    const brush = this.canvas.getContext("2d");
+    brush.scale(scale, scale);
+    return brush;
+  }
+
+  #bar(brush, { bar, left, right, top, height }, share) {
+    const gap = height > 6 ? 1 : 0.5;
+    brush.globalAlpha = bar.ended === null ? 0.45 : 1;
+    brush.fillStyle = bar.versions.length ? viridis(share) : theme("--s5");
+    brush.fillRect(left, top + gap, right - left, height - 2 * gap);
+    brush.globalAlpha = 1;
+    if (bar.ended === null) return;
+    const thickness = Math.min(END_PIXELS, (right - left) / 2);
+    brush.fillStyle = bar.is_finished ? (bar.score > 0 ? "#ffffff" : "#14171a") : theme("--cut");
+    brush.fillRect(right - thickness, top + gap, thickness, height - 2 * gap);
+  }
+
+  #steps(brush, scene, across, height) {
+    brush.fillStyle = theme("--step");
+    for (const step of scene.steps) if (step.time >= scene.begin && step.time <= scene.end) brush.fillRect(across(step.time), 0, 1, height + 3);
+    brush.fillStyle = theme("--soft");
+    brush.font = "10px system-ui";
+    let free = 0;
+    for (const step of scene.steps) {
+      const x = across(step.time);
+      if (x < free || x > this.canvas.clientWidth - 24) continue;
+      brush.fillText(String(step.step), x, height + LABEL_PIXELS - 2);
+      free = x + 42;
+    }
+  }
+
+  #frame(brush) {
+    const box = this.boxes.find((one) => one.bar.rollout === this.chosen?.rollout && one.bar.window === this.chosen?.window);
+    if (!box) return;
+    brush.strokeStyle = theme("--ink");
+    brush.lineWidth = 2;
+    brush.strokeRect(box.left, box.top, box.right - box.left, box.height);
+  }
+
+  #tellColours(oldest, newest) {
+    const text = `${oldest}-${newest}-${document.documentElement.dataset.theme}`;
+    if (this.told === text) return;
+    this.told = text;
+    const swatch = (colour) => h("span", { class: "swatch", style: `background:${colour}` });
+    this.legend.replaceChildren(
+      h("li", {}, "policy version ", String(oldest), h("span", { class: "scale", style: `background:${gradient()}` }), String(newest)),
+      h("li", {}, swatch("#ffffff"), "ended, score above 0"),
+      h("li", {}, swatch("#14171a"), "ended, score 0 or none yet"),
+      h("li", {}, swatch(theme("--cut")), "cut, goes on"),
+      h("li", {}, swatch(theme("--idle")), "slot idle"),
+      h("li", {}, "vertical lines: training steps"),
+    );
+  }
+
+  #at(event) {
+    const frame = this.canvas.getBoundingClientRect();
+    const [x, y] = [event.clientX - frame.left, event.clientY - frame.top];
+    const box = this.boxes.findLast((one) => x >= one.left - 1 && x <= one.right + 1 && y >= one.top && y < one.top + one.height);
+    return { box, x, y };
+  }
+
+  #hover(event) {
+    const { box, x, y } = this.#at(event);
+    this.canvas.style.cursor = box ? "pointer" : "default";
+    this.choose(box?.bar ?? null, x, y);
+  }
+
+  #click(event) {
+    const { box } = this.#at(event);
+    if (box) this.open(box.bar);
+  }
+
+  #key(event) {
+    if (event.key === "Enter" && this.chosen) return this.open(this.chosen);
+    const next = this.#neighbour(event.key);
+    if (!next) return undefined;
+    event.preventDefault();
+    this.chosen = next.bar;
+    this.choose(next.bar, next.right, next.top);
+    return this.#frame(this.canvas.getContext("2d"));
+  }
+
+  // The window before or behind in its slot, or the one above or below.
+  #neighbour(key) {
+    if (!key.startsWith("Arrow")) return null;
+    const now = this.boxes.find((one) => one.bar.rollout === this.chosen?.rollout && one.bar.window === this.chosen?.window);
+    if (!now) return this.boxes[0];
+    const isAcross = key === "ArrowLeft" || key === "ArrowRight";
+    const forward = key === "ArrowRight" || key === "ArrowDown";
+    const side = this.boxes.filter((one) => (isAcross ? one.top === now.top && (forward ? one.left > now.left : one.left < now.left) : forward ? one.top > now.top : one.top < now.top));
+    const distance = (one) => (isAcross ? Math.abs(one.left - now.left) : Math.abs(one.top - now.top) * 1e4 + Math.abs(one.left - now.left));
+    return side.sort((a, b) => distance(a) - distance(b))[0] ?? now;
+  }
+}

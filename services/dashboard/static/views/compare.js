@@ -1,0 +1,107 @@
+// Several runs over each other, by step, time, tokens or decode steps.
+import { LineChart } from "/static/chart.js";
+import { choice, fill, h, labelled, table } from "/static/dom.js";
+import { date, fixed, isNumber, words } from "/static/format.js";
+import { get } from "/static/rest.js";
+
+export const title = "Compare";
+
+const AXES = {
+  step: ["step", "step"],
+  time: ["time since the start", "seconds_since_start"],
+  tokens: ["tokens trained", "tokens/trained"],
+  decode: ["decode steps", "generation/num_decode_steps"],
+};
+const USUAL = ["eval/accuracy", "reward/mean", "response_length/mean", "critic/vf_explained_var", "policy_lag/mean", "actor/entropy"];
+const MAX_RUNS = 6;
+const MAX_POINTS = 400;
+
+// x and y of a run. An evaluation's tokens and decode steps are those of its step.
+async function curve(run, metric, axis) {
+  const column = AXES[axis][1];
+  const isEvaluation = metric.startsWith("eval/");
+  const steps = (await get("metrics", { run, names: [column, ...(isEvaluation ? [] : [metric])].join(","), max_points: MAX_POINTS })).columns;
+  if (!isEvaluation) return points(steps[column], steps[metric]);
+  const found = (await get("metrics", { run, kind: "evaluation", names: `eval/step,${metric}`, max_points: MAX_POINTS })).columns;
+  const at = (step) => (step === 0 ? 0 : steps[column][steps.step.findLastIndex((one) => one <= step)] ?? null);
+  const across = axis === "time" ? found.seconds_since_start : found["eval/step"].map((step) => (axis === "step" ? step : at(step)));
+  return points(across, found[metric]);
+}
+
+function points(across, up) {
+  const pairs = across.map((x, index) => [x, up[index]]).filter(([x, y]) => isNumber(x) && isNumber(y));
+  pairs.sort(([a], [b]) => a - b);
+  const apart = pairs.filter(([x], index) => index === 0 || x > pairs[index - 1][0]);
+  return [apart.map(([x]) => x), apart.map(([, y]) => y)];
+}
+
+class Comparison {
+  constructor(place, runs) {
+    this.runs = runs;
+    this.chosen = new Set(runs.slice(0, 4).map((run) => run.name));
+    this.metric = "eval/accuracy";
+    this.axis = "step";
+    this.charted = h("div", {});
+    this.notice = h("p", { class: "soft", role: "status" });
+    this.metricPlace = h("div", {});
+    const axis = choice(Object.entries(AXES).map(([name, [text]]) => [name, text]), this.axis, (value) => {
+      this.axis = value;
+      this.draw();
+    });
+    fill(place,
+      h("section", { class: "card" }, h("div", { class: "line" }, this.metricPlace, labelled("Over", axis)), this.charted, this.notice),
+      h("section", { class: "card" }, this.#runTable()));
+  }
+
+  #runTable() {
+    const box = (run) => h("input", { type: "checkbox", checked: this.chosen.has(run.name), "aria-label": `Show ${run.name}`, onchange: (event) => {
+      this.chosen[event.target.checked ? "add" : "delete"](run.name);
+      this.offer().then(() => this.draw());
+    } });
+    return table("Runs", [
+      ["", box],
+      ["run", (run) => h("a", { href: `#/overview?run=${encodeURIComponent(run.name)}` }, run.name)],
+      ["algorithm", (run) => run.algorithm || "–"],
+      ["mode", (run) => run.mode || "–"],
+      ["state", (run) => words(run.state)],
+      ["steps", (run) => `${run.step} of ${run.total_training_steps}`, "number"],
+      ["accuracy before", (run) => fixed(run.base_accuracy), "number"],
+      ["accuracy", (run) => fixed(run.accuracy), "number"],
+      ["began", (run) => date(run.started_at)],
+    ], this.runs, "no run has written anything yet");
+  }
+
+  // Every metric that one of the chosen runs has.
+  async offer() {
+    const found = await Promise.all([...this.chosen].map((run) => get("metrics/names", { run })));
+    const every = [...new Set(found.flatMap((names) => [...names.evaluation.filter((name) => name.startsWith("eval/")), ...names.step]))].sort();
+    const usual = USUAL.filter((name) => every.includes(name));
+    const names = [...usual, ...every.filter((name) => !usual.includes(name))];
+    if (names.length && !names.includes(this.metric)) this.metric = names[0];
+    fill(this.metricPlace, labelled("Metric", choice(names.map((name) => [name, name]), this.metric, (value) => {
+      this.metric = value;
+      this.draw();
+    })));
+  }
+
+  async draw() {
+    const runs = [...this.chosen].slice(0, MAX_RUNS);
+    this.notice.textContent = this.chosen.size > MAX_RUNS ? `The first ${MAX_RUNS} are shown.` : "";
+    const curves = await Promise.all(runs.map((run) => curve(run, this.metric, this.axis)));
+    this.chart = new LineChart(this.metric, {
+      series: runs.map((run) => ({ label: run, points: true })),
+      x: { label: AXES[this.axis][0], isTime: this.axis === "time" },
+      isJoint: false,
+    });
+    this.chart.element.classList.remove("card");
+    fill(this.charted, this.chart.element);
+    if (runs.length) this.chart.show(uPlot.join(curves));
+  }
+}
+
+export async function show(place) {
+  const comparison = new Comparison(place, (await get("runs", { limit: 500 })).items);
+  await comparison.offer();
+  await comparison.draw();
+  return { repaint: () => comparison.chart?.repaint() };
+}

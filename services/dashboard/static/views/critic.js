@@ -1,0 +1,78 @@
+// What the value model believes, and whether it is right.
+import { LineChart } from "/static/chart.js";
+import { fill, h, labelled, seldom, table } from "/static/dom.js";
+import { fixed } from "/static/format.js";
+import { History } from "/static/history.js";
+import { Scatter } from "/static/scatter.js";
+import { EXPLAINED } from "/static/views/overview.js";
+
+export const title = "Critic";
+
+const PARTS = ["first_eighth", "second_eighth", "second_quarter", "second_half"];
+const CHARTS = [
+  ["Explained variance: finished rows and rows that were cut", [["finished", "critic/vf_explained_var"], ["cut", "critic/vf_explained_var_cut"]], "1: the values are the returns; 0: no better than a constant; below -1 nothing is drawn.", EXPLAINED],
+  ["Explained variance by place in the response", PARTS.map((part) => [part.replace("_", " "), `critic/vf_explained_var_${part}`]), "Parts of the response limit.", EXPLAINED],
+  ["Bias at the cut", [["mean", "critic/bias_at_cut/mean"], ["mean of the amount", "critic/bias_at_cut/mean_abs"]], "EGAE of a cut window less the GAE of the whole response, for the same tokens."],
+  ["Jump of the value at a window's border", [["mean", "critic/border_value_jump/mean"], ["mean of the amount", "critic/border_value_jump/mean_abs"]], ""],
+  ["Loss and share clipped", [["loss", "critic/vf_loss"], ["share clipped", "critic/vf_clipfrac"]], ""],
+  ["Mean value beside mean reward", [["value", "critic/values/mean"], ["reward", "reward/mean"]], ""],
+];
+const NUM_BINS = 5;
+
+// Mean return where the value was about the same: a value model that is right has both equal.
+function calibration(points) {
+  const pairs = points.value.map((value, index) => [value, points.return[index]]).filter(([value, earned]) => value !== null && earned !== null);
+  pairs.sort(([a], [b]) => a - b);
+  const mean = (rows, column) => rows.reduce((sum, row) => sum + row[column], 0) / rows.length;
+  return Array.from({ length: NUM_BINS }, (_, bin) => pairs.slice(Math.floor((bin * pairs.length) / NUM_BINS), Math.floor(((bin + 1) * pairs.length) / NUM_BINS)))
+    .filter((rows) => rows.length)
+    .map((rows) => ({ value: mean(rows, 0), earned: mean(rows, 1), count: rows.length }));
+}
+
+export async function show(place, context) {
+  const history = await new History(context, [...new Set(CHARTS.flatMap(([, lines]) => lines.map(([, name]) => name)))]).read();
+  const charts = CHARTS.map(([name, lines, hint, range]) => new LineChart(name, { hint, range, series: lines.map(([label, column]) => ({ label, values: () => history.of(column) })) }));
+  const scatter = new Scatter("Returns against values");
+  const step = h("input", { type: "number", min: 1, placeholder: "newest", onchange: () => points() });
+  const about = h("p", { class: "soft", role: "status" });
+  const bins = h("div", {});
+  fill(place,
+    h("div", { class: "grid" }, charts.map((chart) => chart.element),
+      h("section", { class: "card wide" },
+        h("h3", {}, "Returns against values, token by token"),
+        h("div", { class: "line" }, labelled("Step", step), about),
+        h("div", { class: "grid" }, scatter.element, bins))));
+  const draw = () => charts.forEach((chart) => chart.show([history.of("step"), ...chart.series.map((line) => line.values())]));
+  const points = async () => {
+    try {
+      const found = await context.get("critic", { step: step.value });
+      about.textContent = `Step ${found.step}: ${found.points.value.length} tokens.`;
+      scatter.show(found.points);
+      fill(bins, table("Mean return where the value was about the same", [
+        ["value", (row) => fixed(row.value), "number"],
+        ["return", (row) => fixed(row.earned), "number"],
+        ["tokens", (row) => String(row.count), "number"],
+      ], calibration(found.points)));
+    } catch (error) {
+      if (error.status !== 404) throw error;
+      about.textContent = `${error.message}.`;
+      fill(bins);
+      scatter.show({ value: [], return: [], is_finished: [], position: [] });
+    }
+  };
+  draw();
+  await points();
+  const renew = seldom(5000, () => step.value || points());
+  return {
+    async tell(kind, data) {
+      if (kind !== "step") return;
+      await history.add(data);
+      draw();
+      renew();
+    },
+    repaint: () => {
+      charts.forEach((chart) => chart.repaint());
+      scatter.repaint();
+    },
+  };
+}

@@ -1,0 +1,114 @@
+// Is it learning, is it healthy, is it fast.
+import { LineChart } from "/static/chart.js";
+import { fill, h } from "/static/dom.js";
+import { fixed, percent, seconds, short, whole } from "/static/format.js";
+import { History, combined, rates } from "/static/history.js";
+import { IdleShares } from "/static/idle.js";
+
+export const title = "Overview";
+
+const STEP_NAMES = [
+  "reward/mean", "reward/std", "response_length/mean", "response_length/p10", "response_length/p50", "response_length/p90",
+  "response_length/max", "policy_lag/mean", "policy_lag/max", "critic/vf_explained_var", "critic/vf_explained_var_cut",
+  "actor/entropy", "actor/ppo_kl", "actor/pg_clipfrac", "timing_s/step", "timing_s/wait", "tokens/trained",
+  "generation/num_tokens", "generation/num_active_slot_steps", "generation/num_slot_steps", "response/finished_fraction",
+];
+const EVALUATION_NAMES = ["eval/accuracy", "eval/accuracy_stderr"];
+const SHARE = [0, 1];
+// Far below 0 it says no more than just below it.
+export const EXPLAINED = (_, low) => [Math.max(-1, Math.min(0, low ?? 0)), 1];
+
+function spread(history, mean, deviation, label, options = {}) {
+  const from = (sign) => () => combined(history, [mean, deviation], (middle, width) => middle + sign * width);
+  return [
+    { label, values: () => history.of(mean), colour: "--s1", ...options },
+    { label: "less the spread", values: from(-1), edge: true, colour: "--s1" },
+    { label: "plus the spread", values: from(1), band: true, colour: "--s1" },
+  ];
+}
+
+function plain(history, pairs) {
+  return pairs.map(([label, name]) => ({ label, values: () => history.of(name) }));
+}
+
+function charts(steps, evaluations) {
+  const idle = (above, below) => () => rates(steps, above, below).map((share) => (share === null ? null : 1 - share));
+  const made = [
+    ["Accuracy on the evaluation set", evaluations, spread(evaluations, "eval/accuracy", "eval/accuracy_stderr", "accuracy", { points: true }), { hint: "Band: standard error." }],
+    ["Reward of the responses that finished", steps, spread(steps, "reward/mean", "reward/std", "mean"), { hint: "Band: one standard deviation." }],
+    ["Response length, tokens", steps, plain(steps, [["median", "response_length/p50"], ["10 % are shorter", "response_length/p10"], ["10 % are longer", "response_length/p90"], ["longest", "response_length/max"]]), { isLog: true }],
+    ["Tokens a second", steps, [
+      { label: "sampled", values: () => rates(steps, "generation/num_tokens", "seconds_since_start") },
+      { label: "trained", values: () => rates(steps, "tokens/trained", "seconds_since_start") },
+    ]],
+    ["Idle share", steps, [
+      { label: "generation: empty slots", values: idle("generation/num_active_slot_steps", "generation/num_slot_steps") },
+      { label: "learner: waits for rows", values: () => combined(steps, ["timing_s/wait", "timing_s/step"], (wait, step) => wait / step) },
+    ], { range: SHARE }],
+    ["Policy lag, steps", steps, plain(steps, [["mean", "policy_lag/mean"], ["largest", "policy_lag/max"]])],
+    ["Explained variance of the value model", steps, plain(steps, [["finished rows", "critic/vf_explained_var"], ["rows that were cut", "critic/vf_explained_var_cut"]]), { range: EXPLAINED }],
+    ["Policy", steps, plain(steps, [["entropy, nats", "actor/entropy"], ["KL of the update, nats", "actor/ppo_kl"], ["share clipped", "actor/pg_clipfrac"]])],
+  ];
+  return made.map(([name, history, series, options = {}]) => ({ history, chart: new LineChart(name, { series, ...options }) }));
+}
+
+function tile(name, number, more = "") {
+  return h("div", { class: "card tile" }, h("div", { class: "name" }, name), h("div", { class: "number" }, number), h("div", { class: "more" }, more));
+}
+
+function tiles(status, steps, evaluations) {
+  const now = status?.metrics ?? {};
+  const base = evaluations.first("eval/accuracy");
+  const error = evaluations.last("eval/accuracy_stderr");
+  const sampled = rates(steps, "generation/num_tokens", "seconds_since_start").at(-1);
+  const trained = rates(steps, "tokens/trained", "seconds_since_start").at(-1);
+  return [
+    tile("accuracy, evaluation", fixed(evaluations.last("eval/accuracy")), `± ${fixed(error)}; began at ${fixed(base)}`),
+    tile("reward", fixed(steps.last("reward/mean")), `${percent(now["response/finished_fraction"])} of the rows finished`),
+    tile("response length", whole(steps.last("response_length/p50")), `median, tokens; longest ${whole(steps.last("response_length/max"))}`),
+    tile("tokens a second", whole(sampled), `sampled; ${whole(trained)} trained`),
+    tile("policy lag", fixed(steps.last("policy_lag/mean"), 2), `steps; largest ${short(steps.last("policy_lag/max"))}`),
+    tile("explained variance", fixed(steps.last("critic/vf_explained_var"), 2), `rows that were cut: ${fixed(steps.last("critic/vf_explained_var_cut"), 2)}`),
+    tile("a step takes", seconds(now["timing_s/step"]), `of which it waits ${seconds(now["timing_s/wait"])}`),
+  ];
+}
+
+export function alertList(alerts) {
+  if (!alerts.length) return h("p", { class: "soft" }, "Nothing asks for attention.");
+  return h("ul", { class: "alerts" }, alerts.map((alert) =>
+    h("li", { class: alert.severity }, alert.text, alert.since_step === null ? "" : h("span", { class: "soft" }, ` Since step ${alert.since_step}.`))));
+}
+
+export async function show(place, context) {
+  const [steps, evaluations] = await Promise.all([
+    new History(context, STEP_NAMES).read(),
+    new History(context, EVALUATION_NAMES, "evaluation").read(),
+  ]);
+  const drawn = charts(steps, evaluations);
+  const numbers = h("div", { class: "grid small" });
+  const alerts = h("section", { class: "card", "aria-label": "Alerts" });
+  const idle = new IdleShares();
+  const services = h("section", { class: "card", "aria-label": "Idle share of each service now" });
+  fill(place, alerts, numbers, h("div", { class: "grid" }, drawn.map(({ chart }) => chart.element), services));
+
+  const draw = (history) => {
+    for (const one of drawn) if (one.history === history) one.chart.show([history.of("step"), ...one.chart.series.map((line) => line.values())]);
+  };
+  draw(steps);
+  draw(evaluations);
+  const showStatus = (status) => {
+    fill(numbers, tiles(status, steps, evaluations));
+    fill(alerts, alertList(status.alerts));
+    idle.add(status);
+    fill(services, idle.table());
+  };
+  fill(numbers, tiles(null, steps, evaluations));
+  return {
+    async tell(kind, data) {
+      if (kind === "status") showStatus(data);
+      if (kind === "step") draw(await steps.add(data));
+      if (kind === "evaluation") draw(await evaluations.add(data));
+    },
+    repaint: () => drawn.forEach(({ chart }) => chart.repaint()),
+  };
+}

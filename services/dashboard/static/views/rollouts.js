@@ -1,0 +1,133 @@
+// Which rollout is where; one of them with everything that is known about it.
+import { choice, facts, fill, h, labelled, seldom, table } from "/static/dom.js";
+import { clock, fixed, seconds, short, words } from "/static/format.js";
+import { TokenText } from "/static/token_text.js";
+
+export const title = "Rollouts";
+
+const STATES = ["", "requested", "ready", "trained", "scoring", "retired", "parked", "dropped"];
+const SORTS = [["-updated_at", "newest first"], ["-length", "longest first"], ["length", "shortest first"], ["-score", "best first"], ["score", "worst first"], ["-windows", "most windows first"], ["prompt", "by prompt"]];
+const PAGE = 50;
+
+function link(context, rollout) {
+  return h("a", { href: context.link("rollouts", [rollout]) }, rollout);
+}
+
+function span(one) {
+  if (one.oldest_version === null) return "–";
+  return one.oldest_version === one.newest_version ? String(one.newest_version) : `${one.oldest_version} to ${one.newest_version}`;
+}
+
+export function rolloutTable(context, caption, items, more = []) {
+  return table(caption, [
+    ["rollout", (one) => link(context, one.rollout)],
+    ["prompt", (one) => (one.prompt === null ? "–" : `${one.evaluation ? "evaluation " : ""}${one.prompt}`), "number"],
+    ["state", (one) => words(one.state)],
+    ["windows", (one) => String(one.windows), "number"],
+    ["tokens", (one) => String(one.length), "number"],
+    ["policy versions", span],
+    ["score", (one) => short(one.score), "number"],
+    ["generator", (one) => one.generator || "–"],
+    ["changed", (one) => clock(one.updated_at)],
+    ...more,
+  ], items, "no such rollout");
+}
+
+function numberField(parameters, name, onchange) {
+  return h("input", { type: "number", name, value: parameters[name] ?? "", step: "any", onchange: (event) => onchange(name, event.target.value) });
+}
+
+async function showList(place, context) {
+  const wanted = Object.fromEntries(context.parameters);
+  delete wanted.run;
+  const parameters = { state: "", sort: "-updated_at", evaluation: "", offset: 0, ...wanted };
+  const listed = h("div", { "aria-live": "off" });
+  const read = async () => {
+    const found = await context.get("rollouts", { ...parameters, limit: PAGE });
+    const last = Math.min(found.total, Number(parameters.offset) + found.items.length);
+    const turn = (by) => h("button", { type: "button", disabled: by < 0 ? Number(parameters.offset) === 0 : last >= found.total, onclick: () => change("offset", Math.max(0, Number(parameters.offset) + by)) }, by < 0 ? "Before" : "Next");
+    fill(listed,
+      rolloutTable(context, "", found.items),
+      h("div", { class: "line" }, h("span", { class: "soft" }, `${found.total ? Number(parameters.offset) + 1 : 0} to ${last} of ${found.total.toLocaleString("en")}`), turn(-PAGE), turn(PAGE)));
+  };
+  const change = (name, value) => {
+    parameters[name] = value;
+    if (name !== "offset") parameters.offset = 0;
+    const kept = Object.entries(parameters).filter(([, one]) => one !== "" && one !== 0);
+    history.replaceState(null, "", context.link("rollouts", [], Object.fromEntries(kept)));
+    return read();
+  };
+  const field = (text, name) => labelled(text, numberField(parameters, name, change));
+  fill(place, h("section", { class: "card" },
+    h("form", { class: "line", onsubmit: (event) => event.preventDefault() },
+      labelled("State", choice(STATES.map((state) => [state, state ? words(state) : "all"]), parameters.state, (value) => change("state", value))),
+      labelled("Kind", choice([["", "all"], ["false", "training"], ["true", "evaluation"]], parameters.evaluation, (value) => change("evaluation", value))),
+      field("Prompt", "prompt"), field("Score from", "min_score"), field("Score to", "max_score"),
+      field("Tokens from", "min_length"), field("Tokens to", "max_length"),
+      labelled("Order", choice(SORTS, parameters.sort, (value) => change("sort", value)))),
+    listed));
+  await read();
+  const renew = seldom(2000, read);
+  return { tell: (kind) => ["windows", "step"].includes(kind) && Number(parameters.offset) === 0 && !listed.contains(document.activeElement) && renew() };
+}
+
+function scoreCard(score) {
+  if (!score) return h("section", { class: "card" }, h("h3", {}, "Score"), h("p", { class: "soft" }, "Nobody has scored it yet."));
+  const components = Object.entries(score.components).map(([name, value]) => [name, typeof value === "number" ? short(value) : String(value)]);
+  return h("section", { class: "card" },
+    h("h3", {}, "Score"),
+    facts([["score", short(score.score)], ["status", words(score.status)], ["function", score.function], ...components]),
+    table("Attempts", [
+      ["attempt", (one) => String(one.attempt), "number"],
+      ["status", (one) => words(one.status)],
+      ["score", (one) => short(one.score), "number"],
+      ["took", (one) => seconds(one.seconds), "number"],
+      ["error", (one) => one.error || "–"],
+    ], score.attempts));
+}
+
+function windowTable(windows) {
+  return table("Windows", [
+    ["window", (one) => String(one.window), "number"],
+    ["tokens", (one) => `${one.start} to ${one.start + one.tokens}`, "number"],
+    ["policy version (tokens)", (one) => one.versions.map(([version, count]) => `${version} (${count})`).join(", ") || "–"],
+    ["generator", (one) => (one.generator ? `${one.generator}, slot ${one.slot}` : "waits for a slot")],
+    ["asked for", (one) => clock(one.requested)],
+    ["sampled in", (one) => (one.ended === null ? "–" : seconds(one.ended - one.started)), "number"],
+    ["end", (one) => (one.ended === null ? "–" : one.is_finished ? (one.finish === "length" ? "response limit" : "response ended") : "cut")],
+    ["trained in step", (one) => (one.step === null ? "–" : String(one.step)), "number"],
+  ], windows);
+}
+
+async function showOne(place, context) {
+  const one = await context.get(`rollouts/${encodeURIComponent(context.path[0])}`);
+  const tokens = one.tokens ? new TokenText(one) : null;
+  fill(place,
+    h("p", {}, h("a", { href: context.link("rollouts") }, "All rollouts")),
+    h("div", { class: "grid" },
+      h("section", { class: "card" }, h("h3", {}, `${one.evaluation ? "Evaluation" : "Rollout"} ${one.rollout}`), facts([
+        ["state", words(one.state)],
+        ["cause", one.cause],
+        ["prompt", one.prompt === null ? "–" : String(one.prompt)],
+        ["response", `${one.length} tokens in ${one.windows.length} windows`],
+        ["policy versions", span(one)],
+        ["trained in steps", one.trained_steps.join(", ") || "none yet"],
+        ["expected answer", one.ground_truth ?? ""],
+        ["changed", clock(one.updated_at)],
+      ])),
+      scoreCard(one.score)),
+    one.prompt_text === null ? "" : h("section", { class: "card" }, h("h3", {}, "Prompt"), h("div", { class: "tokens", tabindex: 0, role: "region", "aria-label": "Prompt" }, one.prompt_text)),
+    h("section", { class: "card" }, h("h3", {}, "Response"), one.tokens_missing ? h("p", { class: "soft" }, `${one.tokens_missing[0].toUpperCase()}${one.tokens_missing.slice(1)}.`) : "", tokens?.element ?? ""),
+    h("section", { class: "card" }, windowTable(one.windows)),
+    h("section", { class: "card" }, rolloutTable(context, "Other rollouts of this prompt", one.siblings)));
+  const renew = seldom(2000, context.reload);
+  const isOver = ["retired", "dropped"].includes(one.state) && !one.tokens_missing;
+  return {
+    tell: (kind, data) => kind === "windows" && !isOver && data.bars.some((bar) => bar.rollout === one.rollout) && renew(),
+    repaint: () => tokens?.paint(),
+  };
+}
+
+export async function show(place, context) {
+  return context.path[0] ? showOne(place, context) : showList(place, context);
+}

@@ -1,0 +1,125 @@
+// Each process: what it does, how fast, what went wrong, and the end of its log.
+import { choice, facts, fill, h, labelled, seldom, table } from "/static/dom.js";
+import { bytes, clock, date, fixed, percent, seconds, short, whole, words } from "/static/format.js";
+import { IdleShares } from "/static/idle.js";
+
+export const title = "Services";
+
+const LOG_LINES = 200;
+const RENEW_MILLISECONDS = 3000;
+
+function processCard(service, generators, idle) {
+  const { status } = service;
+  const known = generators.find((one) => one.name === service.name);
+  const { idle: share, speed } = idle.of(service.name);
+  const sent = known?.weights.policy_version;
+  return h("section", { class: "card" },
+    h("h3", {}, `${service.name} `, h("span", { class: `badge ${service.is_alive ? "good" : "bad"}` }, service.is_alive ? "alive" : `silent for ${seconds(service.seconds_since_seen)}`)),
+    facts([
+      ["kind", service.kind],
+      ["address", service.address],
+      ["policy version", status.policy_version === undefined ? "" : String(status.policy_version)],
+      ["weights' digest", status.digest ? `${String(status.digest).slice(0, 16)}…` : ""],
+      ["waits for", status.waiting_for ?? ""],
+      ["slots", known ? `${whole(status.num_active)} of ${whole(known.num_slots)} in use; ${percent(known.occupancy)} over the run` : ""],
+      ["leases held", status.num_held === undefined ? "" : `${whole(status.num_held)}; lost so far ${whole(status.num_leases_lost)}`],
+      ["tokens a second", speed === null ? "" : whole(speed)],
+      ["idle", share === null ? "" : percent(share)],
+      ["weights sent", sent === undefined ? "" : `version ${sent}${known.weights.error ? `; the last transfer failed: ${known.weights.error}` : ""}`],
+      ["page", status.url ?? ""],
+      ["last error", status.last_error || "none"],
+    ]));
+}
+
+function functionTable(functions, services) {
+  const latency = Object.assign({}, ...services.map((one) => one.status.functions ?? {}));
+  return table("Reward functions", [
+    ["function", (one) => one.function],
+    ["scored", (one) => whole(one.num_scored), "number"],
+    ["no score", (one) => whole(one.num_failed), "number"],
+    ["mean", (one) => fixed(one.mean_score), "number"],
+    ["spread", (one) => fixed(latency[one.function]?.std), "number"],
+    ["p50", (one) => seconds(latency[one.function]?.p50_seconds ?? one.mean_seconds), "number"],
+    ["p99", (one) => seconds(latency[one.function]?.p99_seconds ?? one.max_seconds), "number"],
+    ["last error", (one) => one.last_error || "–"],
+  ], functions, "nothing was scored yet");
+}
+
+function checkpointTable(items) {
+  return table("Checkpoints", [
+    ["step", (one) => String(one.step), "number"],
+    ["committed", (one) => date(one.committed_at)],
+    ["size", (one) => bytes(one.num_bytes), "number"],
+    ["", (one) => [one.is_latest ? "newest" : "", one.is_best ? `best, ${short(one.accuracy)}` : ""].filter(Boolean).join("; ")],
+    ["folder", (one) => h("code", {}, one.path)],
+  ], items, "none yet");
+}
+
+function eventTable(items) {
+  return table("What happened", [
+    ["time", (one) => clock(one.time)],
+    ["step", (one) => (one.step === null ? "–" : String(one.step)), "number"],
+    ["event", (one) => words(one.event)],
+    ["", (one) => one.text],
+  ], [...items].reverse(), "nothing yet");
+}
+
+const ORDER = ["learner", "generation", "reward", "dashboard"];
+const inOrder = (services) => [...services].sort((a, b) => ORDER.indexOf(a.kind) - ORDER.indexOf(b.kind));
+
+class LogTail {
+  constructor(context) {
+    this.context = context;
+    this.text = h("pre", { class: "log", tabindex: 0, "aria-label": "End of the log" });
+    this.chosen = h("div", {});
+    this.element = h("section", { class: "card" }, h("h3", {}, "Log"), this.chosen, this.text);
+    this.service = "learner";
+  }
+
+  async read() {
+    try {
+      const found = await this.context.get(`logs/${encodeURIComponent(this.service)}`, { lines: LOG_LINES });
+      const isAtEnd = this.text.scrollTop + this.text.clientHeight >= this.text.scrollHeight - 8;
+      this.text.textContent = found.lines.join("\n") || "It has said nothing yet.";
+      if (isAtEnd) this.text.scrollTop = this.text.scrollHeight;
+      this.#offer(found.services);
+    } catch (error) {
+      this.text.textContent = `${error.message}.`;
+      this.#offer(/expected one of (.+)$/.exec(error.message)?.[1].split(", ") ?? []);
+    }
+  }
+
+  #offer(names) {
+    if (this.offered === names.join() || !names.length) return;
+    this.offered = names.join();
+    fill(this.chosen, labelled("Process", choice(names.map((name) => [name, name]), this.service, (value) => {
+      this.service = value;
+      this.read();
+    })));
+  }
+}
+
+export async function show(place, context) {
+  const idle = new IdleShares();
+  const processes = h("div", { class: "grid" });
+  const rest = h("div", { class: "below" });
+  const log = new LogTail(context);
+  fill(place, processes, log.element, rest);
+  let generators = [];
+  const read = async () => {
+    const [known, functions, checkpoints, events] = await Promise.all([
+      context.get("generators"), context.get("reward-functions"), context.get("checkpoints"), context.get("events", { limit: 100 }), log.read()]);
+    generators = known.items;
+    fill(rest, [functionTable(functions.items, functions.services), checkpointTable(checkpoints.items), eventTable(events.items)].map((one) => h("section", { class: "card" }, one)));
+  };
+  await read();
+  const renew = seldom(RENEW_MILLISECONDS, () => read().catch(() => {})); // the banner tells that nobody answers
+  return {
+    tell(kind, data) {
+      if (kind !== "status") return;
+      idle.add(data);
+      fill(processes, data.services.length ? inOrder(data.services).map((service) => processCard(service, generators, idle)) : h("p", { class: "soft" }, "No process is known: the run is over, or Redis was never asked."));
+      if (!rest.contains(document.activeElement)) renew();
+    },
+  };
+}

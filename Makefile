@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test check proto bench study chaos clean
+.PHONY: run test check proto bench study chaos screenshots clean
 
 run: $(VENV)/.installed-local
 	$(BIN)/tppo run examples/iterated_map/quickstart.toml $(ARGS)
@@ -27,6 +27,9 @@ bench: $(VENV)/.installed-dev
 
 study: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/quickstart_study.py $(ARGS)
+
+screenshots: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.browser.screenshots
 
 chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults.chaos $(ARGS)

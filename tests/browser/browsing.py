@@ -1,0 +1,116 @@
+"""A real browser on a real dashboard: the one of a live run, and the one of a folder of runs."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expect, sync_playwright
+
+from tests.end_to_end.test_real_processes import Run
+
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+VIEWS = ("overview", "windows", "rollouts", "critic", "ledger", "services", "compare", "steer")
+Theme = Literal["light", "dark"]
+THEMES: tuple[Theme, ...] = ("light", "dark")
+DESK, PHONE = (1400, 900), (390, 844)
+PATIENCE_MILLISECONDS = 30_000
+expect.set_options(timeout=PATIENCE_MILLISECONDS)
+SERIOUS = {"serious", "critical"}
+
+
+@dataclass
+class Reader:
+    """Somebody who looks at one dashboard, and the complaints of their browser."""
+
+    page: Page
+    url: str
+    complaints: list[str] = field(default_factory=list)
+
+    def open(self, view: str, *, run: str = "") -> None:
+        """Show a view, and wait until it stands."""
+        self.page.goto(f"{self.url}/#/{view}{f'?run={run}' if run else ''}")
+        self.page.locator("main .view > *").first.wait_for(state="attached")
+        expect(self.page.locator("#state")).not_to_have_text("…")
+
+    def faults(self) -> list[str]:
+        """What axe finds that keeps people out."""
+        found = Axe().run(self.page).response["violations"]
+        return [f"{one['id']}: {node['html']}" for one in found if one["impact"] in SERIOUS for node in one["nodes"]]
+
+    def hear(self, message: ConsoleMessage) -> None:
+        """Keep what the console should not say."""
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+
+def chromium() -> str:
+    """Where the browser is; without one the tests are skipped, but not in CI."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("no browser: install chromium")
+    return str(found)
+
+
+@contextmanager
+def a_browser() -> Iterator[Browser]:
+    path = chromium()
+    playwright: Playwright
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def a_reader(browser: Browser, url: str, *, theme: Theme = "light", size: tuple[int, int] = DESK) -> Iterator[Reader]:
+    """In a window of their own."""
+    width, height = size
+    context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+    context.set_default_timeout(PATIENCE_MILLISECONDS)
+    reader = Reader(context.new_page(), url)
+    reader.page.on("console", reader.hear)
+    reader.page.on("pageerror", lambda error: reader.complaints.append(str(error)))
+    yield reader
+    context.close()
+
+
+@contextmanager
+def a_live_run(folder: Path, **settings: str) -> Iterator[tuple[Run, str, str]]:
+    """The quick start under way; with the address of its page, and the token that steers it."""
+    run = Run(folder, **settings)
+    try:
+        assert run.process.stdout is not None
+        first = run.process.stdout.readline()
+        found = re.search(r"dashboard at (http://\S+?)/#token=(\S+)", first)
+        assert found, first
+        run.wait_for_step(3)
+        yield run, found[1], found[2]
+    finally:
+        run.close()
+
+
+@contextmanager
+def a_browsed_folder(folder: Path) -> Iterator[str]:
+    """`tppo dashboard` on what finished runs have left; its address."""
+    command = [sys.executable, "-m", "tppo", "dashboard", str(folder), "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TPPO_TOKEN": ""})
+    assert process.stderr is not None
+    try:
+        while not (found := re.search(r"dashboard at (http://\S+)", line := process.stderr.readline())):
+            assert line, "the dashboard ended"
+        yield found[1]
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)

@@ -1,0 +1,47 @@
+"""What the open page shows when the run is steered, and when the dashboard dies."""
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.browsing import a_reader
+from tests.browser.conftest import LiveRun
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def test_without_the_token_an_order_is_refused_and_with_it_the_run_pauses(browser: Browser, live: LiveRun) -> None:
+    _, url, token = live
+    with a_reader(browser, url) as reader:
+        reader.open("steer")
+        reader.page.get_by_role("button", name="Pause").click()
+        expect(reader.page.locator("main")).to_contain_text("Steering needs the token")
+
+        reader.page.get_by_label("Token that steers").fill(token)
+        reader.page.get_by_role("button", name="Pause").click()
+        expect(reader.page.locator("#state")).to_have_text("paused")
+        reader.page.get_by_role("button", name="Resume").click()
+        expect(reader.page.locator("#state")).to_have_text("running")
+
+
+def test_the_address_that_is_printed_steers(browser: Browser, live: LiveRun) -> None:
+    _, url, token = live
+    with a_reader(browser, url) as reader:
+        reader.page.goto(f"{url}/#token={token}")
+        reader.open("steer")
+        reader.page.get_by_role("button", name="Checkpoint now").click()
+
+        expect(reader.page.locator("main")).to_contain_text("done")
+        assert token not in reader.page.url
+        assert reader.complaints == []
+
+
+def test_a_dashboard_that_was_killed_comes_back_to_the_open_page(browser: Browser, live: LiveRun) -> None:
+    run, url, _ = live
+    with a_reader(browser, url) as reader:
+        reader.open("ledger")
+        run.kill("dashboard")
+        expect(reader.page.locator("#banner")).to_contain_text("The dashboard does not answer")
+        expect(reader.page.locator("#banner")).to_be_empty()
+
+        before = reader.page.locator(".equation b").first.inner_text()
+        expect(reader.page.locator(".equation b").first).not_to_have_text(before)

@@ -1,0 +1,129 @@
+"""Each view of the page, on a live run of the quick start."""
+
+import re
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.browsing import DESK, PHONE, VIEWS, Theme, a_reader
+from tests.browser.conftest import LiveRun
+
+pytestmark = pytest.mark.timeout(400)
+
+SHOWN = {
+    "overview": "Accuracy on the evaluation set",
+    "windows": "responses ended",
+    "rollouts": "generation-0",
+    "critic": "Mean return where the value was about the same",
+    "ledger": "It holds.",
+    "services": "weights' digest",
+    "compare": "accuracy before",
+    "steer": "learning rate of the policy",
+}
+
+
+@pytest.mark.parametrize(("theme", "size"), [("light", DESK), ("dark", DESK), ("light", PHONE)])
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_shows_the_run_to_everybody(
+    browser: Browser, live: LiveRun, view: str, theme: Theme, size: tuple[int, int]
+) -> None:
+    _, url, _ = live
+    with a_reader(browser, url, theme=theme, size=size) as reader:
+        reader.open(view)
+        expect(reader.page.locator("main")).to_contain_text(SHOWN[view])
+        expect(reader.page.locator("#state")).to_have_text("running")
+
+        assert reader.faults() == []
+        assert reader.page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        assert reader.complaints == []
+
+
+def numbers_of(page: Page) -> list[str]:
+    return page.locator(".equation b").all_inner_texts()
+
+
+def test_the_ledgers_numbers_move(browser: Browser, live: LiveRun) -> None:
+    _, url, _ = live
+    with a_reader(browser, url) as reader:
+        reader.open("ledger")
+        issued = reader.page.locator(".equation b").first
+        before = issued.inner_text()
+
+        expect(issued).not_to_have_text(before)
+        total, *parts = (int(text.replace(",", "")) for text in numbers_of(reader.page))
+
+        assert total == sum(parts)
+
+
+def test_a_window_is_told_and_opens_its_rollout_by_keyboard(browser: Browser, live: LiveRun) -> None:
+    _, url, _ = live
+    with a_reader(browser, url) as reader:
+        reader.open("windows")
+        expect(reader.page.locator("#windows-text")).to_contain_text("responses ended")
+        picture = reader.page.locator(".picture canvas")
+        picture.focus()
+        picture.press("ArrowRight")
+        expect(reader.page.locator(".tip")).to_contain_text("policy version (tokens)")
+        picture.press("Enter")
+
+        expect(reader.page).to_have_url(re.compile(r"#/rollouts/"))
+        expect(reader.page.locator("main")).to_contain_text("policy version (tokens)")
+        assert reader.complaints == []
+
+
+def test_a_window_is_told_and_opens_its_rollout_by_mouse(browser: Browser, live: LiveRun) -> None:
+    _, url, _ = live
+    with a_reader(browser, url) as reader:
+        reader.open("windows")
+        reader.page.locator("select").nth(1).select_option("120")
+        expect(reader.page.locator("#windows-text")).to_contain_text("responses ended")
+        box = reader.page.locator(".picture canvas").bounding_box()
+        assert box is not None
+        for share in range(1, 100):  # somewhere in the first slot is a window
+            reader.page.mouse.move(box["x"] + box["width"] * share / 100, box["y"] + 4)
+            if reader.page.locator(".tip").is_visible():
+                break
+        reader.page.mouse.down()
+        reader.page.mouse.up()
+
+        expect(reader.page).to_have_url(re.compile(r"#/rollouts/"))
+
+
+def test_a_trained_rollout_shows_its_tokens(browser: Browser, live: LiveRun) -> None:
+    _, url, _ = live
+    with a_reader(browser, url) as reader:
+        reader.open("rollouts")
+        reader.page.get_by_label("State").select_option("retired")
+        reader.page.get_by_label("Kind").select_option("false")
+        reader.page.locator("td a").first.click()
+        tokens = reader.page.locator(".tokens span")
+        expect(tokens.first).to_be_attached()
+        reader.page.get_by_label("Colour").select_option("value")
+        reader.page.locator(".tokens[role=application]").press("ArrowRight")
+
+        assert "rgb" in tokens.first.evaluate("(span) => span.style.background")
+        expect(reader.page.locator("main")).to_contain_text("age at choice")
+        assert reader.faults() == []
+        assert reader.complaints == []
+
+
+def test_every_control_of_the_page_is_reached_by_tab(browser: Browser, live: LiveRun) -> None:
+    _, url, _ = live
+    with a_reader(browser, url) as reader:
+        reader.open("steer")
+        reached = set()
+        for _ in range(40):
+            reader.page.keyboard.press("Tab")
+            reached.add(reader.page.evaluate("document.activeElement.textContent || document.activeElement.id"))
+
+    assert {"Skip to the content", "Dark", "Windows", "Pause", "Resume", "Checkpoint now", "Stop", "Set"} <= reached
+
+
+def test_the_chosen_theme_is_kept(browser: Browser, live: LiveRun) -> None:
+    _, url, _ = live
+    with a_reader(browser, url) as reader:
+        reader.open("overview")
+        reader.page.get_by_role("button", name="Change to the dark theme").click()
+        reader.page.reload()
+
+        expect(reader.page.locator("html")).to_have_attribute("data-theme", "dark")

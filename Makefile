@@ -23,7 +23,7 @@ proto: $(VENV)/.installed-dev
 	PYTHON=$(BIN)/python proto/generate.sh
 
 bench: $(VENV)/.installed-dev
-	for benchmark in $(filter-out %_study.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$benchmark || exit 1; done
+	for benchmark in $(filter-out %_study.py,$(wildcard benchmarks/*.py)); do $(BIN)/python -m benchmarks.$$(basename $$benchmark .py) || exit 1; done
 
 study: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/quickstart_study.py $(ARGS)

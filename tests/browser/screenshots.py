@@ -17,7 +17,7 @@ from tests.browser.browsing import THEMES, VIEWS, Reader, a_browser, a_live_run,
 STEP = 90
 """By then the quick start has learned, and the value model has been shown."""
 SETTLE_MILLISECONDS = 4000
-NUM_COLOURS = 128
+NUM_COLOURS = 256
 AS_IN_THE_QUICK_START = {
     **{"run.rollouts_per_step": "32", "run.max_response_length": "2048", "run.window_length": "256"},
     **{"evaluation.num_prompts": "512", "evaluation.test_freq": "20", "checkpoint.save_freq": "40"},
@@ -36,8 +36,8 @@ def main() -> None:
                     for view in VIEWS:
                         picture(reader, view, folder / f"{view}-{theme}.png")
                     a_rollout(reader, folder / f"rollout-{theme}.png")
-        ppo = {"run.algorithm": "ppo", "run.mode": "lockstep", "run.window_length": "2048"}
-        with a_live_run(Path(runs) / "ppo", **AS_IN_THE_QUICK_START, **ppo) as (run, url, _):
+        ppo = {**AS_IN_THE_QUICK_START, "run.algorithm": "ppo", "run.mode": "lockstep", "run.window_length": "2048"}
+        with a_live_run(Path(runs) / "ppo", **ppo) as (run, url, _):
             run.wait_for_step(STEP // 3)
             with a_reader(browser, url) as reader:
                 picture(reader, "windows", folder / "windows-of-ppo.png")
@@ -49,7 +49,9 @@ def picture(reader: Reader, view: str, path: Path) -> None:
     reader.page.wait_for_timeout(SETTLE_MILLISECONDS)
     reader.page.screenshot(path=path)
     with Image.open(path) as image:
-        image.convert("RGB").quantize(NUM_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+        image.convert("RGB").quantize(NUM_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
+            path, optimize=True
+        )
 
 
 def a_rollout(reader: Reader, path: Path) -> None:

@@ -27,6 +27,7 @@ NUM_GENERATORS = 2
 PROXY_HOST = "127.0.0.2"  # the loopback, too: there the generators' ports lead through proxies
 FREEZE_SECONDS = 3.0  # longer than a lease of SMALL
 LONG_FREEZE_SECONDS = SOCKET_TIMEOUT_SECONDS + 2.0
+MINUTE_SECONDS = 60.0
 TROUBLE_SECONDS = 2.0
 SETTINGS = {
     "trace.enabled": "true",
@@ -200,6 +201,7 @@ FAULTS: dict[str, Fault] = {
     "SIGSTOP learner": lambda run: run.freeze("learner"),
     "SIGSTOP Redis": lambda run: run.freeze_redis(),
     "SIGSTOP Redis beyond every time-out": lambda run: run.freeze_redis(LONG_FREEZE_SECONDS),
+    "SIGSTOP Redis for a minute": lambda run: run.freeze_redis(MINUTE_SECONDS),
     "connections cut": lambda run: run.trouble(Mood.CUT),
     "connections delayed": lambda run: run.trouble(Mood.DELAY),
     "connections silent": lambda run: run.trouble(Mood.BLACK_HOLE),

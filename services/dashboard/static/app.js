@@ -32,6 +32,10 @@ function link(view, path = [], parameters = {}) {
   return `#/${[view, ...path].map(encodeURIComponent).join("/")}${query ? `?${query}` : ""}`;
 }
 
+function offerRuns() {
+  fill(at("run"), page.runs.map((one) => h("option", { value: one.name, selected: one.name === page.run }, one.name)));
+}
+
 function showViews(current) {
   const made = Object.entries(VIEWS).map(([name, view]) =>
     h("a", { href: link(name), "aria-current": name === current ? "page" : null }, view.title));
@@ -50,7 +54,6 @@ async function showRoute() {
   fill(at("main"), h("h2", {}, VIEWS[view].title), place);
   const context = {
     run, path, parameters, link,
-    runs: page.runs,
     status: () => page.status,
     get: (address, more = {}) => get(address, { run, ...more }),
     reload: showRoute,
@@ -75,7 +78,7 @@ async function showRun(run) {
   page.live?.close();
   page.run = run;
   page.status = null;
-  fill(at("run"), page.runs.map((one) => h("option", { value: one.name, selected: one.name === run }, one.name)));
+  offerRuns();
   if (!run) return;
   const followed = page.runs.find((one) => one.is_live)?.name;
   page.live = new Live(run, run === followed, tell);
@@ -129,7 +132,7 @@ async function renewRuns() {
     page.runs = (await get("runs", { limit: 500 })).items;
     const names = [...at("run").options].map((option) => option.value).join("\n");
     if (names !== page.runs.map((one) => one.name).join("\n")) {
-      fill(at("run"), page.runs.map((one) => h("option", { value: one.name, selected: one.name === page.run }, one.name)));
+      offerRuns();
       if (!page.run && page.runs.length) await showRoute();
     }
   } catch (error) {
@@ -141,8 +144,8 @@ async function renewRuns() {
 takeTokenFromAddress();
 at("theme").addEventListener("click", changeTheme);
 at("run").addEventListener("change", () => {
-  const { view, path } = route();
-  page.runs.length && location.assign(`#/${[view, ...(view === "rollouts" ? [] : path)].join("/")}?run=${encodeURIComponent(at("run").value)}`);
+  const { view } = route();
+  location.assign(`#/${view}?run=${encodeURIComponent(at("run").value)}`);
 });
 window.addEventListener("hashchange", showRoute);
 window.addEventListener("tppo-theme", repaint);

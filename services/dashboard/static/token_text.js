@@ -56,7 +56,7 @@ export class TokenText {
     for (let index = this.first; index < last; index += 1) {
       const text = visible(this.tokens.text[index]) || "·";
       const border = borders.has(this.tokens.position[index]);
-      this.spans.push(h("span", { "data-index": index, class: border ? "border" : null, title: null }, text.replaceAll("\n", "⏎\n")));
+      this.spans.push(h("span", { "data-index": index, class: border ? "border" : null }, text.replaceAll("\n", "⏎\n")));
     }
     fill(this.text, this.spans);
     const turn = (name, first) => h("button", { type: "button", disabled: first < 0 || first >= this.tokens.text.length, onclick: () => {

@@ -73,7 +73,7 @@ function tiles(status, steps, evaluations) {
   ];
 }
 
-export function alertList(alerts) {
+function alertList(alerts) {
   if (!alerts.length) return h("p", { class: "soft" }, "Nothing asks for attention.");
   return h("ul", { class: "alerts" }, alerts.map((alert) =>
     h("li", { class: alert.severity }, alert.text, alert.since_step === null ? "" : h("span", { class: "soft" }, ` Since step ${alert.since_step}.`))));

@@ -1,6 +1,6 @@
 // Which rollout is where; one of them with everything that is known about it.
 import { choice, facts, fill, h, labelled, seldom, table } from "/static/dom.js";
-import { clock, fixed, seconds, short, words } from "/static/format.js";
+import { clock, seconds, short, words } from "/static/format.js";
 import { TokenText } from "/static/token_text.js";
 
 export const title = "Rollouts";

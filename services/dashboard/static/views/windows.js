@@ -10,13 +10,13 @@ const MAX_BARS = 2000;
 const PLACES = 1000; // of the slider: all the way to the right follows the run
 const TABLE_ROWS = 40;
 
-export function ending(bar) {
+function ending(bar) {
   if (bar.ended === null) return "being sampled";
   if (bar.is_finished) return bar.finish === "length" ? "reached the response limit" : "the response ended";
   return bar.finish === "failed" ? "failed" : "cut; goes on in the next window";
 }
 
-export function describe(bar) {
+function describe(bar) {
   const versions = bar.versions.map(([version, tokens]) => `${version} (${tokens})`).join(", ");
   return [
     `${bar.evaluation ? "Evaluation" : "Rollout"} ${bar.rollout}, window ${bar.window}`,

@@ -28,6 +28,13 @@ def test_what_was_appended_is_read_from_any_position(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "inbox").iterdir()) == ["1-0.log", "3-0.log"]
 
 
+def test_a_run_that_keeps_no_log_has_no_records_and_nothing_to_cut(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "inbox")
+
+    assert list(archive.entries(BEGINNING)) == []
+    assert archive.cut(BEGINNING, tmp_path / "aside") == 0
+
+
 def test_what_is_there_already_is_not_written_again(tmp_path: Path) -> None:
     Archive(tmp_path).append(some(1, 2))
 

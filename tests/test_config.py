@@ -1,10 +1,12 @@
 """The configuration file: what is accepted, and the one sentence that each mistake earns."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tppo.__main__ import main
+from tppo.__main__ import VERBS, main
 from tppo.config import ConfigError, dump, load
 
 MINIMAL = """
@@ -115,6 +117,21 @@ def test_the_console_script_exits_with_2_on_an_unknown_verb(capsys: pytest.Captu
 def test_the_console_script_lists_its_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert "generation" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_loads_nothing_heavy(verb: str) -> None:
+    program = (
+        "import contextlib, sys, tppo.__main__\n"
+        "with contextlib.suppress(SystemExit):\n"
+        f"    tppo.__main__.main(['{verb}', '--help'])\n"
+        "print('loaded', sorted({'torch', 'transformers', 'fastapi', 'matplotlib'} & sys.modules.keys()))"
+    )
+
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+    assert printed.startswith(f"usage: tppo {verb}")
+    assert printed.splitlines()[-1] == "loaded []"
 
 
 @pytest.mark.parametrize(("mode", "bound"), [("lockstep", 32), ("overlapped", 64), ("streaming", 64)])

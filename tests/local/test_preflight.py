@@ -83,6 +83,15 @@ def test_a_dashboard_port_in_use_is_named(model: Path, taken_port: int) -> None:
         preflight.check_ports(config_with(model, dashboard={"port": taken_port}))
 
 
+@pytest.mark.parametrize("section", ["dashboard", "generation", "reward"])
+def test_an_address_that_strangers_reach_needs_the_token(model: Path, section: str) -> None:
+    config = config_with(model, **{section: {"host": "0.0.0.0"}})
+
+    assert refused(lambda: preflight.check_hosts(config, "secret")) == []
+    with pytest.raises(ConfigError, match=rf"^{section}\.host = '0\.0\.0\.0' is reachable .* TPPO_TOKEN"):
+        preflight.check_hosts(config, "")
+
+
 def test_the_port_of_every_generator_is_tried_and_none_that_is_left_to_chance(model: Path) -> None:
     generation = {"port": 9000, "replicas": 2, "host": "10.0.0.1"}
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # torch and transformers are imported when the arguments are 
     from services.generation.service import Announce, ServiceSettings
     from services.generation.weight_intake import WeightIntake
 
+log = logging.getLogger(__name__)
+
 GOODBYE_SECONDS = 1.0  # for a weight transfer that is under way when the process stops
 
 
@@ -56,6 +58,7 @@ async def _serve(config: Config, name: str) -> None:
         weights = ServedWeights(engine)
         intake = WeightIntake(engine, weights, run=config.run.name, name=name)
         async with _server(config, intake) as reachable_at:
+            log.info("%s takes weights at %s", name, reachable_at)
             service = GenerationService(
                 _settings(config, name),
                 RedisStreams(client, run=config.run.name, lease_seconds=config.redis.lease_seconds).window_requests,

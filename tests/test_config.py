@@ -119,6 +119,13 @@ def test_the_console_script_lists_its_verbs(capsys: pytest.CaptureFixture[str]) 
     assert "generation" in capsys.readouterr().out
 
 
+def test_the_dashboard_says_that_it_takes_a_file_or_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["dashboard", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere: no such file; expected the run's TOML file, or a folder of runs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_loads_nothing_heavy(verb: str) -> None:
     program = (

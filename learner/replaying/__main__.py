@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tppo.config import Config, ConfigError, load
+from tppo.run_files import SETTINGS
 
 if TYPE_CHECKING:
     from learner.replaying.replay import Outcome
@@ -80,9 +81,9 @@ def _config(run: Path, overrides: Sequence[str]) -> Config:
             raise ConfigError(
                 f"--with {override}: the log holds no experience for it; expected one of {VARIABLE}... or scores=FILE"
             )
-    if not (run / "config.toml").exists():
-        raise ConfigError(f"{run} holds no config.toml; expected the folder of a run")
-    return load(run / "config.toml", overrides)
+    if not (run / SETTINGS).exists():
+        raise ConfigError(f"{run} holds no {SETTINGS}; expected the folder of a run")
+    return load(run / SETTINGS, overrides)
 
 
 def _variant_name(overrides: Sequence[str]) -> str:

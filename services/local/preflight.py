@@ -19,7 +19,7 @@ from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
 from tppo.tls import require_tls_or_token
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 REDIS_TIMEOUT_SECONDS = 3.0
 CHECKING_VERBS = ("learner", "reward")
 

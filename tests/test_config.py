@@ -75,6 +75,11 @@ def test_a_dumped_configuration_loads_back_equal(tmp_path: Path) -> None:
         ("[run]\nwindow_lenght = 64", "unknown key run.window_lenght = 64; did you mean window_length?"),
         ("[runn]\nseed = 1", "unknown key runn = {'seed': 1}; did you mean run?"),
         ("[run]\nseed = -1", "run.seed = -1; expected greater than or equal to 0"),
+        ("[run]\nseed = 'abc'", "run.seed = 'abc'; expected a valid integer"),
+        (
+            "[run]\nname = 'a b'",
+            "run.name = 'a b'; expected a text that matches '^[A-Za-z0-9][A-Za-z0-9._-]*$'",
+        ),
         ("[run]\nmode = 'fast'", "run.mode = 'fast'; expected 'lockstep', 'overlapped' or 'streaming'"),
         (
             "[run]\nwindow_length = 4096\nmax_response_length = 2048",

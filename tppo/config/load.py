@@ -152,7 +152,8 @@ def _sentence(error: ErrorDetails) -> str:
 
 
 def _expectation(message: str) -> str:
-    return message.removeprefix("Input should be ").removeprefix("a valid ")
+    what = message.removeprefix("Input should be ").partition(", unable to parse")[0]
+    return what.replace("String should match pattern", "a text that matches")
 
 
 def _expected_keys(location: Sequence[str]) -> str:

@@ -35,6 +35,7 @@ chaos: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults.chaos $(ARGS)
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV): PyTorch and the rest, a few minutes the first time."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e '.[$*]'
 	touch $@

@@ -53,7 +53,8 @@ def main(argv: Sequence[str]) -> int:
     refusals: list[Exception] = []
     exit_code = 0
     try:
-        exit_code = asyncio.run(_live(config, name=arguments.name, resume=arguments.resume))
+        live = _live(config, source=arguments.config, name=arguments.name, resume=arguments.resume)
+        exit_code = asyncio.run(live)
     except* (ConfigError, FencedError) as group:
         refusals.extend(group.exceptions)
     if refusals:
@@ -68,8 +69,9 @@ def _sentence(refusal: BaseException) -> str:
     return str(refusal)
 
 
-async def _live(config: Config, *, name: str, resume: bool) -> int:
+async def _live(config: Config, *, source: Path, name: str, resume: bool) -> int:
     from learner import run_lease
+    from learner.settings_file import leave_settings
 
     try:
         client = await until_redis_answers(lambda: connect(config.redis.url), "connecting")
@@ -78,6 +80,7 @@ async def _live(config: Config, *, name: str, resume: bool) -> int:
     async with client:
         fence = Fence(client, config.run.name, host=socket.gethostname(), lease_seconds=config.redis.lease_seconds)
         identity = await run_lease.begin_only_life(fence, Path(config.run.path))
+        leave_settings(config, identity.folder, source=source)
         async with TaskGroup() as group:
             keeping = group.create_task(run_lease.keep(fence, identity), name="lease")
             training = group.create_task(_train(config, identity, client, name=name, resume=resume), name="training")

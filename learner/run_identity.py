@@ -55,7 +55,7 @@ def begin_life(run_folder: Path, *, at_least: int = 1) -> RunIdentity:
     incarnation = max(next_incarnation(run_folder), at_least)
     for path in run_folder.glob(f"{LOCK_PREFIX}*.lock"):
         path.unlink()  # who holds it keeps it; nobody asks for it by its number any more
-    lock = os.open(_lock_path(run_folder, incarnation), os.O_CREAT | os.O_WRONLY)
+    lock = os.open(_lock_path(run_folder, incarnation), os.O_CREAT | os.O_WRONLY, 0o666)
     fcntl.flock(lock, fcntl.LOCK_EX)
     content = json.dumps({"run_id": run_id, "incarnation": incarnation})
     write_atomically(run_folder / FILE_NAME, content.encode())

@@ -33,13 +33,14 @@ async def begin_only_life(
         granted = await _acquire(fence, run_folder)
         if not isinstance(granted, Holder):
             return begin_life(run_folder, at_least=granted)
-        first_seen = first_seen or granted
+        if first_seen is None:
+            logger.info("waiting for the lease of incarnation %d to expire", granted.incarnation)
+            first_seen = granted
         if _is_alive(first_seen, granted):
             raise ConfigError(
                 f"another learner, incarnation {granted.incarnation} on {granted.host}, is training this run; "
                 "expected none, or another run.name"
             )
-        logger.info("waiting for the lease of incarnation %d to expire", granted.incarnation)
         await sleep(LOOK_SECONDS)
 
 

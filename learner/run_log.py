@@ -1,7 +1,9 @@
-"""Writes what a run leaves to read: `metrics.jsonl`, with its steps and evaluations, and its journal."""
+"""Writes what a run leaves to read: `metrics.jsonl`, with its steps and evaluations, its journal, and a log of both."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from learner import reporting
 from learner.checkpoint import Progress
@@ -10,6 +12,10 @@ from learner.rollouts.evaluation import Evaluation
 from learner.rollouts.ledger import Rollout
 from learner.trainer import StepResult
 from tppo.config.schema import EvaluationSection
+
+logger = logging.getLogger(__name__)
+
+SPOKEN = {"reward/mean": "reward", "response_length/mean": "response length", "policy_lag/mean": "policy lag"}
 
 
 class RunLog:
@@ -62,6 +68,7 @@ class RunLog:
         totals = self._generation.totals
         line = reporting.step_line(self._books, result.metrics, step=progress.step, clocks=clocks, generation=totals)
         self._metrics_log.append({**line, "tokens/trained": progress.tokens_trained})
+        logger.info("step %d: %s", progress.step, _spoken(line))
 
     async def end(self, progress: Progress) -> None:
         """The last step is done, and nothing is in flight any more."""
@@ -77,3 +84,9 @@ class RunLog:
         accuracy = "nothing was scored" if evaluation.accuracy is None else f"accuracy {evaluation.accuracy:.3f}"
         text = f"step {evaluation.step} is evaluated: {accuracy}"
         self._journal.event("evaluation", step=evaluation.step, text=text)
+        logger.info("%s", text)
+
+
+def _spoken(line: Mapping[str, Any]) -> str:
+    """What tells at a glance how training goes; nothing is said of what a step has not."""
+    return ", ".join(f"{name} {line[key]:.3g}" for key, name in SPOKEN.items() if line.get(key) is not None)

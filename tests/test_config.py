@@ -1,10 +1,12 @@
 """The configuration file: what is accepted, and the one sentence that each mistake earns."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tppo.__main__ import main
+from tppo.__main__ import VERBS, main
 from tppo.config import ConfigError, dump, load
 
 MINIMAL = """
@@ -73,6 +75,11 @@ def test_a_dumped_configuration_loads_back_equal(tmp_path: Path) -> None:
         ("[run]\nwindow_lenght = 64", "unknown key run.window_lenght = 64; did you mean window_length?"),
         ("[runn]\nseed = 1", "unknown key runn = {'seed': 1}; did you mean run?"),
         ("[run]\nseed = -1", "run.seed = -1; expected greater than or equal to 0"),
+        ("[run]\nseed = 'abc'", "run.seed = 'abc'; expected a valid integer"),
+        (
+            "[run]\nname = 'a b'",
+            "run.name = 'a b'; expected a text that matches '^[A-Za-z0-9][A-Za-z0-9._-]*$'",
+        ),
         ("[run]\nmode = 'fast'", "run.mode = 'fast'; expected 'lockstep', 'overlapped' or 'streaming'"),
         (
             "[run]\nwindow_length = 4096\nmax_response_length = 2048",
@@ -115,6 +122,28 @@ def test_the_console_script_exits_with_2_on_an_unknown_verb(capsys: pytest.Captu
 def test_the_console_script_lists_its_verbs(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert "generation" in capsys.readouterr().out
+
+
+def test_the_dashboard_says_that_it_takes_a_file_or_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["dashboard", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere: no such file; expected the run's TOML file, or a folder of runs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_loads_nothing_heavy(verb: str) -> None:
+    program = (
+        "import contextlib, sys, tppo.__main__\n"
+        "with contextlib.suppress(SystemExit):\n"
+        f"    tppo.__main__.main(['{verb}', '--help'])\n"
+        "print('loaded', sorted({'torch', 'transformers', 'fastapi', 'matplotlib'} & sys.modules.keys()))"
+    )
+
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+    assert printed.startswith(f"usage: tppo {verb}")
+    assert printed.splitlines()[-1] == "loaded []"
 
 
 @pytest.mark.parametrize(("mode", "bound"), [("lockstep", 32), ("overlapped", 64), ("streaming", 64)])

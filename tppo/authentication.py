@@ -28,11 +28,11 @@ def token_from_environment() -> str:
     return os.environ.get(TOKEN_VARIABLE, "").strip()
 
 
-def require_token_beyond_loopback(host: str, token: str) -> None:
-    """Refuse to listen where strangers can call without a token."""
+def require_token_beyond_loopback(host: str, token: str, *, key: str = "host") -> None:
+    """Refuse to listen where strangers can call without a token; `key` is what the user set."""
     if not token and not is_loopback(host):
         raise ConfigError(
-            f"host = {host!r} is reachable from other machines; expected a loopback address such as 127.0.0.1, "
+            f"{key} = {host!r} is reachable from other machines; expected a loopback address such as 127.0.0.1, "
             f"or a token in the environment variable {TOKEN_VARIABLE}"
         )
 

@@ -52,10 +52,10 @@ def channel(address: str, options: Sequence[tuple[str, Any]]) -> grpc.aio.Channe
     return grpc.aio.secure_channel(address, files.channel_credentials(), options=options)
 
 
-def require_tls_or_token(host: str, token: str) -> None:
+def require_tls_or_token(host: str, token: str, *, key: str = "host") -> None:
     """Refuse to serve gRPC where strangers can call with neither a certificate nor a token."""
     if TlsFiles.from_environment() is None:
-        require_token_beyond_loopback(host, token)
+        require_token_beyond_loopback(host, token, key=key)
 
 
 def _pem(variable: str) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 DATA = Path(__file__).parent / "data" / "train.jsonl"
 VOCABULARY_SIZE = 2048
@@ -65,6 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     folder: Path = parser.parse_args().folder
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     tokenizer = made_tokenizer()
     tokenizer.save_pretrained(folder)
     made_model(tokenizer).save_pretrained(folder)

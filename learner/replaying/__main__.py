@@ -1,4 +1,4 @@
-"""`tppo replay RUN`: 0 the same weights at each checkpoint, 1 other weights, 2 there is nothing to replay."""
+"""`tppo replay RUN`: 0 the same weights at each checkpoint, 1 other weights or no checkpoint, 2 nothing to replay."""
 
 import argparse
 import asyncio
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tppo.config import Config, ConfigError, load
+from tppo.run_files import SETTINGS
 
 if TYPE_CHECKING:
     from learner.replaying.replay import Outcome
@@ -44,13 +45,14 @@ def main(argv: Sequence[str]) -> int:
     config = _config(arguments.run, [one for one in variant if not one.startswith(SCORES)])
     scores = _scores(files)
     folder = arguments.run / "replays" / (_variant_name(variant) if variant else "same")
+    from learner.replaying.replay import logged_records, replay
+
+    records = logged_records(arguments.run, scores)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     facts = {"of": str(arguments.run), "changed": variant, "is_off_policy": bool(variant)}
     (folder / "replay.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    from learner.replaying.replay import replay
-
-    outcome = asyncio.run(replay(config, arguments.run, folder, until_step=arguments.until, scores=scores))
+    outcome = asyncio.run(replay(config, records, arguments.run, folder, until_step=arguments.until))
     return _told(outcome, folder, is_variant=bool(variant))
 
 
@@ -70,6 +72,8 @@ def _told(outcome: "Outcome", folder: Path, *, is_variant: bool) -> int:
         return 0
     for one in outcome.comparisons:
         print(f"checkpoint {one.step}: actor {_word(one.is_same_actor)}, critic {_word(one.is_same_critic)}")
+    if not outcome.comparisons:
+        print("nothing to compare: the run committed no checkpoint up to there")
     is_same = all(one.is_same_actor and one.is_same_critic for one in outcome.comparisons)
     return 0 if outcome.comparisons and is_same else 1
 
@@ -80,9 +84,9 @@ def _config(run: Path, overrides: Sequence[str]) -> Config:
             raise ConfigError(
                 f"--with {override}: the log holds no experience for it; expected one of {VARIABLE}... or scores=FILE"
             )
-    if not (run / "config.toml").exists():
-        raise ConfigError(f"{run} holds no config.toml; expected the folder of a run")
-    return load(run / "config.toml", overrides)
+    if not (run / SETTINGS).exists():
+        raise ConfigError(f"{run} holds no {SETTINGS}; expected the folder of a run")
+    return load(run / SETTINGS, overrides)
 
 
 def _variant_name(overrides: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 
 from learner.run_identity import RunIdentity, append_whole, write_atomically
@@ -63,7 +63,7 @@ class Archive:
     def entries(self, after: str) -> Iterator[InboxEntry]:
         """The records behind a position, in order."""
         files = self._files()
-        for path, following in zip(files, [*files[1:], None], strict=True):
+        for path, following in zip_longest(files, files[1:]):
             if following is None or position_of(following.stem) > position_of(after):
                 behind = (entry for entry in _read(path) if position_of(entry.position) > position_of(after))
                 yield from behind

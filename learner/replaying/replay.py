@@ -76,28 +76,26 @@ class Nowhere:
         """Never called: there is no generator."""
 
 
-async def replay(
-    config: Config,
-    run_folder: Path,
-    replay_folder: Path,
-    *,
-    until_step: int | None,
-    scores: Mapping[tuple[str, int], Mapping[str, Any]] | None = None,
-) -> Outcome:
-    """Train again on the run's log, into another folder, perhaps with other scores. Raises `ConfigError`."""
-    entries = [entry.payload for entry in Archive(run_folder / "inbox").entries(BEGINNING)]
-    if not entries:
+def logged_records(run_folder: Path, scores: Mapping[tuple[str, int], Mapping[str, Any]] | None = None) -> list[bytes]:
+    """The run's log, perhaps with other scores. Raises `ConfigError`."""
+    records = [entry.payload for entry in Archive(run_folder / "inbox").entries(BEGINNING)]
+    if not records:
         raise ConfigError(f"{run_folder / 'inbox'} holds no log; expected a run with run.archive_inbox = true")
-    if scores is not None:
-        entries = list(with_scores(entries, scores))
+    return records if scores is None else list(with_scores(records, scores))
+
+
+async def replay(
+    config: Config, records: Sequence[bytes], run_folder: Path, replay_folder: Path, *, until_step: int | None
+) -> Outcome:
+    """Train again on the run's records, into another folder, and compare where the run committed a checkpoint."""
     streams = MemoryStreams(lease_seconds=config.redis.lease_seconds)
-    await streams.inbox.append(entries)
+    await streams.inbox.append(records)
     outcome = Outcome(reached_step=0)
     writer = partial(ComparingWriter, notes=list(committed(run_folder / "checkpoints")), outcome=outcome)
     assembly = await asyncio.to_thread(Assembly, config, begin_life(replay_folder), resume=False)
     service = assembly.service(streams, _NOBODY, writer=writer, until_step=until_step)
     async with asyncio.TaskGroup() as group:
-        watching = group.create_task(_stop_at_the_end(service, len(entries), outcome))
+        watching = group.create_task(_stop_at_the_end(service, len(records), outcome))
         await service.run()
         watching.cancel()
     return outcome

@@ -1,14 +1,11 @@
-"""`tppo rollback RUN --to VERSION`: an older checkpoint becomes the newest, as the beginning of a new life.
+"""An older checkpoint becomes the newest, as the beginning of a new life.
 
 What came after it is moved to `rolled_back/N/`, where N is the new incarnation: checkpoints, and the archived log. The
 next learner discards what Redis still holds, because those windows belong to a future that will not be, publishes the
 older weights under the new incarnation, which every generator takes, and samples that future anew.
 """
 
-import argparse
 import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from learner.checkpoint import BEST, COMMITTED, LATEST, PREFIX, committed
@@ -19,18 +16,6 @@ from tppo.config import ConfigError
 
 PENDING = "rollback.json"
 WISH = "rollback_wish.json"
-
-
-def main(argv: Sequence[str]) -> int:
-    """Exit code 0: done; 2: not possible, and nothing was changed."""
-    parser = argparse.ArgumentParser(prog="tppo rollback", description="Return to an older checkpoint of a run.")
-    parser.add_argument("run", type=Path, help="the run's folder")
-    parser.add_argument("--to", type=int, required=True, metavar="VERSION", help="policy version of a kept checkpoint")
-    arguments = parser.parse_args(argv)
-    roll_back(arguments.run, arguments.to)
-    hint = f"continue with: tppo run {arguments.run}/config.toml --resume"
-    sys.stdout.write(f"{arguments.run} is at version {arguments.to}; {hint}\n")
-    return 0
 
 
 def roll_back(folder: Path, version: int) -> None:

@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="tppo dashboard",
         description="A run's page, REST interface and control; or, for a folder of runs, what they have left behind.",
     )
-    add_config_arguments(parser)
+    add_config_arguments(parser, help_of_config="the run's TOML file, or a folder of runs")
     parser.add_argument("--name", default="dashboard", help="name of this process in the status")
     parser.add_argument("--host", default=DEFAULT_HOST, help="address to listen on, when a folder is browsed")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port, when a folder is browsed; 0: a free one")
@@ -72,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
 def _place(arguments: argparse.Namespace) -> Place:
     if arguments.config.is_dir():
         return _folder_place(arguments)
+    if not arguments.config.exists():
+        raise ConfigError(f"{arguments.config}: no such file; expected the run's TOML file, or a folder of runs")
     config = config_from_arguments(arguments)
     if not config.redis.url:
         raise ConfigError("redis.url is empty; expected the address of a Redis server, as in --redis redis://HOST:6379")

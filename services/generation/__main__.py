@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # torch and transformers are imported when the arguments are 
     from services.generation.service import Announce, ServiceSettings
     from services.generation.weight_intake import WeightIntake
 
+log = logging.getLogger(__name__)
+
 GOODBYE_SECONDS = 1.0  # for a weight transfer that is under way when the process stops
 
 
@@ -38,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    require_tls_or_token(config.generation.host, token_from_environment())
+    require_tls_or_token(config.generation.host, token_from_environment(), key="generation.host")
     if not (config.model.path / "config.json").is_file():
         raise ConfigError(f"model.path = {config.model.path}: no config.json there; expected a model's folder")
     if not config.redis.url:
@@ -56,6 +58,7 @@ async def _serve(config: Config, name: str) -> None:
         weights = ServedWeights(engine)
         intake = WeightIntake(engine, weights, run=config.run.name, name=name)
         async with _server(config, intake) as reachable_at:
+            log.info("%s takes weights at %s", name, reachable_at)
             service = GenerationService(
                 _settings(config, name),
                 RedisStreams(client, run=config.run.name, lease_seconds=config.redis.lease_seconds).window_requests,

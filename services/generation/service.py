@@ -4,10 +4,8 @@
                unblocked by the learner, or by a lease of another generator that expires / produces leases held
     _generate  (one task per request) consumes a lease / waits for weights that are new enough, then for the engine
                unblocked by the weight intake and the decode loop / produces a result
-    _deliver   consumes results / waits for the next one / unblocked by a window's end / produces windows in the inbox,
-               all that are there in one round trip; keeps them until Redis has them
-    _renew     every third of a lease: keeps what is held, whether it runs or waits
     _report    every heartbeat: announces the counts
+    deliver, renew   see `tppo.held_requests`
 
 A request that every worker died over but one is served alone, so that no other is blamed for its death; after that it
 fails. A window may be generated twice (a lease lost in mid-work), but is written once: `complete` refuses who lost the
@@ -24,16 +22,13 @@ from services.generation.engine import Engine
 from services.generation.served_weights import ServedWeights
 from tppo.cancellation import TaskGroup, cancel_all
 from tppo.codec import decode_window_request, encode_inbox_record
-from tppo.patience import REDIS_ERRORS, until_redis_answers
+from tppo.held_requests import HeldRequests
+from tppo.patience import until_redis_answers
 from tppo.presence import HEARTBEAT_SECONDS
 from tppo.rollout import FinishReason, Window, WindowRequest, logprobs, tokens
 from tppo.streams import Lease, RequestQueue
 
 log = logging.getLogger(__name__)
-
-WAIT_SECONDS = 1.0  # one look for requests; a stop waits no longer than this
-STOP_SECONDS = 3.0  # for the last delivery when the process stops
-MAX_BATCH = 256
 
 Announce = Callable[[Mapping[str, object]], Awaitable[None]]
 
@@ -60,36 +55,26 @@ class GenerationService:
         announce: Announce,
     ) -> None:
         self._settings = settings
-        self._queue = queue
+        self._held = HeldRequests(queue, worker=settings.name, lease_seconds=settings.lease_seconds)
         self._engine = engine
         self._weights = weights
         self._announce = announce
-        self._held: dict[str, Lease] = {}
-        self._outbox: list[tuple[Lease, bytes]] = []
         self._generating: set[asyncio.Task[None]] = set()
-        self._num_windows = self._num_failed = self._num_leases_lost = 0
+        self._num_windows = self._num_failed = 0
         self._last_error = ""
-        self._is_leasing = False
-        self._has_results = asyncio.Event()
-        self._has_room = asyncio.Event()
-        self._has_room.set()
-        self._stopping = asyncio.Event()
 
     def stop(self) -> None:
         """Take no new work, deliver what is done, hand back the rest; then `run` returns."""
-        self._stopping.set()
-        self._has_room.set()
+        self._held.stop()
 
     async def run(self) -> None:
         """Serve until `stop`."""
         async with TaskGroup() as group:
             taking = group.create_task(self._take(group))
-            loops = [group.create_task(loop) for loop in (self._deliver(), self._renew(), self._report())]
-            await self._stopping.wait()
-            if self._is_leasing:  # a look for requests that is under way may lease some: let it end
-                await asyncio.wait([taking], timeout=WAIT_SECONDS + 1)
+            loops = [group.create_task(loop) for loop in (self._held.deliver(), self._held.renew(), self._report())]
+            await self._held.until_stopped(taking)
             await cancel_all([taking, *loops, *self._generating])
-        await self._hand_back()
+        await self._held.hand_back()
 
     def status(self) -> dict[str, object]:
         """What the heartbeat tells."""
@@ -102,51 +87,35 @@ class GenerationService:
             "num_held": len(self._held),
             "num_windows": self._num_windows,
             "num_failed": self._num_failed,
-            "num_leases_lost": self._num_leases_lost,
+            "num_leases_lost": self._held.num_leases_lost,
             "last_error": self._last_error,
         }
 
     async def _take(self, group: TaskGroup) -> None:
         await self._weights.at_least(0)
-        while not self._stopping.is_set():
-            leases = await until_redis_answers(self._lease, "leasing requests")
-            # a lease that expired here, while Redis was away, comes again
-            fresh = [lease for lease in leases if lease.entry_id not in self._held]
+        while not self._held.is_stopping:
+            fresh = await self._held.lease(self._settings.capacity)
             suspect = next((lease for lease in fresh if lease.num_deliveries == self._settings.max_deliveries), None)
             if suspect is not None:
                 await self._serve_alone(suspect, fresh, group)
                 continue
             for lease in fresh:
                 self._begin(lease, group)
-            await self._room_below(self._settings.capacity)
+            await self._held.room_below(self._settings.capacity)
 
     async def _serve_alone(self, suspect: Lease, fresh: Sequence[Lease], group: TaskGroup) -> None:
         """Hand the others back, let what runs end, and take nothing until this one has."""
         log.warning("%s was delivered %d times; serving it alone", suspect.entry_id, suspect.num_deliveries)
         others = [lease for lease in fresh if lease is not suspect]
-        self._held[suspect.entry_id] = suspect
-        await until_redis_answers(lambda: self._queue.release(self._settings.name, others), "handing back requests")
-        await self._room_below(2)
-        if not self._stopping.is_set():
+        self._held.hold(suspect)
+        await self._held.release(others)
+        await self._held.room_below(2)
+        if not self._held.is_stopping:
             self._begin(suspect, group)
-        await self._room_below(1)
-
-    async def _room_below(self, num_held: int) -> None:
-        """Until fewer than so many requests are held, or a stop."""
-        while len(self._held) >= num_held and not self._stopping.is_set():
-            self._has_room.clear()
-            await self._has_room.wait()
-
-    async def _lease(self) -> list[Lease]:
-        room = self._settings.capacity - len(self._held)
-        self._is_leasing = True
-        try:
-            return await self._queue.lease(self._settings.name, max_count=room, wait_seconds=WAIT_SECONDS)
-        finally:
-            self._is_leasing = False
+        await self._held.room_below(1)
 
     def _begin(self, lease: Lease, group: TaskGroup) -> None:
-        self._held[lease.entry_id] = lease
+        self._held.hold(lease)
         request = decode_window_request(lease.payload)
         if lease.num_deliveries > self._settings.max_deliveries:
             num_dead = lease.num_deliveries - 1
@@ -173,47 +142,12 @@ class GenerationService:
 
     def _post(self, lease: Lease, window: Window) -> None:
         self._num_windows += 1
-        self._outbox.append((lease, encode_inbox_record(replace(window, generator=self._settings.name))))
-        self._has_results.set()
-
-    async def _deliver(self) -> None:
-        while True:
-            await self._has_results.wait()
-            await until_redis_answers(self._deliver_batch, "delivering windows")
-
-    async def _deliver_batch(self) -> None:
-        batch = self._outbox[:MAX_BATCH]
-        is_written = await self._queue.complete(self._settings.name, batch)
-        self._num_leases_lost += is_written.count(False)
-        del self._outbox[: len(batch)]
-        for lease, _ in batch:
-            del self._held[lease.entry_id]
-        if not self._outbox:
-            self._has_results.clear()
-        self._has_room.set()
-
-    async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.lease_seconds / 3)
-            await until_redis_answers(self._renew_held, "renewing leases")
-
-    async def _renew_held(self) -> None:
-        await self._queue.renew(self._settings.name, list(self._held.values()))
+        self._held.post(lease, encode_inbox_record(replace(window, generator=self._settings.name)))
 
     async def _report(self) -> None:
         while True:
             await until_redis_answers(lambda: self._announce(self.status()), "announcing")
             await asyncio.sleep(HEARTBEAT_SECONDS)
-
-    async def _hand_back(self) -> None:
-        """The last delivery, and the rest to other generators."""
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                while self._outbox:
-                    await self._deliver_batch()
-                await self._queue.release(self._settings.name, list(self._held.values()))
-        except (TimeoutError, *REDIS_ERRORS) as error:
-            log.warning("%d requests not handed back (%s); their leases expire", len(self._held), error)
 
 
 def _failed_window(request: WindowRequest, started_at: float, error: str) -> Window:

@@ -30,6 +30,7 @@ def check(config: Config, *, resume: bool) -> None:
     preflight.check_model(config.model)
     preflight.check_data_files(config.data.train_files, key="data.train_files")
     preflight.check_data_files(config.data.val_files, key="data.val_files")
+    preflight.check_hosts(config, token_from_environment())
     preflight.check_ports(config)
     if config.redis.url:
         preflight.check_redis(config.redis.url)

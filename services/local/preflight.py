@@ -14,10 +14,12 @@ import redis
 
 from services.local.redis_server import OLDEST_MAJOR_VERSION
 from services.local.run_folder import RunFolder
+from tppo.authentication import require_token_beyond_loopback
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
+from tppo.tls import require_tls_or_token
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 REDIS_TIMEOUT_SECONDS = 3.0
 CHECKING_VERBS = ("learner", "reward")
 
@@ -56,6 +58,13 @@ def check_data_files(files: Sequence[Path], *, key: str) -> None:
     for path in files:
         if not path.is_file():
             raise ConfigError(f"{key}: no such file {path}; expected parquet or JSONL")
+
+
+def check_hosts(config: Config, token: str) -> None:
+    """Whoever listens beyond the loopback has what tells friends from strangers."""
+    require_token_beyond_loopback(config.dashboard.host, token, key="dashboard.host")
+    require_tls_or_token(config.generation.host, token, key="generation.host")
+    require_tls_or_token(config.reward.host, token, key="reward.host")
 
 
 def check_ports(config: Config) -> None:

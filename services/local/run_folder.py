@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tppo.config import ConfigError
-from tppo.run_files import STOPPED_MARK
+from tppo.run_files import SETTINGS, STOPPED_MARK
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class RunFolder:
     @property
     def config(self) -> Path:
         """The resolved configuration, every default spelled out."""
-        return self.path / "config.toml"
+        return self.path / SETTINGS
 
     @property
     def logs(self) -> Path:

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    require_tls_or_token(config.reward.host, token_from_environment())
+    require_tls_or_token(config.reward.host, token_from_environment(), key="reward.host")
     asyncio.run(_check(config) if arguments.check else _serve(config, arguments.name))
     return 0
 

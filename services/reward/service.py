@@ -4,10 +4,8 @@
                unblocked by the learner, or by a lease of another service that expires / produces leases held
     _score     (one task per request that needs another process) consumes a lease / waits for a worker's or a user's
                process / unblocked by its answer, or by its deadline / produces a result
-    _deliver   consumes results / waits for the next one / unblocked by a score / produces scores in the inbox, in
-               batches; keeps them until Redis has them
-    _renew     every third of a lease: keeps what is held
     _report    every heartbeat: announces the counts
+    deliver, renew   see `tppo.held_requests`
 
 A score may be made twice (a lease lost in mid-work), but is written once: `complete` refuses who lost the lease.
 """
@@ -22,16 +20,13 @@ from services.reward.outcome import failed, score_of
 from services.reward.scorer import Scorer
 from tppo.cancellation import TaskGroup, cancel_all
 from tppo.codec import decode_reward_request, encode_inbox_record
-from tppo.patience import REDIS_ERRORS, until_redis_answers
+from tppo.held_requests import HeldRequests
+from tppo.patience import until_redis_answers
+from tppo.presence import HEARTBEAT_SECONDS
 from tppo.rollout import RewardRequest, Score, ScoreStatus
 from tppo.streams import Lease, RequestQueue
 
 log = logging.getLogger(__name__)
-
-WAIT_SECONDS = 1.0  # one look for requests; a stop waits no longer than this
-HEARTBEAT_SECONDS = 1.0
-STOP_SECONDS = 3.0  # for the last delivery when the process stops
-MAX_BATCH = 256
 
 Announce = Callable[[Mapping[str, object]], Awaitable[None]]
 LogResponse = Callable[[RewardRequest, Score], None]
@@ -60,35 +55,30 @@ class RewardService:
         log_response: LogResponse = lambda request, score: None,
     ) -> None:
         self._settings = settings
-        self._queue = queue
         self._scorer = scorer
         self._announce = announce
         self._log_response = log_response
-        self._held: dict[str, Lease] = {}
-        self._outbox: list[tuple[Lease, bytes]] = []
         self._scoring: set[asyncio.Task[None]] = set()
-        self._num_leases_lost = 0
         self._busy = BusyClock()
-        self._has_results = asyncio.Event()
-        self._has_room = asyncio.Event()
-        self._has_room.set()
-        self._stopping = asyncio.Event()
+        self._held = HeldRequests(
+            queue,
+            worker=settings.name,
+            lease_seconds=settings.lease_seconds,
+            on_change=lambda num_held: self._busy.note(is_busy=num_held > 0),
+        )
 
     def stop(self) -> None:
         """Take no new work, deliver what is done, hand back the rest; then `run` returns."""
-        self._stopping.set()
-        self._has_room.set()
+        self._held.stop()
 
     async def run(self) -> None:
         """Serve until `stop`."""
         async with TaskGroup() as group:
             taking = group.create_task(self._take(group))
-            loops = [group.create_task(loop) for loop in (self._deliver(), self._renew(), self._report())]
-            await self._stopping.wait()
-            # a look for requests that is under way may lease some: let it end
-            await asyncio.wait([taking], timeout=WAIT_SECONDS + 1)
+            loops = [group.create_task(loop) for loop in (self._held.deliver(), self._held.renew(), self._report())]
+            await self._held.until_stopped(taking)
             await cancel_all([taking, *loops, *self._scoring])
-        await self._hand_back()
+        await self._held.hand_back()
 
     def status(self) -> dict[str, object]:
         """What the heartbeat tells."""
@@ -97,25 +87,17 @@ class RewardService:
             "capacity": self._settings.capacity,
             "num_held": len(self._held),
             "busy_seconds": self._busy.seconds(),
-            "num_leases_lost": self._num_leases_lost,
+            "num_leases_lost": self._held.num_leases_lost,
         }
 
     async def _take(self, group: TaskGroup) -> None:
-        while not self._stopping.is_set():
-            for lease in await until_redis_answers(self._lease, "leasing requests"):
-                if lease.entry_id not in self._held:  # a lease that expired here, while Redis was away, comes again
-                    self._held[lease.entry_id] = lease
-                    self._busy.note(is_busy=True)
-                    self._begin(lease, group)
-            if len(self._held) >= self._settings.capacity and not self._stopping.is_set():
-                self._has_room.clear()
-            await self._has_room.wait()
-
-    async def _lease(self) -> list[Lease]:
-        room = self._settings.capacity - len(self._held)
-        return await self._queue.lease(self._settings.name, max_count=room, wait_seconds=WAIT_SECONDS)
+        while not self._held.is_stopping:
+            for lease in await self._held.lease(self._settings.capacity):
+                self._begin(lease, group)
+            await self._held.room_below(self._settings.capacity)
 
     def _begin(self, lease: Lease, group: TaskGroup) -> None:
+        self._held.hold(lease)
         request = decode_reward_request(lease.payload)
         if lease.num_deliveries > self._settings.max_deliveries:
             cause = f"{lease.num_deliveries - 1} workers died over this request"
@@ -135,45 +117,9 @@ class RewardService:
         if score.status in (ScoreStatus.FAILED, ScoreStatus.TIMED_OUT):
             log.warning("%s: no score from %r: %s", score.rollout_id, score.function, score.error)
         self._log_response(request, score)
-        self._outbox.append((lease, encode_inbox_record(score)))
-        self._has_results.set()
-
-    async def _deliver(self) -> None:
-        while True:
-            await self._has_results.wait()
-            await until_redis_answers(self._deliver_batch, "delivering scores")
-
-    async def _deliver_batch(self) -> None:
-        batch = self._outbox[:MAX_BATCH]
-        is_written = await self._queue.complete(self._settings.name, batch)
-        self._num_leases_lost += is_written.count(False)
-        del self._outbox[: len(batch)]
-        for lease, _ in batch:
-            del self._held[lease.entry_id]
-        self._busy.note(is_busy=bool(self._held))
-        if not self._outbox:
-            self._has_results.clear()
-        self._has_room.set()
-
-    async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.lease_seconds / 3)
-            await until_redis_answers(self._renew_held, "renewing leases")
-
-    async def _renew_held(self) -> None:
-        await self._queue.renew(self._settings.name, list(self._held.values()))
+        self._held.post(lease, encode_inbox_record(score))
 
     async def _report(self) -> None:
         while True:
             await until_redis_answers(lambda: self._announce(self.status()), "announcing")
             await asyncio.sleep(HEARTBEAT_SECONDS)
-
-    async def _hand_back(self) -> None:
-        """The last delivery, and the rest to other services."""
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                while self._outbox:
-                    await self._deliver_batch()
-                await self._queue.release(self._settings.name, list(self._held.values()))
-        except (TimeoutError, *REDIS_ERRORS) as error:
-            log.warning("%d requests not handed back (%s); their leases expire", len(self._held), error)

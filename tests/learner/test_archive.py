@@ -7,6 +7,7 @@ import pytest
 from learner.replaying.archive import Archive, ArchivedInbox
 from learner.run_identity import begin_life
 from tests.learner.test_checkpoint import files_of_at_most
+from tppo.__main__ import main
 from tppo.fence import FencedError
 from tppo.streams import InboxEntry, MemoryStreams
 from tppo.streams.contract import BEGINNING
@@ -26,6 +27,13 @@ def test_what_was_appended_is_read_from_any_position(tmp_path: Path) -> None:
     assert list(archive.entries("2-0")) == some(3, 12)
     assert list(archive.entries("12-0")) == []
     assert sorted(path.name for path in (tmp_path / "inbox").iterdir()) == ["1-0.log", "3-0.log"]
+
+
+def test_a_run_that_keeps_no_log_has_no_records_and_nothing_to_cut(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "inbox")
+
+    assert list(archive.entries(BEGINNING)) == []
+    assert archive.cut(BEGINNING, tmp_path / "aside") == 0
 
 
 def test_what_is_there_already_is_not_written_again(tmp_path: Path) -> None:
@@ -115,3 +123,15 @@ async def test_what_a_full_disk_did_not_take_is_not_trimmed(tmp_path: Path) -> N
 
     await kept.trim("2-0")
     assert [len(entry.payload) for entry in Archive(tmp_path).entries(BEGINNING)] == [100, 1]
+
+
+def test_a_run_without_a_log_is_not_replayed_and_stays_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = '[model]\npath = "model"\n[data]\ntrain_files = ["train.jsonl"]\n'
+    (tmp_path / "config.toml").write_text(settings)
+
+    assert main(["replay", str(tmp_path)]) == 2
+
+    assert "holds no log; expected a run with run.archive_inbox = true" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,19 @@ async def test_a_run_takes_every_step_evaluates_and_accounts_for_every_window(la
     assert transport.snapshots[0].policy_version == 0
     lags = [line["policy_lag/max"] for line in lines if line["kind"] == "step"]
     assert max(lags) <= {"lockstep": 0, "overlapped": 1, "streaming": STEPS}[laboratory.config.run.mode]
+
+
+async def test_its_log_tells_of_every_step_and_evaluation(
+    laboratory: Laboratory, caplog: pytest.LogCaptureFixture
+) -> None:
+    streams, transport = ArchivedStreams(), FakeTransport()
+
+    with caplog.at_level(logging.INFO, logger="learner.run_log"):
+        await to_the_end(laboratory.life("run", streams, transport), streams, transport)
+
+    steps = [message for message in caplog.messages if message.startswith("step ") and "policy lag" in message]
+    assert [message.partition(":")[0] for message in steps] == [f"step {step}" for step in range(1, STEPS + 1)]
+    assert sum("is evaluated: accuracy" in message for message in caplog.messages) == 3
 
 
 async def test_a_learner_killed_twice_ends_with_the_weights_of_the_undisturbed_replay(laboratory: Laboratory) -> None:

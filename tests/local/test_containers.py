@@ -50,3 +50,11 @@ def test_nothing_is_published_beyond_the_loopback(compose: dict[str, Any]) -> No
     published = {name: service.get("ports") for name, service in compose["services"].items() if "ports" in service}
 
     assert published == {"dashboard": ["127.0.0.1:8265:8265"]}
+
+
+def test_the_image_of_all_services_is_built_once(compose: dict[str, Any]) -> None:
+    services = {name: compose["services"][name] for name in SERVICES}
+
+    assert {service["image"] for service in services.values()} == {"tppo"}
+    assert {service["pull_policy"] for service in services.values()} == {"never"}
+    assert [name for name, service in services.items() if "build" in service] == ["generation"]

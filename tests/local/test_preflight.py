@@ -63,7 +63,7 @@ def test_a_model_folder_without_configuration_is_named(model: Path) -> None:
 
 
 def test_a_model_folder_without_tokenizer_is_named(model: Path) -> None:
-    (model / "tokenizer.json").unlink()
+    (model / "tokenizer.json").rename(model / "tokenizer_config.json")  # which says how, but not what
     with pytest.raises(ConfigError, match=r"model\.path = .*: no tokenizer"):
         preflight.check_model(ModelSection(path=model))
 
@@ -81,6 +81,15 @@ def test_a_missing_data_file_is_named(tmp_path: Path) -> None:
 def test_a_dashboard_port_in_use_is_named(model: Path, taken_port: int) -> None:
     with pytest.raises(ConfigError, match=rf"dashboard\.port = {taken_port}: cannot listen on 127\.0\.0\.1"):
         preflight.check_ports(config_with(model, dashboard={"port": taken_port}))
+
+
+@pytest.mark.parametrize("section", ["dashboard", "generation", "reward"])
+def test_an_address_that_strangers_reach_needs_the_token(model: Path, section: str) -> None:
+    config = config_with(model, **{section: {"host": "0.0.0.0"}})
+
+    assert refused(lambda: preflight.check_hosts(config, "secret")) == []
+    with pytest.raises(ConfigError, match=rf"^{section}\.host = '0\.0\.0\.0' is reachable .* TPPO_TOKEN"):
+        preflight.check_hosts(config, "")
 
 
 def test_the_port_of_every_generator_is_tried_and_none_that_is_left_to_chance(model: Path) -> None:

@@ -51,9 +51,9 @@ def dump(config: Config) -> str:
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+def add_config_arguments(parser: argparse.ArgumentParser, *, help_of_config: str = "the run's TOML file") -> None:
     """The arguments by which every process is given its configuration."""
-    parser.add_argument("config", type=Path, help="the run's TOML file")
+    parser.add_argument("config", type=Path, help=help_of_config)
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -152,7 +152,8 @@ def _sentence(error: ErrorDetails) -> str:
 
 
 def _expectation(message: str) -> str:
-    return message.removeprefix("Input should be ").removeprefix("a valid ")
+    what = message.removeprefix("Input should be ").partition(", unable to parse")[0]
+    return what.replace("String should match pattern", "a text that matches")
 
 
 def _expected_keys(location: Sequence[str]) -> str:

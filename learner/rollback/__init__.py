@@ -1,0 +1,1 @@
+"""`tppo rollback`: the command."""

@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from learner.algorithm.arguments import require_masks, require_shape
+
 Boundary = Literal["hold", "bootstrap"]
 
 
@@ -45,6 +47,8 @@ def extended_gae(
         boundary=boundary,
         bootstrap_values=bootstrap_values,
     )
+    if isinstance(gae_lambda, Tensor) and gae_lambda.ndim:
+        require_shape(is_finished.shape, gae_lambda=gae_lambda)
     advantages = discounted_suffix_sums(deltas, gamma * gae_lambda)
     return torch.where(response_mask, advantages, 0.0)
 
@@ -60,10 +64,13 @@ def temporal_differences(
     bootstrap_values: Tensor | None = None,
 ) -> Tensor:
     """delta_t = r_t + gamma V(s_{t+1}) - V(s_t) [batch, time], zero where the mask is False (T-PPO equation 2)."""
+    require_masks(response_mask=response_mask, is_finished=is_finished)
+    require_shape(response_mask.shape, rewards=rewards, values=values)
+    require_shape(response_mask.shape[:1], is_finished=is_finished, bootstrap_values=bootstrap_values)
     if boundary == "hold":
         values_after_cut = values  # read at the last token only, where it says V(s_l) := V(s_{l-1})
     elif boundary == "bootstrap" and bootstrap_values is not None:
-        values_after_cut = bootstrap_values.unsqueeze(1)
+        values_after_cut = bootstrap_values.to(values).unsqueeze(1)
     else:
         raise ValueError(f"boundary must be 'hold', or 'bootstrap' with bootstrap_values; it is {boundary!r}")
     values_after_end = torch.where(is_finished.unsqueeze(1), 0.0, values_after_cut)
@@ -80,7 +87,7 @@ def discounted_suffix_sums(terms: Tensor, discount: float | Tensor) -> Tensor:
     By doubling: a sum of n terms plus discount^n times the sum n places on has 2n terms; log2(time) rounds do.
     """
     if isinstance(discount, Tensor):
-        discount = discount.to(terms).unsqueeze(1)  # float64 must not change the precision that the caller chose
+        discount = discount.to(terms).reshape(-1, 1)  # float64 must not change the precision that the caller chose
     suffix_sums, num_terms = terms, 1
     while num_terms < terms.shape[1]:
         following = torch.nn.functional.pad(suffix_sums[:, num_terms:], (0, num_terms))
@@ -91,7 +98,12 @@ def discounted_suffix_sums(terms: Tensor, discount: float | Tensor) -> Tensor:
 
 @torch.no_grad()
 def monte_carlo_returns(rewards: Tensor, response_mask: Tensor, *, gamma: float) -> Tensor:
-    """R_t = sum over k >= t of gamma^(k-t) r_k [batch, time], the value model's target for finished responses."""
+    """R_t = sum over k >= t of gamma^(k-t) r_k [batch, time], the value model's target for finished responses.
+
+    Zero where the mask is False.
+    """
+    require_masks(response_mask=response_mask)
+    require_shape(response_mask.shape, rewards=rewards)
     returns = discounted_suffix_sums(torch.where(response_mask, rewards, 0.0), gamma)
     return torch.where(response_mask, returns, 0.0)
 
@@ -101,7 +113,7 @@ def length_adaptive_lambda(lengths: Tensor, *, alpha: float = 0.05, floor: float
 
     It makes the lambda weights' total, 1 / (1 - lambda), grow with the length l as alpha l.
     """
-    return (1.0 - 1.0 / (alpha * lengths)).clamp(min=floor, max=1.0)
+    return (1.0 - 1.0 / (alpha * lengths)).clamp(min=floor)
 
 
 def effective_lengths(response_lengths: Tensor, is_finished: Tensor, *, window_length: int) -> Tensor:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from learner.algorithm.arguments import require_masks, require_shape
 from learner.algorithm.importance import bounded_log_ratio, effective_sample_size, importance_weights
 from learner.algorithm.masked_stats import masked_mean
 
@@ -91,7 +92,17 @@ def policy_loss(
 
     `rollout_logprobs` makes it the decoupled loss (arXiv 2505.24298): w corrects for tokens sampled by older weights or
     by another engine. Without them w = 1. `normalizer` is N: by default the number of tokens in `policy_mask`.
+    Only `logprobs` gets a gradient.
     """
+    require_masks(policy_mask=policy_mask)
+    require_shape(
+        policy_mask.shape,
+        logprobs=logprobs,
+        old_logprobs=old_logprobs,
+        advantages=advantages,
+        rollout_logprobs=rollout_logprobs,
+    )
+    old_logprobs, advantages = old_logprobs.detach(), advantages.detach()
     log_ratio = bounded_log_ratio(logprobs, old_logprobs, policy_mask)
     surrogate = clipped_surrogate(
         log_ratio.exp(), advantages, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip
@@ -137,8 +148,11 @@ def value_loss(
     """L = 1/2 sum of weight_t max((V - R)^2, (V_clip - R)^2), V_clip = clip(V, V_old - clip_low, V_old + clip_high).
 
     `clip_low=None` leaves the value unclipped. `token_weights` should add up to 1 over the mini-batch: by default all
-    tokens weigh the same; `row_mean_weights` lets all rows weigh the same.
+    tokens weigh the same; `row_mean_weights` lets all rows weigh the same. Only `values` gets a gradient.
     """
+    require_masks(value_mask=value_mask)
+    require_shape(value_mask.shape, values=values, old_values=old_values, returns=returns, token_weights=token_weights)
+    old_values, returns = old_values.detach(), returns.detach()
     errors = torch.where(value_mask, values - returns, 0.0).square()
     if clip_low is None:
         clipped_errors = errors

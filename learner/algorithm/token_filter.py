@@ -7,12 +7,16 @@ value: all tokens of finished responses; positive examples: all tokens of finish
 import torch
 from torch import Tensor
 
+from learner.algorithm.arguments import require_masks, require_shape
+
 
 def policy_mask(response_mask: Tensor, is_finished: Tensor, *, num_ignored_tail_tokens: int) -> Tensor:
     """Tokens for the policy loss [batch, time]: a cut row loses its last `num_ignored_tail_tokens`.
 
     `response_mask` [batch, time] is True for the current window's tokens, wherever they begin.
     """
+    require_masks(response_mask=response_mask, is_finished=is_finished)
+    require_shape(response_mask.shape[:1], is_finished=is_finished)
     num_following = response_mask.flip(1).cumsum(1).flip(1) - 1
     is_before_tail = num_following >= num_ignored_tail_tokens
     return torch.where(is_finished.unsqueeze(1), response_mask, response_mask & is_before_tail)
@@ -20,6 +24,8 @@ def policy_mask(response_mask: Tensor, is_finished: Tensor, *, num_ignored_tail_
 
 def value_mask(response_mask: Tensor, is_finished: Tensor) -> Tensor:
     """Tokens for the value loss [batch, time]: those of finished rows, of all windows that `response_mask` spans."""
+    require_masks(response_mask=response_mask, is_finished=is_finished)
+    require_shape(response_mask.shape[:1], is_finished=is_finished)
     return torch.where(is_finished.unsqueeze(1), response_mask, False)
 
 

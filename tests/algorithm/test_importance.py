@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from learner.algorithm.importance import effective_sample_size, importance_weights, trusted_mask
+from learner.algorithm.importance import bounded_log_ratio, effective_sample_size, importance_weights, trusted_mask
 
 # Weights 1/2, 1 and 4; the last place is padding.
 OLD = torch.tensor([0.1, 0.3, 0.8, math.nan]).log()
@@ -34,6 +34,17 @@ def test_weights_stay_finite_when_the_policies_have_nothing_in_common(old: float
     weight = importance_weights(torch.tensor([old]), torch.tensor([rollout]), torch.tensor([True]))
 
     assert weight.isfinite().all()
+
+
+def test_a_token_at_the_cap_is_still_trusted() -> None:
+    assert trusted_mask(torch.tensor([0.0]), torch.tensor([0.0]), torch.tensor([True]), cap=1.0).all()
+
+
+@pytest.mark.parametrize(("difference", "bounded"), [(15.0, 15.0), (30.0, 20.0), (-15.0, -15.0), (-30.0, -20.0)])
+def test_log_ratios_are_limited_to_twenty_on_both_sides(difference: float, bounded: float) -> None:
+    ratio = bounded_log_ratio(torch.tensor([difference - 1.0]), torch.tensor([-1.0]), torch.tensor([True]))
+
+    assert ratio.item() == bounded
 
 
 def test_effective_sample_size_is_the_share_of_tokens_that_the_weights_leave() -> None:

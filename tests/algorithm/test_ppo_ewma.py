@@ -60,6 +60,22 @@ def test_the_clip_bounds_the_distance_to_the_average_policy(advantage: float, ex
     assert result.approx_kl.item() == pytest.approx(-math.log(1.5))
 
 
+# Centre .8; 1.5 to it is clipped to 1.28 and .5 to .8: 1.28 * .8 and .8 * .8.
+@pytest.mark.parametrize(("probability", "advantage", "expected"), [(0.6, 1.0, -1.024), (0.2, -1.0, 0.64)])
+def test_the_clip_may_reach_further_up_than_down(probability: float, advantage: float, expected: float) -> None:
+    result = ppo_ewma_policy_loss(
+        torch.tensor([probability]).log(),
+        torch.tensor([0.4]).log(),
+        torch.tensor([advantage]),
+        torch.tensor([True]),
+        rollout_logprobs=torch.tensor([0.5]).log(),
+        clip_low=0.2,
+        clip_high=0.28,
+    )
+
+    assert result.loss.item() == pytest.approx(expected)
+
+
 def test_a_ratio_above_the_cap_is_capped_and_keeps_its_gradient() -> None:
     logprobs = torch.tensor([0.5], dtype=torch.float64).log().requires_grad_()
 

@@ -42,16 +42,16 @@ def test_value_mask_keeps_finished_rows_only() -> None:
 
 
 def test_positive_examples_are_finished_rows_that_scored_above_zero() -> None:
-    response = torch.ones(4, 1, dtype=torch.bool)
-    scores = torch.tensor([1.0, -1.0, float("nan"), 0.0])
+    response = torch.ones(5, 1, dtype=torch.bool)
+    scores = torch.tensor([1.0, -1.0, float("nan"), 0.0, 1.0])
 
-    mask = positive_example_mask(response, torch.tensor([True, True, False, True]), scores)
+    mask = positive_example_mask(response, torch.tensor([True, True, False, True, False]), scores)
 
-    assert mask[:, 0].tolist() == [True, False, False, False]
+    assert mask[:, 0].tolist() == [True, False, False, False, False]
 
 
 def test_flags_that_are_not_boolean_are_refused() -> None:
-    with pytest.raises(RuntimeError, match="boolean"):
+    with pytest.raises(ValueError, match="boolean"):
         policy_mask(RESPONSE, torch.tensor([1, 0, 0]), num_ignored_tail_tokens=1)
 
 

@@ -1,6 +1,5 @@
 """Mutual TLS: who shows a certificate of our authority may call; nobody else may."""
 
-import subprocess
 from pathlib import Path
 
 import grpc
@@ -8,27 +7,12 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.contract.certificates import certified
 from tppo.config import ConfigError
 from tppo.grpc_server import CHANNEL_OPTIONS, start_server
 from tppo.tls import VARIABLES, channel, require_tls_or_token
 
 CALL_SECONDS = 5.0
-
-
-def openssl(*arguments: object) -> None:
-    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
-
-
-def certified(folder: Path) -> dict[str, str]:
-    """An authority in the folder and a certificate for localhost that it signed, as the environment names them."""
-    folder.mkdir()
-    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", 1)
-    names = ("-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-    ca, ca_key, one, key = (folder / name for name in ("ca.pem", "ca.key", "one.pem", "one.key"))
-    openssl("req", "-x509", *curve, "-subj", "/CN=authority", "-keyout", ca_key, "-out", ca)
-    signed = ("-CA", ca, "-CAkey", ca_key)
-    openssl("req", "-x509", *curve, *signed, "-subj", "/CN=localhost", *names, "-keyout", key, "-out", one)
-    return dict(zip(VARIABLES, map(str, (ca, one, key)), strict=True))
 
 
 def use(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:

@@ -179,6 +179,18 @@ def test_an_update_that_was_refused_does_not_move_the_average() -> None:
     assert trainer.objective.state_dict()["total_weight"] == 1.0
 
 
+# What they share
+
+
+@pytest.mark.parametrize("algorithm", ["tppo", "ppo", "vapo", "ppo-ewma", "geppo"])
+def test_a_policy_that_has_not_moved_stands_at_its_reference_at_any_temperature(algorithm: str) -> None:
+    trainer = a_trainer(algorithm, generation={"temperature": 0.5}, actor={"ppo_mini_batches": 1})
+
+    metrics = step(trainer, first_rows())
+
+    assert metrics["actor/ppo_kl"] == pytest.approx(0.0, abs=1e-6)
+
+
 # What they keep
 
 

@@ -159,8 +159,11 @@ def test_in_lockstep_there_are_no_importance_weights_unless_configured() -> None
     assert_gradients_equal(first_gradients(rows), expected_gradients(rows))
 
 
+@pytest.mark.parametrize("max_tokens", [16, 4096])
 @pytest.mark.parametrize(("lm_tokens", "first_token"), [("all_windows", 0), ("current_window", 6)])
-def test_the_likelihood_loss_takes_the_tokens_of_right_responses(lm_tokens: str, first_token: int) -> None:
+def test_the_likelihood_loss_takes_the_tokens_of_right_responses(
+    lm_tokens: str, first_token: int, max_tokens: int
+) -> None:
     rows = some_rows()
     rows[2].score = 0.5
     network = a_network("policy")
@@ -171,7 +174,9 @@ def test_the_likelihood_loss_takes_the_tokens_of_right_responses(lm_tokens: str,
         expected[name] = expected[name] + gradient
 
     algorithm = {"num_ignored_tail_tokens": 0, "advantage_whitening": "none", "lm_loss_weight": 0.1}
-    actual = first_gradients(rows, algorithm=algorithm | {"lm_tokens": lm_tokens})
+    actual = first_gradients(
+        rows, algorithm=algorithm | {"lm_tokens": lm_tokens}, actor={"max_tokens_per_microbatch": max_tokens}
+    )
 
     assert_gradients_equal(actual, expected)
 

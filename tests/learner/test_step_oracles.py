@@ -76,6 +76,13 @@ def test_the_same_response_in_one_window_has_the_advantages_of_the_whole() -> No
     assert column(result, "raw_advantage") == pytest.approx(expected)
 
 
+def test_discount_below_one_discounts_the_value_after_a_cut_as_well() -> None:
+    result = a_trainer(window_length=4, gamma=0.9, lam=0.0).step([a_row(RESPONSE[:4], prompt=PROMPT)], policy_version=0)
+
+    # .9 * .3 - .2,  .9 * .1 - .3,  .9 * .5 - .1,  .9 * .5 - .5
+    assert column(result, "raw_advantage") == pytest.approx([0.07, -0.21, 0.35, -0.05])
+
+
 def of_length(length: int, **options: Any) -> Rollout:
     return a_row([4] * length, prompt=PROMPT, **options)
 

@@ -1,6 +1,7 @@
 """Functions that users' own processes offer, against a real server."""
 
 import asyncio
+import dataclasses
 import math
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from services.reward.attached.functions import MAX_WORK_BYTES
 from tests.reward.attaching import PATIENT, Process, a_server, until
 from tppo.authentication import TOKEN_VARIABLE, call_metadata
+from tppo.grpc_server import MAX_MESSAGE_BYTES
+from tppo.v1 import reward_pb2_grpc as pb_grpc
 from tppo.v1 import rollout_pb2
 
 HASTY = PATIENT.model_copy(update={"timeout_seconds": 0.05, "attach_wait_seconds": 0.05})
@@ -223,6 +226,21 @@ async def test_a_request_beyond_the_size_of_a_message_fails_and_the_next_is_scor
     assert isinstance(outcome, tuple)
     assert outcome[0] == "FAILED"
     assert score == 1.0
+
+
+async def test_an_answer_beyond_the_size_of_a_message_ends_the_stream_and_the_work_goes_to_another() -> None:
+    async with a_server() as server, grpc.aio.insecure_channel(server.address) as without_limits:
+        careless = dataclasses.replace(server, stub=pb_grpc.RewardServiceStub(without_limits))
+        process = await Process(careless).offer()
+        scoring = asyncio.create_task(server.score("a"))
+        await process.answer(await process.work(), 1.0, error="x" * (MAX_MESSAGE_BYTES + 1))
+        code, _ = await process.refusal()
+        another = await Process(server).offer()
+        await another.answer(await another.work(), 0.25)
+        score = await scoring
+
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert score == 0.25
 
 
 async def test_a_weighted_sum_takes_an_attached_function_beside_a_built_in() -> None:

@@ -10,15 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.certificates import certified
 from tests.reward.attaching import PATIENT, Server, a_server
+from tppo.tls import VARIABLES
 
 EXAMPLES = Path(__file__).parents[2] / "examples/custom_reward"
 REPOSITORY = Path(__file__).parents[2]
+PROTO = {"TPPO_PROTO": str(REPOSITORY / "proto")}
 
 
 @asynccontextmanager
 async def a_process(*command: str) -> AsyncIterator[None]:
-    environment = {**os.environ, "TPPO_PROTO": str(REPOSITORY / "proto"), "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, **PROTO, "PYTHONPATH": str(REPOSITORY)}
     process = await asyncio.create_subprocess_exec(*command, env=environment)
     try:
         yield
@@ -39,6 +42,48 @@ async def test_the_python_example_scores_for_a_run() -> None:
 async def test_the_node_example_scores_for_a_run(node_example: Path) -> None:
     async with a_server() as server, a_process("node", str(node_example / "mine.js"), server.address):
         assert await scores(server) == [1.0, 0.0, 1.0]
+
+
+async def test_the_node_example_shows_its_certificate_where_the_service_demands_one(
+    node_example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, path in certified(tmp_path / "ours").items():
+        monkeypatch.setenv(name, path)
+    async with a_server() as server, a_process("node", str(node_example / "mine.js"), server.address):
+        assert await scores(server) == [1.0, 0.0, 1.0]
+
+
+async def test_the_node_example_without_a_certificate_finds_no_way_in(
+    node_example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, path in certified(tmp_path / "ours").items():
+        monkeypatch.setenv(name, path)
+    async with a_server() as server:
+        for name in VARIABLES:
+            monkeypatch.delenv(name)
+        stream = asyncio.subprocess.PIPE
+        command = ("node", str(node_example / "mine.js"), server.address)
+        process = await asyncio.create_subprocess_exec(*command, stderr=stream, env={**os.environ, **PROTO})
+        assert process.stderr is not None
+        complaint = (await process.stderr.readline()).decode()
+        process.kill()
+        await process.communicate()
+
+        assert "UNAVAILABLE" in complaint
+        assert attached(server) == []
+
+
+async def test_the_node_example_refuses_half_of_the_files_that_tls_takes(node_example: Path, tmp_path: Path) -> None:
+    half = {name: path for name, path in certified(tmp_path / "ours").items() if name != "TPPO_TLS_KEY"}
+    command = ("node", str(node_example / "mine.js"), "127.0.0.1:1")
+    process = await asyncio.create_subprocess_exec(
+        *command, stderr=asyncio.subprocess.PIPE, env={**os.environ, **PROTO, **half}
+    )
+
+    _, complaint = await process.communicate()
+
+    assert "TPPO_TLS_KEY = '': expected a PEM file" in complaint.decode()
+    assert process.returncode == 1
 
 
 async def test_python_and_node_share_the_load(node_example: Path) -> None:

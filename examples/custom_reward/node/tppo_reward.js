@@ -4,6 +4,7 @@
 // with "score" and further numbers (its components), or null to abstain; what it throws is the cause of a failure.
 'use strict';
 
+const fs = require('fs');
 const path = require('path');
 const grpc = require('@grpc/grpc-js');
 const protoLoader = require('@grpc/proto-loader');
@@ -19,6 +20,8 @@ const OPTIONS = {
   'grpc.keepalive_timeout_ms': 3000,
 };
 
+const TLS_VARIABLES = ['TPPO_TLS_CA', 'TPPO_TLS_CERTIFICATE', 'TPPO_TLS_KEY'];
+
 const definition = protoLoader.loadSync('tppo/v1/reward.proto', {
   includeDirs: [PROTO],
   keepCase: true,
@@ -30,7 +33,7 @@ const { RewardService } = grpc.loadPackageDefinition(definition).tppo.v1;
 
 // Serve for ever; `functions` is { NAME: { score, minScore, maxScore } }.
 function serve(address, functions, { maxHeld = 32, run = '', token = process.env.TPPO_TOKEN || '' } = {}) {
-  const client = new RewardService(address, grpc.credentials.createInsecure(), OPTIONS);
+  const client = new RewardService(address, credentials(), OPTIONS);
   const offer = {
     process: `node ${process.pid}`,
     functions: Object.entries(functions).map(([name, { minScore, maxScore }]) => ({
@@ -68,6 +71,20 @@ function serve(address, functions, { maxHeld = 32, run = '', token = process.env
   }
 
   attach();
+}
+
+// Mutual TLS where the environment names the three PEM files: of the authority, of this process, and of its key.
+function credentials() {
+  if (!TLS_VARIABLES.some((name) => process.env[name])) return grpc.credentials.createInsecure();
+  const [authority, certificate, key] = TLS_VARIABLES.map(pem);
+  return grpc.credentials.createSsl(authority, key, certificate);
+}
+
+function pem(variable) {
+  const file = process.env[variable] || '';
+  const content = file && fs.existsSync(file) ? fs.readFileSync(file) : Buffer.alloc(0);
+  if (content.includes('-----BEGIN ')) return content;
+  throw new Error(`${variable} = '${file}': expected a PEM file; mutual TLS takes ${TLS_VARIABLES.join(', ')}`);
 }
 
 async function scored(functions, work) {

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from services.reward.mathematics.families import are_equal_families, family
 from services.reward.mathematics.forms import Form, Group, Leaf, Relation
 from services.reward.mathematics.leaves import are_equal_leaves
 from services.reward.mathematics.real_sets import are_equal_real_sets
@@ -14,6 +15,8 @@ def are_equal_forms(gold: Form, answer: Form) -> bool:
     """Whether the answer has the value of the ground truth."""
     if gold == answer:
         return True
+    if family(gold) or family(answer):
+        return are_equal_families(gold, answer, are_equal_forms)
     if isinstance(gold, Relation) or isinstance(answer, Relation):
         return _are_equal_relations(gold, answer)
     if isinstance(gold, Leaf) and isinstance(answer, Leaf):

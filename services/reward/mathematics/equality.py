@@ -14,13 +14,16 @@ from services.reward.mathematics.values import Value
 
 NUM_DIGITS = 20  # of a difference that is not zero
 MAX_WORKING_DIGITS = 250  # spent on finding out whether it is
-SMALLEST_DIFFERENCE = sympy.Float("1e-100")
+SMALLEST_DIFFERENCE = sympy.Float("1e-100")  # below it a number is zero unless a digit of it is known
 NUM_POINTS = 6  # that have to agree
 MAX_POINTS = 24  # tried, as some lie outside the domain
 RANGES = ((0.1, 1.0), (1.0, 4.0), (-1.0, -0.1), (-4.0, -1.0))
-DENOMINATOR = 997  # of the coordinates
-LARGEST_INTEGER = 12  # as a coordinate
-NEEDS_INTEGERS = (sympy.factorial, sympy.binomial, sympy.Mod, sympy.Sum, sympy.Product, sympy.floor, sympy.ceiling)
+DENOMINATORS = (500, 1500)  # of the coordinates, drawn: sin(997 pi x) is zero at all multiples of 1/997
+LARGEST_INTEGERS = (12, 40)  # as a coordinate, by turns
+LARGEST_ROUNDED = 10_000  # the same where roundings and remainders are all there is, which look like nothing when small
+COUNTING = (sympy.factorial, sympy.binomial, sympy.Sum, sympy.Product)  # defined for integers
+ROUNDING = (sympy.floor, sympy.ceiling, sympy.Mod)
+NAMES_OF_INTEGERS = frozenset("ijklmnN")
 
 
 def are_equal(gold: Value, answer: Value) -> bool:
@@ -76,21 +79,32 @@ def _is_zero_number(number: sympy.Expr, *, may_be_complex: bool = True) -> bool 
     if not approximate.is_number or approximate.is_finite is not True:
         return None
     if abs(approximate) < SMALLEST_DIFFERENCE:
-        return True
+        return not _is_known_to_a_digit(approximate)
     return False if approximate.is_real or may_be_complex else None
+
+
+def _is_known_to_a_digit(approximate: sympy.Expr) -> bool:
+    """Whether it is a small number, like e^-1000, and not what is left where terms cancel."""
+    return any(part._prec > 1 for part in approximate.atoms(sympy.Float) if part != 0)
 
 
 def _points(expression: sympy.Expr) -> Iterator[dict[sympy.Basic, sympy.Basic]]:
     """Random values for the symbols, the same for the same expression."""
     symbols = sorted(expression.free_symbols, key=str)
     source = random.Random(str(expression))
-    needs_integers = expression.has(*NEEDS_INTEGERS)
+    is_counting, is_rounding = expression.has(*COUNTING), expression.has(*ROUNDING)
+    grows = is_counting or any(power.exp.free_symbols for power in expression.atoms(sympy.Pow))
     for number in range(MAX_POINTS):
         low, high = RANGES[number % len(RANGES)]
-        yield {symbol: _coordinate(source, low, high, needs_integers=needs_integers) for symbol in symbols}
+        largest = LARGEST_INTEGERS[number % 2] if grows or number % 3 == 0 else LARGEST_ROUNDED
+        yield {
+            symbol: sympy.Integer(source.randint(1, largest))
+            if is_counting or (is_rounding and (number % 3 == 1 or symbol.name[0] in NAMES_OF_INTEGERS))
+            else _between(source, low, high)
+            for symbol in symbols
+        }
 
 
-def _coordinate(source: random.Random, low: float, high: float, *, needs_integers: bool) -> sympy.Basic:
-    if needs_integers:
-        return sympy.Integer(source.randint(1, LARGEST_INTEGER))
-    return sympy.Rational(round(source.uniform(low, high) * DENOMINATOR), DENOMINATOR)
+def _between(source: random.Random, low: float, high: float) -> sympy.Basic:
+    denominator = source.randint(*DENOMINATORS)
+    return sympy.Rational(round(source.uniform(low, high) * denominator), denominator)

@@ -55,6 +55,7 @@ Form = Leaf | Group | Union | Relation
 
 TOKEN = re.compile(r"\\begin\s*\{[^{}]*\}|\\end\s*\{[^{}]*\}|\\text\{[^{}]*\}|\\[a-zA-Z]+|\\.|<|>|=|.", re.DOTALL)
 CONDITION = re.compile(r"\s*[a-z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:](.*)")  # of a set of real numbers
+PARAMETER = re.compile(r"(.*\S)\s*[|:]\s*([a-zA-Z]\s*\\in\s*\\mathbb\{Z\})\s*")  # of a set of numbers
 OPENING = frozenset(("(", "[", "{", r"\{"))
 CLOSING = frozenset((")", "]", "}", r"\}"))
 SEPARATORS = frozenset((",", ";", r"\lor"))
@@ -69,7 +70,7 @@ def form(text: str) -> Form:
         parts, found = _split(text, signs)
         if found:
             return _joined(kind, parts, found)
-    return _bracketed(text) or _with_both_signs(text) or Leaf(text)
+    return _bracketed(text) or _with_both_signs(text) or _ratio(text) or Leaf(text)
 
 
 def _joined(kind: str, parts: list[str], signs: list[str]) -> Form:
@@ -103,6 +104,8 @@ def _bracketed(text: str) -> Form | None:
     inside = text[len(left) : tokens[-1][1]]
     if left == r"\{" and (condition := CONDITION.fullmatch(inside)):
         return form(condition[1])
+    if left == r"\{" and (family := PARAMETER.fullmatch(inside)):
+        return form(f"{family[1]} , {family[2]}")
     if left == r"\{" and not inside.strip():
         return Group(left, (), right)
     content = form(inside)
@@ -118,6 +121,14 @@ def _with_both_signs(text: str) -> Form | None:
         return None
     written, first, second = ALTERNATIVES
     return Group("", tuple(Leaf(_replaced(text, written, signs)) for signs in (first, second)), ",")
+
+
+def _ratio(text: str) -> Form | None:
+    """a : b : c as the tuple of a/b and a/c, whatever the scale; a : b has a value by itself."""
+    first, *others = _split(text, {":"})[0]
+    if len(others) < 2:
+        return None
+    return Group("(", tuple(Leaf(rf"\frac{{{first}}}{{{other}}}") for other in others), ")")
 
 
 def _replaced(text: str, written: tuple[str, str], signs: tuple[str, str]) -> str:

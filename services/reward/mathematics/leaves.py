@@ -10,24 +10,24 @@ from services.reward.mathematics.quantities import Quantity, are_units_compatibl
 from services.reward.mathematics.values import Value, value
 
 TEXT = re.compile(r"\\text\{([^{}]*)\}")
-PUNCTUATION = re.compile(r"[()\s.,:;!?*\"]+")
+PUNCTUATION = re.compile(r"[()\s.,:;?*\"]+")  # no "!": it is a factorial
 WORDS = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*")
-LETTERS_OF_A_WORD = 3  # fewer letters side by side may be a product
+LETTERS_OF_A_WORD = 3  # fewer letters side by side may be a product, and a is not A
+SHORT_WORDS = frozenset(("no",))
+CLOCK = re.compile(r"(\d{1,2}):(\d{2})")
 
 
 def are_equal_leaves(gold: str, answer: str) -> bool:
     """Whether the answer says the same word, or has the same value in the same unit or without one."""
-    gold_words, answer_words = words(gold), words(answer)
-    if gold_words and answer_words and gold_words.casefold() == answer_words.casefold():
-        return True
     if is_prose(gold) or is_prose(answer):
-        return False
+        return words(gold).casefold() == words(answer).casefold()
     return _are_equal_quantities(gold, answer)
 
 
 def is_readable(leaf: Leaf) -> bool:
     """Whether an answer can be compared with it. Raises TooComplexError."""
-    return is_prose(leaf.text) or value(quantity(leaf.text).value) is not None
+    number = quantity(leaf.text).value
+    return is_prose(leaf.text) or CLOCK.fullmatch(number) is not None or value(number) is not None
 
 
 def words(text: str) -> str:
@@ -39,13 +39,16 @@ def words(text: str) -> str:
 def is_prose(text: str) -> bool:
     """Whether it is words and not a product of letters."""
     found = words(text)
-    return bool(found) and (text.startswith(r"\text") or len(found) >= LETTERS_OF_A_WORD)
+    is_long = len(found) >= LETTERS_OF_A_WORD or found.casefold() in SHORT_WORDS
+    return bool(found) and (is_long or text.startswith(r"\text"))
 
 
 def _are_equal_quantities(gold_text: str, answer_text: str) -> bool:
     gold, answer = quantity(gold_text), quantity(answer_text)
     if not are_units_compatible(gold, answer):
         return False
+    if CLOCK.fullmatch(gold.value) and CLOCK.fullmatch(answer.value):
+        return gold.value.lstrip("0") == answer.value.lstrip("0")  # 6:15 is 12:30 as a ratio, and not as a time
     left, right = value(gold.value), value(answer.value)
     if left is None or right is None:
         return False

@@ -4,16 +4,18 @@ The result has no layout (dollar signs, spacing, \left), braces around every arg
 alternatives, words in \text{}, and decimals as fractions of integers, which have a value without rounding.
 """
 
+import math
 import re
 import unicodedata
 
-from services.reward.mathematics.spelling import COMMANDS, FUNCTIONS, LAYOUT, SETS_IN_WORDS, SYMBOLS, ZEROS
+from services.reward.mathematics.spelling import COMMANDS, CURRENCIES, FUNCTIONS, LAYOUT, SETS_IN_WORDS, SYMBOLS, ZEROS
 
 SYMBOL = re.compile("|".join(map(re.escape, SYMBOLS)))
 COMMAND = re.compile(r"\\[a-zA-Z]+")
 SPACING = re.compile(r"(?<!\\)\\[,;:! ]|~|\\(?:[hv]space|color|textcolor)\s*\{[^{}]*\}")
 LABEL = re.compile(r"\s*(?:(?:the\s+)?(?:final\s+)?(?:answer|result|solution)\s*(?:is\b|:|=)\s*|=)", re.IGNORECASE)
 PLAIN_MIXED = re.compile(r"(?<![\d.])(\d+)\s+(\d+)/(\d+)(?!\d)")
+AMOUNT = re.compile(r"\s*([-+]?)\s*(\\\$|[€£¥])\s*(\d(?:[\d.,]|\{,\}|\\[,!])*)\s*")
 DELIMITER = re.compile(r"(?<!\\)\\[()\[\]$]|[$€£¥]")
 ARRAY = re.compile(r"\\(begin|end)\s*\{(?:array|matrix|smallmatrix|Bmatrix|bmatrix)\}(?:\s*\{[^{}]*\})?")
 WRAPPER = re.compile(
@@ -40,6 +42,22 @@ ORDINAL = re.compile(r"(?<=\d)(?:\s*\^\s*\{?\s*\\text\{(?:st|nd|rd|th)\}\s*\}?|(
 LARGE = re.compile(rf"(?<=\d)\s*(?:\\text\{{\s*({'|'.join(ZEROS)})\b([^{{}}]*)\}}|({'|'.join(ZEROS)})\b)")
 REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*(?:\{(\d+)\}|(\d))")
 SCIENTIFIC = re.compile(r"(?<![\w.\\}])(\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})(?![\w.])")
+ENDLESS = re.compile(r"(?<![\d.])(\d*)\.(\d*?)(?:(\d)\3\3+|(\d{2,}?)\4+)\s*(?:\\[lc]?dots(?![a-z])|\.\.\.)")
+DOUBLE_FACTORIAL = re.compile(r"(?<![\d.])(\d{1,2})\s*!\s*!(?!\s*!)")
+WITHOUT = re.compile(r"(\\mathbb\s*\{R\})\s*-\s*(?=\\\{)")
+INTEGERS = r"(?:\\mathbb\s*\{?\s*Z\s*\}?|\\Z|Z)"
+OF_INTEGERS = re.compile(
+    rf"(?<=[^\s,;:|(])[\s,;(]*(?:\\text\{{\s*,?\s*(?:for|where|with)(?:\s+(?:any|all|every|each|some))?\s*\}}\s*)?"
+    rf"(?<![a-zA-Z])([a-zA-Z])\s*\\in\s*{INTEGERS}\s*\)?\s*$"
+)
+ANY_INTEGER = re.compile(
+    r"[\s,;(]*(?:\\text\{)?[\s,]*(?:(?:for|where|with)\s+)?(?:(?:any|all|every|each|some|an)\s+)?"
+    r"integers?(?:\s*\}\s*|\s+)([a-z])\s*\}?\s*\)?\s*$"
+)
+IS_INTEGER = re.compile(
+    r"[\s,;(]*(?:\\text\{\s*,?\s*(?:for|where|with|and)?\s*\}?)?\s*(?<![a-zA-Z])([a-z])\s*(?:\\text\{)?\s*"
+    r"(?:is|are|being|any|an)\s+(?:an\s+|any\s+)?integers?\s*\}?\s*\)?\s*$"
+)
 WITH_BASE = re.compile(r"(?<![\d.])(\d+)_\{(\d{1,2})\}")
 DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])|(?<![\d.])(\d+)\.(?!\d)")
 
@@ -48,14 +66,29 @@ def plain(answer: str) -> str:
     """The answer in the one notation."""
     text = answer.translate({ord(character): " " for character in "\n\t\r\v\f"})
     text = unicodedata.normalize("NFKC", SYMBOL.sub(lambda found: SYMBOLS[found[0]], text))
+    text = AMOUNT.sub(_amount, text) if AMOUNT.fullmatch(text) else text
     text = THOUSANDS.sub(lambda found: re.sub(r"\D", "", found[0]), DELIMITER.sub(" ", _without_commands(text)))
     text = ARRAY.sub(r"\\\1{pmatrix}", WRAPPER.sub(_words, SPACING.sub(" ", text)))
-    text = PLAIN_OR.sub(r" \\lor ", PLAIN_AND.sub(" , ", _without_label(text)))
+    text = WITHOUT.sub(r"\1\\setminus ", _with_parameter(_without_label(text)))
+    text = PLAIN_OR.sub(r" \\lor ", PLAIN_AND.sub(" , ", text))
     text = LARGE.sub(_power_of_ten, ORDINAL.sub("", text))
     text = PLAIN_INFINITY.sub(r"\\infty ", PLAIN_FUNCTION.sub(r"\\\1 ", text))
     text = _with_values(_with_braces(text)).strip().rstrip(".,;:\\ ")
     words = text.removeprefix(r"\text{").removesuffix("}").strip(" .").casefold()
     return SETS_IN_WORDS.get(words, text)
+
+
+def _amount(found: re.Match[str]) -> str:
+    """The currency behind the number, where a unit stands."""
+    return rf"{found[1]}{found[3]}\text{{ {CURRENCIES[found[2]]}}}"
+
+
+def _with_parameter(text: str) -> str:
+    """What runs through the integers, said in words or in signs, in one spelling at the end."""
+    for declaration in (OF_INTEGERS, ANY_INTEGER, IS_INTEGER):
+        if found := declaration.search(text):
+            return rf"{text[: found.start()]} , {found[1]} \in \mathbb{{Z}}"
+    return text
 
 
 def _power_of_ten(found: re.Match[str]) -> str:
@@ -103,6 +136,8 @@ def _braced(argument: str) -> str:
 def _with_values(text: str) -> str:
     """Decimals of all kinds as fractions of integers, and numbers of another base in base ten."""
     text = SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", WITH_BASE.sub(_in_base_ten, text))
+    text = DOUBLE_FACTORIAL.sub(lambda found: str(math.prod(range(int(found[1]), 0, -2))), text)
+    text = ENDLESS.sub(lambda found: rf"{found[1]}.{found[2]}\overline{{{found[3] or found[4]}}}", text)
     return DECIMAL.sub(_decimal, REPEATING.sub(_repeating, text))
 
 

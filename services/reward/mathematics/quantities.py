@@ -32,10 +32,13 @@ UNITS = {
     "euro": "euro eur",
     "percent": "percent % pct",
     "degree": "degree deg",
+    "celsius": "celsius c",
+    "fahrenheit": "fahrenheit f",
     "radian": "radian rad",
     "ml": "ml milliliter millilitre",
     "l": "l liter litre",
-    "mph": "mph",
+    "mile/h": "mph",
+    "km/h": "kph kmh kmph",
     "unit": "unit",
     "newton": "newton",
     "joule": "joule",
@@ -43,8 +46,16 @@ UNITS = {
     "hertz": "hz hertz",
 }
 CANONICAL = {spelling: name for name, spellings in UNITS.items() for spelling in spellings.split()}
+HALVES_OF_THE_DAY = {"am": "am", "pm": "pm"}  # only after a time
+TEMPERATURES = frozenset(("degree", "degreecelsius", "degreefahrenheit", "celsius", "fahrenheit"))
 # words that say something of the answer instead of counting things
-JUDGEMENTS = frozenset(("or", "and", "not", "no", "wrong", "incorrect", "false", "either", "maybe", "but", "to", "if"))
+WORDS_OF_JUDGEMENT = """
+    or and not no nor none nope neither never wrong incorrect false either maybe but to if unless except
+    undefined infinite infinity negative at least most less more fewer greater than plus minus over divided multiplied
+    mod modulo choose factorial power half halves thirds fourths fifths tenths hundredths pi sqrt log ln exp sin cos tan
+    zero one two three four five six seven eight nine ten eleven twelve twenty thirty fifty hundred
+"""
+JUDGEMENTS = frozenset(WORDS_OF_JUDGEMENT.split())
 
 WORDS = r"\\text\{[^{}0-9]*\}"
 POWER = r"(?:\s*\^\s*\{?[23]\}?)?"
@@ -55,12 +66,14 @@ UNIT = re.compile(
     rf"(?P<rest>.*?[\d}})a-z.|])\s*(?P<unit>"
     rf"(?:{WORDS}{POWER}\s*)+"
     rf"|\\frac\{{\s*{WORDS}{POWER}\s*\}}\{{\s*{WORDS}{POWER}\s*\}}"
-    rf"|/?(?<![a-zA-Z\\])(?:square\s+|cubic\s+|sq\.?\s+)?(?:{LONG_NAMES})s?{POWER}(?:\s*/\s*(?:{LONG_NAMES}|[hs]){POWER})?\.?"
+    rf"|/?(?<![a-zA-Z\\])(?:square\s+|cubic\s+|sq\.?\s+)?(?:{LONG_NAMES}|USD|EUR)s?{POWER}(?:\s*/\s*(?:{LONG_NAMES}|[hs]){POWER})?\.?"
+    rf"|(?:(?<=:\d\d)|(?<=:\d\d\s))[AaPp]\.?\s?[Mm]\.?"
     rf"|(?<=[\d}})])\s+[a-z]{{3,}}(?:\s+[a-z]+){{0,3}}"
     rf"|\\?%|\^\s*\{{?\s*\\circ\s*\}}?\s*[CF]?)",
     re.DOTALL,
 )
 ANGLE_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
+COMMAND = re.compile(r"\\(?:text|frac)")
 WORD = re.compile(r"[a-z%']+|[23]|\^|/")
 POWERS_IN_WORDS = {"square": "2", "sq": "2", "squared": "2", "cubic": "3", "cubed": "3"}
 
@@ -79,11 +92,11 @@ def quantity(text: str) -> Quantity:
     found = UNIT.fullmatch(text)
     if found is None or found["rest"].rstrip().endswith(("+", "-", "=", "<", ">", "\\cdot", ",")):
         return Quantity(text)
-    words = WORD.findall(
-        found["unit"].replace("\\text", " ").replace("\\frac", " ").replace("\\circ", " degree ").lower()
-    )
+    unit = found["unit"].replace("\\circ", " degree ").replace(".", "")
+    words = WORD.findall(COMMAND.sub(" ", unit).lower())
     is_angle_of_function = "degree" in words and ANGLE_FUNCTION.search(found["rest"])
-    if not JUDGEMENTS.isdisjoint(words) or is_angle_of_function:
+    is_power_alone = all(word in POWERS_IN_WORDS for word in words)  # 10 squared is 100
+    if not JUDGEMENTS.isdisjoint(words) or is_angle_of_function or is_power_alone:
         return Quantity(text)
     return Quantity(found["rest"].strip(), found["unit"], _known_unit(words))
 
@@ -99,7 +112,10 @@ def is_angle(one: Quantity) -> bool:
 
 
 def are_units_compatible(gold: Quantity, answer: Quantity) -> bool:
-    """Whether one of them is dropped or not known, or both mean the same."""
+    """Whether one of them is dropped or not known, or both mean the same; a degree may be one of temperature."""
+    left, right = gold.known_unit.removeprefix("degree"), answer.known_unit.removeprefix("degree")
+    if {gold.known_unit, answer.known_unit} <= TEMPERATURES:
+        return not (left and right) or left == right
     return not (gold.known_unit and answer.known_unit) or gold.known_unit == answer.known_unit
 
 
@@ -114,7 +130,7 @@ def _known_unit(words: list[str]) -> str:
             names.append("/")
         elif word in ("^", "/", "2", "3"):
             names.append(word.replace("^", ""))
-        elif name := CANONICAL.get(word) or CANONICAL.get(word.removesuffix("s")):
+        elif name := HALVES_OF_THE_DAY.get(word) or CANONICAL.get(word) or CANONICAL.get(word.removesuffix("s")):
             names.append(name)
         else:
             return ""

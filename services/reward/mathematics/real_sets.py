@@ -1,5 +1,6 @@
 """Sets of real numbers however they are written: intervals, unions, inequalities, finite sets."""
 
+from dataclasses import dataclass
 from functools import reduce
 
 import sympy
@@ -12,6 +13,14 @@ from services.reward.mathematics.values import value
 STRICT = frozenset("<>")
 UPWARDS = frozenset(("<", r"\le"))
 DOWNWARDS = frozenset((">", r"\ge"))
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """scale * |x - centre|."""
+
+    centre: sympy.Expr
+    scale: sympy.Expr
 
 
 def are_equal_real_sets(gold: Form, answer: Form) -> bool:
@@ -52,11 +61,12 @@ def _interval(group: Group) -> sympy.Set | None:
 
 
 def _inequality(relation: Relation) -> sympy.Set | None:
-    """The numbers for which a chain like 0 < x <= 1 holds, with one symbol."""
+    """The numbers for which a chain like 0 < x <= 1 holds, with one symbol, or with its distance from a number."""
+    distances = [(index, found) for index, side in enumerate(relation.sides) if (found := _distance(side))]
     symbols = [index for index, side in enumerate(relation.sides) if _is_symbol(side)]
-    if len(symbols) != 1:
+    if len(symbols) + len(distances) != 1:
         return None
-    place = symbols[0]
+    place = symbols[0] if symbols else distances[0][0]
     conditions = [
         _condition(side, relation.signs[place - 1] if index < place else relation.signs[place], is_left=index < place)
         for index, side in enumerate(relation.sides)
@@ -64,7 +74,8 @@ def _inequality(relation: Relation) -> sympy.Set | None:
     ]
     if len(relation.sides) > len(conditions) + 1 or None in conditions:
         return None
-    return reduce(sympy.Intersection, conditions)
+    found = reduce(sympy.Intersection, conditions)
+    return found if symbols else _within(found, distances[0][1])
 
 
 def _condition(side: Form, sign: str, *, is_left: bool) -> sympy.Set | None:
@@ -81,6 +92,27 @@ def _condition(side: Form, sign: str, *, is_left: bool) -> sympy.Set | None:
     if (sign in UPWARDS) == is_left:
         return sympy.Interval(bound, sympy.oo, left_open=sign in STRICT, right_open=True)
     return sympy.Interval(-sympy.oo, bound, left_open=True, right_open=sign in STRICT)
+
+
+def _distance(side: Form) -> Distance | None:
+    """|a x + b| with numbers a and b: how far x is from a number."""
+    found = value(side.text) if isinstance(side, Leaf) else None
+    if not isinstance(found, sympy.Abs) or len(found.free_symbols) != 1:
+        return None
+    (symbol,) = found.free_symbols
+    slope, constant = found.args[0].coeff(symbol, 1), found.args[0].coeff(symbol, 0)
+    is_line = (found.args[0] - slope * symbol - constant).expand() == 0
+    if not is_line or not all(number.is_number and number.is_real for number in (slope, constant)):
+        return None
+    return Distance(-constant / slope, sympy.Abs(slope))
+
+
+def _within(sizes: sympy.Set, distance: Distance) -> sympy.Set:
+    """The numbers x for which scale * |x - centre| is one of the sizes."""
+    outwards = sympy.Intersection(sizes, sympy.Interval(0, sympy.oo))
+    size = sympy.Dummy(real=True)
+    sides = (sympy.Lambda(size, distance.centre + sign * size / distance.scale) for sign in (1, -1))
+    return sympy.Union(*(sympy.imageset(side, outwards) for side in sides))
 
 
 def _is_symbol(side: Form) -> bool:

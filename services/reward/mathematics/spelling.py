@@ -6,7 +6,8 @@ VULGAR_FRACTIONS = {
     character: r"\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", character).split("\N{FRACTION SLASH}"))
     for character in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
 }
-ZEROS = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+ZEROS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+CURRENCIES = {r"\$": "dollar", "€": "euro", "£": "pound sterling", "¥": "yen"}
 SETS_IN_WORDS = {
     "no solution": r"\emptyset",
     "no solutions": r"\emptyset",

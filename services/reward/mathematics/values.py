@@ -21,14 +21,17 @@ MAX_NODES = 300
 MAX_DIGITS = 4000  # of a number that is written or arises
 MAX_POWER = 200  # of an expression with symbols
 MAX_MATRIX_POWER = 20
+MAX_COUNTED_POWER = 3  # of a symbol in the argument of a factorial
 MAX_GROWTH = 1000  # argument of exp, factorial and their like; terms of a sum
 # the grammar evaluates these while it reads, so their arguments have to be small as written
 EAGER = re.compile(r"\\(?:binom|gcd|lcm|det)|\\text\{(?:gcd|lcm)\}|\\operatorname|matrix")
 LONG_NUMBER = re.compile(r"\d{5}|\^|!")
-NOT_ONE_NUMBER = re.compile(r"\d\s*_|\d\s+\d")  # a number with its base; two numbers side by side
+NOT_ONE_NUMBER = re.compile(r"\d\s*_|\d\s+\d|!\s*!")  # with its base; two side by side; n!!, to the grammar (n!)!
 NUMBER_TIMES_GROUP = re.compile(r"(?<=\d)\s*\(")
+POWER_OF_FUNCTION = re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc|ln|log)\s*\^)\s*(\d)(?=\s*\()")  # \sin^2(x)
 MIXED_NUMBER = re.compile(r"(?<![\d}^])(\d+)\s*\\frac\{(\d+)\}\{(\d+)\}")
 CONFIG = ConversionConfig(interpret_as_mixed_fractions=False, lowercase_symbols=False)
+COUNTING = (sympy.factorial, sympy.factorial2, sympy.gamma, sympy.binomial)
 GROWING = (sympy.exp, sympy.sinh, sympy.cosh, sympy.factorial, sympy.gamma, sympy.factorial2)
 BOUND_VARIABLES = (sympy.Sum, sympy.Product)
 UNFINISHED = (sympy.Integral, sympy.Limit, sympy.Derivative)  # questions rather than answers, and costly ones
@@ -43,10 +46,12 @@ def value(text: str) -> Value | None:
         raise TooComplexError(f"an expression of {len(text)} characters")
     if not text or NOT_ONE_NUMBER.search(text):
         return None
-    tree = _tree(NUMBER_TIMES_GROUP.sub(r"\\cdot (", MIXED_NUMBER.sub(_sum, text)))
+    text = POWER_OF_FUNCTION.sub(r"\1{\2}", MIXED_NUMBER.sub(_sum, text))
+    tree = _tree(NUMBER_TIMES_GROUP.sub(r"\\cdot (", text))
     if tree is None:
         return None
-    return _evaluated(tree)
+    found = _evaluated(tree)
+    return None if found.has(sympy.nan, sympy.zoo) else found  # 1/0 equals nothing, not even 2/0
 
 
 def _tree(text: str) -> Value | None:
@@ -104,10 +109,20 @@ def _require_small_result(operation: sympy.Basic, arguments: list[sympy.Basic]) 
         _require_small_power(*arguments)
     elif isinstance(operation, GROWING) and _magnitude(arguments[0]) > MAX_GROWTH:
         raise TooComplexError(f"{operation.func.__name__} of a large number")
+    elif isinstance(operation, COUNTING) and any(map(_grows_fast, arguments)):
+        raise TooComplexError(f"{operation.func.__name__} of what grows fast itself")
     elif isinstance(operation, (sympy.Sum, sympy.Product)):
         for limits in arguments[1:]:
             if _magnitude(sympy.Add(limits.args[-1], -limits.args[-2])) > MAX_GROWTH:
                 raise TooComplexError("a sum of many terms")
+
+
+def _grows_fast(argument: sympy.Basic) -> bool:
+    """Whether small numbers for its symbols would already make a factorial of it enormous."""
+    powers = [power for power in argument.atoms(sympy.Pow) if power.free_symbols]
+    return bool(argument.free_symbols) and (
+        argument.has(*COUNTING) or any(one.exp.free_symbols or one.exp > MAX_COUNTED_POWER for one in powers)
+    )
 
 
 def _require_small_power(base: sympy.Basic, exponent: sympy.Basic) -> None:

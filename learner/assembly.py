@@ -97,7 +97,9 @@ class Assembly:
                 journal=journal,
             ),
             traces=traces,
-            metrics_log=MetricsLog(self._folder / "metrics.jsonl", through_step=step, require_right=require_right),
+            metrics_log=MetricsLog(
+                self._folder / "metrics.jsonl", through_step=step, require_right=require_right, tell=outside.tell
+            ),
             journal=journal,
             steering=self._steering,
             put_aside=PutAside(self._folder / "put_aside"),

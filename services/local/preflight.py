@@ -70,7 +70,16 @@ def named_ports(config: Config) -> list[NamedPort]:
     for key, section in (("generation.port", config.generation), ("reward.port", config.reward)):
         numbers = range(section.port, section.port + section.replicas) if section.port else ()
         named += [NamedPort(key, section.host, number) for number in numbers]
+    named += [NamedPort("prometheus.port", config.prometheus.host, number) for number in _metrics_ports(config)]
     return [port for port in named if port.number]
+
+
+def _metrics_ports(config: Config) -> Sequence[int]:
+    """Of the generators, the reward services and the learner, side by side."""
+    first_port = config.prometheus.port
+    if not config.prometheus.enabled or not first_port:
+        return ()
+    return range(first_port, first_port + config.generation.replicas + config.reward.replicas + 1)
 
 
 def check_redis(url: str) -> None:

@@ -227,6 +227,19 @@ class DashboardSection(Section):
     """Port to listen on; 0: any free one."""
 
 
+class PrometheusSection(Section):
+    """`[prometheus]`: the metrics of generators, reward services and learner (docs/prometheus.md)."""
+
+    enabled: bool = True
+    """Each of them serves /metrics and /healthz; the dashboard does so at its own address, always."""
+    host: str = "127.0.0.1"
+    """Address to listen on; beyond the loopback it demands the token TPPO_TOKEN."""
+    advertise_host: str = ""
+    """Host by which Prometheus reaches it; empty: `host`, or this machine's name where `host` is every address."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port; `tppo run` counts up from it, process by process. 0: any free one, which the dashboard tells."""
+
+
 class Config(Section):
     """A whole run."""
 
@@ -243,6 +256,7 @@ class Config(Section):
     checkpoint: CheckpointSection = CheckpointSection()
     trace: TraceSection = TraceSection()
     dashboard: DashboardSection = DashboardSection()
+    prometheus: PrometheusSection = PrometheusSection()
 
     @model_validator(mode="before")
     @classmethod

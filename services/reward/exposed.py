@@ -68,6 +68,12 @@ REWARD_METRICS = (
         read=at("capacity"),
     ),
     Exposed(
+        name="tppo_reward_busy_seconds_total",
+        unit="seconds",
+        meaning="Time in which the service held any request.",
+        read=at("busy_seconds"),
+    ),
+    Exposed(
         name="tppo_reward_lost_leases_total",
         unit="leases",
         meaning="Scores that were not delivered because the lease had passed on.",

@@ -7,9 +7,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import redis.asyncio
 
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from learner.announcement import Announcement
     from learner.parts import Outside
     from learner.run_identity import RunIdentity
+    from learner.trackers.trackers import Trackers
 
 ROLL_BACK_EXIT_CODE = 75  # "try again": the next life begins with the roll back
+Tell = Callable[[Mapping[str, Any]], None]  # takes a line of metrics.jsonl
 REMEMBERED_SECONDS = 24 * 3600.0  # a service silent for this long is no longer spoken of
 
 
@@ -50,6 +52,9 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if not config.redis.url:
         raise ConfigError("redis.url is empty; expected the address of a Redis server, as in --redis redis://HOST:6379")
+    from learner.trackers import trackers
+
+    trackers.check(config.trackers)
     # Heavy imports wait until the arguments are known to be right.
     from transformers.utils.logging import disable_progress_bar
 
@@ -90,9 +95,8 @@ async def _live_with(config: Config, exporter: LearnerExporter, *, name: str, re
         identity = await run_lease.begin_only_life(fence, Path(config.run.path))
         async with TaskGroup() as group:
             keeping = group.create_task(run_lease.keep(fence, identity), name="lease")
-            announcement = _announcement(config, identity, client, exporter, name=name)
             training = group.create_task(
-                _train(config, identity, client, announcement, exporter, resume=resume), name="training"
+                _train(config, identity, client, exporter, name=name, resume=resume), name="training"
             )
             await asyncio.wait([training])
             await cancel_all([keeping])
@@ -104,23 +108,28 @@ async def _train(
     config: Config,
     identity: "RunIdentity",
     client: redis.asyncio.Redis,
-    announcement: "Announcement",
     exporter: LearnerExporter,
     *,
+    name: str,
     resume: bool,
 ) -> int:
     from learner.assembly import Assembly
     from learner.replaying import rollback
+    from learner.trackers.trackers import Trackers, feeds
 
     rollback.fulfil_wish(identity.folder, identity.incarnation)
     (identity.folder / STOPPED_MARK).unlink(missing_ok=True)
     assembly = await asyncio.to_thread(Assembly, config, identity, resume=resume)
     streams = _streams(config, identity, client)
+    is_rolled_back = rollback.is_pending(identity.folder)
+    trackers = Trackers(feeds(config, identity, through_step=assembly.step, is_rolled_back=is_rolled_back))
+    announcement = _announcement(config, identity, client, exporter, trackers, name=name)
     await assembly.discard_what_was_rolled_back(streams)
-    service = assembly.service(streams, _outside(config, client, announcement, exporter))
+    service = assembly.service(streams, _outside(config, client, announcement, (exporter.take_line, trackers.take)))
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, service.stop)
-    await service.run()
+    async with trackers.running():
+        await service.run()
     if (version := service.steering.roll_back_to) is not None:
         rollback.wish(identity.folder, version)
         return ROLL_BACK_EXIT_CODE
@@ -130,7 +139,10 @@ async def _train(
 
 
 def _outside(
-    config: Config, client: redis.asyncio.Redis, announcement: "Announcement", exporter: LearnerExporter
+    config: Config,
+    client: redis.asyncio.Redis,
+    announcement: "Announcement",
+    readers: Sequence[Tell],
 ) -> "Outside":
     """The other processes, found by their presence."""
     from learner.parts import Outside
@@ -151,18 +163,28 @@ def _outside(
     async def everyone() -> list[presence.Presence]:
         return await presence.present(client, config.run.name, gone_after_seconds=REMEMBERED_SECONDS)
 
+    def tell(line: Mapping[str, Any]) -> None:
+        for reader in readers:
+            reader(line)
+
     return Outside(
         transport=GrpcTransport(call_metadata(token_from_environment())),
         announce=announcement.announce,
         find_generators=find_generators,
         generation_totals=generation_totals,
         everyone=everyone,
-        tell=exporter.take_line,
+        tell=tell,
     )
 
 
 def _announcement(
-    config: Config, identity: "RunIdentity", client: redis.asyncio.Redis, exporter: LearnerExporter, *, name: str
+    config: Config,
+    identity: "RunIdentity",
+    client: redis.asyncio.Redis,
+    exporter: LearnerExporter,
+    trackers: "Trackers",
+    *,
+    name: str,
 ) -> "Announcement":
     from learner.announcement import Announcement
 
@@ -170,7 +192,15 @@ def _announcement(
         name=name, kind="learner", address="", started_at=time.time(), pid=os.getpid(), host=socket.gethostname()
     )
     queues = RedisStreams(client, run=config.run.name, lease_seconds=config.redis.lease_seconds)
-    return Announcement(client, config.run.name, me, exporter, queues, incarnation=identity.incarnation)
+    return Announcement(
+        client,
+        config.run.name,
+        me,
+        exporter,
+        queues,
+        incarnation=identity.incarnation,
+        completed=trackers.with_status,
+    )
 
 
 def _streams(config: Config, identity: "RunIdentity", client: redis.asyncio.Redis) -> Streams:

@@ -23,21 +23,21 @@ class Announcement:
         streams: Streams,
         *,
         incarnation: int,
-        more: Callable[[], Mapping[str, Any]] = dict,
+        completed: Callable[[Mapping[str, Any]], Mapping[str, Any]],
     ) -> None:
-        """`more` gives further entries of the status."""
+        """`completed` gives the status with more entries."""
         self._client = client
         self._run = run
         self._presence = presence
         self._exporter = exporter
         self._streams = streams
         self._incarnation = incarnation
-        self._more = more
+        self._completed = completed
         self._queues: dict[str, Any] = {}
 
     async def announce(self, status: Mapping[str, Any]) -> None:
         """Raises what Redis raises; Prometheus is told all the same."""
-        told = self._exporter.take({**status, **self._queues, **self._more()})
+        told = self._exporter.take(self._completed({**status, **self._queues}))
         await announce(self._client, self._run, replace(self._presence, status=told), incarnation=self._incarnation)
         self._exporter.note_heartbeat()
         self._queues = await self._look()

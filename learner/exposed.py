@@ -11,11 +11,18 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from tppo.prometheus.exporter import Exporter
-from tppo.prometheus.exposed import OWN_LABELS, Exposed, at, number_of, of_each, part
+from tppo.prometheus.exposed import OWN_LABELS, Exposed, Sample, Status, at, number_of, of_each, part, table_at
 from tppo.prometheus.run_metrics import RUN_METRICS
 
 DROPPED_BY_REASON = "ledger/dropped/"  # names that operators make up: too many for Prometheus
 OF_AN_EVALUATION = "eval/"
+TRACKER_OUTCOMES = ("written", "failed", "dropped")
+
+
+def _tracker_lines(status: Status) -> Iterator[Sample]:
+    for tracker, told in table_at(status, "trackers").items():
+        for outcome in TRACKER_OUTCOMES:
+            yield (tracker, outcome), part(f"num_{outcome}")(told)
 
 
 LEARNER_METRICS = (
@@ -64,6 +71,13 @@ LEARNER_METRICS = (
         unit="0 or 1",
         meaning="Whether the learner has an error to tell; its text is on the dashboard.",
         read=lambda status: [((), bool(status["last_error"]))] if "last_error" in status else [],
+    ),
+    Exposed(
+        name="tppo_tracker_lines_total",
+        unit="lines",
+        meaning="Lines of metrics for TensorBoard or W&B in this life: written, failed, or dropped.",
+        labels=("tracker", "outcome"),
+        read=_tracker_lines,
     ),
 )
 LIVE_NAMES = {metric.name for metric in LEARNER_METRICS}

@@ -6,11 +6,13 @@ What needs the tokenizer (the length of a prompt, a chat template) is refused wh
 from collections.abc import Iterable
 
 from learner.rollouts.prompts import DataError, read_rows
+from learner.trackers import trackers
 from tppo.config import Config, ConfigError
 
 
 def check(config: Config) -> None:
-    """Raise `ConfigError` at the first row that cannot be asked or scored."""
+    """Raise `ConfigError` at a tracker that is not installed, or the first row that cannot be asked or scored."""
+    trackers.check(config.trackers)
     try:
         rows = [
             row

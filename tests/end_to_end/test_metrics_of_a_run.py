@@ -41,7 +41,7 @@ def scrape_all(run: Run) -> Mapping[str, set[str]]:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    run = Run(tmp_path, **{"run.total_training_steps": "400"})
+    run = Run(tmp_path, **{"run.total_training_steps": "400", "trackers.tensorboard": "true"})
     yield run
     run.close()
 

@@ -8,6 +8,7 @@ from redis.exceptions import RedisError
 
 from learner.announcement import Announcement
 from learner.exposed import LearnerExporter, metric_name
+from learner.trackers.trackers import Trackers
 from tppo.fence import Fence
 from tppo.presence import Presence, present
 from tppo.streams import MemoryStreams
@@ -72,7 +73,7 @@ def test_the_heartbeat_is_newer_than_the_line() -> None:
 def an_announcement(client: redis.asyncio.Redis, run: str, exporter: LearnerExporter) -> Announcement:
     me = Presence("learner", kind="learner", address="", started_at=0.0, pid=1, host="h")
     streams = MemoryStreams(lease_seconds=60)
-    return Announcement(client, run, me, exporter, streams, incarnation=1, more=lambda: {"trackers": {}})
+    return Announcement(client, run, me, exporter, streams, incarnation=1, completed=Trackers().with_status)
 
 
 async def test_the_heartbeat_tells_the_queues_too(redis_client: redis.asyncio.Redis, run_name: str) -> None:

@@ -218,6 +218,17 @@ class TraceSection(Section):
     """Write traces/step_N.parquet: about 25 bytes a token."""
 
 
+class TrackersSection(Section):
+    """`[trackers]`: where else the lines of metrics.jsonl go (docs/metrics.md); needs tppo[trackers]."""
+
+    tensorboard: bool = False
+    """Write event files to tensorboard/ in the run's folder."""
+    wandb: Literal["off", "offline", "online"] = "off"
+    """Weights & Biases: write to wandb/ in the run's folder, and, online, upload; the key comes from WANDB_API_KEY."""
+    wandb_project: Annotated[str, Field(pattern=r"^[^/\\#?%:]{1,128}$")] = "tppo"
+    """Project of W&B that the run belongs to."""
+
+
 class DashboardSection(Section):
     """`[dashboard]`: the run's page and REST interface (docs/dashboard.md)."""
 
@@ -255,6 +266,7 @@ class Config(Section):
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
     trace: TraceSection = TraceSection()
+    trackers: TrackersSection = TrackersSection()
     dashboard: DashboardSection = DashboardSection()
     prometheus: PrometheusSection = PrometheusSection()
 

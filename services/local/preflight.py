@@ -19,6 +19,7 @@ from tppo.config.schema import ModelSection
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 REDIS_TIMEOUT_SECONDS = 3.0
+LARGEST_PORT = 65535
 CHECKING_VERBS = ("learner", "reward")
 
 
@@ -129,6 +130,8 @@ def _check_model_folder(key: str, path: Path) -> None:
 
 
 def _check_port(port: NamedPort) -> None:
+    if port.number > LARGEST_PORT:
+        raise ConfigError(f"{port.key} = {port.number}: expected at most {LARGEST_PORT}, for the last process too")
     with socket.socket(socket.AF_INET6 if ":" in port.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -7,25 +7,31 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import redis.asyncio
 
+from learner.exposed import LearnerExporter
 from tppo import presence
 from tppo.authentication import call_metadata, token_from_environment
 from tppo.cancellation import TaskGroup, cancel_all
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 from tppo.fence import Fence, FencedError
 from tppo.patience import until_redis_answers
+from tppo.prometheus import serving
 from tppo.run_files import STOPPED_MARK
 from tppo.streams import RedisStreams, Streams, connect
 
 if TYPE_CHECKING:
+    from learner.announcement import Announcement
+    from learner.parts import Outside
     from learner.run_identity import RunIdentity
+    from learner.trackers.trackers import Trackers
 
 ROLL_BACK_EXIT_CODE = 75  # "try again": the next life begins with the roll back
+Tell = Callable[[Mapping[str, Any]], None]  # takes a line of metrics.jsonl
 REMEMBERED_SECONDS = 24 * 3600.0  # a service silent for this long is no longer spoken of
 
 
@@ -46,6 +52,9 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if not config.redis.url:
         raise ConfigError("redis.url is empty; expected the address of a Redis server, as in --redis redis://HOST:6379")
+    from learner.trackers import trackers
+
+    trackers.check(config.trackers)
     # Heavy imports wait until the arguments are known to be right.
     from transformers.utils.logging import disable_progress_bar
 
@@ -70,6 +79,12 @@ def _sentence(refusal: BaseException) -> str:
 
 
 async def _live(config: Config, *, source: Path, name: str, resume: bool) -> int:
+    exporter = LearnerExporter(run=config.run.name, service=name)
+    with serving(config.prometheus, exporter, token=token_from_environment()):
+        return await _live_with(config, exporter, source=source, name=name, resume=resume)
+
+
+async def _live_with(config: Config, exporter: LearnerExporter, *, source: Path, name: str, resume: bool) -> int:
     from learner import run_lease
     from learner.settings_file import leave_settings
 
@@ -83,7 +98,9 @@ async def _live(config: Config, *, source: Path, name: str, resume: bool) -> int
         leave_settings(config, identity.folder, source=source)
         async with TaskGroup() as group:
             keeping = group.create_task(run_lease.keep(fence, identity), name="lease")
-            training = group.create_task(_train(config, identity, client, name=name, resume=resume), name="training")
+            training = group.create_task(
+                _train(config, identity, client, exporter, name=name, resume=resume), name="training"
+            )
             await asyncio.wait([training])
             await cancel_all([keeping])
         await fence.release(identity.incarnation)
@@ -91,29 +108,49 @@ async def _live(config: Config, *, source: Path, name: str, resume: bool) -> int
 
 
 async def _train(
-    config: Config, identity: "RunIdentity", client: redis.asyncio.Redis, *, name: str, resume: bool
+    config: Config,
+    identity: "RunIdentity",
+    client: redis.asyncio.Redis,
+    exporter: LearnerExporter,
+    *,
+    name: str,
+    resume: bool,
 ) -> int:
     from learner.assembly import Assembly
-    from learner.parts import Outside
     from learner.replaying import rollback
-    from learner.weight_publisher import Found, GrpcTransport
-    from tppo.generation_totals import GenerationLedger, GenerationTotals
+    from learner.trackers.trackers import Trackers, feeds
 
-    started_at = time.time()
     rollback.fulfil_wish(identity.folder, identity.incarnation)
     (identity.folder / STOPPED_MARK).unlink(missing_ok=True)
+    assembly = await asyncio.to_thread(Assembly, config, identity, resume=resume)
+    streams = _streams(config, identity, client)
+    is_rolled_back = rollback.is_pending(identity.folder)
+    trackers = Trackers(feeds(config, identity, through_step=assembly.step, is_rolled_back=is_rolled_back))
+    announcement = _announcement(config, identity, client, exporter, trackers, name=name)
+    await assembly.discard_what_was_rolled_back(streams)
+    service = assembly.service(streams, _outside(config, client, announcement, (exporter.take_line, trackers.take)))
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_number, service.stop)
+    async with trackers.running():
+        await service.run()
+    if (version := service.steering.roll_back_to) is not None:
+        rollback.wish(identity.folder, version)
+        return ROLL_BACK_EXIT_CODE
+    if service.step < config.run.total_training_steps and service.steering.is_over(service.step):
+        (identity.folder / STOPPED_MARK).touch()
+    return 0
 
-    async def announce(status: Mapping[str, Any]) -> None:
-        me = presence.Presence(
-            name=name,
-            kind="learner",
-            address="",
-            started_at=started_at,
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            status=dict(status),
-        )
-        await presence.announce(client, config.run.name, me, incarnation=identity.incarnation)
+
+def _outside(
+    config: Config,
+    client: redis.asyncio.Redis,
+    announcement: "Announcement",
+    readers: Sequence[Tell],
+) -> "Outside":
+    """The other processes, found by their presence."""
+    from learner.parts import Outside
+    from learner.weight_publisher import Found, GrpcTransport
+    from tppo.generation_totals import GenerationLedger, GenerationTotals
 
     async def find_generators() -> Mapping[str, Found]:
         everyone = await presence.present(client, config.run.name)
@@ -129,26 +166,44 @@ async def _train(
     async def everyone() -> list[presence.Presence]:
         return await presence.present(client, config.run.name, gone_after_seconds=REMEMBERED_SECONDS)
 
-    outside = Outside(
+    def tell(line: Mapping[str, Any]) -> None:
+        for reader in readers:
+            reader(line)
+
+    return Outside(
         transport=GrpcTransport(call_metadata(token_from_environment())),
-        announce=announce,
+        announce=announcement.announce,
         find_generators=find_generators,
         generation_totals=generation_totals,
         everyone=everyone,
+        tell=tell,
     )
-    assembly = await asyncio.to_thread(Assembly, config, identity, resume=resume)
-    streams = _streams(config, identity, client)
-    await assembly.discard_what_was_rolled_back(streams)
-    service = assembly.service(streams, outside)
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signal_number, service.stop)
-    await service.run()
-    if (version := service.steering.roll_back_to) is not None:
-        rollback.wish(identity.folder, version)
-        return ROLL_BACK_EXIT_CODE
-    if service.step < config.run.total_training_steps and service.steering.is_over(service.step):
-        (identity.folder / STOPPED_MARK).touch()
-    return 0
+
+
+def _announcement(
+    config: Config,
+    identity: "RunIdentity",
+    client: redis.asyncio.Redis,
+    exporter: LearnerExporter,
+    trackers: "Trackers",
+    *,
+    name: str,
+) -> "Announcement":
+    from learner.announcement import Announcement
+
+    me = presence.Presence(
+        name=name, kind="learner", address="", started_at=time.time(), pid=os.getpid(), host=socket.gethostname()
+    )
+    queues = RedisStreams(client, run=config.run.name, lease_seconds=config.redis.lease_seconds)
+    return Announcement(
+        client,
+        config.run.name,
+        me,
+        exporter,
+        queues,
+        incarnation=identity.incarnation,
+        completed=trackers.with_status,
+    )
 
 
 def _streams(config: Config, identity: "RunIdentity", client: redis.asyncio.Redis) -> Streams:

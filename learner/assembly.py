@@ -62,6 +62,11 @@ class Assembly:
         if latest is not None:
             self._restore(latest)
 
+    @property
+    def step(self) -> int:
+        """Training steps that the restored checkpoint knows of."""
+        return self._progress.step
+
     async def discard_what_was_rolled_back(self, streams: Streams) -> None:
         """After a return to an older checkpoint: what the streams hold belongs to a future that will not be."""
         if rollback.is_pending(self._folder):
@@ -97,7 +102,9 @@ class Assembly:
                 journal=journal,
             ),
             traces=traces,
-            metrics_log=MetricsLog(self._folder / "metrics.jsonl", through_step=step, require_right=require_right),
+            metrics_log=MetricsLog(
+                self._folder / "metrics.jsonl", through_step=step, require_right=require_right, tell=outside.tell
+            ),
             journal=journal,
             steering=self._steering,
             put_aside=PutAside(self._folder / "put_aside"),

@@ -12,8 +12,16 @@ from learner.run_identity import write_atomically
 class MetricsLog:
     """Appends lines; a resumed run first drops those after its checkpoint, so that no step stands there twice."""
 
-    def __init__(self, path: Path, *, through_step: int, require_right: Callable[[], None] = lambda: None) -> None:
-        """`require_right` raises when the file is no longer this process's to write."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        through_step: int,
+        require_right: Callable[[], None] = lambda: None,
+        tell: Callable[[Mapping[str, Any]], None] = lambda line: None,
+    ) -> None:
+        """`require_right` raises when the file is no longer this process's to write; `tell` is given each new line."""
+        self._tell = tell
         self._file = JsonLines(path, require_right=require_right)
         kept = [line for line in self._file.whole_lines() if json.loads(line)["step"] <= through_step]
         write_atomically(path, "".join(kept).encode())
@@ -26,3 +34,4 @@ class MetricsLog:
     def append(self, line: Mapping[str, Any]) -> None:
         """Write one object at once. A full disk does not stop training: the line waits for the next one."""
         self._file.append([line])
+        self._tell(line)

@@ -29,6 +29,7 @@ class Outside:
     find_generators: Callable[[], Awaitable[Mapping[str, Found]]]  # those alive, by name
     generation_totals: Callable[[], Awaitable[GenerationTotals]]
     everyone: Callable[[], Awaitable[Sequence[Presence]]]  # all processes, those that fell silent as well
+    tell: Callable[[Mapping[str, Any]], None] = lambda line: None  # each line of metrics.jsonl; never waits
 
 
 @dataclass(frozen=True, slots=True)

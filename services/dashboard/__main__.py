@@ -104,7 +104,8 @@ async def _serve(place: Place) -> None:
         observer = Observer(source) if source else None
         views = Views(catalog, observer)
         broadcaster = Broadcaster(views)
-        app = create_app(views, broadcaster, access=access, sender=_sender(source, place.name) if source else None)
+        sender = _sender(source, place.name) if source else None
+        app = create_app(views, broadcaster, access=access, sender=sender, name=place.name)
         settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS, lifespan="off")
         for number in (signal.SIGTERM, signal.SIGINT):
             # uvicorn takes the signals over and raises them again when it has shut down: no reason to die then.

@@ -17,7 +17,18 @@ from services.dashboard.access import (
 )
 from services.dashboard.commands import CommandSender
 from services.dashboard.problems import Problem, ProblemError, answer_with_problems, problems
-from services.dashboard.routes import control, critic, ledger, metrics, rollouts, runs, services, stream, windows
+from services.dashboard.routes import (
+    control,
+    critic,
+    ledger,
+    metrics,
+    prometheus,
+    rollouts,
+    runs,
+    services,
+    stream,
+    windows,
+)
 from services.dashboard.stream import Broadcaster
 from services.dashboard.tokens.response import ResponseReader
 from services.dashboard.view import Views
@@ -42,9 +53,10 @@ def create_app(
     *,
     access: Access,
     sender: CommandSender | None = None,
+    name: str = "dashboard",
     static: Path = STATIC,
 ) -> FastAPI:
-    """The application for the runs of one folder."""
+    """The application for the runs of one folder; `name` is that of this process."""
     app = FastAPI(title="T-PPO", description=DESCRIPTION, version="1", docs_url=None, redoc_url=None)
     answer_with_problems(app)
     _guard(app, access)
@@ -56,10 +68,11 @@ def create_app(
     for router in (
         *(runs.router(views), metrics.router(views), rollouts.router(views, ResponseReader()), windows.router(views)),
         *(critic.router(views), ledger.router(views), services.router(views), stream.router(views, broadcaster)),
-        control.router(views, sender, may_steer),
+        *(prometheus.targets_router(views), control.router(views, sender, may_steer)),
     ):
         every.include_router(router)
     app.include_router(every)
+    app.include_router(prometheus.metrics_router(views, name))
     _add_pages(app, static)
     _describe_problems(app)
     return app

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
 
+from services.generation.exposed import GENERATION_METRICS
 from tppo.authentication import token_from_environment
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 from tppo.patience import REDIS_ERRORS, until_redis_answers
 from tppo.presence import Presence, announce, withdraw
+from tppo.prometheus import Exporter, serving
 from tppo.streams import RedisStreams, connect
 from tppo.tls import require_tls_or_token
 
@@ -50,6 +52,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 async def _serve(config: Config, name: str) -> None:
+    exporter = Exporter(GENERATION_METRICS, run=config.run.name, service=name)
+    with serving(config.prometheus, exporter, token=token_from_environment()):
+        await _serve_with(config, name, exporter)
+
+
+async def _serve_with(config: Config, name: str, exporter: Exporter) -> None:
     from services.generation.served_weights import ServedWeights
     from services.generation.service import GenerationService
     from services.generation.weight_intake import WeightIntake
@@ -64,7 +72,7 @@ async def _serve(config: Config, name: str) -> None:
                 RedisStreams(client, run=config.run.name, lease_seconds=config.redis.lease_seconds).window_requests,
                 engine,
                 weights,
-                _announcement(client, config.run.name, name, reachable_at),
+                _announcement(client, config.run.name, _presence(name, reachable_at), exporter),
             )
             for signum in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(signum, service.stop)
@@ -123,9 +131,8 @@ async def _server(config: Config, intake: "WeightIntake") -> AsyncIterator[str]:
         await server.stop(GOODBYE_SECONDS)
 
 
-def _announcement(client: Redis, run: str, name: str, reachable_at: str) -> "Announce":
-    """Tells the run who this generator is, where it takes weights, and what it does."""
-    presence = Presence(
+def _presence(name: str, reachable_at: str) -> Presence:
+    return Presence(
         name,
         kind="generation",
         address=reachable_at,
@@ -134,8 +141,13 @@ def _announcement(client: Redis, run: str, name: str, reachable_at: str) -> "Ann
         host=socket.gethostname(),
     )
 
+
+def _announcement(client: Redis, run: str, presence: Presence, exporter: Exporter) -> "Announce":
+    """Tells the run who this generator is, where it takes weights, and what it does."""
+
     async def announce_status(status: Mapping[str, object]) -> None:
-        await announce(client, run, dataclasses.replace(presence, status=dict(status)))
+        await announce(client, run, dataclasses.replace(presence, status=exporter.take(status)))
+        exporter.note_heartbeat()
 
     return announce_status
 

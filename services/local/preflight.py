@@ -21,6 +21,7 @@ from tppo.tls import require_tls_or_token
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 REDIS_TIMEOUT_SECONDS = 3.0
+LARGEST_PORT = 65535
 CHECKING_VERBS = ("learner", "reward")
 
 
@@ -79,7 +80,16 @@ def named_ports(config: Config) -> list[NamedPort]:
     for key, section in (("generation.port", config.generation), ("reward.port", config.reward)):
         numbers = range(section.port, section.port + section.replicas) if section.port else ()
         named += [NamedPort(key, section.host, number) for number in numbers]
+    named += [NamedPort("prometheus.port", config.prometheus.host, number) for number in _metrics_ports(config)]
     return [port for port in named if port.number]
+
+
+def _metrics_ports(config: Config) -> Sequence[int]:
+    """Of the generators, the reward services and the learner, side by side."""
+    first_port = config.prometheus.port
+    if not config.prometheus.enabled or not first_port:
+        return ()
+    return range(first_port, first_port + config.generation.replicas + config.reward.replicas + 1)
 
 
 def check_redis(url: str) -> None:
@@ -129,6 +139,8 @@ def _check_model_folder(key: str, path: Path) -> None:
 
 
 def _check_port(port: NamedPort) -> None:
+    if port.number > LARGEST_PORT:
+        raise ConfigError(f"{port.key} = {port.number}: expected at most {LARGEST_PORT}, for the last process too")
     with socket.socket(socket.AF_INET6 if ":" in port.host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -43,14 +43,14 @@ def service_children(plan: Plan) -> list[Child]:
     """Everybody who needs Redis, in the order of starting."""
     generation, reward = plan.config.generation, plan.config.reward
     generators = _replicas(plan, "generation", generation.replicas, first_port=generation.port)
-    rewarders = _replicas(plan, "reward", reward.replicas, first_port=reward.port)
+    rewarders = _replicas(plan, "reward", reward.replicas, first_port=reward.port, num_before=generation.replicas)
     dashboard = Child(
         name="dashboard",
         command=_fixed(_command(plan, "dashboard", "dashboard", f"--set=dashboard.port={plan.dashboard_port}")),
         stop_rank=SERVICE_RANK,
         is_needed=False,  # nobody waits for those who look on
     )
-    return [*generators, *rewarders, _learner(plan), dashboard]
+    return [*generators, *rewarders, _learner(plan, num_before=len(generators) + len(rewarders)), dashboard]
 
 
 def child_environment(environment: Mapping[str, str], *, num_processes: int) -> dict[str, str]:
@@ -68,19 +68,28 @@ def num_computing_processes(config: Config) -> int:
     return config.generation.replicas + 1
 
 
-def _replicas(plan: Plan, verb: str, num_replicas: int, *, first_port: int) -> list[Child]:
-    """They listen side by side when the first one's port is given."""
+def _replicas(plan: Plan, verb: str, num_replicas: int, *, first_port: int, num_before: int = 0) -> list[Child]:
+    """They listen side by side when the first one's port is given; `num_before` serve metrics at lower ports."""
     ports = [f"--set={verb}.port={first_port + replica}" if first_port else "" for replica in range(num_replicas)]
-    commands = [_command(plan, verb, f"{verb}-{replica}", port) for replica, port in enumerate(ports)]
+    commands = [
+        _command(plan, verb, f"{verb}-{replica}", port, _metrics_port(plan, num_before + replica))
+        for replica, port in enumerate(ports)
+    ]
     return [
         Child(name=f"{verb}-{replica}", command=_fixed(command), stop_rank=SERVICE_RANK)
         for replica, command in enumerate(commands)
     ]
 
 
-def _learner(plan: Plan) -> Child:
+def _metrics_port(plan: Plan, num_before: int) -> str:
+    """The option for a process that so many others with metrics come before; none where any port will do."""
+    first_port = plan.config.prometheus.port
+    return f"--set=prometheus.port={first_port + num_before}" if first_port else ""
+
+
+def _learner(plan: Plan, *, num_before: int) -> Child:
     """Done when its last step is committed; one that ended before continues from its newest checkpoint."""
-    fresh = _command(plan, "learner", "learner")
+    fresh = _command(plan, "learner", "learner", _metrics_port(plan, num_before))
 
     def command(num_starts: int) -> Sequence[str]:
         resume = plan.resume or (num_starts > 0 and plan.folder.has_checkpoint())

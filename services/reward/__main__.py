@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 
 from services.reward.assembly import Scoring, placed, scoring, serving
 from services.reward.conformance.__main__ import main as conformance
+from services.reward.exposed import REWARD_METRICS
 from services.reward.placement import Place
 from services.reward.response_log import ResponseLog
 from services.reward.service import Announce, RewardService, ServiceSettings
@@ -23,6 +24,8 @@ from tppo.authentication import token_from_environment
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 from tppo.patience import REDIS_ERRORS, until_redis_answers
 from tppo.presence import Presence, announce, withdraw
+from tppo.prometheus import Exporter
+from tppo.prometheus import serving as serving_metrics
 from tppo.streams import RedisStreams, connect
 from tppo.tls import require_tls_or_token
 
@@ -55,6 +58,12 @@ async def _check(config: Config) -> None:
 
 
 async def _serve(config: Config, name: str) -> None:
+    exporter = Exporter(REWARD_METRICS, run=config.run.name, service=name)
+    with serving_metrics(config.prometheus, exporter, token=token_from_environment()):
+        await _serve_with(config, name, exporter)
+
+
+async def _serve_with(config: Config, name: str, exporter: Exporter) -> None:
     async with (
         scoring(config.reward) as parts,
         _redis(config) as client,
@@ -62,11 +71,12 @@ async def _serve(config: Config, name: str) -> None:
     ):
         log.info("users' reward functions may attach at %s", reachable_at)
         responses = ResponseLog(config.run.path, name)
+        announcement = _announcement(client, config.run.name, _presence(name, reachable_at), exporter)
         service = RewardService(
             _settings(config, name),
             RedisStreams(client, run=config.run.name, lease_seconds=config.redis.lease_seconds).reward_requests,
             parts.scorer,
-            announce=_announcement(client, config.run.name, _presence(name, reachable_at), parts, responses),
+            announce=_with_more(announcement, parts, responses),
             **({"log_response": responses.append} if config.reward.log_responses else {}),
         )
         for signum in (signal.SIGTERM, signal.SIGINT):
@@ -114,12 +124,22 @@ def _presence(name: str, reachable_at: str) -> Presence:
     )
 
 
-def _announcement(client: Redis, run: str, presence: Presence, parts: Scoring, responses: ResponseLog) -> Announce:
+def _announcement(client: Redis, run: str, presence: Presence, exporter: Exporter) -> Announce:
     """Tells the run who this service is and what it does."""
 
     async def announce_status(status: Mapping[str, object]) -> None:
+        await announce(client, run, dataclasses.replace(presence, status=exporter.take(status)))
+        exporter.note_heartbeat()
+
+    return announce_status
+
+
+def _with_more(announcement: Announce, parts: Scoring, responses: ResponseLog) -> Announce:
+    """Adds what the service itself does not know: users' own processes, and how its log fares."""
+
+    async def announce_status(status: Mapping[str, object]) -> None:
         more = {"attached": parts.attached.status(), "response_log_error": responses.last_error}
-        await announce(client, run, dataclasses.replace(presence, status={**status, **more}))
+        await announcement({**status, **more})
 
     return announce_status
 

@@ -49,7 +49,11 @@ def test_learner_and_dashboard_look_at_the_same_volume(compose: dict[str, Any]) 
 def test_nothing_is_published_beyond_the_loopback(compose: dict[str, Any]) -> None:
     published = {name: service.get("ports") for name, service in compose["services"].items() if "ports" in service}
 
-    assert published == {"dashboard": ["127.0.0.1:8265:8265"]}
+    assert published == {
+        "dashboard": ["127.0.0.1:8265:8265"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "grafana": ["127.0.0.1:3000:3000"],
+    }
 
 
 def test_the_image_of_all_services_is_built_once(compose: dict[str, Any]) -> None:
@@ -58,3 +62,12 @@ def test_the_image_of_all_services_is_built_once(compose: dict[str, Any]) -> Non
     assert {service["image"] for service in services.values()} == {"tppo"}
     assert {service["pull_policy"] for service in services.values()} == {"never"}
     assert [name for name, service in services.items() if "build" in service] == ["generation"]
+
+
+def test_monitoring_is_started_on_request_with_files_that_are_there(compose: dict[str, Any]) -> None:
+    asked_for = {name: one for name, one in compose["services"].items() if one.get("profiles") == ["monitoring"]}
+    mounted = [volume.split(":")[0] for one in asked_for.values() for volume in one["volumes"]]
+
+    assert set(asked_for) == {"prometheus", "grafana"}
+    assert [path for path in mounted if path.startswith(".") and not (ROOT / path).is_dir()] == []
+    assert asked_for["prometheus"]["secrets"] == list(compose["secrets"])

@@ -92,6 +92,22 @@ def test_an_address_that_strangers_reach_needs_the_token(model: Path, section: s
         preflight.check_hosts(config, "")
 
 
+def test_the_port_of_every_process_with_metrics_is_tried_unless_there_are_none(model: Path) -> None:
+    settings = {"dashboard": {"port": 0}, "generation": {"replicas": 2}}
+
+    ports = preflight.named_ports(config_with(model, **settings, prometheus={"port": 9400}))
+    none = preflight.named_ports(config_with(model, **settings, prometheus={"port": 9400, "enabled": False}))
+
+    assert [(port.key, port.number) for port in ports] == [("prometheus.port", 9400 + n) for n in range(4)]
+    assert none == []
+
+
+def test_a_port_that_no_process_can_have_is_named(model: Path) -> None:
+    settings = {"dashboard": {"port": 0}, "generation": {"replicas": 2}}
+    with pytest.raises(ConfigError, match=r"^prometheus\.port = 65536: expected at most 65535"):
+        preflight.check_ports(config_with(model, **settings, prometheus={"port": 65535, "host": "127.0.0.1"}))
+
+
 def test_the_port_of_every_generator_is_tried_and_none_that_is_left_to_chance(model: Path) -> None:
     generation = {"port": 9000, "replicas": 2, "host": "10.0.0.1"}
 

@@ -57,6 +57,18 @@ def test_replicas_listen_on_neighbouring_ports_when_the_first_is_given(tmp_path:
     assert child(two, "generation-1").command(0)[-1] == "--set=generation.port=9001"
 
 
+def test_metrics_are_served_side_by_side_when_the_first_port_is_given(tmp_path: Path) -> None:
+    several = plan(tmp_path, generation={"replicas": 2}, prometheus={"port": 9400})
+
+    commands = {name: child(several, name).command(0) for name in ("generation-1", "reward-0", "learner")}
+
+    assert {name: command[-1] for name, command in commands.items()} == {
+        "generation-1": "--set=prometheus.port=9401",
+        "reward-0": "--set=prometheus.port=9402",
+        "learner": "--set=prometheus.port=9403",
+    }
+
+
 def test_the_learner_resumes_when_asked_to(tmp_path: Path) -> None:
     assert "--resume" not in child(plan(tmp_path), "learner").command(0)
     assert child(plan(tmp_path, resume=True), "learner").command(0)[-1] == "--resume"

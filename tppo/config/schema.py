@@ -218,6 +218,17 @@ class TraceSection(Section):
     """Write traces/step_N.parquet: about 25 bytes a token."""
 
 
+class TrackersSection(Section):
+    """`[trackers]`: where else the lines of metrics.jsonl go (docs/metrics.md); needs tppo[trackers]."""
+
+    tensorboard: bool = False
+    """Write event files to tensorboard/ in the run's folder."""
+    wandb: Literal["off", "offline", "online"] = "off"
+    """Weights & Biases: write to wandb/ in the run's folder, and, online, upload; the key comes from WANDB_API_KEY."""
+    wandb_project: Annotated[str, Field(pattern=r"^[^/\\#?%:]{1,128}$")] = "tppo"
+    """Project of W&B that the run belongs to."""
+
+
 class DashboardSection(Section):
     """`[dashboard]`: the run's page and REST interface (docs/dashboard.md)."""
 
@@ -225,6 +236,19 @@ class DashboardSection(Section):
     """Address to listen on."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8265
     """Port to listen on; 0: any free one."""
+
+
+class PrometheusSection(Section):
+    """`[prometheus]`: the metrics of generators, reward services and learner (docs/prometheus.md)."""
+
+    enabled: bool = True
+    """Each of them serves /metrics and /healthz; the dashboard does so at its own address, always."""
+    host: str = "127.0.0.1"
+    """Address to listen on; beyond the loopback it demands the token TPPO_TOKEN."""
+    advertise_host: str = ""
+    """Host by which Prometheus reaches it; empty: `host`, or this machine's name where `host` is every address."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port; `tppo run` counts up from it, process by process. 0: any free one, which the dashboard tells."""
 
 
 class Config(Section):
@@ -242,7 +266,9 @@ class Config(Section):
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
     trace: TraceSection = TraceSection()
+    trackers: TrackersSection = TrackersSection()
     dashboard: DashboardSection = DashboardSection()
+    prometheus: PrometheusSection = PrometheusSection()
 
     @model_validator(mode="before")
     @classmethod

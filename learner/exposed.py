@@ -1,0 +1,118 @@
+"""What the learner tells Prometheus: numbers of its heartbeat, and the newest lines of `metrics.jsonl`.
+
+A name of `metrics.jsonl` becomes `tppo_` and the name, with `_` for every character but letters, digits and `_`.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+
+from tppo.prometheus.exporter import Exporter
+from tppo.prometheus.exposed import OWN_LABELS, Exposed, Sample, Status, at, number_of, of_each, part, table_at
+from tppo.prometheus.run_metrics import RUN_METRICS
+
+DROPPED_BY_REASON = "ledger/dropped/"  # names that operators make up: too many for Prometheus
+OF_AN_EVALUATION = "eval/"
+TRACKER_OUTCOMES = ("written", "failed", "dropped")
+
+
+def _tracker_lines(status: Status) -> Iterator[Sample]:
+    for tracker, told in table_at(status, "trackers").items():
+        for outcome in TRACKER_OUTCOMES:
+            yield (tracker, outcome), part(f"num_{outcome}")(told)
+
+
+LEARNER_METRICS = (
+    *RUN_METRICS,
+    Exposed(
+        name="tppo_incarnation",
+        unit="lives",
+        meaning="Number of this life of the learner.",
+        read=at("incarnation"),
+    ),
+    Exposed(
+        name="tppo_paused",
+        unit="0 or 1",
+        meaning="Whether an operator has paused the run.",
+        read=at("control", "paused"),
+    ),
+    Exposed(
+        name="tppo_last_checkpoint_step",
+        unit="steps",
+        meaning="Step of the newest committed checkpoint.",
+        read=at("last_checkpoint_step"),
+    ),
+    Exposed(
+        name="tppo_rollouts",
+        unit="rollouts",
+        meaning="Rollouts that have not retired, those of evaluations too, by state.",
+        labels=("state",),
+        read=of_each("rollouts"),
+    ),
+    Exposed(
+        name="tppo_generator_policy_version",
+        unit="steps",
+        meaning="Version of the weights that the generator has confirmed; -1 before the first.",
+        labels=("generator",),
+        read=of_each("generators", number=part("policy_version")),
+    ),
+    Exposed(
+        name="tppo_generator_transfer_failed",
+        unit="0 or 1",
+        meaning="Whether the last transfer of weights to the generator has failed.",
+        labels=("generator",),
+        read=of_each("generators", number=lambda known: bool(part("error")(known))),
+    ),
+    Exposed(
+        name="tppo_learner_has_error",
+        unit="0 or 1",
+        meaning="Whether the learner has an error to tell; its text is on the dashboard.",
+        read=lambda status: [((), bool(status["last_error"]))] if "last_error" in status else [],
+    ),
+    Exposed(
+        name="tppo_tracker_lines_total",
+        unit="lines",
+        meaning="Lines of metrics for TensorBoard or W&B in this life: written, failed, or dropped.",
+        labels=("tracker", "outcome"),
+        read=_tracker_lines,
+    ),
+)
+LIVE_NAMES = {metric.name for metric in LEARNER_METRICS}
+
+
+class LearnerExporter(Exporter):
+    """With the last line of each kind besides the heartbeat."""
+
+    def __init__(self, *, run: str, service: str) -> None:
+        super().__init__(LEARNER_METRICS, run=run, service=service)
+        self._lines: Mapping[str, Mapping[str, Any]] = {}
+
+    def take_line(self, line: Mapping[str, Any]) -> None:
+        """A line of metrics.jsonl was written."""
+        self._lines = {**self._lines, str(line["kind"]): line}
+
+    def collect(self) -> Iterator[Metric]:
+        """What the heartbeat tells anyway is left to it; what is not defined in the newest step is absent."""
+        yield from super().collect()
+        for name, value in self._numbers().items():
+            if (known_as := metric_name(name)) not in LIVE_NAMES:
+                family = GaugeMetricFamily(known_as, f"{name} of the newest line that has it.", labels=OWN_LABELS)
+                family.add_metric(self.own_labels, value)
+                yield family
+
+    def _numbers(self) -> dict[str, float]:
+        lines = self._lines
+        evaluation = {
+            name: value for name, value in lines.get("evaluation", {}).items() if name.startswith(OF_AN_EVALUATION)
+        }
+        values = {**lines.get("step", {}), **lines.get("end", {}), **evaluation}
+        numbers = {name: number_of(value) for name, value in values.items() if not name.startswith(DROPPED_BY_REASON)}
+        return {name: number for name, number in numbers.items() if number is not None}
+
+
+def metric_name(name: str) -> str:
+    """`actor/pg_clipfrac` -> `tppo_actor_pg_clipfrac`."""
+    return "tppo_" + re.sub("[^A-Za-z0-9_]", "_", name)

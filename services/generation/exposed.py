@@ -1,0 +1,84 @@
+"""What a generator tells Prometheus; the keys are those of its heartbeat."""
+
+from tppo.prometheus.exposed import Exposed, at
+
+GENERATION_METRICS = (
+    Exposed(
+        name="tppo_generation_policy_version",
+        unit="steps",
+        meaning="Version of the weights that serve; -1 before the first.",
+        read=at("policy_version"),
+    ),
+    Exposed(
+        name="tppo_generation_slots",
+        unit="slots",
+        meaning="Responses that the generator can extend at once.",
+        read=at("num_slots"),
+    ),
+    Exposed(
+        name="tppo_generation_active_slots",
+        unit="slots",
+        meaning="Responses that it extends now.",
+        read=at("num_active"),
+    ),
+    Exposed(
+        name="tppo_generation_waiting_requests",
+        unit="requests",
+        meaning="Requests that the engine has taken and that have no slot yet.",
+        read=at("num_waiting"),
+    ),
+    Exposed(
+        name="tppo_generation_held_requests",
+        unit="requests",
+        meaning="Requests under a lease of the generator, running or waiting.",
+        read=at("num_held"),
+    ),
+    Exposed(
+        name="tppo_generation_tokens_total",
+        unit="tokens",
+        meaning="Tokens sampled.",
+        read=at("num_tokens_generated"),
+    ),
+    Exposed(
+        name="tppo_generation_prefill_tokens_total",
+        unit="tokens",
+        meaning="Tokens of prompts and prefixes that were computed.",
+        read=at("num_prefill_tokens"),
+    ),
+    Exposed(
+        name="tppo_generation_decode_steps_total",
+        unit="decode steps",
+        meaning="Decode steps in which a training window ran.",
+        read=at("num_decode_steps"),
+    ),
+    Exposed(
+        name="tppo_generation_active_slot_steps_total",
+        unit="slots",
+        meaning="Sum over these decode steps of the slots in use.",
+        read=at("num_active_slot_steps"),
+    ),
+    Exposed(
+        name="tppo_generation_busy_seconds_total",
+        unit="seconds",
+        meaning="Time in which the engine computed.",
+        read=at("busy_seconds"),
+    ),
+    Exposed(
+        name="tppo_generation_windows_total",
+        unit="windows",
+        meaning="Windows that ended, failed ones too.",
+        read=at("num_windows"),
+    ),
+    Exposed(
+        name="tppo_generation_failed_windows_total",
+        unit="windows",
+        meaning="Windows that failed.",
+        read=at("num_failed"),
+    ),
+    Exposed(
+        name="tppo_generation_lost_leases_total",
+        unit="leases",
+        meaning="Windows that were not delivered because the lease had passed on.",
+        read=at("num_leases_lost"),
+    ),
+)

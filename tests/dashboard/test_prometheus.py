@@ -1,0 +1,137 @@
+"""The dashboard's own metrics, and where it says that those of the others are."""
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from services.dashboard.app import Access
+from services.dashboard.source import Observation
+from tests.dashboard.clients import BEARER, NOW, TOKEN, FixedSource, answer_of, client_of, process
+from tests.dashboard.run_folders import RunFolderBuilder, complete_run, step_line
+from tppo.streams import QueueDepth
+
+LEDGER = {"issued": 10, "trained": 6, "in_flight": 2, "parked": 1, "dropped": 1, "holds": True}
+Key = tuple[str, ...]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+async def scrape(root: Path, source: FixedSource | None = None, **headers: str) -> httpx.Response:
+    async with client_of(root, source) as client:
+        return (await client.get("/metrics", headers=headers)).raise_for_status()
+
+
+def values(answer: httpx.Response) -> dict[Key, float]:
+    """By name and own labels, run and service left out."""
+    return {
+        (sample.name, *(value for label, value in sorted(sample.labels.items()) if label not in ("run", "service"))): (
+            sample.value
+        )
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def a_live_run(root: Path, **observed: Any) -> FixedSource:
+    RunFolderBuilder(root / "quick").metrics(step_line(1), step_line(2))
+    learner = process("learner", ledger=LEDGER, metrics_address="127.0.0.1:9001")
+    generator = process("generation", seconds_ago=60, metrics_address="gpu-1:9002")
+    return FixedSource(
+        Observation(
+            now=NOW,
+            presences=[learner, generator, process("dashboard")],
+            window_requests=QueueDepth(num_waiting=3, num_leased=4),
+            num_inbox_entries=5,
+            **observed,
+        )
+    )
+
+
+async def test_a_live_run_is_told(root: Path) -> None:
+    answer = await scrape(root, a_live_run(root))
+
+    told = values(answer)
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert told["tppo_step",] == 2
+    assert [told[f"tppo_ledger_{name}",] for name in LEDGER] == [10, 6, 2, 1, 1, 1]
+    assert (told["tppo_run_state", "running"], told["tppo_run_state", "redis_gone"]) == (1, 0)
+    assert told["tppo_queue_waiting_requests", "window_requests"] == 3
+    assert told["tppo_queue_leased_requests", "window_requests"] == 4
+    assert (told["tppo_inbox_entries",], told["tppo_redis_up",]) == (5, 1)
+    assert (told["tppo_process_up", "learner", "learner-0"], told["tppo_process_up", "generation", "generation-0"]) == (
+        1,
+        0,
+    )
+    assert told["tppo_process_silent_seconds", "generation", "generation-0"] == 60
+    assert 'run="quick",service="dashboard"' in answer.text
+
+
+async def test_while_redis_is_gone_the_last_answer_is_told(root: Path) -> None:
+    told = values(await scrape(root, a_live_run(root, error="connection refused")))
+
+    assert (told["tppo_redis_up",], told["tppo_run_state", "redis_gone"]) == (0, 1)
+    assert (told["tppo_ledger_issued",], told["tppo_run_alerts", "error"]) == (10, 1)
+
+
+async def test_without_a_run_the_process_itself_is_told(root: Path) -> None:
+    told = values(await scrape(root))
+
+    assert {name for name, *_ in told if name.startswith("tppo_")} == set()
+
+
+async def test_of_a_finished_run_only_what_its_folder_knows_is_told(root: Path) -> None:
+    complete_run(root / "quick")
+
+    told = values(await scrape(root))
+
+    assert told["tppo_run_state", "finished"] == 1
+    assert ("tppo_redis_up",) not in told
+    assert "tppo_queue_waiting_requests" not in {name for name, *_ in told}
+
+
+async def test_a_process_that_was_forgotten_is_not_told(root: Path) -> None:
+    RunFolderBuilder(root / "quick")
+    source = FixedSource(Observation(now=NOW, presences=[process("reward", seconds_ago=2 * 24 * 3600)]))
+
+    assert "tppo_process_up" not in {name for name, *_ in values(await scrape(root, source))}
+
+
+async def test_open_metrics_are_told_to_who_asks_for_them(root: Path) -> None:
+    answer = await scrape(root, Accept="application/openmetrics-text; version=1.0.0")
+
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+
+
+async def test_a_scrape_needs_the_token_where_looking_does(root: Path) -> None:
+    access = Access(token=TOKEN, needs_token_to_look=True)
+    async with client_of(root, access=access) as client:
+        answers = [await client.get("/metrics"), await client.get("/metrics", headers=BEARER)]
+
+    assert [answer.status_code for answer in answers] == [401, 200]
+
+
+async def test_the_others_are_found_by_the_form_of_http_service_discovery(root: Path) -> None:
+    found = await answer_of(root, "scrape-targets", a_live_run(root))
+
+    assert found == [
+        {"targets": ["127.0.0.1:9001"], "labels": {"kind": "learner"}},
+        {"targets": ["gpu-1:9002"], "labels": {"kind": "generation"}},
+    ]
+
+
+@pytest.mark.parametrize(("error", "num_targets"), [("", 0), ("connection refused", 1)])
+async def test_who_is_silent_for_long_is_no_target_unless_nobody_can_tell(
+    root: Path, error: str, num_targets: int
+) -> None:
+    RunFolderBuilder(root / "quick")
+    silent = process("reward", seconds_ago=3600, metrics_address="127.0.0.1:9003")
+
+    found = await answer_of(root, "scrape-targets", FixedSource(Observation(now=NOW, presences=[silent], error=error)))
+
+    assert len(found) == num_targets

@@ -1,0 +1,83 @@
+"""docs/prometheus.md lists exactly what the services tell Prometheus."""
+
+import asyncio
+
+import pytest
+
+from learner.exposed import LEARNER_METRICS
+from services.dashboard.exposed import DASHBOARD_METRICS
+from services.generation.exposed import GENERATION_METRICS
+from services.reward.attached.functions import AttachedFunctions, Patience
+from services.reward.exposed import REWARD_METRICS
+from tests.generation import test_generation_service as generation
+from tests.generation.fake_engine import FakeEngine
+from tests.prometheus_documents import COMMON, Row, documented
+from tests.reward import test_reward_service as reward
+from tppo.prometheus import Exporter
+from tppo.prometheus.exposed import Exposed, Status, families
+from tppo.rollout import RewardRequest
+from tppo.streams import MemoryStreams
+
+TABLES = {
+    "Learner": LEARNER_METRICS,
+    "Generation": GENERATION_METRICS,
+    "Reward": REWARD_METRICS,
+    "Dashboard": DASHBOARD_METRICS,
+}
+
+
+@pytest.mark.parametrize("section", TABLES)
+def test_every_metric_has_its_line_and_every_line_its_metric(section: str) -> None:
+    told = [Row(one.name, one.type, one.unit, one.labels, one.meaning) for one in TABLES[section]]
+
+    assert documented(section) == told
+
+
+def test_what_every_process_tells_has_its_line() -> None:
+    exporter = Exporter((), run="quick", service="learner")
+    exporter.take({})
+    exporter.note_heartbeat()
+
+    own = [family for family in exporter.collect() if family.name.startswith("tppo_")]
+
+    rows = documented(COMMON)
+    assert [(family.name, family.type) for family in own] == [(row.name, row.type) for row in rows]
+    assert [family.documentation for family in own] == [
+        row.meaning.removesuffix(" (Not of the dashboard.)") for row in rows
+    ]
+
+
+@pytest.mark.parametrize(
+    "exposed", {one.name: one for table in TABLES.values() for one in table}.values(), ids=lambda one: one.name
+)
+def test_names_end_in_their_unit_where_prometheus_has_a_word_for_it(exposed: Exposed) -> None:
+    base = exposed.name.removesuffix("_total")
+
+    assert base.endswith("_seconds") == (exposed.unit == "seconds")
+
+
+def names_told(metrics: tuple[Exposed, ...], status: Status) -> set[str]:
+    found = families(metrics, status, "quick", "service")
+    return {family.name + ("_total" if family.type == "counter" else "") for family in found}
+
+
+async def test_a_generators_status_has_a_number_for_each() -> None:
+    service = generation.service_on(MemoryStreams(lease_seconds=60).window_requests, FakeEngine())
+
+    assert names_told(GENERATION_METRICS, service.status()) == {one.name for one in GENERATION_METRICS}
+
+
+async def test_a_reward_services_status_has_a_number_for_each() -> None:
+    streams = MemoryStreams(lease_seconds=60)
+    service = reward.service_on(streams.reward_requests)
+    await streams.reward_requests.put([reward.request("a"), reward.request("b")])
+    async with reward.running(service):
+        await reward.scores(streams, 2)
+    attached = AttachedFunctions(Patience(60, 60))
+    waiting = asyncio.create_task(attached.outcome("mine", RewardRequest("c", 0, "poems", "", "", "")))
+    await asyncio.sleep(0)
+
+    told = names_told(REWARD_METRICS, {**service.status(), "attached": attached.status()})
+
+    waiting.cancel()
+    assert told == {one.name for one in REWARD_METRICS}

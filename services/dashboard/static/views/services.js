@@ -27,6 +27,7 @@ function processCard(service, generators, idle) {
       ["idle", share === null ? "" : percent(share)],
       ["weights sent", sent === undefined ? "" : `version ${sent}${known.weights.error ? `; the last transfer failed: ${known.weights.error}` : ""}`],
       ["page", status.url ?? ""],
+      ["metrics for Prometheus", status.metrics_address ?? ""],
       ["last error", status.last_error || "none"],
     ]));
 }

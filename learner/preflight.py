@@ -7,14 +7,11 @@ from collections.abc import Iterable
 
 from learner.rollouts.prompts import DataError, read_rows
 from learner.trackers import trackers
-from tppo import prometheus
-from tppo.authentication import token_from_environment
 from tppo.config import Config, ConfigError
 
 
 def check(config: Config) -> None:
-    """Raise `ConfigError` at the first row that cannot be asked or scored, or at what nobody could watch."""
-    prometheus.check(config.prometheus, token=token_from_environment())
+    """Raise `ConfigError` at the first row that cannot be asked or scored, or a tracker that cannot work here."""
     trackers.check(config.trackers)
     try:
         rows = [

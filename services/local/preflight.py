@@ -66,6 +66,8 @@ def check_hosts(config: Config, token: str) -> None:
     require_token_beyond_loopback(config.dashboard.host, token, key="dashboard.host")
     require_tls_or_token(config.generation.host, token, key="generation.host")
     require_tls_or_token(config.reward.host, token, key="reward.host")
+    if config.prometheus.enabled:
+        require_token_beyond_loopback(config.prometheus.host, token, key="prometheus.host")
 
 
 def check_ports(config: Config) -> None:

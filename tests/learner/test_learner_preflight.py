@@ -10,7 +10,6 @@ import pytest
 
 from learner.preflight import check
 from tppo.config import Config, ConfigError
-from tppo.config.schema import PrometheusSection
 
 ROW = {"data_source": "sums", "prompt": "1+1=", "reward_model": {"ground_truth": "2"}}
 
@@ -32,15 +31,6 @@ def test_a_row_without_an_answer_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"train\.jsonl, line 2: no answer; expected reward_model\.ground_truth"):
         check(config)
-
-
-def test_metrics_that_strangers_could_scrape_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TPPO_TOKEN", raising=False)
-    config = config_with(tmp_path, ROW, functions={"sums": "exact"})
-    reachable = config.model_copy(update={"prometheus": PrometheusSection(host="0.0.0.0")})
-
-    with pytest.raises(ConfigError, match=r"^prometheus\.host = '0\.0\.0\.0' is reachable from other machines"):
-        check(reachable)
 
 
 def test_a_data_source_that_nobody_scores_is_named(tmp_path: Path) -> None:

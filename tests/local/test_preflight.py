@@ -83,7 +83,7 @@ def test_a_dashboard_port_in_use_is_named(model: Path, taken_port: int) -> None:
         preflight.check_ports(config_with(model, dashboard={"port": taken_port}))
 
 
-@pytest.mark.parametrize("section", ["dashboard", "generation", "reward"])
+@pytest.mark.parametrize("section", ["dashboard", "generation", "reward", "prometheus"])
 def test_an_address_that_strangers_reach_needs_the_token(model: Path, section: str) -> None:
     config = config_with(model, **{section: {"host": "0.0.0.0"}})
 

@@ -30,22 +30,13 @@ PLAIN = "text/plain; charset=utf-8"
 log = logging.getLogger(__name__)
 
 
-def check(section: PrometheusSection, *, token: str) -> None:
-    """Refuse to be scraped where strangers can without a token. Raises `ConfigError`."""
-    try:
-        if section.enabled:
-            require_token_beyond_loopback(section.host, token)
-    except ConfigError as error:
-        raise ConfigError(f"prometheus.{error}") from None
-
-
 @contextmanager
 def serving(section: PrometheusSection, exporter: Exporter, *, token: str) -> Iterator[None]:
     """Answers scrapes, and tells the exporter where; does nothing where that is switched off. Raises `ConfigError`."""
     if not section.enabled:
         yield
         return
-    check(section, token=token)
+    require_token_beyond_loopback(section.host, token, key="prometheus.host")
     with _server(section.host, section.port, exporter, token) as server:
         exporter.address = address(section.advertise_host or reachable(section.host), server.server_address[1])
         log.info("metrics at http://%s/metrics", exporter.address)

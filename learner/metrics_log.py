@@ -8,9 +8,14 @@ from typing import Any
 from learner.json_lines import JsonLines
 from learner.run_identity import write_atomically
 
+EVALUATION = "evaluation"
+
 
 class MetricsLog:
-    """Appends lines; a resumed run first drops those after its checkpoint, so that no step stands there twice."""
+    """Appends lines; a resumed run first drops those after its checkpoint, so that no step stands there twice.
+
+    An evaluation may end after the checkpoint of its step: the line that an earlier life wrote about it stays.
+    """
 
     def __init__(
         self,
@@ -23,8 +28,10 @@ class MetricsLog:
         """`require_right` raises when the file is no longer this process's to write; `tell` is given each new line."""
         self._tell = tell
         self._file = JsonLines(path, require_right=require_right)
-        kept = [line for line in self._file.whole_lines() if json.loads(line)["step"] <= through_step]
-        write_atomically(path, "".join(kept).encode())
+        lines = [(line, json.loads(line)) for line in self._file.whole_lines()]
+        kept = [(line, told) for line, told in lines if told["step"] <= through_step]
+        self._evaluated_steps = {told["step"] for _, told in kept if told.get("kind") == EVALUATION}
+        write_atomically(path, "".join(line for line, _ in kept).encode())
 
     @property
     def last_error(self) -> str:
@@ -33,5 +40,7 @@ class MetricsLog:
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Write one object at once. A full disk does not stop training: the line waits for the next one."""
+        if line.get("kind") == EVALUATION and line["step"] in self._evaluated_steps:
+            return
         self._file.append([line])
         self._tell(line)

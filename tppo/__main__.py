@@ -4,6 +4,8 @@ Nothing heavy is imported before the verb is known, so `tppo --help` is instant.
 """
 
 import importlib
+import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -46,6 +48,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"tppo {verb}: {error}", file=sys.stderr)
         return CONFIG_ERROR_EXIT_CODE
+    except BrokenPipeError:
+        if not _is_unread():
+            raise
+        return 1
+
+
+def _is_unread() -> bool:
+    """Whether the reader of the output has gone (`tppo ... | head`); then nothing more is written."""
+    output = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(output, 0)
+    has_gone = any(events & select.POLLERR for _, events in poll.poll(0))
+    if has_gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return has_gone
 
 
 if __name__ == "__main__":

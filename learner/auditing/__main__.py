@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from learner.auditing.evidence import collect, run_folder
+from learner.auditing.evidence import collect, require_run
 from learner.auditing.promises import Finding, findings
 from learner.auditing.rollout_view import decoder, rollout_table, tokens_of
 from learner.auditing.untrained import Untrained, untrained
+from tppo.run_files import run_path
 
 WIDTH_IN_A_FILE = 200  # characters; on a terminal its own
 
@@ -20,10 +21,11 @@ WIDTH_IN_A_FILE = 200  # characters; on a terminal its own
 def main(argv: Sequence[str]) -> int:
     """Print what the traces of a run say."""
     parser = argparse.ArgumentParser(prog="tppo audit", description="Hold a run's traces against its promises.")
-    parser.add_argument("run", help="the run's folder, or its name under runs/")
+    parser.add_argument("run", type=run_path, help="the run's folder, or its name under runs/")
     parser.add_argument("--rollout", metavar="ID", help="print the tokens of one rollout instead, such as 0-17-0")
     arguments = parser.parse_args(argv)
-    folder = run_folder(arguments.run)
+    folder = arguments.run
+    require_run(folder)
     return _show_rollout(folder, arguments.rollout) if arguments.rollout else _audit(folder)
 
 

@@ -42,12 +42,10 @@ class Evidence:
     ledger: Ledger = field(default_factory=lambda: Ledger(step=0))
 
 
-def run_folder(run: str) -> Path:
-    """The folder of a run, told by its path or by its name under `runs/`. Raises ConfigError."""
-    for folder in (Path(run), Path("runs") / run):
-        if (folder / "metrics.jsonl").is_file():
-            return folder
-    raise ConfigError(f"{run}: no run; expected a run's folder, or its name under runs/")
+def require_run(folder: Path) -> None:
+    """Raise ConfigError where no run has written anything."""
+    if not (folder / "metrics.jsonl").is_file():
+        raise ConfigError(f"{folder}: no run; expected a run's folder, or its name under runs/")
 
 
 def collect(folder: Path) -> Evidence:

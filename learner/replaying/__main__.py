@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tppo.config import Config, ConfigError, load
-from tppo.run_files import SETTINGS
+from tppo.run_files import SETTINGS, run_path
 
 if TYPE_CHECKING:
     from learner.replaying.replay import Outcome
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="tppo replay", description="Rebuild a run from the base model and its archived log."
     )
-    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("run", type=run_path, help="the run's folder, or its name under runs/")
     parser.add_argument("--until", type=int, metavar="STEP", help="stop after this step and leave a checkpoint")
     parser.add_argument(
         "--with",

@@ -2,13 +2,14 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
+
+from tppo.run_files import run_path
 
 
 def main(argv: Sequence[str]) -> int:
     """Return to the checkpoint, and say how to go on."""
     parser = argparse.ArgumentParser(prog="tppo rollback", description="Return to an older checkpoint of a run.")
-    parser.add_argument("run", type=Path, help="the run's folder")
+    parser.add_argument("run", type=run_path, help="the run's folder, or its name under runs/")
     parser.add_argument("--to", type=int, required=True, metavar="VERSION", help="policy version of a kept checkpoint")
     arguments = parser.parse_args(argv)
     from learner.replaying.rollback import roll_back  # slow to import, as torch is

@@ -6,12 +6,12 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 
 from services.reward.offline import add_function_arguments, score_line, scorer_of, scores_in_order
 from services.reward.response_log import FOLDER, Line, logged_responses, request_of
 from tppo.config import ConfigError
+from tppo.run_files import run_path
 
 IDENTITY = ("rollout_id", "attempt", "data_source", "is_evaluation")
 
@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
         "for each, in the order of their first scores, and a summary on standard error.",
     )
     add_function_arguments(parser)
-    parser.add_argument("run", type=Path, metavar="RUN", help="the run's folder, such as runs/mine")
+    parser.add_argument("run", type=run_path, metavar="RUN", help="the run's folder, or its name under runs/")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logged = logged_responses(arguments.run)

@@ -179,7 +179,27 @@ def test_an_update_that_was_refused_does_not_move_the_average() -> None:
     assert trainer.objective.state_dict()["total_weight"] == 1.0
 
 
+def test_ppo_ewma_caps_the_ratio_to_the_policy_that_sampled_at_the_configured_number() -> None:
+    rows = first_rows()
+    for row in rows:
+        row.rollout_logprobs = type(row.rollout_logprobs)("f", [logprob - 3.0 for logprob in row.rollout_logprobs])
+
+    metrics = step(a_trainer("ppo-ewma", algorithm={"importance_cap": 4.0}), rows)
+
+    assert metrics["actor/importance_weight_mean"] == pytest.approx(4.0)  # and not e^3
+
+
 # What they share
+
+
+@pytest.mark.parametrize("algorithm", ["tppo", "ppo", "vapo", "ppo-ewma", "geppo"])
+def test_a_gradient_does_not_depend_on_the_micro_batches(algorithm: str) -> None:
+    in_one, in_two = (a_trainer(algorithm, actor={"max_tokens_per_microbatch": tokens}) for tokens in (4096, 6))
+
+    for trainer in (in_one, in_two):
+        step(trainer, first_rows())
+
+    assert_gradients_equal(in_two.actor.gradients[0], in_one.actor.gradients[0])
 
 
 @pytest.mark.parametrize("algorithm", ["tppo", "ppo", "vapo", "ppo-ewma", "geppo"])

@@ -9,6 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from learner.batching import Row, pack
+from learner.models import policy_from_network
+from learner.objectives import PolicyTokens, objective_for
 from learner.rollouts.ledger import Rollout
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import (
@@ -198,6 +201,24 @@ def test_the_learners_and_the_engines_probabilities_are_compared_on_the_trained_
 
     assert metrics["training/rollout_probs_diff_mean"] == pytest.approx(sum(gaps) / 2, abs=1e-5)
     assert metrics["training/rollout_probs_diff_max"] == pytest.approx(max(gaps), abs=1e-5)
+
+
+def test_the_configured_bound_holds_a_wrong_token_that_has_become_much_likelier() -> None:
+    policy = policy_from_network(a_network("policy"))
+    one = torch.ones(1)
+    tokens = PolicyTokens(
+        batch=pack([Row([2, 9], start=1)], max_tokens=2)[0],
+        logprobs=-2.0 * one,
+        old_logprobs=-4.0 * one,  # ratio 7.4
+        rollout_logprobs=-4.0 * one,
+        advantages=-one,
+        policy_mask=one.bool(),
+        normalizer=1,
+    )
+
+    result = objective_for(a_step_config(algorithm={"clip_ratio_c": 3.0}), policy).policy_loss(tokens)
+
+    assert (result.loss, result.dual_clip_fraction) == (3.0, 1.0)
 
 
 def test_gradients_that_are_not_finite_skip_the_update_and_are_counted() -> None:

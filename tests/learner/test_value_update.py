@@ -122,6 +122,18 @@ def test_returns_are_discounted_by_the_distance_to_the_end() -> None:
     assert_gradients_equal(trainer.critic.gradients[0], gradients_of(loss, network))
 
 
+def test_a_penalty_for_length_is_part_of_what_the_value_model_learns() -> None:
+    network = a_network("value")
+    row = a_row([9, 4, 7, 1], score=2.0)
+    # The slope begins at 2 of 18 tokens, and the response has gone 2 of its 16.
+    loss = 0.5 * ((padded_values(network, [row])[0] - (2.0 - 2 / 16)) ** 2).mean()
+    trainer = TinyTrainer(a_step_config(algorithm={"overlong_buffer_length": 16}))
+
+    step(trainer, [row])
+
+    assert_gradients_equal(trainer.critic.gradients[0], gradients_of(loss, network))
+
+
 def test_without_a_finished_row_the_value_model_its_moments_and_its_schedule_stay_untouched() -> None:
     trainer = TinyTrainer(a_step_config(critic={"lr": 1e-3, "weight_decay": 0.1, "warmup_steps": 0}))
     step(trainer, some_rows())

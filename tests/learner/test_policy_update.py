@@ -184,6 +184,18 @@ def test_the_likelihood_loss_takes_the_tokens_of_right_responses(
     assert_gradients_equal(actual, expected)
 
 
+def test_a_right_response_is_imitated_though_its_length_costs_more_than_its_score() -> None:
+    row = a_row([9, 4, 7, 3, 2, 8, 1], window_start=6, score=0.1)
+    algorithm = {"lm_loss_weight": 0.1, "overlong_buffer_length": 18, "num_ignored_tail_tokens": 0}
+    network = a_network("policy")
+    expected = gradients_of(-0.1 * padded_logprobs(network, [row])[0].mean(), network)
+    of_policy = first_gradients([row], algorithm=algorithm | {"lm_loss_weight": 0.0})
+
+    actual = first_gradients([row], algorithm=algorithm)
+
+    assert_gradients_equal({name: actual[name] - of_policy[name] for name in actual}, expected)
+
+
 def test_a_right_response_whose_last_window_is_empty_is_still_imitated() -> None:
     row = a_row([9, 4, 7, 3, 2, 8], window_start=6, score=1.0)
     network = a_network("policy")

@@ -50,6 +50,16 @@ def test_finished_rows_weigh_alike_whatever_their_lengths() -> None:
     assert_gradients_equal(first_gradients(finished_rows()), gradients_of(loss, network))
 
 
+@pytest.mark.parametrize("max_tokens", [16, 4096])
+def test_the_loss_that_is_told_is_the_whole_mini_batchs(max_tokens: int) -> None:
+    of_right, of_wrong = squared_errors(a_network("value"), finished_rows())
+    critic = {"lr": 1e-3, "warmup_steps": 0, "max_tokens_per_microbatch": max_tokens}
+
+    metrics = step(TinyTrainer(a_step_config(critic=critic)), finished_rows())
+
+    assert metrics["critic/vf_loss"] == pytest.approx((of_right.mean() + of_wrong.mean()).item() / 4, rel=1e-5)
+
+
 def test_with_token_mean_their_tokens_weigh_alike() -> None:
     network = a_network("value")
     loss = 0.5 * torch.cat(squared_errors(network, finished_rows())).mean()

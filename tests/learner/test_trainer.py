@@ -157,7 +157,7 @@ def test_the_steps_numbers_tell_what_the_rows_look_like() -> None:
         a_row([9, 4, 7, 5, 2], window_start=4, versions=[0, 0, 0, 0, 3]),
     ]
 
-    metrics = step(TinyTrainer(a_step_config()), rows, policy_version=3)
+    metrics = step(TinyTrainer(a_step_config(algorithm={"num_ignored_tail_tokens": 1})), rows, policy_version=3)
 
     assert metrics["reward/mean"] == 0.5
     assert metrics["reward/std"] == pytest.approx(math.sqrt(0.5))
@@ -165,3 +165,5 @@ def test_the_steps_numbers_tell_what_the_rows_look_like() -> None:
     assert metrics["response/finished_fraction"] == pytest.approx(2 / 3)
     assert metrics["policy_lag/mean"] == pytest.approx((1 + 0 + 0 + 2 + 2 + 0) / 6)
     assert (metrics["policy_lag/max"], metrics["tokens/window"], metrics["tokens/value_mask"]) == (2, 6, 5)
+    assert metrics["tokens/policy_mask_fraction"] == pytest.approx(5 / 6)
+    assert metrics["tokens/value_mask_fraction"] == 5 / 10  # of all windows' tokens

@@ -171,6 +171,19 @@ def test_ppo_ewma_clips_around_the_average_of_the_weights() -> None:
     assert_gradients_equal(trainer.actor.gradients[1], expected, tolerance=1e-5)
 
 
+def test_the_average_has_the_configured_centre_of_mass() -> None:
+    trainer = a_trainer("ppo-ewma", algorithm={"ewma_center_of_mass": 3.0}, actor={"lr": 3e-2})
+    first = weights_of(trainer.policy.network)
+
+    step(trainer, first_rows())
+
+    second = weights_of(trainer.policy.network)
+    state = trainer.objective.state_dict()
+    assert state["total_weight"] == 1.75
+    for name, average in state["averages"].items():  # decay 3/4: the first weights weigh 3/4, the second ones 1
+        torch.testing.assert_close(average, (0.75 * first[name] + second[name]) / 1.75)
+
+
 def test_an_update_that_was_refused_does_not_move_the_average() -> None:
     trainer = a_trainer("ppo-ewma")
 

@@ -171,6 +171,19 @@ def test_ppo_ewma_clips_around_the_average_of_the_weights() -> None:
     assert_gradients_equal(trainer.actor.gradients[1], expected, tolerance=1e-5)
 
 
+def test_the_average_has_the_configured_centre_of_mass() -> None:
+    trainer = a_trainer("ppo-ewma", algorithm={"ewma_center_of_mass": 3.0}, actor={"lr": 3e-2})
+    first = weights_of(trainer.policy.network)
+
+    step(trainer, first_rows())
+
+    second = weights_of(trainer.policy.network)
+    state = trainer.objective.state_dict()
+    assert state["total_weight"] == 1.75
+    for name, average in state["averages"].items():  # decay 3/4: the first weights weigh 3/4, the second ones 1
+        torch.testing.assert_close(average, (0.75 * first[name] + second[name]) / 1.75)
+
+
 def test_an_update_that_was_refused_does_not_move_the_average() -> None:
     trainer = a_trainer("ppo-ewma")
 
@@ -179,12 +192,36 @@ def test_an_update_that_was_refused_does_not_move_the_average() -> None:
     assert trainer.objective.state_dict()["total_weight"] == 1.0
 
 
+def test_ppo_ewma_caps_the_ratio_to_the_policy_that_sampled_at_the_configured_number() -> None:
+    rows = first_rows()
+    for row in rows:
+        row.rollout_logprobs = type(row.rollout_logprobs)("f", [logprob - 3.0 for logprob in row.rollout_logprobs])
+
+    metrics = step(a_trainer("ppo-ewma", algorithm={"importance_cap": 4.0}), rows)
+
+    assert metrics["actor/importance_weight_mean"] == pytest.approx(4.0)  # and not e^3
+
+
 # What they share
 
 
 @pytest.mark.parametrize("algorithm", ["tppo", "ppo", "vapo", "ppo-ewma", "geppo"])
-def test_a_policy_that_has_not_moved_stands_at_its_reference_at_any_temperature(algorithm: str) -> None:
-    trainer = a_trainer(algorithm, generation={"temperature": 0.5}, actor={"ppo_mini_batches": 1})
+def test_a_gradient_does_not_depend_on_the_micro_batches(algorithm: str) -> None:
+    in_one, in_two = (a_trainer(algorithm, actor={"max_tokens_per_microbatch": tokens}) for tokens in (4096, 6))
+
+    for trainer in (in_one, in_two):
+        step(trainer, first_rows())
+
+    assert_gradients_equal(in_two.actor.gradients[0], in_one.actor.gradients[0])
+
+
+@pytest.mark.parametrize("num_mini_batches", [1, 2])
+@pytest.mark.parametrize("algorithm", ["tppo", "ppo", "vapo", "ppo-ewma", "geppo"])
+def test_a_policy_that_has_not_moved_stands_at_its_reference_at_any_temperature(
+    algorithm: str, num_mini_batches: int
+) -> None:
+    actor = {"ppo_mini_batches": num_mini_batches, "lr": 1e-12}
+    trainer = a_trainer(algorithm, generation={"temperature": 0.5}, actor=actor)
 
     metrics = step(trainer, first_rows())
 

@@ -9,6 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from learner.batching import Row, pack
+from learner.models import policy_from_network
+from learner.objectives import PolicyTokens, objective_for
 from learner.rollouts.ledger import Rollout
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import (
@@ -181,6 +184,18 @@ def test_the_likelihood_loss_takes_the_tokens_of_right_responses(
     assert_gradients_equal(actual, expected)
 
 
+def test_a_right_response_is_imitated_though_its_length_costs_more_than_its_score() -> None:
+    row = a_row([9, 4, 7, 3, 2, 8, 1], window_start=6, score=0.1)
+    algorithm = {"lm_loss_weight": 0.1, "overlong_buffer_length": 18, "num_ignored_tail_tokens": 0}
+    network = a_network("policy")
+    expected = gradients_of(-0.1 * padded_logprobs(network, [row])[0].mean(), network)
+    of_policy = first_gradients([row], algorithm=algorithm | {"lm_loss_weight": 0.0})
+
+    actual = first_gradients([row], algorithm=algorithm)
+
+    assert_gradients_equal({name: actual[name] - of_policy[name] for name in actual}, expected)
+
+
 def test_a_right_response_whose_last_window_is_empty_is_still_imitated() -> None:
     row = a_row([9, 4, 7, 3, 2, 8], window_start=6, score=1.0)
     network = a_network("policy")
@@ -198,6 +213,24 @@ def test_the_learners_and_the_engines_probabilities_are_compared_on_the_trained_
 
     assert metrics["training/rollout_probs_diff_mean"] == pytest.approx(sum(gaps) / 2, abs=1e-5)
     assert metrics["training/rollout_probs_diff_max"] == pytest.approx(max(gaps), abs=1e-5)
+
+
+def test_the_configured_bound_holds_a_wrong_token_that_has_become_much_likelier() -> None:
+    policy = policy_from_network(a_network("policy"))
+    one = torch.ones(1)
+    tokens = PolicyTokens(
+        batch=pack([Row([2, 9], start=1)], max_tokens=2)[0],
+        logprobs=-2.0 * one,
+        old_logprobs=-4.0 * one,  # ratio 7.4
+        rollout_logprobs=-4.0 * one,
+        advantages=-one,
+        policy_mask=one.bool(),
+        normalizer=1,
+    )
+
+    result = objective_for(a_step_config(algorithm={"clip_ratio_c": 3.0}), policy).policy_loss(tokens)
+
+    assert (float(result.loss), float(result.dual_clip_fraction)) == (3.0, 1.0)
 
 
 def test_gradients_that_are_not_finite_skip_the_update_and_are_counted() -> None:

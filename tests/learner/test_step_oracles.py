@@ -83,6 +83,25 @@ def test_discount_below_one_discounts_the_value_after_a_cut_as_well() -> None:
     assert column(result, "raw_advantage") == pytest.approx([0.07, -0.21, 0.35, -0.05])
 
 
+def test_each_row_is_bootstrapped_with_its_own_value_whatever_the_order_of_the_batch() -> None:
+    trainer = a_trainer(window_length=4, boundary="bootstrap", lam=0.0, num_ignored_tail_tokens=0)
+    short, long = a_row([5], prompt=PROMPT), a_row([4, 5, 8], prompt=PROMPT)
+
+    result = trainer.step([short, long], policy_version=0)
+
+    # V(5) - V(3);  V(4) - V(3), V(5) - V(4), V(8) - V(5)
+    assert column(result, "raw_advantage") == pytest.approx([-0.1, 0.1, -0.2, 0.35])
+
+
+def test_one_outlier_cannot_own_the_step() -> None:
+    rows = [a_row([4], prompt=PROMPT, score=50.0), a_row([4], prompt=PROMPT, score=-50.0)]
+
+    result = a_trainer(window_length=4).step(rows, policy_version=0)
+
+    assert column(result, "raw_advantage") == pytest.approx([49.8, -50.2])
+    assert column(result, "advantage") == [10.0, -10.0]
+
+
 def of_length(length: int, **options: Any) -> Rollout:
     return a_row([4] * length, prompt=PROMPT, **options)
 
@@ -111,6 +130,14 @@ def test_the_overlong_penalty_counts_the_whole_response_and_comes_once_at_its_en
     # All states but the first have value V(4) = .3; the score of 1 is lost to a full penalty of 1.
     assert column(unfinished, "raw_advantage") == pytest.approx([0.1] + [0.0] * 8)
     assert column(finished, "raw_advantage")[9:] == pytest.approx([-0.3] * 9)
+
+
+def test_a_cut_near_the_limit_costs_nothing_yet() -> None:
+    trainer = a_trainer(window_length=15, overlong_buffer_length=6, lam=1.0)
+
+    result = trainer.step([of_length(15)], policy_version=0)
+
+    assert column(result, "raw_advantage") == pytest.approx([0.1] + [0.0] * 14)
 
 
 def test_by_default_length_costs_nothing() -> None:

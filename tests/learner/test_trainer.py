@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from learner.models import policy_from_network, value_model_from_network
 from learner.rollouts.ledger import Rollout
+from learner.trainer import Trainer
 from tests.learner.builders import a_row
 from tests.learner.plain_ppo import PlainPPO
 from tests.learner.tiny_models import (
@@ -76,6 +78,19 @@ def test_while_the_value_model_warms_up_the_policy_and_its_moments_stay_untouche
 
     step(trainer, some_rows(), policy_version=2)
     assert trainer.actor.num_updates == 1
+
+
+def test_the_policys_rate_ends_at_its_least_though_its_first_steps_were_the_value_models_alone() -> None:
+    rates = {"lr": 1e-3, "lr_warmup_steps": 0, "lr_decay": "linear", "min_lr_ratio": 0.25}
+    run = {"total_training_steps": 4, "mode": "lockstep", "window_length": 6, "max_response_length": 18}
+    config = a_step_config(run=run, actor=rates, critic=rates | {"warmup_steps": 1})
+    networks = policy_from_network(a_network("policy")), value_model_from_network(a_network("value"))
+    trainer = Trainer(config, *networks)
+
+    told = [step(trainer, some_rows(), policy_version=version) for version in range(4)]
+
+    assert [numbers["actor/lr"] for numbers in told[1:]] == pytest.approx([1e-3, 0.625e-3, 0.25e-3])
+    assert told[-1]["critic/lr"] == pytest.approx(0.25e-3)
 
 
 def test_a_step_with_no_token_to_train_leaves_the_policy_untouched() -> None:
@@ -157,7 +172,7 @@ def test_the_steps_numbers_tell_what_the_rows_look_like() -> None:
         a_row([9, 4, 7, 5, 2], window_start=4, versions=[0, 0, 0, 0, 3]),
     ]
 
-    metrics = step(TinyTrainer(a_step_config()), rows, policy_version=3)
+    metrics = step(TinyTrainer(a_step_config(algorithm={"num_ignored_tail_tokens": 1})), rows, policy_version=3)
 
     assert metrics["reward/mean"] == 0.5
     assert metrics["reward/std"] == pytest.approx(math.sqrt(0.5))
@@ -167,3 +182,5 @@ def test_the_steps_numbers_tell_what_the_rows_look_like() -> None:
     assert metrics["response/finished_fraction"] == pytest.approx(2 / 3)
     assert metrics["policy_lag/mean"] == pytest.approx((1 + 0 + 0 + 2 + 2 + 0) / 6)
     assert (metrics["policy_lag/max"], metrics["tokens/window"], metrics["tokens/value_mask"]) == (2, 6, 5)
+    assert metrics["tokens/policy_mask_fraction"] == pytest.approx(5 / 6)
+    assert metrics["tokens/value_mask_fraction"] == 5 / 10  # of all windows' tokens

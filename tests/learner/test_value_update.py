@@ -50,6 +50,16 @@ def test_finished_rows_weigh_alike_whatever_their_lengths() -> None:
     assert_gradients_equal(first_gradients(finished_rows()), gradients_of(loss, network))
 
 
+@pytest.mark.parametrize("max_tokens", [16, 4096])
+def test_the_loss_that_is_told_is_the_whole_mini_batchs(max_tokens: int) -> None:
+    of_right, of_wrong = squared_errors(a_network("value"), finished_rows())
+    critic = {"lr": 1e-3, "warmup_steps": 0, "max_tokens_per_microbatch": max_tokens}
+
+    metrics = step(TinyTrainer(a_step_config(critic=critic)), finished_rows())
+
+    assert metrics["critic/vf_loss"] == pytest.approx((of_right.mean() + of_wrong.mean()).item() / 4, rel=1e-5)
+
+
 def test_with_token_mean_their_tokens_weigh_alike() -> None:
     network = a_network("value")
     loss = 0.5 * torch.cat(squared_errors(network, finished_rows())).mean()
@@ -116,6 +126,18 @@ def test_returns_are_discounted_by_the_distance_to_the_end() -> None:
     returns = torch.tensor([0.25, 0.5, 1.0, 2.0])
     loss = 0.5 * ((padded_values(network, [row])[0] - returns) ** 2).mean()
     trainer = TinyTrainer(a_step_config(algorithm={"gamma": 0.5}))
+
+    step(trainer, [row])
+
+    assert_gradients_equal(trainer.critic.gradients[0], gradients_of(loss, network))
+
+
+def test_a_penalty_for_length_is_part_of_what_the_value_model_learns() -> None:
+    network = a_network("value")
+    row = a_row([9, 4, 7, 1], score=2.0)
+    # The slope begins at 2 of 18 tokens, and the response has gone 2 of its 16.
+    loss = 0.5 * ((padded_values(network, [row])[0] - (2.0 - 2 / 16)) ** 2).mean()
+    trainer = TinyTrainer(a_step_config(algorithm={"overlong_buffer_length": 16}))
 
     step(trainer, [row])
 

@@ -471,6 +471,7 @@ DIFFERENT: dict[str, list[tuple[str, str]]] = {
         ("10", r"10\text{ (negative)}"),
         ("10", r"10\text{ undefined}"),
         ("10", "10 less than x"),
+        ("10", r"10\text{ below}"),
         ("10", "10 minus three"),
         ("10", "10 plus three"),
         ("10", r"10\text{ feet }4\text{ inches}"),

@@ -51,7 +51,8 @@ TEMPERATURES = frozenset(("degree", "degreecelsius", "degreefahrenheit", "celsiu
 # words that say something of the answer instead of counting things
 WORDS_OF_JUDGEMENT = """
     or and not no nor none nope neither never wrong incorrect false either maybe but to if unless except
-    undefined infinite infinity negative at least most less more fewer greater than plus minus over divided multiplied
+    undefined infinite infinity negative at least most less more fewer greater than plus minus over under
+    above below divided multiplied
     mod modulo choose factorial power half halves thirds fourths fifths tenths hundredths pi sqrt log ln exp sin cos tan
     zero one two three four five six seven eight nine ten eleven twelve twenty thirty fifty hundred
 """

@@ -1,6 +1,6 @@
 """Tokens per second of the transformers engine in T-PPO's normal state: long-tailed responses, windows, refilled slots.
 
-    OMP_NUM_THREADS=1 python benchmarks/generation_speed.py --slots 32 --update-every 60
+    OMP_NUM_THREADS=1 python -m benchmarks.generation_speed --slots 32 --update-every 60
 
 The model is the quick start's (106k parameters) with random weights; lengths are drawn from a truncated Pareto
 distribution instead of being sampled, so that every engine and every setting generates the same amount.

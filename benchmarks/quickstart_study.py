@@ -1,6 +1,6 @@
 """What T-PPO's own choices do on the quick-start task: one changed at a time, several seeds each.
 
-    OMP_NUM_THREADS=1 python benchmarks/quickstart_study.py --seeds 3
+    OMP_NUM_THREADS=1 python -m benchmarks.quickstart_study --seeds 3
 
 Every run is a `tppo run` in `lockstep`, where nothing depends on how fast a machine is. A run that has ended is not
 repeated: interrupted, the same command goes on. Leaves `study.md` and `study.json` in the folder.

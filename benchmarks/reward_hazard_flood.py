@@ -1,6 +1,6 @@
 """A flood of hazards: a thousand answers by gRPC, one in ten made to hang or kill whoever grades it.
 
-    OMP_NUM_THREADS=1 python benchmarks/reward_hazard_flood.py
+    OMP_NUM_THREADS=1 python -m benchmarks.reward_hazard_flood
 
 Nothing may be lost: every right answer is scored 1, every wrong one 0, and no hazard earns credit. What the hazards
 cost the others is time, which is measured against the same answers without them.

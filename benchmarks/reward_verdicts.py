@@ -1,6 +1,6 @@
 """The verdicts of `math` on the project's own cases, beside those of the library it is built on, used plainly.
 
-    OMP_NUM_THREADS=1 python benchmarks/reward_verdicts.py
+    OMP_NUM_THREADS=1 python -m benchmarks.reward_verdicts
 
 A false positive is credit for a wrong answer. Hazards are left out: used plainly, some of them end the process.
 """

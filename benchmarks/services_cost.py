@@ -1,6 +1,6 @@
 """What the services cost: the same training as a bare loop in one process, and as `tppo run`.
 
-    OMP_NUM_THREADS=1 python benchmarks/services_cost.py --steps 40
+    OMP_NUM_THREADS=1 python -m benchmarks.services_cost --steps 40
 
 The bare loop has the same engine (in its thread, as ever), ledger and trainer, and nothing else: no Redis, no gRPC, no
 leases, no checkpoints, no traces, no evaluation. Compare ratios of one call: a busy machine slows both.

@@ -1,4 +1,7 @@
-"""One browser and one live run for all tests of the page."""
+"""A browser and a live run for the tests of a module.
+
+No longer than that: while playwright's synchronous interface is open, no asynchronous test can run in this thread.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +15,15 @@ from tests.end_to_end.test_real_processes import Run
 LiveRun = tuple[Run, str, str]
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with a_browser() as opened:
         yield opened
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def live(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRun]:
-    """A run that goes on until the last test; the browser is asked for first, since without one nothing is started."""
+    """A run that goes on until the module's last test; without a browser it is not started."""
     folder: Path = tmp_path_factory.mktemp("live")
     with a_live_run(folder, **{"run.total_training_steps": "100000", "trace.enabled": "true"}) as started:
         yield started

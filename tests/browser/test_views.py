@@ -75,12 +75,13 @@ def test_a_window_is_told_and_opens_its_rollout_by_mouse(browser: Browser, live:
     _, url, _ = live
     with a_reader(browser, url) as reader:
         reader.open("windows")
-        reader.page.locator("select").nth(1).select_option("120")
+        with reader.page.expect_response(re.compile(r"/api/v1/windows\?.*until=")):  # from then on it stands still
+            reader.page.get_by_label("End of the stretch that is shown").press("ArrowLeft")
         expect(reader.page.locator("#windows-text")).to_contain_text("responses ended")
         box = reader.page.locator(".picture canvas").bounding_box()
         assert box is not None
-        for share in range(1, 100):  # somewhere in the first slot is a window
-            reader.page.mouse.move(box["x"] + box["width"] * share / 100, box["y"] + 4)
+        for pixel in range(int(box["width"])):  # somewhere in the first slot is a window
+            reader.page.mouse.move(box["x"] + pixel, box["y"] + 4)
             if reader.page.locator(".tip").is_visible():
                 break
         reader.page.mouse.down()

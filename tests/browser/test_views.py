@@ -75,6 +75,7 @@ def test_a_window_is_told_and_opens_its_rollout_by_mouse(browser: Browser, live:
     _, url, _ = live
     with a_reader(browser, url) as reader:
         reader.open("windows")
+        expect(reader.page.locator("#windows-text")).to_contain_text("responses ended")
         with reader.page.expect_response(re.compile(r"/api/v1/windows\?.*until=")):  # from then on it stands still
             reader.page.get_by_label("End of the stretch that is shown").press("ArrowLeft")
         expect(reader.page.locator("#windows-text")).to_contain_text("responses ended")

@@ -36,7 +36,7 @@ class View {
     this.spoken = h("p", { class: "hidden-text", "aria-live": "polite" });
     this.listed = h("div", {});
     this.picture = new SlotPicture({ label: "windows-text", choose: (bar, x, y) => this.#point(bar, x, y), open: (bar) => this.#open(bar) });
-    this.slider = h("input", { type: "range", min: 0, max: PLACES, value: PLACES, "aria-label": "End of the stretch that is shown", oninput: () => this.#slide() });
+    this.slider = h("input", { type: "range", min: 0, max: PLACES, value: PLACES, disabled: true, "aria-label": "End of the stretch that is shown", oninput: () => this.#slide() });
     this.followed = h("button", { type: "button", "aria-pressed": "true", onclick: () => this.#follow() }, "Follow");
     this.fetchSoon = seldom(250, () => this.fetch());
     const span = choice(SPANS, String(this.span), (value) => {
@@ -76,6 +76,7 @@ class View {
     this.last = found.now;
     this.first = (columns.time[0] ?? found.now) - (columns.seconds_since_start[0] ?? 0);
     this.clockAhead = Date.now() / 1000 - found.now;
+    this.slider.disabled = false;
     return this.fetch();
   }
 

@@ -35,13 +35,15 @@ def test_the_address_that_is_printed_steers(browser: Browser, live: LiveRun) -> 
         assert reader.complaints == []
 
 
-def test_a_dashboard_that_was_killed_comes_back_to_the_open_page(browser: Browser, live: LiveRun) -> None:
+@pytest.mark.parametrize("view", ["overview", "services"])
+def test_a_dashboard_that_was_killed_comes_back_to_the_open_page(browser: Browser, live: LiveRun, view: str) -> None:
     run, url, _ = live
     with a_reader(browser, url) as reader:
-        reader.open("ledger")
+        reader.open(view)
         run.kill("dashboard")
         expect(reader.page.locator("#banner")).to_contain_text("The dashboard does not answer")
         expect(reader.page.locator("#banner")).to_be_empty()
 
-        before = reader.page.locator(".equation b").first.inner_text()
-        expect(reader.page.locator(".equation b").first).not_to_have_text(before)
+        before = reader.page.locator("#steps").inner_text()
+        expect(reader.page.locator("#steps")).not_to_have_text(before)
+        assert [one for one in reader.complaints if "Failed to load resource" not in one] == []

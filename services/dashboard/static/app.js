@@ -3,7 +3,7 @@
 import { fill, h } from "/static/dom.js";
 import { words } from "/static/format.js";
 import { Live } from "/static/live.js";
-import { get, takeTokenFromAddress } from "/static/rest.js";
+import { get, takeTokenFromAddress, whileAnswered } from "/static/rest.js";
 import * as compare from "/static/views/compare.js";
 import * as critic from "/static/views/critic.js";
 import * as ledger from "/static/views/ledger.js";
@@ -89,7 +89,7 @@ function tell(kind, data) {
   if (kind === "gone") at("banner").textContent = `The dashboard does not answer (${data.reason}). Trying again.`;
   if (kind === "back" && page.status) showStatus(page.status);
   if (kind === "reset") showRoute();
-  else page.view?.tell?.(kind, data);
+  else whileAnswered(page.view?.tell?.(kind, data));
 }
 
 function showStatus(status) {

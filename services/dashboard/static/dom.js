@@ -1,4 +1,5 @@
 // Elements of the page. Whatever comes from a run is set as text, never as HTML.
+import { whileAnswered } from "/static/rest.js";
 
 // An element: properties are attributes, listeners ("onclick") or "class"; children are texts, elements, or nothing.
 export function h(name, properties = {}, ...children) {
@@ -56,7 +57,7 @@ export function seldom(milliseconds, act) {
   return () => {
     timer ??= setTimeout(() => {
       timer = null;
-      act();
+      whileAnswered(act());
     }, milliseconds);
   };
 }

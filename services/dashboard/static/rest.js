@@ -25,21 +25,32 @@ export function address(path, parameters = {}) {
   return `/api/v1/${path}${query ? `?${query}` : ""}`;
 }
 
-async function answered(response) {
+async function answered(path, request) {
+  const signal = AbortSignal.timeout(DEADLINE_MILLISECONDS);
+  const response = await fetch(path, { ...request, signal }).catch((error) => {
+    throw Object.assign(new Error(error.message), { isNoAnswer: true });
+  });
   if (response.ok) return response.json();
   const problem = await response.json().catch(() => ({}));
   throw Object.assign(new Error(problem.detail ?? problem.title ?? `the answer is ${response.status}`), { status: response.status });
 }
 
 export async function get(path, parameters) {
-  const signal = AbortSignal.timeout(DEADLINE_MILLISECONDS);
-  return answered(await fetch(address(path, parameters), { signal }));
+  return answered(address(path, parameters), {});
 }
 
 export async function post(path, parameters, body = undefined) {
   const headers = { "Content-Type": "application/json" };
   if (knownToken()) headers.Authorization = `Bearer ${knownToken()}`; // else what the browser knows
-  const signal = AbortSignal.timeout(DEADLINE_MILLISECONDS);
-  const request = { method: "POST", headers, body: body === undefined ? undefined : JSON.stringify(body), signal };
-  return answered(await fetch(address(path, parameters), request));
+  const request = { method: "POST", headers, body: body === undefined ? undefined : JSON.stringify(body) };
+  return answered(address(path, parameters), request);
+}
+
+// What is asked for while a run is followed: that nobody answers is told at the top of the page, and not here.
+export async function whileAnswered(work) {
+  try {
+    await work;
+  } catch (error) {
+    if (!error.isNoAnswer) throw error;
+  }
 }

@@ -63,7 +63,7 @@ export async function show(place, context) {
   };
   draw();
   await read();
-  const renew = seldom(1000, () => read().catch(() => {})); // the banner tells that nobody answers
+  const renew = seldom(1000, read);
   return {
     async tell(kind, data) {
       if (kind === "step") draw(await history.add(data));

@@ -114,7 +114,7 @@ export async function show(place, context) {
     fill(rest, [functionTable(functions.items, functions.services), checkpointTable(checkpoints.items), eventTable(events.items)].map((one) => h("section", { class: "card" }, one)));
   };
   await read();
-  const renew = seldom(RENEW_MILLISECONDS, () => read().catch(() => {})); // the banner tells that nobody answers
+  const renew = seldom(RENEW_MILLISECONDS, read);
   return {
     tell(kind, data) {
       if (kind !== "status") return;

@@ -38,6 +38,10 @@ class MetricsLog:
         """Why the file could not be written the last time; empty when it could."""
         return self._file.last_error
 
+    def flush(self) -> None:
+        """Try once more to write what a full disk has refused: at the end there is no next line."""
+        self._file.append([])
+
     def append(self, line: Mapping[str, Any]) -> None:
         """Write one object at once. A full disk does not stop training: the line waits for the next one."""
         if line.get("kind") == EVALUATION and line["step"] in self._evaluated_steps:

@@ -35,6 +35,7 @@ class RunLog:
 
     def leave(self, *, step: int, total_training_steps: int) -> None:
         """The life ends in order."""
+        self._metrics_log.flush()
         what = "all steps are done" if step == total_training_steps else "stopped in order"
         self._journal.event("end", step=step, text=f"{what}, at step {step} of {total_training_steps}")
 

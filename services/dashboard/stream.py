@@ -2,8 +2,8 @@
 
 Loops:
 * `Broadcaster.serve`: consumes what was read of the followed run's folder and the newest observation / waits a quarter
-  of a second / produces messages into one bounded ring; what comes faster than it goes out is joined: of several
-  statuses the newest remains, of several changes of a window one bar.
+  of a second / produces messages into one bounded ring; what has come since the last look is joined, a message a
+  kind: of several statuses the newest remains, of several changes of a window one bar.
 * `Broadcaster.messages` (one per reader): consumes the ring behind its own position / waits for the next message, or
   for its turn: a reader gets ten a second even when it catches up. One that has fallen behind the ring is told to
   begin anew (`reset`). So no reader has a queue of its own, and none holds up another.
@@ -31,7 +31,7 @@ SECONDS_BETWEEN_MESSAGES = 0.1
 STATUS_SECONDS = 1.0
 RING_SIZE = 300
 """Half a minute of a busy run: long enough to reconnect."""
-MAX_BARS = 200
+MAX_ENTRIES = 200
 """In one message; the rest follows in the next."""
 MAX_READERS = 64
 GRACE_SECONDS = 30.0
@@ -123,17 +123,16 @@ class Broadcaster:
     async def _tell(self, view: View, news: News) -> None:
         if news.is_anew:
             await self._send("reset", {"run": view.folder.name})
-        for event in news.events:
-            await self._send("event", event_of(event).model_dump(mode="json"))
-            await self._status(view)
-        for evaluation in news.evaluations:
-            await self._send("evaluation", finite(evaluation))
-        for step in news.steps:
-            await self._send("step", finite(step))
-            await self._status(view)
         bars = [bar_of(window, view.folder.journal) for window in news.windows.values()]
-        for first in range(0, len(bars), MAX_BARS):
-            await self._send("windows", {"bars": bars[first : first + MAX_BARS]})
+        for event, name, entries in (
+            ("events", "items", [event_of(event).model_dump(mode="json") for event in news.events]),
+            ("evaluations", "lines", [finite(line) for line in news.evaluations]),
+            ("steps", "lines", [finite(line) for line in news.steps]),
+            ("windows", "bars", bars),
+        ):
+            for first in range(0, len(entries), MAX_ENTRIES):
+                await self._send(event, {name: entries[first : first + MAX_ENTRIES]})
+                await self._status(view)
         await self._status(view)
 
     async def _status(self, view: View) -> None:

@@ -99,7 +99,7 @@ def _learner(plan: Plan, *, num_before: int) -> Child:
         name="learner",
         command=command,
         is_done=lambda: (
-            plan.folder.checkpoint_step() == plan.config.run.total_training_steps or plan.folder.is_stopped()
+            (plan.folder.checkpoint_step() or 0) >= plan.config.run.total_training_steps or plan.folder.is_stopped()
         ),
         stop_rank=LEARNER_RANK,
         grace_seconds=LEARNER_GRACE_SECONDS,

@@ -55,6 +55,20 @@ def test_the_ledgers_numbers_move(browser: Browser, live: LiveRun) -> None:
         assert total == sum(parts)
 
 
+def test_the_windows_keep_up_with_a_run_of_many_steps_a_second(browser: Browser, live: LiveRun) -> None:
+    run, url, _ = live
+    with a_reader(browser, url) as reader:
+        reader.open("windows")
+        expect(reader.page.locator("#windows-text")).to_contain_text("responses ended")
+        reader.page.wait_for_timeout(12_000)  # longer than the stretch that is shown
+        before = max(line["step"] for line in run.lines("step"))
+        reader.page.wait_for_timeout(3_000)
+
+        newest_version = int(reader.page.locator(".legend .scale").evaluate("(scale) => scale.nextSibling.textContent"))
+        assert newest_version >= before
+        assert reader.complaints == []
+
+
 def test_a_window_is_told_and_opens_its_rollout_by_keyboard(browser: Browser, live: LiveRun) -> None:
     _, url, _ = live
     with a_reader(browser, url) as reader:

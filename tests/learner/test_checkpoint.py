@@ -189,6 +189,17 @@ def test_a_process_that_has_lost_the_run_writes_no_metrics(tmp_path: Path) -> No
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
 
 
+def test_the_last_line_that_a_full_disk_refused_is_written_at_the_end(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", through_step=0)
+    log.append({"step": 1})
+
+    with files_of_at_most(20):
+        log.append({"step": 2})
+    log.flush()
+
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+
+
 def test_lines_that_a_full_disk_refused_are_written_later_and_none_is_cut(tmp_path: Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl", through_step=0)
     log.append({"step": 1})

@@ -24,7 +24,7 @@ FREEZE_LINES = 20_000
 records would hold up an answer for a tenth of a second and more."""
 JOURNAL_BYTES = 32 * 1024 * 1024
 """Of a longer journal, the older lines are left out: as many rollouts as are kept, read in some two seconds."""
-MAX_NEW_LINES = 20
+MAX_NEW_LINES = 200
 MAX_NEW_EVENTS = 50
 MAX_NEW_WINDOWS = 500
 

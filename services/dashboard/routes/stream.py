@@ -16,9 +16,9 @@ from services.dashboard.view import Views
 HEARTBEAT_SECONDS = 15
 """A comment line, so that proxies and readers know that the line is up."""
 EVENTS = """Server-sent events with rising ids, ten messages a second at most: `status` (the answer of /status, once a
-second), `step` and `evaluation` (a line of metrics.jsonl), `windows` ({"bars": [...]}, new or changed bars of
-/windows), `event` (an item of /events) and `reset` (something is left out: read the other addresses anew). Resumes
-behind Last-Event-ID."""
+second), `steps` and `evaluations` ({"lines": [...]}, of metrics.jsonl), `windows` ({"bars": [...]}, new or changed bars
+of /windows), `events` ({"items": [...]}, of /events) and `reset` (something is left out: read the other addresses
+anew). Resumes behind Last-Event-ID."""
 
 
 def router(views: Views, broadcaster: Broadcaster) -> APIRouter:

@@ -18,7 +18,7 @@ const GOOD = ["running", "finished"];
 const RUNS_MILLISECONDS = 15_000;
 const at = (id) => document.getElementById(id);
 
-const page = { runs: [], run: "", live: null, view: null, shown: "", status: null };
+const page = { runs: [], run: "", live: null, view: null, status: null, numShown: 0 };
 
 function route() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
@@ -43,6 +43,7 @@ function showViews(current) {
 }
 
 async function showRoute() {
+  const number = ++page.numShown; // of several that overlap, the newest counts
   const { view, path, parameters } = route();
   const run = parameters.get("run") || page.runs.find((one) => one.is_live)?.name || page.runs[0]?.name || "";
   if (run !== page.run) await showRun(run);
@@ -58,11 +59,10 @@ async function showRoute() {
     get: (address, more = {}) => get(address, { run, ...more }),
     reload: showRoute,
   };
-  page.shown = location.hash;
   try {
     const shown = run || view === "compare" ? await VIEWS[view].show(place, context) : emptied(place);
-    if (page.shown === location.hash) page.view = shown;
-    else shown?.close?.();
+    if (number !== page.numShown) return shown?.close?.();
+    page.view = shown;
     if (page.status) page.view?.tell?.("status", page.status);
   } catch (error) {
     fill(place, h("p", { role: "alert" }, `This view cannot be shown: ${error.message}.`));
@@ -88,7 +88,7 @@ function tell(kind, data) {
   if (kind === "status") showStatus(data);
   if (kind === "gone") at("banner").textContent = `The dashboard does not answer (${data.reason}). Trying again.`;
   if (kind === "back" && page.status) showStatus(page.status);
-  if (kind === "reset") showRoute();
+  if (kind === "reset" || (kind === "back" && !page.view)) showRoute();
   else whileAnswered(page.view?.tell?.(kind, data));
 }
 
@@ -133,7 +133,7 @@ async function renewRuns() {
     const names = [...at("run").options].map((option) => option.value).join("\n");
     if (names !== page.runs.map((one) => one.name).join("\n")) {
       offerRuns();
-      if (!page.run && page.runs.length) await showRoute();
+      if (!page.run && page.runs.length && page.numShown) await showRoute();
     }
   } catch (error) {
     at("banner").textContent = `The dashboard does not answer (${error.message}). Trying again.`;

@@ -15,10 +15,11 @@ export class History {
     return this;
   }
 
-  // A line of the stream.
-  async add(line) {
+  // Lines of the stream.
+  async add(lines) {
     if (this.columns.step.length > MAX_ROWS) return this.read();
-    for (const name of Object.keys(this.columns)) this.columns[name].push(isNumber(line[name]) ? line[name] : null);
+    for (const [name, column] of Object.entries(this.columns))
+      column.push(...lines.map((line) => (isNumber(line[name]) ? line[name] : null)));
     return this;
   }
 

@@ -3,7 +3,7 @@
 import { address, get } from "/static/rest.js";
 
 const POLL_MILLISECONDS = 3000;
-const EVENTS = ["status", "step", "evaluation", "windows", "event", "reset"];
+const EVENTS = ["status", "steps", "evaluations", "windows", "events", "reset"];
 
 // Calls tell(kind, data) until it is closed; kinds are those of the stream, and "gone" (with a reason) and "back".
 export class Live {
@@ -34,6 +34,7 @@ export class Live {
   }
 
   async #poll() {
+    if (this.source?.readyState === EventSource.CLOSED) this.source = this.#stream(); // it was refused for good
     const isStreaming = this.source?.readyState === EventSource.OPEN && !this.isGone;
     try {
       if (!isStreaming) {

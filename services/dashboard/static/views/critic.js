@@ -65,8 +65,8 @@ export async function show(place, context) {
   const renew = seldom(5000, () => step.value || points());
   return {
     async tell(kind, data) {
-      if (kind !== "step") return;
-      await history.add(data);
+      if (kind !== "steps") return;
+      await history.add(data.lines);
       draw();
       renew();
     },

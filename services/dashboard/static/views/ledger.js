@@ -66,9 +66,9 @@ export async function show(place, context) {
   const renew = seldom(1000, read);
   return {
     async tell(kind, data) {
-      if (kind === "step") draw(await history.add(data));
+      if (kind === "steps") draw(await history.add(data.lines));
       if (kind === "status") orders.hear(data);
-      if (["status", "step"].includes(kind)) renew();
+      if (["status", "steps"].includes(kind)) renew();
     },
     repaint: () => chart.repaint(),
   };

@@ -106,8 +106,8 @@ export async function show(place, context) {
   return {
     async tell(kind, data) {
       if (kind === "status") showStatus(data);
-      if (kind === "step") draw(await steps.add(data));
-      if (kind === "evaluation") draw(await evaluations.add(data));
+      if (kind === "steps") draw(await steps.add(data.lines));
+      if (kind === "evaluations") draw(await evaluations.add(data.lines));
     },
     repaint: () => drawn.forEach(({ chart }) => chart.repaint()),
   };

@@ -68,7 +68,7 @@ async function showList(place, context) {
     listed));
   await read();
   const renew = seldom(2000, read);
-  return { tell: (kind) => ["windows", "step"].includes(kind) && Number(parameters.offset) === 0 && !listed.contains(document.activeElement) && renew() };
+  return { tell: (kind) => ["windows", "steps"].includes(kind) && Number(parameters.offset) === 0 && !listed.contains(document.activeElement) && renew() };
 }
 
 function scoreCard(score) {

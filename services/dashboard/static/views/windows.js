@@ -102,12 +102,12 @@ class View {
   tell(kind, data) {
     if (!this.bars || this.end !== null) return;
     if (kind === "windows") for (const bar of data.bars) this.bars.set(`${bar.rollout}/${bar.window}`, bar);
-    if (kind === "step") this.steps.push({ step: data.step, time: data.time });
+    if (kind === "steps") this.steps.push(...data.lines.map(({ step, time }) => ({ step, time })));
     if (kind === "status") {
       this.isLive = data.state === "running" || data.state === "starting";
       this.#occupy(data.services);
     }
-    if (["windows", "step", "status"].includes(kind)) this.draw();
+    if (["windows", "steps", "status"].includes(kind)) this.draw();
   }
 
   // Windows under way, as the generators' heartbeats tell.

@@ -21,8 +21,9 @@ def test_a_killed_learner_is_shown_within_five_seconds_and_its_return(
         reader.open("overview")
         expect(reader.page.locator("#state")).to_have_text("running")
         began = time.monotonic()
-        for _ in range(3):  # the third start comes so late that nobody has time to miss the silence
-            run.kill("learner")
+        killed: list[int] = []
+        for _ in range(3):  # the fourth starts so late that the silence is long enough
+            killed.append(run.kill("learner", other_than=killed))
         expect(reader.page.locator("#state")).to_have_text("learner gone")
         seconds = time.monotonic() - began
 

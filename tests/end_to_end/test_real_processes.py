@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +83,17 @@ class Run:
     def wait_for_step(self, step: int) -> None:
         self._wait(lambda: any(line["step"] >= step for line in self.lines("step")), f"step {step}")
 
-    def kill(self, name: str) -> None:
-        """SIGKILL to one of the run's processes, by its command line."""
+    def kill(self, name: str, *, other_than: Collection[int] = ()) -> int:
+        """SIGKILL to one of the run's processes, by its command line, once there is one; its id."""
         found: list[int] = []
-        self._wait(lambda: bool(found := self._process_ids(name)), name)
-        found = self._process_ids(name)
+
+        def is_there() -> bool:
+            found[:] = [pid for pid in self._process_ids(name) if pid not in other_than]
+            return bool(found)
+
+        self._wait(is_there, name)
         os.kill(found[0], signal.SIGKILL)
+        return found[0]
 
     def logs(self) -> str:
         return "\n".join(f"{path.name}:\n{path.read_text()[-3000:]}" for path in self.folder.glob("logs/*.log"))

@@ -186,7 +186,7 @@ class ChaoticRun(Run):
             time.sleep(0.0005)
 
 
-Fault = Callable[[ChaoticRun], None]
+Fault = Callable[[ChaoticRun], object]
 FAULTS: dict[str, Fault] = {
     "SIGKILL generation": lambda run: run.kill("generation-0"),
     "SIGKILL generation in a weight transfer": lambda run: run.kill_in_transfer(),

@@ -69,7 +69,8 @@ export class LineChart {
     return {
       label: one.label,
       stroke: isEdge ? `${stroke}00` : stroke,
-      width: isEdge ? 0 : 1.75,
+      width: 2, // of an edge, too, and not in whole pixels: else a narrow band lies aside of its line
+      pxAlign: 0,
       points: { show: Boolean(one.points), size: 6, fill: stroke },
       spanGaps: true,
       value: (_, value) => short(value),

@@ -71,7 +71,7 @@ class Assembly:
         """After a return to an older checkpoint: what the streams hold belongs to a future that will not be."""
         if rollback.is_pending(self._folder):
             num_discarded = await streams.discard()
-            self._books.ledger.doubles["rolled back"] += num_discarded
+            self._books.ledger.duplicates["rolled back"] += num_discarded
             rollback.settle(self._folder)
             logger.info("discarded %d requests and records of the steps that were rolled back", num_discarded)
 

@@ -68,8 +68,8 @@ def captured(books: Books) -> LedgerState:
         ],
         "num_issued": ledger.num_issued,
         "num_trained": ledger.num_trained,
-        "num_asked_again": ledger.num_asked_again,
-        "doubles": dict(ledger.doubles),
+        "num_resent_requests": ledger.num_resent_requests,
+        "duplicates": dict(ledger.duplicates),
         "next_ordinal": scheduler.next_ordinal,
         "next_cohort": scheduler.next_cohort,
         "is_opened": scheduler.is_opened,
@@ -95,8 +95,8 @@ def restore(books: Books, state: LedgerState) -> None:
     for position, payload in plain["early"]:
         _add_early(ledger, (position[0], position[1]), codec.decode_inbox_record(base64.b64decode(payload)))
     ledger.num_issued, ledger.num_trained = plain["num_issued"], plain["num_trained"]
-    ledger.num_asked_again = plain["num_asked_again"]
-    ledger.doubles.update(plain["doubles"])
+    ledger.num_resent_requests = plain["num_resent_requests"]
+    ledger.duplicates.update(plain["duplicates"])
     scheduler.next_ordinal, scheduler.next_cohort = plain["next_ordinal"], plain["next_cohort"]
     scheduler.is_opened = plain["is_opened"]
 

@@ -79,7 +79,7 @@ class Reconciliation:
         held = await held_by(self._streams, self._position())
         lost = [row for name, row in waited_for(self._ledger).items() if name in sent and name not in held]
         ask_again(self._ledger, lost)
-        self._ledger.num_asked_again += len(lost)
+        self._ledger.num_resent_requests += len(lost)
         self._outbox.flush()
         return len(lost)
 

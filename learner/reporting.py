@@ -41,11 +41,11 @@ def step_line(
         **generation_numbers(generation),
         **{f"ledger/{name}": value for name, value in asdict(ledger.conservation()).items()},
         **{f"ledger/dropped/{reason}": count for reason, count in ledger.dropped.items()},
-        "ledger/asked_again": ledger.num_asked_again,
+        "ledger/resent_requests": ledger.num_resent_requests,
         "windows/in_flight": ledger.conservation().in_flight,
         "windows/ready": len(ledger.ready),
-        "windows/doubles": ledger.doubles["window"],
-        "scores/doubles": ledger.doubles["score"],
+        "windows/duplicates": ledger.duplicates["window"],
+        "scores/duplicates": ledger.duplicates["score"],
     }
 
 
@@ -102,6 +102,6 @@ def presence_status(books: Books, publisher: WeightPublisher, **state: Any) -> M
             "dropped_by_reason": dict(books.ledger.dropped),
         },
         "rollouts": dict(books.ledger.count_by_state()),
-        "doubles": dict(books.ledger.doubles),
+        "duplicates": dict(books.ledger.duplicates),
         "generators": {name: asdict(generator) for name, generator in publisher.generators.items()},
     }

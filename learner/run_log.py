@@ -30,8 +30,8 @@ class RunLog:
 
     def begin(self, incarnation: int, *, step: int) -> None:
         """A life of the learner begins behind `step`."""
-        text = f"life {incarnation} of the learner begins behind step {step}"
-        self._journal.event("life", step=step, text=text, incarnation=incarnation)
+        text = f"learner started after training step {step}, incarnation {incarnation}"
+        self._journal.event("start", step=step, text=text, incarnation=incarnation)
 
     def leave(self, *, step: int, total_training_steps: int) -> None:
         """The life ends in order."""

@@ -12,7 +12,7 @@ from typing import Any
 from learner.rollouts.ledger import Position
 from tppo.rollout import Action, Command
 
-MAX_REMEMBERED = 1000  # commands that are told from doubles
+MAX_REMEMBERED = 1000  # commands that are told from duplicates
 AT_ONCE = (Action.PAUSE, Action.RESUME, Action.CHECKPOINT)
 
 

@@ -124,8 +124,8 @@ class Ledger:
     num_issued: int = 0
     num_trained: int = 0
     dropped: Counter[str] = field(default_factory=Counter)  # windows that an operator gave up, by reason
-    num_asked_again: int = 0  # requests that vanished and were sent once more
-    doubles: Counter[str] = field(default_factory=Counter)
+    num_resent_requests: int = 0  # requests that vanished and were sent once more
+    duplicates: Counter[str] = field(default_factory=Counter)
 
     def start(self, rollout_id: str, prompt: Prompt, *, ordinal: int, is_evaluation: bool = False) -> Rollout:
         """A new rollout, waiting."""
@@ -153,11 +153,11 @@ class Ledger:
         """A window has arrived."""
         rollout = self.rollouts.get(window.rollout_id)
         if rollout is None and self.is_past(window.rollout_id):
-            self.doubles["window"] += 1
+            self.duplicates["window"] += 1
         elif rollout is None or window.window_index >= rollout.next_window_index:
             self._keep_early(self.early_windows, position, window)
         elif rollout.state is not State.REQUESTED or window.window_index < rollout.window_index:
-            self.doubles["window"] += 1
+            self.duplicates["window"] += 1
         elif window.finish_reason is FinishReason.FAILED:
             self.occurrences.append(Arrived(window, is_finished=False))
             self._park(rollout, position, f"generation failed: {window.error}")
@@ -168,11 +168,11 @@ class Ledger:
         """A score has arrived."""
         rollout = self.rollouts.get(score.rollout_id)
         if rollout is None and self.is_past(score.rollout_id):
-            self.doubles["score"] += 1
+            self.duplicates["score"] += 1
         elif rollout is None or score.attempt > rollout.attempt or not rollout.is_finished:
             self._keep_early(self.early_scores, position, score)
         elif rollout.state is not State.SCORING or score.attempt < rollout.attempt:
-            self.doubles["score"] += 1
+            self.duplicates["score"] += 1
         elif score.status is ScoreStatus.SCORED:
             self.occurrences.append(Scored(score))
             rollout.score, rollout.components = score.score, dict(score.components)
@@ -253,9 +253,9 @@ class Ledger:
         )
 
     def _keep_early(self, early: dict[Key, tuple[Position, R]], position: Position, record: R) -> None:
-        """Until it is asked for; of doubles the first counts, as it does when nothing is early."""
+        """Until it is asked for; of duplicates the first counts, as it does when nothing is early."""
         if record.key in early:
-            self.doubles[type(record).__name__.lower()] += 1
+            self.duplicates[type(record).__name__.lower()] += 1
         else:
             early[record.key] = (position, record)
 

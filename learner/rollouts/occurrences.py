@@ -19,7 +19,7 @@ class Requested:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A window was entered; doubles are not."""
+    """A window was entered; duplicates are not."""
 
     window: Window
     is_finished: bool  # no further window will come

@@ -263,11 +263,11 @@ async def test_the_ledgers_equation_is_told_and_checked(run: RunFolderBuilder, r
 
 async def test_the_learners_own_count_is_newer_than_the_metrics(run: RunFolderBuilder, root: Path) -> None:
     run.metrics(step_line(1, ledger__issued=1))
-    learner = process("learner", ledger={**LEDGER, "issued": 11}, doubles={"window": 3, "score": 0})
+    learner = process("learner", ledger={**LEDGER, "issued": 11}, duplicates={"window": 3, "score": 0})
 
     ledger = await answer_of(root, "ledger", FixedSource(Observation(now=NOW, presences=[learner])))
 
-    assert (ledger["issued"], ledger["holds"], ledger["doubles"]) == (11, False, {"window": 3, "score": 0})
+    assert (ledger["issued"], ledger["holds"], ledger["duplicates"]) == (11, False, {"window": 3, "score": 0})
 
 
 async def test_generators_are_told_with_their_occupancy(run: RunFolderBuilder, root: Path) -> None:

@@ -84,7 +84,7 @@ async def test_a_request_that_was_sent_twice_is_trained_once(
         ledger.add_window(position_of(entry.position), a_window("r"))
 
     assert len(leases) == 2
-    assert ledger.doubles["window"] == 1
+    assert ledger.duplicates["window"] == 1
     assert (rollout.state, len(rollout.response_tokens)) == (State.READY, 4)
     assert ledger.conservation().holds
 

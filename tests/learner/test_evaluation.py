@@ -143,7 +143,7 @@ def test_an_answer_that_comes_before_its_round_begins_is_kept_and_one_after_its_
     assert enter(books, window, score) == []
 
     assert found.accuracy == 1.0
-    assert books.ledger.doubles == {"window": 1, "score": 1}
+    assert books.ledger.duplicates == {"window": 1, "score": 1}
 
 
 def test_an_empty_answer_is_scored_as_it_is() -> None:

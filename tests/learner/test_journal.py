@@ -88,11 +88,11 @@ def test_steps_and_events_are_told(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_goes_on_in_the_same_file_and_a_new_one_begins_anew(tmp_path: Path) -> None:
-    a_journal(tmp_path).event("life", step=0, text="one")
-    a_journal(tmp_path).event("life", step=4, text="two")
+    a_journal(tmp_path).event("start", step=0, text="one")
+    a_journal(tmp_path).event("start", step=4, text="two")
     assert [line["text"] for line in lines(tmp_path / "journal.jsonl")] == ["one", "two"]
 
-    a_journal(tmp_path, is_new_run=True).event("life", step=0, text="three")
+    a_journal(tmp_path, is_new_run=True).event("start", step=0, text="three")
     assert [line["text"] for line in lines(tmp_path / "journal.jsonl")] == ["three"]
 
 
@@ -100,10 +100,10 @@ def test_what_the_disk_does_not_take_is_shown_and_written_later(tmp_path: Path) 
     folder = tmp_path / "absent"
     journal = a_journal(folder)
 
-    journal.event("life", step=0, text="one")
+    journal.event("start", step=0, text="one")
     assert journal.last_error.startswith("journal.jsonl: ")
     folder.mkdir()
-    journal.event("life", step=0, text="two")
+    journal.event("start", step=0, text="two")
 
     assert journal.last_error == ""
     assert [line["text"] for line in lines(folder / "journal.jsonl")] == ["one", "two"]

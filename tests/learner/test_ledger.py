@@ -209,7 +209,7 @@ def test_an_evaluation_rollout_is_asked_in_one_piece_and_is_no_training_row() ->
     assert ledger.conservation().issued == 0
 
 
-def test_what_is_out_is_asked_again_for_a_queue_that_lost_it() -> None:
+def test_a_request_that_the_queue_lost_is_resent() -> None:
     ledger = a_ledger()
     a_requested_rollout(ledger, "requested")
     a_requested_rollout(ledger, "scoring")

@@ -55,9 +55,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.records)
     @rule(choice=CHOICE)
     def double(self, choice: int) -> None:
-        before = self.ledger.conservation(), sum(self.ledger.doubles.values())
+        before = self.ledger.conservation(), sum(self.ledger.duplicates.values())
         self._enter(self.records[choice % len(self.records)])
-        assert (self.ledger.conservation(), sum(self.ledger.doubles.values())) == (before[0], before[1] + 1)
+        assert (self.ledger.conservation(), sum(self.ledger.duplicates.values())) == (before[0], before[1] + 1)
 
     @precondition(lambda self: self.ledger.ready)
     @rule(size=st.integers(1, 4))

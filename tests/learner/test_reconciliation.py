@@ -68,14 +68,14 @@ def run() -> Run:
     return Run()
 
 
-async def test_nothing_is_asked_again_while_it_waits_or_is_worked_on(run: Run) -> None:
+async def test_nothing_is_resent_while_it_waits_or_is_worked_on(run: Run) -> None:
     async with sent(run):
         await run.streams.window_requests.lease("worker", max_count=1, wait_seconds=0)
 
         assert await run.reconciliation.look() == 0
 
 
-async def test_what_is_answered_in_the_inbox_is_not_asked_again_before_it_is_read(run: Run) -> None:
+async def test_what_is_answered_in_the_inbox_is_not_resent_before_it_is_read(run: Run) -> None:
     async with sent(run):
         await run.answer(a_window("a"))
         await run.answer(a_score("scoring"))
@@ -83,7 +83,7 @@ async def test_what_is_answered_in_the_inbox_is_not_asked_again_before_it_is_rea
         assert await run.reconciliation.look() == 0
 
 
-async def test_what_has_vanished_is_asked_again_and_counted(run: Run) -> None:
+async def test_vanished_requests_are_resent_and_counted(run: Run) -> None:
     async with sent(run):
         await run.lose_all_requests()
 
@@ -92,7 +92,7 @@ async def test_what_has_vanished_is_asked_again_and_counted(run: Run) -> None:
             await asyncio.sleep(0)
 
         assert await run.requests() == ["a", "b", "scoring"]
-        assert run.ledger.num_asked_again == 3
+        assert run.ledger.num_resent_requests == 3
         assert await run.reconciliation.look() == 0
 
 
@@ -102,7 +102,7 @@ async def test_what_is_not_sent_yet_has_not_vanished(run: Run) -> None:
     assert await run.reconciliation.look() == 0
 
 
-async def test_what_arrives_during_the_look_is_not_asked_again(run: Run) -> None:
+async def test_what_arrives_during_the_look_is_not_resent(run: Run) -> None:
     async with sent(run):
         await run.lose_all_requests()
         outstanding = run.streams.window_requests.outstanding

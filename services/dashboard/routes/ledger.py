@@ -16,7 +16,7 @@ MAX_POINTS = 500
 PARTS = ("issued", "trained", "in_flight", "parked", "dropped")
 
 
-class Doubles(Answer):
+class Duplicates(Answer):
     """Records that arrived a second time and were left out."""
 
     window: int | None
@@ -35,9 +35,9 @@ class Ledger(Answer):
     dropped_by_reason: dict[str, int]
     holds: bool | None
     """issued = trained + in_flight + parked + dropped."""
-    asked_again: int | None
+    resent_requests: int | None
     """Requests that had vanished from Redis and were sent once more."""
-    doubles: Doubles
+    duplicates: Duplicates
     by_state: dict[str, int]
     """Rollouts in the journal by state; of those that have retired longest ago, none."""
     num_forgotten: int
@@ -69,8 +69,8 @@ def _ledger(view: View) -> Ledger:
         **counts,
         dropped_by_reason=_counts(told.get("dropped_by_reason")) or dict(journal.dropped_by_reason),
         holds=_holds(counts),
-        asked_again=_count(steps.latest, "ledger/asked_again"),
-        doubles=_doubles(learner.get("doubles"), steps.latest),
+        resent_requests=_count(steps.latest, "ledger/resent_requests"),
+        duplicates=_duplicates(learner.get("duplicates"), steps.latest),
         by_state={state: journal.by_state[state] for state in STATES},
         num_forgotten=journal.num_forgotten,
         history={
@@ -86,10 +86,10 @@ def _holds(counts: Mapping[str, int | None]) -> bool | None:
     return issued == sum(known) if issued is not None and len(known) == len(parts) else None
 
 
-def _doubles(told: Any, latest: Mapping[str, Any]) -> Doubles:
+def _duplicates(told: Any, latest: Mapping[str, Any]) -> Duplicates:
     if isinstance(told, dict):
-        return Doubles(window=_count({"window": 0} | told, "window"), score=_count({"score": 0} | told, "score"))
-    return Doubles(window=_count(latest, "windows/doubles"), score=_count(latest, "scores/doubles"))
+        return Duplicates(window=_count({"window": 0} | told, "window"), score=_count({"score": 0} | told, "score"))
+    return Duplicates(window=_count(latest, "windows/duplicates"), score=_count(latest, "scores/duplicates"))
 
 
 def _count(table: Mapping[str, Any], name: str) -> int | None:

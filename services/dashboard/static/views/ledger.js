@@ -43,8 +43,8 @@ export async function show(place, context) {
   const orders = new Orders(context);
   const numbers = h("section", { class: "card" });
   const parkedPlace = h("section", { class: "card" });
-  const [states, dropped, doubles] = [1, 2, 3].map(() => h("section", { class: "card" }));
-  fill(place, numbers, parkedPlace, h("div", { class: "grid" }, chart.element, states, h("div", {}, dropped, doubles)));
+  const [states, dropped, duplicates] = [1, 2, 3].map(() => h("section", { class: "card" }));
+  fill(place, numbers, parkedPlace, h("div", { class: "grid" }, chart.element, states, h("div", {}, dropped, duplicates)));
   const draw = () => chart.show([history.of("step"), ...chart.series.map((line) => line.values())]);
   let shownParked = null;
   const read = async () => {
@@ -55,10 +55,10 @@ export async function show(place, context) {
     shownParked = key;
     fill(states, counts("Rollouts by state", told.by_state, "none"), told.num_forgotten ? h("p", { class: "soft" }, `${whole(told.num_forgotten)} older ones are not listed.`) : "");
     fill(dropped, counts("Dropped, by reason", told.dropped_by_reason, "nothing was dropped"));
-    fill(doubles, h("h3", {}, "Doubles and losses"), facts([
-      ["windows that came twice, left out", whole(told.doubles.window)],
-      ["scores that came twice, left out", whole(told.doubles.score)],
-      ["requests that vanished, asked for again", whole(told.asked_again)],
+    fill(duplicates, h("h3", {}, "Duplicates and losses"), facts([
+      ["duplicate windows, dropped", whole(told.duplicates.window)],
+      ["duplicate scores, dropped", whole(told.duplicates.score)],
+      ["requests that vanished, resent", whole(told.resent_requests)],
     ]));
   };
   draw();

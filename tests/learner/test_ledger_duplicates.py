@@ -30,7 +30,7 @@ def test_a_window_that_comes_twice_counts_once() -> None:
 
     assert len(rollout.response_tokens) == 4
     assert (ledger.ready, rollout.ready_position) == ([rollout], FIRST)
-    assert ledger.doubles == {"window": 1}
+    assert ledger.duplicates == {"window": 1}
 
 
 def test_a_score_that_comes_twice_counts_once() -> None:
@@ -42,7 +42,7 @@ def test_a_score_that_comes_twice_counts_once() -> None:
     ledger.add_score(THIRD, a_score("r", 0.0))
 
     assert (rollout.score, ledger.ready) == (1.0, [rollout])
-    assert ledger.doubles == {"score": 1}
+    assert ledger.duplicates == {"score": 1}
 
 
 def test_the_late_verdict_of_an_earlier_attempt_is_a_double() -> None:
@@ -54,7 +54,7 @@ def test_the_late_verdict_of_an_earlier_attempt_is_a_double() -> None:
     ledger.add_score(THIRD, a_score("r", attempt=0))
 
     assert (rollout.state, rollout.attempt) == (State.SCORING, 1)
-    assert ledger.doubles == {"score": 1}
+    assert ledger.duplicates == {"score": 1}
 
 
 def test_doubles_of_a_rollout_that_has_left_are_dropped() -> None:
@@ -63,7 +63,7 @@ def test_doubles_of_a_rollout_that_has_left_are_dropped() -> None:
     ledger.add_window(FIRST, a_window("past"))
     ledger.add_score(SECOND, a_score("past"))
 
-    assert ledger.doubles == {"window": 1, "score": 1}
+    assert ledger.duplicates == {"window": 1, "score": 1}
     assert not ledger.rollouts
     assert not ledger.early_windows
     assert not ledger.early_scores
@@ -81,7 +81,7 @@ def test_a_double_of_a_parked_rollout_does_not_revive_it() -> None:
 
     assert failed.state is unscored.state is State.PARKED
     assert [lost.position for lost in ledger.lost] == [FIRST, THIRD]
-    assert ledger.doubles == {"window": 1, "score": 1}
+    assert ledger.duplicates == {"window": 1, "score": 1}
 
 
 def test_a_double_of_a_window_that_was_trained_is_dropped() -> None:
@@ -92,7 +92,7 @@ def test_a_double_of_a_window_that_was_trained_is_dropped() -> None:
     ledger.add_window(SECOND, a_window("r", 0))
 
     assert (rollout.state, len(rollout.response_tokens)) == (State.REQUESTED, 4)
-    assert ledger.doubles == {"window": 1}
+    assert ledger.duplicates == {"window": 1}
 
 
 def test_a_window_and_its_score_that_came_before_they_were_asked_for_wait_until_they_are() -> None:
@@ -119,7 +119,7 @@ def test_the_next_window_and_its_score_wait_while_the_rollout_is_ready() -> None
     ledger.request_window(rollout, cohort=0, min_policy_version=0)
 
     assert (rollout.state, rollout.score, rollout.ready_position) == (State.READY, 0.5, THIRD)
-    assert not ledger.doubles
+    assert not ledger.duplicates
 
 
 def test_the_next_window_waits_while_the_rollout_is_trained_and_not_asked_for() -> None:
@@ -173,4 +173,4 @@ def test_of_early_doubles_the_first_counts(first: Window | Score, double: Window
     ledger.add_score(FOURTH, a_score("r", 1.0))
 
     assert (rollout.score, len(rollout.response_tokens)) == (1.0, 2)
-    assert ledger.doubles[type(first).__name__.lower()] >= 1
+    assert ledger.duplicates[type(first).__name__.lower()] >= 1

@@ -1,4 +1,4 @@
-"""`run.algorithm`: one word switches the system, and what contradicts it is refused."""
+"""`run.algorithm` switches the system, and what contradicts it is refused."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def test_tppo_leaves_every_key_as_it_is(tmp_path: Path) -> None:
     assert load_text(tmp_path, TUNED_FOR_TPPO, "run.algorithm=tppo") == load_text(tmp_path, TUNED_FOR_TPPO)
 
 
-def test_a_word_on_the_command_line_takes_the_place_of_what_the_file_chose_for_another_system(tmp_path: Path) -> None:
+def test_a_system_on_the_command_line_replaces_what_the_file_chose_for_another_system(tmp_path: Path) -> None:
     config = load_text(tmp_path, TUNED_FOR_TPPO, "run.algorithm=ppo")
 
     assert (config.run.window_length, config.run.mode, config.run.max_policy_lag) == (1024, "lockstep", None)
@@ -64,7 +64,7 @@ def test_a_word_on_the_command_line_takes_the_place_of_what_the_file_chose_for_a
     assert (config.algorithm.lam, config.algorithm.lm_loss_weight) == (0.98, 0.0)
 
 
-def test_what_is_not_fixed_may_be_chosen_beside_the_word(tmp_path: Path) -> None:
+def test_what_is_not_fixed_may_be_chosen_beside_the_system(tmp_path: Path) -> None:
     config = load_text(tmp_path, TUNED_FOR_TPPO, "run.algorithm=ppo", "run.mode=streaming", "algorithm.lam=1.0")
 
     assert (config.run.mode, config.run.policy_lag_bound, config.algorithm.lam) == ("streaming", 1, 1.0)
@@ -89,7 +89,7 @@ def test_the_resolved_configuration_of_a_system_loads_back_equal(tmp_path: Path)
          "expected 0.0, or no such key"),
     ],
 )  # fmt: skip
-def test_a_key_that_contradicts_the_word_is_refused_in_one_sentence(
+def test_a_key_that_contradicts_the_system_is_refused_in_one_sentence(
     tmp_path: Path, override: str, sentence: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -108,12 +108,17 @@ def test_an_unknown_system_is_named(tmp_path: Path) -> None:
         load_text(tmp_path, BASE, "run.algorithm=grpo")
 
 
+def test_a_system_that_is_not_a_text_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run\.algorithm = \['ppo'\]; expected 'tppo', 'ppo'"):
+        load_text(tmp_path, BASE, "run.algorithm=['ppo']")
+
+
 def test_geppo_does_not_reuse_rows_that_would_be_masked_as_too_old(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"num_reused_batches = 8 with run\.max_token_lag = 6.*expected at most 7"):
         load_text(tmp_path, BASE, "run.algorithm=geppo", "algorithm.num_reused_batches=8", "run.max_token_lag=6")
 
 
-def test_a_person_is_told_what_the_word_brings_along() -> None:
+def test_the_description_lists_what_the_system_sets() -> None:
     assert list(presets.description("tppo")) == []
     assert list(presets.description("ppo")) == [
         "run.window_length = run.max_response_length",

@@ -38,7 +38,7 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     overriding: Table = {}
     for override in overrides:
         _merge(overriding, _parsed_override(override))
-    presets.make_way(table, overriding)
+    presets.drop_replaced_keys(table, overriding)
     _merge(table, overriding)
     try:
         return Config.model_validate(table)

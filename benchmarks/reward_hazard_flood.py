@@ -18,7 +18,7 @@ import grpc.aio
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from services.reward.assembly import scoring, serving
+from services.reward.build import scoring, serving
 from tests.reward.math_cases import CASES
 from tppo.codec import reward_request_message
 from tppo.config.reward import RewardSection

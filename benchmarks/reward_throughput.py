@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 
 import grpc.aio
 
-from services.reward.assembly import Scoring, scoring, serving
+from services.reward.build import Scoring, scoring, serving
 from services.reward.scorer import Scorer
 from tppo.config.reward import RewardSection
 from tppo.grpc_server import CHANNEL_OPTIONS

@@ -15,7 +15,7 @@ from math_verify import parse, verify
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from services.reward.mathematics.verifier import is_correct
+from services.reward.verifiers.mathematics.verifier import is_correct
 from tests.reward.math_cases import CASES, Case
 
 Verdict = Callable[[Case], bool]

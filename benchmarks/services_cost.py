@@ -25,7 +25,7 @@ from learner.rollouts.books import Books
 from learner.trainer import Trainer
 from services.generation.transformers_engine.build import build_engine
 from services.generation.transformers_engine.engine import TransformersEngine
-from services.reward.answers import is_exact_match
+from services.reward.verifiers.answers import is_exact_match
 from tppo import weights
 from tppo.config import Config, load
 from tppo.rollout import RewardRequest, Score, ScoreStatus, Window, WindowRequest

@@ -8,7 +8,7 @@ from learner.exposed import LEARNER_METRICS
 from services.dashboard.exposed import DASHBOARD_METRICS
 from services.generation.exposed import GENERATION_METRICS
 from services.reward.attached.functions import AttachedFunctions, Patience
-from services.reward.exposed import REWARD_METRICS
+from services.reward.reporting.exposed import REWARD_METRICS
 from tests.generation import test_generation_service as generation
 from tests.generation.fake_engine import FakeEngine
 from tests.prometheus_documents import COMMON, Row, documented

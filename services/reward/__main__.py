@@ -14,12 +14,12 @@ from contextlib import asynccontextmanager, suppress
 
 from redis.asyncio import Redis
 
-from services.reward.assembly import Scoring, placed, scoring, serving
-from services.reward.conformance.__main__ import main as conformance
-from services.reward.exposed import REWARD_METRICS
-from services.reward.placement import Place
-from services.reward.response_log import ResponseLog
+from services.reward.build import Scoring, placed, scoring, serving
+from services.reward.commands.conformance.__main__ import main as conformance
+from services.reward.reporting.exposed import REWARD_METRICS
+from services.reward.reporting.response_log import ResponseLog
 from services.reward.service import Announce, RewardService, ServiceSettings
+from services.reward.verifiers.placement import Place
 from tppo.authentication import token_from_environment
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 from tppo.patience import REDIS_ERRORS, until_redis_answers

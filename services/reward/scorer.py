@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from services.reward.functions import load
 from services.reward.outcome import Outcome, failed, outcome_of_call, score_of
-from services.reward.placement import Call, Place, calls, runs_inline
-from services.reward.statistics import Statistics
-from services.reward.sums import total
+from services.reward.reporting.statistics import Statistics
+from services.reward.verifiers.functions import load
+from services.reward.verifiers.placement import Call, Place, calls, runs_inline
+from services.reward.verifiers.sums import total
 from tppo.rollout import RewardRequest, Score
 
 

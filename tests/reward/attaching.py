@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import grpc
 import grpc.aio
 
-from services.reward.assembly import Scoring, scoring, serving
+from services.reward.build import Scoring, scoring, serving
 from tppo.config.reward import RewardSection
 from tppo.grpc_server import CHANNEL_OPTIONS
 from tppo.rollout import RewardRequest

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.reward.answers import are_equal, boxed_answer, exact_answer, is_boxed_match, is_exact_match
+from services.reward.verifiers.answers import are_equal, boxed_answer, exact_answer, is_boxed_match, is_exact_match
 
 
 @pytest.mark.parametrize(

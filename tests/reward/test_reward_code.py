@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from services.reward.functions import load
-from services.reward.sandbox.program import IsolationError, Limits, require_isolation, run
-from services.reward.sandbox.verdict import program_of
+from services.reward.verifiers.functions import load
+from services.reward.verifiers.sandbox.program import IsolationError, Limits, require_isolation, run
+from services.reward.verifiers.sandbox.verdict import program_of
 from tppo.rollout import RewardRequest
 
 ADD = "def add(a, b):\n    return a + b\n"

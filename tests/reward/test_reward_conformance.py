@@ -10,9 +10,9 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from services.reward.conformance.checks import RULES, Examination, Verdict, verdicts
-from services.reward.conformance.examined import ExaminingServicer
-from services.reward.rpc import SERVICE_NAME
+from services.reward.attached.rpc import SERVICE_NAME
+from services.reward.commands.conformance.checks import RULES, Examination, Verdict, verdicts
+from services.reward.commands.conformance.examined import ExaminingServicer
 from tests.reward.attaching import SCORED
 from tppo.grpc_server import start_server
 from tppo.v1 import reward_pb2 as pb

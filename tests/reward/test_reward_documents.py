@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from services.reward.built_in import BUILT_IN
-from services.reward.placement import calls
-from services.reward.signatures import adapted
+from services.reward.verifiers.built_in import BUILT_IN
+from services.reward.verifiers.placement import calls
+from services.reward.verifiers.signatures import adapted
 from tppo.config.reward import RewardSection
 
 PAGE = (Path(__file__).parents[2] / "docs/rewards.md").read_text(encoding="utf-8")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from services.reward.functions import check, load
-from services.reward.placement import runs_inline
+from services.reward.verifiers.functions import check, load
+from services.reward.verifiers.placement import runs_inline
 from tppo.rollout import RewardRequest
 
 REQUEST = RewardRequest("r1", 0, "gsm8k", "2+2?", r"# 4 \boxed{4}", "4", extra_info='{"split": "train"}')

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from services.reward.functions import load
-from services.reward.gym import LITERAL_TASKS, SYMBOLIC_TASKS, is_harmless, stated_answer
+from services.reward.verifiers.functions import load
+from services.reward.verifiers.gym import LITERAL_TASKS, SYMBOLIC_TASKS, is_harmless, stated_answer
 from tppo.rollout import RewardRequest
 
 reasoning_gym = pytest.importorskip("reasoning_gym")

@@ -4,9 +4,9 @@ import collections
 
 import pytest
 
-from services.reward.functions import load
-from services.reward.mathematics.verifier import is_correct
-from services.reward.pool import WorkerPool
+from services.reward.verifiers.functions import load
+from services.reward.verifiers.mathematics.verifier import is_correct
+from services.reward.workers.pool import WorkerPool
 from tests.reward.math_cases import CASES, Case
 from tppo.rollout import RewardRequest, ScoreStatus
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from services.reward.rescore.__main__ import main as rescore
-from services.reward.response_log import ResponseLog, logged_responses, request_of
-from services.reward.score.__main__ import main as score
+from services.reward.commands.rescore import main as rescore
+from services.reward.commands.score import main as score
+from services.reward.reporting.response_log import ResponseLog, logged_responses, request_of
 from tppo.config import ConfigError
 from tppo.rollout import RewardRequest, Score, ScoreStatus
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import redis.asyncio
 
-from services.reward.response_log import logged_responses
+from services.reward.reporting.response_log import logged_responses
 from tppo.codec import decode_inbox_record, encode_reward_request
 from tppo.presence import present
 from tppo.rollout import RewardRequest, Score, ScoreStatus

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from services.reward.functions import load
 from services.reward.outcome import Outcome, outcome_of
+from services.reward.verifiers.functions import load
 from tppo.rollout import RewardRequest, ScoreStatus
 
 REQUEST = RewardRequest(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.reward.statistics import FunctionStatistics
+from services.reward.reporting.statistics import FunctionStatistics
 from tppo.rollout import RewardRequest, Score, ScoreStatus
 
 REQUEST = RewardRequest("r", 0, "math", "2+2?", "four", "4")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.reward.outcome import Outcome
-from services.reward.pool import WorkerPool
+from services.reward.workers.pool import WorkerPool
 from tppo.rollout import RewardRequest, ScoreStatus
 
 FUNCTIONS = """

@@ -1,0 +1,1 @@
+"""The verbs of the console script that need no run: score, rescore, conformance."""

@@ -1,0 +1,100 @@
+"""Scores without a run: many responses in their order, by one function that the command line names."""
+
+import argparse
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from pydantic import ValidationError
+
+from services.reward.build import placed, scoring, serving
+from services.reward.outcome import failed, score_of
+from services.reward.scorer import Scorer
+from services.reward.verifiers.placement import Place
+from tppo.authentication import token_from_environment
+from tppo.config import ConfigError
+from tppo.config.reward import RewardSection
+from tppo.rollout import RewardRequest, Score
+from tppo.tls import require_tls_or_token
+
+log = logging.getLogger(__name__)
+
+MAX_UNDER_WAY = 1024  # requests that are read and not written yet
+OPTIONS = ("num_workers", "timeout_seconds", "attach_wait_seconds", "memory_limit_mb", "host", "port")
+
+
+class UnreadableError(ValueError):
+    """A line that is no request; the text says why."""
+
+
+def add_function_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which function, and the keys of `[reward]` that matter to it."""
+    parser.add_argument(
+        "--function",
+        required=True,
+        metavar="NAME",
+        help="as in [reward.functions]: math, file.py:name, grpc:name, a sum",
+    )
+    fields = RewardSection.model_fields
+    for key in OPTIONS:
+        default = fields[key].default
+        option = f"--{key.replace('_', '-')}"
+        parser.add_argument(option, type=type(default), default=default, help=f"{fields[key].description} [{default}]")
+
+
+@asynccontextmanager
+async def scorer_of(arguments: argparse.Namespace) -> AsyncIterator[Scorer]:
+    """The function, ready to score; a server for users' processes where it takes part. Raises `ConfigError`."""
+    section = _section(arguments)
+    async with scoring(section) as parts:
+        if not placed(section, Place.ATTACHED):
+            yield parts.scorer
+            return
+        require_tls_or_token(section.host, token_from_environment())
+        async with serving(section, parts, run="") as address:
+            log.info("the function's process may attach at %s", address)
+            yield parts.scorer
+
+
+async def scores_in_order(scorer: Scorer, requests: Iterable[RewardRequest | UnreadableError]) -> AsyncIterator[Score]:
+    """A score for each request, many under way at a time; what was no request is a failure."""
+    under_way: deque[asyncio.Task[Score]] = deque()
+    try:
+        for request in requests:
+            under_way.append(asyncio.create_task(_score(scorer, request)))
+            if len(under_way) == MAX_UNDER_WAY:
+                yield await under_way.popleft()
+        while under_way:
+            yield await under_way.popleft()
+    finally:
+        for task in under_way:
+            task.cancel()
+
+
+def score_line(score: Score) -> dict[str, Any]:
+    """What a line of output says of a score."""
+    return {
+        "status": score.status.name,
+        "score": score.score,
+        "components": dict(score.components),
+        "seconds": round(score.duration_seconds, 6),
+        "error": score.error,
+    }
+
+
+async def _score(scorer: Scorer, request: RewardRequest | UnreadableError) -> Score:
+    if isinstance(request, UnreadableError):
+        return score_of(RewardRequest("", 0, "", "", "", ""), failed(str(request)), function="")
+    return await scorer.score(request)
+
+
+def _section(arguments: argparse.Namespace) -> RewardSection:
+    chosen = {key: getattr(arguments, key) for key in OPTIONS}
+    try:
+        return RewardSection(default_function=arguments.function, **chosen)
+    except ValidationError as error:
+        (first, *_) = error.errors()
+        raise ConfigError(f"{first['loc'][0]} = {first['input']!r}: {first['msg']}") from None

@@ -1,1 +1,0 @@
-"""`tppo rescore`: the responses of a run, scored again by another function."""

@@ -1,1 +1,0 @@
-"""`tppo score`: a file of responses, scored by one function."""

@@ -1,0 +1,123 @@
+"""The built-in reward functions, each made from the arguments that the configuration gives it.
+
+`math`, `code`, `regex` and `repetition` take a time that depends on what a response holds: they run in a worker.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil
+
+from services.reward.verifiers.answers import END_OF_THOUGHT, is_boxed_match, is_exact_match
+from tppo.rollout import RewardRequest
+
+RewardFunction = Callable[[RewardRequest], object]  # its result is for `outcome_of`, or awaitable
+START_OF_THOUGHT = "<think>"
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltIn:
+    """How to make a function, and whether its time is bounded by the length of the response."""
+
+    make: Callable[..., RewardFunction]
+    is_bounded: bool
+
+
+def exact() -> RewardFunction:
+    """1 when the text after the last '#' is the ground truth."""
+    return lambda request: float(is_exact_match(request.response, request.ground_truth))
+
+
+def boxed() -> RewardFunction:
+    r"""1 when the last `\boxed{}` holds the ground truth, letter by letter or as the same rational number."""
+    return lambda request: float(is_boxed_match(request.response, request.ground_truth))
+
+
+def math() -> RewardFunction:
+    r"""1 when the last `\boxed{}` has the value of the ground truth; abstains when that cannot be read."""
+    try:
+        from services.reward.verifiers.mathematics.verifier import is_correct
+    except ImportError as error:
+        raise ValueError(f"{error}; expected pip install 'tppo[reward]'") from error
+
+    def verdict(request: RewardRequest) -> float | None:
+        is_right = is_correct(request.response, request.ground_truth)
+        return None if is_right is None else float(is_right)
+
+    return verdict
+
+
+def regex(pattern: str) -> RewardFunction:
+    """1 when the pattern is found in the response."""
+    try:
+        compiled = re.compile(pattern, re.DOTALL)
+    except re.error as error:
+        raise ValueError(f"pattern {pattern!r}: {error}; expected a regular expression of Python") from error
+    return lambda request: float(compiled.search(request.response) is not None)
+
+
+def thought_format() -> RewardFunction:
+    """1 when the response is one thought in <think> and </think>, then an answer."""
+
+    def verdict(request: RewardRequest) -> float:
+        text = request.response.strip()
+        is_one_thought = text.count(START_OF_THOUGHT) == text.count(END_OF_THOUGHT) == 1
+        return float(is_one_thought and text.startswith(START_OF_THOUGHT) and not text.endswith(END_OF_THOUGHT))
+
+    return verdict
+
+
+def length(limit: int, buffer: int) -> RewardFunction:
+    """0 while `buffer` tokens are left to the limit, from there in a straight line down to -1 at the limit (DAPO)."""
+    if not 0 < buffer <= limit:
+        raise ValueError(f"length(limit={limit}, buffer={buffer}): expected 0 < buffer <= limit")
+    return lambda request: max(-1.0, min(0.0, (limit - buffer - request.num_response_tokens) / buffer))
+
+
+def repetition(ngram: int = 4) -> RewardFunction:
+    """Minus the share of word n-grams that occurred before: 0 without repetition, towards -1 for a loop."""
+    if ngram < 1:
+        raise ValueError(f"repetition(ngram={ngram}): expected at least 1")
+
+    def penalty(request: RewardRequest) -> float:
+        words = request.response.lower().split()
+        num_ngrams = len(words) - ngram + 1
+        if num_ngrams < 1:
+            return 0.0
+        distinct = {tuple(words[start : start + ngram]) for start in range(num_ngrams)}
+        return len(distinct) / num_ngrams - 1.0
+
+    return penalty
+
+
+def code(timeout_seconds: float = 10.0, memory_mb: int = 512) -> RewardFunction:
+    """1 when the last block of Python in the response passes all tests of the ground truth, in a sandbox."""
+    from services.reward.verifiers.sandbox.program import IsolationError, Limits, require_isolation
+    from services.reward.verifiers.sandbox.verdict import program_of, share_passed, tests_of
+
+    if timeout_seconds <= 0 or memory_mb < 1:
+        raise ValueError(f"code(timeout_seconds={timeout_seconds}, memory_mb={memory_mb}): expected more than 0")
+    try:
+        require_isolation()
+    except IsolationError as error:
+        raise ValueError(f"{error}; expected Linux 5.12 or newer that lets this user make namespaces") from error
+    limits = Limits(memory_bytes=memory_mb * 2**20, cpu_seconds=ceil(timeout_seconds))
+
+    def verdict(request: RewardRequest) -> dict[str, float]:
+        tests, program = tests_of(request.ground_truth), program_of(request.response)
+        passed = share_passed(program, tests, seconds=timeout_seconds, limits=limits) if program else 0.0
+        return {"score": float(passed == 1.0), "share_passed": passed}
+
+    return verdict
+
+
+BUILT_IN = {
+    "exact": BuiltIn(exact, is_bounded=True),
+    "boxed": BuiltIn(boxed, is_bounded=True),
+    "math": BuiltIn(math, is_bounded=False),
+    "format": BuiltIn(thought_format, is_bounded=True),
+    "length": BuiltIn(length, is_bounded=True),
+    "code": BuiltIn(code, is_bounded=False),
+    "regex": BuiltIn(regex, is_bounded=False),
+    "repetition": BuiltIn(repetition, is_bounded=False),
+}

@@ -1,0 +1,74 @@
+"""A bounded number of workers that score requests under a deadline; one that fails is killed and replaced."""
+
+import asyncio
+import dataclasses
+from collections.abc import Sequence
+
+from services.reward.outcome import Outcome, failed, timed_out
+from services.reward.workers.client import Nursery, Worker, WorkerEndedError
+from tppo.rollout import RewardRequest, ScoreStatus
+
+
+class WorkerPool:
+    """Life of a worker: none -> idle -> busy -> idle ..., or busy -> killed -> none; the next request forks another."""
+
+    def __init__(
+        self, specs: Sequence[str], *, num_workers: int, timeout_seconds: float, memory_limit_bytes: int
+    ) -> None:
+        self._specs = specs
+        self._num_workers = num_workers
+        self._timeout_seconds = timeout_seconds
+        self._memory_limit_bytes = memory_limit_bytes
+        self._nursery: Nursery | None = None
+        self._idle: asyncio.LifoQueue[Worker | None] = asyncio.LifoQueue()  # None: the right to fork one
+
+    async def start(self) -> None:
+        """Fork all workers. Raises ValueError with one sentence when they cannot load a function."""
+        if not self._num_workers:
+            return
+        self._nursery = await Nursery.start(self._specs, memory_limit_bytes=self._memory_limit_bytes)
+        for _ in range(self._num_workers):
+            self._idle.put_nowait(await self._first_worker(self._nursery))
+
+    async def _first_worker(self, nursery: Nursery) -> Worker:
+        try:
+            worker = await nursery.worker()
+        except WorkerEndedError as ended:
+            raise ValueError(f"loading the reward functions {', '.join(self._specs)}: {ended}") from None
+        if worker.load_errors:
+            worker.kill()
+            raise ValueError(worker.load_errors[0])
+        return worker
+
+    async def close(self) -> None:
+        """Kill all workers."""
+        while not self._idle.empty():
+            if worker := self._idle.get_nowait():
+                worker.kill()
+        if self._nursery:
+            await self._nursery.close()
+
+    async def outcome(self, spec: str, request: RewardRequest) -> Outcome:
+        """Call the function `spec` in a worker, as soon as one is free; the deadline counts from then."""
+        assert self._nursery is not None
+        worker = await self._idle.get()
+        survivor = None
+        try:
+            if worker is None or not worker.is_alive:
+                worker = await self._nursery.worker()
+            outcome = await self._outcome_from(worker, spec, request)
+            survivor = worker
+        except TimeoutError:
+            outcome = timed_out(self._timeout_seconds)
+        except WorkerEndedError as death:
+            outcome = failed(str(death))
+        finally:
+            if worker is not None and survivor is None:
+                worker.kill()
+            self._idle.put_nowait(survivor)
+        return outcome
+
+    async def _outcome_from(self, worker: Worker, spec: str, request: RewardRequest) -> Outcome:
+        async with asyncio.timeout(self._timeout_seconds):
+            answer = await worker.ask({"function": spec, "request": dataclasses.asdict(request)})
+        return Outcome(**{**answer, "status": ScoreStatus(answer["status"])})

@@ -1,0 +1,82 @@
+"""A worker: a forked process that calls reward functions, one request at a time, and may be killed at any moment.
+
+consumes requests, as frames / waits for the next one / unblocked by the service's next request, or by SIGKILL
+produces one frame with the outcome for each
+"""
+
+import asyncio
+import ctypes
+import dataclasses
+import inspect
+import os
+import resource
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Awaitable, Sequence
+from typing import Never
+
+from services.reward.outcome import Outcome, failed, outcome_of_call
+from services.reward.verifiers.built_in import RewardFunction
+from services.reward.verifiers.functions import load
+from services.reward.workers import frames
+from tppo.rollout import RewardRequest
+
+PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+
+
+def run(connection: socket.socket, specs: Sequence[str], *, memory_limit_bytes: int) -> Never:
+    """Turn this just forked process into a worker; it ends here, never in the code of its parent."""
+    exit_code = 1
+    try:
+        os.setpgid(0, 0)
+        _die_with_parent()
+        resource.setrlimit(resource.RLIMIT_AS, (memory_limit_bytes, memory_limit_bytes))
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, signal.SIG_DFL)
+        _serve(connection, specs)
+        exit_code = 0
+    except BaseException:  # SystemExit, too, must not unwind into the nursery's loop
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(exit_code)
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _serve(connection: socket.socket, specs: Sequence[str]) -> None:
+    functions = {spec: _loaded(spec) for spec in specs}
+    load_errors = [str(function) for function in functions.values() if isinstance(function, ValueError)]
+    connection.sendall(frames.encoded({"load_errors": load_errors}))
+    with asyncio.Runner() as runner:
+        while call := frames.receive(connection):
+            outcome = _outcome(functions[call["function"]], RewardRequest(**call["request"]), runner)
+            connection.sendall(frames.encoded(dataclasses.asdict(outcome)))
+
+
+def _loaded(spec: str) -> RewardFunction | ValueError:
+    """The function, or why it does not load: that fails its own requests only."""
+    try:
+        return load(spec)
+    except ValueError as error:
+        return error
+
+
+def _outcome(function: RewardFunction | ValueError, request: RewardRequest, runner: asyncio.Runner) -> Outcome:
+    if isinstance(function, ValueError):
+        return failed(str(function))
+
+    def call(request: RewardRequest) -> object:
+        result = function(request)
+        return runner.run(_result_of(result)) if inspect.isawaitable(result) else result
+
+    return outcome_of_call(call, request)
+
+
+async def _result_of(awaitable: Awaitable[object]) -> object:
+    return await awaitable

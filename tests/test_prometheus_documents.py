@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from learner.exposed import LEARNER_METRICS
-from services.dashboard.exposed import DASHBOARD_METRICS
+from services.dashboard.api.exposed import DASHBOARD_METRICS
 from services.generation.exposed import GENERATION_METRICS
 from services.reward.attached.functions import AttachedFunctions, Patience
 from services.reward.reporting.exposed import REWARD_METRICS

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 
 if TYPE_CHECKING:
-    from services.dashboard.app import Access
-    from services.dashboard.commands import CommandSender
-    from services.dashboard.folder.catalog import Catalog
-    from services.dashboard.source import RedisSource
+    from services.dashboard.api.app import Access
+    from services.dashboard.history.catalog import Catalog
+    from services.dashboard.live.commands import CommandSender
+    from services.dashboard.live.source import RedisSource
 
 SHUTDOWN_SECONDS = 3
 BACKLOG = 128
@@ -92,10 +92,10 @@ def _folder_place(arguments: argparse.Namespace) -> Place:
 async def _serve(place: Place) -> None:
     import uvicorn
 
-    from services.dashboard.app import create_app
-    from services.dashboard.source import Observer
-    from services.dashboard.stream import Broadcaster
-    from services.dashboard.view import Views
+    from services.dashboard.api.app import create_app
+    from services.dashboard.live.source import Observer
+    from services.dashboard.live.stream import Broadcaster
+    from services.dashboard.live.view import Views
 
     access, catalog, config = _access(place), _catalog(place), place.config
     with _listener(place.host, place.port) as listener:
@@ -136,7 +136,7 @@ async def _until_served(server: Coroutine[Any, Any, None], loops: Sequence[Corou
 
 def _access(place: Place) -> "Access":
     """Who may look and steer; without a token of the user's, whoever reads the run's folder may steer."""
-    from services.dashboard.app import Access
+    from services.dashboard.api.app import Access
     from tppo.authentication import require_token_beyond_loopback, token_from_environment
 
     given = token_from_environment()
@@ -162,7 +162,7 @@ def _own_token(place: Place) -> str:
 
 
 def _catalog(place: Place) -> "Catalog":
-    from services.dashboard.folder.catalog import Catalog, is_run
+    from services.dashboard.history.catalog import Catalog, is_run
 
     if place.config:
         return Catalog(place.root, live=place.config.run.name, live_settings=place.config.model_dump(mode="json"))
@@ -195,7 +195,7 @@ async def _source(config: Config) -> "RedisSource":
     """The run in Redis, whether it answers or not; only an address that can never do is refused."""
     from redis.exceptions import RedisError
 
-    from services.dashboard.source import RedisSource
+    from services.dashboard.live.source import RedisSource
 
     source = RedisSource(config.redis.url, run=config.run.name, lease_seconds=config.redis.lease_seconds)
     try:
@@ -208,7 +208,7 @@ async def _source(config: Config) -> "RedisSource":
 
 
 def _sender(source: "RedisSource", name: str) -> "CommandSender":
-    from services.dashboard.commands import CommandSender, Order
+    from services.dashboard.live.commands import CommandSender, Order
     from tppo.codec import encode_inbox_record
     from tppo.rollout import Action, Command
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import httpx
 
-from services.dashboard.app import Access, create_app
-from services.dashboard.commands import CommandSender, Order
-from services.dashboard.folder.catalog import Catalog
-from services.dashboard.source import Observation, Observer
-from services.dashboard.stream import Broadcaster
-from services.dashboard.view import Views
+from services.dashboard.api.app import Access, create_app
+from services.dashboard.history.catalog import Catalog
+from services.dashboard.live.commands import CommandSender, Order
+from services.dashboard.live.source import Observation, Observer
+from services.dashboard.live.stream import Broadcaster
+from services.dashboard.live.view import Views
 from tppo.presence import Presence
 
 NOW = 1_800_000_100.0  # 2027-01-15 08:01:40 UTC

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from services.dashboard.access import SECURITY_HEADERS
-from services.dashboard.app import Access
-from services.dashboard.source import Observation
+from services.dashboard.api.access import SECURITY_HEADERS
+from services.dashboard.api.app import Access
+from services.dashboard.live.source import Observation
 from tests.dashboard.clients import BEARER, NOW, TOKEN, FixedSource, client_of
 from tests.dashboard.run_folders import RunFolderBuilder
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.dashboard.source import Observation
+from services.dashboard.live.source import Observation
 from tests.dashboard.clients import NOW, FixedSource, answer_of, client_of, process
 from tests.dashboard.run_folders import (
     RunFolderBuilder,

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from services.dashboard.alerts import Situation, alerts_of
-from services.dashboard.folder.columns import Columns
+from services.dashboard.history.columns import Columns
+from services.dashboard.live.alerts import Situation, alerts_of
 
 
 def columns_of(values: Mapping[str, Sequence[float | None]], first_step: int = 1) -> Columns:

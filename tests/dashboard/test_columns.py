@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from services.dashboard.folder.columns import Columns, evenly
+from services.dashboard.history.columns import Columns, evenly
 
 
 def columns_of(*lines: dict[str, Any], max_lines: int = 100) -> Columns:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from services.dashboard.source import Observation
+from services.dashboard.live.source import Observation
 from tests.dashboard.clients import BEARER, NOW, FixedSource, client_of
 from tests.dashboard.run_folders import RunFolderBuilder
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.dashboard.folder.journal import Journal
+from services.dashboard.history.journal import Journal
 from tests.dashboard.run_folders import BEGAN, event, last_window, requested, score, trained, window
 
 

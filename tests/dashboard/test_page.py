@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from services.dashboard import app
+from services.dashboard.api import app
 
-STATIC = Path(app.__file__).parent / "static"
+STATIC = app.STATIC
 PAGES = sorted(STATIC.glob("*.html"))
 SCRIPTS = sorted(path for path in STATIC.rglob("*.js") if "vendor" not in path.parts)
 

@@ -14,10 +14,10 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
-from services.dashboard.app import Access, create_app
-from services.dashboard.commands import CommandSender
-from services.dashboard.source import Observation
-from services.dashboard.stream import Broadcaster
+from services.dashboard.api.app import Access, create_app
+from services.dashboard.live.commands import CommandSender
+from services.dashboard.live.source import Observation
+from services.dashboard.live.stream import Broadcaster
 from tests.dashboard.clients import BEARER, NOW, TOKEN, FixedSource, process, spelled_out, views_of
 from tests.dashboard.run_folders import complete_run
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from services.dashboard.source import Observation
-from services.dashboard.stream import TICK_SECONDS, Broadcaster, Message, Ring
+from services.dashboard.live.source import Observation
+from services.dashboard.live.stream import TICK_SECONDS, Broadcaster, Message, Ring
 from tests.dashboard.clients import NOW, FixedSource, process, views_of
 from tests.dashboard.run_folders import (
     RunFolderBuilder,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.dashboard.folder.tail import LineTail
+from services.dashboard.history.tail import LineTail
 
 
 def lines(tail: LineTail) -> list[object]:

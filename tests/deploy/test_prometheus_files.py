@@ -11,8 +11,8 @@ import pytest
 import yaml
 from prometheus_client import ProcessCollector
 
-from services.dashboard.alerts import Severity
-from services.dashboard.status import State
+from services.dashboard.live.alerts import Severity
+from services.dashboard.live.status import State
 from tests.prometheus_documents import DOCS, known_labels
 from tppo.config.load import load
 from tppo.rollout import ScoreStatus

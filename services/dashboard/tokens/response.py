@@ -10,7 +10,7 @@ from pydantic import Field
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from services.dashboard.answer import Answer
+from services.dashboard.api_model import Answer
 from services.dashboard.tokens.prompts import Prompts, Remembered
 from services.dashboard.tokens.traces import Rows, rows_of, trace_path
 

@@ -7,11 +7,11 @@ from http import HTTPStatus
 from fastapi import APIRouter
 from pydantic import Field
 
-from services.dashboard.answer import Answer
-from services.dashboard.problems import ProblemError, problems
-from services.dashboard.routes.parameters import RunName, Step
+from services.dashboard.api.parameters import RunName, Step
+from services.dashboard.api.problems import ProblemError, problems
+from services.dashboard.api_model import Answer
+from services.dashboard.live.view import Views
 from services.dashboard.tokens.traces import newest_trace_step, trace_path, value_points
-from services.dashboard.view import Views
 
 MAX_POINTS = 2_000
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.dashboard.folder.run import RunFolder
-from services.dashboard.folder.settings import settings_of
-from services.dashboard.json_values import parsed_object
+from services.dashboard.history.json_values import parsed_object
+from services.dashboard.history.run import RunFolder
+from services.dashboard.history.settings import settings_of
 
 MAX_RUNS = 1_000
 MAX_OPEN = 4

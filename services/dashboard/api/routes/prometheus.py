@@ -4,12 +4,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client.exposition import choose_encoder
 
-from services.dashboard.answer import Answer
-from services.dashboard.exposed import Scrape
-from services.dashboard.folder.catalog import NoSuchRunError
-from services.dashboard.problems import problems
-from services.dashboard.routes.parameters import RunName
-from services.dashboard.view import View, Views
+from services.dashboard.api.exposed import Scrape
+from services.dashboard.api.parameters import RunName
+from services.dashboard.api.problems import problems
+from services.dashboard.api_model import Answer
+from services.dashboard.history.catalog import NoSuchRunError
+from services.dashboard.live.view import View, Views
 from tppo.presence import Presence
 from tppo.prometheus.exporter import ADDRESS_KEY
 

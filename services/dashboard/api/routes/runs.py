@@ -10,14 +10,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from services.dashboard.answer import Answer, Page
-from services.dashboard.folder.catalog import Outline
-from services.dashboard.folder.checkpoints import checkpoints_of
-from services.dashboard.folder.settings import without_secrets
-from services.dashboard.problems import ProblemError, problems
-from services.dashboard.routes.parameters import LARGEST, Limit, Offset, RunName, page
-from services.dashboard.status import State, Status, state_of, status_of
-from services.dashboard.view import STILL_WRITTEN_SECONDS, Views
+from services.dashboard.api.parameters import LARGEST, Limit, Offset, RunName, page
+from services.dashboard.api.problems import ProblemError, problems
+from services.dashboard.api_model import Answer, Page
+from services.dashboard.history.catalog import Outline
+from services.dashboard.history.checkpoints import checkpoints_of
+from services.dashboard.history.settings import without_secrets
+from services.dashboard.live.status import State, Status, state_of, status_of
+from services.dashboard.live.view import STILL_WRITTEN_SECONDS, Views
 
 LOG_BYTES = 1024 * 1024
 LONGEST_LOG_LINE = 4096

@@ -6,12 +6,12 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from services.dashboard.answer import Answer, Page
-from services.dashboard.folder.journal import Journal
-from services.dashboard.problems import problems
-from services.dashboard.routes.parameters import RunName
-from services.dashboard.status import ServiceStatus, service_status
-from services.dashboard.view import View, Views
+from services.dashboard.api.parameters import RunName
+from services.dashboard.api.problems import problems
+from services.dashboard.api_model import Answer, Page
+from services.dashboard.history.journal import Journal
+from services.dashboard.live.status import ServiceStatus, service_status
+from services.dashboard.live.view import View, Views
 
 MAX_SCORES = 20_000
 """Newest rollouts whose scores are counted."""

@@ -9,11 +9,11 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 from redis.exceptions import RedisError
 
-from services.dashboard.answer import Answer
-from services.dashboard.commands import CommandSender, Sendable
-from services.dashboard.problems import ProblemError, problems
-from services.dashboard.routes.parameters import LARGEST, RunName
-from services.dashboard.view import Views
+from services.dashboard.api.parameters import LARGEST, RunName
+from services.dashboard.api.problems import ProblemError, problems
+from services.dashboard.api_model import Answer
+from services.dashboard.live.commands import CommandSender, Sendable
+from services.dashboard.live.view import Views
 
 Rollouts = Annotated[list[Annotated[str, Field(max_length=300)]] | None, Field(max_length=1000)]
 Setting = Literal["actor.lr", "critic.lr", "generation.temperature", "run.max_policy_lag"]

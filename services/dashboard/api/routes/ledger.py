@@ -5,12 +5,12 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from services.dashboard.answer import Answer
-from services.dashboard.folder.records import STATES
-from services.dashboard.problems import problems
-from services.dashboard.routes.parameters import RunName
-from services.dashboard.status import ledger_now
-from services.dashboard.view import View, Views
+from services.dashboard.api.parameters import RunName
+from services.dashboard.api.problems import problems
+from services.dashboard.api_model import Answer
+from services.dashboard.history.records import STATES
+from services.dashboard.live.status import ledger_now
+from services.dashboard.live.view import View, Views
 
 MAX_POINTS = 500
 PARTS = ("issued", "trained", "in_flight", "parked", "dropped")

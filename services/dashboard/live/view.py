@@ -3,9 +3,9 @@
 import time
 from dataclasses import dataclass
 
-from services.dashboard.folder.catalog import Catalog
-from services.dashboard.folder.run import RunFolder
-from services.dashboard.source import Observation, Observer
+from services.dashboard.history.catalog import Catalog
+from services.dashboard.history.run import RunFolder
+from services.dashboard.live.source import Observation, Observer
 from tppo.presence import GONE_AFTER_SECONDS, Presence
 
 STILL_WRITTEN_SECONDS = 30.0

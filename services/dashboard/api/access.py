@@ -16,7 +16,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.dashboard.problems import ProblemError, problem_response
+from services.dashboard.api.problems import ProblemError, problem_response
 from tppo.authentication import TOKEN_VARIABLE, is_loopback, is_same_token
 
 OPEN_PATHS = {"/healthz"}

@@ -19,12 +19,12 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
-from services.dashboard.folder.catalog import NoSuchRunError
-from services.dashboard.folder.run import News, RunFolder
-from services.dashboard.routes.runs import event_of
-from services.dashboard.routes.windows import bar_of
-from services.dashboard.status import status_of
-from services.dashboard.view import View, Views
+from services.dashboard.api.routes.runs import event_of
+from services.dashboard.api.routes.windows import bar_of
+from services.dashboard.history.catalog import NoSuchRunError
+from services.dashboard.history.run import News, RunFolder
+from services.dashboard.live.status import status_of
+from services.dashboard.live.view import View, Views
 
 TICK_SECONDS = 0.25
 SECONDS_BETWEEN_MESSAGES = 0.1

@@ -5,12 +5,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 
-from services.dashboard.answer import Answer
-from services.dashboard.folder.columns import Columns
-from services.dashboard.folder.run import RunFolder
-from services.dashboard.problems import problems
-from services.dashboard.routes.parameters import LARGEST, RunName
-from services.dashboard.view import Views
+from services.dashboard.api.parameters import LARGEST, RunName
+from services.dashboard.api.problems import problems
+from services.dashboard.api_model import Answer
+from services.dashboard.history.columns import Columns
+from services.dashboard.history.run import RunFolder
+from services.dashboard.live.view import Views
 
 ALWAYS = ("step", "time", "seconds_since_start")
 MAX_NAMES = 100

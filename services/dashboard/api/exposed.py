@@ -8,9 +8,9 @@ from prometheus_client import ProcessCollector
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from services.dashboard.alerts import Severity
-from services.dashboard.status import ServiceStatus, State, status_of
-from services.dashboard.view import View
+from services.dashboard.live.alerts import Severity
+from services.dashboard.live.status import ServiceStatus, State, status_of
+from services.dashboard.live.view import View
 from tppo.prometheus.exposed import Exposed, Sample, at, families
 from tppo.prometheus.exposed import Status as Told
 from tppo.prometheus.run_metrics import RUN_METRICS

@@ -8,10 +8,10 @@ from typing import Annotated
 from fastapi import APIRouter, Header
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from services.dashboard.problems import ProblemError, problems
-from services.dashboard.routes.parameters import RunName
-from services.dashboard.stream import Broadcaster
-from services.dashboard.view import Views
+from services.dashboard.api.parameters import RunName
+from services.dashboard.api.problems import ProblemError, problems
+from services.dashboard.live.stream import Broadcaster
+from services.dashboard.live.view import Views
 
 HEARTBEAT_SECONDS = 15
 """A comment line, so that proxies and readers know that the line is up."""

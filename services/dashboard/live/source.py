@@ -14,7 +14,7 @@ from typing import Protocol
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from services.dashboard.json_values import plain
+from services.dashboard.history.json_values import plain
 from tppo.presence import Presence, present
 from tppo.streams import QueueDepth, RedisStreams, connect
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from services.dashboard.json_values import parsed_object
+from services.dashboard.history.json_values import parsed_object
 
 SLICE_BYTES = 128 * 1024
 """Parsed in about 5 ms: that long nobody else on the event loop is served."""

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from services.dashboard.alerts import Severity, Situation, alerts_of_metrics, alerts_of_moment, worst_first
-from services.dashboard.answer import Answer
-from services.dashboard.view import View
+from services.dashboard.api_model import Answer
+from services.dashboard.live.alerts import Severity, Situation, alerts_of_metrics, alerts_of_moment, worst_first
+from services.dashboard.live.view import View
 from tppo.presence import Presence
 from tppo.streams import QueueDepth
 

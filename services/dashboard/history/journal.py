@@ -10,9 +10,9 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from services.dashboard.folder.records import ENDED, RolloutRecord, ScoreRecord, Span, State, WindowRecord
-from services.dashboard.folder.tail import Line
-from services.dashboard.json_values import plain
+from services.dashboard.history.json_values import plain
+from services.dashboard.history.records import ENDED, RolloutRecord, ScoreRecord, Span, State, WindowRecord
+from services.dashboard.history.tail import Line
 
 MAX_ROLLOUTS = 50_000
 MAX_BARS = 50_000

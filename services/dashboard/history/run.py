@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from services.dashboard.folder.checkpoints import checkpoints_of
-from services.dashboard.folder.columns import Columns
-from services.dashboard.folder.journal import Journal
-from services.dashboard.folder.records import WindowRecord
-from services.dashboard.folder.settings import settings_of
-from services.dashboard.folder.tail import Line, LineTail
-from services.dashboard.json_values import plain
+from services.dashboard.history.checkpoints import checkpoints_of
+from services.dashboard.history.columns import Columns
+from services.dashboard.history.journal import Journal
+from services.dashboard.history.json_values import plain
+from services.dashboard.history.records import WindowRecord
+from services.dashboard.history.settings import settings_of
+from services.dashboard.history.tail import Line, LineTail
 
 FRESH_SECONDS = 0.2
 """A look this recent is not repeated."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import mean, median
 from typing import Literal
 
-from services.dashboard.folder.columns import Columns
+from services.dashboard.history.columns import Columns
 
 Severity = Literal["error", "warning", "notice"]
 

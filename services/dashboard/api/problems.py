@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 from starlette.exceptions import HTTPException
 
-from services.dashboard.answer import Answer
-from services.dashboard.folder.catalog import NoSuchRunError
+from services.dashboard.api_model import Answer
+from services.dashboard.history.catalog import NoSuchRunError
 
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger(__name__)

@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
 
-from services.dashboard.answer import Answer, Page
-from services.dashboard.folder.records import RolloutRecord, ScoreRecord, State, WindowRecord
-from services.dashboard.folder.run import RunFolder
-from services.dashboard.problems import ProblemError, problems
-from services.dashboard.routes.parameters import LARGEST, Limit, Offset, RolloutName, RunName, page
+from services.dashboard.api.parameters import LARGEST, Limit, Offset, RolloutName, RunName, page
+from services.dashboard.api.problems import ProblemError, problems
+from services.dashboard.api_model import Answer, Page
+from services.dashboard.history.records import RolloutRecord, ScoreRecord, State, WindowRecord
+from services.dashboard.history.run import RunFolder
+from services.dashboard.live.view import Views
 from services.dashboard.tokens.response import Response, ResponseReader, TokenColumns, WantedResponse
-from services.dashboard.view import Views
 
 MAX_SIBLINGS = 50
 Sort = Literal["-updated_at", "updated_at", "-length", "length", "-score", "score", "-windows", "windows", "prompt"]

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from services.dashboard.answer import Answer
-from services.dashboard.folder.journal import Journal
-from services.dashboard.folder.records import WindowRecord
-from services.dashboard.folder.run import RunFolder
-from services.dashboard.problems import problems
-from services.dashboard.routes.parameters import Moment, RunName
-from services.dashboard.view import View, Views
+from services.dashboard.api.parameters import Moment, RunName
+from services.dashboard.api.problems import problems
+from services.dashboard.api_model import Answer
+from services.dashboard.history.journal import Journal
+from services.dashboard.history.records import WindowRecord
+from services.dashboard.history.run import RunFolder
+from services.dashboard.live.view import View, Views
 
 MAX_BARS = 2_000
 """In one answer: it is made in some 20 ms."""

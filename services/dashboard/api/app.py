@@ -8,16 +8,15 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import FileResponse, PlainTextResponse
 from starlette.staticfiles import StaticFiles
 
-from services.dashboard.access import (
+from services.dashboard.api.access import (
     Guard,
     SecurityHeaders,
     refusal_of_foreign_host,
     refusal_without,
     require_steering,
 )
-from services.dashboard.commands import CommandSender
-from services.dashboard.problems import Problem, ProblemError, answer_with_problems, problems
-from services.dashboard.routes import (
+from services.dashboard.api.problems import Problem, ProblemError, answer_with_problems, problems
+from services.dashboard.api.routes import (
     control,
     critic,
     ledger,
@@ -29,11 +28,12 @@ from services.dashboard.routes import (
     stream,
     windows,
 )
-from services.dashboard.stream import Broadcaster
+from services.dashboard.live.commands import CommandSender
+from services.dashboard.live.stream import Broadcaster
+from services.dashboard.live.view import Views
 from services.dashboard.tokens.response import ResponseReader
-from services.dashboard.view import Views
 
-STATIC = Path(__file__).parent / "static"
+STATIC = Path(__file__).parents[1] / "static"
 DESCRIPTION = """A run's state, its history, and its control. Times are seconds since the epoch unless they are dates.
 Every error is a problem document (RFC 9457). Pages take `offset` and `limit` and tell the `total`."""
 

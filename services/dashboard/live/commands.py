@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from services.dashboard.source import DEADLINE_SECONDS, Source
+from services.dashboard.live.source import DEADLINE_SECONDS, Source
 
 Sendable = Literal[
     "PAUSE", "RESUME", "CHECKPOINT", "STOP_AFTER_STEP", "ROLL_BACK", "RETRY_PARKED", "DROP_PARKED", "SET"

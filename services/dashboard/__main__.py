@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ServingOptions:
     """What is shown, and where."""
 
     root: Path
@@ -51,9 +51,9 @@ class Place:
 
 def main(argv: Sequence[str]) -> int:
     """Serve until SIGTERM."""
-    place = _place(_parser().parse_args(argv))
+    options = _options(_parser().parse_args(argv))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(_serve(place))
+    asyncio.run(_serve(options))
     return 0
 
 
@@ -69,27 +69,29 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _place(arguments: argparse.Namespace) -> Place:
+def _options(arguments: argparse.Namespace) -> ServingOptions:
     if arguments.config.is_dir():
-        return _folder_place(arguments)
+        return _options_for_folder(arguments)
     if not arguments.config.exists():
         raise ConfigError(f"{arguments.config}: no such file; expected the run's TOML file, or a folder of runs")
     config = config_from_arguments(arguments)
     if not config.redis.url:
         raise ConfigError("redis.url is empty; expected the address of a Redis server, as in --redis redis://HOST:6379")
     section = config.dashboard
-    return Place(root=config.run.directory, host=section.host, port=section.port, name=arguments.name, config=config)
+    return ServingOptions(
+        root=config.run.directory, host=section.host, port=section.port, name=arguments.name, config=config
+    )
 
 
-def _folder_place(arguments: argparse.Namespace) -> Place:
+def _options_for_folder(arguments: argparse.Namespace) -> ServingOptions:
     if arguments.overrides or arguments.redis:
         raise ConfigError("--set and --redis belong to a run's TOML file; a folder is browsed without them")
     if not 0 <= arguments.port <= 65535:
         raise ConfigError(f"--port {arguments.port}: expected 0 to 65535")
-    return Place(root=arguments.config, host=arguments.host, port=arguments.port, name=arguments.name)
+    return ServingOptions(root=arguments.config, host=arguments.host, port=arguments.port, name=arguments.name)
 
 
-async def _serve(place: Place) -> None:
+async def _serve(options: ServingOptions) -> None:
     import uvicorn
 
     from services.dashboard.api.app import create_app
@@ -97,22 +99,22 @@ async def _serve(place: Place) -> None:
     from services.dashboard.live.stream import Broadcaster
     from services.dashboard.live.view import Views
 
-    access, catalog, config = _access(place), _catalog(place), place.config
-    with _listener(place.host, place.port) as listener:
-        log.info("dashboard at %s%s", _url(listener), f"/#token={access.token}" if _is_own_token(place) else "")
+    access, catalog, config = _access(options), _catalog(options), options.config
+    with _listener(options.host, options.port) as listener:
+        log.info("dashboard at %s%s", _url(listener), f"/#token={access.token}" if _is_own_token(options) else "")
         source = await _source(config) if config else None
         observer = Observer(source) if source else None
         views = Views(catalog, observer)
         broadcaster = Broadcaster(views)
-        sender = _sender(source, place.name) if source else None
-        app = create_app(views, broadcaster, access=access, sender=sender, name=place.name)
+        sender = _sender(source, options.name) if source else None
+        app = create_app(views, broadcaster, access=access, sender=sender, name=options.name)
         settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS, lifespan="off")
         for number in (signal.SIGTERM, signal.SIGINT):
             # uvicorn takes the signals over and raises them again when it has shut down: no reason to die then.
             asyncio.get_running_loop().add_signal_handler(number, lambda: None)
         loops: list[Coroutine[Any, Any, None]] = [broadcaster.serve()]
         if config and source and observer:
-            loops += [observer.serve(), _beat(source, config.run.name, place.name, listener)]
+            loops += [observer.serve(), _beat(source, config.run.name, options.name, listener)]
         try:
             await _until_served(uvicorn.Server(settings).serve(sockets=[listener]), loops)
         finally:
@@ -134,39 +136,39 @@ async def _until_served(server: Coroutine[Any, Any, None], loops: Sequence[Corou
         raise RuntimeError("a loop of the dashboard has ended")
 
 
-def _access(place: Place) -> "Access":
+def _access(options: ServingOptions) -> "Access":
     """Who may look and steer; without a token of the user's, whoever reads the run's folder may steer."""
     from services.dashboard.api.app import Access
     from tppo.authentication import require_token_beyond_loopback, token_from_environment
 
     given = token_from_environment()
-    require_token_beyond_loopback(place.host, given)
-    return Access(token=given or _own_token(place), needs_token_to_look=bool(given))
+    require_token_beyond_loopback(options.host, given)
+    return Access(token=given or _own_token(options), needs_token_to_look=bool(given))
 
 
-def _is_own_token(place: Place) -> bool:
+def _is_own_token(options: ServingOptions) -> bool:
     from tppo.authentication import token_from_environment
 
-    return bool(place.config) and not token_from_environment()
+    return bool(options.config) and not token_from_environment()
 
 
-def _own_token(place: Place) -> str:
+def _own_token(options: ServingOptions) -> str:
     from tppo.steering_token import steering_token
 
-    if place.config:
+    if options.config:
         try:
-            return steering_token(place.root / place.config.run.name)
+            return steering_token(options.root / options.config.run.name)
         except OSError as error:
             log.warning("the token that steers the run stands in this log only: %s", error)
     return secrets.token_urlsafe(24)
 
 
-def _catalog(place: Place) -> "Catalog":
+def _catalog(options: ServingOptions) -> "Catalog":
     from services.dashboard.history.catalog import Catalog, is_run
 
-    if place.config:
-        return Catalog(place.root, live=place.config.run.name, live_settings=place.config.model_dump(mode="json"))
-    root = place.root.resolve()
+    if options.config:
+        return Catalog(options.root, live=options.config.run.name, live_settings=options.config.model_dump(mode="json"))
+    root = options.root.resolve()
     return Catalog(root.parent, chosen=root.name) if is_run(root) else Catalog(root)
 
 

@@ -7,13 +7,13 @@ from pydantic import BaseModel, ConfigDict
 Item = TypeVar("Item")
 
 
-class Answer(BaseModel):
+class ApiModel(BaseModel):
     """Part of an answer; the text below each field is its description in the OpenAPI document."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
-class Page(Answer, Generic[Item]):
+class Page(ApiModel, Generic[Item]):
     """Some of the items that were asked for."""
 
     items: list[Item]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from services.dashboard.history.columns import Columns
-from services.dashboard.live.alerts import Situation, alerts_of
+from services.dashboard.live.alerts import Situation, alerts_of_metrics, alerts_of_moment, worst_first
 
 
 def columns_of(values: Mapping[str, Sequence[float | None]], first_step: int = 1) -> Columns:
@@ -19,9 +19,8 @@ def columns_of(values: Mapping[str, Sequence[float | None]], first_step: int = 1
 
 def texts(steps: Mapping[str, Sequence[float | None]] | None = None, **situation: Any) -> list[str]:
     evaluations = columns_of(situation.pop("evaluations", {}))
-    return [
-        one.text for one in alerts_of(Situation(steps=columns_of(steps or {}), evaluations=evaluations, **situation))
-    ]
+    known = Situation(steps=columns_of(steps or {}), evaluations=evaluations, **situation)
+    return [one.text for one in worst_first([*alerts_of_moment(known), *alerts_of_metrics(known)])]
 
 
 def test_where_nothing_is_wrong_nothing_is_said() -> None:

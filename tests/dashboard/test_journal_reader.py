@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from services.dashboard.history.journal import Journal
+from services.dashboard.history.journal import JournalIndex
 from tests.dashboard.run_folders import BEGAN, event, last_window, requested, score, trained, window
 
 
-def journal_of(*lines: Mapping[str, Any], max_rollouts: int = 100) -> Journal:
-    journal = Journal(max_rollouts=max_rollouts)
+def journal_of(*lines: Mapping[str, Any], max_rollouts: int = 100) -> JournalIndex:
+    journal = JournalIndex(max_rollouts=max_rollouts)
     for place, line in enumerate(lines):
         journal.add((place, dict(line)))
     return journal

@@ -12,7 +12,7 @@ import yaml
 from prometheus_client import ProcessCollector
 
 from services.dashboard.live.alerts import Severity
-from services.dashboard.live.status import State
+from services.dashboard.live.status import RunState
 from tests.prometheus_documents import DOCS, known_labels
 from tppo.config.load import load
 from tppo.rollout import ScoreStatus
@@ -28,7 +28,7 @@ LABELS = {
     "up": OF_A_TARGET,  # Prometheus' own
 }
 VALUES = {
-    ("tppo_run_state", "state"): set(get_args(State)),
+    ("tppo_run_state", "state"): set(get_args(RunState)),
     ("tppo_run_alerts", "severity"): set(get_args(Severity)),
     ("tppo_reward_scores_total", "status"): {status.name.lower() for status in ScoreStatus},
     ("tppo_queue_waiting_requests", "queue"): {"window_requests", "reward_requests"},

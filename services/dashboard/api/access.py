@@ -20,7 +20,6 @@ from services.dashboard.api.problems import ProblemError, problem_response
 from tppo.authentication import TOKEN_VARIABLE, is_loopback, is_same_token
 
 OPEN_PATHS = {"/healthz"}
-SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "

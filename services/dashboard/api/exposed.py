@@ -9,7 +9,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from services.dashboard.live.alerts import Severity
-from services.dashboard.live.status import ServiceStatus, State, status_of
+from services.dashboard.live.status import RunState, ServiceStatus, status_of
 from services.dashboard.live.view import View
 from tppo.prometheus.exposed import Exposed, Sample, at, families
 from tppo.prometheus.exposed import Status as Told
@@ -20,7 +20,7 @@ REMEMBERED_SECONDS = 24 * 3600.0
 
 
 def _states(told: Told) -> Iterator[Sample]:
-    for state in get_args(State):
+    for state in get_args(RunState):
         yield (state,), state == told["state"]
 
 
@@ -85,7 +85,7 @@ class Scrape(Collector):
     def __init__(self, view: View | None, *, service: str) -> None:
         self._families = list(_of_process())
         if view is not None:
-            self._families += families(DASHBOARD_METRICS, _told(view), view.folder.name, service)
+            self._families += families(DASHBOARD_METRICS, _told(view), view.history.name, service)
 
     def collect(self) -> Iterable[Metric]:
         """Nothing is computed any more."""

@@ -10,14 +10,14 @@ from fastapi.responses import JSONResponse
 from pydantic import Field
 from starlette.exceptions import HTTPException
 
-from services.dashboard.api_model import Answer
+from services.dashboard.api_model import ApiModel
 from services.dashboard.history.catalog import NoSuchRunError
 
 MEDIA_TYPE = "application/problem+json"
 log = logging.getLogger(__name__)
 
 
-class InvalidParameter(Answer):
+class InvalidParameter(ApiModel):
     """One value that cannot be used."""
 
     where: str
@@ -25,7 +25,7 @@ class InvalidParameter(Answer):
     message: str
 
 
-class Problem(Answer):
+class Problem(ApiModel):
     """What went wrong."""
 
     type: str = "about:blank"

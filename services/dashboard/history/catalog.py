@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from services.dashboard.history.json_values import parsed_object
-from services.dashboard.history.run import RunFolder
+from services.dashboard.history.run import RunHistory
 from services.dashboard.history.settings import settings_of
 
 MAX_RUNS = 1_000
@@ -52,7 +52,7 @@ class Catalog:
         self.live = live
         self._chosen = chosen
         self._live_settings = live_settings
-        self._open: OrderedDict[str, RunFolder] = OrderedDict()
+        self._open: OrderedDict[str, RunHistory] = OrderedDict()
         self._outlines: dict[str, tuple[Any, Outline]] = {}
 
     def names(self) -> list[str]:
@@ -73,11 +73,11 @@ class Catalog:
             )
         return newest
 
-    async def run(self, name: str | None = None) -> RunFolder:
+    async def run(self, name: str | None = None) -> RunHistory:
         """A run, read as far as it has come. Raises `NoSuchRunError`."""
-        folder = self._opened(self.default() if name is None else name)
-        await folder.refresh()
-        return folder
+        history = self._opened(self.default() if name is None else name)
+        await history.refresh()
+        return history
 
     def outline(self, name: str) -> Outline:
         """A few reads, or none while the run's files have not changed."""
@@ -89,13 +89,13 @@ class Catalog:
             known = self._outlines[name] = (state, outline_of(path, settings))
         return known[1]
 
-    def _opened(self, name: str) -> RunFolder:
+    def _opened(self, name: str) -> RunHistory:
         if name not in self._open:
             # A name is looked up among those that were found, never joined to a path as it comes.
             if name != self.live and name not in self._found():
                 raise NoSuchRunError(f"there is no run {name!r}; expected one of /api/v1/runs")
             settings = self._live_settings if name == self.live else None
-            self._open[name] = RunFolder(self.root / name, name=name, settings=settings)
+            self._open[name] = RunHistory(self.root / name, name=name, settings=settings)
             for other in [one for one in self._open if one not in (name, self.live)][: -(MAX_OPEN - 1) or None]:
                 del self._open[other]
         self._open.move_to_end(name)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from services.dashboard.history.json_values import plain
-from services.dashboard.history.records import ENDED, RolloutRecord, ScoreRecord, Span, State, WindowRecord
+from services.dashboard.history.records import ENDED, RolloutRecord, RolloutState, ScoreRecord, Span, WindowRecord
 from services.dashboard.history.tail import Line
 
 MAX_ROLLOUTS = 50_000
@@ -26,14 +26,14 @@ NO_COMPONENTS: dict[str, Any] = {}
 Fields = dict[str, Any]
 
 
-class Journal:
+class JournalIndex:
     """What the lines so far say."""
 
     def __init__(self, *, max_rollouts: int = MAX_ROLLOUTS) -> None:
         self._max_rollouts = max_rollouts
         self.rollouts: dict[str, RolloutRecord] = {}
         self.by_prompt: dict[tuple[bool, int], dict[str, None]] = {}
-        self.by_state: Counter[State] = Counter()
+        self.by_state: Counter[RolloutState] = Counter()
         self.bars: deque[WindowRecord] = deque(maxlen=MAX_BARS)
         self.events: deque[Fields] = deque(maxlen=MAX_EVENTS)
         self.dropped_by_reason: Counter[str] = Counter()
@@ -75,7 +75,7 @@ class Journal:
         names = self.by_prompt.get((record.evaluation, record.prompt), {})
         return [self.rollouts[name] for name in names if name != record.rollout]
 
-    def in_state(self, state: State) -> Iterator[RolloutRecord]:
+    def in_state(self, state: RolloutState) -> Iterator[RolloutRecord]:
         """Those in one state, in the order in which they were begun."""
         if not self.by_state[state]:
             return iter(())
@@ -190,7 +190,7 @@ class Journal:
             record.windows[index] = WindowRecord(record.rollout, index, evaluation=record.evaluation)
         return record.windows[index]
 
-    def _enter(self, record: RolloutRecord, state: State, fields: Fields) -> None:
+    def _enter(self, record: RolloutRecord, state: RolloutState, fields: Fields) -> None:
         self.by_state[record.state] -= 1
         self.by_state[state] += 1
         record.state = state

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-State = Literal["requested", "ready", "scoring", "trained", "retired", "parked", "dropped"]
-STATES: tuple[State, ...] = ("requested", "ready", "scoring", "trained", "retired", "parked", "dropped")
+RolloutState = Literal["requested", "ready", "scoring", "trained", "retired", "parked", "dropped"]
+STATES: tuple[RolloutState, ...] = ("requested", "ready", "scoring", "trained", "retired", "parked", "dropped")
 """The life of a rollout: requested -> ready (window not the last) -> trained -> requested ...; requested -> scoring
 (response ended) -> ready -> trained as its last -> retired; parked or dropped, with a cause."""
 Span = tuple[int, int]
 """Policy version, and how many tokens it sampled."""
-ENDED: frozenset[State] = frozenset(("retired", "dropped"))
+ENDED: frozenset[RolloutState] = frozenset(("retired", "dropped"))
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class RolloutRecord:
     rollout: str
     prompt: int | None = None  # row in the data files
     evaluation: bool = False
-    state: State = "requested"
+    state: RolloutState = "requested"
     windows: dict[int, WindowRecord] = field(default_factory=dict)
     scores: dict[int, ScoreRecord] = field(default_factory=dict)
     score: float | None = None

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from services.dashboard.history.checkpoints import checkpoints_of
 from services.dashboard.history.columns import Columns
-from services.dashboard.history.journal import Journal
+from services.dashboard.history.journal import JournalIndex
 from services.dashboard.history.json_values import plain
 from services.dashboard.history.records import WindowRecord
 from services.dashboard.history.settings import settings_of
@@ -56,7 +56,7 @@ class News:
             del self.windows[next(iter(self.windows))]
 
 
-class RunFolder:
+class RunHistory:
     """What a run has left behind so far."""
 
     def __init__(self, path: Path, *, name: str, settings: Fields | None = None) -> None:
@@ -65,7 +65,7 @@ class RunFolder:
         self.settings = settings_of(path) if settings is None else settings
         self.steps = Columns()
         self.evaluations = Columns()
-        self.journal = Journal()
+        self.journal = JournalIndex()
         self._metrics_tail = LineTail(path / "metrics.jsonl")
         self._journal_tail = LineTail(path / "journal.jsonl", start_bytes=JOURNAL_BYTES)
         self._news = News()
@@ -151,7 +151,7 @@ class RunFolder:
         """Whether there is more."""
         part = self._journal_tail.read()
         if part.is_anew:
-            self.journal = Journal()
+            self.journal = JournalIndex()
             self._news = News(is_anew=True)
         for line in part.lines:
             self._fold(line)

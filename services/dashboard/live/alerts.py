@@ -71,11 +71,6 @@ class Situation:
     is_paused: bool = False
 
 
-def alerts_of(situation: Situation) -> list[Alert]:
-    """Everything that is wrong, the worst first."""
-    return worst_first([*alerts_of_moment(situation), *alerts_of_metrics(situation)])
-
-
 def alerts_of_moment(situation: Situation) -> list[Alert]:
     """What may change at any moment."""
     return [alert for rule in MOMENT_RULES for alert in rule(situation)]

@@ -5,16 +5,16 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from services.dashboard.api_model import Answer
+from services.dashboard.api_model import ApiModel
 from services.dashboard.live.alerts import Severity, Situation, alerts_of_metrics, alerts_of_moment, worst_first
 from services.dashboard.live.view import View
 from tppo.presence import Presence
 from tppo.streams import QueueDepth
 
-State = Literal["starting", "running", "learner_gone", "redis_gone", "stopped", "finished"]
+RunState = Literal["starting", "running", "learner_gone", "redis_gone", "stopped", "finished"]
 
 
-class ServiceStatus(Answer):
+class ServiceStatus(ApiModel):
     """One process."""
 
     name: str
@@ -29,7 +29,7 @@ class ServiceStatus(Answer):
     """What it tells about itself."""
 
 
-class QueueStatus(Answer):
+class QueueStatus(ApiModel):
     """Requests not yet completed."""
 
     num_waiting: int
@@ -37,7 +37,7 @@ class QueueStatus(Answer):
     """Held by a worker."""
 
 
-class CommandStatus(Answer):
+class CommandStatus(ApiModel):
     """One of the last commands, and what has become of it."""
 
     command_id: str
@@ -51,7 +51,7 @@ class CommandStatus(Answer):
     """A sentence about the outcome."""
 
 
-class ControlStatus(Answer):
+class ControlStatus(ApiModel):
     """What was asked of the run, and what holds now."""
 
     paused: bool = False
@@ -63,7 +63,7 @@ class ControlStatus(Answer):
     """The last 20."""
 
 
-class AlertStatus(Answer):
+class AlertStatus(ApiModel):
     """One sentence that asks for attention."""
 
     severity: Severity
@@ -72,11 +72,11 @@ class AlertStatus(Answer):
     """The step since which it holds, where that is known."""
 
 
-class Status(Answer):
+class Status(ApiModel):
     """A run at one moment."""
 
     run: str
-    state: State
+    state: RunState
     """`redis_gone`: Redis does not answer, so this is what the folder and an earlier answer tell; `stopped`: neither
     finished nor written to lately."""
     step: int
@@ -111,13 +111,13 @@ class Status(Answer):
 
 def status_of(view: View) -> Status:
     """What the view means."""
-    folder, learner, state = view.folder, view.learner, state_of(view)
+    history, learner, state = view.history, view.learner, state_of(view)
     learner_status = learner.status if learner else {}
     return Status(
-        run=folder.name,
+        run=history.name,
         state=state,
-        step=folder.step,
-        total_training_steps=folder.total_training_steps,
+        step=history.step,
+        total_training_steps=history.total_training_steps,
         policy_version=_integer(learner_status.get("policy_version")),
         learner_gone_since=_moment(learner.seen_at) if learner and state == "learner_gone" else None,
         known_since=None if state in ("starting", "running") else _moment(_newest_word(view)),
@@ -125,8 +125,8 @@ def status_of(view: View) -> Status:
         has_control=view.is_live and not view.observation.error,
         control=_control(learner_status.get("control")),
         alerts=_alerts(view, state),
-        metrics=folder.steps.latest,
-        evaluation=folder.evaluations.latest,
+        metrics=history.steps.latest,
+        evaluation=history.evaluations.latest,
         ledger=ledger_now(view),
         queues={
             "window_requests": _queue(view.observation.window_requests),
@@ -137,10 +137,10 @@ def status_of(view: View) -> Status:
     )
 
 
-def state_of(view: View) -> State:
+def state_of(view: View) -> RunState:
     """In one word."""
-    total = view.folder.total_training_steps
-    is_done = 0 < total <= view.folder.step
+    total = view.history.total_training_steps
+    is_done = 0 < total <= view.history.step
     if is_done and not view.is_learner_alive:
         return "finished"
     if not view.is_live:
@@ -170,26 +170,26 @@ def ledger_now(view: View) -> dict[str, Any]:
     if isinstance(told, dict):
         return told
     prefix = "ledger/"
-    latest = view.folder.steps.latest
+    latest = view.history.steps.latest
     return {name.removeprefix(prefix): value for name, value in latest.items() if name.startswith(prefix)}
 
 
-def _alerts(view: View, state: State) -> list[AlertStatus]:
+def _alerts(view: View, state: RunState) -> list[AlertStatus]:
     situation = _situation(view, state)
-    steps, evaluations = view.folder.steps, view.folder.evaluations
+    steps, evaluations = view.history.steps, view.history.evaluations
     key = (id(steps), steps.num_lines, steps.latest.get("step"), evaluations.num_lines)
-    of_metrics = view.folder.remembered("alerts", key, lambda: alerts_of_metrics(situation))
+    of_metrics = view.history.remembered("alerts", key, lambda: alerts_of_metrics(situation))
     found = worst_first([*alerts_of_moment(situation), *of_metrics])
     return [AlertStatus(severity=one.severity, text=one.text, since_step=one.since_step) for one in found]
 
 
-def _situation(view: View, state: State) -> Situation:
-    learner, journal = view.learner, view.folder.journal
+def _situation(view: View, state: RunState) -> Situation:
+    learner, journal = view.learner, view.history.journal
     control = _control(learner.status.get("control")) if learner else None
-    watchdog_seconds = view.folder.setting("run", "watchdog_seconds")
+    watchdog_seconds = view.history.setting("run", "watchdog_seconds")
     return Situation(
-        steps=view.folder.steps,
-        evaluations=view.folder.evaluations,
+        steps=view.history.steps,
+        evaluations=view.history.evaluations,
         is_running=view.is_live and state == "running",
         seconds_since_step=_seconds_since_step(view),
         watchdog_seconds=watchdog_seconds if isinstance(watchdog_seconds, int | float) else 60.0,
@@ -220,13 +220,13 @@ def _errors(view: View) -> dict[str, str]:
 
 
 def _seconds_since_step(view: View) -> float | None:
-    last = view.folder.steps.latest.get("time")
+    last = view.history.steps.latest.get("time")
     began = view.learner.started_at if view.learner else None
     since = max((moment for moment in (last, began) if isinstance(moment, int | float)), default=None)
     return None if since is None else view.now - since
 
 
-def _waiting_for(view: View, state: State) -> str:
+def _waiting_for(view: View, state: RunState) -> str:
     if state == "redis_gone":
         return "Redis"
     if state == "learner_gone":
@@ -236,7 +236,7 @@ def _waiting_for(view: View, state: State) -> str:
 
 def _newest_word(view: View) -> float | None:
     spoken = [presence.seen_at for presence in view.presences("learner")]
-    return max([*spoken, *filter(None, [view.folder.last_time])], default=None)
+    return max([*spoken, *filter(None, [view.history.last_time])], default=None)
 
 
 def _control(told: Any) -> ControlStatus | None:

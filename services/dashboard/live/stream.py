@@ -19,10 +19,9 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
-from services.dashboard.api.routes.runs import event_of
-from services.dashboard.api.routes.windows import bar_of
 from services.dashboard.history.catalog import NoSuchRunError
-from services.dashboard.history.run import News, RunFolder
+from services.dashboard.history.run import News, RunHistory
+from services.dashboard.live.messages import bar_of, event_of, finite
 from services.dashboard.live.status import status_of
 from services.dashboard.live.view import View, Views
 
@@ -92,7 +91,7 @@ class Broadcaster:
     def __init__(self, views: Views, ring: Ring | None = None) -> None:
         self._views = views
         self._ring = ring or Ring()
-        self._folder: RunFolder | None = None
+        self._history: RunHistory | None = None
         self._num_readers = 0
         self._status_at = 0.0
         self._message_at = 0.0
@@ -110,11 +109,11 @@ class Broadcaster:
             view = await self._views.of()
         except NoSuchRunError:
             return
-        news = view.folder.take_news()
-        if view.folder is not self._folder:  # what it told before it was followed is history
-            is_first, self._folder = self._folder is None, view.folder
+        news = view.history.take_news()
+        if view.history is not self._history:  # what it told before it was followed is history
+            is_first, self._history = self._history is None, view.history
             if not is_first:
-                await self._send("reset", {"run": view.folder.name})
+                await self._send("reset", {"run": view.history.name})
         elif self._num_readers or time.monotonic() - self._left_at < GRACE_SECONDS:
             await self._tell(view, news)
         elif news:
@@ -122,8 +121,8 @@ class Broadcaster:
 
     async def _tell(self, view: View, news: News) -> None:
         if news.is_anew:
-            await self._send("reset", {"run": view.folder.name})
-        bars = [bar_of(window, view.folder.journal) for window in news.windows.values()]
+            await self._send("reset", {"run": view.history.name})
+        bars = [bar_of(window, view.history.journal) for window in news.windows.values()]
         for event, name, entries in (
             ("events", "items", [event_of(event).model_dump(mode="json") for event in news.events]),
             ("evaluations", "lines", [finite(line) for line in news.evaluations]),
@@ -171,8 +170,3 @@ class Broadcaster:
         finally:
             self._num_readers -= 1
             self._left_at = time.monotonic()
-
-
-def finite(line: dict[str, Any]) -> dict[str, Any]:
-    """A line of the metrics without numbers that JSON lacks."""
-    return {name: None if isinstance(value, float) and value - value != 0 else value for name, value in line.items()}

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 
 from services.dashboard.history.catalog import Catalog
-from services.dashboard.history.run import RunFolder
+from services.dashboard.history.run import RunHistory
 from services.dashboard.live.source import Observation, Observer
 from tppo.presence import GONE_AFTER_SECONDS, Presence
 
@@ -16,7 +16,7 @@ STILL_WRITTEN_SECONDS = 30.0
 class View:
     """One run at one moment."""
 
-    folder: RunFolder
+    history: RunHistory
     observation: Observation
     is_live: bool
     """Redis is asked about it."""
@@ -47,7 +47,7 @@ class View:
 
     def is_written(self) -> bool:
         """Whether its files have grown lately."""
-        last = self.folder.last_time
+        last = self.history.last_time
         return last is not None and abs(time.time() - last) <= STILL_WRITTEN_SECONDS
 
 
@@ -60,7 +60,7 @@ class Views:
 
     async def of(self, name: str | None = None) -> View:
         """The named run, else the live one, else the newest. Raises `NoSuchRunError`."""
-        folder = await self.catalog.run(name)
-        is_live = self.observer is not None and folder.name == self.catalog.live
+        history = await self.catalog.run(name)
+        is_live = self.observer is not None and history.name == self.catalog.live
         observation = await self.observer.current() if self.observer and is_live else Observation(now=time.time())
-        return View(folder, observation, is_live)
+        return View(history, observation, is_live)

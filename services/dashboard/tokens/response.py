@@ -10,7 +10,7 @@ from pydantic import Field
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from services.dashboard.api_model import Answer
+from services.dashboard.api_model import ApiModel
 from services.dashboard.tokens.prompts import Prompts, Remembered
 from services.dashboard.tokens.traces import Rows, rows_of, trace_path
 
@@ -19,7 +19,7 @@ MAX_STEPS = 512
 """Traces that are opened for one response: the windows of the longest that were planned for."""
 
 
-class TokenColumns(Answer):
+class TokenColumns(ApiModel):
     """One entry per token, by position in the response; null where a column is not defined (docs/traces.md)."""
 
     position: list[int]
@@ -60,7 +60,7 @@ class WantedResponse:
 
 
 @dataclass(frozen=True)
-class Response:
+class TracedResponse:
     """What was found."""
 
     prompt_text: str | None = None
@@ -77,7 +77,7 @@ class ResponseReader:
         self._prompts = Prompts()
         self._tokenizers: Remembered[tuple[Path, float], Tokenizer | None] = Remembered(MAX_TOKENIZERS)
 
-    def read(self, wanted: WantedResponse) -> Response:
+    def read(self, wanted: WantedResponse) -> TracedResponse:
         """Everything that is there."""
         prompt = None
         if wanted.prompt is not None:
@@ -85,7 +85,7 @@ class ResponseReader:
         rows, num_missing_steps = _joined(wanted)
         tokenizer = self._tokenizer(wanted) if rows else None
         token_ids = [row["token_id"] for row in rows]
-        return Response(
+        return TracedResponse(
             prompt_text=prompt.text if prompt else None,
             ground_truth=prompt.ground_truth if prompt else None,
             text=tokenizer.decode(token_ids, skip_special_tokens=False) if tokenizer and rows else None,

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from services.dashboard.api.parameters import LARGEST, RunName
 from services.dashboard.api.problems import ProblemError, problems
-from services.dashboard.api_model import Answer
+from services.dashboard.api_model import ApiModel
 from services.dashboard.live.commands import CommandSender, Sendable
 from services.dashboard.live.view import Views
 
@@ -19,7 +19,7 @@ Rollouts = Annotated[list[Annotated[str, Field(max_length=300)]] | None, Field(m
 Setting = Literal["actor.lr", "critic.lr", "generation.temperature", "run.max_policy_lag"]
 
 
-class Accepted(Answer):
+class Accepted(ApiModel):
     """The command stands in the run's inbox; /status tells what becomes of it."""
 
     command_id: str
@@ -73,7 +73,7 @@ class ChangeSetting(Wish):
         return "" if self.value > 0 else f"{self.key}: expected a number above 0"
 
 
-class Steering:
+class SteeringState:
     """Passes wishes on to the live run, or says why it cannot."""
 
     def __init__(self, views: Views, sender: CommandSender | None) -> None:
@@ -112,13 +112,13 @@ def router(views: Views, sender: CommandSender | None, require_steering: Callabl
         ),
     )
 
-    steering = Steering(views, sender)
+    steering = SteeringState(views, sender)
     _add_course(routes, steering)
     _add_work(routes, steering)
     return routes
 
 
-def _add_course(routes: APIRouter, steering: Steering) -> None:
+def _add_course(routes: APIRouter, steering: SteeringState) -> None:
     """When the run goes on, and from where."""
 
     @routes.post("/pause", status_code=202)
@@ -147,7 +147,7 @@ def _add_course(routes: APIRouter, steering: Steering) -> None:
         return await steering.send(run, "ROLL_BACK", wish.model_dump())
 
 
-def _add_work(routes: APIRouter, steering: Steering) -> None:
+def _add_work(routes: APIRouter, steering: SteeringState) -> None:
     """What becomes of parked work, and the settings."""
 
     @routes.post("/retry-parked", status_code=202)

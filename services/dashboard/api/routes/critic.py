@@ -9,14 +9,14 @@ from pydantic import Field
 
 from services.dashboard.api.parameters import RunName, Step
 from services.dashboard.api.problems import ProblemError, problems
-from services.dashboard.api_model import Answer
+from services.dashboard.api_model import ApiModel
 from services.dashboard.live.view import Views
 from services.dashboard.tokens.traces import newest_trace_step, trace_path, value_points
 
 MAX_POINTS = 2_000
 
 
-class CriticPoints(Answer):
+class CriticPoints(ApiModel):
     """One entry per token that trained the value model in the step, 2000 at most, drawn at random."""
 
     value: list[float | None]
@@ -29,7 +29,7 @@ class CriticPoints(Answer):
     """Place in the response."""
 
 
-class Critic(Answer):
+class Critic(ApiModel):
     """A sample of one step's trace, the same at every look."""
 
     run: str
@@ -44,11 +44,11 @@ def router(views: Views) -> APIRouter:
     @routes.get("/critic")
     async def critic(run: RunName = None, step: Step = None) -> Critic:
         """Values against returns in a step; without a step, in the newest that left a trace."""
-        folder = (await views.of(run)).folder
-        wanted = newest_trace_step(folder.path) if step is None else step
+        history = (await views.of(run)).history
+        wanted = newest_trace_step(history.path) if step is None else step
         rows = None
         if wanted is not None:
-            path = trace_path(folder.path, wanted)
+            path = trace_path(history.path, wanted)
             rows = await asyncio.to_thread(value_points, path, max_points=MAX_POINTS, seed=wanted)
         if wanted is None or rows is None:
             which = "of any step" if step is None else f"of step {step}"
@@ -59,7 +59,7 @@ def router(views: Views) -> APIRouter:
             is_finished=rows["in_window"],
             position=rows["position"],
         )
-        return Critic(run=folder.name, step=wanted, points=points)
+        return Critic(run=history.name, step=wanted, points=points)
 
     return routes
 

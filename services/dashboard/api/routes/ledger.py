@@ -7,7 +7,7 @@ from fastapi import APIRouter
 
 from services.dashboard.api.parameters import RunName
 from services.dashboard.api.problems import problems
-from services.dashboard.api_model import Answer
+from services.dashboard.api_model import ApiModel
 from services.dashboard.history.records import STATES
 from services.dashboard.live.status import ledger_now
 from services.dashboard.live.view import View, Views
@@ -16,14 +16,14 @@ MAX_POINTS = 500
 PARTS = ("issued", "trained", "in_flight", "parked", "dropped")
 
 
-class Duplicates(Answer):
+class Duplicates(ApiModel):
     """Records that arrived a second time and were left out."""
 
     window: int | None
     score: int | None
 
 
-class Ledger(Answer):
+class LedgerReport(ApiModel):
     """Every window that was ever asked for, accounted for; null where nobody has told."""
 
     run: str
@@ -51,21 +51,21 @@ def router(views: Views) -> APIRouter:
     routes = APIRouter(tags=["ledger"], responses=problems(not_found="no such run"))
 
     @routes.get("/ledger")
-    async def ledger(run: RunName = None) -> Ledger:
+    async def ledger(run: RunName = None) -> LedgerReport:
         """The equation, and where the rollouts are."""
         return _ledger(await views.of(run))
 
     return routes
 
 
-def _ledger(view: View) -> Ledger:
-    folder = view.folder
-    journal, steps = folder.journal, folder.steps
+def _ledger(view: View) -> LedgerReport:
+    history = view.history
+    journal, steps = history.journal, history.steps
     told, learner = ledger_now(view), view.learner.status if view.learner else {}
     counts = {name: _count(told, name) for name in PARTS}
     rows = steps.rows(max_points=MAX_POINTS)
-    return Ledger(
-        run=folder.name,
+    return LedgerReport(
+        run=history.name,
         **counts,
         dropped_by_reason=_counts(told.get("dropped_by_reason")) or dict(journal.dropped_by_reason),
         holds=_holds(counts),

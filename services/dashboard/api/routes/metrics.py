@@ -7,9 +7,9 @@ from fastapi import APIRouter, Query
 
 from services.dashboard.api.parameters import LARGEST, RunName
 from services.dashboard.api.problems import problems
-from services.dashboard.api_model import Answer
+from services.dashboard.api_model import ApiModel
 from services.dashboard.history.columns import Columns
-from services.dashboard.history.run import RunFolder
+from services.dashboard.history.run import RunHistory
 from services.dashboard.live.view import Views
 
 ALWAYS = ("step", "time", "seconds_since_start")
@@ -20,7 +20,7 @@ MAX_NUMBERS = 100_000
 Kind = Literal["step", "evaluation"]
 
 
-class MetricHistory(Answer):
+class MetricHistory(ApiModel):
     """Columns of equal length, a row per line of the kind; thinned evenly, the newest line always kept."""
 
     run: str
@@ -32,7 +32,7 @@ class MetricHistory(Answer):
     lacks the number. The meaning of each: docs/metrics.md."""
 
 
-class MetricNames(Answer):
+class MetricNames(ApiModel):
     """What can be asked for."""
 
     run: str
@@ -40,7 +40,7 @@ class MetricNames(Answer):
     evaluation: list[str]
 
 
-class LatestMetrics(Answer):
+class LatestMetrics(ApiModel):
     """The newest line of each kind."""
 
     run: str
@@ -67,32 +67,32 @@ def router(views: Views) -> APIRouter:
         from_step: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
     ) -> MetricHistory:
         """The history."""
-        folder = (await views.of(run)).folder
-        columns = _columns(folder, kind)
+        history = (await views.of(run)).history
+        columns = _columns(history, kind)
         wanted = [name for name in names.split(",") if name] or columns.names
         every = tuple(dict.fromkeys([*ALWAYS, *wanted[:MAX_NAMES]]))
         rows = columns.rows(from_step=from_step, max_points=min(max_points, MAX_NUMBERS // len(every)))
         numbers = {name: columns.values(name, rows) for name in every}
-        return MetricHistory(run=folder.name, kind=kind, num_lines=columns.num_lines, columns=numbers)
+        return MetricHistory(run=history.name, kind=kind, num_lines=columns.num_lines, columns=numbers)
 
     @routes.get("/names")
     async def metric_names(run: RunName = None) -> MetricNames:
         """Every metric that was a number at least once."""
-        folder = (await views.of(run)).folder
-        return MetricNames(run=folder.name, step=folder.steps.names, evaluation=folder.evaluations.names)
+        history = (await views.of(run)).history
+        return MetricNames(run=history.name, step=history.steps.names, evaluation=history.evaluations.names)
 
     @routes.get("/latest")
     async def latest_metrics(run: RunName = None) -> LatestMetrics:
         """The newest step and the newest evaluation."""
-        folder = (await views.of(run)).folder
-        last = folder.steps.latest.get("time")
+        history = (await views.of(run)).history
+        last = history.steps.latest.get("time")
         age = time.time() - last if isinstance(last, int | float) else None
         return LatestMetrics(
-            run=folder.name, step=folder.steps.latest, evaluation=folder.evaluations.latest, age_seconds=age
+            run=history.name, step=history.steps.latest, evaluation=history.evaluations.latest, age_seconds=age
         )
 
     return routes
 
 
-def _columns(folder: RunFolder, kind: Kind) -> Columns:
-    return folder.steps if kind == "step" else folder.evaluations
+def _columns(history: RunHistory, kind: Kind) -> Columns:
+    return history.steps if kind == "step" else history.evaluations

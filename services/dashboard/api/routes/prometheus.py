@@ -7,7 +7,7 @@ from prometheus_client.exposition import choose_encoder
 from services.dashboard.api.exposed import Scrape
 from services.dashboard.api.parameters import RunName
 from services.dashboard.api.problems import problems
-from services.dashboard.api_model import Answer
+from services.dashboard.api_model import ApiModel
 from services.dashboard.history.catalog import NoSuchRunError
 from services.dashboard.live.view import View, Views
 from tppo.presence import Presence
@@ -17,7 +17,7 @@ FORGOTTEN_AFTER_SECONDS = 600.0
 """A process that has been silent for longer is no target; until then Prometheus sees that it is down."""
 
 
-class ScrapeTarget(Answer):
+class ScrapeTarget(ApiModel):
     """One process, in the form of Prometheus' HTTP service discovery."""
 
     targets: list[str]

@@ -10,11 +10,11 @@ from fastapi import APIRouter, Depends, Query
 
 from services.dashboard.api.parameters import LARGEST, Limit, Offset, RolloutName, RunName, page
 from services.dashboard.api.problems import ProblemError, problems
-from services.dashboard.api_model import Answer, Page
-from services.dashboard.history.records import RolloutRecord, ScoreRecord, State, WindowRecord
-from services.dashboard.history.run import RunFolder
+from services.dashboard.api_model import ApiModel, Page
+from services.dashboard.history.records import RolloutRecord, RolloutState, ScoreRecord, WindowRecord
+from services.dashboard.history.run import RunHistory
 from services.dashboard.live.view import Views
-from services.dashboard.tokens.response import Response, ResponseReader, TokenColumns, WantedResponse
+from services.dashboard.tokens.response import ResponseReader, TokenColumns, TracedResponse, WantedResponse
 
 MAX_SIBLINGS = 50
 Sort = Literal["-updated_at", "updated_at", "-length", "length", "-score", "score", "-windows", "windows", "prompt"]
@@ -29,18 +29,18 @@ SORT_KEYS: dict[str, Callable[[RolloutRecord], Any]] = {
 }
 
 
-class RolloutFacts(Answer):
+class RolloutFacts(ApiModel):
     """A prompt and its response so far."""
 
     rollout: str
     prompt: int | None
     """Row in the data files, laid end to end; of the validation files where `evaluation` is true."""
-    state: State
+    state: RolloutState
     """requested -> ready (window not the last) -> trained -> requested ...; requested -> scoring (response ended) ->
     ready -> retired; parked and dropped have a cause."""
     evaluation: bool
     length: int
-    """Response tokens so far."""
+    """TracedResponse tokens so far."""
     generator: str
     """That sampled the newest window; empty before the first."""
     slot: int | None
@@ -63,7 +63,7 @@ class RolloutSummary(RolloutFacts):
     score: float | None
 
 
-class WindowAnswer(Answer):
+class WindowAnswer(ApiModel):
     """One window of a rollout."""
 
     window: int
@@ -77,7 +77,7 @@ class WindowAnswer(Answer):
     ended: float | None
     """Null while it is being sampled."""
     start: int
-    """Response tokens before it."""
+    """TracedResponse tokens before it."""
     tokens: int
     versions: list[tuple[int, int]]
     """[policy version, number of tokens], in order."""
@@ -89,7 +89,7 @@ class WindowAnswer(Answer):
     """That trained it."""
 
 
-class ScoreAttempt(Answer):
+class ScoreAttempt(ApiModel):
     """One attempt to score the response."""
 
     attempt: int
@@ -103,7 +103,7 @@ class ScoreAttempt(Answer):
     time: float | None
 
 
-class ScoreAnswer(Answer):
+class ScoreAnswer(ApiModel):
     """The response's score, of the newest attempt, and all attempts."""
 
     status: str
@@ -137,13 +137,13 @@ class RolloutDetail(RolloutFacts):
 class Filter:
     """Which rollouts are wanted: all conditions that are given."""
 
-    state: Annotated[State | None, Query()] = None
+    state: Annotated[RolloutState | None, Query()] = None
     prompt: Annotated[int | None, Query(ge=0, le=LARGEST)] = None
     evaluation: Annotated[bool | None, Query()] = None
     min_score: Annotated[float | None, Query(allow_inf_nan=False)] = None
     max_score: Annotated[float | None, Query(allow_inf_nan=False)] = None
-    min_length: Annotated[int | None, Query(ge=0, le=LARGEST, description="Response tokens.")] = None
-    max_length: Annotated[int | None, Query(ge=0, le=LARGEST, description="Response tokens.")] = None
+    min_length: Annotated[int | None, Query(ge=0, le=LARGEST, description="TracedResponse tokens.")] = None
+    max_length: Annotated[int | None, Query(ge=0, le=LARGEST, description="TracedResponse tokens.")] = None
 
     def of(self, records: Iterable[RolloutRecord]) -> list[RolloutRecord]:
         """Those that meet the conditions."""
@@ -181,7 +181,7 @@ def router(views: Views, reader: ResponseReader) -> APIRouter:
         limit: Limit = 100,
     ) -> Page[RolloutSummary]:
         """Those that meet every condition, in the order asked for; a minus turns it around."""
-        journal = (await views.of(run)).folder.journal
+        journal = (await views.of(run)).history.journal
         found = wanted.of(journal.rollouts.values())
         found.sort(key=SORT_KEYS[sort.removeprefix("-")], reverse=sort.startswith("-"))
         return Page[RolloutSummary](items=[summary_of(one) for one in page(found, offset, limit)], total=len(found))
@@ -189,31 +189,31 @@ def router(views: Views, reader: ResponseReader) -> APIRouter:
     @routes.get("/{rollout}", responses=problems(not_found="no such run or rollout"))
     async def rollout_detail(rollout: RolloutName, run: RunName = None) -> RolloutDetail:
         """One rollout: its text and tokens, windows, scores, and its neighbours of the same prompt."""
-        folder = (await views.of(run)).folder
-        record = folder.journal.rollouts.get(rollout)
+        history = (await views.of(run)).history
+        record = history.journal.rollouts.get(rollout)
         if record is None:
             raise ProblemError(
                 HTTPStatus.NOT_FOUND, "no rollout of that name is known; expected one of /api/v1/rollouts"
             )
-        response = await asyncio.to_thread(reader.read, wanted_of(folder, record))
-        return _detail(folder, record, response)
+        response = await asyncio.to_thread(reader.read, wanted_of(history, record))
+        return _detail(history, record, response)
 
     return routes
 
 
-def wanted_of(folder: RunFolder, record: RolloutRecord) -> WantedResponse:
+def wanted_of(history: RunHistory, record: RolloutRecord) -> WantedResponse:
     """What a thread needs to read the response, while the journal goes on changing."""
     return WantedResponse(
-        run=folder.path,
+        run=history.path,
         rollout=record.rollout,
         steps=tuple(dict.fromkeys(record.trained_steps)),
         num_tokens=record.length,
         prompt=record.prompt,
-        data_files=tuple(folder.data_files(is_evaluation=record.evaluation)),
-        prompt_key=str(folder.setting("data", "prompt_key") or "prompt"),
+        data_files=tuple(history.data_files(is_evaluation=record.evaluation)),
+        prompt_key=str(history.setting("data", "prompt_key") or "prompt"),
         is_evaluation=record.evaluation,
-        is_traced=folder.setting("trace", "enabled") is not False,
-        tokenizer_files=folder.tokenizer_files,
+        is_traced=history.setting("trace", "enabled") is not False,
+        tokenizer_files=history.tokenizer_files,
     )
 
 
@@ -240,8 +240,8 @@ def _facts(record: RolloutRecord) -> dict[str, Any]:
     }
 
 
-def _detail(folder: RunFolder, record: RolloutRecord, response: Response) -> RolloutDetail:
-    siblings = sorted(folder.journal.siblings(record), key=lambda one: one.updated_at, reverse=True)
+def _detail(history: RunHistory, record: RolloutRecord, response: TracedResponse) -> RolloutDetail:
+    siblings = sorted(history.journal.siblings(record), key=lambda one: one.updated_at, reverse=True)
     return RolloutDetail(
         **_facts(record),
         prompt_text=response.prompt_text,

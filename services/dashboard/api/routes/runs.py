@@ -12,11 +12,12 @@ from fastapi import APIRouter, Query
 
 from services.dashboard.api.parameters import LARGEST, Limit, Offset, RunName, page
 from services.dashboard.api.problems import ProblemError, problems
-from services.dashboard.api_model import Answer, Page
+from services.dashboard.api_model import ApiModel, Page
 from services.dashboard.history.catalog import Outline
 from services.dashboard.history.checkpoints import checkpoints_of
 from services.dashboard.history.settings import without_secrets
-from services.dashboard.live.status import State, Status, state_of, status_of
+from services.dashboard.live.messages import RunEvent, event_of
+from services.dashboard.live.status import RunState, Status, state_of, status_of
 from services.dashboard.live.view import STILL_WRITTEN_SECONDS, Views
 
 LOG_BYTES = 1024 * 1024
@@ -27,11 +28,11 @@ SECRET = re.compile(r"((?:#|\b)token=)[^\s&\"']+|(?<=://)[^/@\s]*@")
 NO_RUN = problems(not_found="no such run")
 
 
-class RunSummary(Answer):
+class RunSummary(ApiModel):
     """One run of the folder."""
 
     name: str
-    state: State
+    state: RunState
     algorithm: str
     mode: str
     step: int
@@ -49,7 +50,7 @@ class RunSummary(Answer):
     """The run that this dashboard was started for."""
 
 
-class CheckpointAnswer(Answer):
+class CheckpointAnswer(ApiModel):
     """A folder that a resume, or transformers, can start from."""
 
     step: int
@@ -62,23 +63,7 @@ class CheckpointAnswer(Answer):
     """Of the one that did best."""
 
 
-class EventAnswer(Answer):
-    """Something that happened in the run."""
-
-    id: int
-    """Rises; for `after_id`."""
-    time: float | None
-    """Seconds since the epoch."""
-    event: str
-    """life, checkpoint, evaluation, command, end or error."""
-    step: int | None
-    text: str
-    """A sentence."""
-    extra: dict[str, Any]
-    """What else the learner wrote down."""
-
-
-class Configuration(Answer):
+class Configuration(ApiModel):
     """The resolved configuration."""
 
     run: str
@@ -86,7 +71,7 @@ class Configuration(Answer):
     """As in the TOML file, every default spelled out; passwords in addresses are left out."""
 
 
-class LogTail(Answer):
+class LogTail(ApiModel):
     """The end of a process' log."""
 
     service: str
@@ -114,8 +99,8 @@ def router(views: Views) -> APIRouter:
     @routes.get("/configuration")
     async def configuration(run: RunName = None) -> Configuration:
         """What the run was told."""
-        folder = (await views.of(run)).folder
-        return Configuration(run=folder.name, sections=without_secrets(folder.settings))
+        history = (await views.of(run)).history
+        return Configuration(run=history.name, sections=without_secrets(history.settings))
 
     _add_records(routes, views)
     return routes
@@ -127,8 +112,8 @@ def _add_records(routes: APIRouter, views: Views) -> None:
     @routes.get("/checkpoints")
     async def checkpoints(run: RunName = None) -> Page[CheckpointAnswer]:
         """Those that are committed and still kept."""
-        folder = (await views.of(run)).folder
-        found = await asyncio.to_thread(checkpoints_of, folder.path)
+        history = (await views.of(run)).history
+        found = await asyncio.to_thread(checkpoints_of, history.path)
         items = [
             CheckpointAnswer(
                 step=one.step,
@@ -146,37 +131,23 @@ def _add_records(routes: APIRouter, views: Views) -> None:
     @routes.get("/events")
     async def events(
         run: RunName = None, after_id: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0, limit: Limit = 100
-    ) -> Page[EventAnswer]:
+    ) -> Page[RunEvent]:
         """What happened behind `after_id`, in order; without it, the newest."""
-        journal = (await views.of(run)).folder.journal
+        journal = (await views.of(run)).history.journal
         found = [event_of(event) for event in journal.events if event["id"] > after_id]
-        return Page[EventAnswer](items=found[:limit] if after_id else found[-limit:], total=len(found))
+        return Page[RunEvent](items=found[:limit] if after_id else found[-limit:], total=len(found))
 
     @routes.get("/logs/{service}", responses=problems(not_found="no such run, or no such log"))
     async def logs(service: str, run: RunName = None, lines: Annotated[int, Query(ge=1, le=2000)] = 200) -> LogTail:
         """The last lines of a process' log; tokens and passwords are left out."""
-        folder = (await views.of(run)).folder
-        files = log_files(folder.path)
+        history = (await views.of(run)).history
+        files = log_files(history.path)
         # A name is looked up among the files that are there, never joined to a path as it comes.
         if service not in files:
             known = ", ".join(files) or "none: nobody has logged into this run's folder"
             raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no log of that name; expected one of {known}")
         text = await asyncio.to_thread(tail_of, files[service], lines)
         return LogTail(service=service, lines=text, services=list(files))
-
-
-def event_of(event: dict[str, Any]) -> EventAnswer:
-    """A line of the journal."""
-    named = ("id", "time", "kind", "event", "step", "text")
-    time, step = event.get("time"), event.get("step")
-    return EventAnswer(
-        id=event["id"],
-        time=time if isinstance(time, int | float) else None,
-        event=str(event.get("event", "")),
-        step=step if isinstance(step, int) and abs(step) <= LARGEST else None,
-        text=str(event.get("text", "")),
-        extra={name: value for name, value in event.items() if name not in named},
-    )
 
 
 def log_files(run: Path) -> dict[str, Path]:
@@ -202,7 +173,7 @@ async def _summary(views: Views, name: str) -> RunSummary:
     outline = await asyncio.to_thread(views.catalog.outline, name)
     state = await _state(views, name, outline)
     is_live = name == views.catalog.live
-    evaluation = (await views.of(name)).folder.evaluations.latest if is_live else outline.last_evaluation
+    evaluation = (await views.of(name)).history.evaluations.latest if is_live else outline.last_evaluation
     started, last = outline.first.get("time"), outline.last.get("time")
     table = outline.settings.get("run")
     run = table if isinstance(table, dict) else {}
@@ -222,7 +193,7 @@ async def _summary(views: Views, name: str) -> RunSummary:
     )
 
 
-async def _state(views: Views, name: str, outline: Outline) -> State:
+async def _state(views: Views, name: str, outline: Outline) -> RunState:
     """The live run's as in /status; of another, what its files tell."""
     if name == views.catalog.live:
         return state_of(await views.of(name))

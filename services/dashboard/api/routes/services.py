@@ -8,8 +8,8 @@ from fastapi import APIRouter
 
 from services.dashboard.api.parameters import RunName
 from services.dashboard.api.problems import problems
-from services.dashboard.api_model import Answer, Page
-from services.dashboard.history.journal import Journal
+from services.dashboard.api_model import ApiModel, Page
+from services.dashboard.history.journal import JournalIndex
 from services.dashboard.live.status import ServiceStatus, service_status
 from services.dashboard.live.view import View, Views
 
@@ -17,7 +17,7 @@ MAX_SCORES = 20_000
 """Newest rollouts whose scores are counted."""
 
 
-class GeneratorAnswer(Answer):
+class GeneratorAnswer(ApiModel):
     """One generator: what it tells, what the learner knows of it, and its work in the journal."""
 
     name: str
@@ -34,7 +34,7 @@ class GeneratorAnswer(Answer):
     """What the learner knows of the transfers to it."""
 
 
-class RewardFunctionAnswer(Answer):
+class RewardFunctionAnswer(ApiModel):
     """One reward function, over the newest rollouts of the journal."""
 
     function: str
@@ -74,7 +74,7 @@ def router(views: Views) -> APIRouter:
     async def generators(run: RunName = None) -> Page[GeneratorAnswer]:
         """Everybody who samples, or has sampled."""
         view = await views.of(run)
-        names = {one.name for one in view.presences("generation")} | set(view.folder.journal.slots)
+        names = {one.name for one in view.presences("generation")} | set(view.history.journal.slots)
         items = [_generator(view, name) for name in sorted(names)]
         return Page[GeneratorAnswer](items=items, total=len(items))
 
@@ -82,10 +82,10 @@ def router(views: Views) -> APIRouter:
     async def reward_functions(run: RunName = None) -> RewardFunctions:
         """How the functions score."""
         view = await views.of(run)
-        tallies = _tallies(view.folder.journal)
+        tallies = _tallies(view.history.journal)
         configured, default = (
-            view.folder.setting("reward", "functions"),
-            view.folder.setting("reward", "default_function"),
+            view.history.setting("reward", "functions"),
+            view.history.setting("reward", "default_function"),
         )
         items = [_function(name, tallies[name]) for name in sorted(tallies)]
         return RewardFunctions(
@@ -103,7 +103,7 @@ def _generator(view: View, name: str) -> GeneratorAnswer:
     presence = next((one for one in view.presences("generation") if one.name == name), None)
     status = presence.status if presence else {}
     steps, active = _count(status, "num_slot_steps"), _count(status, "num_active_slot_steps")
-    num_slots = _count(status, "num_slots") or view.folder.journal.slots.get(name)
+    num_slots = _count(status, "num_slots") or view.history.journal.slots.get(name)
     if steps is None and num_slots:
         decode_steps = _count(status, "num_decode_steps")
         steps = None if decode_steps is None else decode_steps * num_slots
@@ -120,7 +120,7 @@ def _generator(view: View, name: str) -> GeneratorAnswer:
     )
 
 
-def _tallies(journal: Journal) -> dict[str, _Tally]:
+def _tallies(journal: JournalIndex) -> dict[str, _Tally]:
     tallies: defaultdict[str, _Tally] = defaultdict(_Tally)
     for name in list(journal.rollouts)[-MAX_SCORES:]:
         for score in journal.rollouts[name].scores.values():

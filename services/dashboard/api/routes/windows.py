@@ -10,10 +10,11 @@ from fastapi import APIRouter, Query, Response
 
 from services.dashboard.api.parameters import Moment, RunName
 from services.dashboard.api.problems import problems
-from services.dashboard.api_model import Answer
-from services.dashboard.history.journal import Journal
+from services.dashboard.api_model import ApiModel
+from services.dashboard.history.journal import JournalIndex
 from services.dashboard.history.records import WindowRecord
-from services.dashboard.history.run import RunFolder
+from services.dashboard.history.run import RunHistory
+from services.dashboard.live.messages import Bar, bar_of
 from services.dashboard.live.view import View, Views
 
 MAX_BARS = 2_000
@@ -23,31 +24,7 @@ SLACK_SECONDS = 10.0
 """By which an earlier end may have been told later: generators deliver in batches."""
 
 
-class Bar(Answer):
-    """One window in one slot."""
-
-    rollout: str
-    window: int
-    generator: str
-    """Empty while it waits for a slot."""
-    slot: int | None
-    started: float | None
-    """Seconds since the epoch; of a window that waits for a slot, when it was asked for."""
-    ended: float | None
-    """Null while it is being sampled, or waits to be."""
-    tokens: int
-    versions: list[tuple[int, int]]
-    """[policy version, number of tokens], in order."""
-    finish: str
-    """stop, length or failed; empty while it runs."""
-    is_finished: bool
-    """The response ended here."""
-    score: float | None
-    """Of a finished response, once it is known."""
-    evaluation: bool
-
-
-class StepMark(Answer):
+class StepMark(ApiModel):
     """A training step in the picture."""
 
     step: int
@@ -55,7 +32,7 @@ class StepMark(Answer):
     """When it ended, seconds since the epoch."""
 
 
-class Windows(Answer):
+class Windows(ApiModel):
     """Bars and steps of a stretch of time."""
 
     run: str
@@ -81,21 +58,21 @@ def router(views: Views) -> APIRouter:
     ) -> Response:
         """The windows between two moments, and the training steps that ended there."""
         view = await views.of(run)
-        folder = view.folder
+        history = view.history
         first, last = since or 0.0, 1e12 if until is None else until
-        ended = list(_ended(folder.journal, first, last, limit))[::-1]
-        running = list(_running(folder.journal, last, limit - len(ended))) if view.is_live or view.is_written() else []
+        ended = list(_ended(history.journal, first, last, limit))[::-1]
+        running = list(_running(history.journal, last, limit - len(ended))) if view.is_live or view.is_written() else []
         occupied = _occupied_slots(view)
-        bars = [bar_of(window, folder.journal) for window in ended]
+        bars = [bar_of(window, history.journal) for window in ended]
         bars += [
-            bar_of(window, folder.journal) | occupied.get((window.rollout, window.window), {}) for window in running
+            bar_of(window, history.journal) | occupied.get((window.rollout, window.window), {}) for window in running
         ]
         return written(
             {
-                "run": folder.name,
+                "run": history.name,
                 "now": _now(view),
                 "bars": bars,
-                "steps": _steps(folder, first, last),
+                "steps": _steps(history, first, last),
                 "slots": slots_of(view),
             }
         )
@@ -106,25 +83,6 @@ def router(views: Views) -> APIRouter:
 def written(answer: dict[str, Any]) -> Response:
     """As JSON, without going through the models: of thousands of bars they would take three times as long."""
     return Response(json.dumps(answer, ensure_ascii=False, allow_nan=False), media_type="application/json")
-
-
-def bar_of(window: WindowRecord, journal: Journal) -> dict[str, Any]:
-    """One window as it is drawn: the fields of `Bar`."""
-    record = journal.rollouts.get(window.rollout)
-    return {
-        "rollout": window.rollout,
-        "window": window.window,
-        "generator": window.generator,
-        "slot": window.slot,
-        "started": window.started if window.generator else window.requested,
-        "ended": window.ended,
-        "tokens": window.tokens,
-        "versions": window.versions,
-        "finish": window.finish,
-        "is_finished": window.is_finished,
-        "score": record.score if record and window.is_finished else None,
-        "evaluation": window.evaluation,
-    }
 
 
 def _occupied_slots(view: View) -> dict[tuple[str, int], dict[str, Any]]:
@@ -158,10 +116,10 @@ def slots_of(view: View) -> dict[str, int]:
     """As the generators tell it, else as many as were seen at work."""
     told: dict[str, Any] = {one.name: one.status.get("num_slots") for one in view.presences("generation")}
     known = {name: num_slots for name, num_slots in told.items() if isinstance(num_slots, int)}
-    return {**view.folder.journal.slots, **known}
+    return {**view.history.journal.slots, **known}
 
 
-def _ended(journal: Journal, first: float, last: float, limit: int) -> Iterator[WindowRecord]:
+def _ended(journal: JournalIndex, first: float, last: float, limit: int) -> Iterator[WindowRecord]:
     """The newest first. They were told in the order in which they ended, give or take a heartbeat."""
     for window in reversed(journal.bars):
         if limit <= 0 or (window.ended is not None and window.ended < first - SLACK_SECONDS):
@@ -172,7 +130,7 @@ def _ended(journal: Journal, first: float, last: float, limit: int) -> Iterator[
         yield window
 
 
-def _running(journal: Journal, last: float, limit: int) -> Iterator[WindowRecord]:
+def _running(journal: JournalIndex, last: float, limit: int) -> Iterator[WindowRecord]:
     """Asked for and not told yet; in the order in which they were asked for."""
     for record in journal.in_state("requested"):
         window = record.newest_window
@@ -183,8 +141,8 @@ def _running(journal: Journal, last: float, limit: int) -> Iterator[WindowRecord
             yield window
 
 
-def _steps(folder: RunFolder, first: float, last: float) -> list[dict[str, Any]]:
-    pairs = zip(folder.steps.newest("step", MAX_MARKS), folder.steps.newest("time", MAX_MARKS), strict=True)
+def _steps(history: RunHistory, first: float, last: float) -> list[dict[str, Any]]:
+    pairs = zip(history.steps.newest("step", MAX_MARKS), history.steps.newest("time", MAX_MARKS), strict=True)
     return [
         {"step": int(step), "time": moment}
         for step, moment in pairs
@@ -194,5 +152,5 @@ def _steps(folder: RunFolder, first: float, last: float) -> list[dict[str, Any]]
 
 def _now(view: View) -> float:
     """The end of the picture."""
-    last = view.folder.last_time
+    last = view.history.last_time
     return view.now if view.is_live or last is None or view.is_written() else float(last or time.time())

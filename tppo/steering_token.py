@@ -4,14 +4,15 @@ import os
 import secrets
 from pathlib import Path
 
-TOKEN_FILE = "dashboard.token"
+from tppo.run_folder.paths import RunPaths
+
 OTHERS = 0o077
 SHORTEST = 20
 
 
 def steering_token(folder: Path) -> str:
     """The one that is there, else a new one, which is kept. Raises OSError where the folder cannot be written to."""
-    return _kept(folder / TOKEN_FILE) or _keep(folder, secrets.token_urlsafe(24))
+    return _kept(RunPaths(folder).dashboard_token) or _keep(folder, secrets.token_urlsafe(24))
 
 
 def _kept(path: Path) -> str:
@@ -27,7 +28,7 @@ def _kept(path: Path) -> str:
 
 def _keep(folder: Path, token: str) -> str:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / TOKEN_FILE
+    path = RunPaths(folder).dashboard_token
     path.unlink(missing_ok=True)  # a file that is there keeps its mode
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
         file.write(token + "\n")

@@ -1,11 +1,14 @@
 """The steps of `tppo run` behind its command line: check, plan, train, say what came of it."""
 
 import asyncio
+import fcntl
 import logging
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -15,18 +18,19 @@ from services.local.display import display_for
 from services.local.processes import Plan, redis_child, service_children
 from services.local.progress import closing_table
 from services.local.redis_server import RedisServer, find_binary, free_port
-from services.local.run_folder import RunFolder
 from services.local.session import Session
 from services.local.summary import Summary
 from services.local.supervisor import Ending, EndingKind
 from tppo.authentication import token_from_environment
-from tppo.config import Config, dump, presets
+from tppo.config import Config, ConfigError, dump, presets
+from tppo.run_folder.checkpoints import CheckpointFolder
+from tppo.run_folder.paths import RunPaths
 from tppo.steering_token import steering_token
 
 
 def check(config: Config, *, resume: bool) -> None:
     """Everything that a user can get wrong; quick checks first, those that read all rows last."""
-    preflight.check_run_folder(RunFolder(config.run.path), resume=resume)
+    preflight.check_run_folder(RunPaths(config.run.path), resume=resume)
     preflight.check_model(config.model)
     preflight.check_data_files(config.data.train_files, key="data.train_files")
     preflight.check_data_files(config.data.val_files, key="data.val_files")
@@ -42,14 +46,14 @@ def check(config: Config, *, resume: bool) -> None:
 
 def plan_of(config: Config, *, resume: bool) -> Plan:
     """What will be started: with an embedded server unless the user named one."""
-    folder = RunFolder(config.run.path)
+    paths = RunPaths(config.run.path)
     server = None
     if not config.redis.url:
         limit = config.redis.memory_limit_mb
-        server = RedisServer(binary=find_binary(), port=free_port(), folder=folder.redis, memory_limit_mb=limit)
+        server = RedisServer(binary=find_binary(), port=free_port(), folder=paths.redis, memory_limit_mb=limit)
     return Plan(
         config=config,
-        folder=folder,
+        paths=paths,
         resume=resume,
         redis_url=server.url if server else config.redis.url,
         server=server,
@@ -67,17 +71,17 @@ def description(plan: Plan) -> Iterator[str]:
 
 def train(plan: Plan, *, started_at: float) -> int:
     """Run the plan to its end; `started_at` is when the user began to wait. The exit code of `tppo run`."""
-    with plan.folder.locked():
-        plan.folder.prepare(resume=plan.resume)
-        plan.folder.config.write_text(dump(plan.config), encoding="utf-8")
+    with locked(plan.paths):
+        prepare(plan.paths, resume=plan.resume)
+        plan.paths.config.write_text(dump(plan.config), encoding="utf-8")
         return _train(plan, started_at=started_at)
 
 
 def _train(plan: Plan, *, started_at: float) -> int:
     log_format = "%(asctime)s %(levelname)s %(name)s %(message)s"
-    logging.basicConfig(filename=plan.folder.logs / "run.log", level=logging.INFO, format=log_format)
+    logging.basicConfig(filename=plan.paths.logs / "run.log", level=logging.INFO, format=log_format)
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"run {plan.folder.path}, dashboard at {_steering_address(plan)}")
+    console.print(f"run {plan.paths.folder}, dashboard at {_steering_address(plan)}")
     session = Session(plan, service_children(plan), display_for(console, title=f"T-PPO: {plan.config.run.name}"))
     ending, summary = asyncio.run(session.run(started_at=started_at))
     return say_farewell(plan, ending, summary, console)
@@ -87,18 +91,42 @@ def _steering_address(plan: Plan) -> str:
     """Where the page is, with the token that lets it steer, unless the user has set one."""
     if token_from_environment():
         return plan.dashboard_address
-    return f"{plan.dashboard_address}/#token={steering_token(plan.folder.path)}"
+    return f"{plan.dashboard_address}/#token={steering_token(plan.paths.folder)}"
 
 
 def say_farewell(plan: Plan, ending: Ending, summary: Summary, console: Console) -> int:
     """Tell the user how it ended; the exit code."""
-    folder = plan.folder
+    paths = plan.paths
     if ending.kind in (EndingKind.GAVE_UP, EndingKind.REFUSED):
         Console(file=sys.stderr, highlight=False, soft_wrap=True, markup=False).print(ending.message)
         return ending.exit_code
-    files = {"curve": folder.learning_curve, "summary": folder.summary, "checkpoints": folder.checkpoints}
+    files = {"curve": paths.learning_curve, "summary": paths.summary, "checkpoints": paths.checkpoints}
     console.print(closing_table(summary, {name: str(path) for name, path in files.items() if path.exists()}))
-    if ending.kind is EndingKind.INTERRUPTED or folder.is_stopped():
-        hint = f"continue with: tppo run {folder.config} --resume" if folder.has_checkpoint() else "no checkpoint yet"
+    if ending.kind is EndingKind.INTERRUPTED or paths.is_stopped():
+        can_resume = CheckpointFolder(paths.checkpoints).newest() is not None
+        hint = f"continue with: tppo run {paths.config} --resume" if can_resume else "no checkpoint yet"
         console.print(f"stopped at step {summary.steps}; {hint}")
     return ending.exit_code
+
+
+@contextmanager
+def locked(paths: RunPaths) -> Iterator[None]:
+    """Keep other runs out of the folder; the operating system lets go when this process ends, however it does."""
+    paths.folder.mkdir(parents=True, exist_ok=True)
+    with paths.lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{paths.folder} is in use by another tppo run; expected another run.name") from None
+        yield
+
+
+def prepare(paths: RunPaths, *, resume: bool) -> None:
+    """Make the folders; a run from scratch removes what an attempt that never reached a checkpoint left."""
+    if not resume:
+        for folder in (paths.logs, paths.redis, paths.checkpoints, paths.inbox):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in (paths.metrics, paths.summary, paths.learning_curve, paths.stopped_mark):
+            file.unlink(missing_ok=True)
+    for folder in (paths.logs, paths.redis, paths.checkpoints):
+        folder.mkdir(parents=True, exist_ok=True)

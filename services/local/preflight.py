@@ -13,10 +13,11 @@ from pathlib import Path
 import redis
 
 from services.local.redis_server import OLDEST_MAJOR_VERSION
-from services.local.run_folder import RunFolder
 from tppo.authentication import require_token_beyond_loopback
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
+from tppo.run_folder.checkpoints import CheckpointFolder
+from tppo.run_folder.paths import RunPaths
 from tppo.tls import require_tls_or_token
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -34,13 +35,14 @@ class NamedPort:
     number: int
 
 
-def check_run_folder(folder: RunFolder, *, resume: bool) -> None:
+def check_run_folder(paths: RunPaths, *, resume: bool) -> None:
     """A new run needs a fresh name, a resumed one a checkpoint."""
-    if resume and not folder.has_checkpoint():
-        raise ConfigError(f"--resume: no checkpoint in {folder.checkpoints}; expected global_step_N there")
-    if not resume and folder.has_checkpoint():
+    has_checkpoint = CheckpointFolder(paths.checkpoints).newest() is not None
+    if resume and not has_checkpoint:
+        raise ConfigError(f"--resume: no checkpoint in {paths.checkpoints}; expected global_step_N there")
+    if not resume and has_checkpoint:
         raise ConfigError(
-            f"{folder.path} holds a run with checkpoints; continue it by --resume, choose another name by "
+            f"{paths.folder} holds a run with checkpoints; continue it by --resume, choose another name by "
             f"--set run.name=NAME, or remove the folder"
         )
 

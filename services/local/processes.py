@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.local.redis_server import RedisServer
-from services.local.run_folder import RunFolder
 from services.local.supervisor import Child
 from tppo.config import Config
+from tppo.run_folder.checkpoints import CheckpointFolder
+from tppo.run_folder.paths import RunPaths
 
 LEARNER_RANK, SERVICE_RANK, REDIS_RANK = range(3)
 """The learner is stopped first and commits a checkpoint while all it needs still runs; Redis outlives everybody."""
@@ -21,7 +22,7 @@ class Plan:
     """All that is decided before the first process starts."""
 
     config: Config
-    folder: RunFolder
+    paths: RunPaths
     resume: bool
     redis_url: str
     server: RedisServer | None
@@ -89,17 +90,18 @@ def _metrics_port(plan: Plan, num_before: int) -> str:
 
 def _learner(plan: Plan, *, num_before: int) -> Child:
     """Done when its last step is committed; one that ended before continues from its newest checkpoint."""
+    checkpoints = CheckpointFolder(plan.paths.checkpoints)
     fresh = _command(plan, "learner", "learner", _metrics_port(plan, num_before))
 
     def command(num_starts: int) -> Sequence[str]:
-        resume = plan.resume or (num_starts > 0 and plan.folder.has_checkpoint())
+        resume = plan.resume or (num_starts > 0 and checkpoints.newest() is not None)
         return [*fresh, "--resume"] if resume else fresh
 
     return Child(
         name="learner",
         command=command,
         is_done=lambda: (
-            (plan.folder.checkpoint_step() or 0) >= plan.config.run.total_training_steps or plan.folder.is_stopped()
+            (checkpoints.newest_step() or 0) >= plan.config.run.total_training_steps or plan.paths.is_stopped()
         ),
         stop_rank=LEARNER_RANK,
         grace_seconds=LEARNER_GRACE_SECONDS,
@@ -107,7 +109,7 @@ def _learner(plan: Plan, *, num_before: int) -> Child:
 
 
 def _command(plan: Plan, verb: str, name: str, *options: str) -> list[str]:
-    process = [sys.executable, "-m", "tppo", verb, str(plan.folder.config)]
+    process = [sys.executable, "-m", "tppo", verb, str(plan.paths.config)]
     return [*process, "--redis", plan.redis_url, "--name", name, *filter(None, options)]
 
 

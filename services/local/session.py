@@ -16,7 +16,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from services.local.display import Display
-from services.local.metrics import MetricsFollower, RunMetrics
+from services.local.metrics import RunMetrics
 from services.local.processes import (
     Plan,
     child_environment,
@@ -32,6 +32,7 @@ from tppo.fence import fence_key, is_held
 from tppo.generation_totals import GenerationLedger
 from tppo.patience import until_redis_answers
 from tppo.presence import Presence, present
+from tppo.run_folder.json_lines import JsonLinesFollower
 from tppo.streams import connect
 
 OBSERVE_SECONDS = 0.5
@@ -44,7 +45,7 @@ class Session:
         self._plan = plan
         self._children = children
         self._display = display
-        self._follower = MetricsFollower(plan.folder.metrics)
+        self._follower = JsonLinesFollower(plan.paths.metrics)
         self._metrics = RunMetrics()
 
     async def run(self, *, started_at: float) -> tuple[Ending, Summary]:
@@ -53,23 +54,23 @@ class Session:
         `started_at`, on the monotonic clock, is where seconds_total begins.
         """
         plan = self._plan
-        seconds_before, totals_before = earlier_session(plan.folder.summary)
+        seconds_before, totals_before = earlier_session(plan.paths.summary)
         totals = GenerationLedger(totals_before)
         ending = await self._supervised(totals)
         self._read_metrics()
         seconds_total = seconds_before + time.monotonic() - started_at
         summary = summarize(self._metrics, totals.totals(), seconds_total=seconds_total)
         if self._metrics.steps or self._metrics.evaluations:
-            write_summary(summary, plan.folder.summary)
+            write_summary(summary, plan.paths.summary)
             from services.local.learning_curve import draw_learning_curve  # matplotlib takes a second to import
 
-            draw_learning_curve(self._metrics, plan.folder.learning_curve, title=plan.config.run.name)
+            draw_learning_curve(self._metrics, plan.paths.learning_curve, title=plan.config.run.name)
         return ending, summary
 
     async def _supervised(self, totals: GenerationLedger) -> Ending:
         plan = self._plan
         environment = child_environment(os.environ, num_processes=num_computing_processes(plan.config))
-        supervisor = Supervisor(plan.folder.logs, environment=environment)
+        supervisor = Supervisor(plan.paths.logs, environment=environment)
         with _interrupts_end(supervisor):
             try:
                 async with TaskGroup() as tasks:
@@ -119,7 +120,10 @@ class Session:
                 await asyncio.sleep(OBSERVE_SECONDS)
 
     def _read_metrics(self) -> None:
-        for line in self._follower.read_new():
+        news = self._follower.read_all()
+        if news.is_replaced:
+            self._metrics = RunMetrics()
+        for _, line in news.lines:
             self._metrics.add(line)
 
 

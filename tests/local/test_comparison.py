@@ -65,11 +65,11 @@ def lines_of_a_run(steps: int, final_accuracy: float = 0.8) -> list[dict[str, An
 
 def finish(run: PlannedRun) -> None:
     """Leave what a run that was trained to its end leaves."""
-    run.folder.path.mkdir(parents=True)
-    run.folder.config.write_text(dump(run.config))
+    run.paths.folder.mkdir(parents=True)
+    run.paths.config.write_text(dump(run.config))
     lines = lines_of_a_run(run.config.run.total_training_steps)
-    run.folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    run.folder.summary.write_text(json.dumps({"steps": run.config.run.total_training_steps}))
+    run.paths.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run.paths.summary.write_text(json.dumps({"steps": run.config.run.total_training_steps}))
 
 
 class Launcher:
@@ -94,7 +94,7 @@ def test_the_systems_take_turns_seed_after_seed(task: Path) -> None:
     runs = planned_runs(a_question(task))
 
     assert [(run.algorithm, run.seed) for run in runs] == [("ppo", 5), ("tppo", 5), ("ppo", 6), ("tppo", 6)]
-    assert runs[0].folder.path == Path("runs/sums-compare/sums-compare-ppo-seed5")
+    assert runs[0].paths.folder == Path("runs/sums-compare/sums-compare-ppo-seed5")
 
 
 def test_each_run_has_its_systems_settings_and_is_evaluated_only_after_training(task: Path) -> None:
@@ -148,7 +148,7 @@ def test_runs_that_are_done_are_not_repeated(task: Path) -> None:
 def test_a_run_that_was_interrupted_begins_anew(task: Path) -> None:
     (run,), launcher = planned_runs(a_question(task, algorithms=("tppo",), seeds=1)), Launcher()
     finish(run)
-    run.folder.summary.write_text(json.dumps({"steps": 7}))
+    run.paths.summary.write_text(json.dumps({"steps": 7}))
 
     run_all(task, [run], launch=launcher, say=lambda _: None)
 
@@ -158,8 +158,8 @@ def test_a_run_that_was_interrupted_begins_anew(task: Path) -> None:
 def test_a_run_that_was_not_evaluated_to_the_end_begins_anew(task: Path) -> None:
     (run,) = planned_runs(a_question(task, algorithms=("tppo",), seeds=1))
     finish(run)
-    lines = run.folder.metrics.read_text().splitlines(keepends=True)
-    run.folder.metrics.write_text("".join(lines[:-1]))
+    lines = run.paths.metrics.read_text().splitlines(keepends=True)
+    run.paths.metrics.write_text("".join(lines[:-1]))
 
     assert not is_done(run)
 

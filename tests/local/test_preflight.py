@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from services.local import preflight
-from services.local.run_folder import RunFolder
 from tppo.__main__ import main
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
+from tppo.run_folder.paths import RunPaths
 
 
 @pytest.fixture
@@ -146,12 +146,12 @@ def test_a_run_that_has_checkpoints_is_not_started_over(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/latest").write_text("global_step_20")
     with pytest.raises(ConfigError, match=r"continue it by --resume, .* run\.name=NAME, or remove"):
-        preflight.check_run_folder(RunFolder(tmp_path), resume=False)
+        preflight.check_run_folder(RunPaths(tmp_path), resume=False)
 
 
 def test_a_resume_needs_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--resume: no checkpoint in"):
-        preflight.check_run_folder(RunFolder(tmp_path), resume=True)
+        preflight.check_run_folder(RunPaths(tmp_path), resume=True)
 
 
 def test_the_complaint_of_a_checking_process_becomes_the_sentence(tmp_path: Path) -> None:

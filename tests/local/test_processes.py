@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from services.local.processes import Plan, child_environment, service_children
-from services.local.run_folder import RunFolder
 from services.local.supervisor import Child
 from tppo.config import Config
+from tppo.run_folder.paths import RunPaths
 
 
 def plan(folder: Path, *, resume: bool = False, **sections: Any) -> Plan:
@@ -19,7 +19,7 @@ def plan(folder: Path, *, resume: bool = False, **sections: Any) -> Plan:
     config = Config.model_validate(table | sections)
     return Plan(
         config=config,
-        folder=RunFolder(config.run.path),
+        paths=RunPaths(config.run.path),
         resume=resume,
         redis_url="redis://127.0.0.1:7000/0",
         server=None,
@@ -27,9 +27,9 @@ def plan(folder: Path, *, resume: bool = False, **sections: Any) -> Plan:
     )
 
 
-def commit(folder: RunFolder, *, step: int) -> None:
-    folder.checkpoints.mkdir(parents=True, exist_ok=True)
-    (folder.checkpoints / "latest").write_text(f"global_step_{step}")
+def commit(paths: RunPaths, *, step: int) -> None:
+    paths.checkpoints.mkdir(parents=True, exist_ok=True)
+    (paths.checkpoints / "latest").write_text(f"global_step_{step}")
 
 
 def child(plan: Plan, name: str) -> Child:
@@ -79,20 +79,20 @@ def test_a_learner_that_crashed_resumes_once_there_is_a_checkpoint(tmp_path: Pat
     learner = child(fresh, "learner")
     assert "--resume" not in learner.command(1)
 
-    commit(fresh.folder, step=5)
+    commit(fresh.paths, step=5)
 
     assert learner.command(1)[-1] == "--resume"
 
 
 def test_the_work_is_done_when_the_last_step_is_committed(tmp_path: Path) -> None:
     learner = child(plan(tmp_path), "learner")
-    folder = plan(tmp_path).folder
+    paths = plan(tmp_path).paths
     assert not learner.is_done()
 
-    commit(folder, step=99)
+    commit(paths, step=99)
     assert not learner.is_done()
 
-    commit(folder, step=100)
+    commit(paths, step=100)
     assert learner.is_done()
 
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from services.local.launch import locked, prepare
 from services.local.learning_curve import draw_learning_curve
-from services.local.metrics import MetricsFollower, RunMetrics, read_metrics
-from services.local.run_folder import RunFolder
+from services.local.metrics import RunMetrics, read_metrics
 from services.local.summary import earlier_session, summarize, write_summary
 from tppo.config import ConfigError
 from tppo.generation_totals import GenerationLedger, GenerationTotals
+from tppo.run_folder.paths import RunPaths
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -23,30 +24,6 @@ def step(number: int, **values: Any) -> dict[str, Any]:
 
 def evaluation(number: int, accuracy: float) -> dict[str, Any]:
     return {"kind": "evaluation", "eval/step": number, "eval/accuracy": accuracy, "eval/accuracy_stderr": 0.02}
-
-
-def test_a_line_that_is_still_being_written_is_read_when_it_is_whole(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    follower = MetricsFollower(path)
-    assert follower.read_new() == []
-
-    path.write_text('{"step": 1}\n{"st')
-    assert follower.read_new() == [{"step": 1}]
-
-    with path.open("a") as file:
-        file.write('ep": 2}\n')
-    assert follower.read_new() == [{"step": 2}]
-
-
-def test_a_file_that_was_cut_back_is_read_anew(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    follower = MetricsFollower(path)
-    path.write_text('{"step": 1}\n{"step": 2}\n')
-    assert follower.read_new() == [{"step": 1}, {"step": 2}]
-
-    path.write_text('{"step": 1}\n{"step": 2, "again": true}\n{"step": 3}\n')
-
-    assert follower.read_new() == [{"step": 1}, {"step": 2, "again": True}, {"step": 3}]
 
 
 def test_a_resumed_run_replaces_the_steps_behind_its_checkpoint() -> None:
@@ -140,25 +117,25 @@ def test_the_learning_curve_is_drawn_from_whatever_there_is(tmp_path: Path, line
 
 
 def test_a_folder_belongs_to_one_run_at_a_time(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
+    paths = RunPaths(tmp_path / "run")
 
-    with folder.locked(), pytest.raises(ConfigError, match="in use by another tppo run"), folder.locked():
+    with locked(paths), pytest.raises(ConfigError, match="in use by another tppo run"), locked(paths):
         pass
 
-    with folder.locked():
+    with locked(paths):
         pass
 
 
 def test_a_new_run_leaves_nothing_of_an_attempt_before_and_a_resumed_one_everything(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
-    folder.prepare(resume=False)
-    folder.metrics.write_text(json.dumps(step(1)) + "\n")
-    (folder.redis / "appendonly.aof").write_text("old")
+    paths = RunPaths(tmp_path / "run")
+    prepare(paths, resume=False)
+    paths.metrics.write_text(json.dumps(step(1)) + "\n")
+    (paths.redis / "appendonly.aof").write_text("old")
 
-    folder.prepare(resume=True)
-    assert len(read_metrics(folder.metrics).steps) == 1
-    assert list(folder.redis.iterdir())
+    prepare(paths, resume=True)
+    assert len(read_metrics(paths.metrics).steps) == 1
+    assert list(paths.redis.iterdir())
 
-    folder.prepare(resume=False)
-    assert not folder.metrics.exists()
-    assert not list(folder.redis.iterdir())
+    prepare(paths, resume=False)
+    assert not paths.metrics.exists()
+    assert not list(paths.redis.iterdir())

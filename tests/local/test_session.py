@@ -9,16 +9,17 @@ import textwrap
 import time
 from pathlib import Path
 
+from services.local.launch import prepare
 from services.local.processes import Plan
 from services.local.progress import Progress
 from services.local.redis_server import RedisServer, find_binary, free_port
-from services.local.run_folder import RunFolder
 from services.local.session import Session
 from services.local.summary import Summary
 from services.local.supervisor import Child, Ending, EndingKind
 from tppo.config import Config
 from tppo.fence import Fence
 from tppo.presence import Presence, announce
+from tppo.run_folder.paths import RunPaths
 from tppo.streams import connect
 
 LEARNER = """
@@ -56,14 +57,12 @@ def plan_in(folder: Path, *, name: str = "run", redis_url: str = "") -> Plan:
     config = Config.model_validate(
         {"run": {"directory": folder, "name": name}, "model": {"path": folder}, "data": {"train_files": [folder]}}
     )
-    run_folder = RunFolder(config.run.path)
-    run_folder.prepare(resume=False)
-    server = RedisServer(
-        binary=find_binary(search_path=""), port=free_port(), folder=run_folder.redis, memory_limit_mb=64
-    )
+    paths = RunPaths(config.run.path)
+    prepare(paths, resume=False)
+    server = RedisServer(binary=find_binary(search_path=""), port=free_port(), folder=paths.redis, memory_limit_mb=64)
     return Plan(
         config=config,
-        folder=run_folder,
+        paths=paths,
         resume=False,
         redis_url=redis_url or server.url,
         server=None if redis_url else server,
@@ -72,7 +71,7 @@ def plan_in(folder: Path, *, name: str = "run", redis_url: str = "") -> Plan:
 
 
 def learner(plan: Plan, *, then: str) -> Child:
-    source = textwrap.dedent(LEARNER.format(path=str(plan.folder.metrics), then=then))
+    source = textwrap.dedent(LEARNER.format(path=str(plan.paths.metrics), then=then))
     return Child(name="learner", command=lambda _: [sys.executable, "-c", source], is_done=lambda: True)
 
 
@@ -86,9 +85,9 @@ async def test_a_run_that_ends_by_itself_leaves_its_summary_and_its_picture(tmp_
     ending, summary = await run(plan, learner(plan, then=""), display)
 
     assert ending.kind is EndingKind.FINISHED
-    assert json.loads(plan.folder.summary.read_text())["final_accuracy"] == 0.9
+    assert json.loads(plan.paths.summary.read_text())["final_accuracy"] == 0.9
     assert (summary.steps, summary.base_accuracy, summary.seconds_training) == (1, 0.4, 0.5)
-    assert plan.folder.learning_curve.exists()
+    assert plan.paths.learning_curve.exists()
     assert display.is_closed
 
 
@@ -102,7 +101,7 @@ async def test_ctrl_c_stops_everybody_and_still_writes_the_summary(tmp_path: Pat
 
     assert (ending.kind, ending.exit_code) == (EndingKind.INTERRUPTED, 130)
     assert summary.steps == 1
-    assert plan.folder.summary.exists()
+    assert plan.paths.summary.exists()
 
 
 async def test_a_learner_that_refuses_its_configuration_ends_the_run(tmp_path: Path) -> None:
@@ -113,7 +112,7 @@ async def test_a_learner_that_refuses_its_configuration_ends_the_run(tmp_path: P
     ending, _ = await run(plan, child, Recorder())
 
     assert (ending.kind, ending.message) == (EndingKind.REFUSED, "tppo learner: row 7 has no answer")
-    assert not plan.folder.summary.exists()
+    assert not plan.paths.summary.exists()
 
 
 async def test_generators_are_counted_as_they_announce_themselves(tmp_path: Path) -> None:

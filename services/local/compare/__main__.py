@@ -67,7 +67,7 @@ def _positive(text: str) -> int:
 
 def _lines(run: PlannedRun) -> str:
     settings = "".join(f"\n    {override}" for override in run.overrides)
-    return f"{run.folder.path}{settings}"
+    return f"{run.paths.folder}{settings}"
 
 
 def _write_report(runs: list[PlannedRun], folder: Path, *, target: float | None, task: str) -> None:
@@ -77,7 +77,7 @@ def _write_report(runs: list[PlannedRun], folder: Path, *, target: float | None,
 
     measures = [
         measured(
-            run.folder.path,
+            run.paths.folder,
             algorithm=run.algorithm,
             seed=run.seed,
             rollouts_per_step=run.config.run.rollouts_per_step,

@@ -5,13 +5,14 @@ behind the last step, so neither the clock nor the generators' counts have any o
 """
 
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.local.metrics import MetricLine, RunMetrics, read_metrics
+from services.local.metrics import MetricLine, RunMetrics
+from tppo.run_folder.json_lines import read_objects
+from tppo.run_folder.paths import RunPaths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +51,8 @@ class Measures:
 
 def measured(folder: Path, *, algorithm: str, seed: int, rollouts_per_step: int) -> Measures:
     """The measures of a run that has ended."""
-    path = folder / "metrics.jsonl"
-    metrics, end = read_metrics(path), _end_line(path)
+    lines = read_objects(RunPaths(folder).metrics)
+    metrics, end = RunMetrics(lines), _end_line(lines)
     curve = tuple(_curve(metrics, end))
     busy = end["generation/seconds_busy"]
     trained = sum(line["timing_s/train"] for line in metrics.steps)
@@ -109,7 +110,6 @@ def _point(evaluation: MetricLine, step: MetricLine | None) -> Point:
     )
 
 
-def _end_line(path: Path) -> MetricLine:
+def _end_line(lines: Sequence[MetricLine]) -> MetricLine:
     """What the generators had done when training was over."""
-    lines: list[MetricLine] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return next(line for line in reversed(lines) if line["kind"] == "end")

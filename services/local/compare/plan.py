@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.local.metrics import read_metrics
-from services.local.run_folder import RunFolder
 from tppo.config import Config, ConfigError, load
 from tppo.config.presets import PRESETS
+from tppo.run_folder.paths import RunPaths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +33,9 @@ class PlannedRun:
     config: Config
 
     @property
-    def folder(self) -> RunFolder:
+    def paths(self) -> RunPaths:
         """Where it leaves its results."""
-        return RunFolder(self.config.run.path)
+        return RunPaths(self.config.run.path)
 
 
 def comparison_folder(question: Question) -> Path:
@@ -73,17 +73,17 @@ def _chosen(overrides: Sequence[str], algorithm: str | None) -> Iterator[str]:
 
 def is_done(run: PlannedRun) -> bool:
     """Whether the run was trained and evaluated to its end. Raises `ConfigError` when that was with other settings."""
-    if not run.folder.summary.exists():
+    if not run.paths.summary.exists():
         return False
     last_step = run.config.run.total_training_steps
-    metrics = read_metrics(run.folder.metrics)
-    is_trained = json.loads(run.folder.summary.read_text(encoding="utf-8"))["steps"] == last_step
+    metrics = read_metrics(run.paths.metrics)
+    is_trained = json.loads(run.paths.summary.read_text(encoding="utf-8"))["steps"] == last_step
     is_evaluated = bool(metrics.evaluations) and metrics.evaluations[-1]["eval/step"] == last_step
     if not (is_trained and is_evaluated):
         return False
-    if load(run.folder.config) != run.config:
+    if load(run.paths.config) != run.config:
         raise ConfigError(
-            f"{run.folder.path} was run with other settings; choose another name by --set run.name=NAME, "
+            f"{run.paths.folder} was run with other settings; choose another name by --set run.name=NAME, "
             f"or remove the folder"
         )
     return True

@@ -34,11 +34,11 @@ def run_all(config_path: Path, runs: Sequence[PlannedRun], *, launch: Launcher, 
         if is_done(run):
             say(f"{name}: done before")
             continue
-        shutil.rmtree(run.folder.path, ignore_errors=True)
+        shutil.rmtree(run.paths.folder, ignore_errors=True)
         say(f"{name}: {run.config.run.total_training_steps} steps")
         exit_code = launch(config_path, run)
         if exit_code or not is_done(run):
-            raise RunFailedError(f"{name}: tppo run ended with {exit_code}; see {run.folder.logs}")
+            raise RunFailedError(f"{name}: tppo run ended with {exit_code}; see {run.paths.logs}")
 
 
 def launch_process(config_path: Path, run: PlannedRun) -> int:

@@ -11,7 +11,7 @@ from statistics import fmean
 from services.reward.commands.offline import add_function_arguments, score_line, scorer_of, scores_in_order
 from services.reward.reporting.response_log import FOLDER, Line, logged_responses, request_of
 from tppo.config import ConfigError
-from tppo.run_files import run_path
+from tppo.run_folder.paths import run_path
 
 IDENTITY = ("rollout_id", "attempt", "data_source", "is_evaluation")
 

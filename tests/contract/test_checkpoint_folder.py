@@ -1,0 +1,88 @@
+"""Finding a run's checkpoints."""
+
+from pathlib import Path
+
+import pytest
+
+from tppo.run_folder.checkpoints import BestCheckpoint, CheckpointFolder, manifest_of, step_of
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> CheckpointFolder:
+    return CheckpointFolder(tmp_path / "checkpoints")
+
+
+def write(folder: CheckpointFolder, *steps: int) -> None:
+    for step in steps:
+        folder.of_step(step).mkdir(parents=True)
+        (folder.of_step(step) / "manifest.json").write_text('{"files": {"actor/config.json": [2, "ab"]}}')
+
+
+def test_a_run_without_checkpoints_has_no_newest(folder: CheckpointFolder) -> None:
+    assert (folder.newest(), folder.newest_step(), folder.kept_steps(), folder.best()) == (None, None, [], None)
+    assert folder.committed() == []
+
+
+def test_the_newest_checkpoint_is_the_one_that_latest_names(folder: CheckpointFolder) -> None:
+    write(folder, 5, 10, 20)
+    folder.latest.write_text("global_step_10\n")
+
+    assert (folder.newest(), folder.newest_step()) == (folder.path / "global_step_10", 10)
+
+
+def test_a_checkpoint_that_latest_does_not_name_yet_is_not_committed(folder: CheckpointFolder) -> None:
+    write(folder, 5)
+
+    assert folder.newest() is None
+
+
+@pytest.mark.parametrize("content", [b"", b"global_step_", b"../elsewhere", b"\xff\xfe"])
+def test_behind_an_unreadable_latest_the_highest_complete_checkpoint_is_found(
+    folder: CheckpointFolder, content: bytes
+) -> None:
+    write(folder, 5, 10)
+    folder.of_step(20).mkdir()
+    folder.latest.write_bytes(content)
+
+    assert folder.newest_step() == 10
+
+
+def test_half_written_and_damaged_checkpoints_are_not_kept_ones(folder: CheckpointFolder) -> None:
+    write(folder, 100, 20)
+    for name in (".global_step_30.writing", "damaged_global_step_40", "global_step_x", "global_step_5.backup"):
+        (folder.path / name).mkdir()
+    folder.of_step(7).mkdir()
+
+    assert folder.kept_steps() == [7, 20, 100]
+    assert folder.complete_steps() == [20, 100]
+
+
+def test_the_best_checkpoint_is_read_from_its_record(folder: CheckpointFolder) -> None:
+    write(folder, 5)
+    folder.best_record.write_text('{"step": 5, "accuracy": 0.75}')
+    assert folder.best() == BestCheckpoint(step=5, accuracy=0.75)
+
+    folder.best_record.write_text('{"step": 5, "acc')
+    assert folder.best() is None
+
+
+def test_committed_checkpoints_are_listed_in_order_without_a_torn_line(folder: CheckpointFolder) -> None:
+    folder.path.mkdir()
+    folder.committed_log.write_text('{"step": 5}\n{"step": 10}\n{"st')
+
+    assert folder.committed() == [{"step": 5}, {"step": 10}]
+
+
+def test_a_step_is_read_from_a_checkpoints_name(folder: CheckpointFolder) -> None:
+    assert step_of(folder.of_step(12)) == 12
+    with pytest.raises(ValueError, match="expected global_step_N"):
+        step_of(folder.path / "actor")
+
+
+def test_a_manifest_that_is_missing_or_unreadable_is_empty(folder: CheckpointFolder) -> None:
+    write(folder, 5)
+    assert manifest_of(folder.of_step(5)) == {"files": {"actor/config.json": [2, "ab"]}}
+
+    (folder.of_step(5) / "manifest.json").write_bytes(b"\xff")
+    assert manifest_of(folder.of_step(5)) == {}
+    assert manifest_of(folder.of_step(6)) == {}

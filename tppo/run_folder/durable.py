@@ -1,0 +1,57 @@
+"""Writes that a crash or a full disk cannot leave half done."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """The file holds either its old content or the new one, whatever happens."""
+    with replacement_of(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def replacement_of(path: Path, *, before_replacing: Callable[[], None] = lambda: None) -> Iterator[BinaryIO]:
+    """A file to write to; it replaces the one at `path` when the block ends without an exception.
+
+    `before_replacing` may raise to leave the old file in place.
+    """
+    temporary = path.with_name(f".{path.name}.writing")
+    with temporary.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    before_replacing()
+    temporary.replace(path)
+    sync(path.parent)
+
+
+def append_whole(path: Path, content: bytes) -> None:
+    """Append all of it, or nothing. Raises OSError when the disk does not take it."""
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            if file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        except OSError:
+            file.truncate(size)
+            raise
+
+
+def sync(path: Path) -> None:
+    """Force a file's content, or the list of a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Force everything below a folder to the disk: contents and names."""
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)

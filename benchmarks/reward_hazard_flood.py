@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from services.reward.build import scoring, serving
 from tests.reward.math_cases import CASES
 from tppo.codec import reward_request_message
-from tppo.config.reward import RewardSection
+from tppo.config.schema import RewardSection
 from tppo.grpc_server import CHANNEL_OPTIONS
 from tppo.rollout import RewardRequest
 from tppo.v1 import reward_pb2 as pb

@@ -14,7 +14,7 @@ from services.reward.verifiers.placement import Place, specs_at
 from services.reward.workers.pool import WorkerPool
 from tppo.authentication import token_from_environment
 from tppo.config import ConfigError
-from tppo.config.reward import RewardSection
+from tppo.config.schema import RewardSection
 from tppo.grpc_server import address, reachable, start_server
 from tppo.v1 import reward_pb2_grpc
 

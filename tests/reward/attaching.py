@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 
 from services.reward.build import Scoring, scoring, serving
-from tppo.config.reward import RewardSection
+from tppo.config.schema import RewardSection
 from tppo.grpc_server import CHANNEL_OPTIONS
 from tppo.rollout import RewardRequest
 from tppo.v1 import reward_pb2 as pb

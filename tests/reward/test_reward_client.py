@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.reward.attaching import PATIENT, Server, a_server, until
-from tppo.config.reward import RewardSection
+from tppo.config.schema import RewardSection
 from tppo.reward_client import AttachError, attach, reward_function
 
 NAMES = ("by_text", "batched", "short_batch", "blocking")

@@ -1,48 +1,104 @@
-"""`[algorithm]`: the keys of advantages and losses. What `run.algorithm` makes of them: `presets.py`."""
+"""`[algorithm]`: advantages and losses. What `run.algorithm` sets in it: `presets.py`."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tppo.config.section import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Section
+from tppo.config.section import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section
 
 
 class AlgorithmSection(Section):
-    """`[algorithm]`: advantages and losses (docs/algorithm.md)."""
+    """Advantages and losses; docs/algorithm.md has the formulas."""
 
     gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Discount."""
+    """Discount of a reward for each token of distance. [factor]
+
+    Rarely: below 1 a long response earns less. verl: `algorithm.gamma`.
+    """
     lam: Fraction | Literal["length_adaptive"] = "length_adaptive"
-    """lambda of the policy's advantages: a number, or max(1 - 1/(lam_alpha * length), lam_floor)."""
+    """lambda of the policy's advantages: a number, or max(1 - 1/(lam_alpha * length), lam_floor). [factor]
+
+    A number near 0.98 for responses of a few hundred tokens; nearer to 1, the cut of a window biases the advantages
+    more. verl: `algorithm.lam`.
+    """
     lam_alpha: PositiveFloat = 0.05
-    """alpha of the length-adaptive lambda."""
+    """alpha of the length-adaptive lambda. [factor]
+
+    Rarely; VAPO's value.
+    """
     lam_floor: Fraction = 0.95
-    """Smallest length-adaptive lambda."""
+    """Smallest length-adaptive lambda. [factor]
+
+    Down to 0 for VAPO's own formula, which suits responses of thousands of tokens.
+    """
     boundary: Literal["hold", "bootstrap"] = "hold"
-    """Value after the last token of an unfinished window: that of the token before (the paper), or the critic's."""
+    """Value after the last token of an unfinished window: that of the token before (the paper), or the value model's.
+
+    `bootstrap` when `critic/border_value_jump/mean` is far from 0.
+    """
     num_ignored_tail_tokens: NonNegativeInt = 8
-    """Last tokens of an unfinished window that are left out of the policy loss."""
+    """Last tokens of an unfinished window that are left out of the policy loss. [tokens]
+
+    Up when `critic/bias_at_cut/mean_abs` is large; down when windows are short.
+    """
     advantage_whitening: Literal["scale_only", "full", "none"] = "scale_only"
-    """Divide by the deviation, also subtract the mean, or neither."""
+    """Divide the advantages by their deviation, also subtract their mean, or neither.
+
+    `full` as PPO usually does, at the risk that unfinished rows are rewarded for their length.
+    """
     clip_ratio_low: Fraction = 0.2
-    """The ratio is clipped below at 1 - this."""
+    """The ratio is clipped below at 1 - this. [ratio]
+
+    Down for smaller policy steps. verl: `clip_ratio_low`.
+    """
     clip_ratio_high: PositiveFloat = 0.28
-    """The ratio is clipped above at 1 + this."""
+    """The ratio is clipped above at 1 + this (clip-higher). [ratio]
+
+    Up when the entropy collapses. verl: `clip_ratio_high`.
+    """
     clip_ratio_c: Annotated[float, Field(gt=1)] = 10.0
-    """Dual clip: bound of the loss where the advantage is negative."""
+    """Dual clip: bound of the loss where the advantage is negative. [ratio]
+
+    Down, to 3 say, when single tokens dominate the gradient. verl: `clip_ratio_c`.
+    """
     importance_cap: PositiveFloat | None = None
-    """Cap of old/rollout probability weights; unset: 2 in overlapped and streaming, none in lockstep."""
+    """Cap of the importance weights old/rollout of the decoupled loss; unset: 2 in overlapped and streaming, none in
+    lockstep. [ratio]
+
+    Set it in `lockstep` when the engine's log-probabilities differ from the learner's (truncated importance sampling).
+    """
     overlong_buffer_length: NonNegativeInt = 0
-    """Overlong shaping (DAPO): the penalty begins this many tokens before max_response_length; 0: off."""
+    """Overlong shaping (DAPO): the penalty begins this many tokens before max_response_length; 0: off. [tokens]
+
+    When responses run into the limit. verl: `overlong_buffer.len`.
+    """
     overlong_penalty_factor: PositiveFloat = 1.0
-    """What a response of max_response_length loses of its score."""
-    lm_loss_weight: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the likelihood loss on correct responses (VAPO: 0.1)."""
+    """What a response of max_response_length loses of its score. [score]
+
+    In proportion to your scores. verl: `overlong_buffer.penalty_factor`.
+    """
+    lm_loss_weight: NonNegativeFloat = 0.0
+    """Weight of the likelihood loss on correct responses. [factor]
+
+    To 0.1, as in VAPO, when correct responses are rare.
+    """
     lm_tokens: Literal["all_windows", "current_window"] = "all_windows"
-    """Which tokens of a correct response the likelihood loss takes."""
+    """Which tokens of a correct response the likelihood loss takes.
+
+    `current_window` when no token may be trained twice.
+    """
     ewma_center_of_mass: PositiveFloat = 8.0
-    """ppo-ewma: mean age in updates of the weights whose average bounds the policy; decay = this / (1 + this)."""
+    """ppo-ewma: mean age of the weights whose average bounds the policy; decay = this / (1 + this). [updates]
+
+    In proportion to 1 / batch size.
+    """
     num_reused_batches: PositiveInt = 4
-    """geppo: a step trains on its own rows and on those of the steps before it, this many batches in all."""
+    """geppo: a step trains on its own rows and on those of the steps before it, this many batches in all. [steps]
+
+    Up when generation is expensive, with a lower learning rate; max_token_lag bounds it.
+    """
     lr_adaptation_factor: PositiveFloat = 0.03
-    """geppo: the policy's rate is divided by 1 + this after a step that moved the policy too far."""
+    """geppo: the policy's rate is divided by 1 + this after a step that moved the policy too far. [factor]
+
+    Rarely.
+    """

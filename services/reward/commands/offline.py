@@ -16,7 +16,8 @@ from services.reward.scorer import Scorer
 from services.reward.verifiers.placement import Place
 from tppo.authentication import token_from_environment
 from tppo.config import ConfigError
-from tppo.config.reward import RewardSection
+from tppo.config.reference import key_text
+from tppo.config.schema import RewardSection
 from tppo.rollout import RewardRequest, Score
 from tppo.tls import require_tls_or_token
 
@@ -42,7 +43,8 @@ def add_function_arguments(parser: argparse.ArgumentParser) -> None:
     for key in OPTIONS:
         default = fields[key].default
         option = f"--{key.replace('_', '-')}"
-        parser.add_argument(option, type=type(default), default=default, help=f"{fields[key].description} [{default}]")
+        meaning = key_text(fields[key].description or "").meaning
+        parser.add_argument(option, type=type(default), default=default, help=f"{meaning} [{default}]")
 
 
 @asynccontextmanager

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ROOT = Path(__file__).parents[2]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
+TEST = re.compile(r"`(test_\w+_\w+_\w+)`")  # a sentence; `test_freq` is a key
+ROOMS = ("proto", "tppo", "learner", "services", "tests", "examples", "deploy", "docs", "benchmarks", "tools")
+PLACE = re.compile(rf"`((?:{'|'.join(ROOMS)})/[\w./-]*)`")
 
 
 def defined_tests() -> Iterator[str]:
@@ -20,7 +23,7 @@ def defined_tests() -> Iterator[str]:
 
 
 def test_every_test_that_a_page_names_exists() -> None:
-    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8"))}
+    named = {name for page in PAGES for name in TEST.findall(page.read_text(encoding="utf-8"))}
 
     assert len(named) > 10
     assert named - set(defined_tests()) == set()
@@ -31,3 +34,10 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
     links = LINK.findall(page.read_text(encoding="utf-8"))
 
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_place_in_the_repository_that_a_page_names_exists(page: Path) -> None:
+    places = PLACE.findall(page.read_text(encoding="utf-8"))
+
+    assert [place for place in places if not (ROOT / place).exists()] == []

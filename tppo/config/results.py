@@ -1,0 +1,77 @@
+"""`[evaluation]`, `[checkpoint]`, `[trace]`, `[trackers]`: what a run measures and leaves behind."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tppo.config.section import NonNegativeFloat, NonNegativeInt, PositiveInt, Section
+
+
+class EvaluationSection(Section):
+    """Accuracy on the fixed prompts of data.val_files."""
+
+    test_freq: NonNegativeInt = 20
+    """Evaluate after every so many steps, and always before the first and after the last; 0: never. [steps]
+
+    Up when evaluations take a large share of generation. verl: `trainer.test_freq`.
+    """
+    after_training: bool = False
+    """Defer the evaluations: keep the weights, and evaluate them after the last step.
+
+    On for measurements of speed, where training has the machine to itself.
+    """
+    num_prompts: PositiveInt | None = None
+    """The first so many prompts; unset: all. [prompts]
+
+    When an evaluation takes too long.
+    """
+    temperature: NonNegativeFloat = 1.0
+    """Sampling temperature; 0: greedy. [factor]
+
+    To 0 for the usual benchmark numbers. verl: `rollout.val_kwargs.temperature`.
+    """
+
+
+class CheckpointSection(Section):
+    """What a resume starts from."""
+
+    save_freq: NonNegativeInt = 20
+    """Commit a checkpoint after every so many steps, and always at the end; 0: only at the end. [steps]
+
+    Down when steps are long: a crash costs the steps since, and Redis holds the inbox since. verl: `trainer.save_freq`.
+    """
+    keep: PositiveInt = 2
+    """Newest checkpoints that are kept, beside the one that did best in an evaluation. [checkpoints]
+
+    Up to roll back further. verl: `trainer.max_actor_ckpt_to_keep`.
+    """
+
+
+class TraceSection(Section):
+    """What each step did with each token, for `tppo audit`; docs/traces.md."""
+
+    enabled: bool = False
+    """Write traces/step_N.parquet: about 25 bytes a token.
+
+    On to look at single tokens, or to audit the run.
+    """
+
+
+class TrackersSection(Section):
+    """Where else the lines of metrics.jsonl go (docs/metrics.md); needs tppo[trackers]."""
+
+    tensorboard: bool = False
+    """Write event files to tensorboard/ in the run's folder.
+
+    On when you use TensorBoard. verl: `trainer.logger`.
+    """
+    wandb: Literal["off", "offline", "online"] = "off"
+    """Weights & Biases: write to wandb/ in the run's folder, and, online, upload; the key comes from WANDB_API_KEY.
+
+    `offline` on machines without a network. verl: `trainer.logger`.
+    """
+    wandb_project: Annotated[str, Field(pattern=r"^[^/\\#?%:]{1,128}$")] = "tppo"
+    """Project of W&B that the run belongs to.
+
+    To group your runs. verl: `trainer.project_name`.
+    """

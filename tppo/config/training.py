@@ -1,0 +1,170 @@
+"""`[model]`, `[data]`, `[actor]`, `[critic]`: which networks are trained on which prompts, and by which optimizers."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from tppo.config.section import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+)
+
+
+class ModelSection(Section):
+    """The two networks."""
+
+    path: Path
+    """Folder of the policy: a causal LM that transformers loads, with its tokenizer.
+
+    For every model. Llama, Qwen2 and Qwen3 take the fast decode path; the README says what is tested.
+    """
+    critic_path: Path | None = None
+    """Folder of the value model (token classification, one label). Unset: the policy's body with a head of zeros.
+
+    When you have a pre-trained critic; it saves the warm-up.
+    """
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the weights in learner and generators.
+
+    `bfloat16` halves the memory; what is tested is float32.
+    """
+    device: str = "auto"
+    """torch device; `auto` takes CUDA when there is one.
+
+    To choose among several devices, as `cuda:1`, or to stay on the CPU.
+    """
+
+
+class DataSection(Section):
+    """Prompts, in parquet or JSONL with verl's columns."""
+
+    train_files: list[Path] = Field(min_length=1)
+    """Prompts to train on.
+
+    For every task. verl: `data.train_files`.
+    """
+    val_files: list[Path] = Field(default_factory=list)
+    """Prompts to evaluate on; none: no evaluation.
+
+    Held-out prompts of the same task. verl: `data.val_files`.
+    """
+    prompt_key: str = "prompt"
+    """Column of the prompt: a text, or chat messages that the tokenizer's template renders.
+
+    When your files name it differently. verl: `data.prompt_key`.
+    """
+    reward_fn_key: str = "data_source"
+    """Column that chooses the reward function.
+
+    When your files name it differently. verl: `data.reward_fn_key`.
+    """
+    shuffle: bool = True
+    """Another order of the prompts in each epoch, drawn from run.seed.
+
+    Off for a curriculum, where the order of the file matters.
+    """
+    samples_per_prompt: PositiveInt = 1
+    """Rollouts of each prompt in an epoch. [rollouts]
+
+    Up when prompts are few or hard, so that some of their responses succeed. verl: `rollout.n`.
+    """
+
+
+class OptimizerSection(Section):
+    """Keys that actor and critic share."""
+
+    lr: PositiveFloat
+    """Peak learning rate. [factor]
+
+    Down when `ppo_kl` or `pg_clipfrac` is high, up when nothing moves; a small model takes a larger one.
+    """
+    lr_warmup_steps: NonNegativeInt = 0
+    """Linear warm-up of the learning rate. [updates]
+
+    Up to a tenth of the run when the first steps are unstable. verl: `optim.lr_warmup_steps`.
+    """
+    lr_decay: Literal["linear", "cosine", "constant"] = "linear"
+    """Course of the learning rate from the peak to the last step.
+
+    `constant` when the length of the run is open.
+    """
+    min_lr_ratio: Fraction = 0.05
+    """Learning rate at the last step. [share of the peak]
+
+    Rarely. verl: `optim.min_lr_ratio`.
+    """
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    """AdamW's decay of its two moments. [factor]
+
+    The second up to 0.98 or more when updates are noisy.
+    """
+    weight_decay: NonNegativeFloat = 0.0
+    """AdamW's weight decay. [factor]
+
+    Rarely in reinforcement learning. verl: `optim.weight_decay`.
+    """
+    grad_clip: PositiveFloat = 1.0
+    """Bound of the gradient's norm. [norm]
+
+    Down when `grad_norm` has spikes. verl: `grad_clip`.
+    """
+    ppo_epochs: PositiveInt = 1
+    """Passes over a step's rows. [passes]
+
+    Up when generation is expensive; watch `ppo_kl`. verl: `ppo_epochs`.
+    """
+    ppo_mini_batches: PositiveInt = 1
+    """Optimizer updates per pass. [updates]
+
+    Up for more updates from the same windows. verl gives the size instead: `ppo_mini_batch_size`.
+    """
+    max_tokens_per_microbatch: PositiveInt = 4096
+    """Packed tokens per forward and backward pass; it bounds memory and changes no result but rounding. [tokens]
+
+    Down when memory runs out, up to use it. verl: `ppo_max_token_len_per_gpu`.
+    """
+
+
+class ActorSection(OptimizerSection):
+    """The policy's optimizer."""
+
+    lr: PositiveFloat = 1e-6
+    """Peak learning rate. [factor]
+
+    Down when `actor/ppo_kl` or `actor/pg_clipfrac` is high, up when the reward does not move; a small model takes more.
+    """
+
+
+class CriticSection(OptimizerSection):
+    """The value model's optimizer."""
+
+    lr: PositiveFloat = 2e-6
+    """Peak learning rate. [factor]
+
+    Down when `critic/vf_clipfrac` is high, up when `critic/vf_explained_var` stays near 0.
+    """
+    warmup_steps: NonNegativeInt = 10
+    """First steps in which only the value model trains. [steps]
+
+    Up without a pre-trained critic, down with one. verl: `trainer.critic_warmup`.
+    """
+    cliprange_value_low: PositiveFloat | None = 0.5
+    """Value clip: a value moves at most this far down from the old one; unset: no clip. [score]
+
+    In proportion to the range of your scores; the default fits 0 to 1. verl: `cliprange_value`.
+    """
+    cliprange_value_high: PositiveFloat | None = 0.6
+    """Value clip: a value moves at most this far up from the old one; unset: no clip. [score]
+
+    As `cliprange_value_low`.
+    """
+    loss_aggregation: Literal["row_mean", "token_mean"] = "row_mean"
+    """`row_mean`: finished rows weigh alike (the recipe). `token_mean`: their tokens do.
+
+    `token_mean` when values of long responses stay bad.
+    """

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 
 if TYPE_CHECKING:
-    from services.dashboard.api.app import Access
+    from services.dashboard.api.access import Access
     from services.dashboard.history.catalog import Catalog
     from services.dashboard.live.commands import CommandSender
     from services.dashboard.live.source import RedisSource
@@ -138,7 +138,7 @@ async def _until_served(server: Coroutine[Any, Any, None], loops: Sequence[Corou
 
 def _access(options: ServingOptions) -> "Access":
     """Who may look and steer; without a token of the user's, whoever reads the run's folder may steer."""
-    from services.dashboard.api.app import Access
+    from services.dashboard.api.access import Access
     from tppo.authentication import require_token_beyond_loopback, token_from_environment
 
     given = token_from_environment()

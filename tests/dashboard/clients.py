@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx
 
-from services.dashboard.api.app import Access, create_app
+from services.dashboard.api.access import Access
+from services.dashboard.api.app import create_app
 from services.dashboard.history.catalog import Catalog
 from services.dashboard.live.commands import CommandSender, Order
 from services.dashboard.live.source import Observation, Observer

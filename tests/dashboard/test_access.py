@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from services.dashboard.api.access import SECURITY_HEADERS
-from services.dashboard.api.app import Access
+from services.dashboard.api.access import SECURITY_HEADERS, Access
 from services.dashboard.live.source import Observation
 from tests.dashboard.clients import BEARER, NOW, TOKEN, FixedSource, client_of
 from tests.dashboard.run_folders import RunFolderBuilder
@@ -126,3 +125,16 @@ async def test_a_page_of_another_origin_may_not_steer(root: Path, headers: dict[
 async def test_the_own_page_and_programs_steer_with_the_token(root: Path, headers: dict[str, str]) -> None:
     async with client_of(root, live()) as client:
         assert (await client.post("/api/v1/control/pause", headers={**BEARER, **headers})).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("access", "to_look"), [(Access(token=TOKEN), []), (LOCKED, [{"HTTPBearer": []}, {"HTTPBasic": []}])]
+)
+async def test_the_openapi_document_names_the_security_schemes(
+    root: Path, access: Access, to_look: list[dict[str, list[str]]]
+) -> None:
+    async with client_of(root, access=access) as client:
+        document = (await client.get("/openapi.json", headers=BEARER)).json()
+
+    assert document["paths"]["/api/v1/status"]["get"].get("security", []) == to_look
+    assert {"HTTPBearer": []} in document["paths"]["/api/v1/control/pause"]["post"]["security"]

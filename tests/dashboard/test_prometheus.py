@@ -7,7 +7,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from services.dashboard.api.app import Access
+from services.dashboard.api.access import Access
 from services.dashboard.live.source import Observation
 from tests.dashboard.clients import BEARER, NOW, TOKEN, FixedSource, answer_of, client_of, process
 from tests.dashboard.run_folders import RunFolderBuilder, complete_run, step_line

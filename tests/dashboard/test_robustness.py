@@ -14,7 +14,8 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
-from services.dashboard.api.app import Access, create_app
+from services.dashboard.api.access import Access
+from services.dashboard.api.app import create_app
 from services.dashboard.live.commands import CommandSender
 from services.dashboard.live.source import Observation
 from services.dashboard.live.stream import Broadcaster

@@ -1,17 +1,24 @@
 """Who may look and who may steer.
 
-Looking is open on the loopback, to requests that name the loopback as their host (a page elsewhere whose name was made
-to point here names itself). With a token set, it is for those who bring it: as a bearer token, or, for browsers, as a
-Basic password. Steering needs a token always, and, of a browser, a page of this very origin: others are kept from
-sending along what the browser remembers.
+Without `TPPO_TOKEN` looking is open on the loopback, to requests whose Host header names a loopback address: DNS
+rebinding makes a browser send another name here. With the token set, each request must bring it: as a bearer token, or,
+from a browser, as the password of HTTP Basic. Steering always needs the token, and an Origin that is ours: CSRF would
+otherwise use the password that the browser remembers.
+
+What the libraries do not do: `TrustedHostMiddleware` of Starlette answers 400 in plain text, to `/healthz` too, and has
+a list of names where all of 127.0.0.0/8 is meant. FastAPI's security dependencies cover routes only, not static files,
+the OpenAPI document and unknown addresses. So both checks are ASGI middleware of our own; FastAPI's classes parse the
+header and describe the security schemes in the OpenAPI document.
 """
 
-import base64
-import binascii
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlsplit
 
+from fastapi import Depends, HTTPException
+from fastapi.security import HTTPBasic, HTTPBearer
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +26,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.dashboard.api.problems import ProblemError, problem_response
 from tppo.authentication import TOKEN_VARIABLE, is_loopback, is_same_token
 
+BEARER = HTTPBearer(auto_error=False, description="The token, as bearer token.")
+BASIC = HTTPBasic(auto_error=False, description="The token as password, with any user name; for browsers.")
 OPEN_PATHS = {"/healthz"}
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -31,9 +40,69 @@ SECURITY_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
+Refusal = Callable[[Request], Awaitable[ProblemError | None]]
+"""Why a request is refused, or None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Who may look and who may steer."""
+
+    token: str
+    """Of those who steer; never empty."""
+    needs_token_to_look: bool = False
+
+    async def refusal_to_look(self, request: Request) -> ProblemError | None:
+        """Of a request to any address but `/healthz`."""
+        if self.needs_token_to_look:
+            return await self._refusal_without_token(request)
+        return _refusal_of_foreign_host(request)
+
+    async def require_steering(self, request: Request) -> None:
+        """A FastAPI dependency: raises a problem unless the request may change the run."""
+        if not _is_same_origin(request):
+            raise ProblemError(HTTPStatus.FORBIDDEN, "this request comes from a page of another origin")
+        if not await self._brings_token(request):
+            # Without Basic: a browser would ask its user in a window of its own.
+            challenge = {"WWW-Authenticate": "Bearer"}
+            raise ProblemError(HTTPStatus.UNAUTHORIZED, "steering a run needs the token, as bearer token", challenge)
+
+    def schemes_to_look(self) -> list[Any]:
+        """Dependencies that name the security schemes in the OpenAPI document; the middleware has checked before."""
+        return [Depends(BEARER), Depends(BASIC)] if self.needs_token_to_look else []
+
+    def dependencies_to_steer(self) -> list[Any]:
+        """The check, and its scheme for the OpenAPI document."""
+        return [Depends(self.require_steering), Depends(BEARER)]
+
+    async def _refusal_without_token(self, request: Request) -> ProblemError | None:
+        if await self._brings_token(request):
+            return None
+        reason = f"expected the token that {TOKEN_VARIABLE} holds, as bearer token or as password"
+        return ProblemError(HTTPStatus.UNAUTHORIZED, reason, {"WWW-Authenticate": 'Basic realm="tppo", Bearer'})
+
+    async def _brings_token(self, request: Request) -> bool:
+        given = await _given_token(request)
+        return given is not None and is_same_token(given, self.token)
+
+
+class Guard:
+    """ASGI middleware: refuses requests with a problem document."""
+
+    def __init__(self, app: ASGIApp, refusal: Refusal) -> None:
+        self._app = app
+        self._refusal = refusal
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, or refuse."""
+        is_open = scope["type"] != "http" or scope["path"] in OPEN_PATHS
+        error = None if is_open else await self._refusal(Request(scope))
+        answer = self._app if error is None else problem_response(error.status, error.detail, error.headers)
+        await answer(scope, receive, send)
+
 
 class SecurityHeaders:
-    """ASGI middleware: what every answer tells browsers not to do."""
+    """ASGI middleware: adds the headers that say what a browser must not do."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -56,86 +125,35 @@ class SecurityHeaders:
         await self._app(scope, receive, send_with_headers)
 
 
-class Guard:
-    """ASGI middleware that turns requests away: `refusal_of` says why, or nothing."""
-
-    def __init__(self, app: ASGIApp, refusal_of: Callable[[Request], str], status: HTTPStatus, challenge: str) -> None:
-        self._app = app
-        self._refusal_of = refusal_of
-        self._status = status
-        self._challenge = challenge
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, or refuse."""
-        is_open = scope["type"] != "http" or scope["path"] in OPEN_PATHS
-        reason = "" if is_open else self._refusal_of(Request(scope))
-        if not reason:
-            await self._app(scope, receive, send)
-            return
-        headers = {"WWW-Authenticate": self._challenge} if self._challenge else None
-        await problem_response(self._status, reason, headers)(scope, receive, send)
-
-
-def refusal_without(token: str) -> Callable[[Request], str]:
-    """Refuses everybody who does not bring the token."""
-
-    def refusal_of(request: Request) -> str:
-        if is_brought(request, token):
-            return ""
-        return f"expected the token that {TOKEN_VARIABLE} holds, as bearer token or as password"
-
-    return refusal_of
-
-
-def refusal_of_foreign_host(request: Request) -> str:
-    """Refuses requests that came here under a name that is not the loopback's."""
+def _refusal_of_foreign_host(request: Request) -> ProblemError | None:
     try:
         host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
     except ValueError:
         host = ""
-    return "" if is_loopback(host) else "without a token, only requests to a loopback address are answered"
+    if is_loopback(host):
+        return None
+    return ProblemError(
+        HTTPStatus.MISDIRECTED_REQUEST, "without a token, only requests to a loopback address are answered"
+    )
 
 
-def require_steering(request: Request, token: str) -> None:
-    """Raises a problem unless the request may change the run."""
-    if not is_same_origin(request):
-        raise ProblemError(HTTPStatus.FORBIDDEN, "this request comes from a page of another origin")
-    if not is_brought(request, token):
-        # Without Basic: a browser would ask its user in a window of its own.
-        challenge = {"WWW-Authenticate": "Bearer"}
-        raise ProblemError(HTTPStatus.UNAUTHORIZED, "steering a run needs the token, as bearer token", challenge)
-
-
-def is_same_origin(request: Request) -> bool:
-    """Whether no browser says that another page sent this."""
+def _is_same_origin(request: Request) -> bool:
+    """Whether no browser says that another page sent this (CSRF)."""
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return False
     origin = request.headers.get("origin")
-    return origin is None or urlsplit_host(origin) == request.headers.get("host", "").lower()
-
-
-def urlsplit_host(origin: str) -> str:
-    """Host and port of an origin; nothing for `null`."""
     try:
-        return urlsplit(origin).netloc.lower()
+        return origin is None or urlsplit(origin).netloc.lower() == request.headers.get("host", "").lower()
     except ValueError:
-        return ""
+        return False
 
 
-def is_brought(request: Request, token: str) -> bool:
-    """Whether the request brings the token."""
-    given = given_token(request.headers.get("authorization", ""))
-    return given is not None and is_same_token(given, token)
-
-
-def given_token(authorization: str) -> str | None:
-    """The token in an Authorization header, if there is one."""
-    scheme, _, credentials = authorization.partition(" ")
-    if scheme.lower() == "bearer":
-        return credentials
-    if scheme.lower() != "basic":
-        return None
+async def _given_token(request: Request) -> str | None:
+    bearer = await BEARER(request)
+    if bearer is not None:
+        return bearer.credentials
     try:
-        return base64.b64decode(credentials, validate=True).decode().partition(":")[2]
-    except (binascii.Error, UnicodeDecodeError):
+        basic = await BASIC(request)
+    except HTTPException:  # raised for credentials that are no base64, whatever `auto_error` says
         return None
+    return basic.password if basic else None

@@ -1,20 +1,13 @@
 """The dashboard's addresses, put together."""
 
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI
 from fastapi.responses import FileResponse, PlainTextResponse
 from starlette.staticfiles import StaticFiles
 
-from services.dashboard.api.access import (
-    Guard,
-    SecurityHeaders,
-    refusal_of_foreign_host,
-    refusal_without,
-    require_steering,
-)
+from services.dashboard.api.access import Access, Guard, SecurityHeaders
 from services.dashboard.api.problems import Problem, ProblemError, answer_with_problems, problems
 from services.dashboard.api.routes import (
     control,
@@ -38,15 +31,6 @@ DESCRIPTION = """A run's state, its history, and its control. Times are seconds 
 Every error is a problem document (RFC 9457). Pages take `offset` and `limit` and tell the `total`."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Access:
-    """Who may look and who may steer."""
-
-    token: str
-    """Of those who steer; never empty."""
-    needs_token_to_look: bool = False
-
-
 def create_app(
     views: Views,
     broadcaster: Broadcaster,
@@ -59,16 +43,17 @@ def create_app(
     """The application for the runs of one folder; `name` is that of this process."""
     app = FastAPI(title="T-PPO", description=DESCRIPTION, version="1", docs_url=None, redoc_url=None)
     answer_with_problems(app)
-    _guard(app, access)
-
-    def may_steer(request: Request) -> None:
-        require_steering(request, access.token)
-
-    every = APIRouter(prefix="/api/v1", responses=problems(unprocessable_entity="a parameter that cannot be used"))
+    app.add_middleware(Guard, refusal=access.refusal_to_look)
+    app.add_middleware(SecurityHeaders)  # added last, so outermost: refusals have the headers too
+    every = APIRouter(
+        prefix="/api/v1",
+        dependencies=access.schemes_to_look(),
+        responses=problems(unprocessable_entity="a parameter that cannot be used"),
+    )
     for router in (
         *(runs.router(views), metrics.router(views), rollouts.router(views, ResponseReader()), windows.router(views)),
         *(critic.router(views), ledger.router(views), services.router(views), stream.router(views, broadcaster)),
-        *(prometheus.targets_router(views), control.router(views, sender, may_steer)),
+        *(prometheus.targets_router(views), control.router(views, sender, access)),
     ):
         every.include_router(router)
     app.include_router(every)
@@ -76,18 +61,6 @@ def create_app(
     _add_pages(app, static)
     _describe_problems(app)
     return app
-
-
-def _guard(app: FastAPI, access: Access) -> None:
-    """What is added last is asked first."""
-    if access.needs_token_to_look:
-        challenge = 'Basic realm="tppo", Bearer'
-        refusal_of, status = refusal_without(access.token), HTTPStatus.UNAUTHORIZED
-        app.add_middleware(Guard, refusal_of=refusal_of, status=status, challenge=challenge)
-    else:
-        refused = HTTPStatus.MISDIRECTED_REQUEST
-        app.add_middleware(Guard, refusal_of=refusal_of_foreign_host, status=refused, challenge="")
-    app.add_middleware(SecurityHeaders)
 
 
 def _add_pages(app: FastAPI, static: Path) -> None:

@@ -1,14 +1,13 @@
 """/control: what a person asks of the run. Each request becomes a record of its inbox, so that a replay sees it."""
 
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Request
-from fastapi.security import HTTPBearer
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 from redis.exceptions import RedisError
 
+from services.dashboard.api.access import Access
 from services.dashboard.api.parameters import LARGEST, RunName
 from services.dashboard.api.problems import ProblemError, problems
 from services.dashboard.api_model import ApiModel
@@ -97,12 +96,12 @@ class SteeringState:
             raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, f"Redis does not answer: {error}") from None
 
 
-def router(views: Views, sender: CommandSender | None, require_steering: Callable[[Request], None]) -> APIRouter:
+def router(views: Views, sender: CommandSender | None, access: Access) -> APIRouter:
     """The addresses; without a sender each of them says why it cannot pass anything on."""
     routes = APIRouter(
         prefix="/control",
         tags=["control"],
-        dependencies=[Depends(require_steering), Depends(HTTPBearer(auto_error=False))],
+        dependencies=access.dependencies_to_steer(),
         responses=problems(
             unauthorized="without the token",
             forbidden="from a page of another origin",

@@ -12,10 +12,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import redis.asyncio
 from hypothesis import settings
 
-from tppo.streams import connect
+from tppo.streams import RedisClient, connect
 
 StartRedis = Callable[..., AbstractContextManager[str]]
 
@@ -47,7 +46,7 @@ def start_redis() -> StartRedis:
 
 
 @pytest.fixture
-async def redis_client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+async def redis_client(redis_url: str) -> AsyncIterator[RedisClient]:
     client = await connect(redis_url)
     yield client
     await client.aclose()

@@ -9,8 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from tppo.patience import REDIS_ERRORS, until_redis_answers
-from tppo.streams import Lease, RequestQueue
+from tppo.streams import Lease, RequestQueue, StreamsUnavailable, until_redis_answers
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +106,7 @@ class HeldRequests:
                 while self._outbox:
                     await self._deliver_batch()
                 await self._queue.release(self._worker, list(self._held.values()))
-        except (TimeoutError, *REDIS_ERRORS) as error:
+        except (TimeoutError, StreamsUnavailable) as error:
             log.warning("%d requests not handed back (%s); their leases expire", len(self), error)
 
     async def _lease(self, room: int) -> list[Lease]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import redis.asyncio
 
-from tppo.fence import GUARD, UNFENCED, fence_key, fenced
+from tppo.streams.fence import GUARD, UNFENCED, fence_key, fenced
 
 HEARTBEAT_SECONDS = 1.0
 GONE_AFTER_SECONDS = 3 * HEARTBEAT_SECONDS

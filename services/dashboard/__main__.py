@@ -195,16 +195,15 @@ def _listener(host: str, port: int) -> socket.socket:
 
 async def _source(config: Config) -> "RedisSource":
     """The run in Redis, whether it answers or not; only an address that can never do is refused."""
-    from redis.exceptions import RedisError
-
     from services.dashboard.live.source import RedisSource
+    from tppo.streams import StreamsError
 
     source = RedisSource(config.redis.url, run=config.run.name, lease_seconds=config.redis.lease_seconds)
     try:
         await source.connected()
     except ValueError as error:
         raise ConfigError(f"redis.url = {config.redis.url!r}: {error}") from None
-    except (RedisError, OSError) as error:
+    except StreamsError as error:
         log.warning("Redis does not answer (%s); showing what the run's folder knows", error)
     return source
 
@@ -223,9 +222,8 @@ def _sender(source: "RedisSource", name: str) -> "CommandSender":
 
 
 async def _beat(source: "RedisSource", run: str, name: str, listener: socket.socket) -> None:
-    from redis.exceptions import RedisError
-
     from tppo.presence import HEARTBEAT_SECONDS, Presence, announce
+    from tppo.streams import StreamsError
 
     presence = Presence(
         name=name,
@@ -240,6 +238,6 @@ async def _beat(source: "RedisSource", run: str, name: str, listener: socket.soc
         try:
             client, _ = await source.connected()
             await announce(client, run, presence)
-        except (RedisError, OSError) as error:
+        except StreamsError as error:
             log.warning("cannot announce: %s; trying again", error)
         await asyncio.sleep(HEARTBEAT_SECONDS)

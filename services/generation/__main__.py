@@ -13,15 +13,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from redis.asyncio import Redis
-
 from services.generation.exposed import GENERATION_METRICS
 from tppo.authentication import token_from_environment
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
-from tppo.patience import REDIS_ERRORS, until_redis_answers
 from tppo.presence import Presence, announce, withdraw
 from tppo.prometheus import Exporter, serving
-from tppo.streams import RedisStreams, connect
+from tppo.streams import RedisClient, RedisStreams, StreamsUnavailable, connect, until_redis_answers
 from tppo.tls import require_tls_or_token
 
 if TYPE_CHECKING:  # torch and transformers are imported when the arguments are known to be right
@@ -77,7 +74,7 @@ async def _serve_with(config: Config, name: str, exporter: Exporter) -> None:
             for signum in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(signum, service.stop)
             await service.run()
-            with suppress(*REDIS_ERRORS):
+            with suppress(StreamsUnavailable):
                 await withdraw(client, config.run.name, name)
 
 
@@ -108,7 +105,7 @@ async def _engine(config: Config) -> "AsyncIterator[Engine]":
 
 
 @asynccontextmanager
-async def _redis(url: str) -> AsyncIterator[Redis]:
+async def _redis(url: str) -> AsyncIterator[RedisClient]:
     try:
         client = await until_redis_answers(lambda: connect(url), "connecting")
     except ValueError as error:
@@ -142,7 +139,7 @@ def _presence(name: str, reachable_at: str) -> Presence:
     )
 
 
-def _announcement(client: Redis, run: str, presence: Presence, exporter: Exporter) -> "Announce":
+def _announcement(client: RedisClient, run: str, presence: Presence, exporter: Exporter) -> "Announce":
     """Tells the run who this generator is, where it takes weights, and what it does."""
 
     async def announce_status(status: Mapping[str, object]) -> None:

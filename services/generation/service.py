@@ -23,10 +23,9 @@ from services.generation.served_weights import ServedWeights
 from tppo.cancellation import TaskGroup, cancel_all
 from tppo.codec import decode_window_request, encode_inbox_record
 from tppo.held_requests import HeldRequests
-from tppo.patience import until_redis_answers
 from tppo.presence import HEARTBEAT_SECONDS
 from tppo.rollout import FinishReason, Window, WindowRequest, logprobs, tokens
-from tppo.streams import Lease, RequestQueue
+from tppo.streams import Lease, RequestQueue, until_redis_answers
 
 log = logging.getLogger(__name__)
 

@@ -3,6 +3,7 @@
 What only the owner of the data or of the reward functions can judge is asked of that process itself, by its `--check`.
 """
 
+import asyncio
 import socket
 import subprocess
 import sys
@@ -10,14 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import redis
-
-from services.local.redis_server import OLDEST_MAJOR_VERSION
 from tppo.authentication import require_token_beyond_loopback
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
+from tppo.streams import StreamsError, connect
 from tppo.tls import require_tls_or_token
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -98,21 +97,16 @@ def _metrics_ports(config: Config) -> Sequence[int]:
 
 def check_redis(url: str) -> None:
     """The server at `url` answers and is new enough."""
-    timeouts = {"socket_timeout": REDIS_TIMEOUT_SECONDS, "socket_connect_timeout": REDIS_TIMEOUT_SECONDS}
     try:
-        with redis.Redis.from_url(url, protocol=2, **timeouts) as client:
-            version = str(client.info("server")["redis_version"])
+        asyncio.run(_reach_redis(url))
     except ValueError as error:
         raise ConfigError(f"redis.url = {url!r}: {error}") from None
-    except redis.RedisError as error:
+    except StreamsError as error:
         raise ConfigError(f"redis.url = {url!r}: no answer from the server: {error}") from None
-    check_redis_version(url, version)
 
 
-def check_redis_version(url: str, version: str) -> None:
-    """Refuse what lacks the commands that the streams use."""
-    if int(version.split(".")[0]) < OLDEST_MAJOR_VERSION:
-        raise ConfigError(f"redis.url = {url!r}: server version {version}; expected {OLDEST_MAJOR_VERSION}.0 or newer")
+async def _reach_redis(url: str) -> None:
+    await (await connect(url, timeout_seconds=REDIS_TIMEOUT_SECONDS)).aclose()
 
 
 def check_with_processes(config_path: Path, verbs: Sequence[str] = CHECKING_VERBS) -> None:

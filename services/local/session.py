@@ -12,9 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import redis.asyncio
-from redis.exceptions import RedisError
-
 from services.local.display import Display
 from services.local.metrics import RunMetrics
 from services.local.processes import (
@@ -28,12 +25,11 @@ from services.local.summary import Summary, earlier_session, summarize, write_su
 from services.local.supervisor import Child, Ending, EndingKind, Supervisor
 from tppo.cancellation import TaskGroup, cancel_all
 from tppo.config import Config
-from tppo.fence import fence_key, is_held
 from tppo.generation_totals import GenerationLedger
-from tppo.patience import until_redis_answers
 from tppo.presence import Presence, present
 from tppo.run_folder.json_lines import JsonLinesFollower
-from tppo.streams import connect
+from tppo.streams import RedisClient, StreamsError, connect, until_redis_answers
+from tppo.streams.fence import fence_key, is_held
 
 OBSERVE_SECONDS = 0.5
 
@@ -127,12 +123,12 @@ class Session:
             self._metrics.add(line)
 
 
-async def _connected(url: str) -> redis.asyncio.Redis:
+async def _connected(url: str) -> RedisClient:
     """A client, as soon as the server answers; one that never comes up is the supervisor's business."""
     return await until_redis_answers(lambda: connect(url), "connecting")
 
 
-async def _forget_run(client: redis.asyncio.Redis, run: str) -> None:
+async def _forget_run(client: RedisClient, run: str) -> None:
     """Delete what an earlier run of the same name left in a server that outlives its runs, but its fence: that keeps
     its learner out, should it wake.
     """
@@ -148,11 +144,11 @@ def _in_use(config: Config) -> str:
     )
 
 
-async def _present(client: redis.asyncio.Redis, run: str) -> list[Presence]:
+async def _present(client: RedisClient, run: str) -> list[Presence]:
     """Who is there; nobody while Redis does not answer, which is not what a display fails for."""
     try:
         return await present(client, run)
-    except RedisError:
+    except StreamsError:
         return []
 
 

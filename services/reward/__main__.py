@@ -12,8 +12,6 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from redis.asyncio import Redis
-
 from services.reward.build import Scoring, placed, scoring, serving
 from services.reward.commands.conformance.__main__ import main as conformance
 from services.reward.reporting.exposed import REWARD_METRICS
@@ -22,11 +20,10 @@ from services.reward.service import Announce, RewardService, ServiceSettings
 from services.reward.verifiers.placement import Place
 from tppo.authentication import token_from_environment
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
-from tppo.patience import REDIS_ERRORS, until_redis_answers
 from tppo.presence import Presence, announce, withdraw
 from tppo.prometheus import Exporter
 from tppo.prometheus import serving as serving_metrics
-from tppo.streams import RedisStreams, connect
+from tppo.streams import RedisClient, RedisStreams, StreamsUnavailable, connect, until_redis_answers
 from tppo.tls import require_tls_or_token
 
 log = logging.getLogger(__name__)
@@ -82,12 +79,12 @@ async def _serve_with(config: Config, name: str, exporter: Exporter) -> None:
         for signum in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(signum, service.stop)
         await service.run()
-        with suppress(*REDIS_ERRORS):
+        with suppress(StreamsUnavailable):
             await withdraw(client, config.run.name, name)
 
 
 @asynccontextmanager
-async def _redis(config: Config) -> AsyncIterator[Redis]:
+async def _redis(config: Config) -> AsyncIterator[RedisClient]:
     if not config.redis.url:
         raise ConfigError("redis.url is empty; expected redis://host:port/db, or --redis URL")
     try:
@@ -124,7 +121,7 @@ def _presence(name: str, reachable_at: str) -> Presence:
     )
 
 
-def _announcement(client: Redis, run: str, presence: Presence, exporter: Exporter) -> Announce:
+def _announcement(client: RedisClient, run: str, presence: Presence, exporter: Exporter) -> Announce:
     """Tells the run who this service is and what it does."""
 
     async def announce_status(status: Mapping[str, object]) -> None:

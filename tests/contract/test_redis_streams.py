@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis.asyncio
-from redis.exceptions import ConnectionError as RedisConnectionError
 
-from tppo.streams import Lease, QueueDepth, RedisStreams, connect
+from tppo.streams import Lease, QueueDepth, RedisClient, RedisStreams, StreamsError, StreamsUnavailable, connect
+from tppo.streams.connection import require_recent
 from tppo.streams.contract import BEGINNING
 
 Edit = Callable[[bytes, bytes], bytes]
@@ -39,7 +39,7 @@ async def proxied(redis_url: str, edit: Edit) -> AsyncIterator[str]:
         yield f"redis://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
 
 
-class CountingRedis(redis.asyncio.Redis):
+class CountingRedis(RedisClient):
     """Counts round trips by command."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -48,7 +48,7 @@ class CountingRedis(redis.asyncio.Redis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         self.num_round_trips[args[0]] += 1
-        return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        return await super().execute_command(*args, **options)
 
 
 async def test_a_lease_expires_by_the_servers_clock(redis_client: redis.asyncio.Redis, run_name: str) -> None:
@@ -134,7 +134,7 @@ async def test_requests_and_leases_outlive_the_servers_death(
         await queue.put([b"held", b"waiting"])
         held = await queue.lease("w1", max_count=1, wait_seconds=0)
 
-    with pytest.raises(RedisConnectionError):
+    with pytest.raises(StreamsUnavailable):
         await queue.depth()
     with start_redis(tmp_path, port=urlsplit(url).port):
         assert await queue.complete("w1", [(held[0], b"result")]) == [True]
@@ -157,7 +157,7 @@ async def test_a_request_deleted_by_hand_is_forgotten(redis_client: redis.asynci
 async def test_a_lost_reply_is_an_error_and_nothing_is_sent_again(redis_url: str, run_name: str) -> None:
     async with proxied(redis_url, lambda command, reply: b"" if b"EXEC" in command else reply) as url:
         client = await connect(url)
-        with pytest.raises(RedisConnectionError):
+        with pytest.raises(StreamsUnavailable):
             await RedisStreams(client, run=run_name, lease_seconds=60).inbox.append([b"a"])
         await client.aclose()
 
@@ -174,9 +174,31 @@ async def test_a_server_older_than_7_is_refused(redis_url: str) -> None:
             await connect(url)
 
 
-async def test_a_server_that_is_gone_is_a_connection_error(redis_url: str) -> None:
+async def test_a_server_that_is_gone_is_unavailable(redis_url: str) -> None:
     async with proxied(redis_url, lambda _command, reply: reply) as url:
         pass
 
-    with pytest.raises(RedisConnectionError):
+    with pytest.raises(StreamsUnavailable):
         await connect(url)
+
+
+@pytest.mark.parametrize("version", ["6.2.14", "5.0"])
+def test_a_version_before_7_is_too_old(version: str) -> None:
+    with pytest.raises(ValueError, match=rf"is version {version}; expected 7\.0 or newer"):
+        require_recent(version)
+
+
+@pytest.mark.parametrize("version", ["7.0.15", "10.0"])
+def test_7_and_newer_versions_are_accepted(version: str) -> None:
+    require_recent(version)
+
+
+async def test_a_key_of_the_wrong_type_is_an_error_that_no_retry_mends(
+    redis_client: redis.asyncio.Redis, run_name: str
+) -> None:
+    await redis_client.set(f"tppo:{{{run_name}}}:inbox", "no stream")
+
+    with pytest.raises(StreamsError, match="WRONGTYPE") as caught:
+        await RedisStreams(redis_client, run=run_name, lease_seconds=60).inbox.append([b"a"])
+
+    assert not isinstance(caught.value, StreamsUnavailable)

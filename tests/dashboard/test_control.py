@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from services.dashboard.live.source import Observation
 from tests.dashboard.clients import BEARER, NOW, FixedSource, client_of
 from tests.dashboard.run_folders import RunFolderBuilder
+from tppo.streams import StreamsUnavailable
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ async def test_a_run_that_is_read_from_its_folder_cannot_be_steered(root: Path, 
 
 
 async def test_a_redis_that_is_away_is_told(root: Path) -> None:
-    async with client_of(root, FixedSource(RedisConnectionError("refused"))) as client:
+    async with client_of(root, FixedSource(StreamsUnavailable("refused"))) as client:
         answer = await client.post("/api/v1/control/pause", headers=BEARER)
 
     assert (answer.status_code, answer.json()["detail"]) == (503, "Redis does not answer: refused")

@@ -4,15 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from services.dashboard.live.source import Observation
 from services.dashboard.live.status import status_of as status_of_view
 from tests.dashboard.clients import NOW, FixedSource, answer_of, process, views_of
 from tests.dashboard.run_folders import RunFolderBuilder, evaluation_line, requested, step_line
-from tppo.streams import QueueDepth
+from tppo.streams import QueueDepth, StreamsUnavailable
 
-AWAY = RedisConnectionError("connection refused")
+AWAY = StreamsUnavailable("connection refused")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tests.faults.proxy import Mood, Proxy
 from tests.faults.redis_of_a_test import Redis
 from tppo.presence import Presence, present
 from tppo.streams import connect
-from tppo.streams.redis import SOCKET_TIMEOUT_SECONDS
+from tppo.streams.connection import SOCKET_TIMEOUT_SECONDS
 
 NUM_GENERATORS = 2
 PROXY_HOST = "127.0.0.2"  # the loopback, too: there the generators' ports lead through proxies

@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis.asyncio
-from redis.exceptions import RedisError
 
 from learner.outbox import Outbox
 from learner.rollouts.ledger import State
@@ -14,7 +13,7 @@ from tests.faults.proxy import Mood, Proxy
 from tests.learner.builders import a_ledger, a_requested_rollout, a_window
 from tppo import codec
 from tppo.cancellation import cancel_all
-from tppo.streams import RedisStreams, connect, scripts
+from tppo.streams import RedisStreams, StreamsUnavailable, connect, scripts
 from tppo.streams.contract import BEGINNING, position_of
 
 WAIT_SECONDS = 30.0  # far more than a healthy machine takes
@@ -96,7 +95,7 @@ async def test_a_result_that_is_delivered_again_is_in_the_inbox_once(
     leases = await proxied.window_requests.lease("generation-0", max_count=1, wait_seconds=0)
     results = [(lease, b"result") for lease in leases]
 
-    with proxy.in_mood(Mood.DROP_REPLIES), pytest.raises((RedisError, OSError)):
+    with proxy.in_mood(Mood.DROP_REPLIES), pytest.raises(StreamsUnavailable):
         await proxied.window_requests.complete("generation-0", results)
     is_written_again = await proxied.window_requests.complete("generation-0", results)
 

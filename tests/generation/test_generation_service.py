@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from services.generation.served_weights import ServedWeights
 from services.generation.service import GenerationService, ServiceSettings
@@ -13,7 +12,7 @@ from tests.generation.fake_engine import FakeEngine
 from tests.generation.tiny_models import a_request
 from tppo.codec import decode_inbox_record, encode_window_request
 from tppo.rollout import FinishReason, Window, WindowRequest
-from tppo.streams import Lease, MemoryStreams, QueueDepth, RequestQueue
+from tppo.streams import Lease, MemoryStreams, QueueDepth, RequestQueue, StreamsUnavailable
 from tppo.weights import WeightUpdate
 
 
@@ -40,7 +39,7 @@ class Observed:
     def _fail_first(self, method: str) -> None:
         if method in self._to_fail:
             self._to_fail.remove(method)
-            raise RedisConnectionError("connection refused")
+            raise StreamsUnavailable("connection refused")
 
     async def put(self, payloads: Sequence[bytes]) -> None:
         await self._queue.put(payloads)

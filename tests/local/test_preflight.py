@@ -129,19 +129,6 @@ def test_an_address_that_is_none_is_named() -> None:
         preflight.check_redis("localhost")
 
 
-@pytest.mark.parametrize("version", ["6.2.14", "5.0"])
-def test_a_redis_older_than_7_is_refused(version: str) -> None:
-    with pytest.raises(ConfigError, match=rf"server version {version}; expected 7\.0 or newer"):
-        preflight.check_redis_version("redis://host", version)
-
-
-@pytest.mark.parametrize("version", ["7.0.15", "10.0"])
-def test_a_redis_of_7_and_newer_is_accepted(version: str) -> None:
-    problems = refused(lambda: preflight.check_redis_version("redis://host", version))
-
-    assert problems == []
-
-
 def test_a_run_that_has_checkpoints_is_not_started_over(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints/latest").write_text("global_step_20")

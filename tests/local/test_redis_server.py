@@ -7,13 +7,11 @@ import stat
 from pathlib import Path
 
 import pytest
-import redis.asyncio
-from redis.exceptions import RedisError
 
 from services.local.processes import redis_child
 from services.local.redis_server import RedisServer, find_binary, free_port, major_version
 from services.local.supervisor import Child, ChildState, Supervisor
-from tppo.streams import connect
+from tppo.streams import RedisClient, StreamsError, connect
 
 
 def fake_server(folder: Path, name: str, version_line: str) -> Path:
@@ -81,11 +79,11 @@ async def no_sleep(_: float) -> None:
     await asyncio.sleep(0)
 
 
-async def connected(url: str) -> redis.asyncio.Redis:
+async def connected(url: str) -> RedisClient:
     """A client of a server that is only just coming up."""
     async with asyncio.timeout(30):
         while True:
             try:
                 return await connect(url)
-            except RedisError:
+            except StreamsError:
                 await asyncio.sleep(0.01)

@@ -6,14 +6,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from services.reward.outcome import Outcome, failed
 from services.reward.scorer import Functions, Scorer
 from services.reward.service import RewardService, ServiceSettings
 from tppo.codec import decode_inbox_record, encode_reward_request
 from tppo.rollout import RewardRequest, Score, ScoreStatus
-from tppo.streams import Lease, MemoryStreams, QueueDepth, RequestQueue
+from tppo.streams import Lease, MemoryStreams, QueueDepth, RequestQueue, StreamsUnavailable
 
 FUNCTIONS = {"sums": "exact", "geometry": "boxed", "mine": "mine.py:f"}
 
@@ -62,7 +61,7 @@ class Flaky:
     def _fail_once(self, method: str) -> None:
         if method not in self._failed:
             self._failed.add(method)
-            raise RedisConnectionError("connection refused")
+            raise StreamsUnavailable("connection refused")
 
     async def put(self, payloads: Sequence[bytes]) -> None:
         await self._queue.put(payloads)

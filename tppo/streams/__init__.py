@@ -1,8 +1,19 @@
 """Work and its results between the processes: request queues with leases, and the learner's inbox, a log."""
 
-from tppo.streams.contract import Inbox, InboxEntry, Lease, QueueDepth, RequestQueue, Streams
+from tppo.streams.connection import RedisClient, connect
+from tppo.streams.contract import (
+    Inbox,
+    InboxEntry,
+    Lease,
+    QueueDepth,
+    RequestQueue,
+    Streams,
+    StreamsError,
+    StreamsUnavailable,
+)
 from tppo.streams.memory import MemoryStreams
-from tppo.streams.redis import RedisStreams, connect
+from tppo.streams.redis import RedisStreams
+from tppo.streams.retry import until_redis_answers
 
 __all__ = [
     "Inbox",
@@ -10,8 +21,12 @@ __all__ = [
     "Lease",
     "MemoryStreams",
     "QueueDepth",
+    "RedisClient",
     "RedisStreams",
     "RequestQueue",
     "Streams",
+    "StreamsError",
+    "StreamsUnavailable",
     "connect",
+    "until_redis_answers",
 ]

@@ -8,8 +8,11 @@ The life of a request:
                         '----> free again: released, or not renewed for `lease_seconds` -> LEASED by any worker
 
 A lease lasts until another worker takes the entry; expiry only allows that. So a late worker whose entry nobody wanted
-still completes it, and one whose entry was taken is told so and writes nothing. A writer whose connection breaks cannot
-know whether its bytes arrived and may send them twice: readers remove doubles by the record's key.
+still completes it, and one whose entry was taken learns that and writes nothing. A writer whose connection breaks
+cannot know whether its bytes arrived and may send them twice: readers drop duplicates by the record's key.
+
+Every operation may raise `StreamsError`: as `StreamsUnavailable` when a retry is promising, else for a fault in what
+was sent or found (a key of the wrong type), which a retry only repeats.
 """
 
 from collections.abc import Sequence
@@ -18,6 +21,14 @@ from typing import Protocol
 
 BEGINNING = "0-0"  # the inbox position before every entry
 MAX_WAIT_SECONDS = 2.0  # longer waits are cut to this: a blocked read has to end well before the socket's time-out
+
+
+class StreamsError(OSError):
+    """An operation failed; what the server did of it is unknown."""
+
+
+class StreamsUnavailable(StreamsError):  # noqa: N818
+    """It is away, starting, or full in memory or on its disk: a retry succeeds when that has passed."""
 
 
 def position_of(text: str) -> tuple[int, int]:

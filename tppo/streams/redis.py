@@ -1,56 +1,22 @@
-"""The streams on Redis 7 or Valkey: consumer groups are the leases, Lua scripts the steps that must not be cut in two.
-
-Connection errors propagate (`redis.exceptions.ConnectionError`, `TimeoutError`); the callers' loops try again.
-Nothing is retried here: a command whose reply was lost may have been carried out, and redis-py's own retries would
-double an entry silently.
-"""
+"""The streams on Redis 7 or Valkey: consumer groups are the leases, Lua scripts steps that must not be cut in two."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
 
-from tppo.fence import UNFENCED, fence_key, fenced
 from tppo.streams import scripts
-from tppo.streams.contract import MAX_WAIT_SECONDS, InboxEntry, Lease, QueueDepth
+from tppo.streams.connection import translated_errors
+from tppo.streams.contract import MAX_WAIT_SECONDS, InboxEntry, Lease, QueueDepth, StreamsError
+from tppo.streams.fence import UNFENCED, fence_key, fenced
 
 GROUP = "workers"
 FIELD = b"payload"
-OLDEST_SERVER = (7, 0)
-SOCKET_TIMEOUT_SECONDS = 3 * MAX_WAIT_SECONDS  # a blocked read answers after MAX_WAIT_SECONDS
-HEALTH_CHECK_SECONDS = 15  # a connection idle for longer is tried with a PING first
 FULL_SHARE = 0.9  # of the server's memory limit, from which on it counts as full
 PAGE_SIZE = 256  # entries of one XRANGE reply
 
 Entries = list[tuple[bytes, dict[bytes, bytes]]]
-
-
-async def connect(url: str) -> redis.asyncio.Redis:
-    """A client of a server that answers and is recent enough; the caller closes it."""
-    client = redis.asyncio.Redis.from_url(
-        url,
-        protocol=2,
-        socket_timeout=SOCKET_TIMEOUT_SECONDS,
-        socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
-        health_check_interval=HEALTH_CHECK_SECONDS,
-        retry=Retry(NoBackoff(), 0),
-    )
-    try:
-        _require_recent((await client.info("server"))["redis_version"])
-    except BaseException:
-        await client.aclose()
-        raise
-    return client
-
-
-def _require_recent(version: str) -> None:
-    """Refuse a server whose streams lack what the scripts use."""
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
-        raise ValueError(f"the Redis server is version {version}; expected 7.0 or newer, or Valkey")
 
 
 class RedisStreams:
@@ -169,7 +135,7 @@ class RedisRequestQueue:
         keys = [self._key, self._inbox_key]
         try:
             return await script(keys, [GROUP, *arguments])
-        except ResponseError as error:
+        except StreamsError as error:
             if "NOGROUP" not in str(error):
                 raise
         await self._create_group()
@@ -178,7 +144,7 @@ class RedisRequestQueue:
     async def _create_group(self) -> None:
         try:
             await self._client.xgroup_create(self._key, GROUP, id="0", mkstream=True)
-        except ResponseError as error:
+        except StreamsError as error:
             if not str(error).startswith("BUSYGROUP"):  # another process was faster
                 raise
 
@@ -199,7 +165,8 @@ class RedisInbox:
         async with self._client.pipeline(transaction=True) as pipeline:
             for payload in payloads:
                 pipeline.xadd(self._key, {FIELD: payload})
-            await pipeline.execute()
+            with translated_errors():
+                await pipeline.execute()
 
     async def read(self, after: str, *, max_count: int, wait_seconds: float) -> list[InboxEntry]:
         """XREAD, blocking when asked to wait."""

@@ -4,7 +4,7 @@ A consumer group remembers for each delivered entry its worker, the time of deli
 is the lease. It is held by whom XPENDING names. A released entry belongs to a worker that does not exist.
 """
 
-from tppo.fence import GUARD
+from tppo.streams.fence import GUARD
 
 RELEASED = "(released)"
 

@@ -38,7 +38,7 @@ class CommandSender:
         self._issued_by = issued_by
 
     async def send(self, action: Sendable, arguments: Mapping[str, Any]) -> str:
-        """The command's id, once Redis has it. Raises RedisError or OSError when it may not have it."""
+        """The command's id, once Redis has it. Raises StreamsError or TimeoutError when it may not have it."""
         order = Order(uuid.uuid4().hex, action, arguments, time.time(), self._issued_by)
         async with asyncio.timeout(DEADLINE_SECONDS):
             await self._source.append([self._encode(order)])

@@ -11,12 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-import redis.asyncio
-from redis.exceptions import RedisError
-
 from services.dashboard.history.json_values import plain
 from tppo.presence import Presence, present
-from tppo.streams import QueueDepth, RedisStreams, connect
+from tppo.streams import QueueDepth, RedisClient, RedisStreams, StreamsError, connect
 
 LOOK_SECONDS = 1.0
 DEADLINE_SECONDS = 2.0
@@ -42,7 +39,7 @@ class Source(Protocol):
     """Where observations come from, and where commands go."""
 
     async def observe(self) -> Observation:
-        """Look now. Raises RedisError, OSError or ValueError when there is no usable server."""
+        """Look now. Raises StreamsError or ValueError when there is no usable server."""
 
     async def append(self, payloads: Sequence[bytes]) -> None:
         """Put records into the run's inbox; the same errors."""
@@ -55,7 +52,7 @@ class RedisSource:
         self._url = url
         self._run = run
         self._lease_seconds = lease_seconds
-        self._connected: tuple[redis.asyncio.Redis, RedisStreams] | None = None
+        self._connected: tuple[RedisClient, RedisStreams] | None = None
 
     async def observe(self) -> Observation:
         """A few round trips."""
@@ -77,7 +74,7 @@ class RedisSource:
         _, streams = await self.connected()
         await streams.inbox.append(payloads)
 
-    async def connected(self) -> tuple[redis.asyncio.Redis, RedisStreams]:
+    async def connected(self) -> tuple[RedisClient, RedisStreams]:
         """The client and the run's streams; it connects itself again later on."""
         if self._connected is None:
             client = await connect(self._url)
@@ -119,7 +116,7 @@ class Observer:
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 newest = await self._source.observe()
-        except (RedisError, OSError, ValueError) as error:  # a TimeoutError is an OSError
+        except (StreamsError, TimeoutError, ValueError) as error:
             newest = self._silent(str(error) or f"no answer within {DEADLINE_SECONDS:g} s")
         self._newest, self._looked_at = newest, time.monotonic()
 

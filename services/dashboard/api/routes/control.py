@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
-from redis.exceptions import RedisError
 
 from services.dashboard.api.access import Access
 from services.dashboard.api.parameters import LARGEST, RunName
@@ -13,6 +12,7 @@ from services.dashboard.api.problems import ProblemError, problems
 from services.dashboard.api_model import ApiModel
 from services.dashboard.live.commands import CommandSender, Sendable
 from services.dashboard.live.view import Views
+from tppo.streams import StreamsError
 
 Rollouts = Annotated[list[Annotated[str, Field(max_length=300)]] | None, Field(max_length=1000)]
 Setting = Literal["actor.lr", "critic.lr", "generation.temperature", "run.max_policy_lag"]
@@ -92,7 +92,7 @@ class SteeringState:
         given = {key: value for key, value in (arguments or {}).items() if value is not None}
         try:
             return Accepted(command_id=await self._sender.send(action, given))
-        except (RedisError, OSError) as error:
+        except (StreamsError, TimeoutError) as error:
             raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, f"Redis does not answer: {error}") from None
 
 

@@ -1,0 +1,80 @@
+"""The one way to a Redis server: every command of a `RedisClient` fails with the contract's own errors.
+
+Nothing is retried here: a command whose reply was lost may have been carried out, and redis-py's own retries would
+duplicate an entry silently. `tppo/streams/retry.py` is for what is idempotent or recognised by its reader.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self, cast
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from tppo.streams.contract import MAX_WAIT_SECONDS, StreamsError, StreamsUnavailable
+
+OLDEST_SERVER = (7, 0)
+SOCKET_TIMEOUT_SECONDS = 3 * MAX_WAIT_SECONDS  # a blocked read answers after MAX_WAIT_SECONDS
+HEALTH_CHECK_SECONDS = 15  # a connection idle for longer is tried with a PING first
+UNAVAILABLE = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, OSError)
+NO_DISK = "MISCONF"  # how the refusal of a server begins that cannot write its file; redis-py has no class for it
+
+
+class RedisClient(redis.asyncio.Redis):
+    """redis-py's client, whose errors are `StreamsUnavailable`, or `StreamsError` where retrying is in vain."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Every command and script goes through here, except a pipeline's."""
+        with translated_errors():
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    async def __aenter__(self) -> Self:
+        """The same client; redis-py's own returns its base class."""
+        await super().__aenter__()
+        return self
+
+
+async def connect(url: str, *, timeout_seconds: float = SOCKET_TIMEOUT_SECONDS) -> RedisClient:
+    """A client of a server that answers and is recent enough; the caller closes it.
+
+    Raises ValueError for an address that can never do, and StreamsError.
+    """
+    client = cast(
+        RedisClient,
+        RedisClient.from_url(
+            url,
+            protocol=2,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            health_check_interval=HEALTH_CHECK_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        ),
+    )
+    try:
+        require_recent((await client.info("server"))["redis_version"])
+    except BaseException:
+        await client.aclose()
+        raise
+    return client
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """What redis-py raises becomes a `StreamsError`, but for the error by which it learns to load a script."""
+    try:
+        yield
+    except NoScriptError:
+        raise
+    except (RedisError, OSError) as error:
+        is_passing = isinstance(error, UNAVAILABLE) or str(error).startswith(NO_DISK)
+        raise (StreamsUnavailable if is_passing else StreamsError)(str(error)) from error
+
+
+def require_recent(version: str) -> None:
+    """Refuse a server whose streams lack what the scripts use."""
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
+        raise ValueError(f"the Redis server is version {version}; expected 7.0 or newer, or Valkey")

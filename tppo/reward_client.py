@@ -22,7 +22,6 @@ Loops:
 import asyncio
 import inspect
 import logging
-import random
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
@@ -33,6 +32,7 @@ import grpc
 import grpc.aio
 
 from tppo.authentication import call_metadata, token_from_environment
+from tppo.backoff import Backoff
 from tppo.cancellation import cancel_all
 from tppo.grpc_server import CHANNEL_OPTIONS
 from tppo.reward_results import BATCHED, SINGLE, arguments_of, failure, results_of
@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 FIRST_DELAY_SECONDS = 0.1
 LONGEST_DELAY_SECONDS = 5.0
+JITTER = 0.5  # so that clients do not all return at once
 ASYNC_CONCURRENCY = 16  # such functions mostly wait
 ROOM_PER_CALL = 2  # what is being scored, and what is scored next
 FINAL_CODES = (
@@ -140,7 +141,7 @@ def _offer(functions: Sequence[OfferedFunction], *, run: str, max_held: int) -> 
 
 
 async def _keep_attached(address: str, offer: pb.Offer, callers: "dict[str, _Caller]", metadata: Any) -> None:
-    delay_seconds = FIRST_DELAY_SECONDS
+    backoff = Backoff(first_seconds=FIRST_DELAY_SECONDS, longest_seconds=LONGEST_DELAY_SECONDS, jitter=JITTER)
     while True:
         stream = _Stream(callers)
         try:
@@ -151,10 +152,10 @@ async def _keep_attached(address: str, offer: pb.Offer, callers: "dict[str, _Cal
             if error.code() in FINAL_CODES or _is_bad_offer(error, stream):
                 raise AttachError(f"{address}: {cause}") from None
         if stream.is_accepted:
-            delay_seconds = FIRST_DELAY_SECONDS
-        log.warning("%s: %s; again in %g s", address, cause, delay_seconds)
-        await asyncio.sleep(delay_seconds * random.uniform(0.5, 1.0))
-        delay_seconds = min(2 * delay_seconds, LONGEST_DELAY_SECONDS)
+            backoff.reset()
+        delay_seconds = backoff.next_delay()
+        log.warning("%s: %s; retrying in %.2g s", address, cause, delay_seconds)
+        await asyncio.sleep(delay_seconds)
 
 
 def _is_bad_offer(error: grpc.aio.AioRpcError, stream: "_Stream") -> bool:

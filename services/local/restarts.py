@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from tppo.backoff import Backoff
+
 
 @dataclass(frozen=True, kw_only=True)
 class RestartRule:
@@ -20,14 +22,15 @@ class FailureRecord:
 
     def __init__(self, rule: RestartRule) -> None:
         self._rule = rule
+        self._backoff = Backoff(first_seconds=rule.first_delay_seconds, longest_seconds=rule.longest_delay_seconds)
         self._num_in_a_row = 0
 
     def delay_after(self, uptime_seconds: float) -> float | None:
         """Seconds to wait after a failure at this age; None: give up."""
         if uptime_seconds >= self._rule.healthy_seconds:
             self._num_in_a_row = 0
+            self._backoff.reset()
         self._num_in_a_row += 1
         if self._num_in_a_row > self._rule.max_rapid_failures:
             return None
-        doubled: float = self._rule.first_delay_seconds * 2 ** (self._num_in_a_row - 1)
-        return min(doubled, self._rule.longest_delay_seconds)
+        return self._backoff.next_delay()

@@ -62,7 +62,7 @@ class WindowRequest:
 
     @property
     def key(self) -> tuple[str, int]:
-        """What makes two windows doubles of each other."""
+        """What makes two windows duplicates of each other."""
         return self.rollout_id, self.window_index
 
 
@@ -94,7 +94,7 @@ class Window:
 
     @property
     def key(self) -> tuple[str, int]:
-        """What makes two windows doubles of each other."""
+        """What makes two windows duplicates of each other."""
         return self.rollout_id, self.window_index
 
     @property
@@ -119,7 +119,7 @@ class RewardRequest:
 
     @property
     def key(self) -> tuple[str, int]:
-        """What makes two scores doubles of each other."""
+        """What makes two scores duplicates of each other."""
         return self.rollout_id, self.attempt
 
 
@@ -144,7 +144,7 @@ class Score:
 
     @property
     def key(self) -> tuple[str, int]:
-        """What makes two scores doubles of each other."""
+        """What makes two scores duplicates of each other."""
         return self.rollout_id, self.attempt
 
 

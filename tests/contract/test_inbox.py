@@ -42,7 +42,7 @@ async def test_a_read_takes_no_more_than_asked_for(inbox: Inbox) -> None:
     assert await payloads_behind(inbox, BEGINNING, max_count=0) == []
 
 
-async def test_doubles_are_kept_for_the_reader_to_remove(inbox: Inbox) -> None:
+async def test_duplicates_are_kept_for_the_reader_to_drop(inbox: Inbox) -> None:
     await inbox.append([b"a", b"a"])
 
     assert await payloads_behind(inbox, BEGINNING) == [b"a", b"a"]

@@ -90,7 +90,7 @@ class LeaseProtocol(RuleBasedStateMachine):
     def read(self, max_count: int) -> None:
         for entry in at_once(self.streams.inbox.read(self.position, max_count=max_count, wait_seconds=0)):
             self.position = entry.position
-            if entry.payload not in self.trained:  # doubles are told by their key and dropped
+            if entry.payload not in self.trained:  # duplicates are recognised by their key and dropped
                 self.trained = self.trained + Counter([entry.payload])
 
     @rule(is_trimmed=st.booleans())

@@ -161,7 +161,7 @@ def test_a_flipped_bit_is_found() -> None:
     [
         pytest.param([pb.TensorSpec(name="w", dtype="complex64")], "dtype 'complex64'", id="dtype"),
         pytest.param([pb.TensorSpec(name="w", dtype="float32", shape=[-1])], "no negative size", id="shape"),
-        pytest.param([pb.TensorSpec(name="w", dtype="float32")] * 2, "twice", id="double"),
+        pytest.param([pb.TensorSpec(name="w", dtype="float32")] * 2, "twice", id="duplicate"),
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_refused(specs: list[pb.TensorSpec], complaint: str) -> None:

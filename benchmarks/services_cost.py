@@ -19,10 +19,10 @@ from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
-from learner.assembly import load_models, load_tokenizer, new_books
-from learner.checkpoint import cloned
-from learner.rollouts.books import Books
-from learner.trainer import Trainer
+from learner.build import load_models, load_tokenizer, new_books
+from learner.persistence.checkpoint import cloned
+from learner.rollouts.manager import Books
+from learner.step.trainer import Trainer
 from services.generation.transformers_engine.build import build_engine
 from services.generation.transformers_engine.engine import TransformersEngine
 from services.reward.verifiers.answers import is_exact_match

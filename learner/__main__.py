@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import redis.asyncio
 
-from learner.exposed import LearnerExporter
+from learner.reporting.prometheus import LearnerExporter
 from tppo import presence
 from tppo.authentication import call_metadata, token_from_environment
 from tppo.cancellation import TaskGroup, cancel_all
@@ -25,10 +25,10 @@ from tppo.run_files import STOPPED_MARK
 from tppo.streams import RedisStreams, Streams, connect
 
 if TYPE_CHECKING:
-    from learner.announcement import Announcement
     from learner.parts import Outside
-    from learner.run_identity import RunIdentity
-    from learner.trackers.trackers import Trackers
+    from learner.persistence.run_identity import RunIdentity
+    from learner.reporting.heartbeat import Announcement
+    from learner.reporting.trackers.trackers import Trackers
 
 ROLL_BACK_EXIT_CODE = 75  # "try again": the next life begins with the roll back
 Tell = Callable[[Mapping[str, Any]], None]  # takes a line of metrics.jsonl
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if not config.redis.url:
         raise ConfigError("redis.url is empty; expected the address of a Redis server, as in --redis redis://HOST:6379")
-    from learner.trackers import trackers
+    from learner.reporting.trackers import trackers
 
     trackers.check(config.trackers)
     # Heavy imports wait until the arguments are known to be right.
@@ -85,8 +85,8 @@ async def _live(config: Config, *, source: Path, name: str, resume: bool) -> int
 
 
 async def _live_with(config: Config, exporter: LearnerExporter, *, source: Path, name: str, resume: bool) -> int:
-    from learner import run_lease
-    from learner.settings_file import leave_settings
+    from learner.persistence import run_lease
+    from learner.persistence.settings_file import leave_settings
 
     try:
         client = await until_redis_answers(lambda: connect(config.redis.url), "connecting")
@@ -116,9 +116,9 @@ async def _train(
     name: str,
     resume: bool,
 ) -> int:
-    from learner.assembly import Assembly
-    from learner.replaying import rollback
-    from learner.trackers.trackers import Trackers, feeds
+    from learner.build import Assembly
+    from learner.persistence import rollback
+    from learner.reporting.trackers.trackers import Trackers, feeds
 
     rollback.fulfil_wish(identity.folder, identity.incarnation)
     (identity.folder / STOPPED_MARK).unlink(missing_ok=True)
@@ -148,8 +148,8 @@ def _outside(
     readers: Sequence[Tell],
 ) -> "Outside":
     """The other processes, found by their presence."""
+    from learner.exchange.weight_publisher import Found, GrpcTransport
     from learner.parts import Outside
-    from learner.weight_publisher import Found, GrpcTransport
     from tppo.generation_totals import GenerationLedger, GenerationTotals
 
     async def find_generators() -> Mapping[str, Found]:
@@ -189,7 +189,7 @@ def _announcement(
     *,
     name: str,
 ) -> "Announcement":
-    from learner.announcement import Announcement
+    from learner.reporting.heartbeat import Announcement
 
     me = presence.Presence(
         name=name, kind="learner", address="", started_at=time.time(), pid=os.getpid(), host=socket.gethostname()
@@ -207,7 +207,7 @@ def _announcement(
 
 
 def _streams(config: Config, identity: "RunIdentity", client: redis.asyncio.Redis) -> Streams:
-    from learner.replaying.archive import archived
+    from learner.persistence.archive import archived
 
     streams = RedisStreams(
         client, run=config.run.name, lease_seconds=config.redis.lease_seconds, incarnation=identity.incarnation

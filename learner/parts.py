@@ -4,17 +4,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from learner.checkpointing import CheckpointWriter
-from learner.deferred_evaluation import PutAside
-from learner.generation_watch import GenerationWatch
-from learner.journal import Journal
-from learner.metrics_log import MetricsLog
-from learner.rollouts.books import Books
+from learner.exchange.weight_publisher import Found, Transport, WeightPublisher
+from learner.persistence.checkpoint_writer import CheckpointWriter
+from learner.persistence.deferred_weights import PutAside
+from learner.reporting.generation_watch import GenerationWatch
+from learner.reporting.journal import Journal
+from learner.reporting.metrics_log import MetricsLog
+from learner.reporting.trace_writer import TraceWriter
+from learner.reporting.watchdog import Everyone, nobody
+from learner.rollouts.manager import Books
 from learner.steering import Steering
-from learner.tracing.writer import TraceWriter
-from learner.trainer import Trainer
-from learner.watchdog import Everyone, nobody
-from learner.weight_publisher import Found, Transport, WeightPublisher
+from learner.step.trainer import Trainer
 from tppo.generation_totals import GenerationTotals
 from tppo.presence import Presence
 from tppo.streams import Streams

@@ -5,8 +5,8 @@ What needs the tokenizer (the length of a prompt, a chat template) is refused wh
 
 from collections.abc import Iterable
 
+from learner.reporting.trackers import trackers
 from learner.rollouts.prompts import DataError, read_rows
-from learner.trackers import trackers
 from tppo.config import Config, ConfigError
 
 

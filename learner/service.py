@@ -24,18 +24,18 @@ from collections.abc import Mapping
 from redis.exceptions import RedisError
 from torch import Tensor
 
-from learner import reporting
-from learner.checkpoint import Progress, cloned
-from learner.outbox import Outbox
+from learner.exchange.memory_pressure import Relief
+from learner.exchange.reconciliation import Reconciliation
+from learner.exchange.request_sender import Outbox
+from learner.exchange.weight_publisher import Snapshot
 from learner.parts import Parts
-from learner.reconciliation import Reconciliation
-from learner.relief import Relief
+from learner.persistence.checkpoint import Progress, cloned
+from learner.persistence.run_identity import RunIdentity
+from learner.reporting import lines as reporting
+from learner.reporting.run_log import RunLog
+from learner.reporting.watchdog import Watchdog
 from learner.rollouts.ledger import Rollout
-from learner.run_identity import RunIdentity
-from learner.run_log import RunLog
 from learner.steering import Steering
-from learner.watchdog import Watchdog
-from learner.weight_publisher import Snapshot
 from tppo import codec, weights
 from tppo.cancellation import TaskGroup, cancel_all
 from tppo.config import Config

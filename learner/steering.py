@@ -9,10 +9,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from learner.checkpoint import Checkpoints
-from learner.rollouts.books import Books
+from learner.persistence.checkpoint import Checkpoints
 from learner.rollouts.ledger import Rollout
-from learner.trainer import Trainer
+from learner.rollouts.manager import Books
+from learner.step.trainer import Trainer
 from tppo.config import Config
 from tppo.rollout import Action, Command
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from learner.exposed import metric_name
+from learner.reporting.prometheus import metric_name
 from tppo.prometheus.exposed import OWN_LABELS
 
 DOCS = Path(__file__).parents[1] / "docs"

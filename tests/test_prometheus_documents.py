@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from learner.exposed import LEARNER_METRICS
+from learner.reporting.prometheus import LEARNER_METRICS
 from services.dashboard.api.exposed import DASHBOARD_METRICS
 from services.generation.exposed import GENERATION_METRICS
 from services.reward.attached.functions import AttachedFunctions, Patience

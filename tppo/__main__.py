@@ -18,9 +18,9 @@ VERBS = {
     "rescore": ("services.reward.commands.rescore", "score a run's responses again with another function"),
     "learner": ("learner.__main__", "train policy and value model"),
     "dashboard": ("services.dashboard.__main__", "a run's page, REST and control; or browse a folder of runs"),
-    "replay": ("learner.replaying.__main__", "rebuild a run from its archived log and compare"),
-    "rollback": ("learner.rollback.__main__", "return a stopped run to an older checkpoint"),
-    "audit": ("learner.auditing.__main__", "check a finished or stopped run's promises from its traces"),
+    "replay": ("learner.commands.replay.__main__", "rebuild a run from its archived log and compare"),
+    "rollback": ("learner.commands.rollback", "return a stopped run to an older checkpoint"),
+    "audit": ("learner.commands.audit.__main__", "check a finished or stopped run's promises from its traces"),
 }
 CONFIG_ERROR_EXIT_CODE = 2
 

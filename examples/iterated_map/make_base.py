@@ -39,8 +39,14 @@ from examples.iterated_map.task import (
     draw_problems,
 )
 from examples.iterated_map.tokenizer import build_tokenizer
-from learner.batching import PackedBatch, Row, pack, unpack
-from learner.models import ValueModel, policy_from_network, token_logprobs, token_values, value_model_from_policy
+from learner.models.networks import (
+    ValueModel,
+    policy_from_network,
+    token_logprobs,
+    token_values,
+    value_model_from_policy,
+)
+from learner.models.packing import PackedBatch, Row, pack, unpack
 
 SEED = 17
 ANSWERS_AT_ONCE, GIVES_UP_AFTER_A_STEP = 0.53, 0.01

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.checkpoint import committed
+from learner.persistence.checkpoint import committed
 from tests.end_to_end.test_real_processes import PATIENCE_SECONDS, Run, start
 
 __all__ = ["start"]

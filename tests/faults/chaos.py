@@ -21,7 +21,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from learner.auditing.evidence import collect
+from learner.commands.audit.evidence import collect
 from tests.faults.chaotic_run import FAULTS, ChaoticRun, Injection, drawn_faults, inject
 
 FAULTS_PER_RUN = 15

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis.asyncio
 
-from learner.outbox import Outbox
+from learner.exchange.request_sender import Outbox
 from learner.rollouts.ledger import State
 from tests.faults.proxy import Mood, Proxy
 from tests.learner.builders import a_ledger, a_requested_rollout, a_window

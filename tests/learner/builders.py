@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from learner.rollouts.books import Books, open_books
 from learner.rollouts.ledger import Ledger, Rollout, State
+from learner.rollouts.manager import Books, open_books
 from learner.rollouts.prompts import Prompt
 from learner.rollouts.requests import Limits
 from tppo.config.schema import Config

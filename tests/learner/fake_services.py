@@ -5,7 +5,7 @@ import random
 from array import array
 from collections.abc import Mapping
 
-from learner.weight_publisher import Found, Snapshot
+from learner.exchange.weight_publisher import Found, Snapshot
 from tppo import codec
 from tppo.rollout import FinishReason, Score, ScoreStatus, VersionSpan, Window, WindowRequest, logprobs, tokens
 from tppo.streams import MemoryStreams

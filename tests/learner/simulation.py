@@ -9,7 +9,7 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from learner import ledger_state
+from learner.rollouts import ledger_state
 from learner.rollouts.ledger import Position
 from tests.learner.builders import STOP_TOKEN, a_config, some_books
 from tppo.config.schema import Config

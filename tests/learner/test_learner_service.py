@@ -11,23 +11,24 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from learner import checkpoint, ledger_state
-from learner.checkpoint import Checkpoints, Progress
-from learner.checkpointing import CheckpointWriter
-from learner.deferred_evaluation import PutAside
-from learner.generation_watch import GenerationWatch
-from learner.journal import Journal
-from learner.metrics_log import MetricsLog
-from learner.models import load_policy, load_value_model, value_model_from_policy
+from learner.exchange.weight_publisher import WeightPublisher
+from learner.models.networks import load_policy, load_value_model, value_model_from_policy
 from learner.parts import Parts
-from learner.rollouts.books import open_books
+from learner.persistence import checkpoint
+from learner.persistence.checkpoint import Checkpoints, Progress
+from learner.persistence.checkpoint_writer import CheckpointWriter
+from learner.persistence.deferred_weights import PutAside
+from learner.persistence.run_identity import begin_life
+from learner.reporting.generation_watch import GenerationWatch
+from learner.reporting.journal import Journal
+from learner.reporting.metrics_log import MetricsLog
+from learner.reporting.trace_writer import TraceWriter
+from learner.rollouts import ledger_state
+from learner.rollouts.manager import open_books
 from learner.rollouts.prompts import Prompt
-from learner.run_identity import begin_life
 from learner.service import LearnerService
 from learner.steering import Steering
-from learner.tracing.writer import TraceWriter
-from learner.trainer import Trainer
-from learner.weight_publisher import WeightPublisher
+from learner.step.trainer import Trainer
 from tests.learner.fake_services import STOP_TOKEN, FakeTransport, generate, one_generator, reward, text_of
 from tppo.config import Config
 from tppo.generation_totals import GenerationTotals
@@ -221,7 +222,7 @@ async def test_its_log_tells_of_every_step_and_evaluation(
 ) -> None:
     streams, transport = ArchivedStreams(), FakeTransport()
 
-    with caplog.at_level(logging.INFO, logger="learner.run_log"):
+    with caplog.at_level(logging.INFO, logger="learner.reporting.run_log"):
         await to_the_end(laboratory.life("run", streams, transport), streams, transport)
 
     steps = [message for message in caplog.messages if message.startswith("step ") and "policy lag" in message]

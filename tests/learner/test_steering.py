@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from learner.checkpoint import committed
+from learner.persistence.checkpoint import committed
 from learner.steering import Steering
 from tests.learner.fake_services import FakeTransport
 from tests.learner.test_learner_service import (

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification
 
-from learner.models import policy_from_network, value_model_from_network
-from learner.optimization import Optimization, Update
+from learner.models.networks import policy_from_network, value_model_from_network
 from learner.rollouts.ledger import Rollout
-from learner.trainer import Trainer
+from learner.step.optimization import Optimization, Update
+from learner.step.trainer import Trainer
 from tests.learner.builders import a_config, a_row
 from tppo.config.schema import Config, OptimizerSection
 

@@ -1,0 +1,107 @@
+"""What a run left behind that an audit reads: traces, metrics, and the ledger of the newest checkpoint."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pyarrow
+from pyarrow import parquet
+
+from learner.step.trace_schema import SCHEMA, Header, trace_files
+from tppo.config import ConfigError
+
+COLUMNS = ("rollout_id", "window_index", "position", "policy_version", "in_window", "policy_mask", "value_mask")
+NO_TOKENS = pyarrow.table(
+    {
+        **{name: pyarrow.array([], SCHEMA.field(name).type) for name in COLUMNS},
+        **{name: pyarrow.array([], pyarrow.int32()) for name in ("step", "lag")},
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The rollouts of the newest checkpoint, as its ledger.json has them."""
+
+    step: int
+    rollouts: Sequence[Mapping[str, Any]] = ()  # evaluations are left out
+    num_early: int = 0  # records that arrived before they were asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that the promises are held against."""
+
+    tokens: pyarrow.Table  # COLUMNS of all traces, and of each row its `step` and its `lag` in steps
+    headers: Mapping[int, Header]  # by step
+    unreadable: Sequence[int] = ()  # steps whose trace is no parquet file of ours
+    metrics: Sequence[Mapping[str, Any]] = ()  # lines of the steps, in order
+    ledger: Ledger = field(default_factory=lambda: Ledger(step=0))
+
+
+def require_run(folder: Path) -> None:
+    """Raise ConfigError where no run has written anything."""
+    if not (folder / "metrics.jsonl").is_file():
+        raise ConfigError(f"{folder}: no run; expected a run's folder, or its name under runs/")
+
+
+def collect(folder: Path) -> Evidence:
+    """Read what there is. Raises ConfigError for a run that kept no traces."""
+    files = trace_files(folder / "traces")
+    if not files:
+        raise ConfigError(f"{folder} has no traces; expected a run with trace.enabled = true")
+    read = {step: _read(path) for step, path in files.items()}
+    headers = {step: Header.of(table.schema) for step, table in read.items() if table is not None}
+    tables = [_with_step(table, step) for step, table in read.items() if table is not None]
+    return Evidence(
+        tokens=pyarrow.concat_tables(tables).unify_dictionaries() if tables else NO_TOKENS,
+        headers=headers,
+        unreadable=[step for step, table in read.items() if table is None],
+        metrics=[line for line in _lines(folder / "metrics.jsonl") if line["kind"] == "step"],
+        ledger=newest_ledger(folder),
+    )
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The folder of the newest committed checkpoint."""
+    pointer = folder / "checkpoints" / "latest"
+    return folder / "checkpoints" / pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
+
+
+def newest_ledger(folder: Path) -> Ledger:
+    """The ledger of the newest checkpoint; an empty one of step 0 when there is none."""
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is None:
+        return Ledger(step=0)
+    plain = json.loads((checkpoint / "ledger.json").read_text(encoding="utf-8"))
+    progress = json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))
+    rollouts = [rollout for rollout in plain["rollouts"] if not rollout["is_evaluation"]]
+    return Ledger(progress["step"], rollouts, num_early=len(plain["early"]))
+
+
+def _read(path: Path) -> pyarrow.Table | None:
+    """The columns that an audit needs; None for a file that is no trace."""
+    try:
+        table = parquet.read_table(path, columns=list(COLUMNS))
+        Header.of(table.schema)
+    except (pyarrow.ArrowInvalid, KeyError):
+        return None
+    return table
+
+
+def _with_step(table: pyarrow.Table, step: int) -> pyarrow.Table:
+    lag = step - 1 - table["policy_version"].to_numpy()  # the step trained the weights of version step - 1
+    columns = {"step": numpy.full(len(table), step, dtype=numpy.int32), "lag": lag.astype(numpy.int32)}
+    for name, column in columns.items():
+        table = table.append_column(name, pyarrow.array(column))
+    return table.replace_schema_metadata(None)
+
+
+def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    """Whole lines: a run may be writing the last one."""
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        if line.endswith("\n"):
+            yield json.loads(line)

@@ -1,0 +1,1 @@
+"""`tppo replay`: rebuild a run from its archived inbox, and compare."""

@@ -1,0 +1,103 @@
+"""`tppo replay RUN`: 0 the same weights at each checkpoint, 1 other weights or no checkpoint, 2 nothing to replay."""
+
+import argparse
+import asyncio
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tppo.config import Config, ConfigError, load
+from tppo.run_files import SETTINGS, run_path
+
+if TYPE_CHECKING:
+    from learner.commands.replay.replay import Outcome
+
+SCORES = "scores="
+VARIABLE = ("algorithm.", "actor.", "critic.")  # what does not change which records the run needs
+
+
+def main(argv: Sequence[str]) -> int:
+    """Replay, compare, and print what came of it."""
+    parser = argparse.ArgumentParser(
+        prog="tppo replay", description="Rebuild a run from the base model and its archived log."
+    )
+    parser.add_argument("run", type=run_path, help="the run's folder, or its name under runs/")
+    parser.add_argument("--until", type=int, metavar="STEP", help="stop after this step and leave a checkpoint")
+    parser.add_argument(
+        "--with",
+        dest="variant",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="train a variant on the same experience: another value of a key of [algorithm], [actor] or [critic], or "
+        "scores=FILE, with the output of tppo rescore in FILE (may be repeated)",
+    )
+    arguments = parser.parse_args(argv)
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    variant: list[str] = arguments.variant
+    files = [Path(one.removeprefix(SCORES)) for one in variant if one.startswith(SCORES)]
+    config = _config(arguments.run, [one for one in variant if not one.startswith(SCORES)])
+    scores = _scores(files)
+    folder = arguments.run / "replays" / (_variant_name(variant) if variant else "same")
+    from learner.commands.replay.replay import logged_records, replay
+
+    records = logged_records(arguments.run, scores)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    facts = {"of": str(arguments.run), "changed": variant, "is_off_policy": bool(variant)}
+    (folder / "replay.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    outcome = asyncio.run(replay(config, records, arguments.run, folder, until_step=arguments.until))
+    return _told(outcome, folder, is_variant=bool(variant))
+
+
+def _scores(files: Sequence[Path]) -> "dict[tuple[str, int], Mapping[str, Any]] | None":
+    """Of several files the last one counts."""
+    from learner.commands.replay.rescored import read_scores
+
+    return read_scores(files[-1]) if files else None
+
+
+def _told(outcome: "Outcome", folder: Path, *, is_variant: bool) -> int:
+    print(f"replayed {outcome.reached_step} steps into {folder}")
+    if outcome.ended_early:
+        print("the log ends there")
+    if is_variant:
+        print("a variant on recorded experience: OFF-POLICY, its responses were sampled by the recorded run's policy")
+        return 0
+    for one in outcome.comparisons:
+        print(f"checkpoint {one.step}: actor {_word(one.is_same_actor)}, critic {_word(one.is_same_critic)}")
+    if not outcome.comparisons:
+        print("nothing to compare: the run committed no checkpoint up to there")
+    is_same = all(one.is_same_actor and one.is_same_critic for one in outcome.comparisons)
+    return 0 if outcome.comparisons and is_same else 1
+
+
+def _config(run: Path, overrides: Sequence[str]) -> Config:
+    for override in overrides:
+        if not override.startswith(VARIABLE):
+            raise ConfigError(
+                f"--with {override}: the log holds no experience for it; expected one of {VARIABLE}... or scores=FILE"
+            )
+    if not (run / SETTINGS).exists():
+        raise ConfigError(f"{run} holds no {SETTINGS}; expected the folder of a run")
+    return load(run / SETTINGS, overrides)
+
+
+def _variant_name(overrides: Sequence[str]) -> str:
+    return "variant " + " ".join(overrides).replace("/", "_")
+
+
+def _word(is_same: bool) -> str:
+    return "the same, bit for bit" if is_same else "DIFFERS"
+
+
+if __name__ == "__main__":
+    import sys
+
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,130 @@
+"""A learner that lives its run again from the archived log, with nobody on the other side."""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from learner.build import Assembly
+from learner.commands.replay.rescored import with_scores
+from learner.exchange.weight_publisher import Found, Snapshot
+from learner.parts import Outside
+from learner.persistence.archive import Archive
+from learner.persistence.checkpoint import Progress, cloned, committed
+from learner.persistence.checkpoint_writer import CheckpointWriter
+from learner.persistence.run_identity import begin_life
+from learner.reporting.watchdog import nobody
+from learner.rollouts.manager import Books
+from learner.service import LearnerService
+from tppo import weights
+from tppo.config import Config, ConfigError
+from tppo.generation_totals import GenerationTotals
+from tppo.streams import MemoryStreams
+from tppo.streams.contract import BEGINNING
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One checkpoint of the run against the replay's weights after the same step."""
+
+    step: int
+    is_same_actor: bool
+    is_same_critic: bool
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a replay came to."""
+
+    reached_step: int
+    comparisons: list[Comparison] = field(default_factory=list)
+    ended_early: bool = False  # the log holds no further step
+
+
+class ComparingWriter(CheckpointWriter):
+    """Compares where the run committed; writes only the last checkpoint."""
+
+    def __init__(self, *arguments: Any, notes: Sequence[Mapping[str, Any]], outcome: Outcome, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._notes = notes
+        self._outcome = outcome
+
+    def commit_if_due(self, progress: Progress, books: Books) -> None:
+        """Nothing is written."""
+        self._outcome.reached_step = progress.step
+        of_this_step = [note for note in self._notes if note["step"] == progress.step]
+        if not of_this_step:
+            return
+        actor = weights.digest(cloned(self._trainer.policy.network))
+        critic = weights.digest(cloned(self._trainer.value_model.network))
+        self._outcome.comparisons += [
+            Comparison(progress.step, note["actor"] == actor, note["critic"] == critic) for note in of_this_step
+        ]
+
+
+class Nowhere:
+    """Weights that nobody needs."""
+
+    async def send(self, address: str, snapshot: Snapshot) -> None:
+        """Never called: there is no generator."""
+
+
+def logged_records(run_folder: Path, scores: Mapping[tuple[str, int], Mapping[str, Any]] | None = None) -> list[bytes]:
+    """The run's log, perhaps with other scores. Raises `ConfigError`."""
+    records = [entry.payload for entry in Archive(run_folder / "inbox").entries(BEGINNING)]
+    if not records:
+        raise ConfigError(f"{run_folder / 'inbox'} holds no log; expected a run with run.archive_inbox = true")
+    return records if scores is None else list(with_scores(records, scores))
+
+
+async def replay(
+    config: Config, records: Sequence[bytes], run_folder: Path, replay_folder: Path, *, until_step: int | None
+) -> Outcome:
+    """Train again on the run's records, into another folder, and compare where the run committed a checkpoint."""
+    streams = MemoryStreams(lease_seconds=config.redis.lease_seconds)
+    await streams.inbox.append(records)
+    outcome = Outcome(reached_step=0)
+    writer = partial(ComparingWriter, notes=list(committed(run_folder / "checkpoints")), outcome=outcome)
+    assembly = await asyncio.to_thread(Assembly, config, begin_life(replay_folder), resume=False)
+    service = assembly.service(streams, _NOBODY, writer=writer, until_step=until_step)
+    async with asyncio.TaskGroup() as group:
+        watching = group.create_task(_stop_at_the_end(service, len(records), outcome))
+        await service.run()
+        watching.cancel()
+    return outcome
+
+
+async def _stop_at_the_end(service: LearnerService, num_entries: int, outcome: Outcome) -> None:
+    """A learner that has read all and waits for more waits for ever."""
+    while service.waits_beyond != f"{num_entries}-0":  # noqa: ASYNC110  nothing announces it
+        await asyncio.sleep(LOOK_SECONDS)
+    outcome.ended_early = True
+    service.stop()
+
+
+async def _announce(_status: Mapping[str, Any]) -> None:
+    pass
+
+
+async def _no_generators() -> Mapping[str, Found]:
+    return {}
+
+
+async def _no_totals() -> GenerationTotals:
+    return GenerationTotals()
+
+
+_NOBODY = Outside(
+    transport=Nowhere(),
+    announce=_announce,
+    find_generators=_no_generators,
+    generation_totals=_no_totals,
+    everyone=nobody,
+)

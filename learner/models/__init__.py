@@ -1,0 +1,1 @@
+"""The policy and the value model: loading, packing rows, attention, and the outputs at the selected tokens."""

@@ -1,0 +1,265 @@
+"""Checkpoints: `checkpoints/global_step_N/{actor,critic}` that transformers loads, and what a resume needs beside them.
+
+A checkpoint is written into a hidden folder, renamed when it is whole, and named last of all in `latest`; so whatever
+`latest` names was complete once. A resume checks that it still is, and else sets it aside and takes the one before.
+`committed.jsonl` tells of every checkpoint there ever was what its weights were. Nothing is pickled: texts are JSON,
+arrays safetensors; the optimizers' state is torch's, read back as data only.
+"""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from learner.persistence.manifest import DamagedError, verify, write_manifest
+from learner.persistence.run_identity import append_whole, sync_names, write_atomically
+from learner.rollouts.ledger_state import LedgerState
+from learner.step.trainer import Trainer
+from tppo import weights
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "global_step_"
+DAMAGED_PREFIX = "damaged_"
+LATEST = "latest"
+BEST = "best.json"
+COMMITTED = "committed.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where the run stands."""
+
+    step: int  # training steps done; also the policy's version
+    inbox_position: str  # everything up to it is in the ledger
+    elapsed_seconds: float  # of all lives so far
+    tokens_trained: int
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """A copy of the whole state between two steps, to be written while training goes on."""
+
+    progress: Progress
+    ledger: LedgerState
+    actor: Mapping[str, Tensor]
+    critic: Mapping[str, Tensor]
+    optimizers: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What a resume starts from, besides the models."""
+
+    progress: Progress
+    ledger: LedgerState
+    optimizers: Mapping[str, Any]
+
+
+def capture(trainer: Trainer, progress: Progress, ledger: LedgerState) -> Capture:
+    """Copies of the trainer's tensors with the rest."""
+    return Capture(
+        progress=progress,
+        ledger=ledger,
+        actor=cloned(trainer.policy.network),
+        critic=cloned(trainer.value_model.network),
+        optimizers=_copied(trainer.state_dict()),
+    )
+
+
+def cloned(network: PreTrainedModel) -> dict[str, Tensor]:
+    """The network's weights by name, on the CPU, tied ones once."""
+    seen: set[int] = set()
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in network.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            tensors[name] = tensor.detach().to("cpu", copy=True)
+    return tensors
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, folder: Path, *, keep: int, require_right: Callable[[], None] = lambda: None) -> None:
+        """`require_right` raises when these checkpoints are no longer this process's to write."""
+        self._folder = folder
+        self._keep = keep
+        self._require_right = require_right
+
+    def latest(self) -> Path | None:
+        """The newest committed checkpoint."""
+        pointer = self._folder / LATEST
+        return self._folder / pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
+
+    def kept_steps(self) -> list[int]:
+        """The steps whose checkpoints are there."""
+        return sorted(_step_of(path) for path in self._folder.glob(f"{PREFIX}*"))
+
+    def usable(self) -> Path | None:
+        """The newest committed checkpoint that is whole; None when none was ever committed.
+
+        Damaged ones are set aside. Raises `DamagedError` when there is no other.
+        """
+        latest = self.latest()
+        if latest is None:
+            return None
+        if not latest.exists() and _replaced(latest).exists():
+            _replaced(latest).rename(latest)  # its process died between taking it away and putting the next there
+        damages = []
+        for path in [latest, *reversed(self._before(_step_of(latest)))]:
+            try:
+                verify(path)
+            except DamagedError as damage:
+                damages.append(str(damage))
+                logger.warning("%s; trying the checkpoint before", damage)
+                self._set_aside(path)
+            else:
+                return path
+        raise DamagedError(f"no checkpoint in {self._folder} is whole: {'; '.join(damages)}")
+
+    def commit(
+        self,
+        state: Capture,
+        trainer: Trainer,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        keep_also: Collection[int] = (),
+    ) -> Path:
+        """Write a checkpoint; when this returns it is the latest. Older ones beyond `keep` go, but for the best and
+        those of the steps `keep_also`. Raises OSError when the disk does not take it; the others stay as they are.
+        """
+        final = self._folder / f"{PREFIX}{state.progress.step}"
+        temporary = self._folder / f".{final.name}.writing"
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            self._write(temporary, state, trainer, tokenizer)
+            self._require_right()
+            self._put_in_place(temporary, final)
+        except (SafetensorError, RuntimeError) as error:  # what these libraries make of a full disk
+            raise OSError(f"{type(error).__name__}: {error}") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        write_atomically(self._folder / LATEST, final.name.encode())
+        shutil.rmtree(_replaced(final), ignore_errors=True)
+        self._note(final, state)
+        self._forget_old(final, keep_also)
+        return final
+
+    def judge(self, step: int, accuracy: float) -> None:
+        """Keep the step's checkpoint, if there is one, for as long as no other is better."""
+        path = self._folder / BEST
+        best = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"accuracy": -1.0}
+        if accuracy > best["accuracy"] and (self._folder / f"{PREFIX}{step}").exists():
+            write_atomically(path, json.dumps({"step": step, "accuracy": accuracy}).encode())
+
+    def best_step(self) -> int | None:
+        """The step of the checkpoint that did best in an evaluation."""
+        path = self._folder / BEST
+        return int(json.loads(path.read_text(encoding="utf-8"))["step"]) if path.exists() else None
+
+    def _write(self, temporary: Path, state: Capture, trainer: Trainer, tokenizer: PreTrainedTokenizerBase) -> None:
+        temporary.mkdir(parents=True)
+        trainer.policy.network.save_pretrained(temporary / "actor", state_dict=dict(state.actor))
+        tokenizer.save_pretrained(temporary / "actor")
+        trainer.value_model.network.save_pretrained(temporary / "critic", state_dict=dict(state.critic))
+        torch.save(dict(state.optimizers), temporary / "optimizers.pt")
+        save_file(state.ledger.tensors, temporary / "ledger.safetensors")
+        (temporary / "ledger.json").write_text(json.dumps(state.ledger.plain), encoding="utf-8")
+        (temporary / "progress.json").write_text(json.dumps(_plain(state.progress)), encoding="utf-8")
+        write_manifest(temporary)
+        _sync(temporary)
+
+    def _note(self, path: Path, state: Capture) -> None:
+        line = {
+            "step": state.progress.step,
+            "inbox_position": state.progress.inbox_position,
+            "actor": weights.digest(state.actor),
+            "critic": weights.digest(state.critic),
+        }
+        append_whole(path.parent / COMMITTED, json.dumps(line).encode() + b"\n")
+
+    def _put_in_place(self, temporary: Path, final: Path) -> None:
+        """At no moment is the step's checkpoint neither there nor where `usable` finds it."""
+        shutil.rmtree(_replaced(final), ignore_errors=True)
+        if final.exists():
+            final.rename(_replaced(final))
+        temporary.rename(final)
+        sync_names(self._folder)
+
+    def _forget_old(self, newest: Path, keep_also: Collection[int]) -> None:
+        kept = {*keep_also, self.best_step()}
+        older = self._before(_step_of(newest))
+        for path in older[: len(older) - self._keep + 1]:
+            if _step_of(path) not in kept:
+                shutil.rmtree(path)
+
+    def _before(self, step: int) -> list[Path]:
+        """Checkpoints of earlier steps, the oldest first."""
+        found = (path for path in self._folder.glob(f"{PREFIX}*") if _step_of(path) < step)
+        return sorted(found, key=_step_of)
+
+    def _set_aside(self, path: Path) -> None:
+        aside = path.with_name(DAMAGED_PREFIX + path.name)
+        shutil.rmtree(aside, ignore_errors=True)
+        if path.exists():
+            path.rename(aside)
+
+
+def read(path: Path) -> Restored:
+    """What `Checkpoints.commit` wrote, without the models."""
+    optimizers = torch.load(path / "optimizers.pt", weights_only=True, map_location="cpu")
+    plain = json.loads((path / "ledger.json").read_text(encoding="utf-8"))
+    progress = Progress(**json.loads((path / "progress.json").read_text(encoding="utf-8")))
+    return Restored(progress, LedgerState(plain, load_file(path / "ledger.safetensors")), optimizers)
+
+
+def committed(folder: Path) -> Iterator[dict[str, Any]]:
+    """What was noted of each checkpoint ever committed, in that order."""
+    path = folder / COMMITTED
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        yield json.loads(line)
+
+
+def _replaced(final: Path) -> Path:
+    """Where a checkpoint is while another one of the same step takes its place."""
+    return final.with_name(f".{final.name}.replaced")
+
+
+def _step_of(path: Path) -> int:
+    return int(path.name.removeprefix(PREFIX))
+
+
+def _plain(progress: Progress) -> dict[str, Any]:
+    return {name: getattr(progress, name) for name in Progress.__slots__}
+
+
+def _copied(value: Any) -> Any:
+    """The same structure with its tensors copied to the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(item) for item in value)
+    return value
+
+
+def _sync(folder: Path) -> None:
+    """Force the files and their names to the disk before they are given their final name."""
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,108 @@
+"""Commits checkpoints beside the training: the state is copied between two steps, the disk is written meanwhile.
+
+Loop `serve`: consumes copied states, always the newest / waits for one / unblocked by `commit_if_due` / produces a
+committed checkpoint, and then trims the inbox up to its position. It waits for the traces of the steps before it: what
+a checkpoint contains is never taken again. A full disk stops neither training nor the older checkpoints: the failure is
+logged and shown, and the next one is tried.
+"""
+
+import asyncio
+import logging
+
+from redis.exceptions import RedisError
+from transformers import PreTrainedTokenizerBase
+
+from learner.persistence.checkpoint import Capture, Checkpoints, Progress, capture
+from learner.reporting.journal import Journal
+from learner.reporting.trace_writer import TraceWriter
+from learner.rollouts.ledger_state import captured
+from learner.rollouts.manager import Books
+from learner.step.trainer import Trainer
+from tppo.config.schema import CheckpointSection
+from tppo.streams import Inbox
+
+logger = logging.getLogger(__name__)
+
+
+class CheckpointWriter:
+    """When to checkpoint, and the writing."""
+
+    def __init__(
+        self,
+        section: CheckpointSection,
+        checkpoints: Checkpoints,
+        inbox: Inbox,
+        trainer: Trainer,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        traces: TraceWriter,
+        journal: Journal,
+    ) -> None:
+        self._section = section
+        self._checkpoints = checkpoints
+        self._inbox = inbox
+        self._trainer = trainer
+        self._tokenizer = tokenizer
+        self._traces = traces
+        self._journal = journal
+        self._pending: Capture | None = None
+        self._has_pending = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self.last_step: int | None = None
+        self.last_error = ""
+
+    def commit_if_due(self, progress: Progress, books: Books) -> None:
+        """Hand a copy of the state to the loop every `save_freq` steps."""
+        if self._section.save_freq and progress.step % self._section.save_freq == 0:
+            self.commit_soon(progress, books)
+
+    def commit_soon(self, progress: Progress, books: Books) -> None:
+        """Hand a copy of the state to the loop."""
+        self._pending = capture(self._trainer, progress, captured(books))
+        self._has_pending.set()
+
+    async def commit_now(self, progress: Progress, books: Books) -> None:
+        """Commit the present state and wait for it. Raises OSError when the disk does not take it."""
+        state = capture(self._trainer, progress, captured(books))
+        self._pending = None
+        await self._write(state)
+
+    def judge(self, step: int, accuracy: float | None) -> None:
+        """An evaluation of that step's policy is over; the best one's checkpoint is kept."""
+        if accuracy is None:
+            return
+        try:
+            self._checkpoints.judge(step, accuracy)
+        except OSError as error:
+            self.last_error = f"best checkpoint: {error}"
+            logger.warning("cannot note the best checkpoint: %s", error)
+
+    async def serve(self) -> None:
+        """Write what is handed over, until cancelled."""
+        while True:
+            await self._has_pending.wait()
+            self._has_pending.clear()
+            state, self._pending = self._pending, None
+            if state is None:
+                continue
+            try:
+                await self._write(state)
+            except OSError as error:
+                self.last_error = f"checkpoint of step {state.progress.step}: {error}"
+                logger.exception("%s; training goes on", self.last_error)
+                self._journal.event("error", step=state.progress.step, text=f"{self.last_error}; training goes on")
+
+    async def _write(self, state: Capture) -> None:
+        await self._traces.written()
+        async with self._writing:
+            under_evaluation = [int(step) for step in state.ledger.plain["gathered"]]
+            path = await asyncio.to_thread(
+                self._checkpoints.commit, state, self._trainer, self._tokenizer, keep_also=under_evaluation
+            )
+        self.last_step, self.last_error = state.progress.step, ""
+        logger.info("committed %s", path)
+        self._journal.event("checkpoint", step=self.last_step, text=f"checkpoint of step {self.last_step} committed")
+        try:
+            await self._inbox.trim(state.progress.inbox_position)
+        except (RedisError, OSError) as error:
+            logger.warning("cannot trim the inbox: %s; the next checkpoint will", error)

@@ -1,0 +1,1 @@
+"""What the learner leaves to read: metrics, journal, traces, trackers, status."""

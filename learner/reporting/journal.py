@@ -1,0 +1,109 @@
+"""`journal.jsonl`: what happened to each window, and to the run, for those who look at it (docs/journal.md).
+
+The learner decides nothing by it. A life that begins behind a checkpoint reads its inbox again, so a line may stand
+there twice; a reader keeps the last one of each window and of each score.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import singledispatchmethod
+from pathlib import Path
+from typing import Any
+
+from learner.reporting.json_lines import JsonLines
+from learner.rollouts.occurrences import Arrived, Dropped, Occurrence, Parked, Requested, Scored
+
+Line = dict[str, Any]
+
+
+class Journal:
+    """Appends to the file; `step` is that of metrics.jsonl."""
+
+    def __init__(self, path: Path, *, is_new_run: bool = False, clock: Callable[[], float] = time.time) -> None:
+        self._file = JsonLines(path)
+        self._clock = clock
+        if is_new_run:
+            path.unlink(missing_ok=True)
+
+    @property
+    def last_error(self) -> str:
+        """Why the file could not be written the last time; empty when it could."""
+        return self._file.last_error
+
+    def note(self, occurrences: Iterable[Occurrence], *, policy_version: int) -> None:
+        """What the ledger has noted, while the learner's weights were these."""
+        self._append([self._line(one) | _version(one, policy_version) for one in occurrences])
+
+    def trained(self, step: int, rows: Sequence[tuple[str, int]]) -> None:
+        """The windows (rollout, index) made a step."""
+        self._append([{"kind": "trained", "step": step, "rows": [list(row) for row in rows]}])
+
+    def event(self, event: str, *, step: int, text: str, **more: Any) -> None:
+        """Something that a person wants to know, in a sentence."""
+        self._append([{"kind": "event", "event": event, "step": step, "text": text, **more}])
+
+    def _append(self, lines: Iterable[Line]) -> None:
+        now = self._clock()
+        self._file.append([{"time": now, **line} for line in lines])
+
+    @singledispatchmethod
+    def _line(self, one: object) -> Line:
+        raise AssertionError(f"{one} is no occurrence")
+
+    @_line.register
+    def _requested(self, one: Requested) -> Line:
+        return {
+            "kind": "requested",
+            "rollout": one.rollout_id,
+            "window": one.window_index,
+            "prompt": one.prompt_index,
+            "ordinal": one.ordinal,
+            "start": one.num_tokens_before,
+            "evaluation": one.is_evaluation,
+        }
+
+    @_line.register
+    def _arrived(self, one: Arrived) -> Line:
+        window = one.window
+        return {
+            "kind": "window",
+            "rollout": window.rollout_id,
+            "window": window.window_index,
+            "generator": window.generator,
+            "slot": window.slot,
+            "started": window.started_at,
+            "ended": window.ended_at,
+            "tokens": len(window.tokens),
+            "versions": [[span.policy_version, span.num_tokens] for span in window.version_spans],
+            "finish": window.finish_reason.name.lower(),
+            "is_finished": one.is_finished,
+            "evaluation": window.is_evaluation,
+        }
+
+    @_line.register
+    def _scored(self, one: Scored) -> Line:
+        score = one.score
+        return {
+            "kind": "score",
+            "rollout": score.rollout_id,
+            "attempt": score.attempt,
+            "status": score.status.name,
+            "score": score.score,
+            "components": dict(score.components),
+            "function": score.function,
+            "seconds": score.duration_seconds,
+            "error": score.error,
+            "evaluation": score.is_evaluation,
+        }
+
+    @_line.register
+    def _parked(self, one: Parked) -> Line:
+        return {"kind": "parked", "rollout": one.rollout_id, "window": one.window_index, "cause": one.cause}
+
+    @_line.register
+    def _dropped(self, one: Dropped) -> Line:
+        return {"kind": "dropped", "rollout": one.rollout_id, "window": one.window_index, "reason": one.reason}
+
+
+def _version(one: Occurrence, policy_version: int) -> Line:
+    return {"version": policy_version} if isinstance(one, Requested) else {}

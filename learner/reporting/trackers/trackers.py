@@ -1,0 +1,99 @@
+"""All trackers of a run, as `[trackers]` asks for them."""
+
+import asyncio
+import importlib.util
+import netrc
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from learner.persistence.run_identity import RunIdentity
+from learner.reporting.trackers.beginning import Beginning
+from learner.reporting.trackers.feed import Feed
+from tppo.cancellation import cancel_all
+from tppo.config import Config, ConfigError
+from tppo.config.schema import TrackersSection
+
+END_SECONDS = 20.0  # for the last lines and for uploads, when the learner ends
+KEY_VARIABLE = "WANDB_API_KEY"
+WANDB_HOST = "api.wandb.ai"
+NOT_TOLD = {"redis"}  # sections with addresses and passwords
+
+
+def check(section: TrackersSection) -> None:
+    """Raises `ConfigError` when a tracker is asked for that cannot work here."""
+    for key, package in _asked_for(section):
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(f"{key}: the package {package} is not installed; expected pip install 'tppo[trackers]'")
+    if section.wandb == "online" and not (os.environ.get(KEY_VARIABLE) or _has_netrc_entry()):
+        raise ConfigError(
+            f"trackers.wandb = 'online': no key of W&B; expected the environment variable {KEY_VARIABLE}, "
+            "or what `wandb login` writes"
+        )
+
+
+def _asked_for(section: TrackersSection) -> Iterator[tuple[str, str]]:
+    """(key and value, package)."""
+    if section.tensorboard:
+        yield "trackers.tensorboard = true", "tensorboard"
+    if section.wandb != "off":
+        yield f"trackers.wandb = {section.wandb!r}", "wandb"
+
+
+def _has_netrc_entry() -> bool:
+    try:
+        return netrc.netrc().authenticators(WANDB_HOST) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def feeds(config: Config, identity: RunIdentity, *, through_step: int, is_rolled_back: bool) -> list[Feed]:
+    """Those that the configuration asks for."""
+    section = config.trackers
+    beginning = Beginning(
+        folder=str(identity.folder.resolve()),
+        run=config.run.name,
+        run_id=identity.run_id,
+        incarnation=identity.incarnation,
+        through_step=through_step,
+        is_rolled_back=is_rolled_back,
+        project=section.wandb_project,
+        mode=section.wandb,
+        settings=config.model_dump(mode="json", exclude=NOT_TOLD),
+    )
+    return [Feed(package, beginning) for _, package in _asked_for(section)]
+
+
+class Trackers:
+    """Every line goes to each of them."""
+
+    def __init__(self, feeds: Sequence[Feed] = ()) -> None:
+        self._feeds = feeds
+
+    def take(self, line: Mapping[str, Any]) -> None:
+        """A line of metrics.jsonl was written; returns at once."""
+        for feed in self._feeds:
+            feed.take(line)
+
+    def with_status(self, status: Mapping[str, Any]) -> dict[str, Any]:
+        """The heartbeat's status, with theirs."""
+        complaints = [feed.last_error for feed in self._feeds if feed.last_error]
+        error = status.get("last_error") or next(iter(complaints), "")
+        return {**status, "last_error": error, "trackers": {feed.name: feed.status() for feed in self._feeds}}
+
+    @asynccontextmanager
+    async def running(self, *, end_seconds: float = END_SECONDS) -> AsyncIterator[None]:
+        """Their loops; at the end they have a while for what still waits."""
+        # No task group: what becomes of a tracker must not end the training.
+        loops = [asyncio.create_task(feed.serve(), name=feed.name) for feed in self._feeds]
+        try:
+            yield
+            for feed in self._feeds:
+                feed.close()
+            if loops:
+                await asyncio.wait(loops, timeout=end_seconds)
+        finally:
+            await cancel_all(loops)
+            for feed in self._feeds:
+                feed.say_farewell()

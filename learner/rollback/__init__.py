@@ -1,1 +1,0 @@
-"""`tppo rollback`: the command."""

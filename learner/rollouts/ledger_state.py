@@ -1,0 +1,158 @@
+"""The ledger, the scheduler and the evaluation rounds as plain data, and back: what a checkpoint keeps of them.
+
+Texts and counts become JSON; the token arrays of all rollouts, laid end to end, become four tensors. The prompts are
+not kept: they are read from the data again, and told by their index.
+"""
+
+import base64
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learner.rollouts.ledger import Ledger, Lost, Rollout, State
+from learner.rollouts.manager import Books
+from learner.rollouts.prompts import Prompt
+from tppo import codec
+from tppo.rollout import InboxRecord, Score, Window
+
+PER_TOKEN = ("response_tokens", "rollout_logprobs", "token_versions", "values")
+PLAIN = (
+    "rollout_id",
+    "ordinal",
+    "cohort",
+    "min_policy_version",
+    "is_evaluation",
+    "window_index",
+    "window_start",
+    "is_finished",
+    "score",
+    "components",
+    "attempt",
+    "num_stalls",
+    "cause",
+    "first_attempt",
+    "is_retry_due",
+)
+TYPECODES = {name: "i" if name in ("response_tokens", "token_versions") else "f" for name in PER_TOKEN}
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerState:
+    """What a checkpoint keeps."""
+
+    plain: dict[str, Any]  # JSON
+    tensors: dict[str, Tensor]
+
+
+def captured(books: Books) -> LedgerState:
+    """A copy of everything, to be written while the books go on."""
+    ledger, scheduler, evaluator = books.ledger, books.scheduler, books.evaluator
+    assert not ledger.scored_evaluations, "the evaluator gathers what was scored before a checkpoint is taken"
+    gathered = {step: [row.rollout_id for row in rows] for step, rows in evaluator.gathered.items()}
+    rollouts = [*ledger.rollouts.values(), *(row for rows in evaluator.gathered.values() for row in rows)]
+    plain = {
+        "rollouts": [_plain(rollout) for rollout in rollouts],
+        "ready": [rollout.rollout_id for rollout in ledger.ready],
+        "lost": ledger.lost,
+        "dropped": dict(ledger.dropped),
+        "commands": books.commands.state(),
+        "num_extra": scheduler.num_extra,
+        "early": [
+            [list(position), base64.b64encode(codec.encode_inbox_record(record)).decode()]
+            for position, record in _early(ledger)
+        ],
+        "num_issued": ledger.num_issued,
+        "num_trained": ledger.num_trained,
+        "num_resent_requests": ledger.num_resent_requests,
+        "duplicates": dict(ledger.duplicates),
+        "next_ordinal": scheduler.next_ordinal,
+        "next_cohort": scheduler.next_cohort,
+        "is_opened": scheduler.is_opened,
+        "gathered": gathered,
+        "finished_evaluations": sorted(evaluator.finished_steps),
+    }
+    return LedgerState(plain, {name: _laid_out(rollouts, name) for name in PER_TOKEN})
+
+
+def restore(books: Books, state: LedgerState) -> None:
+    """Fill fresh books with what was captured."""
+    ledger, scheduler, evaluator, plain = books.ledger, books.scheduler, books.evaluator, state.plain
+    rollouts = {row.rollout_id: row for row in _rollouts(state, scheduler.prompts, evaluator.prompts)}
+    for step, ids in plain["gathered"].items():
+        evaluator.gathered[int(step)] = [rollouts.pop(rollout_id) for rollout_id in ids]
+    evaluator.finished_steps = set(plain["finished_evaluations"])
+    ledger.rollouts.update(rollouts)
+    ledger.ready = [rollouts[rollout_id] for rollout_id in plain["ready"]]
+    ledger.lost = [Lost((position[0], position[1]), cohort) for position, cohort in plain["lost"]]
+    ledger.dropped.update(plain["dropped"])
+    books.commands.restore(plain["commands"])
+    scheduler.num_extra = plain["num_extra"]
+    for position, payload in plain["early"]:
+        _add_early(ledger, (position[0], position[1]), codec.decode_inbox_record(base64.b64decode(payload)))
+    ledger.num_issued, ledger.num_trained = plain["num_issued"], plain["num_trained"]
+    ledger.num_resent_requests = plain["num_resent_requests"]
+    ledger.duplicates.update(plain["duplicates"])
+    scheduler.next_ordinal, scheduler.next_cohort = plain["next_ordinal"], plain["next_cohort"]
+    scheduler.is_opened = plain["is_opened"]
+
+
+def _plain(rollout: Rollout) -> dict[str, Any]:
+    return {
+        **{name: getattr(rollout, name) for name in PLAIN},
+        "prompt": rollout.prompt.index,
+        "state": rollout.state.value,
+        "ready_position": rollout.ready_position,
+        "lengths": {name: len(getattr(rollout, name)) for name in PER_TOKEN},
+    }
+
+
+def _laid_out(rollouts: Sequence[Rollout], name: str) -> Tensor:
+    """One per-token array of all rollouts, end to end."""
+    line = array(TYPECODES[name])
+    for rollout in rollouts:
+        line.extend(getattr(rollout, name))
+    dtype = torch.int32 if TYPECODES[name] == "i" else torch.float32
+    return torch.frombuffer(line, dtype=dtype).clone() if line else torch.empty(0, dtype=dtype)
+
+
+def _rollouts(
+    state: LedgerState, train_prompts: Sequence[Prompt], evaluation_prompts: Sequence[Prompt]
+) -> Iterable[Rollout]:
+    entries: Sequence[Mapping[str, Any]] = state.plain["rollouts"]
+    ends = {name: list(accumulate(entry["lengths"][name] for entry in entries)) for name in PER_TOKEN}
+    for number, entry in enumerate(entries):
+        prompts = evaluation_prompts if entry["is_evaluation"] else train_prompts
+        arrays: dict[str, Any] = {
+            name: _array(state.tensors[name], ends[name][number] - entry["lengths"][name], ends[name][number])
+            for name in PER_TOKEN
+        }
+        yield Rollout(
+            **{name: entry[name] for name in PLAIN},
+            **arrays,
+            prompt=prompts[entry["prompt"]],
+            state=State(entry["state"]),
+            ready_position=(entry["ready_position"][0], entry["ready_position"][1]),
+        )
+
+
+def _array(line: Tensor, begin: int, end: int) -> "array[Any]":
+    result: array[Any] = array("i" if line.dtype == torch.int32 else "f")
+    result.frombytes(line[begin:end].numpy().tobytes())
+    return result
+
+
+def _early(ledger: Ledger) -> Iterable[tuple[tuple[int, int], InboxRecord]]:
+    yield from ledger.early_windows.values()
+    yield from ledger.early_scores.values()
+
+
+def _add_early(ledger: Ledger, position: tuple[int, int], record: InboxRecord) -> None:
+    if isinstance(record, Window):
+        ledger.early_windows[record.key] = (position, record)
+    elif isinstance(record, Score):
+        ledger.early_scores[record.key] = (position, record)

@@ -1,0 +1,1 @@
+"""One training step: rows in, two updated models and the step's metrics out."""

@@ -1,0 +1,143 @@
+"""The rows of one step as tensors: what was sampled, what the models say of it, and what follows from both.
+
+`time` counts the tokens of the current window, left-aligned; a row's window may be shorter than the longest one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learner.algorithm.overlong import overlong_penalty
+from learner.models.packing import Row, pad_rows
+from learner.rollouts.ledger import Rollout
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What arrived, as tensors."""
+
+    token_ids: list[Tensor]  # per row: prompt and whole response
+    prompt_lengths: list[int]
+    window_starts: list[int]  # response tokens before the window
+    earlier_values: list[Tensor]  # per row: values of the response tokens before the window
+    response_mask: Tensor  # [batch, time] bool: tokens of the window
+    rollout_logprobs: Tensor  # [batch, time]
+    token_versions: Tensor  # [batch, time] int
+    is_finished: Tensor  # [batch] bool
+    scores: Tensor  # [batch]; 0 for unfinished rows, which have none
+    rewards: Tensor  # [batch]: what the response's last token earns: the score, less a penalty where one is configured
+    response_lengths: Tensor  # [batch]: all windows
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the step."""
+        return len(self.token_ids)
+
+    def window_row(self, index: int) -> Row:
+        """The row with its window selected."""
+        return Row(self.token_ids[index], self.prompt_lengths[index] + self.window_starts[index])
+
+    def response_row(self, index: int) -> Row:
+        """The row with its whole response selected."""
+        return Row(self.token_ids[index], self.prompt_lengths[index])
+
+    def window_rewards(self) -> Tensor:
+        """[batch, time]: what a finished row earns, at its last token (spec: sparse verifier reward), else 0."""
+        rewards = torch.zeros_like(self.rollout_logprobs)
+        last = self.response_mask.sum(dim=1) - 1
+        has_tokens = last >= 0
+        rows = torch.arange(self.num_rows)[has_tokens]
+        rewards[rows, last[has_tokens]] = self.rewards[has_tokens]
+        return rewards
+
+    def window_part(self, index: int, padded: Tensor) -> Tensor:
+        """The row's own entries [n] of a [batch, time] tensor."""
+        return padded[index, : int(self.response_mask[index].sum())]
+
+    def first(self, num_rows: int) -> "Sampled":
+        """The first rows alone."""
+        return Sampled(**{name: column[:num_rows] for name, column in self.as_columns().items()})
+
+    def as_columns(self) -> dict[str, Any]:
+        """The fields by name, for a checkpoint."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """What the value model says of the windows, and what follows; [batch, time]."""
+
+    values: Tensor  # V(s_t), before the step's update
+    raw_advantages: Tensor  # EGAE
+    advantages: Tensor  # whitened and clamped; 0 outside policy_mask
+    policy_mask: Tensor  # bool: tokens that train the policy
+    num_too_old: int  # tokens left out because their weights were more than max_token_lag steps older
+    old_logprobs: Tensor | None = None  # under the policy before the update, where the estimator needed them
+
+    def first(self, num_rows: int) -> "Estimates":
+        """Those of the first rows alone; `num_too_old` stays that of all."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        cut: dict[str, Any] = {name: x[:num_rows] for name, x in columns.items() if isinstance(x, Tensor)}
+        return replace(self, **cut)
+
+
+def gather(rows: Sequence[Rollout]) -> Sampled:
+    """The rows of a step; a finished row must have its score."""
+    windows = [torch.tensor(row.rollout_logprobs[row.window_start :]) for row in rows]
+    rollout_logprobs, response_mask = pad_rows(windows)
+    scores = torch.tensor([_score(row) for row in rows])
+    versions, _ = pad_rows([torch.tensor(row.token_versions[row.window_start :], dtype=torch.long) for row in rows])
+    return Sampled(
+        token_ids=[torch.tensor(row.prompt.token_ids + row.response_tokens, dtype=torch.long) for row in rows],
+        prompt_lengths=[len(row.prompt.token_ids) for row in rows],
+        window_starts=[row.window_start for row in rows],
+        earlier_values=[torch.tensor(row.values, dtype=torch.float32) for row in rows],
+        response_mask=response_mask,
+        rollout_logprobs=rollout_logprobs,
+        token_versions=versions,
+        is_finished=torch.tensor([row.is_finished for row in rows]),
+        scores=scores,
+        rewards=scores,
+        response_lengths=torch.tensor([len(row.response_tokens) for row in rows]),
+    )
+
+
+def _score(row: Rollout) -> float:
+    if not row.is_finished:
+        return 0.0
+    assert row.score is not None, "a finished row is trained only with its score"
+    return row.score
+
+
+def with_overlong_penalty(
+    sampled: Sampled, *, max_response_length: int, buffer_length: int, max_penalty: float
+) -> Sampled:
+    """The same rows with less reward for finished responses that end within `buffer_length` of the limit."""
+    penalties = overlong_penalty(
+        sampled.response_lengths,
+        max_response_length=max_response_length,
+        buffer_length=buffer_length,
+        max_penalty=max_penalty,
+    )
+    return replace(sampled, rewards=sampled.scores + torch.where(sampled.is_finished, penalties, 0.0))
+
+
+def joined(parts: Sequence[Sampled]) -> Sampled:
+    """The rows of all parts in one, in this order."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Sampled)}
+    return Sampled(**{name: _joined_column(column) for name, column in columns.items()})
+
+
+def _joined_column(column: list[Any]) -> Any:
+    """Lists and [batch] tensors end to end; [batch, time] tensors padded to the longest window first."""
+    if isinstance(column[0], list):
+        return [entry for part in column for entry in part]
+    if column[0].ndim == 1:
+        return torch.cat(column)
+    length = max(part.shape[1] for part in column)
+    return torch.cat([torch.nn.functional.pad(part, (0, length - part.shape[1])) for part in column])

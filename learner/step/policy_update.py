@@ -1,0 +1,200 @@
+"""The policy's part of a step: the clipped loss over the tokens that count, and the optional likelihood term."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from learner.algorithm import losses, token_filter
+from learner.models.networks import Policy, TokenScores, token_logprobs, token_scores
+from learner.models.packing import PackedBatch, Row, pack, unpack
+from learner.step.experience import Estimates, Sampled
+from learner.step.metrics import Metrics, PartialMeans, mismatch_metrics
+from learner.step.mini_batches import mini_batches
+from learner.step.optimization import Optimization
+from learner.systems import Objective, PolicyTokens
+from tppo.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class TokenOutcome:
+    """What the loss made of a row's selected tokens [n] in the last pass over them; the window's come last."""
+
+    old_logprobs: Tensor
+    ratio: Tensor
+    is_clipped: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyResult:
+    """What an update leaves behind besides the policy."""
+
+    metrics: Metrics
+    outcomes: dict[int, TokenOutcome] = field(default_factory=dict)  # by row; rows that trained nothing have none
+
+
+def train(
+    policy: Policy,
+    optimization: Optimization,
+    sampled: Sampled,
+    estimates: Estimates,
+    *,
+    objective: Objective,
+    config: Config,
+) -> PolicyResult:
+    """Update the policy; with no token in the masks it stays untouched."""
+    selection = _Selection.of(sampled, estimates, config)
+    update = _PolicyUpdate(policy, objective, config, selection)
+    if estimates.old_logprobs is not None:
+        for row in selection.trained_rows():
+            update.old_logprobs[row] = sampled.window_part(row, estimates.old_logprobs)
+    update.train(optimization)
+    return PolicyResult({**update.metrics(), "actor/num_skipped_updates": optimization.num_skipped}, update.last_pass)
+
+
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """The tokens whose log-probabilities are needed, one tensor per row of the step.
+
+    A row's selected tokens are its current window; or its whole response where the likelihood loss takes all windows.
+    """
+
+    rows: list[Row]
+    advantages: list[Tensor]
+    rollout_logprobs: list[Tensor]
+    policy_mask: list[Tensor]
+    positive_mask: list[Tensor]
+
+    @classmethod
+    def of(cls, sampled: Sampled, estimates: Estimates, config: Config) -> "_Selection":
+        """What the configuration demands."""
+        options = config.algorithm
+        is_positive_row = sampled.is_finished & (sampled.scores > 0) & (options.lm_loss_weight > 0)
+        positive = token_filter.positive_example_mask(sampled.response_mask, is_positive_row, sampled.scores)
+        takes_all = options.lm_tokens == "all_windows"
+        selection = cls([], [], [], [], [])
+        for index in range(sampled.num_rows):
+            is_positive = bool(is_positive_row[index])
+            num_earlier = sampled.window_starts[index] if is_positive and takes_all else 0
+            row = sampled.response_row(index) if num_earlier else sampled.window_row(index)
+            parts = (estimates.advantages, sampled.rollout_logprobs, estimates.policy_mask, positive)
+            window = [sampled.window_part(index, part) for part in parts]
+            selection.rows.append(row)
+            selection.advantages.append(_with_earlier(window[0], num_earlier, 0.0))
+            selection.rollout_logprobs.append(_with_earlier(window[1], num_earlier, 0.0))
+            selection.policy_mask.append(_with_earlier(window[2], num_earlier, False))
+            selection.positive_mask.append(_with_earlier(window[3], num_earlier, is_positive))
+        return selection
+
+    def trained_rows(self) -> list[int]:
+        """Rows with a token in one of the masks."""
+        return [
+            index
+            for index, (counted, positive) in enumerate(zip(self.policy_mask, self.positive_mask, strict=True))
+            if counted.any() or positive.any()
+        ]
+
+
+def _with_earlier(window: Tensor, num_earlier: int, value: float) -> Tensor:
+    """The window's entries behind `num_earlier` entries of `value`."""
+    return torch.cat([torch.full((num_earlier,), value, dtype=window.dtype), window]) if num_earlier else window
+
+
+@dataclass(slots=True)
+class _PolicyUpdate:
+    """One step's passes over the rows."""
+
+    policy: Policy
+    objective: Objective
+    config: Config
+    selection: _Selection
+    old_logprobs: dict[int, Tensor] = field(default_factory=dict)  # by row; fixed before the first update
+    last_pass: dict[int, TokenOutcome] = field(default_factory=dict)
+    means: PartialMeans = field(default_factory=PartialMeans)
+
+    def train(self, optimization: Optimization) -> None:
+        section = self.config.actor
+        rows = self.selection.trained_rows()
+        if not self.old_logprobs:
+            # The first mini-batch is scored by the same weights in its own training pass.
+            for later in list(mini_batches(rows, count=section.ppo_mini_batches, epochs=1))[1:]:
+                self._score_before_update(later)
+        for mini_batch in mini_batches(rows, count=section.ppo_mini_batches, epochs=section.ppo_epochs):
+            for batch in self._packed(mini_batch):
+                self._backward(mini_batch, batch)
+            update = optimization.update()
+            if not update.was_skipped:
+                self.objective.after_update()
+            self.means.add({"actor/grad_norm": update.grad_norm, "actor/lr": update.lr}, weight=1)
+
+    def metrics(self) -> Metrics:
+        if not self.old_logprobs:
+            return {}
+        masks = torch.cat([self.selection.policy_mask[row] for row in self.old_logprobs])
+        old = torch.cat(list(self.old_logprobs.values())).cpu()[masks]
+        rollout = torch.cat([self.selection.rollout_logprobs[row] for row in self.old_logprobs])[masks]
+        return {**self.means.values(), **(mismatch_metrics(old, rollout) if len(old) else {})}
+
+    @torch.no_grad()
+    def _score_before_update(self, mini_batch: Sequence[int]) -> None:
+        batches = self._packed(mini_batch)
+        temperature = self.config.generation.temperature
+        scored = unpack(batches, [token_logprobs(self.policy, batch, temperature=temperature) for batch in batches])
+        self.old_logprobs.update(zip(mini_batch, scored, strict=True))
+
+    def _packed(self, mini_batch: Sequence[int]) -> list[PackedBatch]:
+        rows = [self.selection.rows[index] for index in mini_batch]
+        return pack(rows, max_tokens=self.config.actor.max_tokens_per_microbatch)
+
+    def _backward(self, mini_batch: Sequence[int], batch: PackedBatch) -> None:
+        """Backward pass of one micro-batch, its loss as part of the mini-batch's token mean."""
+        selection = self.selection
+        rows = [mini_batch[place] for place in batch.row_indices]
+        scores = token_scores(self.policy, batch, temperature=self.config.generation.temperature)
+        logprobs = scores.logprobs
+        if rows[0] not in self.old_logprobs:
+            self.old_logprobs.update(zip(rows, torch.split(logprobs.detach(), list(batch.num_selected)), strict=True))
+
+        def flat(per_row: Sequence[Tensor]) -> Tensor:
+            return torch.cat([per_row[row] for row in rows]).to(logprobs.device)
+
+        policy_mask, positive_mask = flat(selection.policy_mask), flat(selection.positive_mask)
+        tokens = PolicyTokens(
+            batch=batch,
+            logprobs=logprobs,
+            old_logprobs=torch.cat([self.old_logprobs[row] for row in rows]).to(logprobs.device),
+            rollout_logprobs=flat(selection.rollout_logprobs),
+            advantages=flat(selection.advantages),
+            policy_mask=policy_mask,
+            normalizer=_num_tokens(selection.policy_mask, mini_batch),
+        )
+        result = self.objective.policy_loss(tokens)
+        imitation = losses.positive_example_loss(
+            logprobs, positive_mask, normalizer=_num_tokens(selection.positive_mask, mini_batch)
+        )
+        (result.loss + self.config.algorithm.lm_loss_weight * imitation).backward()  # type: ignore[no-untyped-call]
+        self._log(scores, policy_mask, result)
+        ratios, is_clipped = (torch.split(x, list(batch.num_selected)) for x in (result.ratio, result.is_clipped))
+        for place, row in enumerate(rows):
+            self.last_pass[row] = TokenOutcome(self.old_logprobs[row], ratios[place], is_clipped[place])
+
+    def _log(self, scores: TokenScores, policy_mask: Tensor, result: losses.PolicyLoss) -> None:
+        num_tokens = int(result.num_tokens)
+        entropies = scores.entropies[policy_mask]
+        self.means.add(
+            {
+                "actor/entropy": float(entropies.mean()) if num_tokens else 0.0,
+                "actor/pg_clipfrac": float(result.clip_fraction),
+                "actor/pg_clipfrac_lower": float(result.dual_clip_fraction),
+                "actor/ppo_kl": float(result.approx_kl),
+                "actor/importance_weight_mean": float(result.importance_weight_mean),
+                "actor/effective_sample_size": float(result.effective_sample_size),
+            },
+            weight=num_tokens,
+        )
+
+
+def _num_tokens(masks: Sequence[Tensor], rows: Sequence[int]) -> int:
+    """Tokens that count in the mini-batch's mean, at least 1."""
+    return max(1, sum(int(masks[row].sum()) for row in rows))

@@ -1,0 +1,129 @@
+"""What the responses that finish in a step tell of the values that their tokens were given along the way.
+
+Only a finished response has a return. So a window that was cut is judged when its response has finished: the values
+stored in the window's own step stand against the score that came in the end. Explained by docs/metrics.md.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from learner.algorithm import diagnostics, egae
+from learner.models.packing import pad_rows
+from learner.rollouts.ledger import Rollout
+from learner.step.experience import Estimates, Sampled
+from learner.step.metrics import Metrics
+from tppo.config import Config
+
+EXPLAINED_VARIANCES = (
+    "critic/vf_explained_var",
+    "critic/vf_explained_var_cut",
+    # by position in the response, as shares of max_response_length
+    "critic/vf_explained_var_first_eighth",
+    "critic/vf_explained_var_second_eighth",
+    "critic/vf_explained_var_second_quarter",
+    "critic/vf_explained_var_second_half",
+)
+COSTS_OF_CUTS = (
+    "critic/bias_at_cut/mean",
+    "critic/bias_at_cut/mean_abs",
+    "critic/border_value_jump/mean",
+    "critic/border_value_jump/mean_abs",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedResponses:
+    """All windows of the responses that finish in a step; [batch, time], time 0 is the response's first token."""
+
+    values: Tensor  # of each token in the step that took it
+    rewards: Tensor
+    returns: Tensor
+    mask: Tensor  # bool
+    is_cut: Tensor  # bool: the token's window was not the last
+    row_indices: list[int]  # in the step
+
+    @classmethod
+    def of(cls, sampled: Sampled, estimates: Estimates, *, gamma: float) -> "FinishedResponses | None":
+        """None when no response with a token finished."""
+        rows = torch.nonzero(sampled.is_finished & (sampled.response_lengths > 0)).flatten().tolist()
+        if not rows:
+            return None
+        values, mask = pad_rows(
+            [torch.cat([sampled.earlier_values[row], sampled.window_part(row, estimates.values)]) for row in rows]
+        )
+        rewards = torch.zeros_like(values)
+        rewards[torch.arange(len(rows)), sampled.response_lengths[rows] - 1] = sampled.rewards[rows]
+        window_starts = torch.tensor([sampled.window_starts[row] for row in rows])
+        return cls(
+            values=values,
+            rewards=rewards,
+            returns=egae.monte_carlo_returns(rewards, mask, gamma=gamma),
+            mask=mask,
+            is_cut=mask & (torch.arange(values.shape[1]) < window_starts[:, None]),
+            row_indices=rows,
+        )
+
+
+@torch.no_grad()
+def metrics(sampled: Sampled, estimates: Estimates, *, gae_lambda: float | Tensor, config: Config) -> Metrics:
+    """Explained variances, and what the cuts cost; None where nothing finished, or nothing of it was cut."""
+    finished = FinishedResponses.of(sampled, estimates, gamma=config.algorithm.gamma)
+    if finished is None:
+        return dict.fromkeys(EXPLAINED_VARIANCES + COSTS_OF_CUTS)
+    of_finished = gae_lambda[finished.row_indices] if isinstance(gae_lambda, Tensor) else gae_lambda
+    return {**_explained_variances(finished, config), **_costs_of_cuts(finished, of_finished, config)}
+
+
+def prefix_age(rows: Sequence[Rollout], policy_version: int) -> Metrics:
+    """Steps since the oldest token before the window was sampled, over the rows that have such tokens."""
+    prefixes = [row.token_versions[: row.window_start] for row in rows if row.window_start]
+    ages = [policy_version - int(torch.frombuffer(prefix, dtype=torch.int32).min()) for prefix in prefixes]
+    return {
+        "prefix_age/mean": sum(ages) / len(ages) if ages else None,
+        "prefix_age/max": max(ages, default=None),
+    }
+
+
+def _explained_variances(finished: FinishedResponses, config: Config) -> Metrics:
+    positions = torch.arange(finished.mask.shape[1]).expand_as(finished.mask)
+    columns = (finished.values, finished.returns, finished.mask, finished.is_cut, positions)
+    values, returns, mask, is_cut, positions = (column[finished.mask] for column in columns)  # without the padding
+    by_cut = diagnostics.explained_variance_by_cut(values, returns, mask, is_cut=is_cut)
+    limit = config.run.max_response_length
+    by_position = diagnostics.explained_variance_by_position(
+        values,
+        returns,
+        mask,
+        positions=positions,
+        boundaries=[limit // 8, limit // 4, limit // 2],
+    )
+    numbers = [by_cut.finished, by_cut.cut, *by_position]
+    return {
+        name: None if number.isnan() else float(number)
+        for name, number in zip(EXPLAINED_VARIANCES, numbers, strict=True)
+    }
+
+
+def _costs_of_cuts(finished: FinishedResponses, gae_lambda: float | Tensor, config: Config) -> Metrics:
+    """Bias over the tokens that the ignored tail leaves in the policy's loss; jumps over all borders."""
+    window_length, options = config.run.window_length, config.algorithm
+    place_in_window = torch.arange(finished.values.shape[1]) % window_length
+    is_trained = finished.is_cut & (place_in_window < window_length - options.num_ignored_tail_tokens)
+    if not finished.is_cut.any():
+        return dict.fromkeys(COSTS_OF_CUTS)
+    bias = diagnostics.bias_at_cut(
+        finished.rewards,
+        finished.values,
+        finished.mask,
+        window_length=window_length,
+        gamma=options.gamma,
+        gae_lambda=gae_lambda,
+        boundary=options.boundary,
+    )[is_trained]
+    jump = diagnostics.border_value_jump(finished.values, finished.mask, window_length=window_length)
+    of_tokens = [float(bias.mean()), float(bias.abs().mean())] if len(bias) else [None, None]
+    numbers = [*of_tokens, float(jump.mean), float(jump.mean_absolute)]
+    return dict(zip(COSTS_OF_CUTS, numbers, strict=True))

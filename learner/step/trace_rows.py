@@ -1,0 +1,150 @@
+"""One step's trace as a table: a row for each token that took part in the step.
+
+Of an unfinished response these are the tokens of its window; of a finished one all tokens, because the earlier windows
+train the value model now (`in_window` is False for them, and what concerns the policy is null).
+"""
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+import pyarrow
+from numpy.typing import NDArray
+from torch import Tensor
+
+from learner.rollouts.ledger import Rollout
+from learner.step.experience import Estimates, Sampled
+from learner.step.policy_update import TokenOutcome
+from learner.step.trace_schema import SCHEMA, Header
+from tppo.config import Config
+
+Column = NDArray[Any]
+
+
+def trace_table(
+    rows: Sequence[Rollout],
+    sampled: Sampled,
+    estimates: Estimates,
+    outcomes: Mapping[int, TokenOutcome],
+    *,
+    policy_version: int,
+    config: Config,
+) -> pyarrow.Table:
+    """The table of the step that trains `policy_version`; `outcomes` by row, empty while the value model warms up."""
+    tokens = _Tokens.of(rows)
+    policy = _PolicyColumns.of(sampled, outcomes)
+    trains_policy = estimates.policy_mask[sampled.response_mask].numpy() & policy.has_outcome
+    is_finished = tokens.of_rows([row.is_finished for row in rows])
+    columns: dict[str, Any] = {
+        "rollout_id": pyarrow.DictionaryArray.from_arrays(tokens.row, [row.rollout_id for row in rows]),
+        "window_index": _nullable(tokens.of_rows([row.window_index for row in rows]), tokens.in_window),
+        "position": tokens.position,
+        "token_id": tokens.joined([row.response_tokens for row in rows]),
+        "policy_version": tokens.joined([row.token_versions for row in rows]),
+        "rollout_logprob": tokens.joined([row.rollout_logprobs for row in rows]),
+        "old_logprob": tokens.spread(policy.old_logprobs, policy.has_outcome),
+        "ratio": tokens.spread(policy.ratio, trains_policy),
+        "is_clipped": tokens.spread(policy.is_clipped, trains_policy),
+        "value": _values(tokens, rows, sampled, estimates),
+        "raw_advantage": tokens.spread(_flat(sampled, estimates.raw_advantages)),
+        "advantage": tokens.spread(_flat(sampled, estimates.advantages), trains_policy),
+        "return": _nullable(_returns(tokens, sampled, config.algorithm.gamma), is_finished),
+        "in_window": tokens.in_window,
+        "policy_mask": tokens.spread(trains_policy).fill_null(False),
+        "value_mask": is_finished,
+    }
+    header = Header(policy_version + 1, config.run.algorithm, config.run.mode, config.run.max_token_lag)
+    return pyarrow.table(columns, schema=SCHEMA.with_metadata(header.metadata()))
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """Which tokens the table has; [n]."""
+
+    row: Column  # index of the step's row
+    position: Column  # in the response
+    in_window: Column  # bool
+    first: list[int]  # per row: position of its first token in the table
+
+    @classmethod
+    def of(cls, rows: Sequence[Rollout]) -> "_Tokens":
+        first = [0 if row.is_finished else row.window_start for row in rows]
+        spans = [range(begin, len(row.response_tokens)) for begin, row in zip(first, rows, strict=True)]
+        row_of_token = numpy.repeat(numpy.arange(len(rows), dtype=numpy.int32), [len(span) for span in spans])
+        position = numpy.concatenate([numpy.arange(span.start, span.stop, dtype=numpy.int32) for span in spans])
+        window_starts = numpy.array([row.window_start for row in rows])
+        return cls(row_of_token, position, position >= window_starts[row_of_token], first)
+
+    def of_rows(self, numbers: Sequence[int | bool | float]) -> Column:
+        """A number of each row, for each of its tokens."""
+        return numpy.array(numbers)[self.row]
+
+    def joined(self, arrays: "Sequence[array[Any]]") -> Column:
+        """Per-token arrays of whole responses, cut to the table's tokens and laid end to end."""
+        return numpy.concatenate(
+            [numpy.asarray(of_row[begin:]) for begin, of_row in zip(self.first, arrays, strict=True)]
+        )
+
+    def spread(self, of_window: Column, is_known: Column | None = None) -> pyarrow.Array:
+        """Numbers of the window's tokens as a column; null for the others and where they are not known."""
+        column = numpy.zeros(len(self.position), dtype=of_window.dtype)
+        column[self.in_window] = of_window
+        is_valid = self.in_window.copy()
+        if is_known is not None:
+            is_valid[self.in_window] = is_known
+        return _nullable(column, is_valid)
+
+
+@dataclass(frozen=True, slots=True)
+class _PolicyColumns:
+    """What the policy's update made of the window's tokens; [n]."""
+
+    has_outcome: Column
+    old_logprobs: Column
+    ratio: Column
+    is_clipped: Column
+
+    @classmethod
+    def of(cls, sampled: Sampled, outcomes: Mapping[int, TokenOutcome]) -> "_PolicyColumns":
+        lengths = sampled.response_mask.sum(dim=1).tolist()
+
+        def joined(name: str, dtype: type) -> Column:
+            parts = [numpy.zeros(length, dtype=dtype) for length in lengths]
+            for row, outcome in outcomes.items():
+                of_selected = getattr(outcome, name)  # whose last tokens are the window's
+                parts[row] = of_selected[len(of_selected) - lengths[row] :].cpu().numpy().astype(dtype)
+            return numpy.concatenate(parts)
+
+        return cls(
+            has_outcome=numpy.repeat([row in outcomes for row in range(len(lengths))], lengths),
+            old_logprobs=joined("old_logprobs", numpy.float32),
+            ratio=joined("ratio", numpy.float32),
+            is_clipped=joined("is_clipped", numpy.bool_),
+        )
+
+
+def _nullable(column: Column, is_valid: Column) -> pyarrow.Array:
+    return pyarrow.array(column, mask=~is_valid)
+
+
+def _flat(sampled: Sampled, padded: Tensor) -> Column:
+    """The window's entries of a [batch, time] tensor, row after row."""
+    flat: Column = padded[sampled.response_mask].numpy()
+    return flat
+
+
+def _values(tokens: _Tokens, rows: Sequence[Rollout], sampled: Sampled, estimates: Estimates) -> Column:
+    """As predicted in the step that took the token: now for the window's, stored for the earlier ones."""
+    column = numpy.empty(len(tokens.position), dtype=numpy.float32)
+    column[tokens.in_window] = _flat(sampled, estimates.values)
+    column[~tokens.in_window] = tokens.joined([row.values for row in rows])
+    return column
+
+
+def _returns(tokens: _Tokens, sampled: Sampled, gamma: float) -> Column:
+    """The score, discounted by the distance to the response's last token."""
+    distance = tokens.of_rows((sampled.response_lengths - 1).tolist()) - tokens.position
+    discounted: Column = tokens.of_rows(sampled.rewards.tolist()) * gamma**distance
+    return discounted.astype(numpy.float32)

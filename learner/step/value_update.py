@@ -1,0 +1,97 @@
+"""The value model's part of a step: every token of the responses that finished in it, against the system's targets."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from learner.algorithm import losses
+from learner.models.networks import ValueModel, token_values
+from learner.models.packing import PackedBatch, pack
+from learner.step.experience import Estimates, Sampled
+from learner.step.metrics import Metrics, PartialMeans
+from learner.step.mini_batches import mini_batches
+from learner.step.optimization import Optimization
+from learner.systems import Objective
+from tppo.config import Config
+from tppo.config.schema import CriticSection
+
+
+def train(
+    value_model: ValueModel,
+    optimization: Optimization,
+    sampled: Sampled,
+    estimates: Estimates,
+    *,
+    objective: Objective,
+    config: Config,
+) -> Metrics:
+    """Update the value model; without a finished row it, its optimizer and its schedule stay untouched."""
+    section = config.critic
+    means = PartialMeans()
+    # A response that ended without a token (two stalls) has nothing to predict.
+    has_target = sampled.is_finished & (sampled.response_lengths > 0)
+    finished = torch.nonzero(has_target).flatten().tolist()
+    for rows in mini_batches(finished, count=section.ppo_mini_batches, epochs=section.ppo_epochs):
+        targets = _Targets.of(rows, sampled, estimates, objective, section)
+        batches = pack([sampled.response_row(index) for index in rows], max_tokens=section.max_tokens_per_microbatch)
+        loss = sum(_backward(value_model, batch, targets, section, means) for batch in batches)
+        update = optimization.update()
+        means.add({"critic/vf_loss": loss, "critic/grad_norm": update.grad_norm, "critic/lr": update.lr}, weight=1)
+    return {**means.values(), "critic/num_skipped_updates": optimization.num_skipped}
+
+
+@dataclass(frozen=True, slots=True)
+class _Targets:
+    """A mini-batch's tokens: one tensor per row, in the mini-batch's order."""
+
+    returns: list[Tensor]
+    old_values: list[Tensor]
+    weights: list[Tensor]
+
+    @classmethod
+    def of(
+        cls, rows: Sequence[int], sampled: Sampled, estimates: Estimates, objective: Objective, section: CriticSection
+    ) -> "_Targets":
+        """What the system and the configuration make of the rows."""
+        lengths = [int(sampled.response_lengths[index]) for index in rows]
+        is_by_row = section.loss_aggregation == "row_mean"
+        return cls(
+            returns=objective.value_targets(sampled, estimates, rows),
+            old_values=[
+                torch.cat([sampled.earlier_values[index], sampled.window_part(index, estimates.values)])
+                for index in rows
+            ],
+            weights=[
+                torch.full((length,), 1.0 / (len(rows) * length if is_by_row else sum(lengths))) for length in lengths
+            ],
+        )
+
+
+def _backward(
+    value_model: ValueModel, batch: PackedBatch, targets: _Targets, section: CriticSection, means: PartialMeans
+) -> float:
+    """Backward pass of one micro-batch; its part of the mini-batch's loss."""
+    values = token_values(value_model, batch)
+
+    def flat(per_row: Sequence[Tensor]) -> Tensor:
+        return torch.cat([per_row[index] for index in batch.row_indices]).to(values.device)
+
+    result = losses.value_loss(
+        values,
+        flat(targets.old_values),
+        flat(targets.returns),
+        torch.ones_like(values, dtype=torch.bool),
+        clip_low=_bound(section.cliprange_value_low),
+        clip_high=_bound(section.cliprange_value_high),
+        token_weights=flat(targets.weights),
+    )
+    result.loss.backward()  # type: ignore[no-untyped-call]
+    means.add({"critic/vf_clipfrac": float(result.clip_fraction)}, weight=len(values))
+    return float(result.loss.detach())
+
+
+def _bound(clip_range: float | None) -> float:
+    return math.inf if clip_range is None else clip_range

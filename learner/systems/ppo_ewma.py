@@ -1,0 +1,88 @@
+"""PPO-EWMA (arXiv 2110.00641): the clip is centred on a moving average of the weights instead of the step's first ones.
+
+So how far the policy may go no longer depends on how many updates a step makes. The average is a second copy of the
+policy; it moves after each optimizer update, and scores each mini-batch as it then is.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learner.algorithm.losses import PolicyLoss
+from learner.algorithm.ppo_ewma import decay_from_center_of_mass, ppo_ewma_policy_loss, update_weight_average
+from learner.models.networks import Policy, token_logprobs
+from learner.step.experience import Estimates, Sampled
+from learner.step.metrics import Metrics
+from learner.step.optimization import Optimization
+from learner.systems.contract import Advantages, PolicyTokens
+from learner.systems.estimators import lambda_return_targets, window_advantages
+from tppo.config import Config
+
+
+class WeightAverageObjective:
+    """See `Objective`; keeps the averaged weights and how much history they hold."""
+
+    def __init__(self, config: Config, policy: Policy) -> None:
+        assert config.importance_cap is not None, "the preset sets it"
+        self._config, self._policy, self._importance_cap = config, policy, config.importance_cap
+        self._average = replace(policy, network=copy.deepcopy(policy.network).requires_grad_(False))
+        self._total_weight = 1.0
+        self._decay = decay_from_center_of_mass(config.algorithm.ewma_center_of_mass)
+
+    def trained_rows(self, sampled: Sampled, *, policy_version: int) -> Sampled:
+        """Each row once."""
+        return sampled
+
+    def advantages(self, sampled: Sampled, values: Tensor, boundary_values: Tensor) -> Advantages:
+        """GAE."""
+        return Advantages(window_advantages(sampled, values, boundary_values, self._config))
+
+    def value_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
+        """Lambda-returns."""
+        return lambda_return_targets(sampled, estimates, rows, self._config)
+
+    def policy_loss(self, tokens: PolicyTokens) -> PolicyLoss:
+        """Against the average as it is at this update."""
+        options = self._config.algorithm
+        with torch.no_grad():
+            temperature = self._config.generation.temperature
+            proximal_logprobs = token_logprobs(self._average, tokens.batch, temperature=temperature)
+        return ppo_ewma_policy_loss(
+            tokens.logprobs,
+            proximal_logprobs,
+            tokens.advantages,
+            tokens.policy_mask,
+            rollout_logprobs=tokens.rollout_logprobs,
+            clip_low=options.clip_ratio_low,
+            clip_high=options.clip_ratio_high,
+            importance_cap=self._importance_cap,
+            normalizer=tokens.normalizer,
+        )
+
+    def after_update(self) -> None:
+        """The average follows."""
+        self._total_weight = update_weight_average(
+            self._average.network.parameters(),
+            self._policy.network.parameters(),
+            total_weight=self._total_weight,
+            decay=self._decay,
+        )
+
+    def after_step(self, sampled: Sampled, estimates: Estimates, optimization: Optimization) -> Metrics:
+        """Nothing to add: `actor/ppo_kl` and `actor/pg_clipfrac` are those to the average."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The average."""
+        averages = {name: parameter.detach() for name, parameter in self._average.network.named_parameters()}
+        return {"averages": averages, "total_weight": self._total_weight}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        for name, parameter in self._average.network.named_parameters():
+            parameter.copy_(state["averages"][name])
+        self._total_weight = float(state["total_weight"])

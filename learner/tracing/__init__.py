@@ -1,1 +1,0 @@
-"""Token traces: what each step did with each token, one parquet file per step."""

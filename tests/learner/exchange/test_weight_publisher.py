@@ -1,0 +1,99 @@
+"""Every living generator gets the newest weights, and gets them again when it has lost them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import pytest
+import torch
+
+from learner.exchange.weight_publisher import Found, Snapshot, TransferError, WeightPublisher
+from tppo.cancellation import cancel_all
+
+WAIT_SECONDS = 30.0  # far more than a healthy machine takes
+
+
+def a_snapshot(policy_version: int) -> Snapshot:
+    return Snapshot("run", policy_version, 1, {"weight": torch.zeros(1)}, "digest")
+
+
+class World:
+    """Generators that are found and take weights, unless they are made to fail."""
+
+    def __init__(self) -> None:
+        self.found = {"generation-0": Found("127.0.0.1:1", started_at=1.0)}
+        self.num_failures = 0
+        self.sent: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
+        self.publisher = WeightPublisher(self, self.find_generators)
+
+    async def find_generators(self) -> Mapping[str, Found]:
+        return dict(self.found)
+
+    async def send(self, address: str, snapshot: Snapshot) -> None:
+        self.sent.put_nowait((address, snapshot.policy_version))
+        if self.num_failures:
+            self.num_failures -= 1
+            raise TransferError("cut in the middle")
+
+    async def next_sent(self) -> tuple[str, int]:
+        async with asyncio.timeout(WAIT_SECONDS):
+            return await self.sent.get()
+
+
+@asynccontextmanager
+async def publishing(world: World) -> AsyncIterator[WeightPublisher]:
+    serving = asyncio.create_task(world.publisher.serve())
+    try:
+        yield world.publisher
+    finally:
+        await cancel_all([serving])
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_a_generator_that_started_again_at_the_same_address_gets_the_weights_again(world: World) -> None:
+    async with publishing(world) as publisher:
+        await publisher.publish(a_snapshot(5))
+        assert await world.next_sent() == ("127.0.0.1:1", 5)
+
+        world.found["generation-0"] = Found("127.0.0.1:1", started_at=2.0)
+
+        assert await world.next_sent() == ("127.0.0.1:1", 5)
+
+
+async def test_a_generator_that_joins_late_gets_the_newest_weights_alone(world: World) -> None:
+    async with publishing(world) as publisher:
+        for policy_version in (5, 6):
+            await publisher.publish(a_snapshot(policy_version))
+            assert await world.next_sent() == ("127.0.0.1:1", policy_version)
+
+        world.found["generation-1"] = Found("127.0.0.1:2", started_at=2.0)
+
+        assert await world.next_sent() == ("127.0.0.1:2", 6)
+
+
+async def test_a_transfer_that_failed_is_tried_again_and_shown_meanwhile(world: World) -> None:
+    world.num_failures = 1
+    async with publishing(world) as publisher:
+        await publisher.publish(a_snapshot(5))
+        assert await world.next_sent() == ("127.0.0.1:1", 5)
+        assert publisher.generators["generation-0"].error == "cut in the middle"
+
+        assert await world.next_sent() == ("127.0.0.1:1", 5)
+        await asyncio.sleep(0)
+
+        state = publisher.generators["generation-0"]
+        assert (state.policy_version, state.error) == (5, "")
+
+
+async def test_what_a_generator_has_is_not_sent_again(world: World) -> None:
+    async with publishing(world) as publisher:
+        await publisher.publish(a_snapshot(5))
+        await world.next_sent()
+        await publisher.publish(a_snapshot(5))
+        await publisher.publish(a_snapshot(6))
+
+        assert await world.next_sent() == ("127.0.0.1:1", 6)

@@ -1,0 +1,271 @@
+"""The reference is transformers' own padded forward pass over rows of different lengths."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForTokenClassification,
+    BloomConfig,
+    BloomForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2ForTokenClassification,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from learner.models import networks as models
+from learner.models.attention import PACKED_ATTENTION
+from learner.models.packing import PackedBatch, Row, pack, pad_rows, unpack
+
+VOCABULARY = 50
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "initializer_range": 0.3,
+    "max_position_embeddings": 64,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 2,
+}
+NETWORKS: dict[str, Callable[[], PreTrainedModel]] = {
+    "qwen2, tied": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=True)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES)),
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
+    "mistral, sliding window": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=4)),
+    "gemma2, soft caps and sliding window": lambda: Gemma2ForCausalLM(Gemma2Config(**SIZES, sliding_window=4)),
+    "granite, scaled logits": lambda: GraniteForCausalLM(GraniteConfig(**SIZES, logits_scaling=4.0)),
+    "gpt2": lambda: GPT2LMHeadModel(
+        GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, initializer_range=0.3, bos_token_id=0)
+    ),
+    "bloom, attention of its own": lambda: BloomForCausalLM(
+        BloomConfig(vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3)
+    ),
+}
+LENGTHS_AND_STARTS = ((11, 4), (3, 1), (7, 6), (1, 1), (5, 2))
+
+
+def random_network(name: str) -> Any:
+    torch.manual_seed(0)
+    network: Any = NETWORKS[name]()
+    return network.eval()
+
+
+def random_rows() -> list[Row]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        Row(torch.randint(3, VOCABULARY, (length,), generator=generator), start) for length, start in LENGTHS_AND_STARTS
+    ]
+
+
+def padded_outputs(network: Any, rows: list[Row]) -> Tensor:
+    input_ids, mask = pad_rows([torch.as_tensor(row.token_ids) for row in rows])
+    position_ids = torch.arange(input_ids.shape[1]).expand_as(input_ids)
+    options = {} if isinstance(network, BloomForCausalLM) else {"position_ids": position_ids}
+    logits: Tensor = network(input_ids, attention_mask=mask.long(), **options).logits
+    return logits
+
+
+def padded_logprobs(network: Any, rows: list[Row], temperature: float) -> list[Tensor]:
+    logprobs = (padded_outputs(network, rows) / temperature).log_softmax(-1)
+    return [
+        torch.stack(
+            [logprobs[index, place - 1, row.token_ids[place]] for place in range(row.start, len(row.token_ids))]
+            or [torch.zeros(0)]
+        ).flatten()
+        for index, row in enumerate(rows)
+    ]
+
+
+def packed_logprobs(policy: models.Policy, rows: list[Row], temperature: float, max_tokens: int = 16) -> list[Tensor]:
+    batches = pack(rows, max_tokens=max_tokens)
+    return unpack(batches, [models.token_logprobs(policy, batch, temperature=temperature) for batch in batches])
+
+
+def gradients(network: Any, logprobs: list[Tensor]) -> dict[str, Tensor]:
+    flat = torch.cat(logprobs)
+    (flat * torch.linspace(-1.0, 1.0, len(flat))).sum().backward()  # type: ignore[no-untyped-call]
+    return {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_packed_logprobs_and_gradients_equal_those_of_the_padded_forward_pass(name: str) -> None:
+    network, rows = random_network(name), random_rows()
+    policy = models.policy_from_network(copy.deepcopy(network))
+
+    expected = padded_logprobs(network, rows, temperature=0.7)
+    actual = packed_logprobs(policy, rows, temperature=0.7)
+
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(gradients(policy.network, actual), gradients(network, expected), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "packs_rows", "has_plain_head"),
+    [
+        ("qwen2, tied", True, True),
+        ("qwen3", True, True),
+        ("mistral, sliding window", True, True),
+        ("gemma2, soft caps and sliding window", True, False),
+        ("granite, scaled logits", True, False),
+        ("bloom, attention of its own", False, True),
+    ],
+)
+def test_probing_finds_what_a_model_allows(name: str, packs_rows: bool, has_plain_head: bool) -> None:
+    policy = models.policy_from_network(random_network(name))
+
+    assert (policy.packs_rows, policy.has_plain_head) == (packs_rows, has_plain_head)
+
+
+def test_a_soft_cap_is_found_even_where_the_logits_are_too_small_to_be_changed_by_it() -> None:
+    torch.manual_seed(0)
+    network = Gemma2ForCausalLM(Gemma2Config(**{**SIZES, "initializer_range": 0.001}))
+
+    assert not models.policy_from_network(network).has_plain_head
+
+
+def test_a_model_that_mixes_tokens_outside_its_attention_runs_row_by_row() -> None:
+    network, rows = random_network("qwen3"), random_rows()
+    network.model.layers[0].register_forward_hook(
+        lambda _module, _inputs, hidden: hidden + hidden.cumsum(dim=1) / 10  # reaches into the next row of a line
+    )
+    expected = padded_logprobs(network, rows, temperature=1.0)
+
+    policy = models.policy_from_network(network)
+
+    assert not policy.packs_rows
+    torch.testing.assert_close(packed_logprobs(policy, rows, temperature=1.0), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_logits_in_chunks_give_the_same_logprobs_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, chunked = (models.policy_from_network(random_network("llama")) for _ in range(2))
+    rows = random_rows()
+
+    expected = packed_logprobs(whole, rows, temperature=1.0)
+    monkeypatch.setattr(models, "MAX_LOGITS_PER_CHUNK", 3 * VOCABULARY)
+    actual = packed_logprobs(chunked, rows, temperature=1.0)
+
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(gradients(chunked.network, actual), gradients(whole.network, expected))
+
+
+def test_the_entropy_of_a_model_with_a_zero_head_is_the_logarithm_of_its_vocabulary() -> None:
+    network = random_network("llama")
+    torch.nn.init.zeros_(network.lm_head.weight)
+    (packed,) = pack([Row([3, 4, 5], start=1)], max_tokens=8)
+
+    scores = models.token_scores(models.policy_from_network(network), packed, temperature=1.0)
+
+    log_of_50 = 3.912023005
+    torch.testing.assert_close(scores.entropies, torch.tensor([log_of_50, log_of_50]))
+    torch.testing.assert_close(scores.logprobs, torch.tensor([-log_of_50, -log_of_50]))
+    assert not scores.entropies.requires_grad
+
+
+def value_network() -> Any:
+    torch.manual_seed(0)
+    classifier: Any = Qwen2ForTokenClassification
+    return classifier(Qwen2Config(**{**SIZES, "num_labels": 1})).eval()
+
+
+def test_a_token_has_the_value_of_the_position_before_it() -> None:
+    network, rows = value_network(), random_rows()
+    value_model = models.value_model_from_network(copy.deepcopy(network))
+    batches = pack(rows, max_tokens=16)
+
+    actual = unpack(batches, [models.token_values(value_model, batch) for batch in batches])
+
+    outputs = padded_outputs(network, rows)[..., 0]
+    expected = [outputs[index, row.start - 1 : len(row.token_ids) - 1] for index, row in enumerate(rows)]
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_boundary_value_is_that_of_the_position_of_the_last_token() -> None:
+    network, rows = value_network(), random_rows()
+    value_model = models.value_model_from_network(copy.deepcopy(network))
+    (packed,) = pack(rows, max_tokens=64)
+
+    _, boundary_values = models.token_and_boundary_values(value_model, packed)
+
+    outputs = padded_outputs(network, rows)[..., 0]
+    expected = [outputs[index, len(rows[index].token_ids) - 1] for index in packed.row_indices]
+    torch.testing.assert_close(boundary_values, torch.stack(expected), atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture
+def policy_folder(tmp_path: Path) -> str:
+    torch.manual_seed(0)
+    Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=True, attention_dropout=0.3)).save_pretrained(tmp_path)
+    return str(tmp_path)
+
+
+@pytest.fixture
+def packed_rows() -> PackedBatch:
+    return pack(random_rows(), max_tokens=64)[0]
+
+
+def test_a_loaded_policy_has_no_dropout_even_in_training_mode(policy_folder: str, packed_rows: PackedBatch) -> None:
+    policy = models.load_policy(policy_folder)
+    policy.network.train()
+
+    first, second = (models.token_logprobs(policy, packed_rows, temperature=1.0) for _ in range(2))
+
+    assert torch.equal(first, second)
+    assert policy.network.config._attn_implementation == PACKED_ATTENTION
+
+
+def test_a_value_model_made_from_a_policy_shares_its_body_and_says_zero(
+    policy_folder: str, packed_rows: PackedBatch
+) -> None:
+    policy = models.load_policy(policy_folder)
+
+    value_model = models.value_model_from_policy(policy_folder)
+
+    assert torch.count_nonzero(models.token_values(value_model, packed_rows)) == 0
+    torch.testing.assert_close(value_model.network.base_model.state_dict(), policy.network.base_model.state_dict())
+
+
+def test_a_saved_critic_loads_directly_and_keeps_its_values(
+    policy_folder: str, packed_rows: PackedBatch, tmp_path: Path
+) -> None:
+    value_model = models.value_model_from_policy(policy_folder)
+    for parameter in value_model.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    values = models.token_values(value_model, packed_rows)
+    folder = str(tmp_path / "critic")
+    value_model.network.save_pretrained(folder)
+
+    torch.testing.assert_close(models.token_values(models.load_value_model(folder), packed_rows), values)
+    plain = AutoModelForTokenClassification.from_pretrained(folder)
+    assert (plain.config.num_labels, plain.dropout.p) == (1, 0.0)
+
+
+def test_half_precision_weights_give_float32_logprobs(policy_folder: str, packed_rows: PackedBatch) -> None:
+    policy = models.load_policy(policy_folder, dtype=torch.bfloat16)
+
+    logprobs = models.token_logprobs(policy, packed_rows, temperature=1.0)
+
+    assert policy.packs_rows
+    assert policy.has_plain_head
+    assert logprobs.dtype == torch.float32

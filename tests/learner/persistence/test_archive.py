@@ -1,0 +1,137 @@
+"""The log on the disk: what is in it after crashes, full disks, restarts and cuts."""
+
+from pathlib import Path
+
+import pytest
+
+from learner.persistence.archive import Archive, ArchivedInbox
+from learner.persistence.run_identity import begin_life
+from tests.learner.persistence.test_checkpoint import files_of_at_most
+from tppo.__main__ import main
+from tppo.fence import FencedError
+from tppo.streams import InboxEntry, MemoryStreams
+from tppo.streams.contract import BEGINNING
+
+
+def some(*numbers: int) -> list[InboxEntry]:
+    return [InboxEntry(f"{number}-0", b"record %d" % number) for number in numbers]
+
+
+def test_what_was_appended_is_read_from_any_position(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "inbox")
+    archive.append(some(1, 2))
+    archive.close_file()
+    archive.append(some(3, 12))
+
+    assert list(archive.entries(BEGINNING)) == some(1, 2, 3, 12)
+    assert list(archive.entries("2-0")) == some(3, 12)
+    assert list(archive.entries("12-0")) == []
+    assert sorted(path.name for path in (tmp_path / "inbox").iterdir()) == ["1-0.log", "3-0.log"]
+
+
+def test_a_run_that_keeps_no_log_has_no_records_and_nothing_to_cut(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "inbox")
+
+    assert list(archive.entries(BEGINNING)) == []
+    assert archive.cut(BEGINNING, tmp_path / "aside") == 0
+
+
+def test_what_is_there_already_is_not_written_again(tmp_path: Path) -> None:
+    Archive(tmp_path).append(some(1, 2))
+
+    anew = Archive(tmp_path)
+    anew.append(some(1, 2, 3))
+
+    assert list(anew.entries(BEGINNING)) == some(1, 2, 3)
+
+
+def test_a_process_that_has_lost_the_run_adds_nothing_to_its_log(tmp_path: Path) -> None:
+    zombie = Archive(tmp_path / "inbox", require_right=begin_life(tmp_path).require_current)
+    zombie.append(some(1))
+    Archive(tmp_path / "inbox", require_right=begin_life(tmp_path).require_current).append(some(2, 3))
+
+    with pytest.raises(FencedError):
+        zombie.append(some(2))
+
+    assert list(Archive(tmp_path / "inbox").entries(BEGINNING)) == some(1, 2, 3)
+
+
+@pytest.mark.parametrize("num_bytes_lost", [1, 10, 8 + 24])
+def test_a_record_half_written_at_a_crash_is_cut_off(tmp_path: Path, num_bytes_lost: int) -> None:
+    Archive(tmp_path).append(some(1, 2))
+    path = tmp_path / "1-0.log"
+    path.write_bytes(path.read_bytes()[:-num_bytes_lost])
+
+    archive = Archive(tmp_path)
+    assert list(archive.entries(BEGINNING)) == some(1)
+    archive.append(some(2, 3))
+
+    assert list(Archive(tmp_path).entries(BEGINNING)) == some(1, 2, 3)
+
+
+def test_a_cut_moves_what_lies_behind_it_aside(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "inbox")
+    archive.append(some(1, 2))
+    archive.close_file()
+    archive.append(some(3, 4))
+    archive.close_file()
+    archive.append(some(5))
+
+    assert Archive(tmp_path / "inbox").cut("3-0", tmp_path / "aside") == 2
+
+    anew = Archive(tmp_path / "inbox")
+    assert (list(anew.entries(BEGINNING)), anew.last) == (some(1, 2, 3), "3-0")
+    assert list(Archive(tmp_path / "aside").entries(BEGINNING)) == some(4, 5)
+
+
+async def test_an_inbox_is_on_the_disk_before_it_is_trimmed(tmp_path: Path) -> None:
+    inbox = MemoryStreams(lease_seconds=60).inbox
+    kept = ArchivedInbox(inbox, Archive(tmp_path))
+    await inbox.append([b"a", b"b"])
+
+    await kept.read(BEGINNING, max_count=9, wait_seconds=0)
+    await kept.trim("2-0")
+
+    assert await inbox.length() == 0
+    assert [entry.payload for entry in Archive(tmp_path).entries(BEGINNING)] == [b"a", b"b"]
+
+
+async def test_what_redis_has_lost_is_read_from_the_disk(tmp_path: Path) -> None:
+    inbox = MemoryStreams(lease_seconds=60).inbox
+    await inbox.append([b"a", b"b"])
+    await ArchivedInbox(inbox, Archive(tmp_path)).read(BEGINNING, max_count=9, wait_seconds=0)
+    await inbox.trim("2-0")  # a server that came back without its last second
+    await inbox.append([b"c"])
+
+    anew = ArchivedInbox(inbox, Archive(tmp_path))
+    first = await anew.read("1-0", max_count=9, wait_seconds=0)
+    second = await anew.read(first[-1].position, max_count=9, wait_seconds=0)
+
+    assert [entry.payload for entry in (*first, *second)] == [b"b", b"c"]
+
+
+async def test_what_a_full_disk_did_not_take_is_not_trimmed(tmp_path: Path) -> None:
+    inbox = MemoryStreams(lease_seconds=60).inbox
+    kept = ArchivedInbox(inbox, Archive(tmp_path))
+    await inbox.append([bytes(100), b"b"])
+
+    with files_of_at_most(64):
+        entries = await kept.read(BEGINNING, max_count=9, wait_seconds=0)
+        with pytest.raises(OSError, match=r"large|full"):
+            await kept.trim("2-0")
+    assert (len(entries), await inbox.length()) == (2, 2)
+
+    await kept.trim("2-0")
+    assert [len(entry.payload) for entry in Archive(tmp_path).entries(BEGINNING)] == [100, 1]
+
+
+def test_a_run_without_a_log_is_not_replayed_and_stays_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = '[model]\npath = "model"\n[data]\ntrain_files = ["train.jsonl"]\n'
+    (tmp_path / "config.toml").write_text(settings)
+
+    assert main(["replay", str(tmp_path)]) == 2
+
+    assert "holds no log; expected a run with run.archive_inbox = true" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]

@@ -1,0 +1,101 @@
+"""Evaluation behind the last step: nothing but training before it, and each round judges the weights of its step."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from learner.persistence.deferred_weights import PutAside
+from learner.reporting.generation_watch import GenerationWatch
+from tests.learner.builders import a_window
+from tests.learner.fake_services import FakeTransport
+from tests.learner.test_learner_service import STEPS, ArchivedStreams, Laboratory, to_the_end
+from tppo.generation_totals import GenerationTotals
+
+EVALUATED = [0, 3, 6]
+
+
+def served(transport: FakeTransport, policy_version: int) -> Mapping[str, Tensor]:
+    (snapshot,) = [one for one in transport.snapshots if one.policy_version == policy_version]
+    return snapshot.tensors
+
+
+async def test_rounds_come_behind_the_last_step_and_judge_the_weights_that_were_put_aside(tmp_path: Path) -> None:
+    laboratory = Laboratory(tmp_path, "lockstep", evaluates_after_training=True)
+    streams, transport = ArchivedStreams(), FakeTransport()
+
+    await to_the_end(laboratory.life("run", streams, transport), streams, transport)
+
+    kinds = [(line["kind"], line["step"]) for line in laboratory.lines("run")]
+    assert kinds[:STEPS] == [("step", step) for step in range(1, STEPS + 1)]
+    assert kinds[STEPS:] == [("end", STEPS), *(("evaluation", step) for step in EVALUATED)]
+    for line in laboratory.lines("run")[-len(EVALUATED) :]:
+        assert line["eval/policy_version/min"] == line["eval/policy_version/max"] == line["step"]
+    base = load_file(tmp_path / "base" / "model.safetensors")
+    judged_first = served(transport, STEPS + 1)
+    assert all(torch.equal(base[name], tensor) for name, tensor in judged_first.items())
+    for step in EVALUATED[1:]:
+        trained, judged = served(transport, step), served(transport, STEPS + 1 + step)
+        assert all(torch.equal(trained[name], tensor) for name, tensor in judged.items())
+    assert PutAside(tmp_path / "run" / "put_aside").steps() == []
+
+
+async def test_a_learner_stopped_among_the_rounds_goes_on_with_those_that_are_left(tmp_path: Path) -> None:
+    laboratory = Laboratory(tmp_path, "lockstep", evaluates_after_training=True)
+    streams, transport = ArchivedStreams(), FakeTransport()
+    service = laboratory.life("run", streams, transport)
+
+    def evaluated() -> set[int]:
+        return {line["step"] for line in laboratory.lines("run") if line["kind"] == "evaluation"}
+
+    async def stop_after_the_first_round() -> None:
+        while service.step < STEPS or not evaluated():  # noqa: ASYNC110 - the service has no event for this
+            await asyncio.sleep(0.001)
+        service.stop()
+
+    await asyncio.gather(to_the_end(service, streams, transport), stop_after_the_first_round())
+    await to_the_end(laboratory.life("run", streams, transport), streams, transport)
+
+    assert evaluated() == set(EVALUATED)
+
+
+async def test_weights_that_are_put_aside_again_replace_the_earlier_ones(tmp_path: Path) -> None:
+    put_aside = PutAside(tmp_path / "aside")
+    put_aside.put(10, {"w": torch.zeros(2)})
+    put_aside.put(9, {"w": torch.ones(2)})
+
+    put_aside.put(10, {"w": torch.full((2,), 3.0)})
+
+    assert put_aside.steps() == [9, 10]
+    assert put_aside.weights(10)["w"].tolist() == [3.0, 3.0]
+
+
+async def nothing() -> GenerationTotals:
+    return GenerationTotals()
+
+
+async def away() -> GenerationTotals:
+    raise ConnectionRefusedError
+
+
+def test_the_clock_starts_with_a_training_window_and_never_in_a_resumed_run() -> None:
+    fresh, resumed = GenerationWatch(nothing, is_resumed=False), GenerationWatch(nothing, is_resumed=True)
+    assert fresh.seconds_since_first_window() is None
+
+    for watch in (fresh, resumed):
+        watch.note(a_window("r"))
+
+    assert fresh.seconds_since_first_window() is not None
+    assert resumed.seconds_since_first_window() is None
+
+
+async def test_the_last_numbers_stand_while_redis_does_not_answer() -> None:
+    watch = GenerationWatch(away, is_resumed=False)
+    watch.totals = GenerationTotals(num_tokens=7)
+
+    await watch.observe()
+
+    assert watch.totals.num_tokens == 7

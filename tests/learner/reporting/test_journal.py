@@ -1,0 +1,109 @@
+"""The journal: what happened to each window, in the order in which it happened."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from learner.reporting.journal import Journal
+from tests.learner.builders import a_failed_score, a_ledger, a_prompt, a_score, a_window
+from tppo.rollout import FinishReason, ScoreStatus, Window, logprobs, tokens
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def a_journal(folder: Path, **options: Any) -> Journal:
+    return Journal(folder / "journal.jsonl", clock=lambda: 5.0, **options)
+
+
+def test_the_life_of_a_response_is_told_in_order(tmp_path: Path) -> None:
+    ledger, journal = a_ledger(), a_journal(tmp_path)
+    rollout = ledger.start("0-3-0", a_prompt(3), ordinal=7)
+    ledger.request_window(rollout, cohort=0, min_policy_version=0)
+    ledger.add_window((1, 0), a_window("0-3-0", num_tokens=4, policy_version=2))
+    ledger.mark_trained(rollout, logprobs([0.0] * 4))
+    ledger.request_window(rollout, cohort=1, min_policy_version=0)
+    ledger.add_window((2, 0), a_window("0-3-0", 1, num_tokens=2, stops=True, policy_version=3))
+    ledger.add_score((3, 0), a_score("0-3-0", score=1.0))
+
+    journal.note(ledger.occurrences, policy_version=9)
+
+    told = lines(tmp_path / "journal.jsonl")
+    assert [line["kind"] for line in told] == ["requested", "window", "requested", "window", "score"]
+    assert {line["time"] for line in told} == {5.0}
+    assert told[0] == {
+        "time": 5.0, "kind": "requested", "rollout": "0-3-0", "window": 0, "prompt": 3, "ordinal": 7, "start": 0,
+        "evaluation": False, "version": 9,
+    }  # fmt: skip
+    assert (told[1]["tokens"], told[1]["versions"], told[1]["finish"]) == (4, [[2, 4]], "length")
+    assert not told[1]["is_finished"]
+    assert (told[2]["window"], told[2]["start"]) == (1, 4)
+    assert (told[3]["finish"], told[3]["is_finished"]) == ("stop", True)
+    assert (told[4]["status"], told[4]["score"], told[4]["attempt"]) == ("SCORED", 1.0, 0)
+
+
+def test_a_window_that_came_early_is_told_when_it_was_asked_for(tmp_path: Path) -> None:
+    ledger = a_ledger()
+    rollout = ledger.start("0-3-0", a_prompt(3), ordinal=0)
+    ledger.add_window((1, 0), a_window("0-3-0"))
+    ledger.request_window(rollout, cohort=0, min_policy_version=0)
+
+    a_journal(tmp_path).note(ledger.occurrences, policy_version=0)
+
+    assert [line["kind"] for line in lines(tmp_path / "journal.jsonl")] == ["requested", "window"]
+
+
+def test_a_failure_is_told_with_its_cause_and_a_double_is_not(tmp_path: Path) -> None:
+    ledger = a_ledger(max_score_attempts=1)
+    for name in ("a", "b"):
+        ledger.request_window(ledger.start(name, a_prompt(), ordinal=0), cohort=0, min_policy_version=0)
+    ledger.occurrences.clear()
+    failed = Window("a", 0, tokens(), logprobs(), (), FinishReason.FAILED, error="no memory")
+    ledger.add_window((1, 0), failed)
+    ledger.add_window((2, 0), failed)
+    ledger.add_window((3, 0), a_window("b", stops=True))
+    ledger.add_score((4, 0), a_failed_score("b", ScoreStatus.TIMED_OUT))
+
+    a_journal(tmp_path).note(ledger.occurrences, policy_version=0)
+
+    told = lines(tmp_path / "journal.jsonl")
+    assert [(line["kind"], line["rollout"]) for line in told] == [
+        ("window", "a"), ("parked", "a"), ("window", "b"), ("score", "b"), ("parked", "b"),
+    ]  # fmt: skip
+    assert told[1]["cause"] == "generation failed: no memory"
+    assert "TIMED_OUT" in told[4]["cause"]
+
+
+def test_steps_and_events_are_told(tmp_path: Path) -> None:
+    journal = a_journal(tmp_path)
+
+    journal.trained(4, [("a", 0), ("b", 2)])
+    journal.event("checkpoint", step=4, text="checkpoint of step 4 committed")
+
+    assert lines(tmp_path / "journal.jsonl") == [
+        {"time": 5.0, "kind": "trained", "step": 4, "rows": [["a", 0], ["b", 2]]},
+        {"time": 5.0, "kind": "event", "event": "checkpoint", "step": 4, "text": "checkpoint of step 4 committed"},
+    ]
+
+
+def test_a_resumed_run_goes_on_in_the_same_file_and_a_new_one_begins_anew(tmp_path: Path) -> None:
+    a_journal(tmp_path).event("start", step=0, text="one")
+    a_journal(tmp_path).event("start", step=4, text="two")
+    assert [line["text"] for line in lines(tmp_path / "journal.jsonl")] == ["one", "two"]
+
+    a_journal(tmp_path, is_new_run=True).event("start", step=0, text="three")
+    assert [line["text"] for line in lines(tmp_path / "journal.jsonl")] == ["three"]
+
+
+def test_what_the_disk_does_not_take_is_shown_and_written_later(tmp_path: Path) -> None:
+    folder = tmp_path / "absent"
+    journal = a_journal(folder)
+
+    journal.event("start", step=0, text="one")
+    assert journal.last_error.startswith("journal.jsonl: ")
+    folder.mkdir()
+    journal.event("start", step=0, text="two")
+
+    assert journal.last_error == ""
+    assert [line["text"] for line in lines(folder / "journal.jsonl")] == ["one", "two"]

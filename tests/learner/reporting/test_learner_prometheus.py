@@ -1,0 +1,102 @@
+"""The learner's metrics: its heartbeat, and the newest lines of metrics.jsonl under Prometheus' names."""
+
+from typing import Any
+
+import pytest
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from learner.reporting.heartbeat import Announcement
+from learner.reporting.prometheus import LearnerExporter, metric_name
+from learner.reporting.trackers.trackers import Trackers
+from tppo.fence import Fence
+from tppo.presence import Presence, present
+from tppo.streams import MemoryStreams
+
+
+def told(exporter: LearnerExporter) -> dict[str, float]:
+    """The samples without labels of their own."""
+    return {sample.name: sample.value for family in exporter.collect() for sample in family.samples}
+
+
+def an_exporter(*lines: dict[str, Any], **status: Any) -> LearnerExporter:
+    exporter = LearnerExporter(run="quick", service="learner")
+    exporter.take(status)
+    for line in lines:
+        exporter.take_line(line)
+    return exporter
+
+
+@pytest.mark.parametrize(
+    ("name", "known_as"),
+    [
+        ("actor/pg_clipfrac", "tppo_actor_pg_clipfrac"),
+        ("timing_s/step", "tppo_timing_s_step"),
+        ("reward/a-b.c/mean", "tppo_reward_a_b_c_mean"),
+    ],
+)
+def test_a_name_follows_one_rule(name: str, known_as: str) -> None:
+    assert metric_name(name) == known_as
+
+
+def test_the_newest_step_and_the_newest_evaluation_are_told() -> None:
+    numbers = told(
+        an_exporter(
+            {"kind": "step", "step": 1, "reward/mean": 0.25, "critic/vf_loss": 1.0},
+            {"kind": "evaluation", "step": 0, "time": 7.0, "eval/accuracy": 0.5},
+            {"kind": "step", "step": 2, "time": 9.0, "reward/mean": 0.5, "critic/vf_loss": None},
+        )
+    )
+
+    assert (numbers["tppo_reward_mean"], numbers["tppo_eval_accuracy"], numbers["tppo_time"]) == (0.5, 0.5, 9.0)
+    assert "tppo_critic_vf_loss" not in numbers
+
+
+def test_what_the_end_adds_up_replaces_the_last_steps_count() -> None:
+    lines = ({"kind": "step", "step": 2, "generation/num_tokens": 5}, {"kind": "end", "generation/num_tokens": 6})
+
+    assert told(an_exporter(*lines))["tppo_generation_num_tokens"] == 6
+
+
+def test_the_heartbeat_is_newer_than_the_line() -> None:
+    line = {"kind": "step", "step": 4, "ledger/issued": 8, "ledger/dropped/my own words": 1}
+
+    exporter = an_exporter(line, step=5, ledger={"issued": 10, "holds": True})
+
+    numbers = told(exporter)
+    assert (numbers["tppo_step"], numbers["tppo_ledger_issued"], numbers["tppo_ledger_holds"]) == (5, 10, 1)
+    names = [family.name for family in exporter.collect()]
+    assert len(names) == len(set(names))
+    assert not [name for name in names if "my_own_words" in name]
+
+
+def an_announcement(client: redis.asyncio.Redis, run: str, exporter: LearnerExporter) -> Announcement:
+    me = Presence("learner", kind="learner", address="", started_at=0.0, pid=1, host="h")
+    streams = MemoryStreams(lease_seconds=60)
+    return Announcement(client, run, me, exporter, streams, incarnation=1, completed=Trackers().with_status)
+
+
+async def test_the_heartbeat_tells_the_queues_too(redis_client: redis.asyncio.Redis, run_name: str) -> None:
+    exporter = LearnerExporter(run=run_name, service="learner")
+    await Fence(redis_client, run_name, host="h", lease_seconds=9).acquire(1)
+    announcement = an_announcement(redis_client, run_name, exporter)
+
+    for _ in range(2):
+        await announcement.announce({"step": 3})
+
+    (learner,) = await present(redis_client, run_name)
+    assert learner.status["queues"]["window_requests"] == {"num_waiting": 0, "num_leased": 0}
+    assert (learner.status["num_inbox_entries"], learner.status["trackers"]) == (0, {})
+    assert told(exporter)["tppo_inbox_entries"] == 0
+
+
+async def test_without_redis_scrapes_are_told_the_newest_status_all_the_same() -> None:
+    exporter = LearnerExporter(run="quick", service="learner")
+    client = redis.asyncio.Redis.from_url("redis://127.0.0.1:1")
+    async with client:
+        with pytest.raises(RedisError):
+            await an_announcement(client, "quick", exporter).announce({"step": 3})
+
+    numbers = told(exporter)
+    assert numbers["tppo_step"] == 3
+    assert "tppo_heartbeat_age_seconds" not in numbers

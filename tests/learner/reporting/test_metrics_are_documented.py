@@ -1,0 +1,30 @@
+"""Every number that a run writes is explained in docs/metrics.md."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from tests.learner.fake_services import FakeTransport
+from tests.learner.test_learner_service import ArchivedStreams, Laboratory, to_the_end
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "metrics.md"
+
+
+async def test_every_metric_has_its_line_and_every_line_its_metric(tmp_path: Path) -> None:
+    rows = [line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    documented = {name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
+
+    lines = [
+        line
+        for algorithm, mode in (("tppo", "streaming"), ("geppo", "lockstep"))
+        for line in await lines_of_a_run(tmp_path / algorithm, algorithm, mode)
+    ]
+
+    written = {name for line in lines for name in line} - {"kind"}
+    assert written == documented - {"ledger/dropped/REASON"}  # nobody dropped anything
+
+
+async def lines_of_a_run(folder: Path, algorithm: str, mode: str) -> list[dict[str, Any]]:
+    laboratory, streams, transport = Laboratory(folder, mode, algorithm), ArchivedStreams(), FakeTransport()
+    await to_the_end(laboratory.life("run", streams, transport), streams, transport)
+    return laboratory.lines("run")

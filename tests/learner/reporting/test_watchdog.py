@@ -1,0 +1,71 @@
+"""What the learner says when nothing happens."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from learner.exchange.weight_publisher import GeneratorState
+from learner.reporting.watchdog import Watchdog, explanation
+from learner.rollouts.ledger import State
+from tppo.presence import Presence
+
+NOON = 1_700_000_000.0
+
+
+def seen(name: str, *, seconds_ago: float = 0.0, **status: Any) -> Presence:
+    kind = name.partition("-")[0]
+    return Presence(name, kind, "", started_at=0.0, pid=1, host="h", seen_at=NOON - seconds_ago, status=status)
+
+
+def test_it_names_what_is_missing_and_who_fell_silent_since_when() -> None:
+    said = explanation({State.SCORING: 12}, [seen("learner"), seen("reward-0", seconds_ago=60)], {})
+
+    since = time.strftime("%H:%M:%S", time.localtime(NOON - 60))
+    assert said == f"waiting for 12 scores; reward service reward-0 unreachable since {since}"
+
+
+def test_it_says_that_nobody_ever_came() -> None:
+    assert explanation({State.REQUESTED: 3}, [seen("learner")], {}) == (
+        "waiting for 3 windows; no generation service has shown itself"
+    )
+
+
+def test_it_repeats_what_a_service_complains_of_and_leaves_out_the_others() -> None:
+    everyone = [
+        seen("generation-0", last_error="out of memory"),
+        seen("generation-1"),
+        seen("reward-0", last_error="x"),
+    ]
+
+    assert explanation({State.REQUESTED: 3}, everyone, {}) == (
+        "waiting for 3 windows; generation-0 reports: out of memory"
+    )
+
+
+def test_it_tells_of_weights_that_do_not_arrive() -> None:
+    generators = {"generation-0": GeneratorState("127.0.0.1:1", 3, "UNAVAILABLE: connection refused")}
+
+    assert explanation({State.REQUESTED: 1}, [seen("generation-0")], generators) == (
+        "waiting for 1 windows; weights do not reach generation-0: UNAVAILABLE: connection refused"
+    )
+
+
+async def test_it_speaks_only_while_no_step_happens(caplog: pytest.LogCaptureFixture) -> None:
+    async def everyone() -> Sequence[Presence]:
+        raise RedisConnectionError("connection refused")
+
+    watchdog = Watchdog(0.01, dict, {}, everyone)
+    serving = asyncio.create_task(watchdog.serve())
+    while not watchdog.text:  # noqa: ASYNC110  nothing announces it
+        await asyncio.sleep(0.001)
+    said = watchdog.text
+    watchdog.note_step()
+
+    assert said == "Redis does not answer: connection refused"
+    assert said in caplog.text
+    assert watchdog.text == ""
+    serving.cancel()

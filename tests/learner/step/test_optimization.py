@@ -1,0 +1,117 @@
+"""The course of the learning rate, and updates that are skipped."""
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from learner.step.mini_batches import mini_batches
+from learner.step.optimization import Optimization, learning_rate_factor
+from tppo.config.schema import ActorSection
+
+
+def factors(total: int, **section: Any) -> list[float]:
+    return [learning_rate_factor(n, ActorSection(**section), total_updates=total) for n in range(total)]
+
+
+def test_the_rate_warms_up_linearly_and_stays_at_its_peak_when_constant() -> None:
+    assert factors(6, lr_warmup_steps=4, lr_decay="constant") == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+def test_the_linear_decay_falls_from_the_peak_to_the_smallest_rate_at_the_last_update() -> None:
+    assert factors(5, lr_decay="linear", min_lr_ratio=0.2) == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
+
+
+def test_the_cosine_decay_is_half_way_down_in_the_middle() -> None:
+    # cos at 0, 60, 90, 120 and 180 degrees would be 1, 1/2, 0, -1/2, -1; five updates stand 45 degrees apart.
+    expected = [1.0, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0.0]
+
+    assert factors(5, lr_decay="cosine", min_lr_ratio=0.0) == pytest.approx(expected)
+
+
+def test_the_decay_begins_where_the_warm_up_ends() -> None:
+    expected = [0.5, 1.0, 1.0, 0.75, 0.5]
+
+    assert factors(5, lr_warmup_steps=2, lr_decay="linear", min_lr_ratio=0.5) == pytest.approx(expected)
+
+
+def test_updates_beyond_the_planned_ones_keep_the_smallest_rate() -> None:
+    section = ActorSection(lr_decay="linear", min_lr_ratio=0.1)
+
+    assert learning_rate_factor(99, section, total_updates=5) == pytest.approx(0.1)
+
+
+def an_optimization(**section: Any) -> tuple[Optimization, torch.nn.Parameter]:
+    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    defaults: dict[str, Any] = {"lr": 0.5, "lr_decay": "linear", "weight_decay": 0.1, "ppo_mini_batches": 5}
+    return Optimization([weight], ActorSection(**defaults | section), num_steps=2), weight
+
+
+def update(optimization: Optimization, weight: torch.nn.Parameter, gradient: list[float]) -> Any:
+    weight.grad = torch.tensor(gradient)
+    return optimization.update()
+
+
+def test_the_first_update_moves_each_weight_by_the_rate_against_its_gradients_sign() -> None:
+    optimization, weight = an_optimization(weight_decay=0.0)
+
+    done = update(optimization, weight, [0.3, -0.4])
+
+    assert weight.tolist() == pytest.approx([0.5, -1.5], abs=1e-5)
+    assert (done.grad_norm, done.lr, done.was_skipped) == (pytest.approx(0.5), 0.5, False)
+    assert weight.grad is None
+
+
+def test_the_norm_is_told_as_it_was_before_clipping() -> None:
+    optimization, weight = an_optimization(grad_clip=1.0)
+
+    assert update(optimization, weight, [3.0, -4.0]).grad_norm == pytest.approx(5.0)
+    # (1 - beta1) of the gradient clipped to norm 1.
+    assert optimization.adamw.state[weight]["exp_avg"].tolist() == pytest.approx([0.06, -0.08])
+
+
+def test_the_schedule_counts_all_updates_of_all_steps() -> None:
+    optimization, weight = an_optimization(min_lr_ratio=0.1)  # 2 steps of 5 mini-batches
+
+    rates = [update(optimization, weight, [1.0, 1.0]).lr for _ in range(10)]
+
+    assert rates == pytest.approx([0.5 - 0.05 * n for n in range(10)])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_an_update_that_is_not_finite_leaves_weights_moments_and_schedule(bad: float) -> None:
+    optimization, weight = an_optimization()
+    update(optimization, weight, [0.3, -0.4])
+    before = weight.tolist(), optimization.adamw.state[weight]["exp_avg"].tolist()
+
+    done = update(optimization, weight, [bad, 1.0])
+
+    assert done.was_skipped
+    assert (weight.tolist(), optimization.adamw.state[weight]["exp_avg"].tolist()) == before
+    assert (optimization.num_updates, optimization.num_skipped) == (1, 1)
+    assert weight.grad is None
+
+
+def test_a_restored_optimization_goes_on_as_the_first_would_have() -> None:
+    first, weight = an_optimization()
+    update(first, weight, [0.3, -0.4])
+    update(first, weight, [math.nan, 0.0])
+    second, other_weight = an_optimization()
+    other_weight.data.copy_(weight.data)
+
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+
+    assert update(second, other_weight, [1.0, 2.0]) == update(first, weight, [1.0, 2.0])
+    assert torch.equal(other_weight, weight)
+    assert (second.num_updates, second.num_skipped) == (2, 1)
+
+
+def test_mini_batches_are_dealt_like_cards_once_per_epoch() -> None:
+    assert list(mini_batches([7, 8, 9, 10, 11], count=2, epochs=2)) == [[7, 9, 11], [8, 10]] * 2
+
+
+def test_there_are_no_empty_mini_batches() -> None:
+    assert list(mini_batches([7, 8], count=3, epochs=1)) == [[7], [8]]
+    assert list(mini_batches([], count=3, epochs=1)) == []

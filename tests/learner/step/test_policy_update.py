@@ -1,0 +1,244 @@
+"""The gradient that a step gives the policy, against a plain computation on padded rows."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from learner.models.networks import policy_from_network
+from learner.models.packing import Row, pack
+from learner.rollouts.ledger import Rollout
+from learner.systems import PolicyTokens, objective_for
+from tests.learner.builders import a_row
+from tests.learner.tiny_models import (
+    Gradients,
+    TinyTrainer,
+    a_network,
+    a_step_config,
+    assert_gradients_equal,
+    gradients_of,
+    padded_logprobs,
+    padded_values,
+    some_rows,
+    step,
+    weights_of,
+)
+
+LAM = 0.95  # the floor of the length-adaptive lambda, which binds for so short responses
+
+
+def window_advantages(rows: Sequence[Rollout], *, lambdas: Sequence[float] | None = None) -> list[list[float]]:
+    """EGAE by hand: the window's values and score, backwards; a cut holds its last value."""
+    found = []
+    of_rows = padded_values(a_network("value"), rows)
+    for row, values, lam in zip(rows, of_rows, lambdas or [LAM] * len(rows), strict=True):
+        window = values[row.window_start :].tolist()
+        after = 0.0 if row.is_finished else window[-1]
+        advantages: list[float] = []
+        for t in reversed(range(len(window))):
+            reward = row.score or 0.0 if row.is_finished and t == len(window) - 1 else 0.0
+            following = window[t + 1] if t + 1 < len(window) else after
+            delta = reward + following - window[t]
+            advantages.insert(0, delta + lam * (advantages[0] if advantages else 0.0))
+        found.append(advantages)
+    return found
+
+
+def window_logprobs(network: Any, rows: Sequence[Rollout], **options: float) -> list[Tensor]:
+    logprobs = padded_logprobs(network, rows, **options)
+    return [of_row[row.window_start :] for of_row, row in zip(logprobs, rows, strict=True)]
+
+
+def expected_gradients(
+    rows: Sequence[Rollout],
+    weights: list[list[float]] | None = None,
+    *,
+    advantages: list[list[float]] | None = None,
+) -> Gradients:
+    """Of the sum of -w A / N log pi over the window tokens: what the clipped loss is where the ratio is one."""
+    network = a_network("policy")
+    advantages = advantages or window_advantages(rows)
+    weights = weights or [[1.0] * len(of_row) for of_row in advantages]
+    num_tokens = sum(weight != 0 for of_row in weights for weight in of_row)
+    loss = torch.zeros(())
+    for logprobs, of_row, weights_of_row in zip(window_logprobs(network, rows), advantages, weights, strict=True):
+        for logprob, advantage, weight in zip(logprobs, of_row, weights_of_row, strict=True):
+            loss = loss - weight * advantage / num_tokens * logprob
+    return gradients_of(loss, network)
+
+
+def first_gradients(rows: Sequence[Rollout], *, policy_version: int = 0, **sections: dict[str, Any]) -> Gradients:
+    trainer = TinyTrainer(a_step_config(**sections))
+    step(trainer, rows, policy_version=policy_version)
+    return trainer.actor.gradients[0]
+
+
+def test_in_the_first_mini_batch_the_gradient_is_minus_the_advantage_over_the_number_of_tokens() -> None:
+    rows = some_rows()
+
+    assert_gradients_equal(first_gradients(rows), expected_gradients(rows))
+
+
+def test_the_sampling_temperature_divides_the_logits() -> None:
+    row = a_row([9, 4, 7, 1], score=1.0)
+    network = a_network("policy")
+    (logprobs,), (advantages,) = window_logprobs(network, [row], temperature=0.5), window_advantages([row])
+    loss = -(torch.tensor(advantages) * logprobs).mean()
+
+    actual = first_gradients([row], generation={"temperature": 0.5})
+
+    assert_gradients_equal(actual, gradients_of(loss, network))
+
+
+def test_the_ignored_tail_of_a_cut_leaves_the_loss_and_its_denominator() -> None:
+    rows = some_rows()
+    weights = [[1.0] * 4, [1.0] * 4 + [0.0] * 2, [1.0] * 3, [1.0] * 4 + [0.0] * 2]
+
+    actual = first_gradients(rows, algorithm={"num_ignored_tail_tokens": 2, "advantage_whitening": "none"})
+
+    assert_gradients_equal(actual, expected_gradients(rows, weights))
+
+
+def test_advantages_are_scaled_by_the_deviation_of_the_tokens_that_count() -> None:
+    rows = some_rows()[:2]
+    unscaled = window_advantages(rows)
+    deviation = statistics.stdev(unscaled[0] + unscaled[1][:4])  # the cut row loses its last two
+    scaled = [[advantage / deviation for advantage in of_row] for of_row in unscaled]
+
+    actual = first_gradients(rows, algorithm={"num_ignored_tail_tokens": 2, "advantage_whitening": "scale_only"})
+
+    weights = [[1.0] * 4, [1.0] * 4 + [0.0] * 2]
+    assert_gradients_equal(actual, expected_gradients(rows, weights, advantages=scaled))
+
+
+def test_lambda_grows_with_the_length_and_a_cut_response_is_taken_to_last_half_a_window_more() -> None:
+    rows = some_rows()  # of 4, 6 (cut), 9 and 12 (cut) tokens
+    lambdas = [1 - 1 / 4, 1 - 1 / (6 + 3), 1 - 1 / 9, 1 - 1 / (12 + 3)]
+    algorithm = {"num_ignored_tail_tokens": 0, "advantage_whitening": "none", "lam_alpha": 1.0, "lam_floor": 0.0}
+
+    actual = first_gradients(rows, algorithm=algorithm)
+
+    assert_gradients_equal(actual, expected_gradients(rows, advantages=window_advantages(rows, lambdas=lambdas)))
+
+
+@pytest.mark.parametrize("max_tokens", [16, 64, 4096])
+def test_a_mini_batchs_gradient_does_not_depend_on_its_micro_batches(max_tokens: int) -> None:
+    actor = {"lr": 1e-3, "max_tokens_per_microbatch": max_tokens}
+
+    assert_gradients_equal(first_gradients(some_rows(), actor=actor), expected_gradients(some_rows()))
+
+
+def test_tokens_that_are_too_old_are_masked_and_counted() -> None:
+    rows = [a_row([9, 4, 7, 1], score=1.0, versions=[3, 4, 5, 6]), a_row([8, 2, 3], versions=[7, 7, 7], score=0.0)]
+    run = {"mode": "lockstep", "window_length": 6, "max_response_length": 18, "max_token_lag": 2}
+    trainer = TinyTrainer(a_step_config(run=run))
+
+    metrics = step(trainer, rows, policy_version=7)
+
+    assert (metrics["tokens/too_old"], metrics["tokens/policy_mask"]) == (2, 5)
+    assert_gradients_equal(trainer.actor.gradients[0], expected_gradients(rows, [[0.0, 0.0, 1.0, 1.0], [1.0] * 3]))
+
+
+def test_importance_weights_are_old_over_rollout_probabilities_up_to_the_cap() -> None:
+    unweighted = [a_row([9, 4, 7, 1], score=1.0)]
+    (old,) = window_logprobs(a_network("policy"), unweighted)
+    # Ratios 0.5, 1, 1.5 and, beyond the cap, 8.
+    sampled = [old[t].item() - math.log(ratio) for t, ratio in enumerate((0.5, 1.0, 1.5, 8.0))]
+    rows = [a_row([9, 4, 7, 1], score=1.0, rollout_logprobs=sampled)]
+    algorithm = {"num_ignored_tail_tokens": 0, "advantage_whitening": "none", "importance_cap": 2.0}
+
+    actual = first_gradients(rows, algorithm=algorithm)
+
+    assert_gradients_equal(actual, expected_gradients(rows, [[0.5, 1.0, 1.5, 2.0]]))
+
+
+def test_in_lockstep_there_are_no_importance_weights_unless_configured() -> None:
+    rows = [a_row([9, 4, 7, 1], score=1.0, rollout_logprobs=[-5.0, -0.1, -3.0, -9.0])]
+
+    assert_gradients_equal(first_gradients(rows), expected_gradients(rows))
+
+
+@pytest.mark.parametrize("max_tokens", [16, 4096])
+@pytest.mark.parametrize(("lm_tokens", "first_token"), [("all_windows", 0), ("current_window", 6)])
+def test_the_likelihood_loss_takes_the_tokens_of_right_responses(
+    lm_tokens: str, first_token: int, max_tokens: int
+) -> None:
+    rows = some_rows()
+    rows[2].score = 0.5
+    network = a_network("policy")
+    of_rows = padded_logprobs(network, rows)
+    imitation = -torch.cat([of_rows[0], of_rows[2][first_token:]]).mean()
+    expected = gradients_of(0.1 * imitation, network)
+    for name, gradient in expected_gradients(rows).items():
+        expected[name] = expected[name] + gradient
+
+    algorithm = {"num_ignored_tail_tokens": 0, "advantage_whitening": "none", "lm_loss_weight": 0.1}
+    actual = first_gradients(
+        rows, algorithm=algorithm | {"lm_tokens": lm_tokens}, actor={"max_tokens_per_microbatch": max_tokens}
+    )
+
+    assert_gradients_equal(actual, expected)
+
+
+def test_a_right_response_is_imitated_though_its_length_costs_more_than_its_score() -> None:
+    row = a_row([9, 4, 7, 3, 2, 8, 1], window_start=6, score=0.1)
+    algorithm = {"lm_loss_weight": 0.1, "overlong_buffer_length": 18, "num_ignored_tail_tokens": 0}
+    network = a_network("policy")
+    expected = gradients_of(-0.1 * padded_logprobs(network, [row])[0].mean(), network)
+    of_policy = first_gradients([row], algorithm=algorithm | {"lm_loss_weight": 0.0})
+
+    actual = first_gradients([row], algorithm=algorithm)
+
+    assert_gradients_equal({name: actual[name] - of_policy[name] for name in actual}, expected)
+
+
+def test_a_right_response_whose_last_window_is_empty_is_still_imitated() -> None:
+    row = a_row([9, 4, 7, 3, 2, 8], window_start=6, score=1.0)
+    network = a_network("policy")
+    expected = gradients_of(-0.1 * padded_logprobs(network, [row])[0].mean(), network)
+
+    assert_gradients_equal(first_gradients([row], algorithm={"lm_loss_weight": 0.1}), expected)
+
+
+def test_the_learners_and_the_engines_probabilities_are_compared_on_the_trained_tokens() -> None:
+    (old,) = window_logprobs(a_network("policy"), [a_row([9, 4], score=1.0)])
+    sampled = [math.log(probability) for probability in (0.5, 0.25)]
+    gaps = (old.exp() - torch.tensor([0.5, 0.25])).abs().tolist()
+
+    metrics = step(TinyTrainer(a_step_config()), [a_row([9, 4], score=1.0, rollout_logprobs=sampled)])
+
+    assert metrics["training/rollout_probs_diff_mean"] == pytest.approx(sum(gaps) / 2, abs=1e-5)
+    assert metrics["training/rollout_probs_diff_max"] == pytest.approx(max(gaps), abs=1e-5)
+
+
+def test_the_configured_bound_holds_a_wrong_token_that_has_become_much_likelier() -> None:
+    policy = policy_from_network(a_network("policy"))
+    one = torch.ones(1)
+    tokens = PolicyTokens(
+        batch=pack([Row([2, 9], start=1)], max_tokens=2)[0],
+        logprobs=-2.0 * one,
+        old_logprobs=-4.0 * one,  # ratio 7.4
+        rollout_logprobs=-4.0 * one,
+        advantages=-one,
+        policy_mask=one.bool(),
+        normalizer=1,
+    )
+
+    result = objective_for(a_step_config(algorithm={"clip_ratio_c": 3.0}), policy).policy_loss(tokens)
+
+    assert (float(result.loss), float(result.dual_clip_fraction)) == (3.0, 1.0)
+
+
+def test_gradients_that_are_not_finite_skip_the_update_and_are_counted() -> None:
+    trainer = TinyTrainer(a_step_config())
+    before = weights_of(trainer.policy.network)
+
+    metrics = step(trainer, [a_row([9, 4, 7, 1], score=math.nan)])
+
+    assert metrics["actor/num_skipped_updates"] == metrics["critic/num_skipped_updates"] == 1
+    assert trainer.actor.num_updates == 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights_of(trainer.policy.network).items())

@@ -1,0 +1,104 @@
+"""`tools/house.py` finds what breaks the rules of CONTRIBUTING.md, and nothing else."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+PROGRAM = Path(__file__).parents[2] / "tools" / "house.py"
+
+
+def program() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("house", PROGRAM)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["house"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+house: Any = program()
+
+
+def modules(root: Path, **files: str) -> Any:
+    """A tree of `room__file="source"`."""
+    paths = {f"{name.replace('__', '/')}.py": source for name, source in files.items()}
+    for path, source in paths.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(source)
+    return house.read_modules(root, list(paths))
+
+
+def places(findings: Any) -> list[str]:
+    return sorted(place for place, _ in findings)
+
+
+LONG = "\n" * 60
+
+
+def test_a_small_file_with_one_importer_is_found(tmp_path: Path) -> None:
+    tree = modules(tmp_path, tppo__small="x = 1\n", learner__a="import tppo.small" + LONG)
+
+    assert places(house.small_files_with_one_importer(tree)) == ["tppo/small.py"]
+
+
+def test_a_small_file_with_two_importers_is_not_found(tmp_path: Path) -> None:
+    importing = "from tppo.small import x" + LONG
+    tree = modules(tmp_path, tppo__small="x = 1\n", learner__a=importing, learner__b=importing)
+
+    assert places(house.small_files_with_one_importer(tree)) == []
+
+
+def test_importers_of_a_name_that_a_package_exports_count_for_its_module(tmp_path: Path) -> None:
+    importing = "from tppo.room import x" + LONG
+    tree = modules(
+        tmp_path,
+        tppo__room____init__="from tppo.room.small import x\n",
+        tppo__room__small="x = 1\n",
+        learner__a=importing,
+        learner__b=importing,
+    )
+
+    assert places(house.small_files_with_one_importer(tree)) == []
+
+
+def test_a_program_and_a_module_that_is_loaded_by_name_need_no_importer(tmp_path: Path) -> None:
+    tree = modules(
+        tmp_path,
+        learner__program='if __name__ == "__main__":\n    pass\n',
+        learner__loaded="x = 1\n",
+        learner__loader='NAME = "learner.loaded"' + LONG,
+    )
+
+    assert places(house.small_files_with_one_importer(tree)) == []
+
+
+def test_a_class_name_in_two_places_is_found(tmp_path: Path) -> None:
+    tree = modules(tmp_path, learner__a="class Answer: ...\n", services__b="class Answer: ...\nclass _Own: ...\n")
+
+    assert places(house.class_names_in_two_places(tree)) == ["learner/a.py:1"]
+
+
+def test_a_circle_through_imports_under_type_checking_is_found(tmp_path: Path) -> None:
+    tree = modules(
+        tmp_path,
+        learner__a="import learner.b\n",
+        learner__b="if TYPE_CHECKING:\n    from learner.a import x\n",
+        learner__c="import learner.a\n",
+    )
+
+    assert [text for _, text in house.import_circles(tree)] == ["imports in a circle: learner.a - learner.b"]
+
+
+def test_a_function_of_more_than_sixty_lines_is_found(tmp_path: Path) -> None:
+    tree = modules(tmp_path, learner__a="def f():\n" + "    x = 1\n" * 60 + "\ndef g():\n" + "    x = 1\n" * 59)
+
+    assert places(house.long_files_and_functions(tree)) == ["learner/a.py:1"]
+
+
+def test_a_word_of_no_field_is_found_with_the_word_to_say() -> None:
+    found = list(house.words_of_no_field({"page.md": "It waits\nfor ever and dies.\n"}))
+
+    assert found == [("page.md:2", "'for ever'; say indefinitely, without limit")]

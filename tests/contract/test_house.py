@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,13 +23,11 @@ def program() -> ModuleType:
 house: Any = program()
 
 
-def modules(root: Path, **files: str) -> Any:
-    """A tree of `room__file="source"`."""
-    paths = {f"{name.replace('__', '/')}.py": source for name, source in files.items()}
-    for path, source in paths.items():
+def modules(root: Path, files: Mapping[str, str]) -> Any:
+    for path, source in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(source)
-    return house.read_modules(root, list(paths))
+    return house.read_modules(root, list(files))
 
 
 def places(findings: Any) -> list[str]:
@@ -39,14 +38,14 @@ LONG = "\n" * 60
 
 
 def test_a_small_file_with_one_importer_is_found(tmp_path: Path) -> None:
-    tree = modules(tmp_path, tppo__small="x = 1\n", learner__a="import tppo.small" + LONG)
+    tree = modules(tmp_path, {"tppo/small.py": "x = 1\n", "learner/a.py": "import tppo.small" + LONG})
 
     assert places(house.small_files_with_one_importer(tree)) == ["tppo/small.py"]
 
 
 def test_a_small_file_with_two_importers_is_not_found(tmp_path: Path) -> None:
     importing = "from tppo.small import x" + LONG
-    tree = modules(tmp_path, tppo__small="x = 1\n", learner__a=importing, learner__b=importing)
+    tree = modules(tmp_path, {"tppo/small.py": "x = 1\n", "learner/a.py": importing, "learner/b.py": importing})
 
     assert places(house.small_files_with_one_importer(tree)) == []
 
@@ -55,10 +54,12 @@ def test_importers_of_a_name_that_a_package_exports_count_for_its_module(tmp_pat
     importing = "from tppo.room import x" + LONG
     tree = modules(
         tmp_path,
-        tppo__room____init__="from tppo.room.small import x\n",
-        tppo__room__small="x = 1\n",
-        learner__a=importing,
-        learner__b=importing,
+        {
+            "tppo/room/__init__.py": "from tppo.room.small import x\n",
+            "tppo/room/small.py": "x = 1\n",
+            "learner/a.py": importing,
+            "learner/b.py": importing,
+        },
     )
 
     assert places(house.small_files_with_one_importer(tree)) == []
@@ -67,16 +68,20 @@ def test_importers_of_a_name_that_a_package_exports_count_for_its_module(tmp_pat
 def test_a_program_and_a_module_that_is_loaded_by_name_need_no_importer(tmp_path: Path) -> None:
     tree = modules(
         tmp_path,
-        learner__program='if __name__ == "__main__":\n    pass\n',
-        learner__loaded="x = 1\n",
-        learner__loader='NAME = "learner.loaded"' + LONG,
+        {
+            "learner/program.py": 'if __name__ == "__main__":\n    pass\n',
+            "learner/loaded.py": "x = 1\n",
+            "learner/loader.py": 'NAME = "learner.loaded"' + LONG,
+        },
     )
 
     assert places(house.small_files_with_one_importer(tree)) == []
 
 
 def test_a_class_name_in_two_places_is_found(tmp_path: Path) -> None:
-    tree = modules(tmp_path, learner__a="class Answer: ...\n", services__b="class Answer: ...\nclass _Own: ...\n")
+    tree = modules(
+        tmp_path, {"learner/a.py": "class Answer: ...\n", "services/b.py": "class Answer: ...\nclass _Own: ...\n"}
+    )
 
     assert places(house.class_names_in_two_places(tree)) == ["learner/a.py:1"]
 
@@ -84,16 +89,18 @@ def test_a_class_name_in_two_places_is_found(tmp_path: Path) -> None:
 def test_a_circle_through_imports_under_type_checking_is_found(tmp_path: Path) -> None:
     tree = modules(
         tmp_path,
-        learner__a="import learner.b\n",
-        learner__b="if TYPE_CHECKING:\n    from learner.a import x\n",
-        learner__c="import learner.a\n",
+        {
+            "learner/a.py": "import learner.b\n",
+            "learner/b.py": "if TYPE_CHECKING:\n    from learner.a import x\n",
+            "learner/c.py": "import learner.a\n",
+        },
     )
 
     assert [text for _, text in house.import_circles(tree)] == ["imports in a circle: learner.a - learner.b"]
 
 
 def test_a_function_of_more_than_sixty_lines_is_found(tmp_path: Path) -> None:
-    tree = modules(tmp_path, learner__a="def f():\n" + "    x = 1\n" * 60 + "\ndef g():\n" + "    x = 1\n" * 59)
+    tree = modules(tmp_path, {"learner/a.py": "def f():\n" + "    x = 1\n" * 60 + "\ndef g():\n" + "    x = 1\n" * 59})
 
     assert places(house.long_files_and_functions(tree)) == ["learner/a.py:1"]
 

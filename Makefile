@@ -4,13 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test check proto bench study chaos screenshots clean
+.PHONY: run test test-fast check proto bench study chaos screenshots clean
 
 run: $(VENV)/.installed-local
 	$(BIN)/tppo run examples/iterated_map/quickstart.toml $(ARGS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --durations=10 $(ARGS)
+
+test-fast: $(VENV)/.installed-dev
+	$(BIN)/pytest -n 2 -m "not process and not browser and not slow" $(ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""A real Redis-compatible server for the tests that need one, and names that keep them apart."""
+"""Markers by folder and by fixture; a real Redis-compatible server for the tests that need one."""
 
 import os
 import shutil
@@ -14,14 +14,35 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo.streams import RedisClient, connect
 
 StartRedis = Callable[..., AbstractContextManager[str]]
 
 START_SECONDS = 20
 
+MARKS_OF_FOLDERS = {
+    "browser": ("browser", "process", "slow"),
+    "end_to_end": ("process", "slow"),
+    "faults": ("process", "slow"),
+}
+MARKS_OF_FIXTURES = {"redis_url": "redis", "start_redis": "redis", "node_example": "process"}
+PROCESS_TEST_SECONDS = 6 * DEADLINE_SECONDS
+
 settings.register_profile("tppo", deadline=None)  # a busy machine is no failure
 settings.load_profile("tppo")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects by these markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        room = item.path.relative_to(Path(__file__).parent).parts[0]
+        for name in MARKS_OF_FOLDERS.get(room, ()):
+            item.add_marker(name)
+        for fixture in set(getattr(item, "fixturenames", ())) & MARKS_OF_FIXTURES.keys():
+            item.add_marker(MARKS_OF_FIXTURES[fixture])
+        if item.get_closest_marker("process"):
+            item.add_marker(pytest.mark.timeout(PROCESS_TEST_SECONDS))
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,7 @@ class RedisBackend:
             await self._client.xclaim(key, "workers", entry["consumer"], 0, entry_ids, idle=idle, justid=True)
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.redis)])
 def backend(request: pytest.FixtureRequest) -> Backend:
     if request.param == "memory":
         return MemoryBackend()

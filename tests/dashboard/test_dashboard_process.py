@@ -18,6 +18,8 @@ from tests.dashboard.run_folders import complete_run, event, requested
 from tppo.presence import present
 from tppo.streams import connect
 
+pytestmark = pytest.mark.process
+
 CONFIG = """
 [run]
 name = "{name}"

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc.aio
+import pytest
 import redis.asyncio
 import torch
 
@@ -19,6 +20,8 @@ from tppo.rollout import Window
 from tppo.streams import RedisStreams
 from tppo.v1 import generation_pb2_grpc as pb_grpc
 from tppo.weights import to_messages
+
+pytestmark = pytest.mark.process
 
 CONFIG = """
 [run]

@@ -28,6 +28,8 @@ CLIENT = """
 import sys, time
 from tppo.reward_client import reward_function, serve
 
+pytestmark = pytest.mark.process
+
 @reward_function("slow", concurrency=4)
 def slow(data_source, solution_str, ground_truth, extra_info):
     time.sleep(0.02)

@@ -14,6 +14,8 @@ from tests.contract.certificates import certified
 from tests.reward.attaching import PATIENT, Server, a_server
 from tppo.tls import VARIABLES
 
+pytestmark = pytest.mark.process
+
 EXAMPLES = Path(__file__).parents[2] / "examples/custom_reward"
 REPOSITORY = Path(__file__).parents[2]
 PROTO = {"TPPO_PROTO": str(REPOSITORY / "proto")}

@@ -80,6 +80,7 @@ def scored(work: pb.Work, score: float = 1.0) -> pb.WorkResult:
     return pb.WorkResult(lease_id=work.lease_id, rollout_id=work.request.rollout_id, status=SCORED, score=score)
 
 
+@pytest.mark.process
 async def test_the_python_client_keeps_all_rules() -> None:
     assert await verdicts_on_process(*PYTHON_EXAMPLE) == [Verdict(rule, "") for rule in RULES]
 

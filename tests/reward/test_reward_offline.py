@@ -68,6 +68,7 @@ def test_a_users_file_is_scored_in_a_worker_with_all_that_the_line_holds(
     assert (line["status"], line["score"], line["components"]) == ("SCORED", 0.5, {"is_poem": 1.0})
 
 
+@pytest.mark.process
 async def test_a_users_process_scores_a_file(tmp_path: Path) -> None:
     rows = [{"response": text, "ground_truth": "4"} for text in ("4", "5", "44")]
     command = ["score", "--function", "grpc:mine", "--attach-wait-seconds", "60", str(file_of(tmp_path, *rows))]

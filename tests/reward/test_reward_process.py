@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import redis.asyncio
 
 from services.reward.reporting.response_log import logged_responses
@@ -13,6 +14,8 @@ from tppo.codec import decode_inbox_record, encode_reward_request
 from tppo.presence import present
 from tppo.rollout import RewardRequest, Score, ScoreStatus
 from tppo.streams import RedisStreams
+
+pytestmark = pytest.mark.process
 
 CONFIG = """
 [model]

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.dashboard.history.json_values import parsed_object
 from services.dashboard.history.run import RunHistory
 from services.dashboard.history.settings import settings_of
+from tppo.run_folder.json_lines import read_objects
+from tppo.run_folder.paths import RunPaths, trace_files
 
 MAX_RUNS = 1_000
 MAX_OPEN = 4
 """Runs whose history is in memory; the one that was asked for longest ago is closed first."""
 HEAD_BYTES = TAIL_BYTES = 64 * 1024
+"""More than the first evaluation, and than the lines since the last one where a run evaluates every 20 steps."""
 LONG_TAIL_BYTES = 8 * 1024 * 1024
 """In which the newest evaluation is looked for when it is not among the last lines."""
-"""More than the first evaluation, and than the lines since the last one where a run evaluates every 20 steps."""
-MARKS = ("config.toml", "metrics.jsonl", "journal.jsonl")
 
 Fields = dict[str, Any]
 
@@ -82,7 +82,7 @@ class Catalog:
     def outline(self, name: str) -> Outline:
         """A few reads, or none while the run's files have not changed."""
         path = self.root / name
-        state = (written_at(path), size_of(path / "metrics.jsonl"))
+        state = (written_at(path), size_of(RunPaths(path).metrics))
         known = self._outlines.get(name)
         if known is None or known[0] != state:
             settings = self._live_settings if name == self.live else None
@@ -107,12 +107,14 @@ class Catalog:
 
 def is_run(path: Path) -> bool:
     """Whether a folder is a run's."""
-    return any((path / mark).is_file() for mark in MARKS)
+    run = RunPaths(path)
+    return any(mark.is_file() for mark in (run.config, run.metrics, run.journal))
 
 
 def written_at(path: Path) -> float:
     """When a run's lines last grew; its configuration's age while there are none."""
-    return max(modified_at(path / name) for name in MARKS[1:]) or modified_at(path / MARKS[0])
+    run = RunPaths(path)
+    return max(modified_at(run.metrics), modified_at(run.journal)) or modified_at(run.config)
 
 
 def modified_at(path: Path) -> float:
@@ -133,7 +135,8 @@ def size_of(path: Path) -> int:
 
 def outline_of(path: Path, settings: Fields | None = None) -> Outline:
     """A run, from the two ends of its metrics."""
-    head, tail = _lines(path / "metrics.jsonl", HEAD_BYTES, at_end=False), _lines(path / "metrics.jsonl", TAIL_BYTES)
+    run = RunPaths(path)
+    head, tail = read_objects(run.metrics, first_bytes=HEAD_BYTES), read_objects(run.metrics, last_bytes=TAIL_BYTES)
     base = next((line for line in [*head, *tail] if line.get("kind") == "evaluation" and line.get("step") == 0), {})
     return Outline(
         settings=settings_of(path) if settings is None else settings,
@@ -141,14 +144,19 @@ def outline_of(path: Path, settings: Fields | None = None) -> Outline:
         last=tail[-1] if tail else {},
         last_step=next((line for line in reversed(tail) if line.get("kind") == "step"), {}),
         base_evaluation=base,
-        last_evaluation=_last_evaluation(tail) or _last_evaluation(_lines(path / "metrics.jsonl", LONG_TAIL_BYTES)),
-        has_traces=any((path / "traces").glob("step_*.parquet")),
+        last_evaluation=_last_evaluation(run, tail),
+        has_traces=bool(trace_files(run.traces)),
         written_at=written_at(path),
     )
 
 
-def _last_evaluation(lines: Sequence[Fields]) -> Fields:
-    return next((line for line in reversed(lines) if line.get("kind") == "evaluation"), {})
+def _last_evaluation(run: RunPaths, tail: Sequence[Fields]) -> Fields:
+    found = _evaluations(tail) or _evaluations(read_objects(run.metrics, last_bytes=LONG_TAIL_BYTES))
+    return found[-1] if found else {}
+
+
+def _evaluations(lines: Sequence[Fields]) -> list[Fields]:
+    return [line for line in lines if line.get("kind") == "evaluation"]
 
 
 def _runs_in(folder: Path, *, depth: int) -> Iterator[Path]:
@@ -161,16 +169,3 @@ def _runs_in(folder: Path, *, depth: int) -> Iterator[Path]:
             yield child
         elif depth > 1:
             yield from _runs_in(child, depth=depth - 1)
-
-
-def _lines(path: Path, num_bytes: int, *, at_end: bool = True) -> list[Fields]:
-    """The whole lines among the first or the last bytes of a file."""
-    try:
-        with path.open("rb") as file:
-            start = max(0, size_of(path) - num_bytes) if at_end else 0
-            file.seek(start)
-            text = file.read(num_bytes)
-    except OSError:
-        return []
-    lines = text.split(b"\n")[1 if start else 0 : -1]
-    return [parsed for line in lines if (parsed := parsed_object(line))]

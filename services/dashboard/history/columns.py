@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from services.dashboard.history.json_values import plain
+from tppo.run_folder.json_lines import plain
 
 MAX_LINES = 40_000
 """Then every second line is left out: a longer history at half the resolution, in bounded memory."""

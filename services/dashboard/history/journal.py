@@ -10,9 +10,8 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from services.dashboard.history.json_values import plain
 from services.dashboard.history.records import ENDED, RolloutRecord, RolloutState, ScoreRecord, Span, WindowRecord
-from services.dashboard.history.tail import Line
+from tppo.run_folder.json_lines import Line, plain
 
 MAX_ROLLOUTS = 50_000
 MAX_BARS = 50_000

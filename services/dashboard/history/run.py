@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from services.dashboard.history.checkpoints import checkpoints_of
 from services.dashboard.history.columns import Columns
 from services.dashboard.history.journal import JournalIndex
-from services.dashboard.history.json_values import plain
 from services.dashboard.history.records import WindowRecord
 from services.dashboard.history.settings import settings_of
-from services.dashboard.history.tail import Line, LineTail
+from tppo.run_folder.checkpoints import CheckpointFolder
+from tppo.run_folder.json_lines import JsonLinesFollower, Line, plain
+from tppo.run_folder.paths import RunPaths
 
 FRESH_SECONDS = 0.2
 """A look this recent is not repeated."""
@@ -40,12 +40,12 @@ class News:
     evaluations: deque[Fields] = field(default_factory=lambda: deque(maxlen=MAX_NEW_LINES))
     events: deque[Fields] = field(default_factory=lambda: deque(maxlen=MAX_NEW_EVENTS))
     windows: dict[tuple[str, int], WindowRecord] = field(default_factory=dict)
-    is_anew: bool = False
+    is_replaced: bool = False
     """A file was replaced: what was told before may no longer hold."""
 
     def __bool__(self) -> bool:
         """Whether there is any."""
-        return bool(self.steps or self.evaluations or self.events or self.windows or self.is_anew)
+        return bool(self.steps or self.evaluations or self.events or self.windows or self.is_replaced)
 
     def note_window(self, window: WindowRecord) -> None:
         """A window whose picture has changed."""
@@ -60,14 +60,14 @@ class RunHistory:
     """What a run has left behind so far."""
 
     def __init__(self, path: Path, *, name: str, settings: Fields | None = None) -> None:
-        self.path = path
+        self.paths = RunPaths(path)
         self.name = name
         self.settings = settings_of(path) if settings is None else settings
         self.steps = Columns()
         self.evaluations = Columns()
         self.journal = JournalIndex()
-        self._metrics_tail = LineTail(path / "metrics.jsonl")
-        self._journal_tail = LineTail(path / "journal.jsonl", start_bytes=JOURNAL_BYTES)
+        self._metrics_tail = JsonLinesFollower(self.paths.metrics)
+        self._journal_tail = JsonLinesFollower(self.paths.journal, start_bytes=JOURNAL_BYTES)
         self._news = News()
         self._remembered: dict[str, tuple[Any, Any]] = {}
         self._lock = asyncio.Lock()
@@ -104,7 +104,8 @@ class RunHistory:
 
     def tokenizer_files(self) -> list[Path]:
         """Where the policy's tokenizer may be, the likeliest place first."""
-        folders = [one.path / "actor" for one in reversed(checkpoints_of(self.path))]
+        checkpoints = CheckpointFolder(self.paths.checkpoints)
+        folders = [checkpoints.of_step(step) / "actor" for step in reversed(checkpoints.complete_steps())]
         model = self.setting("model", "path")
         folders += [Path(model)] if isinstance(model, str) and model else []
         return [folder / "tokenizer.json" for folder in folders]
@@ -135,9 +136,9 @@ class RunHistory:
     def _read_metrics(self) -> bool:
         """Whether there is more."""
         part = self._metrics_tail.read()
-        if part.is_anew:
+        if part.is_replaced:
             self.steps, self.evaluations = Columns(), Columns()
-            self._news = News(is_anew=True)
+            self._news = News(is_replaced=True)
         for _, line in part.lines:
             if line.get("kind") == "step":
                 self.steps.add(line)
@@ -150,9 +151,9 @@ class RunHistory:
     def _read_journal(self) -> bool:
         """Whether there is more."""
         part = self._journal_tail.read()
-        if part.is_anew:
+        if part.is_replaced:
             self.journal = JournalIndex()
-            self._news = News(is_anew=True)
+            self._news = News(is_replaced=True)
         for line in part.lines:
             self._fold(line)
         self._num_unfrozen += len(part.lines)

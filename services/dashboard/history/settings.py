@@ -5,6 +5,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from tppo.run_folder.paths import RunPaths
+
 MAX_BYTES = 1024 * 1024
 USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
 """User and password in an address such as Redis'."""
@@ -12,7 +14,7 @@ USERINFO = re.compile(r"(?<=://)[^/@\s]*@")
 
 def settings_of(folder: Path) -> dict[str, Any]:
     """The tables of `config.toml`; none where it is missing or is no TOML."""
-    path = folder / "config.toml"
+    path = RunPaths(folder).config
     try:
         if path.stat().st_size > MAX_BYTES:
             return {}

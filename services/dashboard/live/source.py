@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from services.dashboard.history.json_values import plain
 from tppo.presence import Presence, present
+from tppo.run_folder.json_lines import plain
 from tppo.streams import QueueDepth, RedisClient, RedisStreams, StreamsError, connect
 
 LOOK_SECONDS = 1.0

@@ -120,7 +120,7 @@ class Broadcaster:
             self._ring.break_off()
 
     async def _tell(self, view: View, news: News) -> None:
-        if news.is_anew:
+        if news.is_replaced:
             await self._send("reset", {"run": view.history.name})
         bars = [bar_of(window, view.history.journal) for window in news.windows.values()]
         for event, name, entries in (

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pyarrow
 from pyarrow import parquet
 
-from services.dashboard.history.json_values import parsed_object
+from tppo.run_folder.json_lines import parsed_object
 
 MAX_FILES = 8
 """Whose lines' places are remembered: 8 bytes a line."""

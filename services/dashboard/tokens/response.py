@@ -12,7 +12,8 @@ from tokenizers.decoders import DecodeStream
 
 from services.dashboard.api_model import ApiModel
 from services.dashboard.tokens.prompts import Prompts, Remembered
-from services.dashboard.tokens.traces import Rows, rows_of, trace_path
+from services.dashboard.tokens.traces import Rows, rows_of
+from tppo.run_folder.paths import trace_path
 
 MAX_TOKENIZERS = 4
 MAX_STEPS = 512
@@ -45,7 +46,7 @@ class TokenColumns(ApiModel):
 class WantedResponse:
     """Which response, and where its parts may lie."""
 
-    run: Path
+    traces: Path
     rollout: str
     steps: tuple[int, ...]
     """That trained it."""
@@ -125,7 +126,7 @@ def _joined(wanted: WantedResponse) -> tuple[list[dict[str, Any]], int]:
     of_value: dict[int, dict[str, Any]] = {}
     num_missing = 0
     for step in wanted.steps[:MAX_STEPS]:
-        columns = rows_of(trace_path(wanted.run, step), wanted.rollout)
+        columns = rows_of(trace_path(wanted.traces, step), wanted.rollout)
         num_missing += columns is None
         for row in _rows(columns or {}):
             (of_policy if row["in_window"] else of_value)[row["position"]] = row

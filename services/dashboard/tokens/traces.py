@@ -28,17 +28,6 @@ MAX_ROWS_SAMPLED_FROM = 4_000_000
 Rows = dict[str, list[Any]]
 
 
-def trace_path(run: Path, step: int) -> Path:
-    """Where the trace of a step lies."""
-    return run / "traces" / f"step_{step:06d}.parquet"
-
-
-def newest_trace_step(run: Path) -> int | None:
-    """The last step with a trace."""
-    steps = [path.stem.removeprefix("step_") for path in (run / "traces").glob("step_*.parquet")]
-    return max((int(step) for step in steps if step.isdecimal()), default=None)
-
-
 def rows_of(path: Path, rollout: str) -> Rows | None:
     """The rollout's rows, by column; None for a file that is missing or is no trace."""
     try:

@@ -11,7 +11,8 @@ from services.dashboard.api.parameters import RunName, Step
 from services.dashboard.api.problems import ProblemError, problems
 from services.dashboard.api_model import ApiModel
 from services.dashboard.live.view import Views
-from services.dashboard.tokens.traces import newest_trace_step, trace_path, value_points
+from services.dashboard.tokens.traces import value_points
+from tppo.run_folder.paths import trace_files, trace_path
 
 MAX_POINTS = 2_000
 
@@ -45,10 +46,11 @@ def router(views: Views) -> APIRouter:
     async def critic(run: RunName = None, step: Step = None) -> Critic:
         """Values against returns in a step; without a step, in the newest that left a trace."""
         history = (await views.of(run)).history
-        wanted = newest_trace_step(history.path) if step is None else step
+        traces = history.paths.traces
+        wanted = max(trace_files(traces), default=None) if step is None else step
         rows = None
         if wanted is not None:
-            path = trace_path(history.path, wanted)
+            path = trace_path(traces, wanted)
             rows = await asyncio.to_thread(value_points, path, max_points=MAX_POINTS, seed=wanted)
         if wanted is None or rows is None:
             which = "of any step" if step is None else f"of step {step}"

@@ -204,7 +204,7 @@ def router(views: Views, reader: ResponseReader) -> APIRouter:
 def wanted_of(history: RunHistory, record: RolloutRecord) -> WantedResponse:
     """What a thread needs to read the response, while the journal goes on changing."""
     return WantedResponse(
-        run=history.path,
+        traces=history.paths.traces,
         rollout=record.rollout,
         steps=tuple(dict.fromkeys(record.trained_steps)),
         num_tokens=record.length,

@@ -14,11 +14,12 @@ from services.dashboard.api.parameters import LARGEST, Limit, Offset, RunName, p
 from services.dashboard.api.problems import ProblemError, problems
 from services.dashboard.api_model import ApiModel, Page
 from services.dashboard.history.catalog import Outline
-from services.dashboard.history.checkpoints import checkpoints_of
 from services.dashboard.history.settings import without_secrets
 from services.dashboard.live.messages import RunEvent, event_of
 from services.dashboard.live.status import RunState, Status, state_of, status_of
 from services.dashboard.live.view import STILL_WRITTEN_SECONDS, Views
+from tppo.run_folder.checkpoints import MANIFEST, CheckpointFolder, manifest_of
+from tppo.run_folder.paths import RunPaths
 
 LOG_BYTES = 1024 * 1024
 LONGEST_LOG_LINE = 4096
@@ -113,19 +114,7 @@ def _add_records(routes: APIRouter, views: Views) -> None:
     async def checkpoints(run: RunName = None) -> Page[CheckpointAnswer]:
         """Those that are committed and still kept."""
         history = (await views.of(run)).history
-        found = await asyncio.to_thread(checkpoints_of, history.path)
-        items = [
-            CheckpointAnswer(
-                step=one.step,
-                path=str(one.path),
-                committed_at=datetime.fromtimestamp(one.committed_at, UTC),
-                num_bytes=one.num_bytes,
-                is_latest=one.is_latest,
-                is_best=one.is_best,
-                accuracy=one.accuracy,
-            )
-            for one in found
-        ]
+        items = await asyncio.to_thread(_checkpoints, CheckpointFolder(history.paths.checkpoints))
         return Page[CheckpointAnswer](items=items, total=len(items))
 
     @routes.get("/events")
@@ -141,7 +130,7 @@ def _add_records(routes: APIRouter, views: Views) -> None:
     async def logs(service: str, run: RunName = None, lines: Annotated[int, Query(ge=1, le=2000)] = 200) -> LogTail:
         """The last lines of a process' log; tokens and passwords are left out."""
         history = (await views.of(run)).history
-        files = log_files(history.path)
+        files = log_files(history.paths)
         # A name is looked up among the files that are there, never joined to a path as it comes.
         if service not in files:
             known = ", ".join(files) or "none: nobody has logged into this run's folder"
@@ -150,9 +139,31 @@ def _add_records(routes: APIRouter, views: Views) -> None:
         return LogTail(service=service, lines=text, services=list(files))
 
 
-def log_files(run: Path) -> dict[str, Path]:
+def _checkpoints(folder: CheckpointFolder) -> list[CheckpointAnswer]:
+    latest, best = folder.newest_step(), folder.best()
+    return [
+        CheckpointAnswer(
+            step=step,
+            path=str(folder.of_step(step)),
+            committed_at=datetime.fromtimestamp((folder.of_step(step) / MANIFEST).stat().st_mtime, UTC),
+            num_bytes=_num_bytes(manifest_of(folder.of_step(step))),
+            is_latest=step == latest,
+            is_best=best is not None and best.step == step,
+            accuracy=best.accuracy if best is not None and best.step == step else None,
+        )
+        for step in folder.complete_steps()
+    ]
+
+
+def _num_bytes(manifest: dict[str, Any]) -> int:
+    files = manifest.get("files")
+    sizes = files.values() if isinstance(files, dict) else []
+    return sum(one[0] for one in sizes if isinstance(one, list) and one and isinstance(one[0], int))
+
+
+def log_files(run: RunPaths) -> dict[str, Path]:
     """By the name of the process."""
-    return {path.stem: path for path in sorted((run / "logs").glob("*.log")) if path.is_file()}
+    return {path.stem: path for path in sorted(run.logs.glob("*.log")) if path.is_file()}
 
 
 def tail_of(path: Path, num_lines: int) -> list[str]:

@@ -8,12 +8,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 import redis.asyncio
 
 from tppo.codec import decode_inbox_record, encode_reward_request
 from tppo.presence import Presence, present
 from tppo.rollout import RewardRequest, Score
 from tppo.streams import RedisStreams
+
+pytestmark = pytest.mark.process
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = """
@@ -27,8 +30,6 @@ default_function = "grpc:slow"
 CLIENT = """
 import sys, time
 from tppo.reward_client import reward_function, serve
-
-pytestmark = pytest.mark.process
 
 @reward_function("slow", concurrency=4)
 def slow(data_source, solution_str, ground_truth, extra_info):

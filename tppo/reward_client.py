@@ -22,6 +22,7 @@ Loops:
 import asyncio
 import inspect
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
@@ -36,6 +37,7 @@ from tppo.backoff import Backoff
 from tppo.cancellation import cancel_all
 from tppo.grpc_server import CHANNEL_OPTIONS
 from tppo.reward_results import BATCHED, SINGLE, arguments_of, failure, results_of
+from tppo.score_outcome import ScoreRange, cause_of
 from tppo.tls import channel
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import reward_pb2_grpc as pb_grpc
@@ -66,8 +68,7 @@ class OfferedFunction:
 
     name: str
     call: Callable[..., Any]
-    min_score: float | None
-    max_score: float | None
+    scores: ScoreRange
     batch_size: int  # 0: one response at a time
     concurrency: int  # calls at once
 
@@ -90,10 +91,14 @@ def reward_function(
 ) -> Callable[[UserFunction], UserFunction]:
     """Offer the decorated function as `grpc:NAME`; `concurrency` 0: one call at once, or 16 of an async function."""
 
+    scores = ScoreRange(
+        minimum=-math.inf if min_score is None else min_score, maximum=math.inf if max_score is None else max_score
+    )
+
     def offer(function: UserFunction) -> UserFunction:
         _require_signature(function, BATCHED if batch_size else SINGLE)
         calls = concurrency or (ASYNC_CONCURRENCY if inspect.iscoroutinefunction(function) else 1)
-        _offered[name] = OfferedFunction(name, function, min_score, max_score, batch_size, calls)
+        _offered[name] = OfferedFunction(name, function, scores, batch_size, calls)
         return function
 
     return offer
@@ -136,7 +141,10 @@ async def attach(*addresses: str, run: str = "", max_held: int = 0, token: str |
 
 
 def _offer(functions: Sequence[OfferedFunction], *, run: str, max_held: int) -> pb.Offer:
-    offered = [pb.OfferedFunction(name=one.name, min_score=one.min_score, max_score=one.max_score) for one in functions]
+    offered = [
+        pb.OfferedFunction(name=one.name, min_score=one.scores.minimum, max_score=one.scores.maximum)
+        for one in functions
+    ]
     return pb.Offer(functions=offered, max_held=max_held or sum(one.room for one in functions), run=run)
 
 
@@ -193,13 +201,12 @@ class _Caller:
                     piece.stream.post(result)
 
     async def _results(self, work: Sequence[pb.Work]) -> list[pb.WorkResult]:
-        limits = self.function.min_score, self.function.max_score
         try:
             returned = await self._returned(arguments_of(work, is_batched=self.function.batch_size > 0))
-            return results_of(work, returned if self.function.batch_size else [returned], limits)
+            return results_of(work, returned if self.function.batch_size else [returned], self.function.scores)
         except Exception as error:  # the user's own code: whatever it raises is the cause of a failure
             log.exception("%s raised", self.function.name)
-            return [failure(one, f"{type(error).__name__}: {error}") for one in work]
+            return [failure(one, cause_of(error)) for one in work]
 
     async def _returned(self, arguments: dict[str, Any]) -> Any:
         function = self.function.call

@@ -9,7 +9,7 @@ import grpc.aio
 from services.reward.attached.functions import AttachedFunctions, Patience
 from services.reward.attached.rpc import SERVICE_NAME, RewardServicer
 from services.reward.scorer import Scorer
-from services.reward.verifiers.functions import check
+from services.reward.verifiers.functions import load
 from services.reward.verifiers.placement import Place, specs_at
 from services.reward.workers.pool import WorkerPool
 from tppo.authentication import token_from_environment
@@ -77,7 +77,7 @@ async def serving(section: RewardSection, parts: Scoring, *, run: str) -> AsyncI
 async def _load(section: RewardSection, pool: WorkerPool) -> None:
     try:
         for spec in placed(section, Place.INLINE):
-            check(spec)
+            load(spec)
         await pool.start()
     except ConfigError:
         raise

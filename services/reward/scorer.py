@@ -5,12 +5,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from services.reward.outcome import Outcome, failed, outcome_of_call, score_of
 from services.reward.reporting.statistics import Statistics
-from services.reward.verifiers.functions import load
+from services.reward.verifiers.functions import load, outcome_of_call, total
 from services.reward.verifiers.placement import Call, Place, calls, runs_inline
-from services.reward.verifiers.sums import total
 from tppo.rollout import RewardRequest, Score
+from tppo.score_outcome import Outcome, failed
 
 
 class Functions(Protocol):
@@ -65,6 +64,21 @@ class Scorer:
         score = score_of(request, outcome, function=function)
         self.statistics.record(request, score)
         return score
+
+
+def score_of(request: RewardRequest, outcome: Outcome, *, function: str) -> Score:
+    """The record that answers a request."""
+    return Score(
+        rollout_id=request.rollout_id,
+        attempt=request.attempt,
+        status=outcome.status,
+        score=outcome.score,
+        components=outcome.components,
+        function=function,
+        error=outcome.error,
+        duration_seconds=outcome.duration_seconds,
+        is_evaluation=request.is_evaluation,
+    )
 
 
 def _nobody_scores(data_source: str) -> Outcome:

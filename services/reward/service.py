@@ -16,13 +16,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from services.reward.busy_clock import BusyClock
-from services.reward.outcome import failed, score_of
-from services.reward.scorer import Scorer
+from services.reward.scorer import Scorer, score_of
 from tppo.cancellation import TaskGroup, cancel_all
 from tppo.codec import decode_reward_request, encode_inbox_record
 from tppo.held_requests import HeldRequests
 from tppo.presence import HEARTBEAT_SECONDS
 from tppo.rollout import RewardRequest, Score, ScoreStatus
+from tppo.score_outcome import failed
 from tppo.streams import Lease, RequestQueue, until_redis_answers
 
 log = logging.getLogger(__name__)

@@ -129,10 +129,10 @@ async def test_a_process_that_answers_nothing_in_time_is_sent_away() -> None:
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"score": math.nan}, "score nan; expected a finite number"),
-        ({"score": math.inf}, "score inf; expected a finite number"),
-        ({"score": 1.5}, "score 1.5 is outside the declared range from 0.0 to 1.0"),
-        ({"components": {"style": math.nan}}, "component 'style' is nan"),
+        ({"score": math.nan}, "score = nan; expected a finite number"),
+        ({"score": math.inf}, "score = inf; expected a finite number"),
+        ({"score": 1.5}, "score = 1.5; expected a score from 0.0 to 1.0"),
+        ({"components": {"style": math.nan}}, "style = nan; expected a finite number"),
         ({"token_rewards": bytes(4)}, "token_rewards of 4 bytes; expected 12"),
         ({"status": rollout_pb2.SCORE_STATUS_FAILED}, "status FAILED with score 1.0"),
         ({"status": rollout_pb2.SCORE_STATUS_TIMED_OUT}, "expected SCORED, ABSTAINED or FAILED"),

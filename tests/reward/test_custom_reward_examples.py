@@ -12,6 +12,7 @@ import pytest
 
 from tests.contract.certificates import certified
 from tests.reward.attaching import PATIENT, Server, a_server
+from tppo.rollout import RewardRequest
 from tppo.tls import VARIABLES
 
 pytestmark = pytest.mark.process
@@ -19,6 +20,28 @@ pytestmark = pytest.mark.process
 EXAMPLES = Path(__file__).parents[2] / "examples/custom_reward"
 REPOSITORY = Path(__file__).parents[2]
 PROTO = {"TPPO_PROTO": str(REPOSITORY / "proto")}
+
+RETURNED = """
+const { serve } = require('./tppo_reward');
+const VALUES = {
+  'a number': 0.5, 'a boolean': true, 'a bigint': 2n, 'a text': '0.5', 'nan': NaN, 'nothing': null,
+  'nothing in a table': { score: null }, 'no score': { style: 1 }, 'a component that is nan': { score: 1, style: NaN },
+  'components': { score: 1, flag: true, count: 7n, note: 'fine', steps: [1], token_rewards: 1 },
+};
+serve(process.argv[2], { mine: { score: ({ response }) => VALUES[response] } });
+"""
+NODE_CASES = {
+    "a number": ("SCORED", 0.5),
+    "a boolean": ("SCORED", 1.0),
+    "a bigint": ("SCORED", 2.0),
+    "a text": ("FAILED", None),
+    "nan": ("FAILED", None),
+    "nothing": ("ABSTAINED", None),
+    "nothing in a table": ("ABSTAINED", None),
+    "no score": ("FAILED", None),
+    "a component that is nan": ("FAILED", None),
+    "components": ("SCORED", 1.0),
+}
 
 
 @asynccontextmanager
@@ -44,6 +67,16 @@ async def test_the_python_example_scores_for_a_run() -> None:
 async def test_the_node_example_scores_for_a_run(node_example: Path) -> None:
     async with a_server() as server, a_process("node", str(node_example / "mine.js"), server.address):
         assert await scores(server) == [1.0, 0.0, 1.0]
+
+
+async def test_what_a_node_function_returns_stands_for_the_same_as_in_python(node_example: Path) -> None:
+    (node_example / "returned.js").write_text(RETURNED)
+    async with a_server() as server, a_process("node", str(node_example / "returned.js"), server.address):
+        scores = [await server.parts.scorer.score(RewardRequest("r", 0, "mine", "", name, "")) for name in NODE_CASES]
+
+    found = {name: (one.status.name, one.score) for name, one in zip(NODE_CASES, scores, strict=True)}
+    assert found == NODE_CASES
+    assert scores[-1].components == {"flag": 1.0, "count": 7.0}
 
 
 async def test_the_node_example_shows_its_certificate_where_the_service_demands_one(

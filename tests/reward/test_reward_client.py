@@ -75,16 +75,24 @@ async def attached(*servers: Server) -> AsyncIterator[None]:
         ("table", 0.25),
         ("token rewards", 0.5),
         ("nothing", ("ABSTAINED", "")),
-        ("raise", ("FAILED", "LookupError: out of luck")),
-        ("too much", ("FAILED", "the function returned 7.0: ValueError: expected a score from 0.0 to 1.0")),
-        ("not a number", ("FAILED", "the function returned nan: ValueError: expected a finite number")),
-        ("a text", ("FAILED", "the function returned '0.5': TypeError: expected a number, not a text")),
-        ("no score", ("FAILED", "the function returned {'style': 1.0}: KeyError: 'score'")),
+        ("too much", ("FAILED", "the function returned score = 7.0; expected a score from 0.0 to 1.0")),
+        ("not a number", ("FAILED", "the function returned score = nan; expected a finite number")),
+        ("a text", ("FAILED", "the function returned '0.5' of type str; expected a number")),
+        ("no score", ("FAILED", """the function returned a table without "score": its keys are ['style']""")),
     ],
 )
-async def test_what_a_function_returns_or_raises_reaches_the_run(response: str, expected: object) -> None:
+async def test_what_a_function_returns_reaches_the_run(response: str, expected: object) -> None:
     async with a_server(EVERY) as server, attached(server):
         assert await outcome(server, "by_text", response) == expected
+
+
+async def test_what_a_function_raises_is_the_cause_with_its_place() -> None:
+    async with a_server(EVERY) as server, attached(server):
+        status, cause = await outcome(server, "by_text", "raise")
+
+    assert status == "FAILED"
+    assert cause.startswith("LookupError: out of luck (")
+    assert cause.endswith("in by_text)")
 
 
 async def test_token_rewards_of_the_wrong_count_fail() -> None:
@@ -92,7 +100,7 @@ async def test_token_rewards_of_the_wrong_count_fail() -> None:
         status, cause = await outcome(server, "by_text", "too few token rewards")
 
     assert status == "FAILED"
-    assert cause.endswith("ValueError: 1 token rewards; expected 3")
+    assert cause == "the function returned token_rewards: 1 numbers; expected 3, one for each token of the response"
 
 
 async def test_a_batched_function_answers_each_response_by_itself() -> None:
@@ -106,7 +114,7 @@ async def test_a_batch_of_the_wrong_length_fails_as_a_whole() -> None:
     async with a_server(EVERY) as server, attached(server):
         status, cause = await outcome(server, "short_batch", "x")
 
-    assert (status, cause) == ("FAILED", "ValueError: the function returned 0 scores for 1 responses")
+    assert (status, cause) == ("FAILED", "the function returned 0 scores for 1 responses")
 
 
 async def test_functions_that_block_do_not_hold_up_the_others() -> None:
@@ -154,3 +162,8 @@ async def test_a_process_that_ends_leaves_nothing_behind() -> None:
 def test_a_function_of_another_signature_is_refused_when_it_is_offered() -> None:
     with pytest.raises(ValueError, match="expected the parameters data_source, solution_str, ground_truth, extra_info"):
         reward_function("wrong")(lambda text: 1.0)
+
+
+def test_a_range_without_a_number_in_it_is_refused_when_it_is_offered() -> None:
+    with pytest.raises(ValueError, match=r"range from 1\.0 to 0\.0; expected min_score <= max_score"):
+        reward_function("wrong", min_score=1.0, max_score=0.0)

@@ -100,7 +100,7 @@ async def test_a_score_for_a_function_that_is_not_offered_breaks_a_rule() -> Non
 @pytest.mark.parametrize(
     ("answer", "violation"),
     [
-        (lambda work: [scored(work, 2.0)], "outside the declared range"),
+        (lambda work: [scored(work, 2.0)], "expected a score from"),
         (lambda work: [scored(work), scored(work)], "answered"),
         (lambda work: [pb.WorkResult(lease_id=work.lease_id, status=SCORED, score=1.0)], "in place of the work's"),
         (lambda work: [pb.WorkResult(lease_id=99, status=SCORED)], "lease 99 was answered, and never given"),

@@ -9,7 +9,7 @@ import pytest
 
 from services.reward.verifiers.built_in import BUILT_IN
 from services.reward.verifiers.placement import calls
-from services.reward.verifiers.signatures import adapted
+from services.reward.verifiers.user_files import adapted
 from tppo.config.schema import RewardSection
 
 PAGE = (Path(__file__).parents[2] / "docs/rewards.md").read_text(encoding="utf-8")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from services.reward.verifiers.functions import check, load
+from services.reward.verifiers.functions import load
 from services.reward.verifiers.placement import runs_inline
 from tppo.rollout import RewardRequest
 
@@ -75,7 +75,7 @@ def test_a_function_that_cannot_be_loaded_is_told_in_one_sentence(tmp_path: Path
     file = file_with(tmp_path, text)
 
     with pytest.raises(ValueError, match=r"^.*$") as caught:
-        check(f"{file}:compute_score")
+        load(f"{file}:compute_score")
 
     assert str(caught.value).startswith(sentence.format(file=file))
 
@@ -83,7 +83,7 @@ def test_a_function_that_cannot_be_loaded_is_told_in_one_sentence(tmp_path: Path
 @pytest.mark.parametrize("spec", ["exakt", "exact + exakt"])
 def test_an_unknown_name_is_told_what_is_expected(spec: str) -> None:
     with pytest.raises(ValueError, match=r"expected exact, boxed, .*, path/to/file\.py:name or grpc:name"):
-        check(spec)
+        load(spec)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_an_unknown_name_is_told_what_is_expected(spec: str) -> None:
 )
 def test_what_is_no_sum_of_functions_is_refused(spec: str) -> None:
     with pytest.raises(ValueError, match=r"expected a name, path/to/file\.py:name, grpc:name, or a sum"):
-        check(spec)
+        load(spec)
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ def test_what_is_no_sum_of_functions_is_refused(spec: str) -> None:
 )
 def test_wrong_arguments_of_a_built_in_are_told(spec: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        check(spec)
+        load(spec)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.py: no such file"):
-        check(f"{tmp_path}/none.py:f")
+        load(f"{tmp_path}/none.py:f")

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from services.reward.outcome import Outcome, failed
 from services.reward.scorer import Functions, Scorer
 from services.reward.service import RewardService, ServiceSettings
 from tppo.codec import decode_inbox_record, encode_reward_request
 from tppo.rollout import RewardRequest, Score, ScoreStatus
+from tppo.score_outcome import Outcome, failed
 from tppo.streams import Lease, MemoryStreams, QueueDepth, RequestQueue, StreamsUnavailable
 
 FUNCTIONS = {"sums": "exact", "geometry": "boxed", "mine": "mine.py:f"}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from services.reward.outcome import Outcome
 from services.reward.workers.pool import WorkerPool
 from tppo.rollout import RewardRequest, ScoreStatus
+from tppo.score_outcome import Outcome
 
 FUNCTIONS = """
 import asyncio, os, subprocess, sys, time

@@ -1,7 +1,8 @@
 // Offers functions to a reward service, and attaches again whenever the stream ends.
 //
 // A function gets a RewardRequest of proto/tppo/v1/rollout.proto, with extra_info parsed. It returns a number, an object
-// with "score" and further numbers (its components), or null to abstain; what it throws is the cause of a failure.
+// with "score" and further numbers (its components; other entries are left out), or null to abstain, as "score" may be,
+// too; what it throws is the cause of a failure. A boolean and a BigInt are numbers, a text is none.
 'use strict';
 
 const fs = require('fs');
@@ -31,7 +32,7 @@ const definition = protoLoader.loadSync('tppo/v1/reward.proto', {
 });
 const { RewardService } = grpc.loadPackageDefinition(definition).tppo.v1;
 
-// Serve for ever; `functions` is { NAME: { score, minScore, maxScore } }.
+// Serve until the process ends; `functions` is { NAME: { score, minScore, maxScore } }.
 function serve(address, functions, { maxHeld = 32, run = '', token = process.env.TPPO_TOKEN || '' } = {}) {
   const client = new RewardService(address, credentials(), OPTIONS);
   const offer = {
@@ -60,7 +61,7 @@ function serve(address, functions, { maxHeld = 32, run = '', token = process.env
         scored(functions, work).then((result) => stream.write({ results: { results: [result] } }));
       }
     });
-    stream.on('error', () => {}); // `status` follows, and tells
+    stream.on('error', () => {}); // `status` follows with the code
     stream.on('status', ({ code, details }) => {
       console.error(`${address}: ${grpc.status[code]}: ${details}`);
       if (FINAL_CODES.includes(code) || (code === grpc.status.INVALID_ARGUMENT && !isAccepted)) process.exit(1);
@@ -95,18 +96,30 @@ async function scored(functions, work) {
     const extraInfo = JSON.parse(request.extra_info || '{}');
     const returned = await functions[name].score({ ...request, extra_info: extraInfo });
     if (returned === null || returned === undefined) return { ...reply, status: 'SCORE_STATUS_ABSTAINED' };
-    const { score, ...components } = typeof returned === 'object' ? returned : { score: returned };
-    check(score, functions[name]);
-    Object.values(components).forEach((value) => check(value, {}));
-    return { ...reply, status: 'SCORE_STATUS_SCORED', score, components };
+    const { score, ...rest } = typeof returned === 'object' ? returned : { score: returned };
+    if (score === null) return { ...reply, status: 'SCORE_STATUS_ABSTAINED' };
+    if (!isNumber(score)) throw new TypeError(`the function returned ${score} of type ${typeof score}; expected a number`);
+    const numbers = Object.entries(rest).filter(([name, entry]) => name !== 'token_rewards' && isNumber(entry));
+    const components = Object.fromEntries(numbers.map(([name, entry]) => [name, Number(entry)]));
+    check({ score: Number(score), ...components }, functions[name]);
+    return { ...reply, status: 'SCORE_STATUS_SCORED', score: Number(score), components };
   } catch (error) {
     return { ...reply, status: 'SCORE_STATUS_FAILED', error: String(error).slice(0, 1000) };
   }
 }
 
-function check(value, { minScore = -Infinity, maxScore = Infinity }) {
-  if (typeof value !== 'number' || !Number.isFinite(value)) throw new TypeError(`${value} is no finite number`);
-  if (value < minScore || value > maxScore) throw new RangeError(`${value} is not from ${minScore} to ${maxScore}`);
+function isNumber(value) {
+  return ['number', 'bigint', 'boolean'].includes(typeof value);
+}
+
+function check(numbers, { minScore = -Infinity, maxScore = Infinity }) {
+  for (const [name, number] of Object.entries(numbers)) {
+    if (!Number.isFinite(number)) throw new RangeError(`the function returned ${name} = ${number}; expected a finite number`);
+  }
+  const { score } = numbers;
+  if (score < minScore || score > maxScore) {
+    throw new RangeError(`the function returned score = ${score}; expected a score from ${minScore} to ${maxScore}`);
+  }
 }
 
 module.exports = { serve };

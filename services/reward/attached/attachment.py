@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from services.reward.attached.offer import Answer, InvalidMessageError, Offer, outcome_of_answer
-from services.reward.outcome import Outcome, failed
 from tppo.rollout import RewardRequest
+from tppo.score_outcome import Outcome, failed
 
 
 class StuckError(Exception):

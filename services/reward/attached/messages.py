@@ -1,7 +1,8 @@
 """What an attached process sends, as records."""
 
-from services.reward.attached.offer import Answer, InvalidMessageError, Offer, ScoreRange
+from services.reward.attached.offer import Answer, InvalidMessageError, Offer
 from tppo.rollout import ScoreStatus
+from tppo.score_outcome import ScoreRange
 from tppo.v1 import reward_pb2 as pb
 
 KNOWN_STATUSES = {int(status): status for status in ScoreStatus}
@@ -24,7 +25,10 @@ def _range(function: pb.OfferedFunction) -> ScoreRange:
         bounds["minimum"] = function.min_score
     if function.HasField("max_score"):
         bounds["maximum"] = function.max_score
-    return ScoreRange(**bounds)
+    try:
+        return ScoreRange(**bounds)
+    except ValueError as error:
+        raise InvalidMessageError(str(error)) from None
 
 
 def answer_record(result: pb.WorkResult) -> Answer:

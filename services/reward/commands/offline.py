@@ -11,14 +11,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from services.reward.build import placed, scoring, serving
-from services.reward.outcome import failed, score_of
-from services.reward.scorer import Scorer
+from services.reward.scorer import Scorer, score_of
 from services.reward.verifiers.placement import Place
 from tppo.authentication import token_from_environment
 from tppo.config import ConfigError
 from tppo.config.reference import key_text
 from tppo.config.schema import RewardSection
 from tppo.rollout import RewardRequest, Score
+from tppo.score_outcome import failed
 from tppo.tls import require_tls_or_token
 
 log = logging.getLogger(__name__)

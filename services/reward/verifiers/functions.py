@@ -1,21 +1,18 @@
-"""Reward functions by their name in the configuration, ready to be called with a request."""
+"""Reward functions by their name in the configuration, ready to be called with a request; sums of several."""
 
 import contextlib
+import dataclasses
 import functools
-import importlib.util
 import inspect
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-from types import ModuleType
+import time
+from collections.abc import Callable, Sequence
 
-from services.reward.outcome import cause_of, outcome_of_call
 from services.reward.verifiers import gym
 from services.reward.verifiers.built_in import BUILT_IN, RewardFunction
 from services.reward.verifiers.expressions import Term, terms
-from services.reward.verifiers.signatures import adapted
-from services.reward.verifiers.sums import weighted_sum
-from tppo.rollout import RewardRequest
+from services.reward.verifiers.user_files import function_of_file
+from tppo.rollout import RewardRequest, ScoreStatus
+from tppo.score_outcome import Outcome, cause_of, failed, outcome_of
 
 WARM_UP = RewardRequest(
     *("warm-up", 0, "math", ""),
@@ -26,30 +23,52 @@ WARM_UP = RewardRequest(
 
 @functools.cache
 def load(spec: str) -> RewardFunction:
-    """The function that a name in the configuration stands for. Raises ValueError with one sentence."""
+    """The function that a name in the configuration stands for; a user's file is executed.
+
+    Raises ValueError with one sentence.
+    """
     found = terms(spec)
     functions = [_function(term, spec) for term in found]
     if len(functions) == 1 and found[0].weight == 1.0:
         return functions[0]
-    return functools.partial(weighted_sum, found, functions)
-
-
-def check(spec: str) -> None:
-    """Raise ValueError with one sentence when the function cannot be loaded; a user's file is executed."""
-    load(spec)
+    return functools.partial(_weighted_sum, found, functions)
 
 
 def preload(specs: Sequence[str]) -> None:
     """Load the built-ins among the functions, and let them fill their caches: workers forked after that share both."""
     for spec in specs:
-        with contextlib.suppress(ValueError):  # a worker tells it again, to someone who listens
+        with contextlib.suppress(ValueError):  # each worker reports it, and the service reads that
             if not any(term.is_file for term in terms(spec)):
                 outcome_of_call(load(spec), WARM_UP)
 
 
+def outcome_of_call(function: Callable[[RewardRequest], object], request: RewardRequest) -> Outcome:
+    """Call a function on a request; whatever it raises becomes FAILED."""
+    started_at = time.perf_counter()
+    try:
+        outcome = outcome_of(function(request))
+    except Exception as error:  # other people's code: any exception is its own affair, not the service's
+        outcome = failed(cause_of(error))
+    return dataclasses.replace(outcome, duration_seconds=time.perf_counter() - started_at)
+
+
+def total(found: Sequence[Term], results: Sequence[object]) -> Outcome:
+    """The weighted sum with each term as a component; a term without a score leaves the whole without one."""
+    outcomes = [outcome_of(result) for result in results]
+    for term, outcome in zip(found, outcomes, strict=True):
+        if outcome.status is not ScoreStatus.SCORED:
+            return Outcome(outcome.status, error=f"{term.name}: {outcome.error}" if outcome.error else "")
+    scores = [outcome.score or 0.0 for outcome in outcomes]
+    components = dict(zip(_component_names(found), scores, strict=True))
+    for outcome in outcomes:
+        components.update(outcome.components)
+    weighted = sum(term.weight * score for term, score in zip(found, scores, strict=True))
+    return outcome_of({**components, "score": weighted})
+
+
 def _function(term: Term, spec: str) -> RewardFunction:
     if term.is_file:
-        return _from_file(term.name)
+        return function_of_file(term.name)
     if term.gym_task:
         return gym.verifier(term.gym_task)
     if term.name not in BUILT_IN:
@@ -63,27 +82,19 @@ def _function(term: Term, spec: str) -> RewardFunction:
         raise ValueError(f"reward function {spec!r}: {term.name}: {error}") from error
 
 
-def _from_file(spec: str) -> RewardFunction:
-    file, _, name = spec.rpartition(":")
-    function = getattr(_module(Path(file)), name, None)
-    if not callable(function):
-        raise ValueError(f"{file}: has no function {name!r}")
-    return adapted(function, spec)
+def _weighted_sum(found: Sequence[Term], functions: Sequence[RewardFunction], request: RewardRequest) -> object:
+    """The sum as an outcome, awaitable when one of the functions is asynchronous."""
+    results = [function(request) for function in functions]
+    if any(map(inspect.isawaitable, results)):
+        return _awaited_sum(found, results)
+    return total(found, results)
 
 
-@functools.cache
-def _module(path: Path) -> ModuleType:
-    """The executed file; its folder is importable, as it is for a script."""
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected a Python file with the reward function")
-    sys.path.insert(0, str(path.resolve().parent))
-    found = importlib.util.spec_from_file_location(f"reward_function_file_{path.stem}", path)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules[module.__name__] = module  # dataclasses in the file look their module up
-    try:
-        found.loader.exec_module(module)
-    except Exception as error:  # other people's code
-        raise ValueError(f"{path}: does not load: {cause_of(error)}") from error
-    return module
+async def _awaited_sum(found: Sequence[Term], results: Sequence[object]) -> Outcome:
+    return total(found, [await result if inspect.isawaitable(result) else result for result in results])
+
+
+def _component_names(found: Sequence[Term]) -> list[str]:
+    """The terms' names, numbered where one comes twice."""
+    names = [term.name.rpartition("/")[2] for term in found]
+    return [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]

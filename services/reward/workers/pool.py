@@ -4,9 +4,9 @@ import asyncio
 import dataclasses
 from collections.abc import Sequence
 
-from services.reward.outcome import Outcome, failed, timed_out
 from services.reward.workers.client import Nursery, Worker, WorkerEndedError
 from tppo.rollout import RewardRequest, ScoreStatus
+from tppo.score_outcome import Outcome, failed, timed_out
 
 
 class WorkerPool:

@@ -17,11 +17,11 @@ import traceback
 from collections.abc import Awaitable, Sequence
 from typing import Never
 
-from services.reward.outcome import Outcome, failed, outcome_of_call
 from services.reward.verifiers.built_in import RewardFunction
-from services.reward.verifiers.functions import load
+from services.reward.verifiers.functions import load, outcome_of_call
 from services.reward.workers import frames
 from tppo.rollout import RewardRequest
+from tppo.score_outcome import Outcome, failed
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 

@@ -1,16 +1,22 @@
-"""Users' functions as they were written for other trainers, each called with one request of ours.
+"""Functions in users' Python files, as they were written for other trainers, each called with one request of ours.
 
 verl       compute_score(data_source, solution_str, ground_truth, extra_info) -> number | {"score": ...}
 TRL        reward_func(prompts, completions, **columns) -> [number | None]          lists of one
 OpenRLHF   reward_func(queries, prompts, labels, **kwargs) -> tensor | {"rewards", "scores", "extra_logs"}
 """
 
+import functools
+import importlib.util
 import inspect
 import json
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tppo.rollout import RewardRequest
+from tppo.score_outcome import cause_of
 
 VERL_PARAMETERS = ("data_source", "solution_str", "ground_truth", "extra_info")
 OPENRLHF_PARAMETERS = ("queries", "prompts", "labels")
@@ -18,6 +24,33 @@ GROUND_TRUTH_COLUMNS = ("ground_truth", "solution", "answer", "label")  # as TRL
 INDEXED_TEXT = "string indices must be integers"  # what Python says of text["content"]
 
 UserFunction = Callable[..., Any]
+
+
+def function_of_file(spec: str) -> Callable[[RewardRequest], object]:
+    """The function `path/to/file.py:name` as one of a request. Raises ValueError with one sentence."""
+    file, _, name = spec.rpartition(":")
+    function = getattr(_module(Path(file)), name, None)
+    if not callable(function):
+        raise ValueError(f"{file}: has no function {name!r}")
+    return adapted(function, spec)
+
+
+@functools.cache
+def _module(path: Path) -> ModuleType:
+    """The executed file; its folder is importable, as it is for a script."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; expected a Python file with the reward function")
+    sys.path.insert(0, str(path.resolve().parent))
+    found = importlib.util.spec_from_file_location(f"reward_function_file_{path.stem}", path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[module.__name__] = module  # dataclasses in the file look their module up
+    try:
+        found.loader.exec_module(module)
+    except Exception as error:  # other people's code
+        raise ValueError(f"{path}: does not load: {cause_of(error)}") from error
+    return module
 
 
 def adapted(function: UserFunction, spec: str) -> Callable[[RewardRequest], object]:

@@ -64,7 +64,7 @@ class WeightManifest(_message.Message):
     policy_version: _builtins.int
     """Optimizer steps applied to these weights."""
     incarnation: _builtins.int
-    """The learner's life that made them; a later one always replaces an earlier one."""
+    """Incarnation of the learner that made them: a restarted learner's weights always replace those of the one before."""
     digest: _builtins.str
     """Digest of all tensors (see tppo/weights.py)."""
     run: _builtins.str
@@ -132,7 +132,7 @@ class UpdateWeightsResponse(_message.Message):
     policy_version: _builtins.int
     """Version of the weights in use."""
     incarnation: _builtins.int
-    """Learner's life of the weights in use."""
+    """Incarnation of the learner that made the weights in use."""
     digest: _builtins.str
     """Digest computed from the tensors that were loaded."""
     def __init__(
@@ -152,7 +152,7 @@ Global___UpdateWeightsResponse: _TypeAlias = UpdateWeightsResponse  # noqa: Y015
 
 @_typing.final
 class GetGenerationStatusRequest(_message.Message):
-    """Asks for a generator's state."""
+    """Requests a generator's state."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -186,13 +186,13 @@ class GetGenerationStatusResponse(_message.Message):
     policy_version: _builtins.int
     """Version of the weights in use; -1 before the first transfer."""
     incarnation: _builtins.int
-    """Learner's life of the weights in use."""
+    """Incarnation of the learner that made the weights in use."""
     digest: _builtins.str
     """Digest of the weights in use."""
     num_slots: _builtins.int
-    """Requests that run at once."""
+    """Rows that it extends at once (continuous batching)."""
     num_active: _builtins.int
-    """Requests that run now."""
+    """Rows that it extends now."""
     num_tokens_generated: _builtins.int
     """Tokens sampled so far."""
     num_decode_steps: _builtins.int

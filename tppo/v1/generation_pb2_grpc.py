@@ -52,14 +52,14 @@ class GenerationServiceServicer(object):
     """
 
     def UpdateWeights(self, request_iterator, context):
-        """Replaces the weights. When the stream breaks, the generator goes on with those it has.
+        """Replaces the weights. When the stream breaks, the generator keeps serving the old ones. Idempotent: retry it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetGenerationStatus(self, request, context):
-        """Tells what it serves.
+        """Reports what it serves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

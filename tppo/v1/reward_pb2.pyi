@@ -10,7 +10,7 @@ A user's process dials the reward service and calls Attach:
     service  -> work ...             never more than the offer has room for
     process  -> results ...          in any order; each frees room
 
-When the stream ends, what was not answered goes to another process that offers the same name, or waits for one.
+When the stream ends, unanswered work goes to another process that offers the same name, or waits for one.
 """
 
 from collections import abc as _abc
@@ -31,7 +31,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ScoreRequest(_message.Message):
-    """Asks for the scores of a batch."""
+    """Requests the scores of a batch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -120,7 +120,7 @@ Global___OfferedFunction: _TypeAlias = OfferedFunction  # noqa: Y015
 
 @_typing.final
 class Offer(_message.Message):
-    """What a process has to say of itself; the first message of its stream, once."""
+    """What a process offers; the first message of its stream, once."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -165,7 +165,7 @@ class Accepted(_message.Message):
     run: _builtins.str
     """The run that the service belongs to."""
     timeout_seconds: _builtins.float
-    """A piece of work that is not answered for so long counts as timed out; an answer after that is ignored."""
+    """Deadline of one piece of work; without an answer by then it counts as timed out, and a later answer is ignored."""
     def __init__(
         self,
         *,
@@ -192,7 +192,7 @@ class Work(_message.Message):
     lease_id: _builtins.int
     """Names this piece of work on this stream, and nowhere else."""
     function: _builtins.str
-    """Which of the offered functions is asked for."""
+    """Which of the offered functions to call."""
     @_builtins.property
     def request(self) -> _rollout_pb2.RewardRequest:
         """What to score."""
@@ -291,7 +291,7 @@ class WorkBatch(_message.Message):
     WORK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def work(self) -> _containers.RepeatedCompositeFieldContainer[Global___Work]:
-        """In the order in which they were asked for."""
+        """In the order in which they were requested."""
 
     def __init__(
         self,
@@ -344,7 +344,7 @@ class AttachRequest(_message.Message):
 
     @_builtins.property
     def results(self) -> Global___ResultBatch:
-        """Answers; INVALID_ARGUMENT ends the stream when one of them cannot be."""
+        """Answers; an invalid one ends the stream with INVALID_ARGUMENT."""
 
     def __init__(
         self,
@@ -376,7 +376,7 @@ class AttachResponse(_message.Message):
 
     @_builtins.property
     def work(self) -> Global___WorkBatch:
-        """Something to do."""
+        """Pieces of work."""
 
     def __init__(
         self,

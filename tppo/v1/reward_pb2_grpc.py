@@ -52,14 +52,14 @@ class RewardServiceServicer(object):
     """
 
     def Score(self, request, context):
-        """Scores a batch with the configured functions. RESOURCE_EXHAUSTED when too much waits already.
+        """Scores a batch with the configured functions. RESOURCE_EXHAUSTED when too many requests wait: retry with back-off.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Attach(self, request_iterator, context):
-        """Offers a function of the caller's own to the service.
+        """Offers the caller's own functions to the service.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -10,7 +10,7 @@ A user's process dials the reward service and calls Attach:
     service  -> work ...             never more than the offer has room for
     process  -> results ...          in any order; each frees room
 
-When the stream ends, what was not answered goes to another process that offers the same name, or waits for one.
+When the stream ends, unanswered work goes to another process that offers the same name, or waits for one.
 """
 
 from collections import abc as _abc
@@ -44,9 +44,9 @@ class RewardServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RewardServiceAsyncStub: ...
     Score: _grpc.UnaryUnaryMultiCallable[_reward_pb2.ScoreRequest, _reward_pb2.ScoreResponse]
-    """Scores a batch with the configured functions. RESOURCE_EXHAUSTED when too much waits already."""
+    """Scores a batch with the configured functions. RESOURCE_EXHAUSTED when too many requests wait: retry with back-off."""
     Attach: _grpc.StreamStreamMultiCallable[_reward_pb2.AttachRequest, _reward_pb2.AttachResponse]
-    """Offers a function of the caller's own to the service."""
+    """Offers the caller's own functions to the service."""
 
 @_typing.type_check_only
 class RewardServiceAsyncStub(RewardServiceStub):
@@ -54,9 +54,9 @@ class RewardServiceAsyncStub(RewardServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Score: _aio.UnaryUnaryMultiCallable[_reward_pb2.ScoreRequest, _reward_pb2.ScoreResponse]  # type: ignore[assignment]
-    """Scores a batch with the configured functions. RESOURCE_EXHAUSTED when too much waits already."""
+    """Scores a batch with the configured functions. RESOURCE_EXHAUSTED when too many requests wait: retry with back-off."""
     Attach: _aio.StreamStreamMultiCallable[_reward_pb2.AttachRequest, _reward_pb2.AttachResponse]  # type: ignore[assignment]
-    """Offers a function of the caller's own to the service."""
+    """Offers the caller's own functions to the service."""
 
 class RewardServiceServicer(metaclass=_abc_1.ABCMeta):
     """What a reward service offers to users."""
@@ -67,7 +67,7 @@ class RewardServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reward_pb2.ScoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_reward_pb2.ScoreResponse, _abc.Awaitable[_reward_pb2.ScoreResponse]]:
-        """Scores a batch with the configured functions. RESOURCE_EXHAUSTED when too much waits already."""
+        """Scores a batch with the configured functions. RESOURCE_EXHAUSTED when too many requests wait: retry with back-off."""
 
     @_abc_1.abstractmethod
     def Attach(
@@ -75,6 +75,6 @@ class RewardServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_reward_pb2.AttachRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_reward_pb2.AttachResponse], _abc.AsyncIterator[_reward_pb2.AttachResponse]]:
-        """Offers a function of the caller's own to the service."""
+        """Offers the caller's own functions to the service."""
 
 def add_RewardServiceServicer_to_server(servicer: RewardServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

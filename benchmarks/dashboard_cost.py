@@ -87,7 +87,7 @@ class SyntheticRun:
         self.last_trained = rollouts[0]
 
     def _life(self, rollout: str, row: int, step: int, moment: float) -> Iterator[Mapping[str, Any]]:
-        """Asked for, sampled, scored."""
+        """Requested, sampled, scored."""
         yield self._requested(rollout, moment - 1)
         same = {"rollout": rollout, "evaluation": False, "time": moment}
         place = {"generator": f"generation-{row % 2}", "slot": row // 2, "started": moment - 0.9, "ended": moment - 0.1}
@@ -152,7 +152,7 @@ def going_on(run: SyntheticRun) -> Iterator[None]:
 
 @contextmanager
 def following(url: str) -> Iterator[list[float]]:
-    """One reader of the stream; the moments at which it was told something."""
+    """One reader of the stream; the moments at which events arrived."""
     moments: list[float] = []
     client = httpx.Client(base_url=url, timeout=10)
 
@@ -212,7 +212,7 @@ def measure(run: SyntheticRun) -> dict[str, Any]:
         with going_on(run), following(url) as moments:
             time.sleep(2)
             answers = {address: _times(client, address, run) for address in ADDRESSES}
-            busy, began, told = seconds_of_cpu(pid), time.monotonic(), len(moments)
+            busy, began, num_before = seconds_of_cpu(pid), time.monotonic(), len(moments)
             time.sleep(IDLE_SECONDS)
             passed = time.monotonic() - began
             share = (seconds_of_cpu(pid) - busy) / passed
@@ -220,7 +220,7 @@ def measure(run: SyntheticRun) -> dict[str, Any]:
             "first_answer_ms": first,
             "answers": answers,
             "cpu_share_with_live_updates": share,
-            "stream_messages_per_second": (len(moments) - told) / passed,
+            "stream_messages_per_second": (len(moments) - num_before) / passed,
             "rss_mb": megabytes(pid, "VmRSS"),
             "peak_rss_mb": megabytes(pid, "VmHWM"),
             "journal_mb": (run.path / "journal.jsonl").stat().st_size / 2**20,

@@ -113,7 +113,7 @@ async def update_regularly(engine: TransformersEngine, tensors: dict[str, torch.
     version = 0
     while num_steps:
         due = (version + 1) * num_steps
-        while engine.statistics().num_decode_steps < due:  # noqa: ASYNC110  the engine tells nobody
+        while engine.statistics().num_decode_steps < due:  # noqa: ASYNC110  the engine has no event for it
             await asyncio.sleep(0.002)
         version += 1
         await engine.update_weights(WeightUpdate(policy_version=version, incarnation=0, digest="", tensors=tensors))

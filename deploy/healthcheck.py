@@ -1,4 +1,4 @@
-"""A container's health: whether the service in it told Redis in the last seconds that it is alive.
+"""A container's health check: whether the service in it has a recent heartbeat in Redis.
 
 python healthcheck.py REDIS_URL RUN KIND
 """

@@ -17,11 +17,12 @@ from learner.reporting.prometheus import LearnerExporter
 from tppo import presence
 from tppo.authentication import call_metadata, token_from_environment
 from tppo.cancellation import TaskGroup, cancel_all
-from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
+from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments, dump
 from tppo.fence import Fence, FencedError
 from tppo.patience import until_redis_answers
 from tppo.prometheus import serving
-from tppo.run_files import STOPPED_MARK
+from tppo.run_folder.durable import write_atomically
+from tppo.run_folder.paths import RunPaths
 from tppo.streams import RedisStreams, Streams, connect
 
 if TYPE_CHECKING:
@@ -86,7 +87,6 @@ async def _live(config: Config, *, source: Path, name: str, resume: bool) -> int
 
 async def _live_with(config: Config, exporter: LearnerExporter, *, source: Path, name: str, resume: bool) -> int:
     from learner.persistence import run_lease
-    from learner.persistence.settings_file import leave_settings
 
     try:
         client = await until_redis_answers(lambda: connect(config.redis.url), "connecting")
@@ -95,7 +95,7 @@ async def _live_with(config: Config, exporter: LearnerExporter, *, source: Path,
     async with client:
         fence = Fence(client, config.run.name, host=socket.gethostname(), lease_seconds=config.redis.lease_seconds)
         identity = await run_lease.begin_only_life(fence, Path(config.run.path))
-        leave_settings(config, identity.folder, source=source)
+        write_settings(config, identity.folder, source=source)
         async with TaskGroup() as group:
             keeping = group.create_task(run_lease.keep(fence, identity), name="lease")
             training = group.create_task(
@@ -121,7 +121,7 @@ async def _train(
     from learner.reporting.trackers.trackers import Trackers, feeds
 
     rollback.fulfil_wish(identity.folder, identity.incarnation)
-    (identity.folder / STOPPED_MARK).unlink(missing_ok=True)
+    RunPaths(identity.folder).stopped_mark.unlink(missing_ok=True)
     assembly = await asyncio.to_thread(Assembly, config, identity, resume=resume)
     streams = _streams(config, identity, client)
     is_rolled_back = rollback.is_pending(identity.folder)
@@ -137,8 +137,19 @@ async def _train(
         rollback.wish(identity.folder, version)
         return ROLL_BACK_EXIT_CODE
     if service.step < config.run.total_training_steps and service.steering.is_over(service.step):
-        (identity.folder / STOPPED_MARK).touch()
+        RunPaths(identity.folder).stopped_mark.touch()
     return 0
+
+
+def write_settings(config: Config, folder: Path, *, source: Path) -> None:
+    """Write `config.toml` for dashboard, replay and resume, unless `tppo run` has started this learner from it.
+
+    Where Redis is belongs to the processes, not to the run; and the address may hold a password.
+    """
+    target = RunPaths(folder).config
+    if source.resolve() != target.resolve():
+        without_address = config.redis.model_copy(update={"url": ""})
+        write_atomically(target, dump(config.model_copy(update={"redis": without_address})).encode())
 
 
 def _outside(

@@ -30,6 +30,7 @@ from learner.service import LearnerService
 from learner.steering import Steering
 from learner.step.trainer import Trainer
 from tppo.config import Config, ConfigError
+from tppo.run_folder.paths import RunPaths
 from tppo.streams import Streams
 from tppo.streams.contract import BEGINNING
 
@@ -44,7 +45,7 @@ class Assembly:
         self._identity = identity
         self._folder = folder = identity.folder
         self._checkpoints = Checkpoints(
-            folder / "checkpoints", keep=config.checkpoint.keep, require_right=identity.require_current
+            RunPaths(folder).checkpoints, keep=config.checkpoint.keep, require_right=identity.require_current
         )
         try:
             latest = self._checkpoints.usable()
@@ -84,9 +85,10 @@ class Assembly:
         until_step: int | None = None,
     ) -> LearnerService:
         """The learner on these streams."""
+        paths = RunPaths(self._folder)
         step, require_right = self._progress.step, self._identity.require_current
-        traces = TraceWriter(self._folder / "traces", through_step=step, require_right=require_right)
-        journal = Journal(self._folder / "journal.jsonl", is_new_run=self._progress.step == 0)
+        traces = TraceWriter(paths.traces, through_step=step, require_right=require_right)
+        journal = Journal(paths.journal, is_new_run=self._progress.step == 0)
         parts = Parts(
             streams=streams,
             books=self._books,
@@ -102,9 +104,7 @@ class Assembly:
                 journal=journal,
             ),
             traces=traces,
-            metrics_log=MetricsLog(
-                self._folder / "metrics.jsonl", through_step=step, require_right=require_right, tell=outside.tell
-            ),
+            metrics_log=MetricsLog(paths.metrics, through_step=step, require_right=require_right, tell=outside.tell),
             journal=journal,
             steering=self._steering,
             put_aside=PutAside(self._folder / "put_aside"),

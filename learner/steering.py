@@ -96,7 +96,7 @@ class Steering:
         return f"the run stops after step {self._commands.stop_after_step}"
 
     def _roll_back(self, arguments: Mapping[str, Any], _step: int) -> str:
-        version, kept = arguments.get("version"), self._checkpoints.kept_steps()
+        version, kept = arguments.get("version"), self._checkpoints.folder.kept_steps()
         if version not in kept:
             raise RefusedError(f"version = {version!r}: no such checkpoint; expected one of {kept}")
         self.roll_back_to = version

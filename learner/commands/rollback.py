@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from tppo.run_files import run_path
+from tppo.run_folder.paths import RunPaths, run_path
 
 
 def main(argv: Sequence[str]) -> int:
@@ -15,7 +15,7 @@ def main(argv: Sequence[str]) -> int:
     from learner.persistence.rollback import roll_back  # slow to import, as torch is
 
     roll_back(arguments.run, arguments.to)
-    hint = f"continue with: tppo run {arguments.run}/config.toml --resume"
+    hint = f"continue with: tppo run {RunPaths(arguments.run).config} --resume"
     print(f"{arguments.run} is at version {arguments.to}; {hint}")
     return 0
 

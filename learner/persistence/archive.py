@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
 
-from learner.persistence.run_identity import RunIdentity, append_whole, write_atomically
+from learner.persistence.run_identity import RunIdentity
+from tppo.run_folder.durable import append_whole, sync, write_atomically
+from tppo.run_folder.paths import RunPaths
 from tppo.streams import Inbox, InboxEntry, RequestQueue, Streams
 from tppo.streams.contract import BEGINNING, position_of
 
@@ -52,12 +54,9 @@ class Archive:
 
     def close_file(self) -> None:
         """Force what was written to the disk; the next record begins another file."""
-        for path in (self._current, self._folder) if self._current else ():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        if self._current is not None:
+            sync(self._current)
+            sync(self._folder)
         self._current = None
 
     def entries(self, after: str) -> Iterator[InboxEntry]:
@@ -159,7 +158,7 @@ class ArchivedStreams:
 
 def archived(streams: Streams, identity: RunIdentity) -> ArchivedStreams:
     """The streams with their inbox kept in the run's folder."""
-    archive = Archive(identity.folder / "inbox", require_right=identity.require_current)
+    archive = Archive(RunPaths(identity.folder).inbox, require_right=identity.require_current)
     return ArchivedStreams(streams, ArchivedInbox(streams.inbox, archive))
 
 

@@ -8,9 +8,8 @@ arrays safetensors; the optimizers' state is torch's, read back as data only.
 
 import json
 import logging
-import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,14 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from learner.persistence.manifest import DamagedError, verify, write_manifest
-from learner.persistence.run_identity import append_whole, sync_names, write_atomically
 from learner.rollouts.ledger_state import LedgerState
 from learner.step.trainer import Trainer
 from tppo import weights
+from tppo.run_folder.checkpoints import DAMAGED_PREFIX, CheckpointFolder, step_of
+from tppo.run_folder.durable import append_whole, sync, sync_tree, write_atomically
+from tppo.run_folder.json_lines import json_line
 
 logger = logging.getLogger(__name__)
-
-PREFIX = "global_step_"
-DAMAGED_PREFIX = "damaged_"
-LATEST = "latest"
-BEST = "best.json"
-COMMITTED = "committed.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,31 +88,22 @@ class Checkpoints:
 
     def __init__(self, folder: Path, *, keep: int, require_right: Callable[[], None] = lambda: None) -> None:
         """`require_right` raises when these checkpoints are no longer this process's to write."""
-        self._folder = folder
+        self.folder = CheckpointFolder(folder)
         self._keep = keep
         self._require_right = require_right
-
-    def latest(self) -> Path | None:
-        """The newest committed checkpoint."""
-        pointer = self._folder / LATEST
-        return self._folder / pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
-
-    def kept_steps(self) -> list[int]:
-        """The steps whose checkpoints are there."""
-        return sorted(_step_of(path) for path in self._folder.glob(f"{PREFIX}*"))
 
     def usable(self) -> Path | None:
         """The newest committed checkpoint that is whole; None when none was ever committed.
 
         Damaged ones are set aside. Raises `DamagedError` when there is no other.
         """
-        latest = self.latest()
+        latest = self.folder.newest()
         if latest is None:
             return None
         if not latest.exists() and _replaced(latest).exists():
             _replaced(latest).rename(latest)  # its process died between taking it away and putting the next there
         damages = []
-        for path in [latest, *reversed(self._before(_step_of(latest)))]:
+        for path in [latest, *reversed(self._before(step_of(latest)))]:
             try:
                 verify(path)
             except DamagedError as damage:
@@ -126,7 +112,7 @@ class Checkpoints:
                 self._set_aside(path)
             else:
                 return path
-        raise DamagedError(f"no checkpoint in {self._folder} is whole: {'; '.join(damages)}")
+        raise DamagedError(f"no checkpoint in {self.folder.path} is whole: {'; '.join(damages)}")
 
     def commit(
         self,
@@ -139,8 +125,8 @@ class Checkpoints:
         """Write a checkpoint; when this returns it is the latest. Older ones beyond `keep` go, but for the best and
         those of the steps `keep_also`. Raises OSError when the disk does not take it; the others stay as they are.
         """
-        final = self._folder / f"{PREFIX}{state.progress.step}"
-        temporary = self._folder / f".{final.name}.writing"
+        final = self.folder.of_step(state.progress.step)
+        temporary = final.with_name(f".{final.name}.writing")
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             self._write(temporary, state, trainer, tokenizer)
@@ -150,23 +136,18 @@ class Checkpoints:
             raise OSError(f"{type(error).__name__}: {error}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        write_atomically(self._folder / LATEST, final.name.encode())
+        write_atomically(self.folder.latest, final.name.encode())
         shutil.rmtree(_replaced(final), ignore_errors=True)
-        self._note(final, state)
-        self._forget_old(final, keep_also)
+        self._note(state)
+        self._delete_old(final, keep_also)
         return final
 
     def judge(self, step: int, accuracy: float) -> None:
         """Keep the step's checkpoint, if there is one, for as long as no other is better."""
-        path = self._folder / BEST
-        best = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"accuracy": -1.0}
-        if accuracy > best["accuracy"] and (self._folder / f"{PREFIX}{step}").exists():
-            write_atomically(path, json.dumps({"step": step, "accuracy": accuracy}).encode())
-
-    def best_step(self) -> int | None:
-        """The step of the checkpoint that did best in an evaluation."""
-        path = self._folder / BEST
-        return int(json.loads(path.read_text(encoding="utf-8"))["step"]) if path.exists() else None
+        best = self.folder.best()
+        if (best is None or accuracy > best.accuracy) and self.folder.of_step(step).exists():
+            record = {"step": step, "accuracy": accuracy}
+            write_atomically(self.folder.best_record, json.dumps(record).encode())
 
     def _write(self, temporary: Path, state: Capture, trainer: Trainer, tokenizer: PreTrainedTokenizerBase) -> None:
         temporary.mkdir(parents=True)
@@ -178,16 +159,16 @@ class Checkpoints:
         (temporary / "ledger.json").write_text(json.dumps(state.ledger.plain), encoding="utf-8")
         (temporary / "progress.json").write_text(json.dumps(_plain(state.progress)), encoding="utf-8")
         write_manifest(temporary)
-        _sync(temporary)
+        sync_tree(temporary)
 
-    def _note(self, path: Path, state: Capture) -> None:
-        line = {
+    def _note(self, state: Capture) -> None:
+        note = {
             "step": state.progress.step,
             "inbox_position": state.progress.inbox_position,
             "actor": weights.digest(state.actor),
             "critic": weights.digest(state.critic),
         }
-        append_whole(path.parent / COMMITTED, json.dumps(line).encode() + b"\n")
+        append_whole(self.folder.committed_log, json_line(note))
 
     def _put_in_place(self, temporary: Path, final: Path) -> None:
         """At no moment is the step's checkpoint neither there nor where `usable` finds it."""
@@ -195,19 +176,19 @@ class Checkpoints:
         if final.exists():
             final.rename(_replaced(final))
         temporary.rename(final)
-        sync_names(self._folder)
+        sync(self.folder.path)
 
-    def _forget_old(self, newest: Path, keep_also: Collection[int]) -> None:
-        kept = {*keep_also, self.best_step()}
-        older = self._before(_step_of(newest))
+    def _delete_old(self, newest: Path, keep_also: Collection[int]) -> None:
+        best = self.folder.best()
+        kept = set(keep_also) if best is None else {*keep_also, best.step}
+        older = self._before(step_of(newest))
         for path in older[: len(older) - self._keep + 1]:
-            if _step_of(path) not in kept:
+            if step_of(path) not in kept:
                 shutil.rmtree(path)
 
     def _before(self, step: int) -> list[Path]:
         """Checkpoints of earlier steps, the oldest first."""
-        found = (path for path in self._folder.glob(f"{PREFIX}*") if _step_of(path) < step)
-        return sorted(found, key=_step_of)
+        return [self.folder.of_step(kept) for kept in self.folder.kept_steps() if kept < step]
 
     def _set_aside(self, path: Path) -> None:
         aside = path.with_name(DAMAGED_PREFIX + path.name)
@@ -224,20 +205,9 @@ def read(path: Path) -> Restored:
     return Restored(progress, LedgerState(plain, load_file(path / "ledger.safetensors")), optimizers)
 
 
-def committed(folder: Path) -> Iterator[dict[str, Any]]:
-    """What was noted of each checkpoint ever committed, in that order."""
-    path = folder / COMMITTED
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        yield json.loads(line)
-
-
 def _replaced(final: Path) -> Path:
     """Where a checkpoint is while another one of the same step takes its place."""
     return final.with_name(f".{final.name}.replaced")
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.removeprefix(PREFIX))
 
 
 def _plain(progress: Progress) -> dict[str, Any]:
@@ -253,13 +223,3 @@ def _copied(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_copied(item) for item in value)
     return value
-
-
-def _sync(folder: Path) -> None:
-    """Force the files and their names to the disk before they are given their final name."""
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

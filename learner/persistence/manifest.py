@@ -7,27 +7,26 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-FILE_NAME = "manifest.json"
+from tppo.run_folder.checkpoints import MANIFEST
 
 
 class DamagedError(ValueError):
     """A checkpoint that is not what was written."""
 
 
-def write_manifest(folder: Path, **facts: Any) -> None:
-    """Describe every file that is in the folder now; `facts` are kept beside."""
+def write_manifest(folder: Path) -> None:
+    """Describe every file that is in the folder now."""
     files = {name: [path.stat().st_size, _digest(path)] for name, path in _files(folder)}
-    (folder / FILE_NAME).write_text(json.dumps({"files": files, **facts}, indent=1), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
 
 
 def verify(folder: Path) -> None:
     """Raise `DamagedError`, with what is wrong, unless each file is as it was written. Reads all of them."""
     try:
-        described = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))["files"]
+        described = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError) as error:
-        raise DamagedError(f"{folder} has no readable {FILE_NAME} ({error})") from None
+        raise DamagedError(f"{folder} has no readable {MANIFEST} ({error})") from None
     for name, (size, digest) in described.items():
         path = folder / name
         if not path.is_file():
@@ -40,7 +39,7 @@ def verify(folder: Path) -> None:
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != FILE_NAME:
+        if path.is_file() and path.name != MANIFEST:
             yield path.relative_to(folder).as_posix(), path
 
 

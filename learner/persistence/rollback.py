@@ -9,10 +9,13 @@ import json
 from pathlib import Path
 
 from learner.persistence.archive import Archive
-from learner.persistence.checkpoint import BEST, COMMITTED, LATEST, PREFIX, committed
 from learner.persistence.manifest import DamagedError, verify
-from learner.persistence.run_identity import begin_life, is_alive, write_atomically
+from learner.persistence.run_identity import begin_life, is_alive
 from tppo.config import ConfigError
+from tppo.run_folder.checkpoints import CheckpointFolder
+from tppo.run_folder.durable import write_atomically
+from tppo.run_folder.json_lines import json_line
+from tppo.run_folder.paths import RunPaths
 
 PENDING = "rollback.json"
 WISH = "rollback_wish.json"
@@ -45,18 +48,20 @@ def fulfil_wish(folder: Path, incarnation: int) -> None:
 
 
 def _carry_out(folder: Path, version: int, incarnation: int) -> None:
-    checkpoints = folder / "checkpoints"
-    target = checkpoints / f"{PREFIX}{version}"
+    paths = RunPaths(folder)
+    checkpoints = CheckpointFolder(paths.checkpoints)
+    target = checkpoints.of_step(version)
     position = json.loads((target / "progress.json").read_text(encoding="utf-8"))["inbox_position"]
     write_atomically(folder / PENDING, json.dumps({"version": version, "incarnation": incarnation}).encode())
-    write_atomically(checkpoints / LATEST, target.name.encode())
-    aside = folder / "rolled_back" / str(incarnation)
+    write_atomically(checkpoints.latest, target.name.encode())
+    aside = paths.rolled_back / str(incarnation)
     aside.mkdir(parents=True, exist_ok=True)
-    for path in checkpoints.glob(f"{PREFIX}*"):
-        if _step_of(path) > version:
-            path.rename(aside / path.name)
+    for step in checkpoints.kept_steps():
+        if step > version:
+            later = checkpoints.of_step(step)
+            later.rename(aside / later.name)
     _forget_later_notes(checkpoints, version)
-    Archive(folder / "inbox").cut(position, aside / "inbox")
+    Archive(paths.inbox).cut(position, aside / "inbox")
 
 
 def is_pending(folder: Path) -> bool:
@@ -70,23 +75,20 @@ def settle(folder: Path) -> None:
 
 
 def _require_whole(folder: Path, version: int) -> None:
-    target = folder / "checkpoints" / f"{PREFIX}{version}"
+    checkpoints = CheckpointFolder(RunPaths(folder).checkpoints)
+    target = checkpoints.of_step(version)
     if not target.is_dir():
-        kept = sorted(_step_of(path) for path in target.parent.glob(f"{PREFIX}*"))
-        raise ConfigError(f"--to {_step_of(target)}: no such checkpoint in {folder}; expected one of {kept}")
+        kept = checkpoints.kept_steps()
+        raise ConfigError(f"--to {version}: no such checkpoint in {folder}; expected one of {kept}")
     try:
         verify(target)
     except DamagedError as error:
         raise ConfigError(f"{error}; expected a whole checkpoint") from None
 
 
-def _forget_later_notes(checkpoints: Path, version: int) -> None:
-    notes = [json.dumps(note) + "\n" for note in committed(checkpoints) if note["step"] <= version]
-    write_atomically(checkpoints / COMMITTED, "".join(notes).encode())
-    best = checkpoints / BEST
-    if best.exists() and json.loads(best.read_text(encoding="utf-8"))["step"] > version:
-        best.unlink()
-
-
-def _step_of(path: Path) -> int:
-    return int(path.name.removeprefix(PREFIX))
+def _forget_later_notes(checkpoints: CheckpointFolder, version: int) -> None:
+    notes = [json_line(note) for note in checkpoints.committed() if note["step"] <= version]
+    write_atomically(checkpoints.committed_log, b"".join(notes))
+    best = checkpoints.best()
+    if best is not None and best.step > version:
+        checkpoints.best_record.unlink()

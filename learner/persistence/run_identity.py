@@ -5,7 +5,6 @@ an earlier one, even when it resumed at an earlier step. A life holds a lock of 
 system lets go of it when the process ends, however it does, and so tells others on this machine that it is over.
 """
 
-import errno
 import fcntl
 import json
 import os
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tppo.fence import FencedError
+from tppo.run_folder.durable import write_atomically
+from tppo.run_folder.paths import RunPaths
 
-FILE_NAME = "identity.json"
 LOCK_PREFIX = ".learner-"
 
 
@@ -28,11 +28,6 @@ class RunIdentity:
     run_id: str  # unique for ever, unlike the run's name
     incarnation: int  # 1 for the first life
     lock: int  # descriptor of a file that is locked until the process ends
-
-    @property
-    def is_first_life(self) -> bool:
-        """Whether nothing of this run existed before."""
-        return self.incarnation == 1
 
     def require_current(self) -> None:
         """Raise `FencedError` when a later life has begun: files in the folder are no longer this one's to write."""
@@ -58,7 +53,7 @@ def begin_life(run_folder: Path, *, at_least: int = 1) -> RunIdentity:
     lock = os.open(_lock_path(run_folder, incarnation), os.O_CREAT | os.O_WRONLY, 0o666)
     fcntl.flock(lock, fcntl.LOCK_EX)
     content = json.dumps({"run_id": run_id, "incarnation": incarnation})
-    write_atomically(run_folder / FILE_NAME, content.encode())
+    write_atomically(RunPaths(run_folder).identity, content.encode())
     return RunIdentity(run_folder, run_id, incarnation, lock)
 
 
@@ -78,43 +73,11 @@ def is_over(run_folder: Path, incarnation: int) -> bool:
     return True
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """The file holds either its old content or the new one, whatever happens."""
-    temporary = path.with_name(f".{path.name}.writing")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    sync_names(path.parent)
-
-
-def append_whole(path: Path, content: bytes) -> None:
-    """Append all of it, or nothing. Raises OSError when the disk does not take it."""
-    with path.open("ab", buffering=0) as file:
-        size = file.tell()
-        try:
-            if file.write(content) != len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        except OSError:
-            file.truncate(size)
-            raise
-
-
-def sync_names(folder: Path) -> None:
-    """Force to the disk which files the folder has; a file's own content is another matter."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _lock_path(run_folder: Path, incarnation: int) -> Path:
     return run_folder / f"{LOCK_PREFIX}{incarnation}.lock"
 
 
 def _recorded(run_folder: Path) -> dict[str, Any]:
     """What the newest life wrote down; nothing when there was none."""
-    path = run_folder / FILE_NAME
+    path = RunPaths(run_folder).identity
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -10,8 +10,8 @@ from functools import singledispatchmethod
 from pathlib import Path
 from typing import Any
 
-from learner.reporting.json_lines import JsonLines
 from learner.rollouts.occurrences import Arrived, Dropped, Occurrence, Parked, Requested, Scored
+from tppo.run_folder.json_lines import JsonLinesWriter
 
 Line = dict[str, Any]
 
@@ -20,7 +20,7 @@ class Journal:
     """Appends to the file; `step` is that of metrics.jsonl."""
 
     def __init__(self, path: Path, *, is_new_run: bool = False, clock: Callable[[], float] = time.time) -> None:
-        self._file = JsonLines(path)
+        self._file = JsonLinesWriter(path)
         self._clock = clock
         if is_new_run:
             path.unlink(missing_ok=True)

@@ -1,12 +1,11 @@
 """`metrics.jsonl`: one JSON object per training step and per evaluation, in the order in which they happened."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from learner.persistence.run_identity import write_atomically
-from learner.reporting.json_lines import JsonLines
+from tppo.run_folder.durable import write_atomically
+from tppo.run_folder.json_lines import JsonLinesWriter, json_line, read_objects
 
 EVALUATION = "evaluation"
 
@@ -27,11 +26,10 @@ class MetricsLog:
     ) -> None:
         """`require_right` raises when the file is no longer this process's to write; `tell` is given each new line."""
         self._tell = tell
-        self._file = JsonLines(path, require_right=require_right)
-        lines = [(line, json.loads(line)) for line in self._file.whole_lines()]
-        kept = [(line, told) for line, told in lines if told["step"] <= through_step]
-        self._evaluated_steps = {told["step"] for _, told in kept if told.get("kind") == EVALUATION}
-        write_atomically(path, "".join(line for line, _ in kept).encode())
+        self._file = JsonLinesWriter(path, require_right=require_right)
+        kept = [line for line in read_objects(path) if line["step"] <= through_step]
+        self._evaluated_steps = {line["step"] for line in kept if line.get("kind") == EVALUATION}
+        write_atomically(path, b"".join(map(json_line, kept)))
 
     @property
     def last_error(self) -> str:

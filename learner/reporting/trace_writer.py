@@ -7,14 +7,15 @@ is logged and shown, and `tppo audit` names the steps that have no trace.
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow
 from pyarrow import parquet
 
-from learner.step.trace_schema import Header, trace_files, trace_path
+from learner.step.trace_schema import Header
+from tppo.run_folder.durable import replacement_of
+from tppo.run_folder.paths import trace_files, trace_path
 
 logger = logging.getLogger(__name__)
 
@@ -60,11 +61,7 @@ def write_trace(folder: Path, table: pyarrow.Table, *, require_right: Callable[[
     """The file of the table's step, replaced if it was there."""
     folder.mkdir(exist_ok=True)
     final = trace_path(folder, Header.of(table.schema).step)
-    temporary = final.with_name(f".{final.name}.writing")
-    with temporary.open("wb") as file:
+    # Frozen in mid-file, this process may wake when a successor has written this very step.
+    with replacement_of(final, before_replacing=require_right) as file:
         parquet.write_table(table, file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-    require_right()  # frozen in mid-file, it may wake when a successor has written this very step
-    temporary.replace(final)
     return final

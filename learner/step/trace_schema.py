@@ -1,8 +1,6 @@
-"""The columns of a trace and the names of its files (docs/traces.md). No torch here: the audit reads them, too."""
+"""The columns of a trace (docs/traces.md). No torch here: the audit reads them, too."""
 
-import re
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import pyarrow
 
@@ -26,7 +24,6 @@ SCHEMA = pyarrow.schema(
         pyarrow.field("value_mask", pyarrow.bool_(), nullable=False),
     ]
 )
-FILE_NAME = re.compile(r"step_(\d+)\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +44,3 @@ class Header:
         """The header of a file that was read. Raises KeyError for a file that is no trace."""
         metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
         return cls(int(metadata["step"]), metadata["algorithm"], metadata["mode"], int(metadata["max_token_lag"]))
-
-
-def trace_path(folder: Path, step: int) -> Path:
-    """Where the trace of a step lies."""
-    return folder / f"step_{step:06d}.parquet"
-
-
-def trace_files(folder: Path) -> dict[int, Path]:
-    """The files of a folder by step, in order."""
-    named = ((FILE_NAME.fullmatch(path.name), path) for path in folder.glob("step_*.parquet"))
-    return dict(sorted((int(match[1]), path) for match, path in named if match))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from learner.persistence.checkpoint import committed
 from tests.end_to_end.test_real_processes import PATIENCE_SECONDS, Run, start
+from tppo.run_folder.checkpoints import CheckpointFolder
 
 __all__ = ["start"]
 pytestmark = pytest.mark.timeout(2 * PATIENCE_SECONDS)
@@ -32,12 +32,12 @@ def test_a_killed_and_rolled_back_run_is_replayed_bit_for_bit(start: Callable[..
     assert same.returncode == 0, same.stdout + same.stderr
     assert "checkpoint 10: actor the same, bit for bit, critic the same, bit for bit" in same.stdout
 
-    before = {note["step"]: note["actor"] for note in committed(run.folder / "checkpoints")}
+    before = {note["step"]: note["actor"] for note in CheckpointFolder(run.folder / "checkpoints").committed()}
     back = tppo("rollback", run.folder, "--to", "4")
     assert back.returncode == 0, back.stdout + back.stderr
     run.resume()
     run.end()
-    after = {note["step"]: note["actor"] for note in committed(run.folder / "checkpoints")}
+    after = {note["step"]: note["actor"] for note in CheckpointFolder(run.folder / "checkpoints").committed()}
     assert [line["step"] for line in run.lines("step")] == list(range(1, 11))
     assert before[4] == after[4]
     assert (run.folder / "rolled_back" / "3" / "global_step_10").is_dir()

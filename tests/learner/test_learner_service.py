@@ -83,7 +83,7 @@ class Laboratory:
         folder = self.folder / run
         folder.mkdir(exist_ok=True, parents=True)
         checkpoints = Checkpoints(folder / "checkpoints", keep=self.config.checkpoint.keep)
-        latest = checkpoints.latest()
+        latest = checkpoints.folder.newest()
         trainer = self._trainer(latest)
         prompts = [Prompt(i, str(i), tokens([2 + i]), "task", "answer", "{}") for i in range(10)]
         books = open_books(
@@ -132,7 +132,7 @@ class Laboratory:
         return [json.loads(line) for line in (self.folder / run / "metrics.jsonl").read_text().splitlines()]
 
     def final_weights(self, run: str) -> Mapping[str, torch.Tensor]:
-        latest = Checkpoints(self.folder / run / "checkpoints", keep=1).latest()
+        latest = Checkpoints(self.folder / run / "checkpoints", keep=1).folder.newest()
         assert latest is not None
         return {
             f"{name}.{key}": tensor

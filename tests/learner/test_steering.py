@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 
-from learner.persistence.checkpoint import committed
 from learner.steering import Steering
 from tests.learner.fake_services import FakeTransport
 from tests.learner.test_learner_service import (
@@ -23,6 +22,7 @@ from tests.learner.test_learner_service import (
 )
 from tppo import codec
 from tppo.rollout import Action, Command
+from tppo.run_folder.checkpoints import CheckpointFolder
 
 __all__ = ["laboratory"]
 
@@ -98,11 +98,12 @@ async def test_a_run_stops_after_the_step_that_was_named_and_goes_on_in_its_next
 async def test_a_roll_back_ends_the_life_with_the_version_to_return_to(laboratory: Laboratory) -> None:
     streams, transport = ArchivedStreams(), FakeTransport()
     service = laboratory.life("run", streams, transport)
+    checkpoints = CheckpointFolder(laboratory.folder / "run" / "checkpoints")
 
     async def ask() -> None:
         await step_reached(service, 3)
         await put(streams, a_command("pause", Action.PAUSE))
-        while not (notes := list(committed(laboratory.folder / "run" / "checkpoints"))):  # noqa: ASYNC110 - a thread
+        while not (notes := checkpoints.committed()):  # noqa: ASYNC110 - a thread
             await asyncio.sleep(0.001)
         version = notes[0]["step"]
         await put(streams, a_command("a", Action.ROLL_BACK, version=version), a_command("resume", Action.RESUME))
@@ -110,7 +111,7 @@ async def test_a_roll_back_ends_the_life_with_the_version_to_return_to(laborator
     await asyncio.gather(to_the_end(service, streams, transport), ask())
 
     version = service.steering.roll_back_to
-    assert version in {note["step"] for note in committed(laboratory.folder / "run" / "checkpoints")}
+    assert version in {note["step"] for note in checkpoints.committed()}
     assert answers(service.steering)["a"] == ("done", f"the run returns to version {version}")
 
 

@@ -13,7 +13,7 @@ from learner.commands.audit.evidence import collect, require_run
 from learner.commands.audit.promises import Finding, findings
 from learner.commands.audit.rollout_view import decoder, rollout_table, tokens_of
 from learner.commands.audit.untrained import Untrained, untrained
-from tppo.run_files import run_path
+from tppo.run_folder.paths import run_path
 
 WIDTH_IN_A_FILE = 200  # characters; on a terminal its own
 

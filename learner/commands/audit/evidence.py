@@ -1,7 +1,7 @@
 """What a run left behind that an audit reads: traces, metrics, and the ledger of the newest checkpoint."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,11 @@ import numpy
 import pyarrow
 from pyarrow import parquet
 
-from learner.step.trace_schema import SCHEMA, Header, trace_files
+from learner.step.trace_schema import SCHEMA, Header
 from tppo.config import ConfigError
+from tppo.run_folder.checkpoints import CheckpointFolder
+from tppo.run_folder.json_lines import read_objects
+from tppo.run_folder.paths import RunPaths, trace_files
 
 COLUMNS = ("rollout_id", "window_index", "position", "policy_version", "in_window", "policy_mask", "value_mask")
 NO_TOKENS = pyarrow.table(
@@ -44,13 +47,14 @@ class Evidence:
 
 def require_run(folder: Path) -> None:
     """Raise ConfigError where no run has written anything."""
-    if not (folder / "metrics.jsonl").is_file():
+    if not RunPaths(folder).metrics.is_file():
         raise ConfigError(f"{folder}: no run; expected a run's folder, or its name under runs/")
 
 
 def collect(folder: Path) -> Evidence:
     """Read what there is. Raises ConfigError for a run that kept no traces."""
-    files = trace_files(folder / "traces")
+    paths = RunPaths(folder)
+    files = trace_files(paths.traces)
     if not files:
         raise ConfigError(f"{folder} has no traces; expected a run with trace.enabled = true")
     read = {step: _read(path) for step, path in files.items()}
@@ -60,20 +64,14 @@ def collect(folder: Path) -> Evidence:
         tokens=pyarrow.concat_tables(tables).unify_dictionaries() if tables else NO_TOKENS,
         headers=headers,
         unreadable=[step for step, table in read.items() if table is None],
-        metrics=[line for line in _lines(folder / "metrics.jsonl") if line["kind"] == "step"],
+        metrics=[line for line in read_objects(paths.metrics) if line["kind"] == "step"],
         ledger=newest_ledger(folder),
     )
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The folder of the newest committed checkpoint."""
-    pointer = folder / "checkpoints" / "latest"
-    return folder / "checkpoints" / pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
-
-
 def newest_ledger(folder: Path) -> Ledger:
     """The ledger of the newest checkpoint; an empty one of step 0 when there is none."""
-    checkpoint = newest_checkpoint(folder)
+    checkpoint = CheckpointFolder(RunPaths(folder).checkpoints).newest()
     if checkpoint is None:
         return Ledger(step=0)
     plain = json.loads((checkpoint / "ledger.json").read_text(encoding="utf-8"))
@@ -98,10 +96,3 @@ def _with_step(table: pyarrow.Table, step: int) -> pyarrow.Table:
     for name, column in columns.items():
         table = table.append_column(name, pyarrow.array(column))
     return table.replace_schema_metadata(None)
-
-
-def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    """Whole lines: a run may be writing the last one."""
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        if line.endswith("\n"):
-            yield json.loads(line)

@@ -7,9 +7,9 @@ from typing import Any
 from pyarrow import parquet
 from rich.table import Table
 
-from learner.commands.audit.evidence import newest_checkpoint
-from learner.step.trace_schema import trace_files
 from tppo.config import ConfigError
+from tppo.run_folder.checkpoints import CheckpointFolder
+from tppo.run_folder.paths import RunPaths, trace_files
 
 Token = dict[str, Any]  # a row of a trace, and its `step`
 Decode = Callable[[list[int]], str]
@@ -38,7 +38,7 @@ def tokens_of(folder: Path, rollout_id: str) -> list[Token]:
     """
     taken: dict[int, Token] = {}
     finished: dict[int, Token] = {}
-    for step, path in trace_files(folder / "traces").items():
+    for step, path in trace_files(RunPaths(folder).traces).items():
         for token in parquet.read_table(path, filters=[("rollout_id", "==", rollout_id)]).to_pylist():
             token["step"] = step
             if token["in_window"]:
@@ -67,7 +67,7 @@ def rollout_table(rollout_id: str, tokens: list[Token], decode: Decode | None) -
 
 def decoder(folder: Path) -> Decode | None:
     """Token ids -> text, by the tokenizer of the run's newest checkpoint; None where it has none in this form."""
-    checkpoint = newest_checkpoint(folder)
+    checkpoint = CheckpointFolder(RunPaths(folder).checkpoints).newest()
     path = None if checkpoint is None else checkpoint / "actor" / "tokenizer.json"
     if path is None or not path.is_file():
         return None

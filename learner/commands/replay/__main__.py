@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tppo.config import Config, ConfigError, load
-from tppo.run_files import SETTINGS, run_path
+from tppo.run_folder.paths import RunPaths, run_path
 
 if TYPE_CHECKING:
     from learner.commands.replay.replay import Outcome
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     files = [Path(one.removeprefix(SCORES)) for one in variant if one.startswith(SCORES)]
     config = _config(arguments.run, [one for one in variant if not one.startswith(SCORES)])
     scores = _scores(files)
-    folder = arguments.run / "replays" / (_variant_name(variant) if variant else "same")
+    folder = RunPaths(arguments.run).replays / (_variant_name(variant) if variant else "same")
     from learner.commands.replay.replay import logged_records, replay
 
     records = logged_records(arguments.run, scores)
@@ -84,9 +84,10 @@ def _config(run: Path, overrides: Sequence[str]) -> Config:
             raise ConfigError(
                 f"--with {override}: the log holds no experience for it; expected one of {VARIABLE}... or scores=FILE"
             )
-    if not (run / SETTINGS).exists():
-        raise ConfigError(f"{run} holds no {SETTINGS}; expected the folder of a run")
-    return load(run / SETTINGS, overrides)
+    path = RunPaths(run).config
+    if not path.exists():
+        raise ConfigError(f"{run} holds no {path.name}; expected the folder of a run")
+    return load(path, overrides)
 
 
 def _variant_name(overrides: Sequence[str]) -> str:

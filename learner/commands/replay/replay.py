@@ -13,7 +13,7 @@ from learner.commands.replay.rescored import with_scores
 from learner.exchange.weight_publisher import Found, Snapshot
 from learner.parts import Outside
 from learner.persistence.archive import Archive
-from learner.persistence.checkpoint import Progress, cloned, committed
+from learner.persistence.checkpoint import Progress, cloned
 from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.persistence.run_identity import begin_life
 from learner.reporting.watchdog import nobody
@@ -22,6 +22,8 @@ from learner.service import LearnerService
 from tppo import weights
 from tppo.config import Config, ConfigError
 from tppo.generation_totals import GenerationTotals
+from tppo.run_folder.checkpoints import CheckpointFolder
+from tppo.run_folder.paths import RunPaths
 from tppo.streams import MemoryStreams
 from tppo.streams.contract import BEGINNING
 
@@ -78,9 +80,10 @@ class Nowhere:
 
 def logged_records(run_folder: Path, scores: Mapping[tuple[str, int], Mapping[str, Any]] | None = None) -> list[bytes]:
     """The run's log, perhaps with other scores. Raises `ConfigError`."""
-    records = [entry.payload for entry in Archive(run_folder / "inbox").entries(BEGINNING)]
+    folder = RunPaths(run_folder).inbox
+    records = [entry.payload for entry in Archive(folder).entries(BEGINNING)]
     if not records:
-        raise ConfigError(f"{run_folder / 'inbox'} holds no log; expected a run with run.archive_inbox = true")
+        raise ConfigError(f"{folder} holds no log; expected a run with run.archive_inbox = true")
     return records if scores is None else list(with_scores(records, scores))
 
 
@@ -91,7 +94,8 @@ async def replay(
     streams = MemoryStreams(lease_seconds=config.redis.lease_seconds)
     await streams.inbox.append(records)
     outcome = Outcome(reached_step=0)
-    writer = partial(ComparingWriter, notes=list(committed(run_folder / "checkpoints")), outcome=outcome)
+    notes = CheckpointFolder(RunPaths(run_folder).checkpoints).committed()
+    writer = partial(ComparingWriter, notes=notes, outcome=outcome)
     assembly = await asyncio.to_thread(Assembly, config, begin_life(replay_folder), resume=False)
     service = assembly.service(streams, _NOBODY, writer=writer, until_step=until_step)
     async with asyncio.TaskGroup() as group:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from learner.persistence.run_identity import write_atomically
+from tppo.run_folder.durable import write_atomically
 
 NO_POINTS = ("kind", "step", "time")
 OF_AN_EVALUATION = "eval/"

@@ -9,10 +9,10 @@ from pyarrow import parquet
 
 from learner.commands.audit.__main__ import main
 from learner.commands.audit.rollout_view import tokens_of
-from learner.step.trace_schema import trace_files
 from tests.learner.fake_services import FakeTransport
 from tests.learner.test_learner_service import STEPS, ArchivedStreams, Laboratory, killed_at, replay, to_the_end
 from tppo.config import ConfigError
+from tppo.run_folder.paths import trace_files
 
 
 async def a_killed_and_resumed_run(laboratory: Laboratory) -> ArchivedStreams:

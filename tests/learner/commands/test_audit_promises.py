@@ -13,8 +13,9 @@ from learner.commands.audit.evidence import Ledger, collect
 from learner.commands.audit.promises import Finding, findings
 from learner.commands.audit.untrained import untrained
 from learner.reporting.trace_writer import write_trace
-from learner.step.trace_schema import SCHEMA, Header, trace_path
+from learner.step.trace_schema import SCHEMA, Header
 from tppo.config import ConfigError
+from tppo.run_folder.paths import trace_path
 
 Line = dict[str, Any]
 

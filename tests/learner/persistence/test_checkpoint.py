@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from learner.models.networks import load_policy, value_model_from_policy
-from learner.persistence.checkpoint import Capture, Checkpoints, Progress, capture, committed
+from learner.persistence.checkpoint import Capture, Checkpoints, Progress, capture
 from learner.persistence.manifest import DamagedError
 from learner.persistence.run_identity import begin_life
 from learner.reporting.metrics_log import MetricsLog
@@ -40,6 +40,10 @@ class Disk:
 
     def steps(self) -> list[int]:
         return sorted(int(path.name.rpartition("_")[2]) for path in self.folder.glob("global_step_*"))
+
+    def best_step(self) -> int | None:
+        best = self.checkpoints.folder.best()
+        return None if best is None else best.step
 
     def usable_step(self) -> int | None:
         path = self.checkpoints.usable()
@@ -138,11 +142,11 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     disk.checkpoints.judge(3, 0.4)
     disk.commit(5)
 
-    assert (disk.steps(), disk.checkpoints.best_step()) == ([1, 4, 5], 1)
+    assert (disk.steps(), disk.best_step()) == ([1, 4, 5], 1)
 
     disk.checkpoints.judge(4, 0.75)
     disk.commit(6)
-    assert (disk.steps(), disk.checkpoints.best_step()) == ([4, 5, 6], 4)
+    assert (disk.steps(), disk.best_step()) == ([4, 5, 6], 4)
 
 
 def test_one_whose_evaluation_is_under_way_is_kept(tmp_path: Path) -> None:
@@ -157,7 +161,7 @@ def test_one_whose_evaluation_is_under_way_is_kept(tmp_path: Path) -> None:
 def test_each_commit_leaves_a_note_of_its_weights(disk: Disk) -> None:
     disk.commit(1, 3)
 
-    notes = list(committed(disk.folder))
+    notes = disk.checkpoints.folder.committed()
 
     assert [(note["step"], note["inbox_position"]) for note in notes] == [(1, "1-0"), (3, "3-0")]
     assert notes[0]["actor"] == weights.digest(disk.state(1).actor)

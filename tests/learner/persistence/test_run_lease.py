@@ -36,7 +36,6 @@ def test_each_life_has_a_higher_number_and_the_same_run(tmp_path: Path) -> None:
 
     assert [life.incarnation for life in lives] == [1, 2, 9]
     assert len({life.run_id for life in lives}) == 1
-    assert [life.is_first_life for life in lives] == [True, False, False]
 
 
 def test_only_the_newest_life_may_write_into_the_folder(tmp_path: Path) -> None:

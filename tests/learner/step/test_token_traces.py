@@ -12,10 +12,11 @@ from pyarrow import parquet
 from learner.persistence.run_identity import begin_life
 from learner.reporting.trace_writer import TraceWriter, write_trace
 from learner.rollouts.ledger import Rollout
-from learner.step.trace_schema import SCHEMA, Header, trace_files
+from learner.step.trace_schema import SCHEMA, Header
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import TinyTrainer, a_network, a_step_config, padded_logprobs, padded_values, some_rows
 from tppo.fence import FencedError
+from tppo.run_folder.paths import trace_files
 
 POLICY_COLUMNS = ("old_logprob", "ratio", "is_clipped", "advantage")
 

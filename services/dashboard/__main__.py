@@ -10,7 +10,6 @@ Loops, all in one event loop; the first that ends unexpectedly ends the process:
 
 import argparse
 import asyncio
-import json
 import logging
 import os
 import secrets
@@ -27,7 +26,6 @@ from tppo.config import Config, ConfigError, add_config_arguments, config_from_a
 if TYPE_CHECKING:
     from services.dashboard.api.access import Access
     from services.dashboard.history.catalog import Catalog
-    from services.dashboard.live.commands import CommandSender
     from services.dashboard.live.source import RedisSource
 
 SHUTDOWN_SECONDS = 3
@@ -106,8 +104,7 @@ async def _serve(options: ServingOptions) -> None:
         observer = Observer(source) if source else None
         views = Views(catalog, observer)
         broadcaster = Broadcaster(views)
-        sender = _sender(source, options.name) if source else None
-        app = create_app(views, broadcaster, access=access, sender=sender, name=options.name)
+        app = create_app(views, broadcaster, access=access, source=source, name=options.name)
         settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS, lifespan="off")
         for number in (signal.SIGTERM, signal.SIGINT):
             # uvicorn takes the signals over and raises them again when it has shut down: no reason to die then.
@@ -206,19 +203,6 @@ async def _source(config: Config) -> "RedisSource":
     except StreamsError as error:
         log.warning("Redis does not answer (%s); showing what the run's folder knows", error)
     return source
-
-
-def _sender(source: "RedisSource", name: str) -> "CommandSender":
-    from services.dashboard.live.commands import CommandSender, Order
-    from tppo.codec import encode_inbox_record
-    from tppo.rollout import Action, Command
-
-    def encode(order: Order) -> bytes:
-        arguments = {key: json.dumps(value) for key, value in order.arguments.items()}
-        command = Command(order.command_id, Action[order.action], arguments, order.issued_at, order.issued_by)
-        return encode_inbox_record(command)
-
-    return CommandSender(source, encode, issued_by=name)
 
 
 async def _beat(source: "RedisSource", run: str, name: str, listener: socket.socket) -> None:

@@ -1,6 +1,6 @@
 """Clients of an application over a folder of runs and an observation made up for each test."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ import httpx
 from services.dashboard.api.access import Access
 from services.dashboard.api.app import create_app
 from services.dashboard.history.catalog import Catalog
-from services.dashboard.live.commands import CommandSender, Order
 from services.dashboard.live.source import Observation, Observer
 from services.dashboard.live.stream import Broadcaster
 from services.dashboard.live.view import Views
 from tppo.presence import Presence
+from tppo.rollout import Command
 
 NOW = 1_800_000_100.0  # 2027-01-15 08:01:40 UTC
 TOKEN = "secret"
@@ -26,7 +26,7 @@ class FixedSource:
 
     def __init__(self, *observations: Observation | Exception) -> None:
         self._observations = list(observations)
-        self.inbox: list[bytes] = []
+        self.inbox: list[Command] = []
 
     async def observe(self) -> Observation:
         """The next one; the last one stays."""
@@ -35,10 +35,10 @@ class FixedSource:
             raise observation
         return observation
 
-    async def append(self, payloads: Sequence[bytes]) -> None:
+    async def append(self, command: Command) -> None:
         if isinstance(self._observations[0], Exception):
             raise self._observations[0]
-        self.inbox += payloads
+        self.inbox.append(command)
 
 
 def process(kind: str, *, seconds_ago: float = 0.5, **status: Any) -> Presence:
@@ -52,11 +52,6 @@ def process(kind: str, *, seconds_ago: float = 0.5, **status: Any) -> Presence:
         seen_at=NOW - seconds_ago,
         status=status,
     )
-
-
-def spelled_out(order: Order) -> bytes:
-    """In place of the codec."""
-    return f"{order.action} {dict(order.arguments)} {order.issued_by}".encode()
 
 
 def views_of(root: Path, source: FixedSource | None = None, *, live: str = "") -> Views:
@@ -75,9 +70,8 @@ async def client_of(
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Of a live run when there is a source, else of the folder alone."""
     views = views_of(root, source, live=live if source else "")
-    sender = CommandSender(source, spelled_out, issued_by="dashboard") if source else None
     access = access or Access(token=TOKEN)
-    app = create_app(views, Broadcaster(views), access=access, sender=sender, static=static or root / "static")
+    app = create_app(views, Broadcaster(views), access=access, source=source, static=static or root / "static")
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost:8265") as client:
         yield client
 

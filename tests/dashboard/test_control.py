@@ -1,5 +1,6 @@
 """Commands on their way into the inbox."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from services.dashboard.live.source import Observation
 from tests.dashboard.clients import BEARER, NOW, FixedSource, client_of
 from tests.dashboard.run_folders import RunFolderBuilder
+from tppo.rollout import Action
 from tppo.streams import StreamsUnavailable
 
 
@@ -24,33 +26,36 @@ def source() -> FixedSource:
 
 
 @pytest.mark.parametrize(
-    ("address", "body", "command"),
+    ("address", "body", "action", "arguments"),
     [
-        ("pause", None, "PAUSE {} dashboard"),
-        ("resume", None, "RESUME {} dashboard"),
-        ("checkpoint", None, "CHECKPOINT {} dashboard"),
-        ("stop-after-step", None, "STOP_AFTER_STEP {} dashboard"),
-        ("stop-after-step", {"step": 7}, "STOP_AFTER_STEP {'step': 7} dashboard"),
-        ("roll-back", {"version": 20}, "ROLL_BACK {'version': 20} dashboard"),
-        ("retry-parked", {"rollouts": ["a"]}, "RETRY_PARKED {'rollouts': ['a']} dashboard"),
-        ("drop-parked", {"reason": "broken"}, "DROP_PARKED {'reason': 'broken'} dashboard"),
-        ("settings", {"key": "actor.lr", "value": 1e-6}, "SET {'key': 'actor.lr', 'value': 1e-06} dashboard"),
+        ("pause", None, Action.PAUSE, {}),
+        ("resume", None, Action.RESUME, {}),
+        ("checkpoint", None, Action.CHECKPOINT, {}),
+        ("stop-after-step", None, Action.STOP_AFTER_STEP, {}),
+        ("stop-after-step", {"step": 7}, Action.STOP_AFTER_STEP, {"step": 7}),
+        ("roll-back", {"version": 20}, Action.ROLL_BACK, {"version": 20}),
+        ("retry-parked", {"rollouts": ["a"]}, Action.RETRY_PARKED, {"rollouts": ["a"]}),
+        ("drop-parked", {"reason": "broken"}, Action.DROP_PARKED, {"reason": "broken"}),
+        ("settings", {"key": "actor.lr", "value": 1e-6}, Action.SET, {"key": "actor.lr", "value": 1e-06}),
         (
             "settings",
             {"key": "run.max_policy_lag", "value": 2},
-            "SET {'key': 'run.max_policy_lag', 'value': 2} dashboard",
+            Action.SET,
+            {"key": "run.max_policy_lag", "value": 2},
         ),
     ],
 )
-async def test_a_wish_becomes_a_record_of_the_inbox(
-    root: Path, source: FixedSource, address: str, body: Any, command: str
+async def test_a_request_becomes_a_command_in_the_inbox(
+    root: Path, source: FixedSource, address: str, body: Any, action: Action, arguments: dict[str, Any]
 ) -> None:
     async with client_of(root, source) as client:
         answer = await client.post(f"/api/v1/control/{address}", json=body, headers=BEARER)
 
     assert answer.status_code == 202
-    assert len(answer.json()["command_id"]) == 32
-    assert source.inbox == [command.encode()]
+    (command,) = source.inbox
+    assert answer.json() == {"command_id": command.command_id}
+    assert (command.action, command.issued_by) == (action, "dashboard")
+    assert {key: json.loads(value) for key, value in command.arguments.items()} == arguments
 
 
 @pytest.mark.parametrize(
@@ -66,7 +71,7 @@ async def test_a_wish_becomes_a_record_of_the_inbox(
         ("settings", {"key": "actor.lr", "value": "NaN"}),
     ],
 )
-async def test_a_wish_that_makes_no_sense_is_refused(root: Path, source: FixedSource, address: str, body: Any) -> None:
+async def test_a_request_with_a_wrong_body_is_refused(root: Path, source: FixedSource, address: str, body: Any) -> None:
     async with client_of(root, source) as client:
         answer = await client.post(f"/api/v1/control/{address}", json=body, headers=BEARER)
 
@@ -85,7 +90,7 @@ async def test_a_run_that_is_read_from_its_folder_cannot_be_steered(root: Path, 
     assert "read from its folder alone" in answers[0].json()["detail"]
 
 
-async def test_a_redis_that_is_away_is_told(root: Path) -> None:
+async def test_without_redis_a_request_is_answered_with_503(root: Path) -> None:
     async with client_of(root, FixedSource(StreamsUnavailable("refused"))) as client:
         answer = await client.post("/api/v1/control/pause", headers=BEARER)
 

@@ -16,10 +16,9 @@ from schemathesis.specs.openapi.checks import content_type_conformance, response
 
 from services.dashboard.api.access import Access
 from services.dashboard.api.app import create_app
-from services.dashboard.live.commands import CommandSender
 from services.dashboard.live.source import Observation
 from services.dashboard.live.stream import Broadcaster
-from tests.dashboard.clients import BEARER, NOW, TOKEN, FixedSource, process, spelled_out, views_of
+from tests.dashboard.clients import BEARER, NOW, TOKEN, FixedSource, process, views_of
 from tests.dashboard.run_folders import complete_run
 
 EXAMPLES_PER_OPERATION = 5
@@ -40,8 +39,8 @@ CHECKS: list[Any] = [not_a_server_error, content_type_conformance, response_sche
 def app_of(root: Path, *, is_live: bool) -> FastAPI:
     source = FixedSource(Observation(now=NOW, presences=[process("learner"), process("generation", num_slots=4)]))
     views = views_of(root, source if is_live else None, live="quick" if is_live else "")
-    sender = CommandSender(source, spelled_out, issued_by="dashboard") if is_live else None
-    return create_app(views, Broadcaster(views), access=Access(token=TOKEN), sender=sender, static=root / "static")
+    given = source if is_live else None
+    return create_app(views, Broadcaster(views), access=Access(token=TOKEN), source=given, static=root / "static")
 
 
 def operations_of(app: FastAPI) -> list[Any]:

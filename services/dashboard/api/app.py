@@ -21,7 +21,7 @@ from services.dashboard.api.routes import (
     stream,
     windows,
 )
-from services.dashboard.live.commands import CommandSender
+from services.dashboard.live.source import Source
 from services.dashboard.live.stream import Broadcaster
 from services.dashboard.live.view import Views
 from services.dashboard.tokens.response import ResponseReader
@@ -36,7 +36,7 @@ def create_app(
     broadcaster: Broadcaster,
     *,
     access: Access,
-    sender: CommandSender | None = None,
+    source: Source | None = None,
     name: str = "dashboard",
     static: Path = STATIC,
 ) -> FastAPI:
@@ -53,7 +53,7 @@ def create_app(
     for router in (
         *(runs.router(views), metrics.router(views), rollouts.router(views, ResponseReader()), windows.router(views)),
         *(critic.router(views), ledger.router(views), services.router(views), stream.router(views, broadcaster)),
-        *(prometheus.targets_router(views), control.router(views, sender, access)),
+        *(prometheus.targets_router(views), control.router(views, source, access, issued_by=name)),
     ):
         every.include_router(router)
     app.include_router(every)

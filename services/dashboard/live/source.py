@@ -7,11 +7,12 @@ waits for Redis, and a hundred readers ask it no more than one does.
 import asyncio
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from tppo.codec import encode_inbox_record
 from tppo.presence import Presence, present
+from tppo.rollout import Command
 from tppo.run_folder.json_lines import plain
 from tppo.streams import QueueDepth, RedisClient, RedisStreams, StreamsError, connect
 
@@ -41,8 +42,8 @@ class Source(Protocol):
     async def observe(self) -> Observation:
         """Look now. Raises StreamsError or ValueError when there is no usable server."""
 
-    async def append(self, payloads: Sequence[bytes]) -> None:
-        """Put records into the run's inbox; the same errors."""
+    async def append(self, command: Command) -> None:
+        """Put a command into the run's inbox; the same errors."""
 
 
 class RedisSource:
@@ -69,10 +70,10 @@ class RedisSource:
             num_inbox_entries=await streams.inbox.length(),
         )
 
-    async def append(self, payloads: Sequence[bytes]) -> None:
-        """One MULTI."""
+    async def append(self, command: Command) -> None:
+        """One round trip."""
         _, streams = await self.connected()
-        await streams.inbox.append(payloads)
+        await streams.inbox.append([encode_inbox_record(command)])
 
     async def connected(self) -> tuple[RedisClient, RedisStreams]:
         """The client and the run's streams; it connects itself again later on."""

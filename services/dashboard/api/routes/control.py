@@ -1,5 +1,9 @@
-"""/control: what a person asks of the run. Each request becomes a record of its inbox, so that a replay sees it."""
+"""/control: an operator's requests. Each becomes a command in the run's inbox, so that a replay applies it too."""
 
+import asyncio
+import json
+import time
+import uuid
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -10,8 +14,9 @@ from services.dashboard.api.access import Access
 from services.dashboard.api.parameters import LARGEST, RunName
 from services.dashboard.api.problems import ProblemError, problems
 from services.dashboard.api_model import ApiModel
-from services.dashboard.live.commands import CommandSender, Sendable
+from services.dashboard.live.source import DEADLINE_SECONDS, Source
 from services.dashboard.live.view import Views
+from tppo.rollout import Action, Command
 from tppo.streams import StreamsError
 
 Rollouts = Annotated[list[Annotated[str, Field(max_length=300)]] | None, Field(max_length=1000)]
@@ -24,27 +29,27 @@ class Accepted(ApiModel):
     command_id: str
 
 
-class Wish(BaseModel):
+class ControlRequest(BaseModel):
     """The body of a request; unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class StopAfterStep(Wish):
+class StopAfterStep(ControlRequest):
     """When to stop."""
 
     step: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
     """The last step; null: the one that is under way."""
 
 
-class RollBack(Wish):
+class RollBack(ControlRequest):
     """Where to return to."""
 
     version: Annotated[int, Field(ge=0, le=LARGEST)]
     """The policy version of a checkpoint that is kept."""
 
 
-class RetryParked(Wish):
+class RetryParked(ControlRequest):
     """Which parked work to try again."""
 
     rollouts: Rollouts = None
@@ -58,7 +63,7 @@ class DropParked(RetryParked):
     """Kept in the ledger."""
 
 
-class ChangeSetting(Wish):
+class ChangeSetting(ControlRequest):
     """A setting that may change in a run."""
 
     key: Setting
@@ -72,32 +77,38 @@ class ChangeSetting(Wish):
         return "" if self.value > 0 else f"{self.key}: expected a number above 0"
 
 
-class SteeringState:
-    """Passes wishes on to the live run, or says why it cannot."""
+class CommandSender:
+    """Appends an operator's commands to the live run's inbox, or says why it cannot."""
 
-    def __init__(self, views: Views, sender: CommandSender | None) -> None:
+    def __init__(self, views: Views, source: Source | None, *, issued_by: str) -> None:
         self._catalog = views.catalog
-        self._sender = sender
+        self._source = source
+        self._issued_by = issued_by
 
-    async def send(self, run: str | None, action: Sendable, arguments: dict[str, Any] | None = None) -> Accepted:
+    async def send(self, run: str | None, action: Action, arguments: dict[str, Any] | None = None) -> Accepted:
         """The accepted command. Raises a problem."""
-        name = self._catalog.default() if run is None else run
+        source = self._source_of(self._catalog.default() if run is None else run)
+        given = {key: json.dumps(value) for key, value in (arguments or {}).items() if value is not None}
+        command = Command(uuid.uuid4().hex, action, given, time.time(), self._issued_by)
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await source.append(command)
+        except (StreamsError, TimeoutError) as error:
+            reason = str(error) or f"no answer within {DEADLINE_SECONDS:g} s"
+            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, f"Redis does not answer: {reason}") from None
+        return Accepted(command_id=command.command_id)
+
+    def _source_of(self, name: str) -> Source:
         if name not in self._catalog.names():
             raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no run {name!r}; expected one of /api/v1/runs")
-        if name != self._catalog.live:
-            reason = f"run {name!r} is read from its folder alone: no Redis is known through which it could be steered"
+        if name != self._catalog.live or self._source is None:
+            reason = f"run {name!r} is read from its folder alone; only the live run can be steered"
             raise ProblemError(HTTPStatus.CONFLICT, reason)
-        if self._sender is None:
-            raise ProblemError(HTTPStatus.CONFLICT, "the learners of this version take no commands")
-        given = {key: value for key, value in (arguments or {}).items() if value is not None}
-        try:
-            return Accepted(command_id=await self._sender.send(action, given))
-        except (StreamsError, TimeoutError) as error:
-            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, f"Redis does not answer: {error}") from None
+        return self._source
 
 
-def router(views: Views, sender: CommandSender | None, access: Access) -> APIRouter:
-    """The addresses; without a sender each of them says why it cannot pass anything on."""
+def router(views: Views, source: Source | None, access: Access, *, issued_by: str) -> APIRouter:
+    """The addresses; `issued_by` names this process in the commands. Without a source, each answers 409."""
     routes = APIRouter(
         prefix="/control",
         tags=["control"],
@@ -111,58 +122,58 @@ def router(views: Views, sender: CommandSender | None, access: Access) -> APIRou
         ),
     )
 
-    steering = SteeringState(views, sender)
-    _add_course(routes, steering)
-    _add_work(routes, steering)
+    sender = CommandSender(views, source, issued_by=issued_by)
+    _add_course(routes, sender)
+    _add_work(routes, sender)
     return routes
 
 
-def _add_course(routes: APIRouter, steering: SteeringState) -> None:
+def _add_course(routes: APIRouter, sender: CommandSender) -> None:
     """When the run goes on, and from where."""
 
     @routes.post("/pause", status_code=202)
     async def pause(run: RunName = None) -> Accepted:
         """Stop at the next step's border, until resumed."""
-        return await steering.send(run, "PAUSE")
+        return await sender.send(run, Action.PAUSE)
 
     @routes.post("/resume", status_code=202)
     async def resume(run: RunName = None) -> Accepted:
         """Go on."""
-        return await steering.send(run, "RESUME")
+        return await sender.send(run, Action.RESUME)
 
     @routes.post("/checkpoint", status_code=202)
     async def checkpoint(run: RunName = None) -> Accepted:
         """Commit a checkpoint at the next step's border."""
-        return await steering.send(run, "CHECKPOINT")
+        return await sender.send(run, Action.CHECKPOINT)
 
     @routes.post("/stop-after-step", status_code=202)
-    async def stop_after_step(wish: StopAfterStep | None = None, run: RunName = None) -> Accepted:
+    async def stop_after_step(request: StopAfterStep | None = None, run: RunName = None) -> Accepted:
         """End the run in order, after a step."""
-        return await steering.send(run, "STOP_AFTER_STEP", (wish or StopAfterStep()).model_dump())
+        return await sender.send(run, Action.STOP_AFTER_STEP, (request or StopAfterStep()).model_dump())
 
     @routes.post("/roll-back", status_code=202)
-    async def roll_back(wish: RollBack, run: RunName = None) -> Accepted:
+    async def roll_back(request: RollBack, run: RunName = None) -> Accepted:
         """Return to a checkpoint."""
-        return await steering.send(run, "ROLL_BACK", wish.model_dump())
+        return await sender.send(run, Action.ROLL_BACK, request.model_dump())
 
 
-def _add_work(routes: APIRouter, steering: SteeringState) -> None:
+def _add_work(routes: APIRouter, sender: CommandSender) -> None:
     """What becomes of parked work, and the settings."""
 
     @routes.post("/retry-parked", status_code=202)
-    async def retry_parked(wish: RetryParked | None = None, run: RunName = None) -> Accepted:
+    async def retry_parked(request: RetryParked | None = None, run: RunName = None) -> Accepted:
         """Try parked work again."""
-        return await steering.send(run, "RETRY_PARKED", (wish or RetryParked()).model_dump())
+        return await sender.send(run, Action.RETRY_PARKED, (request or RetryParked()).model_dump())
 
     @routes.post("/drop-parked", status_code=202)
-    async def drop_parked(wish: DropParked, run: RunName = None) -> Accepted:
+    async def drop_parked(request: DropParked, run: RunName = None) -> Accepted:
         """Give parked work up, for a reason that the ledger keeps."""
-        return await steering.send(run, "DROP_PARKED", wish.model_dump())
+        return await sender.send(run, Action.DROP_PARKED, request.model_dump())
 
     @routes.post("/settings", status_code=202)
-    async def settings(wish: ChangeSetting, run: RunName = None) -> Accepted:
+    async def settings(request: ChangeSetting, run: RunName = None) -> Accepted:
         """Change a setting from the next step on."""
-        if reason := wish.refusal():
+        if reason := request.refusal():
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, reason)
-        value = int(wish.value) if wish.key == "run.max_policy_lag" else wish.value
-        return await steering.send(run, "SET", {"key": wish.key, "value": value})
+        value = int(request.value) if request.key == "run.max_policy_lag" else request.value
+        return await sender.send(run, Action.SET, {"key": request.key, "value": value})

@@ -24,13 +24,13 @@ async def well_async(data_source, solution_str, ground_truth, extra_info):
 def no_opinion(data_source, solution_str, ground_truth, extra_info):
     return None
 
-def sleeps_for_ever(data_source, solution_str, ground_truth, extra_info):
+def sleeps(data_source, solution_str, ground_truth, extra_info):
     child = subprocess.Popen(["sleep", "1000"])
     with open(ground_truth, "w") as file:
         file.write(str(child.pid))
     time.sleep(1000)
 
-def computes_for_ever(data_source, solution_str, ground_truth, extra_info):
+def computes_endlessly(data_source, solution_str, ground_truth, extra_info):
     return 9 ** 9 ** 9 ** 9
 
 def raises(data_source, solution_str, ground_truth, extra_info):
@@ -102,7 +102,7 @@ async def test_each_end_of_a_function_has_its_outcome_and_the_next_request_is_se
     assert after.score == 1.0
 
 
-async def test_an_exception_is_told_with_its_place(spec: Callable[[str], str], tmp_path: Path) -> None:
+async def test_an_exception_is_reported_with_its_place(spec: Callable[[str], str], tmp_path: Path) -> None:
     async with pool_of(spec("raises")) as pool:
         outcome = await pool.outcome(spec("raises"), RIGHT)
 
@@ -119,7 +119,7 @@ async def test_more_memory_than_the_limit_is_a_failure(spec: Callable[[str], str
     assert after.score == 1.0
 
 
-@pytest.mark.parametrize("name", ["computes_for_ever", "sleeps_for_ever"])
+@pytest.mark.parametrize("name", ["computes_endlessly", "sleeps"])
 async def test_at_the_deadline_the_worker_is_killed_and_replaced(
     spec: Callable[[str], str], name: str, tmp_path: Path
 ) -> None:
@@ -134,8 +134,8 @@ async def test_at_the_deadline_the_worker_is_killed_and_replaced(
 
 async def test_what_a_killed_function_started_dies_with_it(spec: Callable[[str], str], tmp_path: Path) -> None:
     request = RewardRequest("slow", 0, "mine", "2+2?", "4", str(tmp_path / "pid"))
-    async with pool_of(spec("sleeps_for_ever"), timeout_seconds=0.5) as pool:
-        await pool.outcome(spec("sleeps_for_ever"), request)
+    async with pool_of(spec("sleeps"), timeout_seconds=0.5) as pool:
+        await pool.outcome(spec("sleeps"), request)
 
     assert not is_running(int((tmp_path / "pid").read_text()))
 
@@ -163,7 +163,7 @@ async def test_a_response_of_megabytes_reaches_the_function(spec: Callable[[str]
         ("import nowhere_to_be_found", "No module named 'nowhere_to_be_found'"),
     ],
 )
-async def test_a_file_that_does_not_load_is_told_at_the_start(tmp_path: Path, text: str, sentence: str) -> None:
+async def test_a_file_that_does_not_load_is_reported_at_the_start(tmp_path: Path, text: str, sentence: str) -> None:
     (tmp_path / "broken.py").write_text(text)
 
     with pytest.raises(ValueError, match=sentence):
@@ -172,7 +172,7 @@ async def test_a_file_that_does_not_load_is_told_at_the_start(tmp_path: Path, te
 
 
 def is_running(pid: int) -> bool:
-    """Whether the process exists and is no zombie that merely waits to be reaped."""
+    """Whether the process exists and is no zombie that waits to be reaped."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""Workers as the service sees them: born from a nursery, asked one thing at a time, and killed.
+"""Workers as the service sees them: forked from one server, called with one request at a time, and killed.
 
-Nursery._watch   consumes the nursery process's reports / waits for the next line / unblocked by a birth, a death,
-                 or that process's end / produces the pid of each new worker, and the cause of each death
+ForkServerClient._watch   consumes the fork server's reports / waits for the next line / unblocked by a worker's start or
+                          exit, or by the server's end / produces each new worker's pid, and the cause of each exit
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from services.reward.workers import frames
 
 START_SECONDS = 120.0  # for a worker to load the users' files
 STDERR = 2
-Death = asyncio.Future[str]  # resolves to the cause
+ExitCause = asyncio.Future[str]  # resolves when the worker has exited
 
 
 class WorkerEndedError(Exception):
@@ -26,11 +26,13 @@ class WorkerEndedError(Exception):
 
 
 class Worker:
-    """A process that answers one request at a time."""
+    """A process that calls a function on one request at a time."""
 
-    def __init__(self, pid: int, death: Death, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, pid: int, exit_cause: ExitCause, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         self._pid = pid
-        self._death = death
+        self._exit_cause = exit_cause
         self._reader = reader
         self._writer = writer
         self._load_errors: list[str] = []
@@ -42,8 +44,8 @@ class Worker:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it has not ended so far."""
-        return not (self._death.done() or self._reader.at_eof())
+        """Whether it has not exited."""
+        return not (self._exit_cause.done() or self._reader.at_eof())
 
     async def load(self) -> None:
         """Wait until it has loaded its functions. Raises WorkerEndedError when it ends before that."""
@@ -53,15 +55,15 @@ class Worker:
         except TimeoutError:
             raise WorkerEndedError(f"the worker did not load its functions within {START_SECONDS:g} s") from None
 
-    async def ask(self, call: frames.Frame) -> frames.Frame:
-        """The answer to a call. Raises WorkerEndedError when the worker ends instead."""
-        self._writer.write(frames.encoded(call))
+    async def call(self, request: frames.Frame) -> frames.Frame:
+        """The outcome of the request. Raises WorkerEndedError when the worker ends instead."""
+        self._writer.write(frames.encoded(request))
         return await self._next_frame()
 
     def kill(self) -> None:
         """End it, and whatever it started, at once."""
         self._writer.close()
-        if not self._death.done():
+        if not self._exit_cause.done():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._pid, signal.SIGKILL)
 
@@ -69,18 +71,18 @@ class Worker:
         try:
             return await frames.read(self._reader)
         except (asyncio.IncompleteReadError, ConnectionError):
-            raise WorkerEndedError(await self._death) from None
+            raise WorkerEndedError(await self._exit_cause) from None
 
 
-class Nursery:
-    """The process that workers are forked from; `start` makes one."""
+class ForkServerClient:
+    """The process that workers are forked from; `start` starts one."""
 
     def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
         self._process = process
         self._control = control
-        self._births: asyncio.Queue[tuple[int, Death] | None] = asyncio.Queue()
-        self._deaths: dict[int, Death] = {}
-        self._spawning = asyncio.Lock()
+        self._started: asyncio.Queue[tuple[int, ExitCause] | None] = asyncio.Queue()
+        self._exit_causes: dict[int, ExitCause] = {}
+        self._forking = asyncio.Lock()
         self._watcher = asyncio.create_task(self._watch())
 
     @classmethod
@@ -102,8 +104,8 @@ class Nursery:
         """A new worker that has loaded its functions. Raises WorkerEndedError when it ends before that."""
         connection, far_side = socket.socketpair()
         with far_side:
-            pid, death = await self._birth(far_side)
-        worker = Worker(pid, death, *await asyncio.open_connection(sock=connection))
+            pid, exit_cause = await self._fork(far_side)
+        worker = Worker(pid, exit_cause, *await asyncio.open_connection(sock=connection))
         try:
             await worker.load()
         except BaseException:
@@ -117,23 +119,23 @@ class Nursery:
         await self._process.wait()
         await self._watcher
 
-    async def _birth(self, connection: socket.socket) -> tuple[int, Death]:
-        async with self._spawning:
+    async def _fork(self, connection: socket.socket) -> tuple[int, ExitCause]:
+        async with self._forking:
             socket.send_fds(self._control, [b"\0"], [connection.fileno()])
-            birth = await self._births.get()
-        if birth is None:
+            started = await self._started.get()
+        if started is None:
             raise RuntimeError("the process that workers are forked from has ended; the log above says why")
-        return birth
+        return started
 
     async def _watch(self) -> None:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             report = json.loads(line)
-            if pid := report.get("born"):
-                self._deaths[pid] = asyncio.get_running_loop().create_future()
-                self._births.put_nowait((pid, self._deaths[pid]))
+            if pid := report.get("started"):
+                self._exit_causes[pid] = asyncio.get_running_loop().create_future()
+                self._started.put_nowait((pid, self._exit_causes[pid]))
             else:
-                self._deaths.pop(report["died"]).set_result(report["cause"])
-        for death in self._deaths.values():
-            death.set_result("the process that workers are forked from has ended")
-        self._births.put_nowait(None)
+                self._exit_causes.pop(report["exited"]).set_result(report["cause"])
+        for exit_cause in self._exit_causes.values():
+            exit_cause.set_result("the process that workers are forked from has ended")
+        self._started.put_nowait(None)

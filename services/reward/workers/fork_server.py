@@ -3,8 +3,8 @@
 A worker that was killed is replaced by a fork: milliseconds, however much the built-in functions import.
 
     consumes a socket for each new worker, sent over the control socket FD / waits for the next one
-    unblocked by the service asking for a worker, or ending / produces workers, and on stdout a line of JSON for
-    each birth and each death, in that order
+    unblocked by the service when it needs a worker, or when it ends / produces workers, and on stdout a line of JSON
+    for each start and each exit of a worker, in that order
 """
 
 import contextlib
@@ -20,35 +20,35 @@ from services.reward.verifiers.functions import preload
 from services.reward.workers import worker
 
 
-class Nursery:
-    """Forks a worker for each socket that arrives; when the service ends, so do the nursery and all its workers."""
+class ForkServer:
+    """Forks a worker for each socket that arrives; when the service ends, the server ends with all its workers."""
 
     def __init__(self, control: socket.socket, specs: Sequence[str], *, memory_limit_bytes: int, reports: int) -> None:
         self._control = control
         self._specs = specs
         self._memory_limit_bytes = memory_limit_bytes
         self._reports = reports
-        self._living: set[int] = set()
+        self._pids: set[int] = set()
 
     def serve(self) -> None:
         """Fork until the control socket closes."""
-        signal.signal(signal.SIGCHLD, lambda *_: self._report_deaths())
+        signal.signal(signal.SIGCHLD, lambda *_: self._report_exits())
         while fds := socket.recv_fds(self._control, 1, maxfds=1)[1]:
             with socket.socket(fileno=fds[0]) as connection:
                 self._fork(connection)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for pid in self._living:
+        for pid in self._pids:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
 
     def _fork(self, connection: socket.socket) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # so that birth is reported before death
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # so that the start is reported before the exit
         pid = os.fork()
         if pid == 0:
             self._become_worker(connection)
         os.setpgid(pid, pid)  # killing the group takes the worker's own children along
-        self._living.add(pid)
-        self._report(born=pid)
+        self._pids.add(pid)
+        self._report(started=pid)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
 
     def _become_worker(self, connection: socket.socket) -> None:
@@ -58,20 +58,20 @@ class Nursery:
         os.close(self._reports)
         worker.run(connection, self._specs, memory_limit_bytes=self._memory_limit_bytes)
 
-    def _report_deaths(self) -> None:
-        while self._living:
+    def _report_exits(self) -> None:
+        while self._pids:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 return
-            self._living.discard(pid)
-            self._report(died=pid, cause=death_cause(os.waitstatus_to_exitcode(status)))
+            self._pids.discard(pid)
+            self._report(exited=pid, cause=exit_cause(os.waitstatus_to_exitcode(status)))
 
     def _report(self, **fact: object) -> None:
         with contextlib.suppress(BrokenPipeError):  # the service is gone, which `serve` notices
             os.write(self._reports, json.dumps(fact).encode() + b"\n")
 
 
-def death_cause(exit_code: int) -> str:
+def exit_cause(exit_code: int) -> str:
     """An exit code, negative for a signal, in words."""
     if exit_code < 0:
         return f"the worker was killed by {signal.Signals(-exit_code).name}"
@@ -79,7 +79,7 @@ def death_cause(exit_code: int) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Serve until the service ends; only its end ends the nursery, not the Ctrl-C that reaches the whole group."""
+    """Serve until the service ends; only its end ends this process, not the Ctrl-C that reaches the whole group."""
     control, memory_limit_bytes, *specs = argv
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> None:
     preload(specs)
     gc.freeze()  # the workers' collectors leave these pages shared
     with socket.socket(fileno=int(control)) as connection:
-        Nursery(connection, specs, memory_limit_bytes=int(memory_limit_bytes), reports=reports).serve()
+        ForkServer(connection, specs, memory_limit_bytes=int(memory_limit_bytes), reports=reports).serve()
 
 
 if __name__ == "__main__":

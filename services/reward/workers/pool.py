@@ -4,13 +4,13 @@ import asyncio
 import dataclasses
 from collections.abc import Sequence
 
-from services.reward.workers.client import Nursery, Worker, WorkerEndedError
+from services.reward.workers.client import ForkServerClient, Worker, WorkerEndedError
 from tppo.rollout import RewardRequest, ScoreStatus
 from tppo.score_outcome import Outcome, failed, timed_out
 
 
 class WorkerPool:
-    """Life of a worker: none -> idle -> busy -> idle ..., or busy -> killed -> none; the next request forks another."""
+    """States of a worker: none -> idle -> busy -> idle ..., or busy -> killed -> none; the next request forks another."""
 
     def __init__(
         self, specs: Sequence[str], *, num_workers: int, timeout_seconds: float, memory_limit_bytes: int
@@ -19,20 +19,20 @@ class WorkerPool:
         self._num_workers = num_workers
         self._timeout_seconds = timeout_seconds
         self._memory_limit_bytes = memory_limit_bytes
-        self._nursery: Nursery | None = None
+        self._fork_server: ForkServerClient | None = None
         self._idle: asyncio.LifoQueue[Worker | None] = asyncio.LifoQueue()  # None: the right to fork one
 
     async def start(self) -> None:
         """Fork all workers. Raises ValueError with one sentence when they cannot load a function."""
         if not self._num_workers:
             return
-        self._nursery = await Nursery.start(self._specs, memory_limit_bytes=self._memory_limit_bytes)
+        self._fork_server = await ForkServerClient.start(self._specs, memory_limit_bytes=self._memory_limit_bytes)
         for _ in range(self._num_workers):
-            self._idle.put_nowait(await self._first_worker(self._nursery))
+            self._idle.put_nowait(await self._first_worker(self._fork_server))
 
-    async def _first_worker(self, nursery: Nursery) -> Worker:
+    async def _first_worker(self, fork_server: ForkServerClient) -> Worker:
         try:
-            worker = await nursery.worker()
+            worker = await fork_server.worker()
         except WorkerEndedError as ended:
             raise ValueError(f"loading the reward functions {', '.join(self._specs)}: {ended}") from None
         if worker.load_errors:
@@ -45,23 +45,23 @@ class WorkerPool:
         while not self._idle.empty():
             if worker := self._idle.get_nowait():
                 worker.kill()
-        if self._nursery:
-            await self._nursery.close()
+        if self._fork_server:
+            await self._fork_server.close()
 
     async def outcome(self, spec: str, request: RewardRequest) -> Outcome:
         """Call the function `spec` in a worker, as soon as one is free; the deadline counts from then."""
-        assert self._nursery is not None
+        assert self._fork_server is not None
         worker = await self._idle.get()
         survivor = None
         try:
             if worker is None or not worker.is_alive:
-                worker = await self._nursery.worker()
+                worker = await self._fork_server.worker()
             outcome = await self._outcome_from(worker, spec, request)
             survivor = worker
         except TimeoutError:
             outcome = timed_out(self._timeout_seconds)
-        except WorkerEndedError as death:
-            outcome = failed(str(death))
+        except WorkerEndedError as ended:
+            outcome = failed(str(ended))
         finally:
             if worker is not None and survivor is None:
                 worker.kill()
@@ -70,5 +70,5 @@ class WorkerPool:
 
     async def _outcome_from(self, worker: Worker, spec: str, request: RewardRequest) -> Outcome:
         async with asyncio.timeout(self._timeout_seconds):
-            answer = await worker.ask({"function": spec, "request": dataclasses.asdict(request)})
+            answer = await worker.call({"function": spec, "request": dataclasses.asdict(request)})
         return Outcome(**{**answer, "status": ScoreStatus(answer["status"])})

@@ -37,7 +37,7 @@ def run(connection: socket.socket, specs: Sequence[str], *, memory_limit_bytes: 
             signal.signal(signum, signal.SIG_DFL)
         _serve(connection, specs)
         exit_code = 0
-    except BaseException:  # SystemExit, too, must not unwind into the nursery's loop
+    except BaseException:  # SystemExit, too, must not unwind into the fork server's loop
         traceback.print_exc()
     finally:
         sys.stderr.flush()

@@ -7,7 +7,7 @@ import pytest
 from learner.reporting.prometheus import LEARNER_METRICS
 from services.dashboard.api.exposed import DASHBOARD_METRICS
 from services.generation.exposed import GENERATION_METRICS
-from services.reward.attached.functions import AttachedFunctions, Patience
+from services.reward.attached.functions import AttachDeadlines, AttachedFunctions
 from services.reward.reporting.exposed import REWARD_METRICS
 from tests.generation import test_generation_service as generation
 from tests.generation.fake_engine import FakeEngine
@@ -73,7 +73,7 @@ async def test_a_reward_services_status_has_a_number_for_each() -> None:
     await streams.reward_requests.put([reward.request("a"), reward.request("b")])
     async with reward.running(service):
         await reward.scores(streams, 2)
-    attached = AttachedFunctions(Patience(60, 60))
+    attached = AttachedFunctions(AttachDeadlines(60, 60))
     waiting = asyncio.create_task(attached.outcome("mine", RewardRequest("c", 0, "poems", "", "", "")))
     await asyncio.sleep(0)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import grpc.aio
 
-from services.reward.attached.functions import AttachedFunctions, Patience
+from services.reward.attached.functions import AttachDeadlines, AttachedFunctions
 from services.reward.attached.rpc import SERVICE_NAME, RewardServicer
 from services.reward.scorer import Scorer
 from services.reward.verifiers.functions import load
@@ -18,7 +18,7 @@ from tppo.config.schema import RewardSection
 from tppo.grpc_server import address, reachable, start_server
 from tppo.v1 import reward_pb2_grpc
 
-GOODBYE_SECONDS = 1.0  # for calls that are under way when the server stops
+SHUTDOWN_GRACE_SECONDS = 1.0  # for calls that are under way when the server stops
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ async def scoring(section: RewardSection) -> AsyncIterator[Scoring]:
         timeout_seconds=section.timeout_seconds,
         memory_limit_bytes=section.memory_limit_mb * 2**20,
     )
-    attached = AttachedFunctions(Patience(section.timeout_seconds, section.attach_wait_seconds))
+    attached = AttachedFunctions(AttachDeadlines(section.timeout_seconds, section.attach_wait_seconds))
     try:
         await _load(section, pool)
         yield Scoring(Scorer(section.functions, section.default_function, workers=pool, attached=attached), attached)
@@ -71,7 +71,7 @@ async def serving(section: RewardSection, parts: Scoring, *, run: str) -> AsyncI
     try:
         yield address(section.advertise_host or reachable(section.host), port)
     finally:
-        await server.stop(GOODBYE_SECONDS)
+        await server.stop(SHUTDOWN_GRACE_SECONDS)
 
 
 async def _load(section: RewardSection, pool: WorkerPool) -> None:

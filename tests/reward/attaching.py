@@ -17,7 +17,7 @@ from tppo.v1 import reward_pb2_grpc as pb_grpc
 from tppo.v1 import rollout_pb2
 
 SCORED = rollout_pb2.SCORE_STATUS_SCORED
-PATIENT = RewardSection(default_function="exact", functions={"mine": "grpc:mine"})
+SECTION = RewardSection(default_function="exact", functions={"mine": "grpc:mine"})
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Server:
 
 
 @asynccontextmanager
-async def a_server(section: RewardSection = PATIENT) -> AsyncIterator[Server]:
+async def a_server(section: RewardSection = SECTION) -> AsyncIterator[Server]:
     async with (
         scoring(section) as parts,
         serving(section, parts, run="r1") as address,

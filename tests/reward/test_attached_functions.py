@@ -10,13 +10,13 @@ import grpc.aio
 import pytest
 
 from services.reward.attached.functions import MAX_WORK_BYTES
-from tests.reward.attaching import PATIENT, Process, a_server, until
+from tests.reward.attaching import SECTION, Process, a_server, until
 from tppo.authentication import TOKEN_VARIABLE, call_metadata
 from tppo.grpc_server import MAX_MESSAGE_BYTES
 from tppo.v1 import reward_pb2_grpc as pb_grpc
 from tppo.v1 import rollout_pb2
 
-HASTY = PATIENT.model_copy(update={"timeout_seconds": 0.05, "attach_wait_seconds": 0.05})
+SHORT_DEADLINES = SECTION.model_copy(update={"timeout_seconds": 0.05, "attach_wait_seconds": 0.05})
 
 
 async def test_an_attached_process_scores_what_the_configuration_gives_to_its_name() -> None:
@@ -58,7 +58,7 @@ async def test_several_processes_share_the_load() -> None:
     assert scores == [1.0] * 4
 
 
-async def test_a_process_that_goes_away_gives_its_work_back() -> None:
+async def test_the_work_of_a_process_that_disconnects_goes_to_another() -> None:
     async with a_server() as server:
         leaving = await Process(server).offer()
         scoring = asyncio.create_task(server.score("a"))
@@ -82,15 +82,15 @@ async def test_a_response_that_ends_three_processes_fails() -> None:
             process.leave()
         outcome = await scoring
 
-    assert outcome == ("FAILED", "the processes that held it went away, 3 of them")
+    assert outcome == ("FAILED", "3 processes disconnected while they held it")
 
 
-async def test_a_name_that_nobody_offers_waits_and_then_fails_with_the_name() -> None:
-    async with a_server(HASTY) as server:
+async def test_a_name_that_no_process_offers_waits_and_then_fails_with_the_name() -> None:
+    async with a_server(SHORT_DEADLINES) as server:
         await Process(server).offer("another")
         outcome = await server.score("a")
 
-    assert outcome == ("FAILED", "nobody offers 'mine': no process attached within 0.05 s")
+    assert outcome == ("FAILED", "no process offers 'mine'; none attached within 0.05 s")
 
 
 async def test_work_that_waits_for_a_process_is_given_to_the_one_that_comes() -> None:
@@ -107,7 +107,7 @@ async def test_work_that_waits_for_a_process_is_given_to_the_one_that_comes() ->
 
 
 async def test_an_answer_after_the_deadline_is_ignored_and_counted() -> None:
-    async with a_server(HASTY) as server:
+    async with a_server(SHORT_DEADLINES) as server:
         process = await Process(server).offer(max_held=2)
         outcome = await server.score("a")
         await process.answer(await process.work(), 1.0)
@@ -116,8 +116,8 @@ async def test_an_answer_after_the_deadline_is_ignored_and_counted() -> None:
     assert outcome == ("TIMED_OUT", "no answer within 0.05 s")
 
 
-async def test_a_process_that_answers_nothing_in_time_is_sent_away() -> None:
-    async with a_server(HASTY) as server:
+async def test_a_process_that_answers_nothing_in_time_is_disconnected() -> None:
+    async with a_server(SHORT_DEADLINES) as server:
         process = await Process(server).offer(max_held=1)
         await server.score("a")
         code, details = await process.refusal()
@@ -162,7 +162,7 @@ async def test_an_impossible_value_is_refused_and_fails_its_response(fields: dic
         ({"lease_id": 0}, "lease 0 was never given to this process"),
     ],
 )
-async def test_an_answer_to_what_was_not_asked_is_refused_and_the_work_goes_to_another(
+async def test_an_answer_to_work_that_was_not_sent_is_refused_and_the_work_goes_to_another(
     fields: dict[str, Any], reason: str
 ) -> None:
     async with a_server() as server:
@@ -244,7 +244,7 @@ async def test_an_answer_beyond_the_size_of_a_message_ends_the_stream_and_the_wo
 
 
 async def test_a_weighted_sum_takes_an_attached_function_beside_a_built_in() -> None:
-    section = PATIENT.model_copy(update={"functions": {"mine": 'exact + 0.5*"grpc:judge"'}})
+    section = SECTION.model_copy(update={"functions": {"mine": 'exact + 0.5*"grpc:judge"'}})
     async with a_server(section) as server:
         process = await Process(server).offer("judge")
         scoring = asyncio.create_task(server.score("a", "it is # 4"))
@@ -255,7 +255,7 @@ async def test_a_weighted_sum_takes_an_attached_function_beside_a_built_in() -> 
 
 
 async def test_an_attached_function_alone_may_carry_a_weight() -> None:
-    section = PATIENT.model_copy(update={"functions": {"mine": '2*"grpc:judge"'}})
+    section = SECTION.model_copy(update={"functions": {"mine": '2*"grpc:judge"'}})
     async with a_server(section) as server:
         process = await Process(server).offer("judge")
         scoring = asyncio.create_task(server.score("a"))
@@ -280,7 +280,7 @@ async def test_a_cancelled_request_leaves_no_work_behind() -> None:
     assert work.request.rollout_id == "b"
 
 
-async def test_the_token_is_demanded_of_those_who_attach(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_attaches_with_the_bearer_token_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TOKEN_VARIABLE, "correct horse")
     async with a_server() as server:
         with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.certificates import certified
-from tests.reward.attaching import PATIENT, Server, a_server
+from tests.reward.attaching import SECTION, Server, a_server
 from tppo.rollout import RewardRequest
 from tppo.tls import VARIABLES
 
@@ -132,7 +132,7 @@ async def test_python_and_node_share_the_load(node_example: Path) -> None:
 
 
 async def test_batched_and_asynchronous_functions_take_part_in_a_sum() -> None:
-    section = PATIENT.model_copy(update={"functions": {"mine": '"grpc:judge" + "grpc:shortness"'}})
+    section = SECTION.model_copy(update={"functions": {"mine": '"grpc:judge" + "grpc:shortness"'}})
     async with (
         a_server(section) as server,
         a_process(sys.executable, str(EXAMPLES / "python/several.py"), server.address),

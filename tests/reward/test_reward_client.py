@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.reward.attaching import PATIENT, Server, a_server, until
+from tests.reward.attaching import SECTION, Server, a_server, until
 from tppo.config.schema import RewardSection
 from tppo.reward_client import AttachError, attach, reward_function
 
 NAMES = ("by_text", "batched", "short_batch", "blocking")
-EVERY = PATIENT.model_copy(update={"functions": {name: f"grpc:{name}" for name in NAMES}})
+EVERY = SECTION.model_copy(update={"functions": {name: f"grpc:{name}" for name in NAMES}})
 BY_TEXT: dict[str, Any] = {
     "number": 0.5,
     "table": {"score": 0.25, "style": 1, "note": "fine"},

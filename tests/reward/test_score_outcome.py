@@ -14,7 +14,7 @@ from services.reward.attached.messages import answer_record
 from services.reward.attached.offer import outcome_of_answer
 from services.reward.scorer import score_of
 from services.reward.verifiers.functions import outcome_of_call
-from tests.reward.attaching import PATIENT, Server, a_server
+from tests.reward.attaching import SECTION, Server, a_server
 from tests.reward.returned_values import ABSTAINED, CASES, FAILED, SCORED, Case, compute_score
 from tppo.reward_client import attach, reward_function
 from tppo.reward_results import results_of
@@ -60,7 +60,7 @@ def test_a_returned_value_stands_for_one_outcome_wherever_the_function_runs(name
 
 async def test_a_real_worker_and_a_real_process_score_every_returned_value_alike() -> None:
     reward_function("returned_values")(compute_score)
-    section = PATIENT.model_copy(
+    section = SECTION.model_copy(
         update={"functions": {"file": BY_FILE, "process": "grpc:returned_values"}, "num_workers": 1}
     )
     async with a_server(section) as server:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from services.reward.attached.offer import Answer, InvalidMessageError, Offer, outcome_of_answer
+from services.reward.attached.offer import InvalidMessageError, Offer, WorkAnswer, outcome_of_answer
 from tppo.rollout import RewardRequest
 from tppo.score_outcome import Outcome, failed
 
@@ -15,28 +15,28 @@ class StuckError(Exception):
 
 @dataclass(eq=False, slots=True)
 class Piece:
-    """One response that waits for a score from whoever offers the function."""
+    """One response that waits for a score from a process that offers the function."""
 
     function: str
     request: RewardRequest
     outcome: asyncio.Future[Outcome]
     timer: asyncio.TimerHandle | None = None  # of the time-out that runs for it
     held_since: float = 0.0  # event loop's clock
-    num_losses: int = 0  # processes that went away with it
+    num_losses: int = 0  # processes that disconnected while they held it
 
     @property
     def is_open(self) -> bool:
-        """Whether somebody still wants to know."""
+        """Whether its outcome is awaited."""
         return not self.outcome.done()
 
     def stop_timer(self) -> None:
-        """No time-out runs any more."""
+        """Cancel its time-out."""
         if self.timer:
             self.timer.cancel()
             self.timer = None
 
     def settle(self, outcome: Outcome) -> None:
-        """The end of its life."""
+        """Set its outcome, which is final."""
         self.stop_timer()
         self.outcome.set_result(outcome)
 
@@ -50,7 +50,7 @@ class Held:
 
 
 class Attachment:
-    """Life of a lease: on the way -> held -> answered. One whose time ran out keeps its room until it is answered."""
+    """States of a lease: on the way -> held -> answered. One whose time ran out keeps its room until it is answered."""
 
     def __init__(self, offer: Offer) -> None:
         self.offer = offer
@@ -92,10 +92,10 @@ class Attachment:
             self._is_stuck = True
             self._has_news.set()
 
-    def take_answer(self, answer: Answer) -> tuple[Piece, Outcome] | None:
+    def take_answer(self, answer: WorkAnswer) -> tuple[Piece, Outcome] | None:
         """The piece and its outcome; None when the answer is too late. Raises `InvalidMessageError`.
 
-        A function that gave an invalid value is asked no second time: its piece fails with the refusal as the cause.
+        An invalid value is not requested again: its piece fails with the refusal as the cause.
         """
         piece = self._held.get(answer.lease_id)
         if piece is None:
@@ -114,5 +114,5 @@ class Attachment:
             raise
 
     def unanswered(self) -> Iterator[Piece]:
-        """What somebody else has to score when this process goes away."""
+        """What another process has to score when this one disconnects."""
         return (piece for piece in self._held.values() if piece.is_open)

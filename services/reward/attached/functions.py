@@ -1,10 +1,10 @@
 """Work for functions that users' own processes offer: who gets which piece, and what becomes of it.
 
-Life of a piece:
+States of a piece:
 
     waiting ─▶ held by a process ─▶ answered, or TIMED_OUT when its deadline passes
-       ▲              └─ the process went away: waits again, before all others (at most MAX_LOSSES times)
-       └─▶ FAILED, when nobody has offered its function for `attach_wait_seconds`
+       ▲              └─ the process disconnected: waits again, before all others; FAILED after MAX_LOSSES of them
+       └─▶ FAILED, when no process has offered its function for `attach_wait_seconds`
 """
 
 import asyncio
@@ -14,33 +14,33 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from services.reward.attached.attachment import Attachment, Piece
-from services.reward.attached.offer import Answer, InvalidMessageError, Offer
+from services.reward.attached.offer import InvalidMessageError, Offer, WorkAnswer
 from tppo.rollout import RewardRequest
 from tppo.score_outcome import Outcome, failed, timed_out
 
-MAX_LOSSES = 3  # a response that ends each process that reads it is not sent out for ever
+MAX_LOSSES = 3  # a response that ends each process that reads it is not sent out without limit
 MAX_WORK_BYTES = 15 * 2**20  # texts of one piece; leaves room in a message of 16 MiB
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class AttachDeadlines:
     """How long to wait for users' processes."""
 
     timeout_seconds: float  # for an answer, once a process holds the piece
-    attach_wait_seconds: float  # for somebody who offers the function
+    attach_wait_seconds: float  # for a process that offers the function
 
 
 class AttachedFunctions:
     """Shares the work for each name among the processes that offer it, those with most room first."""
 
-    def __init__(self, patience: Patience) -> None:
-        self.patience = patience
+    def __init__(self, deadlines: AttachDeadlines) -> None:
+        self.deadlines = deadlines
         self._attachments: list[Attachment] = []
         self._waiting: defaultdict[str, deque[Piece]] = defaultdict(deque)
         self._counts = Counter(num_given_back=0, num_late=0, num_refused=0)
 
     async def outcome(self, function: str, request: RewardRequest) -> Outcome:
-        """What the function makes of the request, as soon as somebody has room for it."""
+        """What the function makes of the request, as soon as a process has room for it."""
         if (num_bytes := _num_bytes(request)) > MAX_WORK_BYTES:
             return failed(f"request of {num_bytes} bytes; a user's process takes at most {MAX_WORK_BYTES}")
         piece = Piece(function, request, asyncio.get_running_loop().create_future())
@@ -54,7 +54,7 @@ class AttachedFunctions:
 
     @contextlib.contextmanager
     def attached(self, offer: Offer) -> Iterator[Attachment]:
-        """A process takes part until this ends; then what it holds goes to others."""
+        """The process is attached until this ends; then what it holds goes to others."""
         attachment = Attachment(offer)
         self._attachments.append(attachment)
         for function in offer.functions:
@@ -66,7 +66,7 @@ class AttachedFunctions:
         finally:
             self._detach(attachment)
 
-    def answer(self, attachment: Attachment, answer: Answer) -> None:
+    def answer(self, attachment: Attachment, answer: WorkAnswer) -> None:
         """Take an answer from a process. Raises `InvalidMessageError`."""
         try:
             taken = attachment.take_answer(answer)
@@ -108,33 +108,33 @@ class AttachedFunctions:
             if piece.num_losses < MAX_LOSSES:
                 self._wait(piece, is_first=True)
             else:
-                piece.settle(failed(f"the processes that held it went away, {MAX_LOSSES} of them"))
+                piece.settle(failed(f"{MAX_LOSSES} processes disconnected while they held it"))
         for function in attachment.offer.functions:
             for piece in self._waiting[function]:
-                self._start_waiting_time(piece)
+                self._start_attach_deadline(piece)
             self._hand_out(function)
 
     def _wait(self, piece: Piece, *, is_first: bool = False) -> None:
-        line = self._waiting[piece.function]
-        (line.appendleft if is_first else line.append)(piece)
-        self._start_waiting_time(piece)
+        queue = self._waiting[piece.function]
+        (queue.appendleft if is_first else queue.append)(piece)
+        self._start_attach_deadline(piece)
 
     def _withdraw(self, piece: Piece) -> None:
-        """Nobody wants to know any more; a process that holds it may still answer."""
+        """Its request was cancelled; a process that holds it may still answer."""
         piece.stop_timer()
         with contextlib.suppress(ValueError):
             self._waiting[piece.function].remove(piece)
 
-    def _start_waiting_time(self, piece: Piece) -> None:
-        """Its patience runs while nobody offers its function."""
+    def _start_attach_deadline(self, piece: Piece) -> None:
+        """The deadline runs while no process offers the function."""
         piece.stop_timer()
         if piece.is_open and not self._is_offered(piece.function):
-            seconds = self.patience.attach_wait_seconds
+            seconds = self.deadlines.attach_wait_seconds
             piece.timer = asyncio.get_running_loop().call_later(seconds, self._give_up, piece)
 
     def _give_up(self, piece: Piece) -> None:
-        seconds = self.patience.attach_wait_seconds
-        piece.settle(failed(f"nobody offers {piece.function!r}: no process attached within {seconds:g} s"))
+        seconds = self.deadlines.attach_wait_seconds
+        piece.settle(failed(f"no process offers {piece.function!r}; none attached within {seconds:g} s"))
         self._waiting[piece.function].remove(piece)
 
     def _hand_out(self, function: str) -> None:
@@ -152,10 +152,10 @@ class AttachedFunctions:
                 functions.popleft()
 
     def _give_next(self, attachment: Attachment, function: str) -> bool:
-        """Hand over the first piece in the line; False when there is none."""
-        line = self._waiting[function]
-        while line:
-            piece = line.popleft()
+        """Hand over the first piece in the queue; False when there is none."""
+        queue = self._waiting[function]
+        while queue:
+            piece = queue.popleft()
             if piece.is_open:
                 self._hold(attachment, piece)
                 return True
@@ -165,11 +165,11 @@ class AttachedFunctions:
         loop = asyncio.get_running_loop()
         piece.stop_timer()
         piece.held_since = loop.time()
-        piece.timer = loop.call_later(self.patience.timeout_seconds, self._time_out, attachment, piece)
+        piece.timer = loop.call_later(self.deadlines.timeout_seconds, self._time_out, attachment, piece)
         attachment.give(piece)
 
     def _time_out(self, attachment: Attachment, piece: Piece) -> None:
-        piece.settle(timed_out(self.patience.timeout_seconds))
+        piece.settle(timed_out(self.deadlines.timeout_seconds))
         attachment.end_if_stuck()
 
     def _is_offered(self, function: str) -> bool:

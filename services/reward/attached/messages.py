@@ -1,6 +1,6 @@
 """What an attached process sends, as records."""
 
-from services.reward.attached.offer import Answer, InvalidMessageError, Offer
+from services.reward.attached.offer import InvalidMessageError, Offer, WorkAnswer
 from tppo.rollout import ScoreStatus
 from tppo.score_outcome import ScoreRange
 from tppo.v1 import reward_pb2 as pb
@@ -31,9 +31,9 @@ def _range(function: pb.OfferedFunction) -> ScoreRange:
         raise InvalidMessageError(str(error)) from None
 
 
-def answer_record(result: pb.WorkResult) -> Answer:
+def answer_record(result: pb.WorkResult) -> WorkAnswer:
     """One answer."""
-    return Answer(
+    return WorkAnswer(
         result.lease_id,
         result.rollout_id,
         KNOWN_STATUSES.get(result.status),

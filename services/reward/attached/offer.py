@@ -1,4 +1,4 @@
-"""What an attached process says of itself and of its scores, and whether that can be."""
+"""What an attached process sends: its offer and its answers, and which of them are invalid."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ ANSWERS = (ScoreStatus.SCORED, ScoreStatus.ABSTAINED, ScoreStatus.FAILED)
 
 
 class InvalidMessageError(ValueError):
-    """An offer or an answer that cannot be; the text says why."""
+    """An offer or an answer that is invalid; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a process says of one piece of work."""
+class WorkAnswer:
+    """What a process made of one piece of work."""
 
     lease_id: int
     rollout_id: str
@@ -50,7 +50,7 @@ class Answer:
     num_token_reward_bytes: int = 0
 
 
-def outcome_of_answer(answer: Answer, request: RewardRequest, scores: ScoreRange) -> Outcome:
+def outcome_of_answer(answer: WorkAnswer, request: RewardRequest, scores: ScoreRange) -> Outcome:
     """The outcome that an answer stands for. Raises `InvalidMessageError`."""
     num_bytes = request.num_response_tokens * BYTES_PER_TOKEN_REWARD
     if answer.num_token_reward_bytes not in (0, num_bytes):

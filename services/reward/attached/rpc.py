@@ -66,7 +66,7 @@ class RewardServicer(pb_grpc.RewardServiceServicer):
         try:
             offer = await self._offer(request_iterator, context)
             with self._attached.attached(offer) as attachment:
-                timeout_seconds = self._attached.patience.timeout_seconds
+                timeout_seconds = self._attached.deadlines.timeout_seconds
                 accepted = pb.Accepted(run=self._run, timeout_seconds=timeout_seconds)
                 await context.write(pb.AttachResponse(accepted=accepted))
                 await _first_to_end(self._read(attachment, request_iterator), _write(attachment, context))

@@ -92,7 +92,7 @@ def repetition(ngram: int = 4) -> RewardFunction:
 
 def code(timeout_seconds: float = 10.0, memory_mb: int = 512) -> RewardFunction:
     """1 when the last block of Python in the response passes all tests of the ground truth, in a sandbox."""
-    from services.reward.verifiers.sandbox.program import IsolationError, Limits, require_isolation
+    from services.reward.verifiers.sandbox.program import IsolationError, ResourceLimits, require_isolation
     from services.reward.verifiers.sandbox.verdict import program_of, share_passed, tests_of
 
     if timeout_seconds <= 0 or memory_mb < 1:
@@ -101,7 +101,7 @@ def code(timeout_seconds: float = 10.0, memory_mb: int = 512) -> RewardFunction:
         require_isolation()
     except IsolationError as error:
         raise ValueError(f"{error}; expected Linux 5.12 or newer that lets this user make namespaces") from error
-    limits = Limits(memory_bytes=memory_mb * 2**20, cpu_seconds=ceil(timeout_seconds))
+    limits = ResourceLimits(memory_bytes=memory_mb * 2**20, cpu_seconds=ceil(timeout_seconds))
 
     def verdict(request: RewardRequest) -> dict[str, float]:
         tests, program = tests_of(request.ground_truth), program_of(request.response)

@@ -1,7 +1,7 @@
 """Workers as the service sees them: forked from one server, called with one request at a time, and killed.
 
-ForkServerClient._watch   consumes the fork server's reports / waits for the next line / unblocked by a worker's start or
-                          exit, or by the server's end / produces each new worker's pid, and the cause of each exit
+ForkServerClient._watch   consumes the fork server's reports / waits for the next line / unblocked by a worker's start
+                          or exit, or by the server's end / produces each new worker's pid, and the cause of each exit
 """
 
 import asyncio

@@ -10,7 +10,7 @@ from tppo.score_outcome import Outcome, failed, timed_out
 
 
 class WorkerPool:
-    """States of a worker: none -> idle -> busy -> idle ..., or busy -> killed -> none; the next request forks another."""
+    """States of a worker: none -> idle -> busy -> idle ..., or busy -> killed -> none, until the next request."""
 
     def __init__(
         self, specs: Sequence[str], *, num_workers: int, timeout_seconds: float, memory_limit_bytes: int

@@ -20,7 +20,7 @@ class IsolationError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ResourceLimits:
     """What a program may use."""
 
     memory_bytes: int = 512 * 2**20  # address space
@@ -43,7 +43,7 @@ class Ran:
         return self.exit_code == 0
 
 
-def run(source: str, given: str, *, seconds: float, limits: Limits) -> Ran:
+def run(source: str, given: str, *, seconds: float, limits: ResourceLimits) -> Ran:
     """Run Python source with `given` on its standard input. Raises `IsolationError`."""
     with _file(source) as program, _file(given) as stdin, _file() as stdout, _file() as stderr:
         process = subprocess.Popen(
@@ -69,7 +69,7 @@ def run(source: str, given: str, *, seconds: float, limits: Limits) -> Ran:
 @functools.cache
 def require_isolation() -> None:
     """Raise `IsolationError` where programs cannot be isolated."""
-    run("", "", seconds=30.0, limits=Limits())
+    run("", "", seconds=30.0, limits=ResourceLimits())
 
 
 def _file(text: str = "") -> IO[bytes]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.reward.verifiers.answers import END_OF_THOUGHT
-from services.reward.verifiers.sandbox.program import Limits, run
+from services.reward.verifiers.sandbox.program import ResourceLimits, run
 
 BLOCK = re.compile(r"```(?:python3?|py)?[ \t]*\n(.*?)```", re.DOTALL)
 CALLS = """
@@ -65,7 +65,7 @@ def tests_of(ground_truth: str) -> Tests:
     return Tests(given.get("fn_name") or "", inputs, outputs, "")
 
 
-def share_passed(program: str, tests: Tests, *, seconds: float, limits: Limits) -> float:
+def share_passed(program: str, tests: Tests, *, seconds: float, limits: ResourceLimits) -> float:
     """From 0 to 1. Raises `IsolationError` where programs cannot be isolated."""
     if tests.code:
         return _passes_code(program, tests.code, seconds, limits)
@@ -74,14 +74,14 @@ def share_passed(program: str, tests: Tests, *, seconds: float, limits: Limits) 
     return _share_of_runs(program, tests, seconds, limits)
 
 
-def _passes_code(program: str, code: str, seconds: float, limits: Limits) -> float:
-    """Passed when the end is reached, which a number tells that is drawn for this run."""
+def _passes_code(program: str, code: str, seconds: float, limits: ResourceLimits) -> float:
+    """Passed when the end is reached, where a number is printed that is drawn for this run."""
     mark = secrets.token_hex(16)
     ran = run(f"{program}\n{code}\nprint({mark!r})", "", seconds=seconds, limits=limits)
     return float(ran.is_good and ran.output.rstrip().endswith(mark))
 
 
-def _share_of_calls(program: str, tests: Tests, seconds: float, limits: Limits) -> float:
+def _share_of_calls(program: str, tests: Tests, seconds: float, limits: ResourceLimits) -> float:
     calls = CALLS.format(arguments=json.dumps(list(tests.inputs)), name=tests.name)
     ran = run(f"{program}\n{calls}", "", seconds=seconds, limits=limits)
     returned = ran.output.splitlines()[-len(tests.inputs) :]
@@ -91,7 +91,7 @@ def _share_of_calls(program: str, tests: Tests, seconds: float, limits: Limits) 
     return sum(bool(_parsed(line) == output) for line, output in pairs) / len(returned)
 
 
-def _share_of_runs(program: str, tests: Tests, seconds: float, limits: Limits) -> float:
+def _share_of_runs(program: str, tests: Tests, seconds: float, limits: ResourceLimits) -> float:
     """All runs share the deadline."""
     deadline = time.monotonic() + seconds
     passed: list[bool] = []

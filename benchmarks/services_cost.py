@@ -19,9 +19,9 @@ from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
-from learner.build import load_models, load_tokenizer, new_books
+from learner.build import load_models, load_tokenizer, new_manager
 from learner.persistence.checkpoint import cloned
-from learner.rollouts.manager import Books
+from learner.rollouts.manager import RolloutManager
 from learner.step.trainer import Trainer
 from services.generation.transformers_engine.build import build_engine
 from services.generation.transformers_engine.engine import TransformersEngine
@@ -38,7 +38,7 @@ class BareLoop:
     config: Config
     engine: TransformersEngine
     trainer: Trainer
-    books: Books
+    manager: RolloutManager
     num_records: int = 0
     generating: set["asyncio.Task[Window]"] = field(default_factory=set)
     seconds_waiting: float = 0.0
@@ -46,18 +46,18 @@ class BareLoop:
 
     async def run(self) -> None:
         await self._take_weights(0)
-        self.books.scheduler.open(0)
+        self.manager.scheduler.open(0)
         for step in range(self.config.run.total_training_steps):
             began = time.perf_counter()
-            while not (batch := self.books.scheduler.next_batch()):
+            while not (batch := self.manager.scheduler.next_batch()):
                 await self._generate_some()
             arrived = time.perf_counter()
-            self.books.ledger.take(batch)
+            self.manager.ledger.take(batch)
             result = self.trainer.step(batch, policy_version=step)
             for row, values in zip(batch, result.values, strict=True):
-                self.books.ledger.mark_trained(row, values)
+                self.manager.ledger.mark_trained(row, values)
             await self._take_weights(step + 1)
-            self.books.scheduler.close_step(batch, step + 1)
+            self.manager.scheduler.close_step(batch, step + 1)
             self.seconds_waiting += arrived - began
             self.seconds_training += time.perf_counter() - arrived
 
@@ -66,20 +66,20 @@ class BareLoop:
         await self.engine.update_weights(weights.WeightUpdate(version, 1, weights.digest(tensors), tensors))
 
     async def _generate_some(self) -> None:
-        requests, self.books.ledger.outbox = self.books.ledger.outbox, []
+        requests, self.manager.ledger.outbox = self.manager.ledger.outbox, []
         windows = [request for request in requests if isinstance(request, WindowRequest)]
         self.generating |= {asyncio.create_task(self.engine.generate(request)) for request in windows}
         done, self.generating = await asyncio.wait(self.generating, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             self._enter(task.result())
-        rewards, self.books.ledger.outbox = self.books.ledger.outbox, []
+        rewards, self.manager.ledger.outbox = self.manager.ledger.outbox, []
         for request in rewards:
             if isinstance(request, RewardRequest):
                 self._enter(scored(request))
 
     def _enter(self, record: Window | Score) -> None:
         self.num_records += 1
-        self.books.enter((self.num_records, 0), record)
+        self.manager.enter((self.num_records, 0), record)
 
 
 def scored(request: RewardRequest) -> Score:
@@ -101,7 +101,7 @@ class Seconds:
 async def bare_seconds(config: Config) -> Seconds:
     engine = build_engine(config)
     trainer = Trainer(config, *load_models(config, None))
-    loop = BareLoop(config, engine, trainer, new_books(config, load_tokenizer(config)))
+    loop = BareLoop(config, engine, trainer, new_manager(config, load_tokenizer(config)))
     await loop.run()
     for task in loop.generating:
         task.cancel()

@@ -26,7 +26,7 @@ from tppo.run_folder.paths import RunPaths
 from tppo.streams import RedisStreams, Streams, connect
 
 if TYPE_CHECKING:
-    from learner.parts import Outside
+    from learner.exchange.peers import Peers
     from learner.persistence.run_identity import RunIdentity
     from learner.reporting.heartbeat import Announcement
     from learner.reporting.trackers.trackers import Trackers
@@ -157,16 +157,17 @@ def _outside(
     client: redis.asyncio.Redis,
     announcement: "Announcement",
     readers: Sequence[Tell],
-) -> "Outside":
+) -> "Peers":
     """The other processes, found by their presence."""
-    from learner.exchange.weight_publisher import Found, GrpcTransport
-    from learner.parts import Outside
+    from learner.exchange.grpc_transport import GrpcTransport
+    from learner.exchange.peers import Peers
+    from learner.exchange.weight_publisher import FoundGenerator
     from tppo.generation_totals import GenerationLedger, GenerationTotals
 
-    async def find_generators() -> Mapping[str, Found]:
+    async def find_generators() -> Mapping[str, FoundGenerator]:
         everyone = await presence.present(client, config.run.name)
         generators = [one for one in everyone if one.kind == "generation" and one.address]
-        return {one.name: Found(one.address, one.started_at) for one in generators}
+        return {one.name: FoundGenerator(one.address, one.started_at) for one in generators}
 
     generators = GenerationLedger()
 
@@ -181,13 +182,13 @@ def _outside(
         for reader in readers:
             reader(line)
 
-    return Outside(
+    return Peers(
         transport=GrpcTransport(call_metadata(token_from_environment())),
         announce=announcement.announce,
         find_generators=find_generators,
         generation_totals=generation_totals,
         everyone=everyone,
-        tell=tell,
+        on_metrics_line=tell,
     )
 
 

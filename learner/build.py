@@ -1,4 +1,4 @@
-"""Puts a learner together from its configuration: models, data, books, and the state of a checkpoint."""
+"""Puts a learner together from its configuration: models, data, manager, and the state of a checkpoint."""
 
 import logging
 from array import array
@@ -9,9 +9,10 @@ from typing import cast
 import torch
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
+from learner.exchange.peers import Peers
 from learner.exchange.weight_publisher import WeightPublisher
 from learner.models.networks import Policy, ValueModel, load_policy, load_value_model, value_model_from_policy
-from learner.parts import Outside, Parts
+from learner.parts import Parts
 from learner.persistence import checkpoint, rollback
 from learner.persistence.checkpoint import Checkpoints, Progress
 from learner.persistence.checkpoint_writer import CheckpointWriter
@@ -24,8 +25,9 @@ from learner.reporting.journal import Journal
 from learner.reporting.metrics_log import MetricsLog
 from learner.reporting.trace_writer import TraceWriter
 from learner.rollouts import ledger_state
-from learner.rollouts.manager import Books, open_books
+from learner.rollouts.manager import RolloutManager, open_manager
 from learner.rollouts.prompts import DataError, Prompt, PromptReader, Tokenizer
+from learner.rollouts.requests import RequestRules
 from learner.service import LearnerService
 from learner.steering import Steering
 from learner.step.trainer import Trainer
@@ -57,8 +59,8 @@ class Assembly:
             raise ConfigError(f"{folder} holds checkpoints; expected --resume, another run.name, or no such folder")
         self._tokenizer = load_tokenizer(config)
         self._trainer = Trainer(config, *load_models(config, latest))
-        self._books = new_books(config, self._tokenizer)
-        self._steering = Steering(config, self._books, self._trainer, self._checkpoints)
+        self._manager = new_manager(config, self._tokenizer)
+        self._steering = Steering(config, self._manager, self._trainer, self._checkpoints)
         self._progress = Progress(step=0, inbox_position=BEGINNING, elapsed_seconds=0.0, tokens_trained=0)
         if latest is not None:
             self._restore(latest)
@@ -72,14 +74,14 @@ class Assembly:
         """After a return to an older checkpoint: what the streams hold belongs to a future that will not be."""
         if rollback.is_pending(self._folder):
             num_discarded = await streams.discard()
-            self._books.ledger.duplicates["rolled back"] += num_discarded
+            self._manager.ledger.duplicates["rolled back"] += num_discarded
             rollback.settle(self._folder)
             logger.info("discarded %d requests and records of the steps that were rolled back", num_discarded)
 
     def service(
         self,
         streams: Streams,
-        outside: Outside,
+        outside: Peers,
         *,
         writer: Callable[..., CheckpointWriter] = CheckpointWriter,
         until_step: int | None = None,
@@ -91,7 +93,7 @@ class Assembly:
         journal = Journal(paths.journal, is_new_run=self._progress.step == 0)
         parts = Parts(
             streams=streams,
-            books=self._books,
+            manager=self._manager,
             trainer=self._trainer,
             publisher=WeightPublisher(outside.transport, outside.find_generators),
             checkpoints=writer(
@@ -104,7 +106,9 @@ class Assembly:
                 journal=journal,
             ),
             traces=traces,
-            metrics_log=MetricsLog(paths.metrics, through_step=step, require_right=require_right, tell=outside.tell),
+            metrics_log=MetricsLog(
+                paths.metrics, through_step=step, require_right=require_right, tell=outside.on_metrics_line
+            ),
             journal=journal,
             steering=self._steering,
             put_aside=PutAside(self._folder / "put_aside"),
@@ -118,7 +122,7 @@ class Assembly:
     def _restore(self, path: Path) -> None:
         restored = checkpoint.read(path)
         self._trainer.load_state_dict(restored.optimizers)
-        ledger_state.restore(self._books, restored.ledger)
+        ledger_state.restore(self._manager, restored.ledger)
         self._progress = restored.progress
         self._steering.restore(restored.progress.step)
         logger.info("resumed from %s", path)
@@ -177,20 +181,21 @@ def load_models(config: Config, latest: Path | None) -> tuple[Policy, ValueModel
     return policy, value_model_from_policy(actor, dtype=dtype, device=device)
 
 
-def new_books(config: Config, tokenizer: PreTrainedTokenizerBase) -> Books:
-    """Books of a run that has not begun."""
+def new_manager(config: Config, tokenizer: PreTrainedTokenizerBase) -> RolloutManager:
+    """Everything known of rollouts before the run begins. Raises `ConfigError`."""
     train, evaluation = read_prompts(config, tokenizer)
+    rules = RequestRules.of(
+        config.run,
+        config.generation,
+        config.evaluation,
+        max_score_attempts=config.reward.max_attempts,
+        stop_token_ids=stop_token_ids(config, tokenizer),
+    )
 
     def decode(token_ids: "array[int]") -> str:
         return str(tokenizer.decode(token_ids.tolist(), skip_special_tokens=True))
 
-    return open_books(
-        config,
-        prompts=train,
-        evaluation_prompts=evaluation,
-        stop_token_ids=stop_token_ids(config, tokenizer),
-        decode=decode,
-    )
+    return open_manager(config.run, config.data, rules, prompts=train, evaluation_prompts=evaluation, decode=decode)
 
 
 def _first_line(error: Exception) -> str:

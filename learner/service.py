@@ -6,9 +6,9 @@ Loops, all in one event loop; a training step runs in a thread beside it:
   changes of the ledger, and reward requests for finished responses.
 * `_train`: consumes ready rows / waits until they make a step / unblocked by `_intake` / produces weights, window
   requests, metrics, checkpoints. Ends the learner when all steps are done, or when it is asked to stop.
-* `Outbox.serve`: the ledger's requests -> the queues.     `WeightPublisher.serve`: the newest weights -> generators.
+* `RequestSender.serve`: the ledger's requests -> the queues.  `WeightPublisher.serve`: new weights -> generators.
 * `Reconciliation.serve`: requests that have vanished from Redis -> the ledger's requests.
-* `Relief.serve`: a full Redis -> an early checkpoint.     `Watchdog.serve`: no step for long -> a word about why.
+* `MemoryPressure.serve`: a full Redis -> an early checkpoint.  `Watchdog.serve`: no step for long -> the reason.
 * `CheckpointWriter.serve`: copied states -> checkpoints.     `TraceWriter.serve`: tables -> files.
 * `_beat`: once a second, the learner's state -> its presence.
 
@@ -24,9 +24,9 @@ from collections.abc import Mapping
 from redis.exceptions import RedisError
 from torch import Tensor
 
-from learner.exchange.memory_pressure import Relief
+from learner.exchange.memory_pressure import MemoryPressure
 from learner.exchange.reconciliation import Reconciliation
-from learner.exchange.request_sender import Outbox
+from learner.exchange.request_sender import RequestSender
 from learner.exchange.weight_publisher import Snapshot
 from learner.parts import Parts
 from learner.persistence.checkpoint import Progress, cloned
@@ -34,7 +34,7 @@ from learner.persistence.run_identity import RunIdentity
 from learner.reporting import lines as reporting
 from learner.reporting.run_log import RunLog
 from learner.reporting.watchdog import Watchdog
-from learner.rollouts.ledger import Rollout
+from learner.rollouts.rollout import Rollout
 from learner.steering import Steering
 from tppo import codec, weights
 from tppo.cancellation import TaskGroup, cancel_all
@@ -57,16 +57,16 @@ class LearnerService:
         self._config = config
         self._identity = identity
         self._parts = parts
-        self._books = parts.books
+        self._manager = parts.manager
         self._progress = progress
         self._steering = parts.steering
         self._position = progress.inbox_position
-        self._outbox = Outbox(parts.streams, parts.books.ledger)
-        self._reconciliation = Reconciliation(parts.streams, parts.books.ledger, self._outbox, lambda: self._position)
-        self._relief = Relief(parts.streams, lambda: self._position, lambda: self._has_news.set())
+        self._outbox = RequestSender(parts.streams, parts.manager.ledger)
+        self._reconciliation = Reconciliation(parts.streams, parts.manager.ledger, self._outbox, lambda: self._position)
+        self._relief = MemoryPressure(parts.streams, lambda: self._position, lambda: self._has_news.set())
         self._watchdog = Watchdog(
             config.run.watchdog_seconds,
-            lambda: Counter(row.state for row in parts.books.ledger.rollouts.values()),
+            lambda: Counter(row.state for row in parts.manager.ledger.rollouts.values()),
             parts.publisher.generators,
             parts.everyone,
             is_paused=lambda: parts.steering.is_paused,
@@ -136,15 +136,15 @@ class LearnerService:
         for entry in entries:
             record = codec.decode_inbox_record(entry.payload)
             self._parts.generation.note(record)
-            self._books.enter(position_of(entry.position), record)
+            self._manager.enter(position_of(entry.position), record)
             self._position = entry.position
         self._settle()
         if entries:
             self._has_news.set()
 
     def _settle(self) -> None:
-        """Act on what the books have come to: evaluations that are over, requests that are to go out."""
-        for evaluation in self._books.evaluator.gather():
+        """Act on what the manager have come to: evaluations that are over, requests that are to go out."""
+        for evaluation in self._manager.evaluator.gather():
             self._parts.checkpoints.judge(evaluation.step, evaluation.accuracy)
             self._log.evaluation(evaluation, seconds_since_start=self._present_progress().elapsed_seconds)
         self._log.occurrences(policy_version=self.step)
@@ -153,9 +153,9 @@ class LearnerService:
     async def _train(self) -> None:
         self._log.begin(self._identity.incarnation, step=self.step)
         await self._publish()
-        if not self._books.scheduler.is_opened:
+        if not self._manager.scheduler.is_opened:
             self._start_evaluation_if_due()
-            self._books.scheduler.open(self.step)
+            self._manager.scheduler.open(self.step)
         self._settle()
         last_step = min(total := self._config.run.total_training_steps, self._parts.until_step or total)
         while self.step < last_step and not self._is_stopping:
@@ -165,7 +165,7 @@ class LearnerService:
                 await self._train_on(batch, waited_seconds=time.monotonic() - began)
         if self.step == total and not self._is_stopping:
             await self._finish_evaluations()
-        await self._parts.checkpoints.commit_now(self._present_progress(), self._books)
+        await self._parts.checkpoints.commit_now(self._present_progress(), self._manager)
         self._log.leave(step=self.step, total_training_steps=total)
 
     async def _next_batch(self) -> list[Rollout]:
@@ -176,52 +176,52 @@ class LearnerService:
                 self._waiting_for = "an operator, who has paused the run"
                 await self._news()
                 continue
-            batch = [] if self._awaits_first_evaluation() else self._books.scheduler.next_batch()
+            batch = [] if self._awaits_first_evaluation() else self._manager.scheduler.next_batch()
             if batch:
                 return batch
-            if self._books.scheduler.replace_parked(self.step):
+            if self._manager.scheduler.replace_parked(self.step):
                 self._settle()  # a restarted learner may have the answers already, so look again
                 continue
-            self._waiting_for = reporting.what_is_missing(self._books)
+            self._waiting_for = reporting.what_is_missing(self._manager)
             await self._news()
         return []
 
     async def _news(self) -> None:
         """Wait for some; nothing is half done meanwhile, so that a checkpoint may be taken."""
-        if self._relief.take() or self._books.commands.take_checkpoint_wish():
-            self._parts.checkpoints.commit_soon(self._present_progress(), self._books)
+        if self._relief.take_checkpoint_request() or self._manager.commands.take_checkpoint_request():
+            self._parts.checkpoints.commit_soon(self._present_progress(), self._manager)
         self._waits_for_records = True
         await self._has_news.wait()
         self._waits_for_records = False
 
     def _awaits_first_evaluation(self) -> bool:
         """The base model is judged before its weights change."""
-        return self.step == 0 and self._books.evaluator.is_under_way
+        return self.step == 0 and self._manager.evaluator.is_under_way
 
     async def _train_on(self, batch: list[Rollout], *, waited_seconds: float) -> None:
         self._waiting_for = "the training of a step"
-        self._books.ledger.take(batch)
+        self._manager.ledger.take(batch)
         began = time.monotonic()
         result = await asyncio.to_thread(self._parts.trainer.step, batch, policy_version=self.step)
         trained_seconds = time.monotonic() - began
         self._identity.require_current()  # frozen in mid-step, it may wake after a successor has begun
         self._tokens_trained += sum(len(row.window_tokens) for row in batch)
         for row, values in zip(batch, result.values, strict=True):
-            self._books.ledger.mark_trained(row, values)
+            self._manager.ledger.mark_trained(row, values)
         self._progress = self._present_progress(step=self.step + 1)
         self._log.trained(batch, step=self.step)
         await self._publish()
         self._log.commands(self._steering.carry_out(batch, self.step), step=self.step)
         self._start_evaluation_if_due()
-        self._books.scheduler.close_step(batch, self.step)
+        self._manager.scheduler.close_step(batch, self.step)
         self._settle()
         await self._log.step(result, self._progress, waited_seconds=waited_seconds, trained_seconds=trained_seconds)
         if result.trace is not None:
             await self._parts.traces.add(result.trace)
         self._watchdog.note_step()
-        if self._books.commands.take_checkpoint_wish():
-            self._parts.checkpoints.commit_soon(self._present_progress(), self._books)
-        self._parts.checkpoints.commit_if_due(self._present_progress(), self._books)
+        if self._manager.commands.take_checkpoint_request():
+            self._parts.checkpoints.commit_soon(self._present_progress(), self._manager)
+        self._parts.checkpoints.commit_if_due(self._present_progress(), self._manager)
         if self._steering.is_over(self.step):
             self.stop()
 
@@ -247,7 +247,7 @@ class LearnerService:
         if self._config.evaluation.after_training:
             self._parts.put_aside.put(self.step, cloned(self._parts.trainer.policy.network))
         else:
-            self._books.evaluator.start(self.step, min_policy_version=self.step)
+            self._manager.evaluator.start(self.step, min_policy_version=self.step)
 
     async def _finish_evaluations(self) -> None:
         self._waiting_for = "evaluation"
@@ -261,7 +261,7 @@ class LearnerService:
             # A generator takes only what is newer than what it has; a resumed learner must find the same number.
             serving_version = self._config.run.total_training_steps + 1 + step
             await self._publish_as(serving_version, self._parts.put_aside.weights(step))
-            self._books.evaluator.start(step, min_policy_version=serving_version)
+            self._manager.evaluator.start(step, min_policy_version=serving_version)
             self._settle()
             await self._rounds_are_over()
             if self._is_stopping:
@@ -269,7 +269,7 @@ class LearnerService:
             self._parts.put_aside.forget(step)
 
     async def _rounds_are_over(self) -> None:
-        while self._books.evaluator.is_under_way and not self._is_stopping:
+        while self._manager.evaluator.is_under_way and not self._is_stopping:
             self._has_news.clear()
             await self._news()
 
@@ -284,7 +284,7 @@ class LearnerService:
     async def _beat(self) -> None:
         while True:
             status = reporting.presence_status(
-                self._books,
+                self._manager,
                 self._parts.publisher,
                 step=self.step,
                 total_training_steps=self._config.run.total_training_steps,

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from learner.persistence.checkpoint import Checkpoints
-from learner.rollouts.ledger import Rollout
-from learner.rollouts.manager import Books
+from learner.rollouts.manager import RolloutManager
+from learner.rollouts.rollout import Rollout
 from learner.step.trainer import Trainer
 from tppo.config import Config
 from tppo.rollout import Action, Command
@@ -29,12 +29,12 @@ class RefusedError(Exception):
 class Steering:
     """Of one learner."""
 
-    def __init__(self, config: Config, books: Books, trainer: Trainer, checkpoints: Checkpoints) -> None:
+    def __init__(self, config: Config, manager: RolloutManager, trainer: Trainer, checkpoints: Checkpoints) -> None:
         self._config = config
-        self._books = books
+        self._manager = manager
         self._trainer = trainer
         self._checkpoints = checkpoints
-        self._commands = books.commands
+        self._commands = manager.commands
         self.roll_back_to: int | None = None
         self._actions: Mapping[Action, Callable[[Mapping[str, Any], int], str]] = {
             Action.STOP_AFTER_STEP: self._stop_after_step,
@@ -61,10 +61,10 @@ class Steering:
 
     def restore(self, step: int) -> None:
         """Take up the settings of a checkpoint; a stop that was carried out is over."""
-        num_extra = self._books.scheduler.num_extra
+        num_extra = self._manager.scheduler.num_extra
         for key, value in self._commands.settings.items():
             self._change(key, value)
-        self._books.scheduler.num_extra = num_extra  # the checkpoint's has the change in it
+        self._manager.scheduler.num_extra = num_extra  # the checkpoint's has the change in it
         if self.is_over(step):
             self._commands.stop_after_step = None
 
@@ -83,7 +83,7 @@ class Steering:
             outcome = "done"
         except RefusedError as refusal:
             outcome, text = "refused", str(refusal)
-        self._commands.answer(command, outcome, text)
+        self._commands.finish(command, outcome, text)
         sentence = f"{command.action.name} is {outcome}: {text}"
         logger.info("%s", sentence)
         return sentence
@@ -111,14 +111,14 @@ class Steering:
     def _drop_parked(self, arguments: Mapping[str, Any], _step: int) -> str:
         rows, reason = self._parked(arguments), str(arguments.get("reason") or "given up by an operator")
         for row in rows:
-            self._books.ledger.drop(row, reason)
+            self._manager.ledger.drop(row, reason)
         return f"{len(rows)} parked rollouts are dropped: {reason}"
 
     def _parked(self, arguments: Mapping[str, Any]) -> list[Rollout]:
         wanted = arguments.get("rollouts")
         if wanted is not None and not (isinstance(wanted, list) and all(isinstance(one, str) for one in wanted)):
             raise RefusedError(f"rollouts = {wanted!r}; expected a list of names")
-        rows = self._books.ledger.parked(wanted)
+        rows = self._manager.ledger.parked(wanted)
         if wanted is not None and len(rows) < len(set(wanted)):
             missing = sorted(set(wanted) - {row.rollout_id for row in rows})
             raise RefusedError(f"{missing[0]} is not parked")
@@ -152,13 +152,13 @@ class Steering:
             raise RefusedError(f"run.max_policy_lag in mode {self._config.run.mode}; it changes in streaming only")
         if value < 0 or value != int(value):
             raise RefusedError(f"run.max_policy_lag = {value:g}; expected a whole number, 0 or more")
-        self._books.scheduler.set_policy_lag(int(value))
+        self._manager.scheduler.set_policy_lag(int(value))
 
     def _set_temperature(self, value: float) -> None:
         """For requests from now on; the learner's policy is the one under this temperature."""
         if self._config.run.algorithm in ONE_TEMPERATURE:
             raise RefusedError(f"generation.temperature does not change in a run of {self._config.run.algorithm}")
-        self._books.ledger.set_temperature(value)
+        self._manager.ledger.set_temperature(value)
         self._trainer.set_temperature(value)
 
 

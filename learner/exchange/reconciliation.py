@@ -1,23 +1,21 @@
-"""Compares what the ledger waits for with what the streams hold, and asks again for what has vanished.
+"""Compares what the ledger waits for with what the streams hold, and resends requests that have vanished.
 
 Loop `serve`: consumes both queues and the inbox / waits `LOOK_SECONDS` / unblocked by the clock / produces requests to
-be sent again, counted. A request leaves its queue in the same step in which its answer enters the inbox. So one that
-was sent before a look, is in neither, and is still waited for after the look, was lost: by a server that came back
-without its last second, or empty.
+be resent, counted. A request leaves its queue in the same step in which its answer enters the inbox. So one that was
+sent before a look, is in neither, and is still waited for after the look, was lost: by a server that came back without
+its last second, or empty.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from redis.exceptions import RedisError
-
-from learner.exchange.request_sender import Name, Outbox, name_of
-from learner.rollouts.ledger import Ledger, Rollout, State
+from learner.exchange.request_sender import RequestKey, RequestSender, key_of
+from learner.rollouts.ledger import Ledger
+from learner.rollouts.rollout import Rollout, State
 from tppo import codec
-from tppo.patience import until_redis_answers
 from tppo.rollout import Command, RewardRequest, Window, WindowRequest
-from tppo.streams import Streams
+from tppo.streams import Streams, StreamsError, until_redis_answers
 
 logger = logging.getLogger(__name__)
 
@@ -25,62 +23,62 @@ LOOK_SECONDS = 15.0
 READ_COUNT = 256  # inbox entries per read
 
 
-def waited_for(ledger: Ledger) -> dict[Name, Rollout]:
-    """The rollouts that wait for an answer, by the request that would bring it."""
-    names: dict[Name, Rollout] = {}
+def waited_for(ledger: Ledger) -> dict[RequestKey, Rollout]:
+    """The rollouts that wait for a window or a score, by the request that would bring it."""
+    keys: dict[RequestKey, Rollout] = {}
     for rollout in ledger.rollouts.values():
         if rollout.state is State.REQUESTED:
-            names[WindowRequest.__name__, rollout.rollout_id, rollout.window_index] = rollout
+            keys[WindowRequest.__name__, rollout.rollout_id, rollout.window_index] = rollout
         elif rollout.state is State.SCORING:
-            names[RewardRequest.__name__, rollout.rollout_id, rollout.attempt] = rollout
-    return names
+            keys[RewardRequest.__name__, rollout.rollout_id, rollout.attempt] = rollout
+    return keys
 
 
-def ask_again(ledger: Ledger, rollouts: Iterable[Rollout]) -> None:
-    """Put their requests into the ledger's outbox once more."""
+def resend(ledger: Ledger, rollouts: Iterable[Rollout]) -> None:
+    """Put their requests into the ledger's outbox again."""
     for rollout in rollouts:
         is_scoring = rollout.state is State.SCORING
         ledger.outbox.append(ledger.reward_request(rollout) if is_scoring else ledger.window_request(rollout))
 
 
-async def held_by(streams: Streams, position: str) -> set[Name]:
+async def held_by(streams: Streams, position: str) -> set[RequestKey]:
     """The requests that are in the queues, or that the inbox holds answers to behind the position."""
     windows, rewards = await streams.window_requests.outstanding(), await streams.reward_requests.outstanding()
-    names = {name_of(codec.decode_window_request(payload)) for payload in windows}
-    names.update(name_of(codec.decode_reward_request(payload)) for payload in rewards)
+    keys = {key_of(codec.decode_window_request(payload)) for payload in windows}
+    keys.update(key_of(codec.decode_reward_request(payload)) for payload in rewards)
     while entries := await streams.inbox.read(position, max_count=READ_COUNT, wait_seconds=0):
         position = entries[-1].position
         for entry in entries:
             record = codec.decode_inbox_record(entry.payload)
             if not isinstance(record, Command):
-                names.add(((WindowRequest if isinstance(record, Window) else RewardRequest).__name__, *record.key))
-    return names
+                keys.add(((WindowRequest if isinstance(record, Window) else RewardRequest).__name__, *record.key))
+    return keys
 
 
 class Reconciliation:
     """Of one learner's ledger with its streams."""
 
-    def __init__(self, streams: Streams, ledger: Ledger, outbox: Outbox, position: Callable[[], str]) -> None:
+    def __init__(self, streams: Streams, ledger: Ledger, sender: RequestSender, position: Callable[[], str]) -> None:
         """`position`: up to where the inbox is in the ledger."""
         self._streams = streams
         self._ledger = ledger
-        self._outbox = outbox
+        self._sender = sender
         self._position = position
 
     async def begin(self) -> None:
-        """Ask for all that is waited for, except what an earlier life asked for and the streams still hold."""
+        """Request all that is waited for, except what was requested before a restart and the streams still hold."""
         held = await until_redis_answers(lambda: held_by(self._streams, self._position()), "looking for requests")
-        self._outbox.recognise(held)
-        ask_again(self._ledger, waited_for(self._ledger).values())
+        self._sender.recognize(held)
+        resend(self._ledger, waited_for(self._ledger).values())
 
     async def look(self) -> int:
-        """Ask again for what has vanished; how many requests."""
-        sent = waited_for(self._ledger).keys() - self._outbox.unsent()
+        """Resend what has vanished; how many requests."""
+        sent = waited_for(self._ledger).keys() - self._sender.unsent()
         held = await held_by(self._streams, self._position())
-        lost = [row for name, row in waited_for(self._ledger).items() if name in sent and name not in held]
-        ask_again(self._ledger, lost)
+        lost = [row for key, row in waited_for(self._ledger).items() if key in sent and key not in held]
+        resend(self._ledger, lost)
         self._ledger.num_resent_requests += len(lost)
-        self._outbox.flush()
+        self._sender.flush()
         return len(lost)
 
     async def serve(self) -> None:
@@ -89,6 +87,6 @@ class Reconciliation:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 if num_lost := await self.look():
-                    logger.warning("%d requests have vanished from Redis; asked again", num_lost)
-            except (RedisError, OSError) as error:
-                logger.warning("cannot compare the ledger with Redis: %s; trying again", error)
+                    logger.warning("%d requests have vanished from Redis; resent", num_lost)
+            except StreamsError as error:
+                logger.warning("cannot compare the ledger with Redis: %s; retry in %g s", error, LOOK_SECONDS)

@@ -1,69 +1,67 @@
-"""Sends the ledger's requests, in order, once each as far as this learner knows; a failed send is tried again.
+"""Sends the ledger's requests, in order, once each as far as this learner knows; a failed send is retried.
 
 Loop `serve`: consumes requests that the ledger made / waits for one / unblocked by `flush` / produces entries of the
-two request queues. A resumed learner asks again for what its checkpoint says is out; what the queues still hold, or
-what the inbox has the answer to, is recognised here and not sent a second time.
+two request queues. A resumed learner makes the requests that its checkpoint says are out again; those that the queues
+still hold, or whose answer is in the inbox, are recognized here and not sent a second time.
 """
 
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 
-from redis.exceptions import RedisError
-
 from learner.rollouts.ledger import Ledger
 from tppo import codec
 from tppo.rollout import RewardRequest, WindowRequest
-from tppo.streams import Streams
+from tppo.streams import Streams, StreamsError
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.5
 Request = WindowRequest | RewardRequest
-Name = tuple[str, str, int]  # of a request: its kind and its key
+RequestKey = tuple[str, str, int]  # kind, rollout, and window index or attempt
 
 
-def name_of(request: Request) -> Name:
-    """What tells one request from every other."""
+def key_of(request: Request) -> RequestKey:
+    """What distinguishes one request from every other."""
     return type(request).__name__, *request.key
 
 
-class Outbox:
+class RequestSender:
     """The way from the ledger to the queues. It is bounded by what the scheduler admits."""
 
     def __init__(self, streams: Streams, ledger: Ledger) -> None:
         self._streams = streams
         self._ledger = ledger
         self._unsent: list[Request] = []
-        self._has_some = asyncio.Event()
-        self._recognised: set[Name] = set()
+        self._has_unsent = asyncio.Event()
+        self._known: set[RequestKey] = set()
         self.last_error = ""
 
-    def recognise(self, names: Iterable[Name]) -> None:
+    def recognize(self, keys: Iterable[RequestKey]) -> None:
         """Requests that are in the queues, or answered, already."""
-        self._recognised.update(names)
+        self._known.update(keys)
 
-    def unsent(self) -> set[Name]:
+    def unsent(self) -> set[RequestKey]:
         """Requests that are not known to have reached the queues yet."""
-        return {name_of(request) for request in (*self._unsent, *self._ledger.outbox)}
+        return {key_of(request) for request in (*self._unsent, *self._ledger.outbox)}
 
     def flush(self) -> None:
         """Take the requests that the ledger has made."""
         requests, self._ledger.outbox = self._ledger.outbox, []
         for request in requests:
-            name = name_of(request)
-            if name in self._recognised:
-                self._recognised.discard(name)
+            key = key_of(request)
+            if key in self._known:
+                self._known.discard(key)
             else:
                 self._unsent.append(request)
         if self._unsent:
-            self._has_some.set()
+            self._has_unsent.set()
 
     async def serve(self) -> None:
         """Send until cancelled."""
         while True:
-            await self._has_some.wait()
-            self._has_some.clear()
+            await self._has_unsent.wait()
+            self._has_unsent.clear()
             while self._unsent:
                 await self._send(list(self._unsent))
 
@@ -75,9 +73,9 @@ class Outbox:
                 await self._streams.window_requests.put(windows)
             if rewards:
                 await self._streams.reward_requests.put(rewards)
-        except (RedisError, OSError) as error:
+        except StreamsError as error:
             self.last_error = f"cannot send requests: {error}"
-            logger.warning("%s; trying again", self.last_error)
+            logger.warning("%s; retry in %g s", self.last_error, RETRY_SECONDS)
             await asyncio.sleep(RETRY_SECONDS)
         else:
             self.last_error = ""

@@ -4,8 +4,8 @@ Loops:
 * `_follow_generators`: consumes the list of generators that are alive / waits `DISCOVERY_SECONDS` / produces one
   sender task per generator, and ends those whose generator is gone.
 * `_send_to` (one per generator): consumes `publish`ed snapshots, always the newest / waits for one that the generator
-  does not have / unblocked by `publish` / produces a transfer; a failed one is tried again, and the generator goes on
-  with the weights that it has.
+  does not have / unblocked by `publish` / produces a transfer; a failed one is retried, and the generator
+  serves the weights that it has.
 """
 
 import asyncio
@@ -14,23 +14,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import grpc
 from torch import Tensor
 
-from tppo import weights
 from tppo.cancellation import TaskGroup
-from tppo.grpc_server import CHANNEL_OPTIONS
-from tppo.patience import until_redis_answers
-from tppo.tls import channel
-from tppo.v1 import generation_pb2 as pb
-from tppo.v1 import generation_pb2_grpc as pb_grpc
+from tppo.streams import until_redis_answers
 
 logger = logging.getLogger(__name__)
 
 DISCOVERY_SECONDS = 0.5
 RETRY_SECONDS = 0.5
-MIN_DEADLINE_SECONDS = 60.0
-SLOWEST_BYTES_PER_SECOND = 10 * 2**20  # a transfer slower than this is given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +42,8 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A generator that is alive. One that started again knows no weights, even where its address is the old one's."""
+class FoundGenerator:
+    """A generator with a recent heartbeat. A restarted one has no weights, even where its address is the old one's."""
 
     address: str
     started_at: float
@@ -68,41 +60,6 @@ class Transport(Protocol):
         """Returns when the generator serves the snapshot. Raises `TransferError`."""
 
 
-class GrpcTransport:
-    """A stream of chunks to the generator's `UpdateWeights`."""
-
-    def __init__(self, metadata: tuple[tuple[str, str], ...] = ()) -> None:
-        self._metadata = metadata
-        self._channels: dict[str, grpc.aio.Channel] = {}
-
-    async def send(self, address: str, snapshot: Snapshot) -> None:
-        """See `Transport`; what the generator loaded must have the snapshot's digest."""
-        if address not in self._channels:
-            self._channels[address] = channel(address, CHANNEL_OPTIONS)
-        stub = pb_grpc.GenerationServiceStub(self._channels[address])
-        deadline = MIN_DEADLINE_SECONDS + snapshot.num_bytes / SLOWEST_BYTES_PER_SECOND
-        messages = weights.to_messages(
-            snapshot.tensors,
-            run=snapshot.run,
-            policy_version=snapshot.policy_version,
-            incarnation=snapshot.incarnation,
-            known_digest=snapshot.digest,
-        )
-        try:
-            response: pb.UpdateWeightsResponse = await stub.UpdateWeights(
-                messages, timeout=deadline, metadata=self._metadata
-            )
-        except grpc.aio.AioRpcError as error:
-            raise TransferError(f"{error.code().name}: {error.details()}") from error
-        if response.digest != snapshot.digest:
-            raise TransferError(f"the generator loaded digest {response.digest}, not {snapshot.digest}")
-
-    async def close(self) -> None:
-        """Ends all connections."""
-        for opened in self._channels.values():
-            await opened.close()
-
-
 @dataclass(slots=True)
 class GeneratorState:
     """What is known of one generator."""
@@ -112,7 +69,7 @@ class GeneratorState:
     error: str = ""  # of the last transfer, empty when it succeeded
     started_at: float = 0.0
 
-    def is_the_same_life_as(self, found: Found) -> bool:
+    def is_same_process_as(self, found: FoundGenerator) -> bool:
         """Whether what it confirmed still holds."""
         return (self.address, self.started_at) == (found.address, found.started_at)
 
@@ -120,8 +77,10 @@ class GeneratorState:
 class WeightPublisher:
     """Keeps every living generator on the newest weights."""
 
-    def __init__(self, transport: Transport, find_generators: Callable[[], Awaitable[Mapping[str, Found]]]) -> None:
-        """`find_generators` gives the living generators by their names."""
+    def __init__(
+        self, transport: Transport, find_generators: Callable[[], Awaitable[Mapping[str, FoundGenerator]]]
+    ) -> None:
+        """`find_generators`: those with a recent heartbeat, by name."""
         self._transport = transport
         self._find_generators = find_generators
         self._newest: Snapshot | None = None
@@ -145,7 +104,7 @@ class WeightPublisher:
             found = await until_redis_answers(self._find_generators, "looking for generators")
             for name, one in found.items():
                 known = self.generators.get(name)
-                if known is None or not known.is_the_same_life_as(one):
+                if known is None or not known.is_same_process_as(one):
                     _cancel(senders.pop(name, None))
                     self.generators[name] = GeneratorState(one.address, started_at=one.started_at)
                     senders[name] = group.create_task(self._send_to(self.generators[name]), name=f"weights to {name}")
@@ -161,7 +120,8 @@ class WeightPublisher:
                 await self._transport.send(generator.address, snapshot)
             except TransferError as error:
                 generator.error = str(error)
-                logger.warning("weights %d to %s: %s", snapshot.policy_version, generator.address, error)
+                version, address = snapshot.policy_version, generator.address
+                logger.warning("weights %d to %s: %s; retry in %g s", version, address, error, RETRY_SECONDS)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 generator.policy_version, generator.error = snapshot.policy_version, ""

@@ -16,7 +16,7 @@ from learner.persistence.checkpoint import Capture, Checkpoints, Progress, captu
 from learner.reporting.journal import Journal
 from learner.reporting.trace_writer import TraceWriter
 from learner.rollouts.ledger_state import captured
-from learner.rollouts.manager import Books
+from learner.rollouts.manager import RolloutManager
 from learner.step.trainer import Trainer
 from tppo.config.schema import CheckpointSection
 from tppo.streams import Inbox
@@ -51,19 +51,19 @@ class CheckpointWriter:
         self.last_step: int | None = None
         self.last_error = ""
 
-    def commit_if_due(self, progress: Progress, books: Books) -> None:
+    def commit_if_due(self, progress: Progress, manager: RolloutManager) -> None:
         """Hand a copy of the state to the loop every `save_freq` steps."""
         if self._section.save_freq and progress.step % self._section.save_freq == 0:
-            self.commit_soon(progress, books)
+            self.commit_soon(progress, manager)
 
-    def commit_soon(self, progress: Progress, books: Books) -> None:
+    def commit_soon(self, progress: Progress, manager: RolloutManager) -> None:
         """Hand a copy of the state to the loop."""
-        self._pending = capture(self._trainer, progress, captured(books))
+        self._pending = capture(self._trainer, progress, captured(manager))
         self._has_pending.set()
 
-    async def commit_now(self, progress: Progress, books: Books) -> None:
+    async def commit_now(self, progress: Progress, manager: RolloutManager) -> None:
         """Commit the present state and wait for it. Raises OSError when the disk does not take it."""
-        state = capture(self._trainer, progress, captured(books))
+        state = capture(self._trainer, progress, captured(manager))
         self._pending = None
         await self._write(state)
 

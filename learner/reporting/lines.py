@@ -8,7 +8,7 @@ from typing import Any
 from learner.exchange.weight_publisher import WeightPublisher
 from learner.persistence.checkpoint import Progress
 from learner.rollouts.evaluation import Evaluation
-from learner.rollouts.manager import Books
+from learner.rollouts.manager import RolloutManager
 from learner.step.metrics import Metrics
 from tppo.generation_totals import GenerationTotals
 
@@ -24,10 +24,10 @@ class Clocks:
 
 
 def step_line(
-    books: Books, metrics: Metrics, *, step: int, clocks: Clocks, generation: GenerationTotals
+    manager: RolloutManager, metrics: Metrics, *, step: int, clocks: Clocks, generation: GenerationTotals
 ) -> dict[str, Any]:
     """The line of a training step."""
-    ledger = books.ledger
+    ledger = manager.ledger
     return {
         "kind": "step",
         "step": step,
@@ -83,25 +83,25 @@ def evaluation_line(evaluation: Evaluation, *, seconds_since_start: float) -> di
     }
 
 
-def what_is_missing(books: Books) -> str:
+def what_is_missing(manager: RolloutManager) -> str:
     """What the next step waits for, in words."""
-    if books.evaluator.is_under_way and books.ledger.num_trained == 0:
+    if manager.evaluator.is_under_way and manager.ledger.num_trained == 0:
         return "evaluation of the base model"
-    states = books.ledger.count_by_state()
+    states = manager.ledger.count_by_state()
     return f"{states['requested']} windows and {states['scoring']} scores; {states['ready']} rows are ready"
 
 
-def presence_status(books: Books, publisher: WeightPublisher, **state: Any) -> Mapping[str, Any]:
+def presence_status(manager: RolloutManager, publisher: WeightPublisher, **state: Any) -> Mapping[str, Any]:
     """The learner's numbers for its presence."""
-    equation = books.ledger.conservation()
+    equation = manager.ledger.conservation()
     return {
         **state,
         "ledger": {
             **asdict(equation),
             "holds": equation.holds,
-            "dropped_by_reason": dict(books.ledger.dropped),
+            "dropped_by_reason": dict(manager.ledger.dropped),
         },
-        "rollouts": dict(books.ledger.count_by_state()),
-        "duplicates": dict(books.ledger.duplicates),
+        "rollouts": dict(manager.ledger.count_by_state()),
+        "duplicates": dict(manager.ledger.duplicates),
         "generators": {name: asdict(generator) for name, generator in publisher.generators.items()},
     }

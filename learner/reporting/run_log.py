@@ -9,7 +9,7 @@ from learner.parts import Parts
 from learner.persistence.checkpoint import Progress
 from learner.reporting import lines as reporting
 from learner.rollouts.evaluation import Evaluation
-from learner.rollouts.ledger import Rollout
+from learner.rollouts.rollout import Rollout
 from learner.step.trainer import StepResult
 from tppo.config.schema import EvaluationSection
 
@@ -23,7 +23,7 @@ class RunLog:
 
     def __init__(self, section: EvaluationSection, parts: Parts) -> None:
         self._section = section
-        self._books = parts.books
+        self._manager = parts.manager
         self._metrics_log = parts.metrics_log
         self._journal = parts.journal
         self._generation = parts.generation
@@ -41,7 +41,7 @@ class RunLog:
 
     def occurrences(self, *, policy_version: int) -> None:
         """Whatever the ledger has noted since."""
-        noted, self._books.ledger.occurrences = self._books.ledger.occurrences, []
+        noted, self._manager.ledger.occurrences = self._manager.ledger.occurrences, []
         if noted:
             self._journal.note(noted, policy_version=policy_version)
 
@@ -59,7 +59,7 @@ class RunLog:
     ) -> None:
         """A step is done, and led to `progress`."""
         await self._generation.observe()
-        assert self._books.ledger.conservation().holds, self._books.ledger.conservation()
+        assert self._manager.ledger.conservation().holds, self._manager.ledger.conservation()
         clocks = reporting.Clocks(
             since_start=progress.elapsed_seconds,
             since_first_window=self._generation.seconds_since_first_window(),
@@ -67,7 +67,7 @@ class RunLog:
             trained=trained_seconds,
         )
         totals = self._generation.totals
-        line = reporting.step_line(self._books, result.metrics, step=progress.step, clocks=clocks, generation=totals)
+        line = reporting.step_line(self._manager, result.metrics, step=progress.step, clocks=clocks, generation=totals)
         self._metrics_log.append({**line, "tokens/trained": progress.tokens_trained})
         logger.info("step %d: %s", progress.step, _spoken(line))
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from redis.exceptions import RedisError
 
 from learner.exchange.weight_publisher import GeneratorState
-from learner.rollouts.ledger import State
+from learner.rollouts.rollout import State
 from tppo.presence import GONE_AFTER_SECONDS, Presence
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
-"""Evaluation rounds: fixed prompts, answered in one piece by the same generators, scored as in training, never trained.
+"""Evaluation rounds: fixed prompts, sampled in one window by the same generators, scored as in training, never trained.
 
-A round asks for all its prompts at once and is over when each is scored or parked. Training goes on meanwhile, so a
+A round requests all its prompts at once and is over when each is scored or parked. Training goes on meanwhile, so a
 round in the middle of a run may hold tokens of more than one version; `Evaluation` says which.
 """
 
@@ -8,8 +8,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from learner.rollouts.ledger import Ledger, Rollout, State
+from learner.rollouts.ledger import Ledger
 from learner.rollouts.prompts import Prompt
+from learner.rollouts.rollout import Rollout, State
 
 ID_PREFIX = "eval"
 
@@ -39,11 +40,11 @@ class Evaluator:
 
     @property
     def is_under_way(self) -> bool:
-        """Whether a round waits for answers."""
+        """Whether a round waits for windows or scores."""
         return bool(self.gathered)
 
     def start(self, step: int, *, min_policy_version: int) -> None:
-        """Ask for every prompt once."""
+        """Request every prompt once."""
         if not self.prompts or step in self.gathered or step in self.finished_steps:
             return
         self.gathered[step] = []
@@ -62,7 +63,7 @@ class Evaluator:
         return [_summary(step, self.gathered.pop(step)) for step in over]
 
     def is_past(self, rollout_id: str) -> bool:
-        """Whether this evaluation rollout was started at some time."""
+        """Whether this evaluation rollout was ever started."""
         if not rollout_id.startswith(f"{ID_PREFIX}-"):
             return False
         step = _step_of(rollout_id)

@@ -1,17 +1,12 @@
-"""The ledger: every rollout that is alive, the state it is in, and the equation that accounts for every window.
-
-The life of a rollout:
-
-    WAITING -> REQUESTED -> READY (window not the last) -> TRAINED -> REQUESTED (next window) ...
-                        \\-> SCORING (response ended) -> READY -> TRAINED -> retired        ... or PARKED, with a cause
+"""The ledger: every rollout that has not retired, its state, and the equation that accounts for every window.
 
 Pure: no Redis, no clock. Records of the inbox go in with their position; requests to be sent come out in `outbox`.
 The same records in the same order give the same requests, those for windows in the same order, however fast they are
-read and however steps fall between them:
+read and however training steps fall between them. So entering a record is idempotent:
 
 * ready rows are ordered by the position of the record that made them ready;
-* a record that arrives before it was asked for (a restarted learner re-reads its inbox) waits until it is;
-* a double, told by its key, is counted and dropped.
+* a record that arrives before it was requested (a restarted learner re-reads its inbox) waits until it is;
+* a duplicate, recognized by its key, is counted and dropped.
 """
 
 from array import array
@@ -19,68 +14,18 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import NamedTuple, TypeVar
 
 from learner.rollouts.occurrences import Arrived, Dropped, Occurrence, Parked, Requested, Scored
 from learner.rollouts.prompts import Prompt
-from learner.rollouts.requests import Limits, reward_request, window_request
-from tppo.rollout import FinishReason, RewardRequest, Score, ScoreStatus, Window, WindowRequest, logprobs, tokens
+from learner.rollouts.requests import RequestRules, reward_request, window_request
+from learner.rollouts.rollout import Position, Rollout, State
+from tppo.rollout import FinishReason, RewardRequest, Score, ScoreStatus, Window, WindowRequest
 
-Position = tuple[int, int]  # of an inbox entry: Redis' milliseconds and sequence number
-ASKED_AGAIN = "failed, and asked for again"  # why a window counts as dropped that an operator retried
+RETRIED = "failed, and requested again"  # why a window counts as dropped that an operator retried
 Key = tuple[str, int]  # of a record: rollout and window index, or rollout and attempt
 R = TypeVar("R", Window, Score)
 MAX_STALLS = 2  # empty windows in a row after which a response counts as cut at its limit
-
-
-class State(StrEnum):
-    """Where a rollout stands."""
-
-    WAITING = "waiting"
-    REQUESTED = "requested"
-    SCORING = "scoring"
-    READY = "ready"
-    TRAINED = "trained"
-    PARKED = "parked"
-
-
-@dataclass(slots=True)
-class Rollout:
-    """One prompt and its response so far; per-token arrays cover the whole response."""
-
-    rollout_id: str
-    prompt: Prompt
-    ordinal: int  # counts the rollouts in the order in which they were started
-    cohort: int = 0  # the request round that its current window belongs to
-    min_policy_version: int = 0  # the oldest weights that may serve its current window
-    is_evaluation: bool = False
-    state: State = State.WAITING
-    window_index: int = 0
-    window_start: int = 0  # response tokens before the current window
-    response_tokens: "array[int]" = field(default_factory=tokens)
-    rollout_logprobs: "array[float]" = field(default_factory=logprobs)
-    token_versions: "array[int]" = field(default_factory=tokens)
-    values: "array[float]" = field(default_factory=logprobs)  # predicted in the step that trained the token
-    is_finished: bool = False
-    score: float | None = None
-    components: dict[str, float] = field(default_factory=dict)
-    attempt: int = 0  # of scoring
-    first_attempt: int = 0  # of those that count towards the limit
-    num_stalls: int = 0
-    ready_position: Position = (0, 0)
-    cause: str = ""  # why it is parked
-    is_retry_due: bool = False  # parked, and an operator wants it asked for again
-
-    @property
-    def next_window_index(self) -> int:
-        """The first window that was not asked for yet."""
-        return self.window_index + (self.state not in (State.WAITING, State.TRAINED))
-
-    @property
-    def window_tokens(self) -> "array[int]":
-        """Tokens of the current window."""
-        return self.response_tokens[self.window_start :]
 
 
 class Lost(NamedTuple):
@@ -110,9 +55,9 @@ class Conservation:
 class Ledger:
     """Rollouts by id, the rows that are ready, and the requests that are to go out."""
 
-    limits: Limits
+    rules: RequestRules
     decode: Callable[["array[int]"], str]  # response tokens -> text for the reward function
-    is_past: Callable[[str], bool]  # whether a rollout id was started at some time
+    is_past: Callable[[str], bool]  # whether a rollout of this id was ever started
     rollouts: dict[str, Rollout] = field(default_factory=dict)
     ready: list[Rollout] = field(default_factory=list)  # sorted by position
     scored_evaluations: list[Rollout] = field(default_factory=list)  # for evaluation.py to take
@@ -124,7 +69,7 @@ class Ledger:
     num_issued: int = 0
     num_trained: int = 0
     dropped: Counter[str] = field(default_factory=Counter)  # windows that an operator gave up, by reason
-    num_resent_requests: int = 0  # requests that vanished and were sent once more
+    num_resent_requests: int = 0  # requests that vanished from Redis
     duplicates: Counter[str] = field(default_factory=Counter)
 
     def start(self, rollout_id: str, prompt: Prompt, *, ordinal: int, is_evaluation: bool = False) -> Rollout:
@@ -135,10 +80,10 @@ class Ledger:
         return rollout
 
     def request_window(self, rollout: Rollout, *, cohort: int, min_policy_version: int) -> None:
-        """Ask for the rollout's next window."""
+        """Request the rollout's next window."""
         assert rollout.state in (State.WAITING, State.TRAINED) or rollout.is_retry_due, rollout
         if rollout.is_retry_due:
-            self.dropped[ASKED_AGAIN] += 1
+            self.dropped[RETRIED] += 1
             rollout.is_retry_due = False
         rollout.state, rollout.cohort, rollout.min_policy_version = State.REQUESTED, cohort, min_policy_version
         if not rollout.is_evaluation:
@@ -181,8 +126,8 @@ class Ledger:
             self._retry_or_park(rollout, position, score)
 
     def set_temperature(self, temperature: float) -> None:
-        """Of the windows that are asked for from now on."""
-        self.limits = replace(self.limits, temperature=temperature)
+        """Of the windows that are requested from now on."""
+        self.rules = replace(self.rules, temperature=temperature)
 
     def take(self, rows: Iterable[Rollout]) -> None:
         """The rows go into a training step."""
@@ -206,7 +151,7 @@ class Ledger:
         return [row for row in rows if wanted is None or row.rollout_id in wanted]
 
     def request_score_again(self, rollout: Rollout, *, cohort: int) -> None:
-        """Ask once more for the score of a finished response that was parked without one."""
+        """Request the score of a finished response that was parked without one again."""
         assert rollout.is_retry_due, rollout
         assert rollout.is_finished, rollout
         rollout.is_retry_due, rollout.cohort = False, cohort
@@ -234,7 +179,7 @@ class Ledger:
 
     def window_request(self, rollout: Rollout) -> WindowRequest:
         """The request for a rollout's current window."""
-        return window_request(rollout, self.limits)
+        return window_request(rollout, self.rules)
 
     def reward_request(self, rollout: Rollout) -> RewardRequest:
         """The request for a finished rollout's score."""
@@ -253,7 +198,7 @@ class Ledger:
         )
 
     def _keep_early(self, early: dict[Key, tuple[Position, R]], position: Position, record: R) -> None:
-        """Until it is asked for; of duplicates the first counts, as it does when nothing is early."""
+        """Until it is requested; of duplicates the first counts, as it does when nothing is early."""
         if record.key in early:
             self.duplicates[type(record).__name__.lower()] += 1
         else:
@@ -267,7 +212,7 @@ class Ledger:
         rollout.num_stalls = 0 if window.tokens else rollout.num_stalls + 1
         rollout.is_finished = (
             window.finish_reason is FinishReason.STOP
-            or len(rollout.response_tokens) >= self.limits.max_response_length
+            or len(rollout.response_tokens) >= self.rules.max_response_length
             or rollout.num_stalls >= MAX_STALLS
             or rollout.is_evaluation
         )
@@ -286,7 +231,7 @@ class Ledger:
 
     def _retry_or_park(self, rollout: Rollout, position: Position, score: Score) -> None:
         self.occurrences.append(Scored(score))
-        if rollout.attempt - rollout.first_attempt + 1 < self.limits.max_score_attempts:
+        if rollout.attempt - rollout.first_attempt + 1 < self.rules.max_score_attempts:
             rollout.attempt += 1
             self._request_score(rollout)
         else:

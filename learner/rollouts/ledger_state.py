@@ -1,7 +1,7 @@
-"""The ledger, the scheduler and the evaluation rounds as plain data, and back: what a checkpoint keeps of them.
+"""The rollout manager's state as plain data, and back: what a checkpoint keeps of ledger, scheduler and evaluation.
 
 Texts and counts become JSON; the token arrays of all rollouts, laid end to end, become four tensors. The prompts are
-not kept: they are read from the data again, and told by their index.
+not kept: they are read from the data again, and found by their index.
 """
 
 import base64
@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learner.rollouts.ledger import Ledger, Lost, Rollout, State
-from learner.rollouts.manager import Books
+from learner.rollouts.ledger import Ledger, Lost
+from learner.rollouts.manager import RolloutManager
 from learner.rollouts.prompts import Prompt
+from learner.rollouts.rollout import Rollout, State
 from tppo import codec
 from tppo.rollout import InboxRecord, Score, Window
 
@@ -49,9 +50,9 @@ class LedgerState:
     tensors: dict[str, Tensor]
 
 
-def captured(books: Books) -> LedgerState:
-    """A copy of everything, to be written while the books go on."""
-    ledger, scheduler, evaluator = books.ledger, books.scheduler, books.evaluator
+def captured(manager: RolloutManager) -> LedgerState:
+    """A copy of everything, to be written while the manager changes."""
+    ledger, scheduler, evaluator = manager.ledger, manager.scheduler, manager.evaluator
     assert not ledger.scored_evaluations, "the evaluator gathers what was scored before a checkpoint is taken"
     gathered = {step: [row.rollout_id for row in rows] for step, rows in evaluator.gathered.items()}
     rollouts = [*ledger.rollouts.values(), *(row for rows in evaluator.gathered.values() for row in rows)]
@@ -60,7 +61,7 @@ def captured(books: Books) -> LedgerState:
         "ready": [rollout.rollout_id for rollout in ledger.ready],
         "lost": ledger.lost,
         "dropped": dict(ledger.dropped),
-        "commands": books.commands.state(),
+        "commands": manager.commands.state(),
         "num_extra": scheduler.num_extra,
         "early": [
             [list(position), base64.b64encode(codec.encode_inbox_record(record)).decode()]
@@ -79,9 +80,9 @@ def captured(books: Books) -> LedgerState:
     return LedgerState(plain, {name: _laid_out(rollouts, name) for name in PER_TOKEN})
 
 
-def restore(books: Books, state: LedgerState) -> None:
-    """Fill fresh books with what was captured."""
-    ledger, scheduler, evaluator, plain = books.ledger, books.scheduler, books.evaluator, state.plain
+def restore(manager: RolloutManager, state: LedgerState) -> None:
+    """Fill a manager that has not begun with what was captured."""
+    ledger, scheduler, evaluator, plain = manager.ledger, manager.scheduler, manager.evaluator, state.plain
     rollouts = {row.rollout_id: row for row in _rollouts(state, scheduler.prompts, evaluator.prompts)}
     for step, ids in plain["gathered"].items():
         evaluator.gathered[int(step)] = [rollouts.pop(rollout_id) for rollout_id in ids]
@@ -90,7 +91,7 @@ def restore(books: Books, state: LedgerState) -> None:
     ledger.ready = [rollouts[rollout_id] for rollout_id in plain["ready"]]
     ledger.lost = [Lost((position[0], position[1]), cohort) for position, cohort in plain["lost"]]
     ledger.dropped.update(plain["dropped"])
-    books.commands.restore(plain["commands"])
+    manager.commands.restore(plain["commands"])
     scheduler.num_extra = plain["num_extra"]
     for position, payload in plain["early"]:
         _add_early(ledger, (position[0], position[1]), codec.decode_inbox_record(base64.b64decode(payload)))

@@ -1,4 +1,4 @@
-"""What happens to windows, as the ledger notes it: for the journal, and for nothing that decides."""
+"""What happens to windows, as the ledger notes it for the journal; nothing decides by it."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from tppo.rollout import Score, Window
 
 @dataclass(frozen=True, slots=True)
 class Requested:
-    """A window was asked for."""
+    """A window was requested."""
 
     rollout_id: str
     window_index: int
@@ -19,7 +19,7 @@ class Requested:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A window was entered; duplicates are not."""
+    """A window arrived; duplicates are left out."""
 
     window: Window
     is_finished: bool  # no further window will come
@@ -27,7 +27,7 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A score, or why there is none, was entered."""
+    """A score arrived, or why there is none."""
 
     score: Score
 
@@ -43,7 +43,7 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """An operator gave a parked rollout up."""
+    """An operator dropped a parked rollout."""
 
     rollout_id: str
     window_index: int

@@ -1,4 +1,4 @@
-"""Data rows in verl's columns -> tokenised prompts, and the endless, seeded order in which they are asked for."""
+"""Data rows in verl's columns -> tokenised prompts, and the endless, seeded order in which they are requested."""
 
 import json
 import random
@@ -36,7 +36,7 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One data row, ready to be asked."""
+    """One data row, ready to be sampled from."""
 
     index: int  # in its files, laid end to end
     text: str
@@ -99,7 +99,7 @@ class PromptReader:
 
 @dataclass(frozen=True, slots=True)
 class PromptOrder:
-    """Which prompt is asked for as the n-th rollout: epochs of a seeded permutation, each prompt sampled in a row."""
+    """Which prompt is the n-th rollout's: epochs of a seeded permutation, each prompt sampled in a row."""
 
     num_prompts: int
     samples_per_prompt: int

@@ -1,21 +1,19 @@
 """The requests that the ledger makes for a rollout: windows to be sampled, responses to be scored."""
 
 import hashlib
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Self
 
+from learner.rollouts.rollout import Rollout
+from tppo.config.schema import EvaluationSection, GenerationSection, RunSection
 from tppo.rollout import RewardRequest, WindowRequest, tokens
-
-if TYPE_CHECKING:
-    from array import array
-
-    from learner.rollouts.ledger import Rollout
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Lengths in tokens, and what else shapes a request."""
+class RequestRules:
+    """What the configuration says about requests; lengths in tokens."""
 
     window_length: int
     max_response_length: int
@@ -25,26 +23,47 @@ class Limits:
     evaluation_temperature: float
     seed: int
 
+    @classmethod
+    def of(
+        cls,
+        run: RunSection,
+        generation: GenerationSection,
+        evaluation: EvaluationSection,
+        *,
+        max_score_attempts: int,
+        stop_token_ids: tuple[int, ...],
+    ) -> Self:
+        """The rules of a run."""
+        return cls(
+            window_length=run.window_length,
+            max_response_length=run.max_response_length,
+            max_score_attempts=max_score_attempts,
+            stop_token_ids=stop_token_ids,
+            temperature=generation.temperature,
+            evaluation_temperature=evaluation.temperature,
+            seed=run.seed,
+        )
 
-def window_request(rollout: "Rollout", limits: Limits) -> WindowRequest:
+
+def window_request(rollout: Rollout, rules: RequestRules) -> WindowRequest:
     """For a rollout's current window."""
-    window_length = limits.max_response_length if rollout.is_evaluation else limits.window_length
-    temperature = limits.evaluation_temperature if rollout.is_evaluation else limits.temperature
+    window_length = rules.max_response_length if rollout.is_evaluation else rules.window_length
+    temperature = rules.evaluation_temperature if rollout.is_evaluation else rules.temperature
     return WindowRequest(
         rollout_id=rollout.rollout_id,
         window_index=rollout.window_index,
         prompt_tokens=rollout.prompt.token_ids,
         response_tokens=tokens(rollout.response_tokens),
-        max_new_tokens=min(window_length, limits.max_response_length - len(rollout.response_tokens)),
-        stop_token_ids=limits.stop_token_ids,
+        max_new_tokens=min(window_length, rules.max_response_length - len(rollout.response_tokens)),
+        stop_token_ids=rules.stop_token_ids,
         temperature=temperature,
-        seed=sampling_seed(limits.seed, rollout.rollout_id),
+        seed=sampling_seed(rules.seed, rollout.rollout_id),
         min_policy_version=rollout.min_policy_version,
         is_evaluation=rollout.is_evaluation,
     )
 
 
-def reward_request(rollout: "Rollout", decode: "Callable[[array[int]], str]") -> RewardRequest:
+def reward_request(rollout: Rollout, decode: Callable[["array[int]"], str]) -> RewardRequest:
     """For a finished rollout's score."""
     return RewardRequest(
         rollout_id=rollout.rollout_id,

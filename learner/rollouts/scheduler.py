@@ -1,19 +1,20 @@
-"""The scheduler: which rows make the next training step, and who is asked for next.
+"""The scheduler: which rows make the next training step, and which windows are requested next (slots are refilled).
 
-Pure, on top of the ledger. Requests go out when the run opens, when a step closes, and when so much is parked that no
-step can come; a step's rows, and what counts as parked by then, are told by inbox position. So both are a function of
-the inbox alone, however fast it is read.
+Pure, on top of the ledger. Requests go out when the run begins, at the end of a training step, and when so much is
+parked that no step can come; a step's rows, and what counts as parked by then, are decided by inbox position. So both
+are a function of the inbox alone, however fast it is read.
 
 * streaming: the first `rollouts_per_step` ready rows make a step; a slow window waits for a later step.
-* lockstep and overlapped: a step is exactly the windows that were asked for together (a cohort), so that no row is
+* lockstep and overlapped: a step is exactly the windows that were requested together (a cohort), so that no row is
   trained by weights further from those that sampled it than the mode allows, however many generators there are.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from learner.rollouts.ledger import Ledger, Rollout, State
+from learner.rollouts.ledger import Ledger
 from learner.rollouts.prompts import Prompt, PromptOrder
+from learner.rollouts.rollout import Rollout, State
 from tppo.config.schema import RunSection
 
 IN_FLIGHT = (State.REQUESTED, State.SCORING, State.READY)
@@ -30,7 +31,7 @@ class Scheduler:
     next_ordinal: int = 0
     next_cohort: int = 0
     is_opened: bool = False
-    num_extra: int = 0  # windows that a changed bound admits, or that too many are out by
+    num_extra: int = 0  # windows that a changed bound admits; negative: so many too many are out
 
     def open(self, policy_version: int) -> None:
         """The first requests of a run: as many as may be out."""
@@ -43,20 +44,20 @@ class Scheduler:
         return self._first_ready_rows() if self.run.mode == "streaming" else self._oldest_cohort()
 
     def close_step(self, batch: Sequence[Rollout], policy_version: int) -> None:
-        """The batch was trained and made `policy_version`: ask for as many windows as have become free."""
+        """The batch was trained and made `policy_version`: request as many windows as have become free."""
         num_free = len(batch) + self._forget_lost(batch) + self.num_extra
         self.num_extra = min(0, num_free)
         self._request(num_free, policy_version)
 
     def set_policy_lag(self, max_policy_lag: int) -> None:
-        """Admit more, or fewer, from the next close of a step on. In streaming only: the other modes fix it."""
+        """Admit more, or fewer, from the end of the next step on. In streaming only: the other modes fix it."""
         assert self.run.mode == "streaming"
         before = self.run.max_windows_out
         self.run = self.run.model_copy(update={"max_policy_lag": max_policy_lag})
         self.num_extra += self.run.max_windows_out - before
 
     def replace_parked(self, policy_version: int) -> bool:
-        """Where no further step can come because too much was parked, ask for others; whether it did.
+        """Where no further step can come because too much was parked, request others; whether it did.
 
         Only for what was parked up to the moment at which the last possible step was lost: a learner that reads
         slowly knows of no more at that moment.
@@ -71,7 +72,7 @@ class Scheduler:
         return True
 
     def is_past(self, rollout_id: str) -> bool:
-        """Whether this training rollout was started at some time."""
+        """Whether this training rollout was ever started."""
         ordinal = self.order.ordinal(rollout_id)
         return ordinal is not None and ordinal < self.next_ordinal
 
@@ -106,11 +107,11 @@ class Scheduler:
         return [row for row in rollouts if row.state in states and not row.is_evaluation]
 
     def _num_out(self) -> int:
-        """Windows asked for that neither were trained nor, when parked, replaced."""
+        """Windows requested that were neither trained nor, when parked, replaced."""
         return len(self._rows_in(*IN_FLIGHT)) + len(self.ledger.lost)
 
     def _num_wanted(self, policy_version: int) -> int:
-        """Windows that the steps to come need and that nobody was asked for yet."""
+        """Windows that the steps to come need and that were not requested yet."""
         num_steps = self.run.total_training_steps - policy_version
         return max(0, num_steps * self.run.rollouts_per_step - self._num_out())
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from learner.algorithm.overlong import overlong_penalty
 from learner.models.packing import Row, pad_rows
-from learner.rollouts.ledger import Rollout
+from learner.rollouts.rollout import Rollout
 
 
 @dataclass(frozen=True, slots=True)

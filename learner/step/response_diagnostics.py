@@ -12,7 +12,7 @@ from torch import Tensor
 
 from learner.algorithm import diagnostics, egae
 from learner.models.packing import pad_rows
-from learner.rollouts.ledger import Rollout
+from learner.rollouts.rollout import Rollout
 from learner.step.experience import Estimates, Sampled
 from learner.step.metrics import Metrics
 from tppo.config import Config

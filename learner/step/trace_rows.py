@@ -14,7 +14,7 @@ import pyarrow
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learner.rollouts.ledger import Rollout
+from learner.rollouts.rollout import Rollout
 from learner.step.experience import Estimates, Sampled
 from learner.step.policy_update import TokenOutcome
 from learner.step.trace_schema import SCHEMA, Header

@@ -20,7 +20,7 @@ from torch import Tensor
 from learner.algorithm import masked_stats, token_filter
 from learner.models.networks import Policy, ValueModel, token_and_boundary_values
 from learner.models.packing import pack, pad_rows, unpack
-from learner.rollouts.ledger import Rollout
+from learner.rollouts.rollout import Rollout
 from learner.step import metrics as step_metrics
 from learner.step import policy_update, response_diagnostics, value_update
 from learner.step.experience import Estimates, Sampled, gather, with_overlong_penalty

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 import pytest
 import redis.asyncio
 
-from learner.exchange.request_sender import Outbox
-from learner.rollouts.ledger import State
+from learner.exchange.request_sender import RequestSender
+from learner.rollouts.rollout import State
 from tests.faults.proxy import Mood, Proxy
 from tests.learner.builders import a_ledger, a_requested_rollout, a_window
 from tppo import codec
@@ -48,7 +48,7 @@ async def until(condition: Callable[[], Awaitable[object]]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def send(outbox: Outbox, direct: RedisStreams, proxy: Proxy) -> None:
+async def send(outbox: RequestSender, direct: RedisStreams, proxy: Proxy) -> None:
     """The outbox's one request, whose first reply is lost."""
 
     async def is_there() -> bool:
@@ -74,7 +74,7 @@ async def test_a_request_that_was_sent_twice_is_trained_once(
 ) -> None:
     ledger = a_ledger()
     rollout = a_requested_rollout(ledger)
-    await send(Outbox(proxied, ledger), direct, proxy)
+    await send(RequestSender(proxied, ledger), direct, proxy)
     leases = await direct.window_requests.lease("generation-0", max_count=9, wait_seconds=0)
     result = codec.encode_inbox_record(a_window("r"))
     await direct.window_requests.complete("generation-0", [(lease, result) for lease in leases])

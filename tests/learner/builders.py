@@ -1,12 +1,13 @@
-"""Small prompts, configurations, books, records and rollouts."""
+"""Small prompts, configurations, manager, records and rollouts."""
 
 from pathlib import Path
 from typing import Any
 
-from learner.rollouts.ledger import Ledger, Rollout, State
-from learner.rollouts.manager import Books, open_books
+from learner.rollouts.ledger import Ledger
+from learner.rollouts.manager import RolloutManager, open_manager
 from learner.rollouts.prompts import Prompt
-from learner.rollouts.requests import Limits
+from learner.rollouts.requests import RequestRules
+from learner.rollouts.rollout import Rollout, State
 from tppo.config.schema import Config
 from tppo.rollout import FinishReason, Score, ScoreStatus, VersionSpan, Window, logprobs, tokens
 
@@ -22,19 +23,30 @@ def a_prompt(index: int = 0, *, token_ids: tuple[int, ...] = (5, 6, 7)) -> Promp
     return Prompt(index, f"prompt {index}", tokens(token_ids), "sums", f"answer {index}", "{}")
 
 
-def some_books(config: Config, *, num_prompts: int = 20, num_evaluation_prompts: int = 0) -> Books:
-    return open_books(
-        config,
+def rules_of(config: Config) -> RequestRules:
+    return RequestRules.of(
+        config.run,
+        config.generation,
+        config.evaluation,
+        max_score_attempts=config.reward.max_attempts,
+        stop_token_ids=(STOP_TOKEN,),
+    )
+
+
+def a_manager(config: Config, *, num_prompts: int = 20, num_evaluation_prompts: int = 0) -> RolloutManager:
+    return open_manager(
+        config.run,
+        config.data,
+        rules_of(config),
         prompts=[a_prompt(index) for index in range(num_prompts)],
         evaluation_prompts=[a_prompt(index) for index in range(num_evaluation_prompts)],
-        stop_token_ids=(STOP_TOKEN,),
         decode=lambda response: " ".join(map(str, response)),
     )
 
 
 def a_ledger(*, window_length: int = 4, max_response_length: int = 10, max_score_attempts: int = 2) -> Ledger:
     """A ledger for which every rollout that it does not hold, named `past-...`, was started at some time."""
-    limits = Limits(
+    rules = RequestRules(
         window_length=window_length,
         max_response_length=max_response_length,
         max_score_attempts=max_score_attempts,
@@ -44,7 +56,7 @@ def a_ledger(*, window_length: int = 4, max_response_length: int = 10, max_score
         seed=3,
     )
     return Ledger(
-        limits,
+        rules,
         decode=lambda response: " ".join(map(str, response)),
         is_past=lambda rollout_id: rollout_id.startswith("past"),
     )

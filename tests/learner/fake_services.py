@@ -5,7 +5,7 @@ import random
 from array import array
 from collections.abc import Mapping
 
-from learner.exchange.weight_publisher import Found, Snapshot
+from learner.exchange.weight_publisher import FoundGenerator, Snapshot
 from tppo import codec
 from tppo.rollout import FinishReason, Score, ScoreStatus, VersionSpan, Window, WindowRequest, logprobs, tokens
 from tppo.streams import MemoryStreams
@@ -29,8 +29,8 @@ class FakeTransport:
         self.snapshots.append(snapshot)
 
 
-async def one_generator() -> Mapping[str, Found]:
-    return {"generation-0": Found("127.0.0.1:1", started_at=1.0)}
+async def one_generator() -> Mapping[str, FoundGenerator]:
+    return {"generation-0": FoundGenerator("127.0.0.1:1", started_at=1.0)}
 
 
 def window_for(request: WindowRequest, policy_version: int) -> Window:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learner.rollouts.ledger import Rollout
+from learner.rollouts.rollout import Rollout
 from tests.learner.tiny_models import padded_logprobs, padded_values
 
 

@@ -1,4 +1,4 @@
-"""A run without models: a learner's books, and generators and reward workers that answer in any order.
+"""A run without models: a learner's manager, and generators and reward workers that answer in any order.
 
 What becomes of a request follows from the world's seed and the request's key alone; when, from a source of chance. A
 live run leaves its inbox as a log, and a `Reader` goes through the log again at any speed.
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from learner.rollouts import ledger_state
-from learner.rollouts.ledger import Position
-from tests.learner.builders import STOP_TOKEN, a_config, some_books
+from learner.rollouts.rollout import Position
+from tests.learner.builders import STOP_TOKEN, a_config, a_manager
 from tppo.config.schema import Config
 from tppo.rollout import (
     FinishReason,
@@ -43,17 +43,17 @@ class BatchRow:
 
 
 class Reader:
-    """The learner's side: books, steps that take their time, and what was asked for."""
+    """The learner's side: manager, steps that take their time, and what was asked for."""
 
     def __init__(self, config: Config) -> None:
         self.config, self.run = config, config.run
-        self.books = some_books(config)
+        self.manager = a_manager(config)
         self.version = 0
         self.batches: list[list[BatchRow]] = []
         self.window_requests: list[WindowRequest] = []
         self.reward_requests: list[RewardRequest] = []
         self.in_training: list[Any] = []
-        self.books.scheduler.open(self.version)
+        self.manager.scheduler.open(self.version)
         self._collect()
 
     @property
@@ -62,28 +62,28 @@ class Reader:
 
     def checkpointed(self) -> "Reader":
         """Another learner that starts from what a checkpoint keeps of this one, through JSON."""
-        state = ledger_state.captured(self.books)
+        state = ledger_state.captured(self.manager)
         other = Reader(self.config)
-        other.books = some_books(self.config)
-        ledger_state.restore(other.books, replace(state, plain=json.loads(json.dumps(state.plain))))
+        other.manager = a_manager(self.config)
+        ledger_state.restore(other.manager, replace(state, plain=json.loads(json.dumps(state.plain))))
         other.version, other.batches = self.version, list(self.batches)
         other.window_requests, other.reward_requests = list(self.window_requests), list(self.reward_requests)
         return other
 
     def read(self, log: Log) -> None:
         for position, record in log:
-            self.books.enter(position, record)
+            self.manager.enter(position, record)
             self._collect()
 
     def begin_step(self) -> bool:
         """Take the next batch when it is there; where none can come, replace what was parked; whether one was taken."""
         if self.in_training or self.is_over:
             return False
-        while not (batch := self.books.scheduler.next_batch()):
-            if not self.books.scheduler.replace_parked(self.version):
+        while not (batch := self.manager.scheduler.next_batch()):
+            if not self.manager.scheduler.replace_parked(self.version):
                 return False
             self._collect()
-        self.books.ledger.take(batch)
+        self.manager.ledger.take(batch)
         self.in_training = batch
         return True
 
@@ -94,9 +94,9 @@ class Reader:
             return
         self.batches.append([self._batch_row(row) for row in batch])
         for row in batch:
-            self.books.ledger.mark_trained(row, logprobs([0.0] * len(row.window_tokens)))
+            self.manager.ledger.mark_trained(row, logprobs([0.0] * len(row.window_tokens)))
         self.version += 1
-        self.books.scheduler.close_step(batch, self.version)
+        self.manager.scheduler.close_step(batch, self.version)
         self._collect()
 
     def catch_up(self) -> None:
@@ -117,7 +117,7 @@ class Reader:
         )
 
     def _collect(self) -> None:
-        requests, self.books.ledger.outbox = self.books.ledger.outbox, []
+        requests, self.manager.ledger.outbox = self.manager.ledger.outbox, []
         self.window_requests += [one for one in requests if isinstance(one, WindowRequest)]
         self.reward_requests += [one for one in requests if isinstance(one, RewardRequest)]
 
@@ -231,7 +231,7 @@ class LiveRun:
             self.reader.begin_step()
 
     def _check(self) -> None:
-        equation = self.reader.books.ledger.conservation()
+        equation = self.reader.manager.ledger.conservation()
         assert equation.holds, equation
         assert equation.in_flight <= self.config.run.max_windows_out
 

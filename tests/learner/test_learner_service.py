@@ -24,12 +24,13 @@ from learner.reporting.journal import Journal
 from learner.reporting.metrics_log import MetricsLog
 from learner.reporting.trace_writer import TraceWriter
 from learner.rollouts import ledger_state
-from learner.rollouts.manager import open_books
+from learner.rollouts.manager import open_manager
 from learner.rollouts.prompts import Prompt
 from learner.service import LearnerService
 from learner.steering import Steering
 from learner.step.trainer import Trainer
-from tests.learner.fake_services import STOP_TOKEN, FakeTransport, generate, one_generator, reward, text_of
+from tests.learner.builders import rules_of
+from tests.learner.fake_services import FakeTransport, generate, one_generator, reward, text_of
 from tppo.config import Config
 from tppo.generation_totals import GenerationTotals
 from tppo.rollout import tokens
@@ -86,26 +87,27 @@ class Laboratory:
         latest = checkpoints.folder.newest()
         trainer = self._trainer(latest)
         prompts = [Prompt(i, str(i), tokens([2 + i]), "task", "answer", "{}") for i in range(10)]
-        books = open_books(
-            self.config,
+        manager = open_manager(
+            self.config.run,
+            self.config.data,
+            rules_of(self.config),
             prompts=prompts,
             evaluation_prompts=prompts[:4],
-            stop_token_ids=(STOP_TOKEN,),
             decode=text_of,
         )
         progress = Progress(0, BEGINNING, 0.0, 0)
-        steering = Steering(self.config, books, trainer, checkpoints)
+        steering = Steering(self.config, manager, trainer, checkpoints)
         if latest is not None:
             restored = checkpoint.read(latest)
             trainer.load_state_dict(restored.optimizers)
-            ledger_state.restore(books, restored.ledger)
+            ledger_state.restore(manager, restored.ledger)
             progress = restored.progress
             steering.restore(progress.step)
         traces = TraceWriter(folder / "traces", through_step=progress.step)
         journal = Journal(folder / "journal.jsonl", is_new_run=latest is None)
         parts = Parts(
             streams=streams,
-            books=books,
+            manager=manager,
             trainer=trainer,
             publisher=WeightPublisher(transport, one_generator),
             checkpoints=CheckpointWriter(

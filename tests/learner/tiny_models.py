@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification
 
 from learner.models.networks import policy_from_network, value_model_from_network
-from learner.rollouts.ledger import Rollout
+from learner.rollouts.rollout import Rollout
 from learner.step.optimization import Optimization, Update
 from learner.step.trainer import Trainer
 from tests.learner.builders import a_config, a_row

@@ -10,14 +10,14 @@ from typing import Any
 
 from learner.build import Assembly
 from learner.commands.replay.rescored import with_scores
-from learner.exchange.weight_publisher import Found, Snapshot
-from learner.parts import Outside
+from learner.exchange.peers import Peers
+from learner.exchange.weight_publisher import FoundGenerator, Snapshot
 from learner.persistence.archive import Archive
 from learner.persistence.checkpoint import Progress, cloned
 from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.persistence.run_identity import begin_life
 from learner.reporting.watchdog import nobody
-from learner.rollouts.manager import Books
+from learner.rollouts.manager import RolloutManager
 from learner.service import LearnerService
 from tppo import weights
 from tppo.config import Config, ConfigError
@@ -58,7 +58,7 @@ class ComparingWriter(CheckpointWriter):
         self._notes = notes
         self._outcome = outcome
 
-    def commit_if_due(self, progress: Progress, books: Books) -> None:
+    def commit_if_due(self, progress: Progress, manager: RolloutManager) -> None:
         """Nothing is written."""
         self._outcome.reached_step = progress.step
         of_this_step = [note for note in self._notes if note["step"] == progress.step]
@@ -117,7 +117,7 @@ async def _announce(_status: Mapping[str, Any]) -> None:
     pass
 
 
-async def _no_generators() -> Mapping[str, Found]:
+async def _no_generators() -> Mapping[str, FoundGenerator]:
     return {}
 
 
@@ -125,7 +125,7 @@ async def _no_totals() -> GenerationTotals:
     return GenerationTotals()
 
 
-_NOBODY = Outside(
+_NOBODY = Peers(
     transport=Nowhere(),
     announce=_announce,
     find_generators=_no_generators,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.exchange.memory_pressure import Relief
+from learner.exchange.memory_pressure import MemoryPressure
 from tests.learner.fake_services import FakeTransport
 from tests.learner.test_learner_service import Laboratory, to_the_end
 from tppo.streams import Lease, MemoryStreams, RedisStreams, StreamsUnavailable, connect
@@ -18,23 +18,23 @@ from tppo.streams.memory import MemoryInbox, MemoryRequestQueue
 
 async def test_a_checkpoint_is_wished_for_when_it_would_make_room() -> None:
     streams, woken, position = MemoryStreams(lease_seconds=60), asyncio.Event(), BEGINNING
-    relief = Relief(streams, lambda: position, woken.set)
+    relief = MemoryPressure(streams, lambda: position, woken.set)
     await streams.inbox.append([b"a"])
 
     await relief.look()
-    assert not relief.take(), "there is room"
+    assert not relief.take_checkpoint_request(), "there is room"
 
     streams.has_no_room = True
     await relief.look()
-    assert not relief.take(), "what is in the inbox is not in the ledger yet"
+    assert not relief.take_checkpoint_request(), "what is in the inbox is not in the ledger yet"
 
     position = "1-0"
     await relief.look()
-    assert (woken.is_set(), relief.take(), relief.take()) == (True, True, False)
+    assert (woken.is_set(), relief.take_checkpoint_request(), relief.take_checkpoint_request()) == (True, True, False)
 
     await streams.inbox.trim("1-0")
     await relief.look()
-    assert not relief.take(), "there is nothing to trim"
+    assert not relief.take_checkpoint_request(), "there is nothing to trim"
 
 
 class SmallQueue(MemoryRequestQueue):

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from learner.exchange.reconciliation import Reconciliation
-from learner.exchange.request_sender import Outbox
+from learner.exchange.request_sender import RequestSender
 from tests.learner.builders import a_ledger, a_requested_rollout, a_score, a_window
 from tppo import codec
 from tppo.rollout import Score, Window
@@ -21,7 +21,7 @@ class Run:
     def __init__(self) -> None:
         self.streams = MemoryStreams(lease_seconds=60)
         self.ledger = a_ledger()
-        self.outbox = Outbox(self.streams, self.ledger)
+        self.outbox = RequestSender(self.streams, self.ledger)
         self.reconciliation = Reconciliation(self.streams, self.ledger, self.outbox, lambda: BEGINNING)
         for name in ("a", "b", "scoring"):
             a_requested_rollout(self.ledger, name)
@@ -119,7 +119,7 @@ async def test_what_arrives_during_the_look_is_not_resent(run: Run) -> None:
 async def test_a_new_life_asks_only_for_what_the_streams_do_not_hold(run: Run) -> None:
     async with sent(run):
         await run.answer(a_window("a"))
-    anew = Outbox(run.streams, run.ledger)
+    anew = RequestSender(run.streams, run.ledger)
     await Reconciliation(run.streams, run.ledger, anew, lambda: BEGINNING).begin()
 
     anew.flush()

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 import torch
 
-from learner.exchange.weight_publisher import Found, Snapshot, TransferError, WeightPublisher
+from learner.exchange.weight_publisher import FoundGenerator, Snapshot, TransferError, WeightPublisher
 from tppo.cancellation import cancel_all
 
 WAIT_SECONDS = 30.0  # far more than a healthy machine takes
@@ -21,12 +21,12 @@ class World:
     """Generators that are found and take weights, unless they are made to fail."""
 
     def __init__(self) -> None:
-        self.found = {"generation-0": Found("127.0.0.1:1", started_at=1.0)}
+        self.found = {"generation-0": FoundGenerator("127.0.0.1:1", started_at=1.0)}
         self.num_failures = 0
         self.sent: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
         self.publisher = WeightPublisher(self, self.find_generators)
 
-    async def find_generators(self) -> Mapping[str, Found]:
+    async def find_generators(self) -> Mapping[str, FoundGenerator]:
         return dict(self.found)
 
     async def send(self, address: str, snapshot: Snapshot) -> None:
@@ -59,7 +59,7 @@ async def test_a_generator_that_started_again_at_the_same_address_gets_the_weigh
         await publisher.publish(a_snapshot(5))
         assert await world.next_sent() == ("127.0.0.1:1", 5)
 
-        world.found["generation-0"] = Found("127.0.0.1:1", started_at=2.0)
+        world.found["generation-0"] = FoundGenerator("127.0.0.1:1", started_at=2.0)
 
         assert await world.next_sent() == ("127.0.0.1:1", 5)
 
@@ -70,7 +70,7 @@ async def test_a_generator_that_joins_late_gets_the_newest_weights_alone(world: 
             await publisher.publish(a_snapshot(policy_version))
             assert await world.next_sent() == ("127.0.0.1:1", policy_version)
 
-        world.found["generation-1"] = Found("127.0.0.1:2", started_at=2.0)
+        world.found["generation-1"] = FoundGenerator("127.0.0.1:2", started_at=2.0)
 
         assert await world.next_sent() == ("127.0.0.1:2", 6)
 

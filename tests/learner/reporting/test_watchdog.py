@@ -10,7 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from learner.exchange.weight_publisher import GeneratorState
 from learner.reporting.watchdog import Watchdog, explanation
-from learner.rollouts.ledger import State
+from learner.rollouts.rollout import State
 from tppo.presence import Presence
 
 NOON = 1_700_000_000.0

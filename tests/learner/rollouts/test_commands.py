@@ -6,7 +6,8 @@ from collections.abc import Iterable
 import pytest
 
 from learner.rollouts.commands import Commands
-from learner.rollouts.ledger import ASKED_AGAIN, State
+from learner.rollouts.ledger import RETRIED
+from learner.rollouts.rollout import State
 from tests.learner.builders import a_failed_score, a_score, a_window
 from tests.learner.rollouts.test_scheduler import a_reader, asked, names
 from tests.learner.simulation import Reader
@@ -45,7 +46,7 @@ def test_a_checkpoint_is_wished_for_once() -> None:
     commands = Commands()
     commands.enter((1, 1), a_command("a", Action.CHECKPOINT))
 
-    assert [commands.take_checkpoint_wish(), commands.take_checkpoint_wish()] == [True, False]
+    assert [commands.take_checkpoint_request(), commands.take_checkpoint_request()] == [True, False]
 
 
 def test_what_waits_and_what_was_answered_survives_a_checkpoint() -> None:
@@ -61,7 +62,7 @@ def test_what_waits_and_what_was_answered_survives_a_checkpoint() -> None:
 
 
 def retry(reader: Reader, rollout_ids: Iterable[str]) -> None:
-    for row in reader.books.ledger.parked(rollout_ids):
+    for row in reader.manager.ledger.parked(rollout_ids):
         row.is_retry_due = True
 
 
@@ -80,9 +81,9 @@ def test_a_window_that_failed_is_asked_for_again_in_place_of_a_new_prompt(mode: 
     fresh = asked(reader.window_requests[num_asked:])
     assert ("0-0-0", 0) in fresh
     assert len(fresh) == (3 if mode == "streaming" else 2)  # as many as have become free
-    ledger = reader.books.ledger
+    ledger = reader.manager.ledger
     assert ledger.rollouts["0-0-0"].state is State.REQUESTED
-    assert ledger.dropped == {ASKED_AGAIN: 1}
+    assert ledger.dropped == {RETRIED: 1}
     assert ledger.conservation().holds
 
 
@@ -93,7 +94,7 @@ def test_a_score_that_failed_is_asked_for_again_and_trained() -> None:
         answers._enter(a_failed_score("0-0-0", attempt=attempt))
     answers.window("0-1-0")
     answers.window("0-2-0")
-    ledger = reader.books.ledger
+    ledger = reader.manager.ledger
     assert ledger.rollouts["0-0-0"].state is State.PARKED
 
     retry(reader, ["0-0-0"])
@@ -117,10 +118,10 @@ def test_a_retried_score_has_as_many_attempts_as_before() -> None:
     answers.step()
 
     for attempt in range(limit, 2 * limit):
-        assert reader.books.ledger.rollouts["0-0-0"].state is State.SCORING
+        assert reader.manager.ledger.rollouts["0-0-0"].state is State.SCORING
         answers._enter(a_failed_score("0-0-0", attempt=attempt))
 
-    assert reader.books.ledger.rollouts["0-0-0"].state is State.PARKED
+    assert reader.manager.ledger.rollouts["0-0-0"].state is State.PARKED
 
 
 @pytest.mark.parametrize("mode", ["lockstep", "overlapped", "streaming"])
@@ -131,30 +132,30 @@ def test_what_is_dropped_has_its_reason_and_its_place_is_filled(mode: str) -> No
     answers.window("0-1-0")
     if mode == "streaming":
         answers.window("0-2-0")
-    (row,) = reader.books.ledger.parked()
+    (row,) = reader.manager.ledger.parked()
 
-    reader.books.ledger.drop(row, "no use")
+    reader.manager.ledger.drop(row, "no use")
     answers.step()
 
-    conservation = reader.books.ledger.conservation()
+    conservation = reader.manager.ledger.conservation()
     assert conservation.holds
     assert (conservation.parked, conservation.dropped, conservation.in_flight) == (0, 1, num_out)
-    assert reader.books.ledger.dropped == {"no use": 1}
+    assert reader.manager.ledger.dropped == {"no use": 1}
 
 
 def test_another_lag_admits_more_windows_and_then_fewer() -> None:
     reader, answers = a_reader("streaming", size=2, steps=50)  # lag 1: four windows are out
 
     def out_after_a_step() -> int:
-        states = reader.books.ledger.rollouts.values()
+        states = reader.manager.ledger.rollouts.values()
         for row in [row for row in states if row.state is State.REQUESTED][:2]:
             answers.window(row.rollout_id, row.window_index)
         answers.step()
-        return reader.books.ledger.conservation().in_flight
+        return reader.manager.ledger.conservation().in_flight
 
-    reader.books.scheduler.set_policy_lag(2)
+    reader.manager.scheduler.set_policy_lag(2)
     more = out_after_a_step()
-    reader.books.scheduler.set_policy_lag(0)
+    reader.manager.scheduler.set_policy_lag(0)
     fewer = [out_after_a_step(), out_after_a_step()]
 
     assert (more, fewer) == (6, [4, 2])

@@ -5,20 +5,20 @@ import math
 import pytest
 
 from learner.rollouts.evaluation import Evaluation
-from learner.rollouts.manager import Books
-from tests.learner.builders import a_config, a_failed_score, a_failed_window, a_score, a_window, some_books
+from learner.rollouts.manager import RolloutManager
+from tests.learner.builders import a_config, a_failed_score, a_failed_window, a_manager, a_score, a_window
 from tppo.rollout import InboxRecord, Window
 
 
-def some_evaluation_books(num_prompts: int = 4) -> Books:
+def some_evaluation_manager(num_prompts: int = 4) -> RolloutManager:
     run = {"window_length": 4, "max_response_length": 10, "rollouts_per_step": 2}
-    return some_books(a_config(run=run, reward={"max_attempts": 1}), num_evaluation_prompts=num_prompts)
+    return a_manager(a_config(run=run, reward={"max_attempts": 1}), num_evaluation_prompts=num_prompts)
 
 
-def enter(books: Books, *records: InboxRecord) -> list[Evaluation]:
+def enter(manager: RolloutManager, *records: InboxRecord) -> list[Evaluation]:
     for number, record in enumerate(records, 1):
-        books.enter((1, number), record)
-    return books.evaluator.gather()
+        manager.enter((1, number), record)
+    return manager.evaluator.gather()
 
 
 def answered(
@@ -29,23 +29,23 @@ def answered(
 
 
 def test_a_round_asks_for_every_prompt_once_with_the_versions_it_wants() -> None:
-    books = some_evaluation_books(3)
+    manager = some_evaluation_manager(3)
 
-    books.evaluator.start(20, min_policy_version=20)
+    manager.evaluator.start(20, min_policy_version=20)
 
-    requests = books.ledger.outbox
+    requests = manager.ledger.outbox
     assert [request.rollout_id for request in requests] == ["eval-20-0", "eval-20-1", "eval-20-2"]
     assert all(request.is_evaluation for request in requests)
     assert [getattr(request, "min_policy_version", None) for request in requests] == [20, 20, 20]
 
 
 def test_accuracy_is_the_mean_score_with_its_standard_error() -> None:
-    books = some_evaluation_books(4)
-    books.evaluator.start(0, min_policy_version=0)
+    manager = some_evaluation_manager(4)
+    manager.evaluator.start(0, min_policy_version=0)
     scores_and_lengths = enumerate([(1.0, 2), (0.0, 4), (0.0, 6), (1.0, 8)])
 
     (found,) = enter(
-        books, *(record for n, (score, size) in scores_and_lengths for record in answered(n, score, num_tokens=size))
+        manager, *(record for n, (score, size) in scores_and_lengths for record in answered(n, score, num_tokens=size))
     )
 
     # Unbiased variance of 1, 0, 0, 1 is 4 * 0.25 / 3 = 1/3; the mean's is a quarter of that.
@@ -56,11 +56,11 @@ def test_accuracy_is_the_mean_score_with_its_standard_error() -> None:
 
 
 def test_what_was_not_scored_is_counted_and_lowers_nothing() -> None:
-    books = some_evaluation_books(4)
-    books.evaluator.start(0, min_policy_version=0)
+    manager = some_evaluation_manager(4)
+    manager.evaluator.start(0, min_policy_version=0)
 
     (found,) = enter(
-        books,
+        manager,
         *answered(0, 1.0, num_tokens=4),
         *answered(1, 1.0, num_tokens=6),
         a_failed_window("eval-0-2"),
@@ -73,10 +73,10 @@ def test_what_was_not_scored_is_counted_and_lowers_nothing() -> None:
 
 
 def test_a_round_without_any_score_has_no_accuracy() -> None:
-    books = some_evaluation_books(1)
-    books.evaluator.start(0, min_policy_version=0)
+    manager = some_evaluation_manager(1)
+    manager.evaluator.start(0, min_policy_version=0)
 
-    (found,) = enter(books, a_failed_window("eval-0-0"))
+    (found,) = enter(manager, a_failed_window("eval-0-0"))
 
     assert (found.num_scored, found.num_unscored) == (0, 1)
     assert (found.accuracy, found.accuracy_stderr) == (None, None)
@@ -84,82 +84,82 @@ def test_a_round_without_any_score_has_no_accuracy() -> None:
 
 
 def test_a_round_tells_which_versions_answered() -> None:
-    books = some_evaluation_books(2)
-    books.evaluator.start(0, min_policy_version=3)
+    manager = some_evaluation_manager(2)
+    manager.evaluator.start(0, min_policy_version=3)
 
-    (found,) = enter(books, *answered(0, 1.0, policy_version=5), *answered(1, 1.0, policy_version=3))
+    (found,) = enter(manager, *answered(0, 1.0, policy_version=5), *answered(1, 1.0, policy_version=3))
 
     assert (found.oldest_policy_version, found.newest_policy_version) == (3, 5)
 
 
 def test_a_round_is_over_only_when_every_prompt_is_scored_or_parked() -> None:
-    books = some_evaluation_books(2)
-    books.evaluator.start(0, min_policy_version=0)
+    manager = some_evaluation_manager(2)
+    manager.evaluator.start(0, min_policy_version=0)
 
-    assert enter(books, *answered(0, 1.0)) == []
-    assert books.evaluator.is_under_way
-    assert len(enter(books, *answered(1, 0.0))) == 1
-    assert not books.evaluator.is_under_way
+    assert enter(manager, *answered(0, 1.0)) == []
+    assert manager.evaluator.is_under_way
+    assert len(enter(manager, *answered(1, 0.0))) == 1
+    assert not manager.evaluator.is_under_way
 
 
 def test_two_rounds_at_once_do_not_mix() -> None:
-    books = some_evaluation_books(1)
-    books.evaluator.start(0, min_policy_version=0)
-    books.evaluator.start(20, min_policy_version=20)
+    manager = some_evaluation_manager(1)
+    manager.evaluator.start(0, min_policy_version=0)
+    manager.evaluator.start(20, min_policy_version=20)
 
-    later, earlier = enter(books, *answered(0, 1.0, step=20)), enter(books, *answered(0, 0.0, step=0))
+    later, earlier = enter(manager, *answered(0, 1.0, step=20)), enter(manager, *answered(0, 0.0, step=0))
 
     assert [(found.step, found.accuracy) for found in later + earlier] == [(20, 1.0), (0, 0.0)]
 
 
 def test_a_round_that_was_started_is_not_started_again() -> None:
-    books = some_evaluation_books(1)
-    books.evaluator.start(0, min_policy_version=0)
-    books.evaluator.start(0, min_policy_version=0)
-    assert len(enter(books, *answered(0, 1.0))) == 1
+    manager = some_evaluation_manager(1)
+    manager.evaluator.start(0, min_policy_version=0)
+    manager.evaluator.start(0, min_policy_version=0)
+    assert len(enter(manager, *answered(0, 1.0))) == 1
 
-    books.evaluator.start(0, min_policy_version=0)
+    manager.evaluator.start(0, min_policy_version=0)
 
-    assert sum(request.is_evaluation for request in books.ledger.outbox if hasattr(request, "window_index")) == 1
+    assert sum(request.is_evaluation for request in manager.ledger.outbox if hasattr(request, "window_index")) == 1
 
 
 def test_evaluation_rows_never_make_a_training_step_nor_count_as_issued() -> None:
-    books = some_evaluation_books(4)
-    books.evaluator.start(0, min_policy_version=0)
-    enter(books, *(record for ordinal in range(4) for record in answered(ordinal, 1.0)))
+    manager = some_evaluation_manager(4)
+    manager.evaluator.start(0, min_policy_version=0)
+    enter(manager, *(record for ordinal in range(4) for record in answered(ordinal, 1.0)))
 
-    assert not books.scheduler.next_batch()
-    assert not books.ledger.ready
-    assert books.ledger.conservation().issued == 0
+    assert not manager.scheduler.next_batch()
+    assert not manager.ledger.ready
+    assert manager.ledger.conservation().issued == 0
 
 
 def test_an_answer_that_comes_before_its_round_begins_is_kept_and_one_after_its_end_is_a_double() -> None:
-    books = some_evaluation_books(1)
+    manager = some_evaluation_manager(1)
     window, score = answered(0, 1.0)
-    assert enter(books, window, score) == []
+    assert enter(manager, window, score) == []
 
-    books.evaluator.start(0, min_policy_version=0)
-    (found,) = books.evaluator.gather()
-    assert enter(books, window, score) == []
+    manager.evaluator.start(0, min_policy_version=0)
+    (found,) = manager.evaluator.gather()
+    assert enter(manager, window, score) == []
 
     assert found.accuracy == 1.0
-    assert books.ledger.duplicates == {"window": 1, "score": 1}
+    assert manager.ledger.duplicates == {"window": 1, "score": 1}
 
 
 def test_an_empty_answer_is_scored_as_it_is() -> None:
-    books = some_evaluation_books(1)
-    books.evaluator.start(0, min_policy_version=0)
+    manager = some_evaluation_manager(1)
+    manager.evaluator.start(0, min_policy_version=0)
     empty = a_window("eval-0-0", num_tokens=0)
     assert isinstance(empty, Window)
 
-    (found,) = enter(books, empty, a_score("eval-0-0", 0.0))
+    (found,) = enter(manager, empty, a_score("eval-0-0", 0.0))
 
     assert (found.accuracy, found.mean_response_length) == (0.0, 0.0)
 
 
 def test_without_evaluation_prompts_there_is_no_round() -> None:
-    books = some_evaluation_books(0)
+    manager = some_evaluation_manager(0)
 
-    books.evaluator.start(0, min_policy_version=0)
+    manager.evaluator.start(0, min_policy_version=0)
 
-    assert not books.evaluator.is_under_way
+    assert not manager.evaluator.is_under_way

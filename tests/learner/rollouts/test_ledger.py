@@ -2,8 +2,9 @@
 
 import pytest
 
-from learner.exchange.reconciliation import ask_again, waited_for
-from learner.rollouts.ledger import Ledger, State
+from learner.exchange.reconciliation import resend, waited_for
+from learner.rollouts.ledger import Ledger
+from learner.rollouts.rollout import State
 from tests.learner.builders import (
     a_failed_score,
     a_failed_window,
@@ -218,7 +219,7 @@ def test_a_request_that_the_queue_lost_is_resent() -> None:
     ledger.add_window(SECOND, a_window("ready"))
     sent, ledger.outbox = ledger.outbox, []
 
-    ask_again(ledger, waited_for(ledger).values())
+    resend(ledger, waited_for(ledger).values())
 
     assert [request.rollout_id for request in ledger.outbox] == ["requested", "scoring"]
     assert all(request in sent for request in ledger.outbox)

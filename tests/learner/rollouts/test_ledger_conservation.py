@@ -4,7 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from learner.rollouts.ledger import Rollout, State
+from learner.rollouts.rollout import Rollout, State
 from tests.learner.builders import a_failed_score, a_failed_window, a_ledger, a_prompt, a_score, a_window
 from tppo.rollout import InboxRecord, Score, Window, logprobs
 

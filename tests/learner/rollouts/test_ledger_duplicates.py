@@ -5,7 +5,7 @@ For this ledger a rollout that it does not hold was started at some time when it
 
 import pytest
 
-from learner.rollouts.ledger import State
+from learner.rollouts.rollout import State
 from tests.learner.builders import (
     a_failed_score,
     a_failed_window,

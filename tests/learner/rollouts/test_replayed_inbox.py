@@ -73,7 +73,7 @@ def test_every_double_is_counted_once_at_any_reading_speed(live: LiveRun) -> Non
     live.to_the_end()
     at_once, one_by_one = replayed_at_once(live.config, live.log), replayed_one_by_one(live.config, live.log)
 
-    assert at_once.books.ledger.duplicates == one_by_one.books.ledger.duplicates
+    assert at_once.manager.ledger.duplicates == one_by_one.manager.ledger.duplicates
 
 
 @settings(max_examples=30)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.rollouts.ledger import Rollout
+from learner.rollouts.rollout import Rollout
 from tests.learner.builders import a_failed_window, a_score, a_window
 from tests.learner.simulation import LiveRun, Reader, World, a_run_config
 from tppo.rollout import InboxRecord, WindowRequest
@@ -78,18 +78,18 @@ def test_streaming_trains_the_rows_that_came_first() -> None:
     for rollout_id in ("0-3-0", "0-1-0", "0-0-0"):
         answers.window(rollout_id)
 
-    assert names(reader.books.scheduler.next_batch()) == ["0-3-0", "0-1-0"]
+    assert names(reader.manager.scheduler.next_batch()) == ["0-3-0", "0-1-0"]
 
 
 def test_streaming_leaves_a_slow_window_to_a_later_step() -> None:
     reader, answers = a_reader("streaming")
     answers.window("0-1-0")
-    assert not reader.books.scheduler.next_batch()
+    assert not reader.manager.scheduler.next_batch()
 
     answers.window("0-2-0")
     answers.step()
 
-    assert names(reader.books.scheduler.next_batch()) == []
+    assert names(reader.manager.scheduler.next_batch()) == []
     assert reader.version == 1
 
 
@@ -97,11 +97,11 @@ def test_streaming_leaves_a_slow_window_to_a_later_step() -> None:
 def test_a_cohort_waits_for_its_slowest_window(mode: str) -> None:
     reader, answers = a_reader(mode)
     answers.window("0-1-0")
-    assert not reader.books.scheduler.next_batch()
+    assert not reader.manager.scheduler.next_batch()
 
     answers.window("0-0-0")
 
-    assert names(reader.books.scheduler.next_batch()) == ["0-1-0", "0-0-0"]
+    assert names(reader.manager.scheduler.next_batch()) == ["0-1-0", "0-0-0"]
 
 
 def test_a_younger_cohort_that_is_complete_waits_for_the_older_one() -> None:
@@ -109,10 +109,10 @@ def test_a_younger_cohort_that_is_complete_waits_for_the_older_one() -> None:
 
     for rollout_id in ("0-2-0", "0-3-0", "0-1-0"):
         answers.window(rollout_id)
-    assert not reader.books.scheduler.next_batch()
+    assert not reader.manager.scheduler.next_batch()
     answers.window("0-0-0")
 
-    assert names(reader.books.scheduler.next_batch()) == ["0-1-0", "0-0-0"]
+    assert names(reader.manager.scheduler.next_batch()) == ["0-1-0", "0-0-0"]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -201,10 +201,10 @@ def test_an_older_cohort_that_came_to_nothing_is_replaced_by_a_cohort_of_its_own
     assert asked(reader.window_requests[2:]) == [("0-1-0", 1), ("0-2-0", 0)]
 
     answers.window("0-2-0")
-    assert not reader.books.scheduler.next_batch()
+    assert not reader.manager.scheduler.next_batch()
     answers.window("0-1-0", 1)
 
-    assert names(reader.books.scheduler.next_batch()) == ["0-1-0"]
+    assert names(reader.manager.scheduler.next_batch()) == ["0-1-0"]
 
 
 # Streaming asks for three when the third failure leaves one row, and keeps the fourth failure for a step's end.
@@ -236,7 +236,7 @@ def test_without_failures_a_run_asks_for_exactly_what_it_trains(mode: str, seed:
 
     live = LiveRun(config, World(seed, max_length=10), random.Random(seed)).to_the_end()
 
-    ledger = live.reader.books.ledger
+    ledger = live.reader.manager.ledger
     assert ledger.num_issued == ledger.num_trained == steps * size
     assert [len(batch) for batch in live.reader.batches] == [size] * steps
 

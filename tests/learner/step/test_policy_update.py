@@ -11,7 +11,7 @@ from torch import Tensor
 
 from learner.models.networks import policy_from_network
 from learner.models.packing import Row, pack
-from learner.rollouts.ledger import Rollout
+from learner.rollouts.rollout import Rollout
 from learner.systems import PolicyTokens, objective_for
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import (

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from learner.models.packing import pad_rows
-from learner.rollouts.ledger import Rollout
+from learner.rollouts.rollout import Rollout
 from learner.step import response_diagnostics
 from learner.step.experience import Estimates, gather
 from learner.step.response_diagnostics import COSTS_OF_CUTS, EXPLAINED_VARIANCES

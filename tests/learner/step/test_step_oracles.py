@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from learner.models.networks import ValueModel, policy_from_network
-from learner.rollouts.ledger import Rollout
+from learner.rollouts.rollout import Rollout
 from learner.step.trainer import StepResult, Trainer
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import VOCABULARY, a_network, a_step_config

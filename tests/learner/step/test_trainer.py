@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from learner.models.networks import policy_from_network, value_model_from_network
-from learner.rollouts.ledger import Rollout
+from learner.rollouts.rollout import Rollout
 from learner.step.trainer import Trainer
 from tests.learner.builders import a_row
 from tests.learner.plain_ppo import PlainPPO

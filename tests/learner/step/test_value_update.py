@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.rollouts.ledger import Rollout
+from learner.rollouts.rollout import Rollout
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import (
     Gradients,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from learner.rollouts.ledger import Rollout
+from learner.rollouts.rollout import Rollout
 from tests.learner import plain_formulas
 from tests.learner.compared import (
     LAM,

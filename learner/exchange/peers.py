@@ -1,0 +1,21 @@
+"""How a learner reaches the other processes, besides its streams."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from learner.exchange.weight_publisher import FoundGenerator, Transport
+from tppo.generation_totals import GenerationTotals
+from tppo.presence import Presence
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """Built by `__main__` on Redis and gRPC; a replay has none."""
+
+    transport: Transport
+    announce: Callable[[Mapping[str, Any]], Awaitable[None]]  # the learner's state, once per heartbeat
+    find_generators: Callable[[], Awaitable[Mapping[str, FoundGenerator]]]  # those with a recent heartbeat, by name
+    generation_totals: Callable[[], Awaitable[GenerationTotals]]
+    everyone: Callable[[], Awaitable[Sequence[Presence]]]  # all processes, those without a recent heartbeat as well
+    on_metrics_line: Callable[[Mapping[str, Any]], None] = lambda line: None  # each line of metrics.jsonl; never waits

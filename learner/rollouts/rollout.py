@@ -1,0 +1,63 @@
+"""One rollout: a prompt, its response so far, and the state that it is in.
+
+WAITING -> REQUESTED -> READY (window not the last) -> TRAINED -> REQUESTED (next window) ...
+                    \\-> SCORING (response ended) -> READY -> TRAINED -> retired        ... or PARKED, with a cause
+"""
+
+from array import array
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from learner.rollouts.prompts import Prompt
+from tppo.rollout import logprobs, tokens
+
+Position = tuple[int, int]  # of an inbox entry: Redis' milliseconds and sequence number
+
+
+class State(StrEnum):
+    """Where a rollout stands."""
+
+    WAITING = "waiting"
+    REQUESTED = "requested"
+    SCORING = "scoring"
+    READY = "ready"
+    TRAINED = "trained"
+    PARKED = "parked"
+
+
+@dataclass(slots=True)
+class Rollout:
+    """One prompt and its response so far; per-token arrays cover the whole response."""
+
+    rollout_id: str
+    prompt: Prompt
+    ordinal: int  # counts the rollouts in the order in which they were started
+    cohort: int = 0  # the request round that its current window belongs to
+    min_policy_version: int = 0  # the oldest weights that may serve its current window
+    is_evaluation: bool = False
+    state: State = State.WAITING
+    window_index: int = 0
+    window_start: int = 0  # response tokens before the current window
+    response_tokens: "array[int]" = field(default_factory=tokens)
+    rollout_logprobs: "array[float]" = field(default_factory=logprobs)
+    token_versions: "array[int]" = field(default_factory=tokens)
+    values: "array[float]" = field(default_factory=logprobs)  # predicted in the step that trained the token
+    is_finished: bool = False
+    score: float | None = None
+    components: dict[str, float] = field(default_factory=dict)
+    attempt: int = 0  # of scoring
+    first_attempt: int = 0  # of those that count towards the limit
+    num_stalls: int = 0
+    ready_position: Position = (0, 0)
+    cause: str = ""  # why it is parked
+    is_retry_due: bool = False  # parked, and an operator requested a retry
+
+    @property
+    def next_window_index(self) -> int:
+        """The first window that was not requested yet."""
+        return self.window_index + (self.state not in (State.WAITING, State.TRAINED))
+
+    @property
+    def window_tokens(self) -> "array[int]":
+        """Tokens of the current window."""
+        return self.response_tokens[self.window_start :]

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +134,21 @@ def test_half_a_line_costs_no_other(tmp_path: Path) -> None:
     assert [line["response"] for line in logged_responses(tmp_path)] == ["first", "third"]
 
 
-def test_a_log_that_cannot_be_written_is_told_and_stops_nothing(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_written_is_reported_and_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "responses").write_text("in the way")
     log = ResponseLog(tmp_path, "reward-0")
 
     log.append(*logged("a", "x", 1.0))
 
     assert "responses" in log.last_error
+
+
+def test_a_row_whose_extra_info_holds_nan_is_logged(tmp_path: Path) -> None:
+    request, made = logged("a", "x", 1.0)
+
+    ResponseLog(tmp_path, "reward-0").append(replace(request, extra_info='{"level": NaN}'), made)
+
+    assert logged_responses(tmp_path)[0]["extra_info"] == {"level": None}
 
 
 def test_a_runs_responses_are_scored_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from services.reward.commands.offline import add_function_arguments, score_line, scorer_of, scores_in_order
-from services.reward.reporting.response_log import FOLDER, Line, logged_responses, request_of
+from services.reward.reporting.response_log import logged_responses, request_of
 from tppo.config import ConfigError
-from tppo.run_folder.paths import run_path
+from tppo.run_folder.json_lines import Fields
+from tppo.run_folder.paths import RunPaths, run_path
 
 IDENTITY = ("rollout_id", "attempt", "data_source", "is_evaluation")
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     logged = logged_responses(arguments.run)
     if not logged:
         raise ConfigError(
-            f"{arguments.run / FOLDER}: no responses there; expected the folder of a run with "
+            f"{RunPaths(arguments.run).responses}: no responses there; expected the folder of a run with "
             "reward.log_responses = true, whose reward services wrote to this disk"
         )
     rescored = asyncio.run(_rescore(arguments, logged))
@@ -38,8 +39,8 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-async def _rescore(arguments: argparse.Namespace, logged: Sequence[Line]) -> list[Line]:
-    rescored: list[Line] = []
+async def _rescore(arguments: argparse.Namespace, logged: Sequence[Fields]) -> list[Fields]:
+    rescored: list[Fields] = []
     async with scorer_of(arguments) as scorer:
         async for score in scores_in_order(scorer, map(request_of, logged)):
             before = logged[len(rescored)]
@@ -50,7 +51,7 @@ async def _rescore(arguments: argparse.Namespace, logged: Sequence[Line]) -> lis
     return rescored
 
 
-def _summary(logged: Sequence[Line], rescored: Sequence[Line]) -> str:
+def _summary(logged: Sequence[Fields], rescored: Sequence[Fields]) -> str:
     num_changed = sum(line["score"] != line["previous_score"] for line in rescored)
     return (
         f"{len(rescored)} responses: mean score {_mean(rescored)} instead of {_mean(logged)}, "
@@ -58,7 +59,7 @@ def _summary(logged: Sequence[Line], rescored: Sequence[Line]) -> str:
     )
 
 
-def _mean(lines: Sequence[Line]) -> str:
+def _mean(lines: Sequence[Fields]) -> str:
     scores = [line["score"] for line in lines if line["score"] is not None]
     return f"{fmean(scores):.4f}" if scores else "none"
 

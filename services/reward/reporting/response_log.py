@@ -5,58 +5,47 @@ two services scored the same request. Readers keep the latest of each (rollout_i
 """
 
 import json
-import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from tppo.rollout import RewardRequest, Score
-
-log = logging.getLogger(__name__)
-
-FOLDER = "responses"
-Line = dict[str, Any]
+from tppo.run_folder.json_lines import Fields, JsonLinesWriter, read_objects
+from tppo.run_folder.paths import RunPaths
 
 
 class ResponseLog:
-    """Appends to one service's file. A full disk does not stop the scoring: it is logged and shown."""
+    """Appends to one service's file. A full disk does not stop the scoring: it is logged and reported."""
 
     def __init__(self, run_folder: Path, name: str, *, clock: Callable[[], float] = time.time) -> None:
-        self._path = run_folder / FOLDER / f"{name}.jsonl"
+        self._writer = JsonLinesWriter(RunPaths(run_folder).responses / f"{name}.jsonl")
         self._clock = clock
-        self._separator = "\n"  # an earlier life may have left half a line
-        self.last_error = ""
+
+    @property
+    def last_error(self) -> str:
+        """Why the last line was not written; empty when it was."""
+        return self._writer.last_error
 
     def append(self, request: RewardRequest, score: Score) -> None:
         """One response with its score."""
-        line = json.dumps(_line(request, score) | {"time": self._clock()}, ensure_ascii=False)
-        try:
-            self._write(line)
-            self.last_error = ""
-        except OSError as error:
-            self.last_error = f"{self._path}: {error}"
-            log.error("response of %s not logged: %s", score.rollout_id, self.last_error)
-
-    def _write(self, line: str) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(f"{self._separator}{line}\n")
-        self._separator = ""
+        with suppress(OSError):  # the write that follows reports it
+            self._writer.path.parent.mkdir(parents=True, exist_ok=True)
+        self._writer.append([_line(request, score) | {"time": self._clock()}])
 
 
-def logged_responses(run_folder: Path) -> list[Line]:
+def logged_responses(run_folder: Path) -> list[Fields]:
     """The latest line of each (rollout_id, attempt), in the order of their times; torn lines are left out."""
-    latest: dict[tuple[str, int], Line] = {}
-    for path in sorted((run_folder / FOLDER).glob("*.jsonl")):
-        for line in _lines(path):
+    latest: dict[tuple[str, int], Fields] = {}
+    for path in sorted(RunPaths(run_folder).responses.glob("*.jsonl")):
+        for line in read_objects(path):
             key = line["rollout_id"], line["attempt"]
             if key not in latest or latest[key]["time"] <= line["time"]:
                 latest[key] = line
     return sorted(latest.values(), key=lambda line: line["time"])
 
 
-def request_of(line: Line) -> RewardRequest:
+def request_of(line: Fields) -> RewardRequest:
     """What was scored."""
     return RewardRequest(
         rollout_id=line["rollout_id"],
@@ -71,7 +60,7 @@ def request_of(line: Line) -> RewardRequest:
     )
 
 
-def _line(request: RewardRequest, score: Score) -> Line:
+def _line(request: RewardRequest, score: Score) -> Fields:
     return {
         "rollout_id": request.rollout_id,
         "attempt": request.attempt,
@@ -79,7 +68,7 @@ def _line(request: RewardRequest, score: Score) -> Line:
         "prompt": request.prompt,
         "response": request.response,
         "ground_truth": request.ground_truth,
-        "extra_info": json.loads(request.extra_info or "{}"),
+        "extra_info": json.loads(request.extra_info or "{}", parse_constant=lambda _: None),
         "num_response_tokens": request.num_response_tokens,
         "is_evaluation": request.is_evaluation,
         "status": score.status.name,
@@ -89,13 +78,3 @@ def _line(request: RewardRequest, score: Score) -> Line:
         "error": score.error,
         "seconds": score.duration_seconds,
     }
-
-
-def _lines(path: Path) -> Iterator[Line]:
-    """The lines that are whole; a service that was killed may leave half a one."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for text in filter(str.strip, file):
-            try:
-                yield json.loads(text)
-            except ValueError:
-                log.warning("%s: a torn line is left out", path)

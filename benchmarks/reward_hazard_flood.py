@@ -18,7 +18,7 @@ import grpc.aio
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from services.reward.build import scoring, serving
+from services.reward.build import attach_server, scoring
 from tests.reward.math_cases import CASES
 from tppo.codec import reward_request_message
 from tppo.config.schema import RewardSection
@@ -56,7 +56,7 @@ async def flood(count: int, *, with_hazards: bool) -> tuple[float, Counter[str]]
     outcomes = Counter[str]()
     async with (
         scoring(section) as parts,
-        serving(section, parts, run="benchmark") as address,
+        attach_server(section, parts, run="benchmark") as address,
         grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel,
     ):
         stub: pb_grpc.RewardServiceAsyncStub = pb_grpc.RewardServiceStub(channel)

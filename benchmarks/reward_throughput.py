@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 
 import grpc.aio
 
-from services.reward.build import Scoring, scoring, serving
+from services.reward.build import Scoring, attach_server, scoring
 from services.reward.scorer import Scorer
 from tppo.config.schema import RewardSection
 from tppo.grpc_server import CHANNEL_OPTIONS
@@ -92,7 +92,7 @@ async def echo(address: str) -> None:
 @asynccontextmanager
 async def attached_echo() -> AsyncIterator[Scoring]:
     section = RewardSection(default_function="grpc:echo")
-    async with scoring(section) as parts, serving(section, parts, run="benchmark") as address:
+    async with scoring(section) as parts, attach_server(section, parts, run="benchmark") as address:
         client = asyncio.create_task(echo(address))
         await parts.scorer.score(request(0, *EXACT))
         yield parts

@@ -23,7 +23,7 @@ from learner.build import load_models, load_tokenizer, new_manager
 from learner.persistence.checkpoint import cloned
 from learner.rollouts.manager import RolloutManager
 from learner.step.trainer import Trainer
-from services.generation.transformers_engine.build import build_engine
+from services.generation.build import build_engine
 from services.generation.transformers_engine.engine import TransformersEngine
 from services.reward.verifiers.answers import is_exact_match
 from tppo import weights

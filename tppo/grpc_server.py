@@ -5,8 +5,8 @@ A peer that froze is noticed after 13 s on either side; pings every 10 s are wel
 
 import ipaddress
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from tppo.authentication import server_interceptors
 from tppo.config import ConfigError
+from tppo.config.schema import GenerationSection, RewardSection
 from tppo.tls import TlsFiles
 
 MAX_MESSAGE_BYTES = 16 * 2**20
@@ -34,9 +35,30 @@ SERVER_OPTIONS = (
     *SHARED_OPTIONS,
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    # Two servers on one port would share its calls without a word.
+    # Else two servers on one port would share its calls, and neither would report it.
     ("grpc.so_reuseport", 0),
 )
+SHUTDOWN_GRACE_SECONDS = 1.0  # for calls that are under way when a server stops
+
+
+@asynccontextmanager
+async def serving_grpc(
+    service_name: str,
+    add_service: Callable[[grpc.aio.Server], None],
+    section: GenerationSection | RewardSection,
+    *,
+    key: str,
+    token: str,
+) -> AsyncIterator[str]:
+    """Runs a server where the section says; gives the address at which others reach it. `key` is the section's."""
+    try:
+        server, port = await start_server(service_name, add_service, host=section.host, port=section.port, token=token)
+    except ConfigError as error:
+        raise ConfigError(f"{key}.{error}") from None
+    try:
+        yield address(section.advertise_host or reachable(section.host), port)
+    finally:
+        await server.stop(SHUTDOWN_GRACE_SECONDS)
 
 
 async def start_server(

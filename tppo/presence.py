@@ -1,15 +1,26 @@
 """Who is alive and what it does: each process announces itself in one Redis hash of the run, once per heartbeat.
 
-All times are the Redis server's, so that hosts whose clocks differ agree on who has fallen silent.
+All times are the Redis server's, so that hosts whose clocks differ agree on whose heartbeat is missing.
+
+Loop `beat`: consumes the status / waits a heartbeat / unblocked by the clock / produces an announcement.
 """
 
+import asyncio
 import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import redis.asyncio
 
+from tppo.streams import StreamsError
 from tppo.streams.fence import GUARD, UNFENCED, fence_key, fenced
+
+log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
 GONE_AFTER_SECONDS = 3 * HEARTBEAT_SECONDS
@@ -35,6 +46,29 @@ class Presence:
             return cls(**json.loads(text))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{text[:200]!r} is no presence: {error}") from error
+
+
+def this_process(name: str, kind: str, *, address: str = "", status: Mapping[str, Any] | None = None) -> Presence:
+    """The presence of the calling process, which has just started."""
+    return Presence(
+        name,
+        kind=kind,
+        address=address,
+        started_at=time.time(),
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        status=dict(status or {}),
+    )
+
+
+async def beat(announce_once: Callable[[], Awaitable[object]]) -> None:
+    """Announce once per heartbeat until cancelled; one that fails is missing, and the next is tried all the same."""
+    while True:
+        try:
+            await announce_once()
+        except StreamsError as error:
+            log.warning("heartbeat failed: %s; retrying", error)
+        await asyncio.sleep(HEARTBEAT_SECONDS)
 
 
 # KEYS[1]: the fence, KEYS[2]: the hash. ARGV: the writer's incarnation, name, presence.

@@ -18,6 +18,7 @@ from tppo.v1 import generation_pb2 as pb
 from tppo.v1 import generation_pb2_grpc as pb_grpc
 from tppo.weights import WeightAssembler, WeightUpdate
 
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GenerationService"].full_name
 MESSAGE_SECONDS = 15.0  # a peer that is silent for this long in mid-transfer is gone
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -1,24 +1,29 @@
 """What scores, built from `[reward]`: workers, the users' processes, and the server to which they attach."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 import grpc.aio
 
 from services.reward.attached.functions import AttachDeadlines, AttachedFunctions
 from services.reward.attached.rpc import SERVICE_NAME, RewardServicer
+from services.reward.reporting.response_log import ResponseLog
 from services.reward.scorer import Scorer
+from services.reward.service import ScoreHandler
 from services.reward.verifiers.functions import load
 from services.reward.verifiers.placement import Place, specs_at
 from services.reward.workers.pool import WorkerPool
 from tppo.authentication import token_from_environment
-from tppo.config import ConfigError
-from tppo.config.schema import RewardSection
-from tppo.grpc_server import address, reachable, start_server
+from tppo.config import Config, ConfigError
+from tppo.config.services import RewardSection
+from tppo.grpc_server import serving_grpc
+from tppo.leased_worker import Announce, LeasedWorker, WorkerSettings
+from tppo.streams import RequestQueue
 from tppo.v1 import reward_pb2_grpc
 
-SHUTDOWN_GRACE_SECONDS = 1.0  # for calls that are under way when the server stops
+BATCH_CAPACITY = 256  # requests held when it is not workers alone that score
+HELD_PER_WORKER = 2  # one that it scores and one that waits for it; more would keep work from other services
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +60,34 @@ async def scoring(section: RewardSection) -> AsyncIterator[Scoring]:
         await pool.close()
 
 
-@asynccontextmanager
-async def serving(section: RewardSection, parts: Scoring, *, run: str) -> AsyncIterator[str]:
-    """Runs the gRPC server; gives the address by which others reach it."""
+def attach_server(section: RewardSection, parts: Scoring, *, run: str) -> AbstractAsyncContextManager[str]:
+    """Runs the gRPC server to which users' processes attach; gives the address at which others reach it."""
     servicer = RewardServicer(parts.scorer, parts.attached, run=run, num_at_once=section.num_workers)
 
     def add_service(server: grpc.aio.Server) -> None:
         reward_pb2_grpc.add_RewardServiceServicer_to_server(servicer, server)
 
-    token = token_from_environment()
-    try:
-        server, port = await start_server(SERVICE_NAME, add_service, host=section.host, port=section.port, token=token)
-    except ConfigError as error:
-        raise ConfigError(f"reward.{error}") from None
-    try:
-        yield address(section.advertise_host or reachable(section.host), port)
-    finally:
-        await server.stop(SHUTDOWN_GRACE_SECONDS)
+    return serving_grpc(SERVICE_NAME, add_service, section, key="reward", token=token_from_environment())
+
+
+def build_worker(
+    config: Config, name: str, queue: RequestQueue, parts: Scoring, announce: Announce, responses: ResponseLog
+) -> LeasedWorker:
+    """Does not isolate suspects: what kills a worker process of the pool leaves this one alive."""
+    handler = ScoreHandler(parts.scorer, **({"log_response": responses.append} if config.reward.log_responses else {}))
+    settings = WorkerSettings(
+        name=name,
+        lease_seconds=config.redis.lease_seconds,
+        capacity=_capacity(config.reward),
+        max_deliveries=config.redis.max_deliveries,
+    )
+    return LeasedWorker(settings, queue, handler, announce, on_held=handler.note_held)
+
+
+def _capacity(section: RewardSection) -> int:
+    """Requests held at once: a batch, unless workers alone decide how fast it goes."""
+    is_for_workers = placed(section, Place.WORKER) and not placed(section, Place.ATTACHED)
+    return HELD_PER_WORKER * section.num_workers if is_for_workers else BATCH_CAPACITY
 
 
 async def _load(section: RewardSection, pool: WorkerPool) -> None:

@@ -1,124 +1,70 @@
-"""The serving loop: leased requests in, scores out.
+"""What the reward service does with a reward request: scores it, here or in another process, and logs the score."""
 
-    _take      consumes reward requests / waits for room below `capacity`, then for a request
-               unblocked by the learner, or by a lease of another service that expires / produces leases held
-    _score     (one task per request that needs another process) consumes a lease / waits for a worker's or a user's
-               process / unblocked by its answer, or by its deadline / produces a result
-    _report    every heartbeat: announces the counts
-    deliver, renew   see `tppo.held_requests`
-
-A score may be made twice (a lease lost in mid-work), but is written once: `complete` refuses who lost the lease.
-"""
-
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping
 
-from services.reward.busy_clock import BusyClock
 from services.reward.scorer import Scorer, score_of
-from tppo.cancellation import TaskGroup, cancel_all
 from tppo.codec import decode_reward_request, encode_inbox_record
-from tppo.held_requests import HeldRequests
-from tppo.presence import HEARTBEAT_SECONDS
 from tppo.rollout import RewardRequest, Score, ScoreStatus
 from tppo.score_outcome import failed
-from tppo.streams import Lease, RequestQueue, until_redis_answers
 
 log = logging.getLogger(__name__)
 
-Announce = Callable[[Mapping[str, object]], Awaitable[None]]
 LogResponse = Callable[[RewardRequest, Score], None]
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceSettings:
-    """What the loops need to know."""
+class ScoreHandler:
+    """Serves reward requests for a `LeasedWorker`."""
 
-    name: str  # as the queue knows this worker
-    lease_seconds: float
-    capacity: int  # requests held at once
-    max_deliveries: int = 3  # of one request, before it fails
-
-
-class RewardService:
-    """Life of a request here: held -> (with a worker ->) in the outbox -> delivered; or handed back when it stops."""
-
-    def __init__(
-        self,
-        settings: ServiceSettings,
-        queue: RequestQueue,
-        scorer: Scorer,
-        *,
-        announce: Announce,
-        log_response: LogResponse = lambda request, score: None,
-    ) -> None:
-        self._settings = settings
+    def __init__(self, scorer: Scorer, *, log_response: LogResponse = lambda request, score: None) -> None:
         self._scorer = scorer
-        self._announce = announce
         self._log_response = log_response
-        self._scoring: set[asyncio.Task[None]] = set()
         self._busy = BusyClock()
-        self._held = HeldRequests(
-            queue,
-            worker=settings.name,
-            lease_seconds=settings.lease_seconds,
-            on_change=lambda num_held: self._busy.note(is_busy=num_held > 0),
-        )
 
-    def stop(self) -> None:
-        """Take no new work, deliver what is done, hand back the rest; then `run` returns."""
-        self._held.stop()
+    def note_held(self, num_held: int) -> None:
+        """The service is busy while it holds requests."""
+        self._busy.note(is_busy=num_held > 0)
 
-    async def run(self) -> None:
-        """Serve until `stop`."""
-        async with TaskGroup() as group:
-            taking = group.create_task(self._take(group))
-            loops = [group.create_task(loop) for loop in (self._held.deliver(), self._held.renew(), self._report())]
-            await self._held.until_stopped(taking)
-            await cancel_all([taking, *loops, *self._scoring])
-        await self._held.hand_back()
+    async def ready(self) -> None:
+        """At once: the functions were loaded before."""
 
-    def status(self) -> dict[str, object]:
-        """What the heartbeat tells."""
-        return {
-            **self._scorer.statistics.summary(),
-            "capacity": self._settings.capacity,
-            "num_held": len(self._held),
-            "busy_seconds": self._busy.seconds(),
-            "num_leases_lost": self._held.num_leases_lost,
-        }
+    async def handle(self, payload: bytes) -> bytes:
+        """The score, whatever its status."""
+        request = decode_reward_request(payload)
+        return self._record(request, await self._scorer.score(request))
 
-    async def _take(self, group: TaskGroup) -> None:
-        while not self._held.is_stopping:
-            for lease in await self._held.lease(self._settings.capacity):
-                self._begin(lease, group)
-            await self._held.room_below(self._settings.capacity)
+    def refuse(self, payload: bytes, cause: str) -> bytes:
+        """A failed score."""
+        request = decode_reward_request(payload)
+        return self._record(request, score_of(request, failed(cause), function=""))
 
-    def _begin(self, lease: Lease, group: TaskGroup) -> None:
-        self._held.hold(lease)
-        request = decode_reward_request(lease.payload)
-        if lease.num_deliveries > self._settings.max_deliveries:
-            cause = f"{lease.num_deliveries - 1} workers died over this request"
-            self._post(lease, request, score_of(request, failed(cause), function=""))
-            return
-        if score := self._scorer.score_inline(request):
-            self._post(lease, request, score)
-            return
-        task = group.create_task(self._score(lease, request))
-        self._scoring.add(task)
-        task.add_done_callback(self._scoring.discard)
+    def status(self) -> Mapping[str, object]:
+        """What each function did, and for how long there was work."""
+        return {**self._scorer.statistics.summary(), "busy_seconds": self._busy.seconds()}
 
-    async def _score(self, lease: Lease, request: RewardRequest) -> None:
-        self._post(lease, request, await self._scorer.score(request))
-
-    def _post(self, lease: Lease, request: RewardRequest, score: Score) -> None:
+    def _record(self, request: RewardRequest, score: Score) -> bytes:
         if score.status in (ScoreStatus.FAILED, ScoreStatus.TIMED_OUT):
             log.warning("%s: no score from %r: %s", score.rollout_id, score.function, score.error)
         self._log_response(request, score)
-        self._held.post(lease, encode_inbox_record(score))
+        return encode_inbox_record(score)
 
-    async def _report(self) -> None:
-        while True:
-            await until_redis_answers(lambda: self._announce(self.status()), "announcing")
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+class BusyClock:
+    """Runs while there is work."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._sum = 0.0
+        self._since: float | None = None
+
+    def note(self, *, is_busy: bool) -> None:
+        """From now on there is work, or none."""
+        if is_busy and self._since is None:
+            self._since = self._clock()
+        elif not is_busy:
+            self._sum, self._since = self.seconds(), None
+
+    def seconds(self) -> float:
+        """So far."""
+        return self._sum if self._since is None else self._sum + self._clock() - self._since

@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from services.generation.served_weights import ServedWeights
-from services.generation.service import GenerationService, ServiceSettings
+from services.generation.service import WindowHandler
 from tests.generation.fake_engine import FakeEngine
 from tests.generation.tiny_models import a_request
 from tppo.codec import decode_inbox_record, encode_window_request
+from tppo.leased_worker import LeasedWorker, WorkerSettings
 from tppo.rollout import FinishReason, Window, WindowRequest
 from tppo.streams import Lease, MemoryStreams, QueueDepth, RequestQueue, StreamsUnavailable
 from tppo.weights import WeightUpdate
@@ -78,13 +79,14 @@ def service_on(
     capacity: int = 8,
     lease_seconds: float = 60.0,
     announce: Announcements | None = None,
-) -> GenerationService:
-    settings = ServiceSettings(name, lease_seconds=lease_seconds, capacity=capacity)
-    return GenerationService(settings, queue, engine, weights or ServedWeights(engine), announce or Announcements())
+) -> LeasedWorker:
+    settings = WorkerSettings(name=name, lease_seconds=lease_seconds, capacity=capacity, isolates_suspects=True)
+    handler = WindowHandler(name, engine, weights or ServedWeights(engine))
+    return LeasedWorker(settings, queue, handler, announce or Announcements())
 
 
 @asynccontextmanager
-async def running(service: GenerationService) -> AsyncIterator[None]:
+async def running(service: LeasedWorker) -> AsyncIterator[None]:
     task = asyncio.create_task(service.run())
     try:
         yield

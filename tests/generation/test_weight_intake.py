@@ -12,12 +12,13 @@ import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from services.generation.build import weight_server
 from services.generation.served_weights import ServedWeights
-from services.generation.server import start_server
 from services.generation.weight_intake import WeightIntake
 from tests.generation.fake_engine import FakeEngine
 from tppo.authentication import call_metadata
 from tppo.config import ConfigError
+from tppo.config.services import GenerationSection
 from tppo.v1 import generation_pb2 as pb
 from tppo.v1 import generation_pb2_grpc as pb_grpc
 from tppo.weights import digest, to_messages
@@ -43,12 +44,11 @@ class Running:
 async def a_generator(*, message_seconds: float = 10.0, token: str = "") -> AsyncIterator[Running]:
     engine = FakeEngine(policy_version=-1)
     intake = WeightIntake(engine, ServedWeights(engine), run="mine", name="g0", message_seconds=message_seconds)
-    server, port = await start_server(intake, host="127.0.0.1", port=0, token=token)
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Running(engine, channel, pb_grpc.GenerationServiceStub(channel))
-    finally:
-        await server.stop(None)
+    async with (
+        weight_server(intake, GenerationSection(), token=token) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        yield Running(engine, channel, pb_grpc.GenerationServiceStub(channel))
 
 
 def transfer(
@@ -197,9 +197,7 @@ async def test_reflection_lists_the_service() -> None:
 async def test_a_port_that_is_taken_is_a_configuration_error() -> None:
     engine = FakeEngine()
     intake = WeightIntake(engine, ServedWeights(engine), run="mine", name="g0")
-    server, port = await start_server(intake, host="127.0.0.1", port=0)
-    try:
+    async with weight_server(intake, GenerationSection(), token="") as address:
+        port = int(address.rpartition(":")[2])
         with pytest.raises(ConfigError, match=f"generation.port = {port}: cannot listen on 127.0.0.1"):
-            await start_server(intake, host="127.0.0.1", port=port)
-    finally:
-        await server.stop(None)
+            await weight_server(intake, GenerationSection(port=port), token="").__aenter__()

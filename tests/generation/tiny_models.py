@@ -18,7 +18,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from services.generation.transformers_engine.build import make_decoder
+from services.generation.build import make_decoder
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoder import Decoder
 from services.generation.transformers_engine.engine import TransformersEngine

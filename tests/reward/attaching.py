@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import grpc
 import grpc.aio
 
-from services.reward.build import Scoring, scoring, serving
+from services.reward.build import Scoring, attach_server, scoring
 from tppo.config.schema import RewardSection
 from tppo.grpc_server import CHANNEL_OPTIONS
 from tppo.rollout import RewardRequest
@@ -42,7 +42,7 @@ class Server:
 async def a_server(section: RewardSection = SECTION) -> AsyncIterator[Server]:
     async with (
         scoring(section) as parts,
-        serving(section, parts, run="r1") as address,
+        attach_server(section, parts, run="r1") as address,
         grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel,
     ):
         yield Server(parts, address, pb_grpc.RewardServiceStub(channel))

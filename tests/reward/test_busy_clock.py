@@ -1,6 +1,6 @@
 """The time in which a reward service has work."""
 
-from services.reward.busy_clock import BusyClock
+from services.reward.service import BusyClock
 
 
 class Clock:

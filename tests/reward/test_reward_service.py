@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from services.reward.scorer import Functions, Scorer
-from services.reward.service import RewardService, ServiceSettings
+from services.reward.service import ScoreHandler
 from tppo.codec import decode_inbox_record, encode_reward_request
+from tppo.leased_worker import LeasedWorker, WorkerSettings
 from tppo.rollout import RewardRequest, Score, ScoreStatus
 from tppo.score_outcome import Outcome, failed
 from tppo.streams import Lease, MemoryStreams, QueueDepth, RequestQueue, StreamsUnavailable
@@ -103,14 +104,15 @@ def service_on(
     capacity: int = 8,
     lease_seconds: float = 60.0,
     announce: Announcements | None = None,
-) -> RewardService:
-    settings = ServiceSettings("reward-0", lease_seconds=lease_seconds, capacity=capacity)
+) -> LeasedWorker:
+    settings = WorkerSettings(name="reward-0", lease_seconds=lease_seconds, capacity=capacity)
     scorer = Scorer(FUNCTIONS, "", workers=workers, attached=NOBODY_ATTACHED)
-    return RewardService(settings, queue, scorer, announce=announce or Announcements())
+    handler = ScoreHandler(scorer)
+    return LeasedWorker(settings, queue, handler, announce or Announcements(), on_held=handler.note_held)
 
 
 @asynccontextmanager
-async def running(service: RewardService) -> AsyncIterator[None]:
+async def running(service: LeasedWorker) -> AsyncIterator[None]:
     task = asyncio.create_task(service.run())
     try:
         yield

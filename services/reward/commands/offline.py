@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from services.reward.build import placed, scoring, serving
+from services.reward.build import attach_server, placed, scoring
 from services.reward.scorer import Scorer, score_of
 from services.reward.verifiers.placement import Place
 from tppo.authentication import token_from_environment
@@ -56,7 +56,7 @@ async def scorer_of(arguments: argparse.Namespace) -> AsyncIterator[Scorer]:
             yield parts.scorer
             return
         require_tls_or_token(section.host, token_from_environment())
-        async with serving(section, parts, run="") as address:
+        async with attach_server(section, parts, run="") as address:
             log.info("the function's process may attach at %s", address)
             yield parts.scorer
 

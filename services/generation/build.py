@@ -1,18 +1,66 @@
-"""Makes the engine that a configuration asks for."""
+"""What serves window requests, built from a configuration: the engine, the weight server and the worker."""
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import grpc.aio
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
+from services.generation.engine import Engine
+from services.generation.served_weights import ServedWeights
+from services.generation.service import WindowHandler
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoder import Decoder
 from services.generation.transformers_engine.engine import TransformersEngine
 from services.generation.transformers_engine.general_decoder import GeneralDecoder
 from services.generation.transformers_engine.llama_decoder import LlamaDecoder, is_supported
-from tppo.config.schema import Config
+from services.generation.weight_intake import SERVICE_NAME, WeightIntake
+from tppo.config import Config, ConfigError
+from tppo.config.services import GenerationSection
+from tppo.grpc_server import serving_grpc
+from tppo.leased_worker import Announce, LeasedWorker, WorkerSettings
+from tppo.streams import RequestQueue
+from tppo.v1 import generation_pb2_grpc
 
 log = logging.getLogger(__name__)
+
+
+def build_worker(
+    config: Config, name: str, queue: RequestQueue, engine: Engine, weights: ServedWeights, announce: Announce
+) -> LeasedWorker:
+    """Isolates suspects: the engine runs in this process, so a request that kills it takes the others down too."""
+    settings = WorkerSettings(
+        name=name,
+        lease_seconds=config.redis.lease_seconds,
+        capacity=config.generation.num_slots + config.generation.num_prefetched,
+        max_deliveries=config.redis.max_deliveries,
+        isolates_suspects=True,
+    )
+    return LeasedWorker(settings, queue, WindowHandler(name, engine, weights), announce)
+
+
+def weight_server(intake: WeightIntake, section: GenerationSection, *, token: str) -> AbstractAsyncContextManager[str]:
+    """Runs the gRPC server to which the learner sends weights; gives the address at which others reach it."""
+
+    def add_service(server: grpc.aio.Server) -> None:
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(intake, server)
+
+    return serving_grpc(SERVICE_NAME, add_service, section, key="generation", token=token)
+
+
+@asynccontextmanager
+async def running_engine(config: Config) -> AsyncIterator[Engine]:
+    """The engine, until the end of the context. Raises `ConfigError` for a model that it cannot serve."""
+    try:
+        engine = build_engine(config)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.path = {config.model.path}: {error}") from None
+    try:
+        yield engine
+    finally:
+        await engine.close()
 
 
 def build_engine(config: Config) -> TransformersEngine:

@@ -1,0 +1,204 @@
+"""What every worker of a request queue promises, whatever its handler does."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tppo.leased_worker import LeasedWorker, WorkerSettings
+from tppo.streams import MemoryStreams, StreamsUnavailable
+
+WAIT_SECONDS = 10.0
+
+
+class Upper:
+    """Answers a request with its capital letters; waits for `gate` when the request says so."""
+
+    def __init__(self, *, is_ready: bool = True) -> None:
+        self.is_ready = asyncio.Event()
+        if is_ready:
+            self.is_ready.set()
+        self.gate = asyncio.Event()
+        self.begun: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def ready(self) -> None:
+        await self.is_ready.wait()
+
+    async def handle(self, payload: bytes) -> bytes:
+        self.begun.put_nowait(payload)
+        if payload.startswith(b"slow"):
+            await self.gate.wait()
+        if payload == b"broken":
+            raise RuntimeError("the handler is broken")
+        return payload.upper()
+
+    def refuse(self, payload: bytes, cause: str) -> bytes:
+        return payload + b": " + cause.encode()
+
+    def status(self) -> Mapping[str, object]:
+        return {"num_begun": self.begun.qsize()}
+
+
+class Heartbeats:
+    """Keeps what was announced; the first `num_failures` fail."""
+
+    def __init__(self, num_failures: int = 0) -> None:
+        self._num_failures = num_failures
+        self.sent: asyncio.Queue[Mapping[str, object]] = asyncio.Queue()
+
+    async def __call__(self, status: Mapping[str, object]) -> None:
+        if self._num_failures:
+            self._num_failures -= 1
+            raise StreamsUnavailable("connection refused")
+        self.sent.put_nowait(status)
+
+
+@pytest.fixture
+def streams() -> MemoryStreams:
+    return MemoryStreams(lease_seconds=60.0)
+
+
+def worker_on(
+    streams: MemoryStreams,
+    handler: Upper,
+    *,
+    capacity: int = 4,
+    isolates_suspects: bool = False,
+    heartbeats: Heartbeats | None = None,
+    held: list[int] | None = None,
+) -> LeasedWorker:
+    settings = WorkerSettings(
+        name="worker-0", lease_seconds=60.0, capacity=capacity, isolates_suspects=isolates_suspects
+    )
+    on_held = (held if held is not None else []).append
+    return LeasedWorker(settings, streams.window_requests, handler, heartbeats or Heartbeats(), on_held=on_held)
+
+
+@asynccontextmanager
+async def running(worker: LeasedWorker) -> AsyncIterator[None]:
+    task = asyncio.create_task(worker.run())
+    try:
+        async with asyncio.timeout(WAIT_SECONDS):
+            yield
+    finally:
+        worker.stop()
+        await task
+
+
+async def records(streams: MemoryStreams, count: int) -> list[bytes]:
+    """The first records of the inbox, as soon as there are so many."""
+    position, found = "0-0", list[bytes]()
+    while len(found) < count:
+        for entry in await streams.inbox.read(position, max_count=count, wait_seconds=1.0):
+            position = entry.position
+            found.append(entry.payload)
+    return found
+
+
+async def after_deaths(streams: MemoryStreams, count: int) -> MemoryStreams:
+    """The streams after so many workers of the same name have leased everything and died."""
+    for _ in range(count):
+        streams = streams.reopened()
+        await streams.window_requests.lease("worker-0", max_count=10, wait_seconds=0)
+    return streams.reopened()
+
+
+async def test_each_request_is_answered_by_one_record(streams: MemoryStreams) -> None:
+    await streams.window_requests.put([b"a", b"b"])
+
+    async with running(worker_on(streams, Upper())):
+        found = await records(streams, 2)
+
+    assert found == [b"A", b"B"]
+    assert await streams.window_requests.outstanding() == []
+
+
+async def test_nothing_is_leased_before_the_handler_is_ready(streams: MemoryStreams) -> None:
+    handler, heartbeats = Upper(is_ready=False), Heartbeats()
+    await streams.window_requests.put([b"a"])
+
+    async with running(worker_on(streams, handler, heartbeats=heartbeats)):
+        await heartbeats.sent.get()  # the loops run
+        num_leased = (await streams.window_requests.depth()).num_leased
+        handler.is_ready.set()
+        await records(streams, 1)
+
+    assert num_leased == 0
+
+
+async def test_no_more_than_the_capacity_is_held(streams: MemoryStreams) -> None:
+    handler, held = Upper(), list[int]()
+    await streams.window_requests.put([b"slow 1", b"slow 2", b"slow 3"])
+
+    async with running(worker_on(streams, handler, capacity=2, held=held)):
+        await handler.begun.get()
+        await handler.begun.get()
+        depth = await streams.window_requests.depth()
+        handler.gate.set()
+        await records(streams, 3)
+
+    assert (depth.num_leased, depth.num_waiting) == (2, 1)
+    assert (max(held), held[-1]) == (2, 0)
+
+
+async def test_a_stop_delivers_what_is_done_and_releases_the_rest(streams: MemoryStreams) -> None:
+    handler = Upper()
+    await streams.window_requests.put([b"slow", b"quick"])
+
+    async with running(worker_on(streams, handler)):
+        while await handler.begun.get() != b"quick":
+            pass
+    released = await streams.window_requests.lease("worker-1", max_count=9, wait_seconds=0)
+
+    assert await records(streams, 1) == [b"QUICK"]
+    assert [(lease.payload, lease.num_deliveries) for lease in released] == [(b"slow", 1)]
+
+
+async def test_a_request_that_every_worker_died_over_is_refused_unserved(streams: MemoryStreams) -> None:
+    handler = Upper()
+    await streams.window_requests.put([b"poison"])
+
+    async with running(worker_on(await after_deaths(streams, 3), handler)):
+        found = await records(streams, 1)
+
+    assert found == [b"poison: 3 workers died over this request"]
+    assert handler.begun.empty()
+
+
+@pytest.mark.parametrize(("isolates_suspects", "num_leased"), [(True, 1), (False, 2)])
+async def test_a_suspect_is_served_alone_where_that_is_asked(
+    streams: MemoryStreams, isolates_suspects: bool, num_leased: int
+) -> None:
+    handler = Upper()
+    await streams.window_requests.put([b"slow suspect", b"slow neighbour"])
+
+    async with running(worker_on(await after_deaths(streams, 2), handler, isolates_suspects=isolates_suspects)):
+        first = await handler.begun.get()
+        depth = await streams.window_requests.depth()
+        handler.gate.set()
+        await records(streams, 2)
+
+    assert first == b"slow suspect"
+    assert depth.num_leased == num_leased
+
+
+async def test_heartbeats_count_and_outlive_one_that_failed(
+    streams: MemoryStreams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tppo.presence.HEARTBEAT_SECONDS", 0.01)
+    heartbeats = Heartbeats(num_failures=1)
+
+    async with running(worker_on(streams, Upper(), heartbeats=heartbeats)):
+        status = await heartbeats.sent.get()
+
+    assert status == {"num_begun": 0, "capacity": 4, "num_held": 0, "num_leases_lost": 0}
+
+
+async def test_a_handler_that_breaks_ends_the_worker(streams: MemoryStreams) -> None:
+    await streams.window_requests.put([b"broken"])
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await worker_on(streams, Upper()).run()
+
+    assert raised.group_contains(RuntimeError, match="the handler is broken")

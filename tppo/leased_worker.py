@@ -1,0 +1,238 @@
+"""What every worker of a request queue does: leased requests in, records in the inbox out.
+
+    _take      consumes requests / waits until the handler is ready, for room below `capacity`, then for a request
+               unblocked by the learner, or by a lease of another worker that expires / produces leases held
+    _serve     (one task per request) consumes a lease / waits for the handler / produces a record
+    _deliver   consumes records / waits for the next one / unblocked by `_serve` / produces entries of the inbox, all
+               that are there in one round trip; keeps them until Redis has them
+    _renew     every third of a lease: keeps what is held, whether it runs or waits
+    beat       every heartbeat: announces the counts
+
+The life of a request here: leased -> held -> served -> delivered; or released when the worker stops. A request may be
+served twice (its lease was lost in mid-work), but is answered once: `complete` refuses who lost the lease. One that
+every worker died over fails, so that it cannot kill them indefinitely.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tppo.cancellation import TaskGroup, cancel_all
+from tppo.presence import beat
+from tppo.streams import Lease, RequestQueue, StreamsUnavailable, until_redis_answers
+
+log = logging.getLogger(__name__)
+
+WAIT_SECONDS = 1.0  # one look for requests; a stop waits no longer than this
+STOP_SECONDS = 3.0  # for the last delivery when the process stops
+MAX_BATCH = 256  # records delivered in one round trip
+
+Announce = Callable[[Mapping[str, object]], Awaitable[None]]
+
+
+class RequestHandler(Protocol):
+    """What a service does with the requests of its queue."""
+
+    async def ready(self) -> None:
+        """Returns once requests can be served; none is leased before."""
+
+    async def handle(self, payload: bytes) -> bytes:
+        """The record that answers a request. An exception ends the worker; cancelled when the worker stops."""
+
+    def refuse(self, payload: bytes, cause: str) -> bytes:
+        """The record of a request that fails without being served."""
+
+    def status(self) -> Mapping[str, object]:
+        """Its part of the heartbeat."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """Of one worker."""
+
+    name: str  # as the queue knows it
+    lease_seconds: float
+    capacity: int  # requests held at once
+    max_deliveries: int = 3  # of one request, before it fails
+    isolates_suspects: bool = False  # serve a request on its last delivery with no other beside it
+
+
+class LeasedWorker:
+    """Serves a queue by a handler until it is stopped."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        queue: RequestQueue,
+        handler: RequestHandler,
+        announce: Announce,
+        *,
+        on_held: Callable[[int], None] = lambda num_held: None,
+    ) -> None:
+        """`on_held` is called with the number of requests held whenever it changes."""
+        self._settings = settings
+        self._queue = queue
+        self._handler = handler
+        self._announce = announce
+        self._held = _HeldLeases(on_held)
+        self._serving: set[asyncio.Task[None]] = set()
+        self._outbox: list[tuple[Lease, bytes]] = []
+        self._has_records = asyncio.Event()
+        self._is_leasing = False
+        self._stopping = asyncio.Event()
+        self._num_leases_lost = 0
+
+    def stop(self) -> None:
+        """Take no new work, deliver what is done, release the rest; then `run` returns."""
+        self._stopping.set()
+        self._held.wake()
+
+    async def run(self) -> None:
+        """Serve until `stop`."""
+        async with TaskGroup() as group:
+            taking = group.create_task(self._take(group))
+            announcing = beat(lambda: self._announce(self.status()))
+            loops = [group.create_task(loop) for loop in (self._deliver(), self._renew(), announcing)]
+            await self._stopping.wait()
+            if self._is_leasing:  # it may lease some in this moment
+                await asyncio.wait([taking], timeout=WAIT_SECONDS + 1)
+            await cancel_all([taking, *loops, *self._serving])
+        await self._release_all()
+
+    def status(self) -> dict[str, object]:
+        """What a heartbeat reports."""
+        return {
+            **self._handler.status(),
+            "capacity": self._settings.capacity,
+            "num_held": len(self._held),
+            "num_leases_lost": self._num_leases_lost,
+        }
+
+    async def _take(self, group: TaskGroup) -> None:
+        await self._handler.ready()
+        while not self._stopping.is_set():
+            fresh = await until_redis_answers(self._lease, "leasing requests")
+            suspect = next(filter(self._is_suspect, fresh), None)
+            if suspect is not None:
+                await self._serve_alone(suspect, fresh, group)
+                continue
+            for lease in fresh:
+                self._begin(lease, group)
+            await self._room_below(self._settings.capacity)
+
+    async def _lease(self) -> list[Lease]:
+        room = self._settings.capacity - len(self._held)
+        self._is_leasing = True
+        try:
+            leases = await self._queue.lease(self._settings.name, max_count=room, wait_seconds=WAIT_SECONDS)
+        finally:
+            self._is_leasing = False
+        return [lease for lease in leases if lease not in self._held]  # one that expired while Redis was away returns
+
+    def _is_suspect(self, lease: Lease) -> bool:
+        """Every worker but one may have died over it."""
+        return self._settings.isolates_suspects and lease.num_deliveries == self._settings.max_deliveries
+
+    async def _serve_alone(self, suspect: Lease, fresh: Sequence[Lease], group: TaskGroup) -> None:
+        """Release the others, let what runs end, and take nothing until this one has, so that it alone is blamed."""
+        log.warning("%s was delivered %d times; serving it alone", suspect.entry_id, suspect.num_deliveries)
+        others = [lease for lease in fresh if lease is not suspect]
+        self._held.add(suspect)
+        await until_redis_answers(lambda: self._queue.release(self._settings.name, others), "releasing requests")
+        await self._room_below(2)
+        if not self._stopping.is_set():
+            self._begin(suspect, group)
+        await self._room_below(1)
+
+    def _begin(self, lease: Lease, group: TaskGroup) -> None:
+        self._held.add(lease)
+        if lease.num_deliveries > self._settings.max_deliveries:
+            cause = f"{lease.num_deliveries - 1} workers died over this request"
+            self._post(lease, self._handler.refuse(lease.payload, cause))
+            return
+        task = group.create_task(self._serve(lease))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, lease: Lease) -> None:
+        self._post(lease, await self._handler.handle(lease.payload))
+
+    def _post(self, lease: Lease, record: bytes) -> None:
+        self._outbox.append((lease, record))
+        self._has_records.set()
+
+    async def _room_below(self, num_held: int) -> None:
+        """Until fewer than so many are held, or a stop."""
+        while len(self._held) >= num_held and not self._stopping.is_set():
+            await self._held.change()
+
+    async def _deliver(self) -> None:
+        while True:
+            await self._has_records.wait()
+            await until_redis_answers(self._deliver_batch, "delivering results")
+
+    async def _deliver_batch(self) -> None:
+        batch = self._outbox[:MAX_BATCH]
+        is_written = await self._queue.complete(self._settings.name, batch)
+        self._num_leases_lost += is_written.count(False)
+        del self._outbox[: len(batch)]
+        if not self._outbox:
+            self._has_records.clear()
+        self._held.remove(lease for lease, _ in batch)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.lease_seconds / 3)
+            await until_redis_answers(self._renew_held, "renewing leases")
+
+    async def _renew_held(self) -> None:
+        await self._queue.renew(self._settings.name, self._held.all())
+
+    async def _release_all(self) -> None:
+        """The last delivery, and the rest to other workers."""
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                while self._outbox:
+                    await self._deliver_batch()
+                await self._queue.release(self._settings.name, self._held.all())
+        except (TimeoutError, StreamsUnavailable) as error:
+            log.warning("%d requests not released (%s); their leases expire", len(self._held), error)
+
+
+class _HeldLeases:
+    """The leases between `lease` and `complete`."""
+
+    def __init__(self, on_change: Callable[[int], None]) -> None:
+        self._leases: dict[str, Lease] = {}
+        self._on_change = on_change
+        self._has_changed = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._leases)
+
+    def __contains__(self, lease: Lease) -> bool:
+        return lease.entry_id in self._leases
+
+    def all(self) -> list[Lease]:
+        return list(self._leases.values())
+
+    def add(self, lease: Lease) -> None:
+        self._leases[lease.entry_id] = lease
+        self._on_change(len(self))
+
+    def remove(self, leases: Iterable[Lease]) -> None:
+        for lease in leases:
+            del self._leases[lease.entry_id]
+        self.wake()
+        self._on_change(len(self))
+
+    def wake(self) -> None:
+        """Let `change` return."""
+        self._has_changed.set()
+
+    async def change(self) -> None:
+        """Until some are removed, or a `wake`."""
+        self._has_changed.clear()
+        await self._has_changed.wait()

@@ -1,0 +1,93 @@
+"""The shell of every process of a run: its log, its connection to Redis, its heartbeats, and its orderly end."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from typing import Any, Protocol
+
+from tppo.config import ConfigError
+from tppo.presence import announce, this_process, withdraw
+from tppo.prometheus import Exporter
+from tppo.streams import RedisClient, StreamsUnavailable, connect, until_redis_answers
+from tppo.streams.fence import UNFENCED
+
+
+def configure_logging() -> None:
+    """One line an event, to standard error."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+
+
+def require_redis_url(url: str) -> None:
+    """Refuse a configuration without a server, before anything heavy is loaded."""
+    if not url:
+        raise ConfigError("redis.url is empty; expected the address of a Redis server, as in --redis redis://HOST:6379")
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[RedisClient]:
+    """A client, as soon as the server answers. Raises `ConfigError` for an address at which none ever will."""
+    try:
+        client = await until_redis_answers(lambda: connect(url), "connecting")
+    except ValueError as error:
+        raise ConfigError(f"redis.url = {url!r}: {error}") from None
+    async with client:
+        yield client
+
+
+class Announcer:
+    """Announces this process to its run and to Prometheus."""
+
+    def __init__(
+        self,
+        client: RedisClient,
+        exporter: Exporter,
+        *,
+        run: str,
+        name: str,
+        kind: str,
+        address: str = "",
+        incarnation: int = UNFENCED,
+    ) -> None:
+        """`address` is that of its gRPC server; a learner names its incarnation."""
+        self._client = client
+        self._exporter = exporter
+        self._run = run
+        self._presence = this_process(name, kind, address=address)
+        self._incarnation = incarnation
+
+    async def announce(self, status: Mapping[str, Any]) -> None:
+        """One heartbeat. Whatever Redis does, Prometheus gets the status."""
+        exported = replace(self._presence, status=self._exporter.take(status))
+        await announce(self._client, self._run, exported, incarnation=self._incarnation)
+        self._exporter.note_heartbeat()
+
+    async def withdraw(self) -> None:
+        """An orderly end: the run need not miss three heartbeats first."""
+        with suppress(StreamsUnavailable):
+            await withdraw(self._client, self._run, self._presence.name)
+
+
+class Stoppable(Protocol):
+    """What a process runs."""
+
+    def stop(self) -> None:
+        """Take no new work; `run` returns soon."""
+
+    async def run(self) -> None:
+        """Until `stop`."""
+
+
+async def run_until_signalled(service: Stoppable, announcer: Announcer) -> None:
+    """Until SIGTERM or Ctrl-C; then the process leaves the run."""
+    on_stop_signal(service.stop)
+    await service.run()
+    await announcer.withdraw()
+
+
+def on_stop_signal(stop: Callable[[], None]) -> None:
+    """Call it at SIGTERM and at Ctrl-C."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop)

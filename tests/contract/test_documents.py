@@ -12,7 +12,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *so
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 TEST = re.compile(r"`(test_\w+_\w+_\w+)`")  # a sentence; `test_freq` is a key
 ROOMS = ("proto", "tppo", "learner", "services", "tests", "examples", "deploy", "docs", "benchmarks", "tools")
-PLACE = re.compile(rf"`((?:{'|'.join(ROOMS)})/[\w./-]*)`")
+PLACE = re.compile(rf"(?<![\w./-])(?:{'|'.join(ROOMS)})/[\w./-]*\w")
 
 
 def defined_tests() -> Iterator[str]:

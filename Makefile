@@ -1,5 +1,7 @@
 # The few commands of the house. `make run` and `make test` are all that a newcomer needs.
-PYTHON ?= python3.11
+# Proved with 3.11; of the others, the first that is new enough and can make an environment.
+PYTHON ?= $(shell for name in python3.11 python3 python3.12 python3.13; do \
+	$$name -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
@@ -39,6 +41,8 @@ chaos: $(VENV)/.installed-dev
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	@echo "Installing into $(VENV): PyTorch and the rest, a few minutes the first time."
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || \
+	{ echo "no Python 3.11 or newer with venv on PATH; expected python3.11, or make PYTHON=/path/to/python" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e '.[$*]'
 	touch $@

@@ -1,6 +1,7 @@
 """The console script `tppo`: picks a verb and hands over to that room's own `main`, by module name.
 
-Nothing heavy is imported before the verb is known, so `tppo --help` is instant.
+Nothing heavy is imported before the verb is known, so `tppo --help` is instant. The application, `services` and
+`learner`, is found beside `tppo` and nowhere else: in a checkout or in the image, but not in the wheel.
 """
 
 import importlib
@@ -8,6 +9,8 @@ import os
 import select
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
 
 VERBS = {
     "run": ("services.local.__main__", "start every process on this machine and train"),
@@ -15,6 +18,7 @@ VERBS = {
     "generation": ("services.generation.__main__", "serve windows: sample responses"),
     "reward": ("services.reward.__main__", "score finished responses"),
     "score": ("services.reward.commands.score", "score a file of responses with any reward function"),
+    "remote-score": ("tppo.remote_score", "score a file of responses by a running reward service"),
     "rescore": ("services.reward.commands.rescore", "score a run's responses again with another function"),
     "learner": ("learner.__main__", "train policy and value model"),
     "dashboard": ("services.dashboard.__main__", "a run's page, REST and control; or browse a folder of runs"),
@@ -23,12 +27,19 @@ VERBS = {
     "audit": ("learner.commands.audit.__main__", "check a finished or stopped run's promises from its traces"),
 }
 CONFIG_ERROR_EXIT_CODE = 2
+ROOT = Path(__file__).parents[1]
+"""Of the checkout, or of the wheel's `tppo`."""
+
+
+APPLICATION = "a checkout (pip install -e .) or the image"
 
 
 def usage() -> str:
-    """One line per verb."""
-    lines = [f"  {verb:<12} {what}" for verb, (_, what) in VERBS.items()]
-    return "\n".join(["usage: tppo VERB ...", "", *lines, "", "tppo VERB --help tells the rest."])
+    """One line per verb, and which of them are missing."""
+    lines = [f"  {verb:<12} {what}" for verb, (module, what) in VERBS.items() if _is_here(module)]
+    missing = [verb for verb, (module, _) in VERBS.items() if not _is_here(module)]
+    notes = [f"The wheel holds the client alone; {', '.join(missing)} need {APPLICATION}."] if missing else []
+    return "\n".join(["usage: tppo VERB ...", "", *lines, "", "tppo VERB --help shows the rest.", *notes])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from tppo.config import ConfigError
 
     try:
-        return int(importlib.import_module(VERBS[verb][0]).main(rest))
+        return int(_room(VERBS[verb][0]).main(rest))
     except ConfigError as error:
         print(f"tppo {verb}: {error}", file=sys.stderr)
         return CONFIG_ERROR_EXIT_CODE
@@ -52,6 +63,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _is_unread():
             raise
         return 1
+
+
+def _room(module: str) -> ModuleType:
+    """The verb's module; another folder or package named `services` or `learner` is never taken for ours."""
+    if not _is_here(module):
+        from tppo.config import ConfigError
+
+        raise ConfigError(f"this verb is not in the wheel, which holds the client alone; expected {APPLICATION}")
+    if sys.path[0] != str(ROOT):
+        sys.path.insert(0, str(ROOT))
+    return importlib.import_module(module)
+
+
+def _is_here(module: str) -> bool:
+    return ROOT.joinpath(*module.split(".")).with_suffix(".py").is_file()
 
 
 def _is_unread() -> bool:

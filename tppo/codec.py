@@ -119,7 +119,7 @@ def decode_inbox_record(payload: bytes) -> InboxRecord:
     if kind == "window":
         return _window(message.window)
     if kind == "score":
-        return _score(message.score)
+        return score_record(message.score)
     if kind == "command":
         return _command(message.command)
     raise ValueError("InboxRecord holds neither a window nor a score nor a command")
@@ -177,7 +177,8 @@ def score_message(score: Score) -> pb.Score:
     )
 
 
-def _score(message: pb.Score) -> Score:
+def score_record(message: pb.Score) -> Score:
+    """The record of a message."""
     return Score(
         rollout_id=message.rollout_id,
         attempt=message.attempt,

@@ -6,11 +6,11 @@ What only the owner of the data or of the reward functions can judge is asked of
 import asyncio
 import socket
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.local.processes import tppo_command
 from tppo.authentication import require_token_beyond_loopback
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
@@ -111,7 +111,7 @@ async def _reach_redis(url: str) -> None:
 
 def check_with_processes(config_path: Path, verbs: Sequence[str] = CHECKING_VERBS) -> None:
     """Ask the processes that read data and load reward functions, side by side; the first complaint counts."""
-    commands = [[sys.executable, "-m", "tppo", verb, str(config_path), "--check"] for verb in verbs]
+    commands = [tppo_command(verb, str(config_path), "--check") for verb in verbs]
     processes = [
         subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

@@ -108,8 +108,13 @@ def _learner(plan: Plan, *, num_before: int) -> Child:
     )
 
 
+def tppo_command(*arguments: str) -> list[str]:
+    """A verb as a child process; -P keeps the current folder's own `tppo`, `services` or `learner` out."""
+    return [sys.executable, "-P", "-m", "tppo", *arguments]
+
+
 def _command(plan: Plan, verb: str, name: str, *options: str) -> list[str]:
-    process = [sys.executable, "-m", "tppo", verb, str(plan.paths.config)]
+    process = tppo_command(verb, str(plan.paths.config))
     return [*process, "--redis", plan.redis_url, "--name", name, *filter(None, options)]
 
 

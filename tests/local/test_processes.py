@@ -48,7 +48,10 @@ def test_a_process_is_told_its_configuration_its_server_and_its_name(tmp_path: P
 
     config = str(tmp_path / "run/config.toml")
     server = "redis://127.0.0.1:7000/0"
-    assert command == [sys.executable, "-m", "tppo", "reward", config, "--redis", server, "--name", "reward-0"]
+    assert command == [
+        *(sys.executable, "-P", "-m", "tppo", "reward", config),
+        *("--redis", server, "--name", "reward-0"),
+    ]
 
 
 def test_replicas_listen_on_neighbouring_ports_when_the_first_is_given(tmp_path: Path) -> None:

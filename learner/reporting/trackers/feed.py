@@ -58,7 +58,7 @@ class Feed:
         self.name = name
         self.last_error = ""
         self._beginning = beginning
-        self._command = command or (sys.executable, "-m", "learner.reporting.trackers.process", name)
+        self._command = command or (sys.executable, "-P", "-m", "learner.reporting.trackers.process", name)
         self._patience = patience or Patience()
         self._max_waiting = max_waiting
         self._waiting: deque[str] = deque()

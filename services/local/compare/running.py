@@ -3,13 +3,13 @@
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
 from services.local.compare.plan import PlannedRun, is_done
+from services.local.processes import tppo_command
 
 
 class StoppedError(Exception):
@@ -43,7 +43,7 @@ def run_all(config_path: Path, runs: Sequence[PlannedRun], *, launch: Launcher, 
 
 def launch_process(config_path: Path, run: PlannedRun) -> int:
     """`tppo run` as a child; a signal to this process stops it in order; then `StoppedError`."""
-    command = [sys.executable, "-m", "tppo", "run", str(config_path)]
+    command = tppo_command("run", str(config_path))
     command += [part for override in run.overrides for part in ("--set", override)]
     was_stopped = False
     process = subprocess.Popen(command, start_new_session=True)

@@ -6,29 +6,24 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
 
 from pydantic import ValidationError
 
 from services.reward.build import attach_server, placed, scoring
-from services.reward.scorer import Scorer, score_of
+from services.reward.scorer import Scorer
 from services.reward.verifiers.placement import Place
 from tppo.authentication import token_from_environment
 from tppo.config import ConfigError
 from tppo.config.reference import key_text
 from tppo.config.schema import RewardSection
 from tppo.rollout import RewardRequest, Score
-from tppo.score_outcome import failed
+from tppo.score_lines import UnreadableLineError
 from tppo.tls import require_tls_or_token
 
 log = logging.getLogger(__name__)
 
 MAX_UNDER_WAY = 1024  # requests that are read and not written yet
 OPTIONS = ("num_workers", "timeout_seconds", "attach_wait_seconds", "memory_limit_mb", "host", "port")
-
-
-class UnreadableError(ValueError):
-    """A line that is no request; the text says why."""
 
 
 def add_function_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +56,9 @@ async def scorer_of(arguments: argparse.Namespace) -> AsyncIterator[Scorer]:
             yield parts.scorer
 
 
-async def scores_in_order(scorer: Scorer, requests: Iterable[RewardRequest | UnreadableError]) -> AsyncIterator[Score]:
+async def scores_in_order(
+    scorer: Scorer, requests: Iterable[RewardRequest | UnreadableLineError]
+) -> AsyncIterator[Score]:
     """A score for each request, many under way at a time; what was no request is a failure."""
     under_way: deque[asyncio.Task[Score]] = deque()
     try:
@@ -76,20 +73,9 @@ async def scores_in_order(scorer: Scorer, requests: Iterable[RewardRequest | Unr
             task.cancel()
 
 
-def score_line(score: Score) -> dict[str, Any]:
-    """What a line of output says of a score."""
-    return {
-        "status": score.status.name,
-        "score": score.score,
-        "components": dict(score.components),
-        "seconds": round(score.duration_seconds, 6),
-        "error": score.error,
-    }
-
-
-async def _score(scorer: Scorer, request: RewardRequest | UnreadableError) -> Score:
-    if isinstance(request, UnreadableError):
-        return score_of(RewardRequest("", 0, "", "", "", ""), failed(str(request)), function="")
+async def _score(scorer: Scorer, request: RewardRequest | UnreadableLineError) -> Score:
+    if isinstance(request, UnreadableLineError):
+        return request.as_score()
     return await scorer.score(request)
 
 

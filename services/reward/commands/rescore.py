@@ -8,11 +8,12 @@ import sys
 from collections.abc import Sequence
 from statistics import fmean
 
-from services.reward.commands.offline import add_function_arguments, score_line, scorer_of, scores_in_order
+from services.reward.commands.offline import add_function_arguments, scorer_of, scores_in_order
 from services.reward.reporting.response_log import logged_responses, request_of
 from tppo.config import ConfigError
 from tppo.run_folder.json_lines import Fields
 from tppo.run_folder.paths import RunPaths, run_path
+from tppo.score_lines import score_fields
 
 IDENTITY = ("rollout_id", "attempt", "data_source", "is_evaluation")
 
@@ -46,7 +47,7 @@ async def _rescore(arguments: argparse.Namespace, logged: Sequence[Fields]) -> l
             before = logged[len(rescored)]
             identity = {key: before[key] for key in IDENTITY}
             previous = {f"previous_{key}": before[key] for key in ("status", "score", "function")}
-            rescored.append({**identity, **score_line(score), **previous})
+            rescored.append({**identity, **score_fields(score), **previous})
             print(json.dumps(rescored[-1], ensure_ascii=False))
     return rescored
 

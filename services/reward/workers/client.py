@@ -92,7 +92,7 @@ class ForkServerClient:
         with theirs:
             arguments = (str(theirs.fileno()), str(memory_limit_bytes), *specs)
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "services.reward.workers.fork_server", *arguments),
+                *(sys.executable, "-P", "-m", "services.reward.workers.fork_server", *arguments),
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,

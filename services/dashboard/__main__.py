@@ -11,17 +11,16 @@ Loops, all in one event loop; the first that ends unexpectedly ends the process:
 import argparse
 import asyncio
 import logging
-import os
 import secrets
-import signal
 import socket
-import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
+from tppo.presence import announce, beat, this_process
+from tppo.process import configure_logging, on_stop_signal, require_redis_url
 
 if TYPE_CHECKING:
     from services.dashboard.api.access import Access
@@ -50,7 +49,7 @@ class ServingOptions:
 def main(argv: Sequence[str]) -> int:
     """Serve until SIGTERM."""
     options = _options(_parser().parse_args(argv))
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logging()
     asyncio.run(_serve(options))
     return 0
 
@@ -73,8 +72,7 @@ def _options(arguments: argparse.Namespace) -> ServingOptions:
     if not arguments.config.exists():
         raise ConfigError(f"{arguments.config}: no such file; expected the run's TOML file, or a folder of runs")
     config = config_from_arguments(arguments)
-    if not config.redis.url:
-        raise ConfigError("redis.url is empty; expected the address of a Redis server, as in --redis redis://HOST:6379")
+    require_redis_url(config.redis.url)
     section = config.dashboard
     return ServingOptions(
         root=config.run.directory, host=section.host, port=section.port, name=arguments.name, config=config
@@ -106,12 +104,11 @@ async def _serve(options: ServingOptions) -> None:
         broadcaster = Broadcaster(views)
         app = create_app(views, broadcaster, access=access, source=source, name=options.name)
         settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS, lifespan="off")
-        for number in (signal.SIGTERM, signal.SIGINT):
-            # uvicorn takes the signals over and raises them again when it has shut down: no reason to die then.
-            asyncio.get_running_loop().add_signal_handler(number, lambda: None)
+        # uvicorn takes the signals over and raises them again when it has shut down: no reason to die then.
+        on_stop_signal(lambda: None)
         loops: list[Coroutine[Any, Any, None]] = [broadcaster.serve()]
         if config and source and observer:
-            loops += [observer.serve(), _beat(source, config.run.name, options.name, listener)]
+            loops += [observer.serve(), _beat(source, config.run.name, options.name, _url(listener))]
         try:
             await _until_served(uvicorn.Server(settings).serve(sockets=[listener]), loops)
         finally:
@@ -205,23 +202,11 @@ async def _source(config: Config) -> "RedisSource":
     return source
 
 
-async def _beat(source: "RedisSource", run: str, name: str, listener: socket.socket) -> None:
-    from tppo.presence import HEARTBEAT_SECONDS, Presence, announce
-    from tppo.streams import StreamsError
+async def _beat(source: "RedisSource", run: str, name: str, url: str) -> None:
+    presence = this_process(name, "dashboard", status={"url": url})
 
-    presence = Presence(
-        name=name,
-        kind="dashboard",
-        address="",
-        started_at=time.time(),
-        pid=os.getpid(),
-        host=socket.gethostname(),
-        status={"url": _url(listener)},
-    )
-    while True:
-        try:
-            client, _ = await source.connected()
-            await announce(client, run, presence)
-        except StreamsError as error:
-            log.warning("cannot announce: %s; trying again", error)
-        await asyncio.sleep(HEARTBEAT_SECONDS)
+    async def announce_page() -> None:
+        client, _ = await source.connected()
+        await announce(client, run, presence)
+
+    await beat(announce_page)

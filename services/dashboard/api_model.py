@@ -5,6 +5,8 @@ from typing import Generic, TypeVar
 from pydantic import BaseModel, ConfigDict
 
 Item = TypeVar("Item")
+LARGEST = 2**31 - 1
+"""Of the integers in requests and in answers."""
 
 
 class ApiModel(BaseModel):

@@ -5,9 +5,10 @@ from typing import Annotated, TypeVar
 
 from fastapi import Path, Query
 
+from services.dashboard.api_model import LARGEST
+
 Item = TypeVar("Item")
 
-LARGEST = 2**31 - 1
 RunName = Annotated[
     str | None, Query(alias="run", max_length=300, description="One of /runs; none: the live run, else the newest.")
 ]

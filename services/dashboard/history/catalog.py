@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.dashboard.history.run import RunHistory
-from services.dashboard.history.settings import settings_of
+from services.dashboard.history.run import RunHistory, settings_of
 from tppo.run_folder.json_lines import read_objects
 from tppo.run_folder.paths import RunPaths, trace_files
 

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import time
+import tomllib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +13,6 @@ from typing import Any, TypeVar
 from services.dashboard.history.columns import Columns
 from services.dashboard.history.journal import JournalIndex
 from services.dashboard.history.records import WindowRecord
-from services.dashboard.history.settings import settings_of
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.json_lines import JsonLinesFollower, Line, plain
 from tppo.run_folder.paths import RunPaths
@@ -24,6 +24,7 @@ FREEZE_LINES = 20_000
 records would hold up an answer for a tenth of a second and more."""
 JOURNAL_BYTES = 32 * 1024 * 1024
 """Of a longer journal, the older lines are left out: as many rollouts as are kept, read in some two seconds."""
+MAX_SETTINGS_BYTES = 1024 * 1024
 MAX_NEW_LINES = 200
 MAX_NEW_EVENTS = 50
 MAX_NEW_WINDOWS = 500
@@ -168,3 +169,14 @@ class RunHistory:
         position, fields = line
         if fields.get("kind") == "event":
             self._news.events.append({**plain(fields), "id": position})
+
+
+def settings_of(folder: Path) -> Fields:
+    """The tables of a run's resolved configuration; none where the file is missing or is no TOML."""
+    path = RunPaths(folder).config
+    try:
+        if path.stat().st_size > MAX_SETTINGS_BYTES:
+            return {}
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return {}

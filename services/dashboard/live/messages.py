@@ -2,11 +2,9 @@
 
 from typing import Any
 
-from services.dashboard.api_model import ApiModel
+from services.dashboard.api_model import LARGEST, ApiModel
 from services.dashboard.history.journal import JournalIndex
 from services.dashboard.history.records import WindowRecord
-
-LARGEST_STEP = 2**31 - 1
 
 
 class Bar(ApiModel):
@@ -76,7 +74,7 @@ def event_of(line: dict[str, Any]) -> RunEvent:
         id=line["id"],
         time=time if isinstance(time, int | float) else None,
         event=str(line.get("event", "")),
-        step=step if isinstance(step, int) and abs(step) <= LARGEST_STEP else None,
+        step=step if isinstance(step, int) and abs(step) <= LARGEST else None,
         text=str(line.get("text", "")),
         extra={name: value for name, value in line.items() if name not in named},
     )

@@ -11,9 +11,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.dashboard.api.access import Access
-from services.dashboard.api.parameters import LARGEST, RunName
+from services.dashboard.api.parameters import RunName
 from services.dashboard.api.problems import ProblemError, problems
-from services.dashboard.api_model import ApiModel
+from services.dashboard.api_model import LARGEST, ApiModel
 from services.dashboard.live.source import DEADLINE_SECONDS, Source
 from services.dashboard.live.view import Views
 from tppo.rollout import Action, Command

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 
-from services.dashboard.api.parameters import LARGEST, RunName
+from services.dashboard.api.parameters import RunName
 from services.dashboard.api.problems import problems
-from services.dashboard.api_model import ApiModel
+from services.dashboard.api_model import LARGEST, ApiModel
 from services.dashboard.history.columns import Columns
 from services.dashboard.history.run import RunHistory
 from services.dashboard.live.view import Views

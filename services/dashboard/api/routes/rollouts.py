@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query
 
-from services.dashboard.api.parameters import LARGEST, Limit, Offset, RolloutName, RunName, page
+from services.dashboard.api.parameters import Limit, Offset, RolloutName, RunName, page
 from services.dashboard.api.problems import ProblemError, problems
-from services.dashboard.api_model import ApiModel, Page
+from services.dashboard.api_model import LARGEST, ApiModel, Page
 from services.dashboard.history.records import RolloutRecord, RolloutState, ScoreRecord, WindowRecord
 from services.dashboard.history.run import RunHistory
 from services.dashboard.live.view import Views

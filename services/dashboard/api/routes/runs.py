@@ -10,11 +10,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
-from services.dashboard.api.parameters import LARGEST, Limit, Offset, RunName, page
+from services.dashboard.api.parameters import Limit, Offset, RunName, page
 from services.dashboard.api.problems import ProblemError, problems
-from services.dashboard.api_model import ApiModel, Page
+from services.dashboard.api_model import LARGEST, ApiModel, Page
 from services.dashboard.history.catalog import Outline
-from services.dashboard.history.settings import without_secrets
 from services.dashboard.live.messages import RunEvent, event_of
 from services.dashboard.live.status import RunState, Status, state_of, status_of
 from services.dashboard.live.view import STILL_WRITTEN_SECONDS, Views
@@ -24,7 +23,7 @@ from tppo.run_folder.paths import RunPaths
 LOG_BYTES = 1024 * 1024
 LONGEST_LOG_LINE = 4096
 SECRET = re.compile(r"((?:#|\b)token=)[^\s&\"']+|(?<=://)[^/@\s]*@")
-"""The token in the address that a dashboard logs, and passwords in addresses."""
+"""The token in the address that a dashboard logs; user and password in an address such as Redis'."""
 
 NO_RUN = problems(not_found="no such run")
 
@@ -172,12 +171,20 @@ def tail_of(path: Path, num_lines: int) -> list[str]:
         size = file.seek(0, 2)
         file.seek(max(0, size - LOG_BYTES))
         text = file.read(LOG_BYTES).decode("utf-8", "replace")
-    return [without_tokens(line[:LONGEST_LOG_LINE]) for line in text.splitlines()[-num_lines:]]
+    return [str(without_secrets(line[:LONGEST_LOG_LINE])) for line in text.splitlines()[-num_lines:]]
 
 
-def without_tokens(line: str) -> str:
-    """The line, safe to be shown to those who may look but not steer."""
-    return SECRET.sub(lambda found: f"{found[1]}***" if found[1] else "***@", line)
+def without_secrets(value: Any) -> Any:
+    """The same text, table or list, safe to be shown to those who may look but not steer."""
+    if isinstance(value, dict):
+        return {key: without_secrets(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_secrets(item) for item in value]
+    return SECRET.sub(_masked, value) if isinstance(value, str) else value
+
+
+def _masked(found: re.Match[str]) -> str:
+    return f"{found[1]}***" if found[1] else "***@"
 
 
 async def _summary(views: Views, name: str) -> RunSummary:

@@ -1,1 +1,1 @@
-"""A run over REST: what it does, what it did, and what is asked of it."""
+"""The dashboard: a run's status, history and control over REST, and its page."""

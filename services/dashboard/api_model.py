@@ -16,7 +16,7 @@ class ApiModel(BaseModel):
 
 
 class Page(ApiModel, Generic[Item]):
-    """Some of the items that were asked for."""
+    """Some of the items."""
 
     items: list[Item]
     total: int

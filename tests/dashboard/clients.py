@@ -22,7 +22,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
 class FixedSource:
-    """Sees what it was told, or fails as it was told; keeps what is put into the inbox."""
+    """Returns or raises what it was made with, in order; keeps the commands for the inbox."""
 
     def __init__(self, *observations: Observation | Exception) -> None:
         self._observations = list(observations)

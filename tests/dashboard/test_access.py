@@ -33,7 +33,7 @@ def basic(text: str) -> str:
 
 @pytest.mark.parametrize("header", ["", "Bearer wrong", "Bearer", "Basic !", basic("secret"), basic("secret:wrong")])
 @pytest.mark.parametrize("path", ["/", "/api/v1/status", "/docs", "/static/app.js", "/api/v1/stream", "/openapi.json"])
-async def test_with_a_token_set_nobody_else_may_look(root: Path, path: str, header: str) -> None:
+async def test_with_a_token_set_requests_without_it_are_refused(root: Path, path: str, header: str) -> None:
     async with client_of(root, access=LOCKED) as client:
         answer = await client.get(path, headers={"Authorization": header} if header else {})
 
@@ -59,7 +59,7 @@ async def test_without_a_token_this_machine_may_look(root: Path, host: str) -> N
 
 
 @pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:8265", "", "[", "10.0.0.7"])
-async def test_a_name_that_was_made_to_point_here_is_refused(root: Path, host: str) -> None:
+async def test_dns_rebinding_is_refused(root: Path, host: str) -> None:
     async with client_of(root) as client:
         answer = await client.get("/api/v1/status", headers={"Host": host})
 
@@ -67,7 +67,7 @@ async def test_a_name_that_was_made_to_point_here_is_refused(root: Path, host: s
 
 
 @pytest.mark.parametrize("path", ["/", "/api/v1/status", "/api/v1/nothing", "/static/app.js", "/docs"])
-async def test_every_answer_tells_browsers_what_not_to_do(root: Path, path: str) -> None:
+async def test_every_answer_has_the_security_headers(root: Path, path: str) -> None:
     async with client_of(root) as client:
         headers = (await client.get(path)).headers
 
@@ -112,7 +112,7 @@ async def test_steering_needs_the_token_on_the_loopback_too(root: Path) -> None:
         {"Origin": "http://localhost:8265", "Sec-Fetch-Site": "cross-site"},
     ],
 )
-async def test_a_page_of_another_origin_may_not_steer(root: Path, headers: dict[str, str]) -> None:
+async def test_csrf_is_refused(root: Path, headers: dict[str, str]) -> None:
     source = live()
     async with client_of(root, source) as client:
         answer = await client.post("/api/v1/control/pause", headers={**BEARER, **headers})
@@ -122,7 +122,7 @@ async def test_a_page_of_another_origin_may_not_steer(root: Path, headers: dict[
 
 
 @pytest.mark.parametrize("headers", [{}, {"Origin": "http://localhost:8265", "Sec-Fetch-Site": "same-origin"}])
-async def test_the_own_page_and_programs_steer_with_the_token(root: Path, headers: dict[str, str]) -> None:
+async def test_our_page_and_programs_steer_with_the_token(root: Path, headers: dict[str, str]) -> None:
     async with client_of(root, live()) as client:
         assert (await client.post("/api/v1/control/pause", headers={**BEARER, **headers})).status_code == 202
 

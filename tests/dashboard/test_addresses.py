@@ -131,13 +131,13 @@ async def test_rollouts_are_filtered_and_sorted(
     assert [one["rollout"] for one in (await answer_of(root, f"rollouts?{query}"))["items"]] == names
 
 
-async def test_a_page_tells_how_many_there_are(run: RunFolderBuilder, root: Path) -> None:
+async def test_a_page_has_the_total(run: RunFolderBuilder, root: Path) -> None:
     run.journal(*ROLLOUTS)
 
     assert (await answer_of(root, "rollouts?limit=1"))["total"] == 3
 
 
-async def test_one_rollout_is_told_token_by_token(root: Path) -> None:
+async def test_a_rollout_has_its_tokens(root: Path) -> None:
     complete_run(root / "quick")
 
     rollout = await answer_of(root, "rollouts/0-0-0")
@@ -199,7 +199,7 @@ async def test_windows_are_bars_between_steps(run: RunFolderBuilder, root: Path)
     assert everything["slots"] == {"generation-0": 4}
 
 
-async def test_a_window_that_is_not_told_yet_is_a_running_bar(run: RunFolderBuilder, root: Path) -> None:
+async def test_a_requested_window_is_a_running_bar(run: RunFolderBuilder, root: Path) -> None:
     run.journal(requested("a", time=5))
     source = FixedSource(Observation(now=NOW, presences=[process("generation", num_slots=32)]))
 
@@ -211,8 +211,8 @@ async def test_a_window_that_is_not_told_yet_is_a_running_bar(run: RunFolderBuil
 
 async def test_a_running_bar_stands_in_the_slot_that_its_generator_names(run: RunFolderBuilder, root: Path) -> None:
     run.journal(requested("a", time=5), requested("b", time=6))
-    told = {"slot": 3, "rollout_id": "b", "window_index": 0, "started_at": 1_800_000_007.5, "num_tokens": 40}
-    generator = process("generation", num_slots=32, running=[told, "nonsense"])
+    reported = {"slot": 3, "rollout_id": "b", "window_index": 0, "started_at": 1_800_000_007.5, "num_tokens": 40}
+    generator = process("generation", num_slots=32, running=[reported, "nonsense"])
 
     bars = (await answer_of(root, "windows", FixedSource(Observation(now=NOW, presences=[generator]))))["bars"]
 
@@ -229,7 +229,7 @@ async def test_the_newest_bars_are_kept_where_there_are_too_many(run: RunFolderB
     assert [bar["rollout"] for bar in (await answer_of(root, "windows?limit=2"))["bars"]] == ["b", "c"]
 
 
-async def test_the_critic_is_held_against_what_was_earned(root: Path) -> None:
+async def test_values_are_shown_against_returns(root: Path) -> None:
     complete_run(root / "quick")
 
     critic = await answer_of(root, "critic")
@@ -250,7 +250,7 @@ async def test_a_step_without_a_trace_is_a_problem(run: RunFolderBuilder, root: 
 LEDGER = {"issued": 10, "trained": 6, "in_flight": 2, "parked": 1, "dropped": 1}
 
 
-async def test_the_ledgers_equation_is_told_and_checked(run: RunFolderBuilder, root: Path) -> None:
+async def test_the_ledgers_equation_is_checked(run: RunFolderBuilder, root: Path) -> None:
     run.metrics(step_line(1, **{f"ledger__{name}": count for name, count in LEDGER.items()}))
     run.journal(requested("a"), {"kind": "dropped", "rollout": "a", "window": 0, "reason": "by hand"})
 
@@ -270,7 +270,7 @@ async def test_the_learners_own_count_is_newer_than_the_metrics(run: RunFolderBu
     assert (ledger["issued"], ledger["holds"], ledger["duplicates"]) == (11, False, {"window": 3, "score": 0})
 
 
-async def test_generators_are_told_with_their_occupancy(run: RunFolderBuilder, root: Path) -> None:
+async def test_generators_have_their_occupancy(run: RunFolderBuilder, root: Path) -> None:
     generator = process("generation", num_slots=4, num_decode_steps=10, num_active_slot_steps=30, policy_version=5)
     learner = process("learner", generators={"generation-0": {"num_transfers": 2}})
 
@@ -299,8 +299,8 @@ async def test_checkpoints_are_those_that_are_whole(run: RunFolderBuilder, root:
 
     found = (await answer_of(root, "checkpoints"))["items"]
 
-    told = [(one["step"], one["is_latest"], one["is_best"], one["accuracy"], one["num_bytes"]) for one in found]
-    assert told == [(20, False, True, 0.5, 7), (40, True, False, None, 7)]
+    shown = [(one["step"], one["is_latest"], one["is_best"], one["accuracy"], one["num_bytes"]) for one in found]
+    assert shown == [(20, False, True, 0.5, 7), (40, True, False, None, 7)]
 
 
 async def test_the_configuration_keeps_passwords_to_itself(run: RunFolderBuilder, root: Path) -> None:

@@ -67,7 +67,7 @@ def test_tokens_that_are_too_old_are_counted_over_the_last_steps() -> None:
     assert texts(steps) == ["5 % of the tokens were masked as too old in the last 10 steps."]
 
 
-def test_a_reward_that_falls_is_told_from_where_to_where() -> None:
+def test_a_falling_reward_is_an_alert_with_its_range() -> None:
     # Blocks of ten: 0.2, 0.8, 0.5. The range is 0.6, and 0.3 of it is lost.
     steps = {"reward/mean": [*[0.2] * 10, *[0.8] * 10, *[0.5] * 10]}
 
@@ -92,30 +92,30 @@ def test_an_accuracy_below_its_best_by_more_than_chance() -> None:
     assert texts(evaluations=wavering) == []
 
 
-def test_no_step_for_longer_than_the_watchdog_waits() -> None:
+def test_no_step_within_the_watchdogs_time_is_an_alert() -> None:
     waiting: dict[str, Any] = {"is_running": True, "watchdog_seconds": 60.0, "waiting_for": "3 windows"}
 
     assert texts(seconds_since_step=59.0, **waiting) == []
-    assert texts(seconds_since_step=90.0, **waiting) == ["No training step for 90 s; it waits for 3 windows."]
-    assert texts(seconds_since_step=180.0, **waiting) == ["No training step for 3 min; it waits for 3 windows."]
+    assert texts(seconds_since_step=90.0, **waiting) == ["No training step for 90 s; waiting for 3 windows."]
+    assert texts(seconds_since_step=180.0, **waiting) == ["No training step for 3 min; waiting for 3 windows."]
 
 
-def test_where_steps_are_long_more_patience_is_due() -> None:
+def test_where_steps_are_long_the_deadline_is_longer() -> None:
     steps = {"timing_s/step": [100.0] * 10}
 
     assert texts(steps, is_running=True, seconds_since_step=499.0) == []
     assert texts(steps, is_running=True, seconds_since_step=501.0) == ["No training step for 8 min."]
 
 
-def test_a_paused_run_takes_no_steps_and_that_is_all_right() -> None:
-    assert texts(is_running=True, is_paused=True, seconds_since_step=999.0) == ["The run is paused."]
+def test_a_paused_run_raises_no_alert_about_its_steps() -> None:
+    assert texts(is_running=True, is_paused=True, seconds_since_step=999.0) == ["Paused by operator."]
 
 
 @pytest.mark.parametrize(
     ("situation", "text"),
     [
         ({"redis_error": "refused"}, "Redis does not answer: refused."),
-        ({"learner_gone_seconds": 7200.0}, "The learner fell silent 2 h ago; the others wait."),
+        ({"learner_gone_seconds": 7200.0}, "No heartbeat from learner for 2 h."),
         ({"num_parked": 1}, "1 rollout is parked."),
         ({"num_parked": 3, "parked_cause": "out of memory"}, "3 rollouts are parked; most often: out of memory."),
         (
@@ -129,7 +129,7 @@ def test_a_paused_run_takes_no_steps_and_that_is_all_right() -> None:
         ),
     ],
 )
-def test_the_state_of_the_services_in_words(situation: dict[str, Any], text: str) -> None:
+def test_alerts_about_the_services(situation: dict[str, Any], text: str) -> None:
     assert texts(**situation) == [text]
 
 
@@ -154,7 +154,7 @@ def test_the_state_of_the_services_in_words(situation: dict[str, Any], text: str
         ),
     ],
 )
-def test_numbers_that_stay_bad_in_words(steps: dict[str, list[float]], text: str) -> None:
+def test_alerts_about_numbers_that_stay_bad(steps: dict[str, list[float]], text: str) -> None:
     assert texts(steps) == [text]
 
 

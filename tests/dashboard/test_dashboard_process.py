@@ -56,7 +56,7 @@ async def announced_url(redis_url: str, run: str) -> str:
 
 
 async def status_with_services(client: httpx.AsyncClient) -> dict[str, Any]:
-    """The first status that tells of a process; the dashboard looks once a second."""
+    """The first status with a process in it; the dashboard reads Redis once a second."""
     async with asyncio.timeout(30):
         while True:
             status: dict[str, Any] = (await client.get("/api/v1/status")).raise_for_status().json()
@@ -65,7 +65,7 @@ async def status_with_services(client: httpx.AsyncClient) -> dict[str, Any]:
             await asyncio.sleep(0.1)
 
 
-async def test_it_announces_itself_answers_and_ends_in_order(config: Path, redis_url: str, run_name: str) -> None:
+async def test_it_announces_itself_answers_and_shuts_down(config: Path, redis_url: str, run_name: str) -> None:
     process = await dashboard(config, redis_url)
     url = await announced_url(redis_url, run_name)
 
@@ -90,7 +90,7 @@ async def test_beyond_the_loopback_it_refuses_to_start_without_a_token(config: P
 
 @asynccontextmanager
 async def started(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
-    """A dashboard and its address, as its log tells it."""
+    """A dashboard and its address, from its log."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tppo", "dashboard", *arguments),
         env={**os.environ, "TPPO_TOKEN": ""},
@@ -126,9 +126,7 @@ async def test_a_folder_of_runs_is_browsed_without_a_run(tmp_path: Path) -> None
     assert ([one["name"] for one in runs["items"]], status["state"], code) == (["quick"], "finished", 0)
 
 
-async def test_without_redis_it_starts_and_tells_what_the_folder_knows(
-    config: Path, tmp_path: Path, run_name: str
-) -> None:
+async def test_without_redis_it_starts_and_serves_the_folder(config: Path, tmp_path: Path, run_name: str) -> None:
     run = complete_run(tmp_path / run_name)
     arguments = [str(config), "--redis", "redis://127.0.0.1:1", "--set=dashboard.port=0"]
 
@@ -142,7 +140,7 @@ async def test_without_redis_it_starts_and_tells_what_the_folder_knows(
     assert (run.path / "dashboard.token").read_text() == f"{token}\n"
 
 
-async def test_the_stream_tells_what_is_written_and_does_not_keep_the_process(tmp_path: Path) -> None:
+async def test_the_stream_sends_new_lines_and_does_not_hold_up_the_shutdown(tmp_path: Path) -> None:
     run = complete_run(tmp_path / "quick")
 
     async with started(str(tmp_path), "--port", "0") as (process, url), httpx.AsyncClient(base_url=url) as client:

@@ -57,7 +57,7 @@ def test_windows_add_up_to_a_response() -> None:
     )
 
 
-def test_a_line_that_comes_twice_counts_once() -> None:
+def test_a_duplicate_line_counts_once() -> None:
     once, twice = journal_of(*ENDED), journal_of(*(line for line in ENDED for _ in range(2)))
 
     assert len(twice.bars) == len(once.bars) == 1
@@ -65,7 +65,7 @@ def test_a_line_that_comes_twice_counts_once() -> None:
     assert len(twice.rollouts["r"].scores) == 1
 
 
-def test_a_window_asked_for_again_takes_back_what_came_after_it() -> None:
+def test_a_window_requested_again_removes_the_later_ones() -> None:
     journal = journal_of(*CUT, requested("r", 1, start=4), last_window("r", 1), score("r"), requested("r", 0))
 
     record = journal.rollouts["r"]

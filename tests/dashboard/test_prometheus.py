@@ -53,56 +53,59 @@ def a_live_run(root: Path, **observed: Any) -> FixedSource:
     )
 
 
-async def test_a_live_run_is_told(root: Path) -> None:
+async def test_a_live_run_has_all_metrics(root: Path) -> None:
     answer = await scrape(root, a_live_run(root))
 
-    told = values(answer)
+    exposed = values(answer)
     assert answer.headers["content-type"].startswith("text/plain")
-    assert told["tppo_step",] == 2
-    assert [told[f"tppo_ledger_{name}",] for name in LEDGER] == [10, 6, 2, 1, 1, 1]
-    assert (told["tppo_run_state", "running"], told["tppo_run_state", "redis_gone"]) == (1, 0)
-    assert told["tppo_queue_waiting_requests", "window_requests"] == 3
-    assert told["tppo_queue_leased_requests", "window_requests"] == 4
-    assert (told["tppo_inbox_entries",], told["tppo_redis_up",]) == (5, 1)
-    assert (told["tppo_process_up", "learner", "learner-0"], told["tppo_process_up", "generation", "generation-0"]) == (
+    assert exposed["tppo_step",] == 2
+    assert [exposed[f"tppo_ledger_{name}",] for name in LEDGER] == [10, 6, 2, 1, 1, 1]
+    assert (exposed["tppo_run_state", "running"], exposed["tppo_run_state", "redis_gone"]) == (1, 0)
+    assert exposed["tppo_queue_waiting_requests", "window_requests"] == 3
+    assert exposed["tppo_queue_leased_requests", "window_requests"] == 4
+    assert (exposed["tppo_inbox_entries",], exposed["tppo_redis_up",]) == (5, 1)
+    assert (
+        exposed["tppo_process_up", "learner", "learner-0"],
+        exposed["tppo_process_up", "generation", "generation-0"],
+    ) == (
         1,
         0,
     )
-    assert told["tppo_process_silent_seconds", "generation", "generation-0"] == 60
+    assert exposed["tppo_process_silent_seconds", "generation", "generation-0"] == 60
     assert 'run="quick",service="dashboard"' in answer.text
 
 
-async def test_while_redis_is_gone_the_last_answer_is_told(root: Path) -> None:
-    told = values(await scrape(root, a_live_run(root, error="connection refused")))
+async def test_without_redis_its_last_answer_is_exposed(root: Path) -> None:
+    exposed = values(await scrape(root, a_live_run(root, error="connection refused")))
 
-    assert (told["tppo_redis_up",], told["tppo_run_state", "redis_gone"]) == (0, 1)
-    assert (told["tppo_ledger_issued",], told["tppo_run_alerts", "error"]) == (10, 1)
-
-
-async def test_without_a_run_the_process_itself_is_told(root: Path) -> None:
-    told = values(await scrape(root))
-
-    assert {name for name, *_ in told if name.startswith("tppo_")} == set()
+    assert (exposed["tppo_redis_up",], exposed["tppo_run_state", "redis_gone"]) == (0, 1)
+    assert (exposed["tppo_ledger_issued",], exposed["tppo_run_alerts", "error"]) == (10, 1)
 
 
-async def test_of_a_finished_run_only_what_its_folder_knows_is_told(root: Path) -> None:
+async def test_without_a_run_the_process_itself_is_exposed(root: Path) -> None:
+    exposed = values(await scrape(root))
+
+    assert {name for name, *_ in exposed if name.startswith("tppo_")} == set()
+
+
+async def test_a_finished_run_is_exposed_from_its_folder(root: Path) -> None:
     complete_run(root / "quick")
 
-    told = values(await scrape(root))
+    exposed = values(await scrape(root))
 
-    assert told["tppo_run_state", "finished"] == 1
-    assert ("tppo_redis_up",) not in told
-    assert "tppo_queue_waiting_requests" not in {name for name, *_ in told}
+    assert exposed["tppo_run_state", "finished"] == 1
+    assert ("tppo_redis_up",) not in exposed
+    assert "tppo_queue_waiting_requests" not in {name for name, *_ in exposed}
 
 
-async def test_a_process_that_was_forgotten_is_not_told(root: Path) -> None:
+async def test_a_process_without_a_heartbeat_for_a_day_is_left_out(root: Path) -> None:
     RunFolderBuilder(root / "quick")
     source = FixedSource(Observation(now=NOW, presences=[process("reward", seconds_ago=2 * 24 * 3600)]))
 
     assert "tppo_process_up" not in {name for name, *_ in values(await scrape(root, source))}
 
 
-async def test_open_metrics_are_told_to_who_asks_for_them(root: Path) -> None:
+async def test_open_metrics_are_served_on_request(root: Path) -> None:
     answer = await scrape(root, Accept="application/openmetrics-text; version=1.0.0")
 
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
@@ -116,7 +119,7 @@ async def test_a_scrape_needs_the_token_where_looking_does(root: Path) -> None:
     assert [answer.status_code for answer in answers] == [401, 200]
 
 
-async def test_the_others_are_found_by_the_form_of_http_service_discovery(root: Path) -> None:
+async def test_the_other_processes_are_found_by_http_service_discovery(root: Path) -> None:
     found = await answer_of(root, "scrape-targets", a_live_run(root))
 
     assert found == [
@@ -126,7 +129,7 @@ async def test_the_others_are_found_by_the_form_of_http_service_discovery(root: 
 
 
 @pytest.mark.parametrize(("error", "num_targets"), [("", 0), ("connection refused", 1)])
-async def test_who_is_silent_for_long_is_no_target_unless_nobody_can_tell(
+async def test_a_process_without_heartbeat_is_no_target_unless_redis_is_gone(
     root: Path, error: str, num_targets: int
 ) -> None:
     RunFolderBuilder(root / "quick")

@@ -23,7 +23,7 @@ from tests.dashboard.run_folders import complete_run
 
 EXAMPLES_PER_OPERATION = 5
 GOOD, BAD = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
-ENDLESS = "/api/v1/stream"  # answers for ever
+ENDLESS = "/api/v1/stream"  # never ends
 KNOWN = {"rollout": "0-0-0", "service": "learner"}
 SETTINGS = hypothesis.settings(
     max_examples=EXAMPLES_PER_OPERATION,

@@ -27,7 +27,7 @@ def seen(*presences: Any, **more: Any) -> Observation:
     return Observation(now=NOW, presences=list(presences), **more)
 
 
-async def test_a_running_run_tells_its_numbers(run: RunFolderBuilder) -> None:
+async def test_a_running_run_has_its_numbers(run: RunFolderBuilder) -> None:
     run.metrics(step_line(11), evaluation_line(10, 0.75), step_line(12, reward__mean=0.5))
     learner = process("learner", policy_version=12, ledger={"parked": 1}, waiting_for="3 windows")
     depth = QueueDepth(num_waiting=3, num_leased=32)
@@ -46,44 +46,44 @@ async def test_a_running_run_tells_its_numbers(run: RunFolderBuilder) -> None:
     assert (status["num_inbox_entries"], status["known_since"], status["has_control"]) == (7, None, True)
 
 
-async def test_each_process_tells_when_it_was_last_seen(run: RunFolderBuilder) -> None:
+async def test_each_process_has_the_age_of_its_heartbeat(run: RunFolderBuilder) -> None:
     status = await status_of(run, seen(process("generation", seconds_ago=42.0), process("reward", seconds_ago=1.0)))
 
-    told = [(one["name"], one["is_alive"], one["seconds_since_seen"]) for one in status["services"]]
-    assert told == [("generation-0", False, 42.0), ("reward-0", True, 1.0)]
+    ages = [(one["name"], one["is_alive"], one["seconds_since_seen"]) for one in status["services"]]
+    assert ages == [("generation-0", False, 42.0), ("reward-0", True, 1.0)]
 
 
-async def test_a_learner_that_fell_silent_is_reported_with_the_time(run: RunFolderBuilder) -> None:
+async def test_a_learner_without_heartbeat_is_reported_with_the_time(run: RunFolderBuilder) -> None:
     status = await status_of(run, seen(process("learner", seconds_ago=60.0)))
 
     assert (status["state"], status["waiting_for"]) == ("learner_gone", "the learner")
     assert status["learner_gone_since"] == status["known_since"] == "2027-01-15T08:00:40Z"
     assert status["alerts"][0] == {
         "severity": "error",
-        "text": "The learner fell silent 60 s ago; the others wait.",
+        "text": "No heartbeat from learner for 60 s.",
         "since_step": None,
     }
 
 
-async def test_what_the_folder_learned_last_is_what_is_known_of_a_silent_learner(run: RunFolderBuilder) -> None:
+async def test_without_a_learner_the_status_is_the_folders(run: RunFolderBuilder) -> None:
     run.journal(requested("r", time=70.0))
 
     assert (await status_of(run, seen(process("learner", seconds_ago=60.0))))["known_since"] == "2027-01-15T08:01:10Z"
 
 
-async def test_a_run_without_a_learner_so_far_is_starting(run: RunFolderBuilder) -> None:
+async def test_a_run_without_a_learner_is_starting(run: RunFolderBuilder) -> None:
     assert (await status_of(run, seen()))["state"] == "starting"
 
 
 @pytest.mark.parametrize("presences", [[], [process("learner", seconds_ago=60.0)]])
-async def test_a_learner_that_is_gone_after_the_last_step_is_no_trouble(run: RunFolderBuilder, presences: Any) -> None:
+async def test_a_learner_gone_after_the_last_step_is_no_alert(run: RunFolderBuilder, presences: Any) -> None:
     run.metrics(step_line(60))
     status = await status_of(run, seen(*presences))
 
     assert (status["state"], status["learner_gone_since"], status["alerts"]) == ("finished", None, [])
 
 
-async def test_without_redis_the_folder_is_told_and_that_it_is_only_the_folder(run: RunFolderBuilder) -> None:
+async def test_without_redis_the_status_is_the_folders_and_says_so(run: RunFolderBuilder) -> None:
     run.metrics(step_line(5))
 
     status = await status_of(run, AWAY)
@@ -93,7 +93,7 @@ async def test_without_redis_the_folder_is_told_and_that_it_is_only_the_folder(r
     assert status["alerts"][0]["text"] == "Redis does not answer: connection refused."
 
 
-async def test_a_redis_that_goes_away_leaves_what_it_told_before(run: RunFolderBuilder) -> None:
+async def test_when_redis_goes_away_its_last_answer_stays(run: RunFolderBuilder) -> None:
     source = FixedSource(seen(process("learner", policy_version=4)), AWAY)
     views = views_of(run.path.parent, source, live="quick")
     before = status_of_view(await views.of())
@@ -131,14 +131,14 @@ async def test_a_transfer_that_fails_is_an_alert(run: RunFolderBuilder) -> None:
     assert "weights for generation-0: the generator loaded digest x, not y" in [one["text"] for one in alerts]
 
 
-async def test_control_is_told_as_the_learner_tells_it(run: RunFolderBuilder) -> None:
+async def test_control_is_the_learners_report(run: RunFolderBuilder) -> None:
     command = {"command_id": "1", "action": "PAUSE", "arguments": {}, "issued_at": NOW, "outcome": "done", "text": "t"}
     control = {"paused": True, "stop_after_step": 9, "settings": {"actor.lr": 1e-6}, "commands": [command]}
 
     status = await status_of(run, seen(process("learner", control=control)))
 
     assert status["control"] == control
-    assert "The run is paused." in [one["text"] for one in status["alerts"]]
+    assert "Paused by operator." in [one["text"] for one in status["alerts"]]
 
 
 async def test_control_in_another_form_is_unknown(run: RunFolderBuilder) -> None:

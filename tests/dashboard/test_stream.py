@@ -1,4 +1,4 @@
-"""What readers of the stream are told, and how fast."""
+"""What readers of the stream are sent, and how fast."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ async def read(broadcaster: Broadcaster, count: int, last_id: int | None = None,
     return found
 
 
-async def told(broadcaster: Broadcaster, run: RunFolderBuilder, count: int, *lines: Any) -> dict[str, Any]:
+async def sent(broadcaster: Broadcaster, run: RunFolderBuilder, count: int, *lines: Any) -> dict[str, Any]:
     """By event, what a reader hears of lines that are written while it listens."""
     reading = asyncio.create_task(read(broadcaster, count, without="status"))
     await asyncio.sleep(0.3)
@@ -60,20 +60,20 @@ async def told(broadcaster: Broadcaster, run: RunFolderBuilder, count: int, *lin
     return {message.event: json.loads(message.data) for message in await reading}
 
 
-async def test_what_happens_is_told_by_kind(broadcaster: Broadcaster, run: RunFolderBuilder) -> None:
+async def test_news_is_sent_by_kind(broadcaster: Broadcaster, run: RunFolderBuilder) -> None:
     lines = [step_line(1, reward__mean=0.5), evaluation_line(1, 0.25), event("committed")]
     window = [requested("r"), last_window("r"), score("r", 0.75)]
 
-    messages = await told(broadcaster, run, 4, *lines, *window)
+    messages = await sent(broadcaster, run, 4, *lines, *window)
 
     assert messages["steps"]["lines"][0]["reward/mean"] == 0.5
     assert messages["evaluations"]["lines"][0]["eval/accuracy"] == 0.25
     assert messages["events"]["items"][0]["text"] == "committed"
-    # The window and its score were written together: one bar tells both.
+    # The window and its score were written together: one bar has both.
     assert [(bar["rollout"], bar["slot"], bar["score"]) for bar in messages["windows"]["bars"]] == [("r", 3, 0.75)]
 
 
-async def test_a_status_is_told_about_once_a_second(broadcaster: Broadcaster) -> None:
+async def test_a_status_is_sent_about_once_a_second(broadcaster: Broadcaster) -> None:
     began = time.monotonic()
     messages = await read(broadcaster, 3)
 
@@ -101,7 +101,7 @@ async def test_a_busy_run_sends_ten_messages_a_second_at_most(broadcaster: Broad
     assert all(later - earlier >= 0.95 for earlier, later in zip(moments, moments[10:], strict=False))
 
 
-async def test_a_run_of_many_steps_a_second_is_told_without_delay(
+async def test_a_run_of_many_steps_a_second_is_sent_without_delay(
     broadcaster: Broadcaster, run: RunFolderBuilder
 ) -> None:
     reading = asyncio.create_task(read(broadcaster, 2, without="status"))
@@ -119,7 +119,7 @@ async def test_a_reader_resumes_behind_what_it_has(broadcaster: Broadcaster, run
     await asyncio.sleep(0.3)
     for text in ("first", "second", "third"):
         run.journal(event(text))
-        await asyncio.sleep(2 * TICK_SECONDS)  # what comes together is told together
+        await asyncio.sleep(2 * TICK_SECONDS)  # what comes together is sent together
     first, second, third = await reading
 
     again = await read(broadcaster, 2, first.id, without="status")
@@ -129,7 +129,7 @@ async def test_a_reader_resumes_behind_what_it_has(broadcaster: Broadcaster, run
 
 
 @pytest.mark.parametrize("last_id", [0, 17, 2**62])
-async def test_who_was_away_for_too_long_begins_anew(broadcaster: Broadcaster, last_id: int) -> None:
+async def test_a_reader_that_was_away_for_too_long_is_reset(broadcaster: Broadcaster, last_id: int) -> None:
     (message,) = await read(broadcaster, 1, last_id)
 
     assert message.event == "reset"
@@ -147,7 +147,7 @@ async def test_a_replaced_file_is_a_reset(broadcaster: Broadcaster, run: RunFold
     assert [message.event for message in await reading] == ["steps", "reset"]
 
 
-async def test_a_reader_that_falls_behind_the_ring_is_told_so() -> None:
+async def test_a_reader_that_falls_behind_the_ring_is_reset() -> None:
     ring = Ring(size=2)
     position = ring.newest_id
     for number in range(2):
@@ -158,7 +158,7 @@ async def test_a_reader_that_falls_behind_the_ring_is_told_so() -> None:
     assert not ring.holds(position)
 
 
-async def test_nobody_goes_on_from_before_a_gap() -> None:
+async def test_no_reader_continues_from_before_a_gap() -> None:
     ring = Ring()
     await ring.add("event", 1)
     position = ring.newest_id

@@ -53,7 +53,7 @@ def test_messages_stand_one_below_the_other(tmp_path: Path) -> None:
     assert Prompts().row([file], 0, "question") == PromptText("system: be brief\n\nuser: 1 + 1?", None)
 
 
-def test_a_file_that_has_changed_is_looked_at_anew(tmp_path: Path) -> None:
+def test_a_file_that_has_changed_is_read_again(tmp_path: Path) -> None:
     file, prompts = tmp_path / "train.jsonl", Prompts()
     file.write_text(json.dumps(ROWS[0]) + "\n")
     prompts.row([file], 0, "prompt")

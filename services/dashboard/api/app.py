@@ -28,7 +28,7 @@ from services.dashboard.tokens.response import ResponseReader
 
 STATIC = Path(__file__).parents[1] / "static"
 DESCRIPTION = """A run's state, its history, and its control. Times are seconds since the epoch unless they are dates.
-Every error is a problem document (RFC 9457). Pages take `offset` and `limit` and tell the `total`."""
+Every error is a problem document (RFC 9457). Pages take `offset` and `limit` and have a `total`."""
 
 
 def create_app(
@@ -88,7 +88,7 @@ def _file(path: Path) -> FileResponse:
 
 
 def _describe_problems(app: FastAPI) -> None:
-    """The OpenAPI document tells the form of a problem once, and that bad parameters are one, too."""
+    """The OpenAPI document describes the form of a problem once; the answers refer to it."""
     generate = app.openapi
 
     def openapi() -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What the dashboard tells Prometheus: a run's status, as `/api/v1/status` has it, as metrics."""
+"""The dashboard's Prometheus metrics: a run's status, as `/api/v1/status` has it."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -11,32 +11,31 @@ from prometheus_client.registry import Collector
 from services.dashboard.live.alerts import Severity
 from services.dashboard.live.status import RunState, ServiceStatus, status_of
 from services.dashboard.live.view import View
-from tppo.prometheus.exposed import Exposed, Sample, at, families
-from tppo.prometheus.exposed import Status as Told
+from tppo.prometheus.exposed import Exposed, Sample, Status, at, families
 from tppo.prometheus.run_metrics import RUN_METRICS
 
 REMEMBERED_SECONDS = 24 * 3600.0
-"""A process that has been silent for longer is no longer told of."""
+"""A process whose last heartbeat is older is left out."""
 
 
-def _states(told: Told) -> Iterator[Sample]:
+def _states(status: Status) -> Iterator[Sample]:
     for state in get_args(RunState):
-        yield (state,), state == told["state"]
+        yield (state,), state == status["state"]
 
 
-def _alerts(told: Told) -> Iterator[Sample]:
-    counts = Counter(alert["severity"] for alert in told["alerts"])
+def _alerts(status: Status) -> Iterator[Sample]:
+    counts = Counter(alert["severity"] for alert in status["alerts"])
     for severity in get_args(Severity):
         yield (severity,), counts[severity]
 
 
-def _alive(told: Told) -> Iterator[Sample]:
-    for one in told["services"]:
+def _alive(status: Status) -> Iterator[Sample]:
+    for one in status["services"]:
         yield (one["name"], one["kind"]), one["is_alive"]
 
 
-def _silent_seconds(told: Told) -> Iterator[Sample]:
-    for one in told["services"]:
+def _silent_seconds(status: Status) -> Iterator[Sample]:
+    for one in status["services"]:
         yield (one["name"], one["kind"]), one["seconds_since_seen"]
 
 
@@ -52,7 +51,7 @@ DASHBOARD_METRICS = (
     Exposed(
         name="tppo_run_alerts",
         unit="alerts",
-        meaning="Sentences on the dashboard that ask for attention, by severity.",
+        meaning="Alerts on the dashboard, by severity.",
         labels=("severity",),
         read=_alerts,
     ),
@@ -85,10 +84,10 @@ class Scrape(Collector):
     def __init__(self, view: View | None, *, service: str) -> None:
         self._families = list(_of_process())
         if view is not None:
-            self._families += families(DASHBOARD_METRICS, _told(view), view.history.name, service)
+            self._families += families(DASHBOARD_METRICS, _reported(view), view.history.name, service)
 
     def collect(self) -> Iterable[Metric]:
-        """Nothing is computed any more."""
+        """The families that were made at construction."""
         return self._families
 
 
@@ -96,14 +95,14 @@ def _of_process() -> Iterable[Metric]:
     return ProcessCollector(registry=None).collect()
 
 
-def _told(view: View) -> Told:
-    """The status; nothing is told of Redis where the run is not the live one and nobody asks it."""
+def _reported(view: View) -> Status:
+    """The status; without Redis' numbers where the run is not the live one."""
     status = status_of(view)
     remembered = [one for one in status.services if one.seconds_since_seen <= REMEMBERED_SECONDS]
-    told = status.model_copy(update={"services": sorted(remembered, key=_newest_first)}).model_dump()
+    reported = status.model_copy(update={"services": sorted(remembered, key=_newest_first)}).model_dump()
     if not view.is_live:
-        return told | {"queues": {}, "num_inbox_entries": None}
-    return told | {"redis_up": not view.observation.error}
+        return reported | {"queues": {}, "num_inbox_entries": None}
+    return reported | {"redis_up": not view.observation.error}
 
 
 def _newest_first(one: ServiceStatus) -> float:

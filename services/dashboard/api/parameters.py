@@ -20,5 +20,5 @@ Moment = Annotated[float | None, Query(ge=0, le=1e12, allow_inf_nan=False, descr
 
 
 def page(items: Sequence[Item], offset: int, limit: int) -> list[Item]:
-    """The part that was asked for."""
+    """The items of one page."""
     return list(items[offset : offset + limit])

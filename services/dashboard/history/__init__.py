@@ -1,1 +1,1 @@
-"""What a run's folder tells: its journal, its metrics, its traces, its checkpoints. Works without any server."""
+"""A run as its folder has it: journal, metrics, configuration. Works without any server."""

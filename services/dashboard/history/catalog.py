@@ -12,7 +12,7 @@ from tppo.run_folder.paths import RunPaths, trace_files
 
 MAX_RUNS = 1_000
 MAX_OPEN = 4
-"""Runs whose history is in memory; the one that was asked for longest ago is closed first."""
+"""Runs whose history is in memory; the one that was requested longest ago is closed first."""
 HEAD_BYTES = TAIL_BYTES = 64 * 1024
 """More than the first evaluation, and than the lines since the last one where a run evaluates every 20 steps."""
 LONG_TAIL_BYTES = 8 * 1024 * 1024

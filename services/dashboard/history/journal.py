@@ -1,8 +1,8 @@
 """`journal.jsonl` folded into rollouts: which state each is in, where each window was sampled, and what happened.
 
-A line may come twice, because a resumed learner reads its inbox again: records are kept by their key and the last one
-wins. A window that is asked for again takes what came after it out of the rollout: the learner has returned to before.
-Bounded: rollouts that have retired longest ago are forgotten first.
+A line may be duplicated, because a resumed learner reads its inbox again: records are kept by their key and the last
+one wins. A window that is requested again removes the later ones from the rollout: the learner was restored to before
+them. Bounded: rollouts that have retired longest ago are forgotten first.
 """
 
 import math
@@ -49,7 +49,7 @@ class JournalIndex:
         }
 
     def add(self, line: Line) -> list[WindowRecord]:
-        """Fold one line in; the windows whose picture it changes. What makes no sense is passed over."""
+        """Fold one line in; the windows whose picture it changes. A line that makes no sense is left out."""
         position, fields = line
         kind = fields.get("kind")
         time = _number(fields.get("time"))
@@ -137,7 +137,7 @@ class JournalIndex:
         )
         if status == "SCORED":
             record.score = score
-            # An evaluation trains nothing: with its score its life ends.
+            # An evaluation trains nothing: its score is its end.
             self._enter(record, "retired" if record.evaluation else "ready", fields)
         return record.newest_window
 
@@ -164,7 +164,7 @@ class JournalIndex:
             record = self.rollouts.get(row[0])
             window = record.windows.get(row[1]) if record and isinstance(row[1], int) else None
             if record is None or window is None:
-                continue  # asked for before the part of the journal that was read
+                continue  # requested before the part of the journal that was read
             window.step = step
             self._enter(record, "retired" if window.is_finished else "trained", fields)
 
@@ -213,7 +213,7 @@ class JournalIndex:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, or None: a journal on a broken disk says anything."""
+    """A finite number, or None: a broken disk may leave anything in a journal."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

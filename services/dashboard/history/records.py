@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 RolloutState = Literal["requested", "ready", "scoring", "trained", "retired", "parked", "dropped"]
 STATES: tuple[RolloutState, ...] = ("requested", "ready", "scoring", "trained", "retired", "parked", "dropped")
-"""The life of a rollout: requested -> ready (window not the last) -> trained -> requested ...; requested -> scoring
+"""The states of a rollout: requested -> ready (window not the last) -> trained -> requested ...; requested -> scoring
 (response ended) -> ready -> trained as its last -> retired; parked or dropped, with a cause."""
 Span = tuple[int, int]
 """Policy version, and how many tokens it sampled."""
@@ -14,13 +14,13 @@ ENDED: frozenset[RolloutState] = frozenset(("retired", "dropped"))
 
 @dataclass(slots=True)
 class WindowRecord:
-    """One window: asked for, sampled, trained."""
+    """One window: requested, sampled, trained."""
 
     rollout: str
     window: int
     evaluation: bool = False
     requested: float | None = None  # seconds since the epoch, as all times
-    version: int | None = None  # of the policy when it was asked for
+    version: int | None = None  # of the policy when it was requested
     start: int = 0  # response tokens before it
     generator: str = ""
     slot: int | None = None
@@ -31,7 +31,7 @@ class WindowRecord:
     finish: str = ""
     is_finished: bool = False
     step: int | None = None  # that trained it
-    is_obsolete: bool = False  # the learner has returned to before it was asked for
+    is_obsolete: bool = False  # the learner was restored to before it was requested
 
 
 @dataclass(slots=True)

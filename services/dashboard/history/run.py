@@ -1,4 +1,4 @@
-"""One run's folder, followed: its metrics and its journal, read on in slices between which others are served."""
+"""One run's folder, followed: metrics and journal, read in slices between which the event loop serves others."""
 
 import asyncio
 import gc
@@ -35,14 +35,14 @@ Result = TypeVar("Result")
 
 @dataclass
 class News:
-    """What was read since somebody last asked; bounded, the oldest goes first."""
+    """What was read since the last `take_news`; bounded, the oldest goes first."""
 
     steps: deque[Fields] = field(default_factory=lambda: deque(maxlen=MAX_NEW_LINES))
     evaluations: deque[Fields] = field(default_factory=lambda: deque(maxlen=MAX_NEW_LINES))
     events: deque[Fields] = field(default_factory=lambda: deque(maxlen=MAX_NEW_EVENTS))
     windows: dict[tuple[str, int], WindowRecord] = field(default_factory=dict)
     is_replaced: bool = False
-    """A file was replaced: what was told before may no longer hold."""
+    """A file was replaced: what was read before may no longer hold."""
 
     def __bool__(self) -> bool:
         """Whether there is any."""
@@ -83,7 +83,7 @@ class RunHistory:
 
     @property
     def total_training_steps(self) -> int:
-        """As configured; 0 while nobody knows."""
+        """As configured; 0 where it is not known."""
         total = self.setting("run", "total_training_steps")
         return total if isinstance(total, int) else 0
 
@@ -94,7 +94,7 @@ class RunHistory:
         return max((one for one in times if isinstance(one, int | float)), default=None)
 
     def setting(self, section: str, key: str) -> Any:
-        """A key of the configuration; None where it is not told."""
+        """A key of the configuration; None where it is missing."""
         table = self.settings.get(section)
         return table.get(key) if isinstance(table, dict) else None
 
@@ -117,7 +117,7 @@ class RunHistory:
             if time.monotonic() - self._refreshed_at < FRESH_SECONDS:
                 return
             for read_on in (self._read_metrics, self._read_journal):
-                while read_on():  # noqa: ASYNC110 (nothing is waited for: it is the others' turn)
+                while read_on():  # noqa: ASYNC110 (nothing is waited for: the event loop serves others)
                     await asyncio.sleep(0)
             self._refreshed_at = time.monotonic()
 

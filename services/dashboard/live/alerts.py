@@ -1,4 +1,4 @@
-"""What a person should know, in words: a pure function of the metrics and of who is there.
+"""Alerts in sentences: a pure function of the metrics and of the processes' heartbeats.
 
 Each rule looks at the last few steps, because one step's number is noise; each threshold says why it stands where it
 does. What a metric means: docs/metrics.md.
@@ -18,7 +18,7 @@ LOOK_BACK = 2_000
 STREAK = 10
 """Steps in a row before a bad number counts: with 32 rows a step, one step's number is mostly noise."""
 ENTROPY_FLOOR = 0.02
-"""Nats. Below, 99.8 % of the probability lies on one token: nothing else is tried any more."""
+"""Nats. Below, 99.8 % of the probability lies on one token: nothing else is explored."""
 NEAR_BEST = 0.95
 """A policy that is sure and earns at least this share of its best reward has learned; it has not collapsed."""
 TOO_OLD_SHARE = 0.01
@@ -39,7 +39,7 @@ STALL_FACTOR = 5.0
 
 @dataclass(frozen=True)
 class Alert:
-    """One sentence that asks for attention."""
+    """A sentence about something that an operator should look at."""
 
     severity: Severity
     text: str
@@ -94,9 +94,7 @@ def _redis(situation: Situation) -> Iterator[Alert]:
 
 def _learner(situation: Situation) -> Iterator[Alert]:
     if situation.learner_gone_seconds is not None:
-        yield Alert(
-            "error", f"The learner fell silent {duration(situation.learner_gone_seconds)} ago; the others wait."
-        )
+        yield Alert("error", f"No heartbeat from learner for {duration(situation.learner_gone_seconds)}.")
 
 
 def _no_step(situation: Situation) -> Iterator[Alert]:
@@ -104,15 +102,15 @@ def _no_step(situation: Situation) -> Iterator[Alert]:
     if not situation.is_running or situation.is_paused or seconds is None:
         return
     usual = [value for value in situation.steps.newest("timing_s/step", STREAK) if value is not None]
-    patience = max(situation.watchdog_seconds, STALL_FACTOR * median(usual) if usual else 0.0)
-    if seconds > patience:
-        waiting = f"; it waits for {situation.waiting_for}" if situation.waiting_for else ""
+    deadline = max(situation.watchdog_seconds, STALL_FACTOR * median(usual) if usual else 0.0)
+    if seconds > deadline:
+        waiting = f"; waiting for {situation.waiting_for}" if situation.waiting_for else ""
         yield Alert("warning", f"No training step for {duration(seconds)}{waiting}.", _step(situation))
 
 
 def _paused(situation: Situation) -> Iterator[Alert]:
     if situation.is_paused:
-        yield Alert("notice", "The run is paused.", _step(situation))
+        yield Alert("notice", "Paused by operator.", _step(situation))
 
 
 def _ledger(situation: Situation) -> Iterator[Alert]:
@@ -221,7 +219,7 @@ def _skipped(situation: Situation) -> Iterator[Alert]:
 
 
 def _disagreement(situation: Situation) -> Iterator[Alert]:
-    """Only steps without any lag tell: with lag, the probabilities differ by design."""
+    """Only steps without lag count: with lag, the probabilities differ by design."""
     gaps = situation.steps.newest("training/rollout_probs_diff_mean", STREAK)
     lags = situation.steps.newest("policy_lag/max", STREAK)
     fresh = [gap for gap, lag in zip(gaps, lags, strict=True) if gap is not None and lag == 0]

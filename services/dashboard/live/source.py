@@ -28,12 +28,12 @@ class Observation:
     now: float
     """Seconds since the epoch by the clock that the heartbeats bear."""
     presences: list[Presence] = field(default_factory=list)
-    """Everybody who announced itself and did not withdraw, the silent ones too."""
+    """Every process that announced itself and did not withdraw, those without a recent heartbeat too."""
     window_requests: QueueDepth = NOTHING
     reward_requests: QueueDepth = NOTHING
     num_inbox_entries: int = 0
     error: str = ""
-    """Why Redis did not tell this, when it is what it told before."""
+    """Why Redis does not answer; then the other fields are of its last answer."""
 
 
 class Source(Protocol):
@@ -113,15 +113,15 @@ class Observer:
         return replace(self._newest, now=self._newest.now + time.monotonic() - self._looked_at)
 
     async def look(self) -> None:
-        """Ask Redis; what it told before stays, marked with the error, when it does not answer."""
+        """Ask Redis; when it does not answer, its last answer stays, marked with the error."""
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 newest = await self._source.observe()
         except (StreamsError, TimeoutError, ValueError) as error:
-            newest = self._silent(str(error) or f"no answer within {DEADLINE_SECONDS:g} s")
+            newest = self._without_answer(str(error) or f"no answer within {DEADLINE_SECONDS:g} s")
         self._newest, self._looked_at = newest, time.monotonic()
 
-    def _silent(self, error: str) -> Observation:
+    def _without_answer(self, error: str) -> Observation:
         if self._newest is None:
             return Observation(now=time.time(), error=error)
         passed = time.monotonic() - self._looked_at

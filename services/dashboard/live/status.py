@@ -26,7 +26,7 @@ class ServiceStatus(ApiModel):
     """Whether its last heartbeat is recent."""
     seconds_since_seen: float
     status: dict[str, Any]
-    """What it tells about itself."""
+    """Its own report."""
 
 
 class QueueStatus(ApiModel):
@@ -38,7 +38,7 @@ class QueueStatus(ApiModel):
 
 
 class CommandStatus(ApiModel):
-    """One of the last commands, and what has become of it."""
+    """One of the last commands, and its outcome."""
 
     command_id: str
     action: str
@@ -52,19 +52,19 @@ class CommandStatus(ApiModel):
 
 
 class ControlStatus(ApiModel):
-    """What was asked of the run, and what holds now."""
+    """The commands to the run, and the settings in force."""
 
     paused: bool = False
     stop_after_step: int | None = None
     """The run stops after this step; null: at its end."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """The keys that may be changed while it runs, with the values that hold."""
+    """The keys that may be changed while it runs, with the values in force."""
     commands: list[CommandStatus] = Field(default_factory=list)
     """The last 20."""
 
 
 class AlertStatus(ApiModel):
-    """One sentence that asks for attention."""
+    """One alert, in a sentence."""
 
     severity: Severity
     text: str
@@ -77,25 +77,25 @@ class Status(ApiModel):
 
     run: str
     state: RunState
-    """`redis_gone`: Redis does not answer, so this is what the folder and an earlier answer tell; `stopped`: neither
-    finished nor written to lately."""
+    """`redis_gone`: Redis does not answer, so this is from the folder and its last answer; `stopped`: neither finished
+    nor written to lately."""
     step: int
     """Training steps done."""
     total_training_steps: int
     policy_version: int | None
-    """Of the learner's weights; null while nobody knows."""
+    """Of the learner's weights; null where it is not known."""
     learner_gone_since: datetime | None
-    """Its last heartbeat, when it has fallen silent before the run's end."""
+    """Its last heartbeat, when it has none for some seconds before the run's end."""
     known_since: datetime | None
-    """The moment that this tells about, when the learner or Redis is silent or the run is over; null: now."""
+    """The moment that this is true of, when the learner or Redis does not answer or the run is over; null: now."""
     waiting_for: str
     """What the next training step waits for, in words; empty when it waits for nothing."""
     has_control: bool
-    """Whether this dashboard can pass on commands: the run is the live one and Redis answers."""
+    """Whether this dashboard can send commands: the run is the live one and Redis answers."""
     control: ControlStatus | None
-    """Null while no learner has told."""
+    """Null while no learner has reported."""
     alerts: list[AlertStatus]
-    """What asks for attention, the worst first."""
+    """The worst first."""
     metrics: dict[str, Any]
     """The newest training step's."""
     evaluation: dict[str, Any]
@@ -106,7 +106,7 @@ class Status(ApiModel):
     num_inbox_entries: int
     """Results kept since the last committed checkpoint."""
     services: list[ServiceStatus]
-    """Processes that announced themselves, those that have fallen silent too."""
+    """Processes that announced themselves, those without a recent heartbeat too."""
 
 
 def status_of(view: View) -> Status:
@@ -120,7 +120,7 @@ def status_of(view: View) -> Status:
         total_training_steps=history.total_training_steps,
         policy_version=_integer(learner_status.get("policy_version")),
         learner_gone_since=_moment(learner.seen_at) if learner and state == "learner_gone" else None,
-        known_since=None if state in ("starting", "running") else _moment(_newest_word(view)),
+        known_since=None if state in ("starting", "running") else _moment(_last_report(view)),
         waiting_for=_waiting_for(view, state),
         has_control=view.is_live and not view.observation.error,
         control=_control(learner_status.get("control")),
@@ -166,9 +166,9 @@ def service_status(view: View, presence: Presence) -> ServiceStatus:
 
 def ledger_now(view: View) -> dict[str, Any]:
     """The learner's own count, else the one in the newest line of the metrics."""
-    told = view.learner.status.get("ledger") if view.learner else None
-    if isinstance(told, dict):
-        return told
+    reported = view.learner.status.get("ledger") if view.learner else None
+    if isinstance(reported, dict):
+        return reported
     prefix = "ledger/"
     latest = view.history.steps.latest
     return {name.removeprefix(prefix): value for name, value in latest.items() if name.startswith(prefix)}
@@ -210,7 +210,7 @@ def _situation(view: View, state: RunState) -> Situation:
 
 
 def _errors(view: View) -> dict[str, str]:
-    """What each process complains about, and the learner about the transfers of weights to each generator."""
+    """The last error of each process, and of the learner's transfers of weights to each generator."""
     errors = {one.name: str(one.status.get("last_error") or "") for one in view.observation.presences}
     transfers = view.learner.status.get("generators") if view.learner and view.is_learner_alive else None
     for name, known in transfers.items() if isinstance(transfers, dict) else ():
@@ -234,15 +234,15 @@ def _waiting_for(view: View, state: RunState) -> str:
     return str(view.learner.status.get("waiting_for", "")) if view.learner and view.is_learner_alive else ""
 
 
-def _newest_word(view: View) -> float | None:
-    spoken = [presence.seen_at for presence in view.presences("learner")]
-    return max([*spoken, *filter(None, [view.history.last_time])], default=None)
+def _last_report(view: View) -> float | None:
+    heartbeats = [presence.seen_at for presence in view.presences("learner")]
+    return max([*heartbeats, *filter(None, [view.history.last_time])], default=None)
 
 
-def _control(told: Any) -> ControlStatus | None:
-    """What a learner tells; one of another version may tell something else."""
+def _control(reported: Any) -> ControlStatus | None:
+    """As the learner reports it; one of another version may report something else."""
     try:
-        return None if told is None else ControlStatus.model_validate(told)
+        return None if reported is None else ControlStatus.model_validate(reported)
     except ValidationError:
         return None
 

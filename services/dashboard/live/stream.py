@@ -5,8 +5,8 @@ Loops:
   of a second / produces messages into one bounded ring; what has come since the last look is joined, a message a
   kind: of several statuses the newest remains, of several changes of a window one bar.
 * `Broadcaster.messages` (one per reader): consumes the ring behind its own position / waits for the next message, or
-  for its turn: a reader gets ten a second even when it catches up. One that has fallen behind the ring is told to
-  begin anew (`reset`). So no reader has a queue of its own, and none holds up another.
+  for its turn: a reader gets ten a second even when it catches up. One that has fallen behind the ring is sent
+  `reset`: it must read everything again. So no reader has a queue of its own, and none holds up another.
 
 Ids are milliseconds since the epoch, each above the one before: they rise over a restart of the dashboard too.
 """
@@ -34,7 +34,7 @@ MAX_ENTRIES = 200
 """In one message; the rest follows in the next."""
 MAX_READERS = 64
 GRACE_SECONDS = 30.0
-"""So long the ring is filled for a last reader that may come back."""
+"""For which the ring is filled after the last reader has left: it may come back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Ring:
             self._has_news.notify_all()
 
     def break_off(self) -> None:
-        """Something is left out here: nobody can go on from before."""
+        """Messages are missing here: no reader can continue from before."""
         self._messages.clear()
         self.newest_id += 1
         self._oldest_position = self.newest_id
@@ -86,7 +86,7 @@ class Ring:
 
 
 class Broadcaster:
-    """Follows the default run and tells its readers."""
+    """Follows the default run and sends its news to the readers."""
 
     def __init__(self, views: Views, ring: Ring | None = None) -> None:
         self._views = views
@@ -104,22 +104,22 @@ class Broadcaster:
             await asyncio.sleep(TICK_SECONDS)
 
     async def tick(self) -> None:
-        """Read on, and tell what is new."""
+        """Read what is new, and send it to the readers."""
         try:
             view = await self._views.of()
         except NoSuchRunError:
             return
         news = view.history.take_news()
-        if view.history is not self._history:  # what it told before it was followed is history
+        if view.history is not self._history:  # its lines so far are history, not news
             is_first, self._history = self._history is None, view.history
             if not is_first:
                 await self._send("reset", {"run": view.history.name})
         elif self._num_readers or time.monotonic() - self._left_at < GRACE_SECONDS:
-            await self._tell(view, news)
+            await self._send_news(view, news)
         elif news:
             self._ring.break_off()
 
-    async def _tell(self, view: View, news: News) -> None:
+    async def _send_news(self, view: View, news: News) -> None:
         if news.is_replaced:
             await self._send("reset", {"run": view.history.name})
         bars = [bar_of(window, view.history.journal) for window in news.windows.values()]
@@ -152,7 +152,7 @@ class Broadcaster:
         return self._num_readers < MAX_READERS
 
     async def messages(self, last_id: int | None) -> AsyncGenerator[Message, None]:
-        """Everything behind `last_id`, or behind now; for ever."""
+        """Everything after `last_id`, or after now, until cancelled."""
         ring = self._ring
         position = ring.newest_id if last_id is None else last_id
         self._num_readers += 1

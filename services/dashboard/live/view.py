@@ -1,4 +1,4 @@
-"""A run as one request sees it: its folder, and what Redis says when it is the live run."""
+"""A run as one request sees it: its folder, and Redis' answers when it is the live run."""
 
 import time
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class View:
     history: RunHistory
     observation: Observation
     is_live: bool
-    """Redis is asked about it."""
+    """Redis knows it; another run is read from its folder alone."""
 
     @property
     def now(self) -> float:
@@ -28,7 +28,7 @@ class View:
 
     @property
     def learner(self) -> Presence | None:
-        """The learner that was seen last, dead or alive."""
+        """The learner with the newest heartbeat, alive or not."""
         learners = self.presences("learner")
         return max(learners, key=lambda presence: presence.seen_at, default=None)
 

@@ -1,4 +1,4 @@
-"""Single rows of the data files, found by their place and read when somebody asks for them."""
+"""Single rows of the data files, found by their position and read on request."""
 
 import threading
 from array import array

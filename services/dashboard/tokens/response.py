@@ -1,4 +1,4 @@
-"""A response for a person: its tokens with what sampling and training knew about each, and its prompt."""
+"""One response: its tokens with what sampling and training knew about each, and its prompt."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -161,7 +161,7 @@ def _finite(value: Any) -> Any:
 
 def _what_is_missing(wanted: WantedResponse, num_tokens: int, num_missing_steps: int) -> str:
     if wanted.is_evaluation:
-        return "evaluation trains nothing, so no trace tells its tokens"
+        return "evaluation trains nothing, so there is no trace of its tokens"
     if not wanted.steps:
         return "no window of it has been trained yet, and only training writes traces"
     if num_tokens == 0:

@@ -58,7 +58,7 @@ def value_points(path: Path, *, max_points: int, seed: int) -> Rows | None:
 
 
 def _rows_of(file: Any, group: int, rollout: str) -> Any:
-    """Rows of one group; the names alone tell whether the rest of it is worth reading."""
+    """Rows of one group; the rest of it is read only where its names have the rollout."""
     if not _may_hold(file.metadata.row_group(group), rollout):
         return None
     names = file.read_row_group(group, columns=["rollout_id"]).column("rollout_id")

@@ -24,7 +24,7 @@ Setting = Literal["actor.lr", "critic.lr", "generation.temperature", "run.max_po
 
 
 class Accepted(ApiModel):
-    """The command stands in the run's inbox; /status tells what becomes of it."""
+    """The command is in the run's inbox; /status has its outcome."""
 
     command_id: str
 
@@ -39,32 +39,32 @@ class StopAfterStep(ControlRequest):
     """When to stop."""
 
     step: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
-    """The last step; null: the one that is under way."""
+    """The last step; null: the current one."""
 
 
 class RollBack(ControlRequest):
-    """Where to return to."""
+    """Which checkpoint to restore."""
 
     version: Annotated[int, Field(ge=0, le=LARGEST)]
     """The policy version of a checkpoint that is kept."""
 
 
 class RetryParked(ControlRequest):
-    """Which parked work to try again."""
+    """Which parked rollouts to retry."""
 
     rollouts: Rollouts = None
-    """Null: all of it."""
+    """Null: all of them."""
 
 
 class DropParked(RetryParked):
-    """Which parked work to give up."""
+    """Which parked rollouts to drop."""
 
     reason: Annotated[str, Field(min_length=1, max_length=500)]
     """Kept in the ledger."""
 
 
 class ChangeSetting(ControlRequest):
-    """A setting that may change in a run."""
+    """A setting that may change while the run is training."""
 
     key: Setting
     value: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
@@ -129,50 +129,50 @@ def router(views: Views, source: Source | None, access: Access, *, issued_by: st
 
 
 def _add_course(routes: APIRouter, sender: CommandSender) -> None:
-    """When the run goes on, and from where."""
+    """Requests about the training steps."""
 
     @routes.post("/pause", status_code=202)
     async def pause(run: RunName = None) -> Accepted:
-        """Stop at the next step's border, until resumed."""
+        """Pause before the next training step, until resumed."""
         return await sender.send(run, Action.PAUSE)
 
     @routes.post("/resume", status_code=202)
     async def resume(run: RunName = None) -> Accepted:
-        """Go on."""
+        """Resume a paused run."""
         return await sender.send(run, Action.RESUME)
 
     @routes.post("/checkpoint", status_code=202)
     async def checkpoint(run: RunName = None) -> Accepted:
-        """Commit a checkpoint at the next step's border."""
+        """Commit a checkpoint after the current training step."""
         return await sender.send(run, Action.CHECKPOINT)
 
     @routes.post("/stop-after-step", status_code=202)
     async def stop_after_step(request: StopAfterStep | None = None, run: RunName = None) -> Accepted:
-        """End the run in order, after a step."""
+        """Stop the run after a training step, with a checkpoint."""
         return await sender.send(run, Action.STOP_AFTER_STEP, (request or StopAfterStep()).model_dump())
 
     @routes.post("/roll-back", status_code=202)
     async def roll_back(request: RollBack, run: RunName = None) -> Accepted:
-        """Return to a checkpoint."""
+        """Restore a checkpoint and train on from there."""
         return await sender.send(run, Action.ROLL_BACK, request.model_dump())
 
 
 def _add_work(routes: APIRouter, sender: CommandSender) -> None:
-    """What becomes of parked work, and the settings."""
+    """Requests about parked rollouts, and the settings."""
 
     @routes.post("/retry-parked", status_code=202)
     async def retry_parked(request: RetryParked | None = None, run: RunName = None) -> Accepted:
-        """Try parked work again."""
+        """Request parked windows and scores again."""
         return await sender.send(run, Action.RETRY_PARKED, (request or RetryParked()).model_dump())
 
     @routes.post("/drop-parked", status_code=202)
     async def drop_parked(request: DropParked, run: RunName = None) -> Accepted:
-        """Give parked work up, for a reason that the ledger keeps."""
+        """Drop parked rollouts, with a reason that the ledger keeps."""
         return await sender.send(run, Action.DROP_PARKED, request.model_dump())
 
     @routes.post("/settings", status_code=202)
     async def settings(request: ChangeSetting, run: RunName = None) -> Accepted:
-        """Change a setting from the next step on."""
+        """Change a setting from the next training step on."""
         if reason := request.refusal():
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, reason)
         value = int(request.value) if request.key == "run.max_policy_lag" else request.value

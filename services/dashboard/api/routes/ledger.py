@@ -24,7 +24,7 @@ class Duplicates(ApiModel):
 
 
 class LedgerReport(ApiModel):
-    """Every window that was ever asked for, accounted for; null where nobody has told."""
+    """Every window that was ever issued, accounted for; null where it is not known."""
 
     run: str
     issued: int | None
@@ -61,13 +61,13 @@ def router(views: Views) -> APIRouter:
 def _ledger(view: View) -> LedgerReport:
     history = view.history
     journal, steps = history.journal, history.steps
-    told, learner = ledger_now(view), view.learner.status if view.learner else {}
-    counts = {name: _count(told, name) for name in PARTS}
+    counts_now, learner = ledger_now(view), view.learner.status if view.learner else {}
+    counts = {name: _count(counts_now, name) for name in PARTS}
     rows = steps.rows(max_points=MAX_POINTS)
     return LedgerReport(
         run=history.name,
         **counts,
-        dropped_by_reason=_counts(told.get("dropped_by_reason")) or dict(journal.dropped_by_reason),
+        dropped_by_reason=_counts(counts_now.get("dropped_by_reason")) or dict(journal.dropped_by_reason),
         holds=_holds(counts),
         resent_requests=_count(steps.latest, "ledger/resent_requests"),
         duplicates=_duplicates(learner.get("duplicates"), steps.latest),
@@ -86,9 +86,10 @@ def _holds(counts: Mapping[str, int | None]) -> bool | None:
     return issued == sum(known) if issued is not None and len(known) == len(parts) else None
 
 
-def _duplicates(told: Any, latest: Mapping[str, Any]) -> Duplicates:
-    if isinstance(told, dict):
-        return Duplicates(window=_count({"window": 0} | told, "window"), score=_count({"score": 0} | told, "score"))
+def _duplicates(reported: Any, latest: Mapping[str, Any]) -> Duplicates:
+    if isinstance(reported, dict):
+        counts = {"window": 0, "score": 0} | reported
+        return Duplicates(window=_count(counts, "window"), score=_count(counts, "score"))
     return Duplicates(window=_count(latest, "windows/duplicates"), score=_count(latest, "scores/duplicates"))
 
 
@@ -97,7 +98,6 @@ def _count(table: Mapping[str, Any], name: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _counts(told: Any) -> dict[str, int]:
-    return (
-        {str(name): count for name, count in told.items() if isinstance(count, int)} if isinstance(told, dict) else {}
-    )
+def _counts(reported: Any) -> dict[str, int]:
+    items = reported.items() if isinstance(reported, dict) else ()
+    return {str(name): count for name, count in items if isinstance(count, int)}

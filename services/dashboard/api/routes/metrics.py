@@ -28,12 +28,12 @@ class MetricHistory(ApiModel):
     num_lines: int
     """Before thinning."""
     columns: dict[str, list[float | None]]
-    """step, time (seconds since the epoch), seconds_since_start, and the names that were asked for; null where a line
+    """step, time (seconds since the epoch), seconds_since_start, and the names in the request; null where a line
     lacks the number. The meaning of each: docs/metrics.md."""
 
 
 class MetricNames(ApiModel):
-    """What can be asked for."""
+    """The names of all metrics."""
 
     run: str
     step: list[str]
@@ -62,7 +62,7 @@ def router(views: Views) -> APIRouter:
             str, Query(max_length=8000, description="Separated by commas, 100 at most; none: all there are.")
         ] = "",
         max_points: Annotated[
-            int, Query(ge=1, le=5000, description="Most rows; fewer when so many names are asked for.")
+            int, Query(ge=1, le=5000, description="Most rows; fewer where there are many names.")
         ] = 500,
         from_step: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
     ) -> MetricHistory:

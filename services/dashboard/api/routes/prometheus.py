@@ -14,7 +14,7 @@ from tppo.presence import Presence
 from tppo.prometheus.exporter import ADDRESS_KEY
 
 FORGOTTEN_AFTER_SECONDS = 600.0
-"""A process that has been silent for longer is no target; until then Prometheus sees that it is down."""
+"""A process whose last heartbeat is older is no target; until then Prometheus sees that it is down."""
 
 
 class ScrapeTarget(ApiModel):
@@ -62,5 +62,5 @@ def targets_router(views: Views) -> APIRouter:
 
 
 def _is_known(view: View, presence: Presence) -> bool:
-    """While Redis is silent nobody can tell, and all stay."""
+    """While Redis does not answer, every process stays a target."""
     return bool(view.observation.error) or view.now - presence.seen_at <= FORGOTTEN_AFTER_SECONDS

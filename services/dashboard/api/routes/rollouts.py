@@ -59,7 +59,7 @@ class RolloutSummary(RolloutFacts):
     """One rollout in one line."""
 
     windows: int
-    """Asked for so far."""
+    """Requested so far."""
     score: float | None
 
 
@@ -72,7 +72,7 @@ class WindowAnswer(ApiModel):
     requested: float | None
     """Seconds since the epoch, like the other times."""
     version_requested: int | None
-    """The policy's version when it was asked for."""
+    """The policy's version when it was requested."""
     started: float | None
     ended: float | None
     """Null while it is being sampled."""
@@ -120,7 +120,7 @@ class RolloutDetail(RolloutFacts):
     """Null where the data files cannot be read."""
     ground_truth: str | None
     text: str | None
-    """The response as far as traces tell it."""
+    """The response as far as there are traces of it."""
     windows: list[WindowAnswer]
     """In order."""
     score: ScoreAnswer | None
@@ -180,7 +180,7 @@ def router(views: Views, reader: ResponseReader) -> APIRouter:
         offset: Offset = 0,
         limit: Limit = 100,
     ) -> Page[RolloutSummary]:
-        """Those that meet every condition, in the order asked for; a minus turns it around."""
+        """Those that meet every condition, sorted; a minus reverses the order."""
         journal = (await views.of(run)).history.journal
         found = wanted.of(journal.rollouts.values())
         found.sort(key=SORT_KEYS[sort.removeprefix("-")], reverse=sort.startswith("-"))

@@ -44,7 +44,7 @@ class RunSummary(ApiModel):
     """Of the newest evaluation."""
     started_at: datetime | None
     ended_at: datetime | None
-    """Its last word, unless it is running."""
+    """Of its last line, unless it is running."""
     has_traces: bool
     is_live: bool
     """The run that this dashboard was started for."""
@@ -98,7 +98,7 @@ def router(views: Views) -> APIRouter:
 
     @routes.get("/configuration")
     async def configuration(run: RunName = None) -> Configuration:
-        """What the run was told."""
+        """Every key with its value."""
         history = (await views.of(run)).history
         return Configuration(run=history.name, sections=without_secrets(history.settings))
 
@@ -107,7 +107,7 @@ def router(views: Views) -> APIRouter:
 
 
 def _add_records(routes: APIRouter, views: Views) -> None:
-    """What the run has written down."""
+    """Checkpoints, events and logs."""
 
     @routes.get("/checkpoints")
     async def checkpoints(run: RunName = None) -> Page[CheckpointAnswer]:
@@ -212,7 +212,7 @@ async def _summary(views: Views, name: str) -> RunSummary:
 
 
 async def _state(views: Views, name: str, outline: Outline) -> RunState:
-    """The live run's as in /status; of another, what its files tell."""
+    """The live run's as in /status; of another, from its files."""
     if name == views.catalog.live:
         return state_of(await views.of(name))
     run = outline.settings.get("run")

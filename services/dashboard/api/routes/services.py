@@ -18,11 +18,11 @@ MAX_SCORES = 20_000
 
 
 class GeneratorAnswer(ApiModel):
-    """One generator: what it tells, what the learner knows of it, and its work in the journal."""
+    """One generator: its own report, what the learner knows of it, and its work in the journal."""
 
     name: str
     process: ServiceStatus | None
-    """As of its last heartbeat; null where Redis does not tell."""
+    """As of its last heartbeat; null where Redis has none."""
     policy_version: int | None
     """Of the weights that it serves."""
     num_slots: int | None
@@ -40,7 +40,7 @@ class RewardFunctionAnswer(ApiModel):
     function: str
     num_scored: int
     num_failed: int
-    """Attempts that came to no score, of any kind."""
+    """Attempts without a score: abstained, timed out or failed."""
     mean_score: float | None
     mean_seconds: float | None
     max_seconds: float | None
@@ -72,7 +72,7 @@ def router(views: Views) -> APIRouter:
 
     @routes.get("/generators")
     async def generators(run: RunName = None) -> Page[GeneratorAnswer]:
-        """Everybody who samples, or has sampled."""
+        """Every generator, those of the journal too that are gone."""
         view = await views.of(run)
         names = {one.name for one in view.presences("generation")} | set(view.history.journal.slots)
         items = [_generator(view, name) for name in sorted(names)]
@@ -80,7 +80,7 @@ def router(views: Views) -> APIRouter:
 
     @routes.get("/reward-functions")
     async def reward_functions(run: RunName = None) -> RewardFunctions:
-        """How the functions score."""
+        """Each function with its scores, failures and times."""
         view = await views.of(run)
         tallies = _tallies(view.history.journal)
         configured, default = (

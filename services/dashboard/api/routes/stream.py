@@ -17,8 +17,8 @@ HEARTBEAT_SECONDS = 15
 """A comment line, so that proxies and readers know that the line is up."""
 EVENTS = """Server-sent events with rising ids, ten messages a second at most: `status` (the answer of /status, once a
 second), `steps` and `evaluations` ({"lines": [...]}, of metrics.jsonl), `windows` ({"bars": [...]}, new or changed bars
-of /windows), `events` ({"items": [...]}, of /events) and `reset` (something is left out: read the other addresses
-anew). Resumes behind Last-Event-ID."""
+of /windows), `events` ({"items": [...]}, of /events) and `reset` (messages are missing: read the other
+addresses again). Resumes after Last-Event-ID."""
 
 
 def router(views: Views, broadcaster: Broadcaster) -> APIRouter:

@@ -21,7 +21,7 @@ MAX_BARS = 2_000
 """In one answer: it is made in some 20 ms."""
 MAX_MARKS = 5_000
 SLACK_SECONDS = 10.0
-"""By which an earlier end may have been told later: generators deliver in batches."""
+"""By which a window that ended earlier may be reported later: generators send in batches."""
 
 
 class StepMark(ApiModel):
@@ -37,9 +37,9 @@ class Windows(ApiModel):
 
     run: str
     now: float
-    """Seconds since the epoch; of a run that is over, its last word."""
+    """Seconds since the epoch; of a run that is over, the time of its last line."""
     bars: list[Bar]
-    """Those that touch the stretch, by the time at which they were told, running ones last."""
+    """Those that touch the stretch, by the time of their report, running ones last."""
     steps: list[StepMark]
     slots: dict[str, int]
     """Generator -> how many responses it extends at once."""
@@ -86,22 +86,22 @@ def written(answer: dict[str, Any]) -> Response:
 
 
 def _occupied_slots(view: View) -> dict[tuple[str, int], dict[str, Any]]:
-    """What the generators' heartbeats tell of windows under way: those fields of `Bar`, by rollout and window."""
+    """Fields of `Bar` for running windows, from the generators' heartbeats, by rollout and window."""
     return {
-        (str(told.get("rollout_id")), _integer(told.get("window_index"))): {
+        (str(reported.get("rollout_id")), _integer(reported.get("window_index"))): {
             "generator": generator.name,
-            "slot": _integer(told.get("slot")),
-            "started": _number(told.get("started_at")),
-            "tokens": _integer(told.get("num_tokens")),
+            "slot": _integer(reported.get("slot")),
+            "started": _number(reported.get("started_at")),
+            "tokens": _integer(reported.get("num_tokens")),
         }
         for generator in view.presences("generation")
         if view.is_alive(generator)
-        for told in _running_windows(generator.status.get("running"))
+        for reported in _running_windows(generator.status.get("running"))
     }
 
 
-def _running_windows(told: Any) -> list[dict[str, Any]]:
-    return [window for window in told if isinstance(window, dict)] if isinstance(told, list) else []
+def _running_windows(reported: Any) -> list[dict[str, Any]]:
+    return [window for window in reported if isinstance(window, dict)] if isinstance(reported, list) else []
 
 
 def _integer(value: Any) -> int:
@@ -113,14 +113,14 @@ def _number(value: Any) -> float | None:
 
 
 def slots_of(view: View) -> dict[str, int]:
-    """As the generators tell it, else as many as were seen at work."""
-    told: dict[str, Any] = {one.name: one.status.get("num_slots") for one in view.presences("generation")}
-    known = {name: num_slots for name, num_slots in told.items() if isinstance(num_slots, int)}
+    """As the generators report, else as many as the journal has seen in use."""
+    reported: dict[str, Any] = {one.name: one.status.get("num_slots") for one in view.presences("generation")}
+    known = {name: num_slots for name, num_slots in reported.items() if isinstance(num_slots, int)}
     return {**view.history.journal.slots, **known}
 
 
 def _ended(journal: JournalIndex, first: float, last: float, limit: int) -> Iterator[WindowRecord]:
-    """The newest first. They were told in the order in which they ended, give or take a heartbeat."""
+    """The newest first; they were reported in the order of their ends, give or take a heartbeat."""
     for window in reversed(journal.bars):
         if limit <= 0 or (window.ended is not None and window.ended < first - SLACK_SECONDS):
             return
@@ -131,7 +131,7 @@ def _ended(journal: JournalIndex, first: float, last: float, limit: int) -> Iter
 
 
 def _running(journal: JournalIndex, last: float, limit: int) -> Iterator[WindowRecord]:
-    """Asked for and not told yet; in the order in which they were asked for."""
+    """Requested and not yet reported, in the order of the requests."""
     for record in journal.in_state("requested"):
         window = record.newest_window
         if window is not None and not window.generator and (window.requested or 0.0) <= last:

@@ -9,7 +9,6 @@ logged and shown, and the next one is tried.
 import asyncio
 import logging
 
-from redis.exceptions import RedisError
 from transformers import PreTrainedTokenizerBase
 
 from learner.persistence.checkpoint import Capture, Checkpoints, Progress, capture
@@ -104,5 +103,5 @@ class CheckpointWriter:
         self._journal.event("checkpoint", step=self.last_step, text=f"checkpoint of step {self.last_step} committed")
         try:
             await self._inbox.trim(state.progress.inbox_position)
-        except (RedisError, OSError) as error:
+        except OSError as error:
             logger.warning("cannot trim the inbox: %s; the next checkpoint will", error)

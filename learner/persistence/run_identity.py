@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tppo.fence import FencedError
 from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.paths import RunPaths
+from tppo.streams.fence import FencedError
 
 LOCK_PREFIX = ".learner-"
 

@@ -10,11 +10,10 @@ import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from redis.exceptions import RedisError
-
 from learner.persistence.run_identity import RunIdentity, begin_life, is_over, next_incarnation
 from tppo.config import ConfigError
-from tppo.fence import Fence, Holder
+from tppo.streams import StreamsError
+from tppo.streams.fence import Fence, Holder
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ async def keep(fence: Fence, identity: RunIdentity) -> None:
     while True:
         try:
             await fence.renew(identity.incarnation)
-        except (RedisError, OSError) as error:
+        except StreamsError as error:
             logger.warning("cannot renew the learner's lease: %s; trying again", error)
         await asyncio.sleep(RENEW_SECONDS)
 

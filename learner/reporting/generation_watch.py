@@ -5,11 +5,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from redis.exceptions import RedisError
-
 from tppo.generation_totals import GenerationTotals
 from tppo.presence import HEARTBEAT_SECONDS
 from tppo.rollout import InboxRecord, Window
+from tppo.streams import StreamsError
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ class GenerationWatch:
         """Read the totals; the last ones stand while Redis does not answer."""
         try:
             self.totals = await self._read()
-        except (RedisError, OSError) as error:
+        except StreamsError as error:
             logger.warning("cannot ask for the generators' numbers: %s; the last ones stand", error)
 
     async def observe_silence(self) -> None:

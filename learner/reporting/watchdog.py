@@ -9,11 +9,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
-from redis.exceptions import RedisError
-
 from learner.exchange.weight_publisher import GeneratorState
 from learner.rollouts.rollout import State
 from tppo.presence import GONE_AFTER_SECONDS, Presence
+from tppo.streams import StreamsError
 
 logger = logging.getLogger(__name__)
 
@@ -97,5 +96,5 @@ class Watchdog:
     async def _explanation(self) -> str:
         try:
             return explanation(self._counts(), await self._everyone(), self._generators)
-        except (RedisError, OSError) as error:
+        except StreamsError as error:
             return f"Redis does not answer: {error}"

@@ -8,9 +8,9 @@ from learner.persistence.archive import Archive, ArchivedInbox
 from learner.persistence.run_identity import begin_life
 from tests.learner.persistence.test_checkpoint import files_of_at_most
 from tppo.__main__ import main
-from tppo.fence import FencedError
 from tppo.streams import InboxEntry, MemoryStreams
 from tppo.streams.contract import BEGINNING
+from tppo.streams.fence import FencedError
 
 
 def some(*numbers: int) -> list[InboxEntry]:

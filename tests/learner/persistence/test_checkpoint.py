@@ -16,7 +16,7 @@ from learner.rollouts.ledger_state import LedgerState
 from learner.step.trainer import Trainer
 from tests.learner.test_learner_service import Laboratory, NoTokenizer
 from tppo import weights
-from tppo.fence import FencedError
+from tppo.streams.fence import FencedError
 
 
 class Disk:

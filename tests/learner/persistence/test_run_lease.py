@@ -10,7 +10,7 @@ import redis.asyncio
 from learner.persistence.run_identity import begin_life, is_over
 from learner.persistence.run_lease import begin_only_life
 from tppo.config import ConfigError
-from tppo.fence import Fence, FencedError
+from tppo.streams.fence import Fence, FencedError
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from redis.exceptions import RedisError
 from learner.reporting.heartbeat import Announcement
 from learner.reporting.prometheus import LearnerExporter, metric_name
 from learner.reporting.trackers.trackers import Trackers
-from tppo.fence import Fence
 from tppo.presence import Presence, present
 from tppo.streams import MemoryStreams
+from tppo.streams.fence import Fence
 
 
 def told(exporter: LearnerExporter) -> dict[str, float]:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from learner.exchange.weight_publisher import GeneratorState
 from learner.reporting.watchdog import Watchdog, explanation
 from learner.rollouts.rollout import State
 from tppo.presence import Presence
+from tppo.streams import StreamsUnavailable
 
 NOON = 1_700_000_000.0
 
@@ -56,7 +56,7 @@ def test_it_tells_of_weights_that_do_not_arrive() -> None:
 
 async def test_it_speaks_only_while_no_step_happens(caplog: pytest.LogCaptureFixture) -> None:
     async def everyone() -> Sequence[Presence]:
-        raise RedisConnectionError("connection refused")
+        raise StreamsUnavailable("connection refused")
 
     watchdog = Watchdog(0.01, dict, {}, everyone)
     serving = asyncio.create_task(watchdog.serve())

@@ -14,14 +14,14 @@ from learner.exchange.weight_publisher import WeightPublisher
 from learner.models.networks import Policy, ValueModel, load_policy, load_value_model, value_model_from_policy
 from learner.parts import Parts
 from learner.persistence import checkpoint, rollback
-from learner.persistence.checkpoint import Checkpoints, Progress
+from learner.persistence.checkpoint import Checkpoints
 from learner.persistence.checkpoint_writer import CheckpointWriter
-from learner.persistence.deferred_weights import PutAside
+from learner.persistence.deferred_weights import DeferredWeights
 from learner.persistence.manifest import DamagedError
 from learner.persistence.run_identity import RunIdentity
 from learner.preflight import require_reward_functions
 from learner.reporting.generation_watch import GenerationWatch
-from learner.reporting.journal import Journal
+from learner.reporting.journal import JournalWriter
 from learner.reporting.metrics_log import MetricsLog
 from learner.reporting.trace_writer import TraceWriter
 from learner.rollouts import ledger_state
@@ -30,6 +30,7 @@ from learner.rollouts.prompts import DataError, Prompt, PromptReader, Tokenizer
 from learner.rollouts.requests import RequestRules
 from learner.service import LearnerService
 from learner.steering import Steering
+from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
 from tppo.config import Config, ConfigError
 from tppo.run_folder.paths import RunPaths
@@ -61,7 +62,7 @@ class Assembly:
         self._trainer = Trainer(config, *load_models(config, latest))
         self._manager = new_manager(config, self._tokenizer)
         self._steering = Steering(config, self._manager, self._trainer, self._checkpoints)
-        self._progress = Progress(step=0, inbox_position=BEGINNING, elapsed_seconds=0.0, tokens_trained=0)
+        self._progress = TrainingProgress(step=0, inbox_position=BEGINNING, elapsed_seconds=0.0, tokens_trained=0)
         if latest is not None:
             self._restore(latest)
 
@@ -90,7 +91,7 @@ class Assembly:
         paths = RunPaths(self._folder)
         step, require_right = self._progress.step, self._identity.require_current
         traces = TraceWriter(paths.traces, through_step=step, require_right=require_right)
-        journal = Journal(paths.journal, is_new_run=self._progress.step == 0)
+        journal = JournalWriter(paths.journal, is_new_run=self._progress.step == 0)
         parts = Parts(
             streams=streams,
             manager=self._manager,
@@ -111,7 +112,7 @@ class Assembly:
             ),
             journal=journal,
             steering=self._steering,
-            put_aside=PutAside(self._folder / "put_aside"),
+            deferred_weights=DeferredWeights(paths.deferred),
             announce=outside.announce,
             generation=GenerationWatch(outside.generation_totals, is_resumed=self._progress.step > 0),
             everyone=outside.everyone,

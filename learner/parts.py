@@ -6,9 +6,9 @@ from typing import Any
 
 from learner.exchange.weight_publisher import WeightPublisher
 from learner.persistence.checkpoint_writer import CheckpointWriter
-from learner.persistence.deferred_weights import PutAside
+from learner.persistence.deferred_weights import DeferredWeights
 from learner.reporting.generation_watch import GenerationWatch
-from learner.reporting.journal import Journal
+from learner.reporting.journal import JournalWriter
 from learner.reporting.metrics_log import MetricsLog
 from learner.reporting.trace_writer import TraceWriter
 from learner.reporting.watchdog import Everyone, nobody
@@ -29,8 +29,8 @@ class Parts:
     checkpoints: CheckpointWriter
     traces: TraceWriter
     metrics_log: MetricsLog
-    journal: Journal
-    put_aside: PutAside
+    journal: JournalWriter
+    deferred_weights: DeferredWeights
     steering: Steering
     announce: Callable[[Mapping[str, Any]], Awaitable[None]]
     generation: GenerationWatch

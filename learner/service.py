@@ -29,13 +29,14 @@ from learner.exchange.reconciliation import Reconciliation
 from learner.exchange.request_sender import RequestSender
 from learner.exchange.weight_publisher import Snapshot
 from learner.parts import Parts
-from learner.persistence.checkpoint import Progress, cloned
+from learner.persistence.checkpoint import cloned
 from learner.persistence.run_identity import RunIdentity
 from learner.reporting import lines as reporting
 from learner.reporting.run_log import RunLog
 from learner.reporting.watchdog import Watchdog
 from learner.rollouts.rollout import Rollout
 from learner.steering import Steering
+from learner.step.progress import TrainingProgress
 from tppo import codec, weights
 from tppo.cancellation import TaskGroup, cancel_all
 from tppo.config import Config
@@ -53,7 +54,7 @@ HEARTBEAT_SECONDS = 1.0
 class LearnerService:
     """One life of the learner, from `progress` to the end of the run or a stop."""
 
-    def __init__(self, config: Config, identity: RunIdentity, parts: Parts, progress: Progress) -> None:
+    def __init__(self, config: Config, identity: RunIdentity, parts: Parts, progress: TrainingProgress) -> None:
         self._config = config
         self._identity = identity
         self._parts = parts
@@ -245,7 +246,7 @@ class LearnerService:
         if not frequency or not (is_last or self.step % frequency == 0):
             return
         if self._config.evaluation.after_training:
-            self._parts.put_aside.put(self.step, cloned(self._parts.trainer.policy.network))
+            self._parts.deferred_weights.put(self.step, cloned(self._parts.trainer.policy.network))
         else:
             self._manager.evaluator.start(self.step, min_policy_version=self.step)
 
@@ -253,28 +254,28 @@ class LearnerService:
         self._waiting_for = "evaluation"
         if self._config.evaluation.after_training:
             await self._log.end(self._progress)
-            await self._evaluate_what_was_put_aside()
+            await self._evaluate_deferred_weights()
         await self._rounds_are_over()
 
-    async def _evaluate_what_was_put_aside(self) -> None:
-        for step in self._parts.put_aside.steps():
+    async def _evaluate_deferred_weights(self) -> None:
+        for step in self._parts.deferred_weights.steps():
             # A generator takes only what is newer than what it has; a resumed learner must find the same number.
             serving_version = self._config.run.total_training_steps + 1 + step
-            await self._publish_as(serving_version, self._parts.put_aside.weights(step))
+            await self._publish_as(serving_version, self._parts.deferred_weights.weights(step))
             self._manager.evaluator.start(step, min_policy_version=serving_version)
             self._settle()
             await self._rounds_are_over()
             if self._is_stopping:
                 return
-            self._parts.put_aside.forget(step)
+            self._parts.deferred_weights.delete(step)
 
     async def _rounds_are_over(self) -> None:
         while self._manager.evaluator.is_under_way and not self._is_stopping:
             self._has_news.clear()
             await self._news()
 
-    def _present_progress(self, step: int | None = None) -> Progress:
-        return Progress(
+    def _present_progress(self, step: int | None = None) -> TrainingProgress:
+        return TrainingProgress(
             step=self.step if step is None else step,
             inbox_position=self._position,
             elapsed_seconds=self._seconds_before + time.monotonic() - self._life_began,

@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from learner.persistence.manifest import DamagedError, verify, write_manifest
 from learner.rollouts.ledger_state import LedgerState
+from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
 from tppo import weights
 from tppo.run_folder.checkpoints import DAMAGED_PREFIX, CheckpointFolder, step_of
@@ -32,20 +33,10 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """Where the run stands."""
-
-    step: int  # training steps done; also the policy's version
-    inbox_position: str  # everything up to it is in the ledger
-    elapsed_seconds: float  # of all lives so far
-    tokens_trained: int
-
-
-@dataclass(frozen=True, slots=True)
 class Capture:
     """A copy of the whole state between two steps, to be written while training goes on."""
 
-    progress: Progress
+    progress: TrainingProgress
     ledger: LedgerState
     actor: Mapping[str, Tensor]
     critic: Mapping[str, Tensor]
@@ -56,12 +47,12 @@ class Capture:
 class Restored:
     """What a resume starts from, besides the models."""
 
-    progress: Progress
+    progress: TrainingProgress
     ledger: LedgerState
     optimizers: Mapping[str, Any]
 
 
-def capture(trainer: Trainer, progress: Progress, ledger: LedgerState) -> Capture:
+def capture(trainer: Trainer, progress: TrainingProgress, ledger: LedgerState) -> Capture:
     """Copies of the trainer's tensors with the rest."""
     return Capture(
         progress=progress,
@@ -157,7 +148,7 @@ class Checkpoints:
         torch.save(dict(state.optimizers), temporary / "optimizers.pt")
         save_file(state.ledger.tensors, temporary / "ledger.safetensors")
         (temporary / "ledger.json").write_text(json.dumps(state.ledger.plain), encoding="utf-8")
-        (temporary / "progress.json").write_text(json.dumps(_plain(state.progress)), encoding="utf-8")
+        (temporary / "progress.json").write_text(json.dumps(asdict(state.progress)), encoding="utf-8")
         write_manifest(temporary)
         sync_tree(temporary)
 
@@ -201,17 +192,13 @@ def read(path: Path) -> Restored:
     """What `Checkpoints.commit` wrote, without the models."""
     optimizers = torch.load(path / "optimizers.pt", weights_only=True, map_location="cpu")
     plain = json.loads((path / "ledger.json").read_text(encoding="utf-8"))
-    progress = Progress(**json.loads((path / "progress.json").read_text(encoding="utf-8")))
+    progress = TrainingProgress(**json.loads((path / "progress.json").read_text(encoding="utf-8")))
     return Restored(progress, LedgerState(plain, load_file(path / "ledger.safetensors")), optimizers)
 
 
 def _replaced(final: Path) -> Path:
     """Where a checkpoint is while another one of the same step takes its place."""
     return final.with_name(f".{final.name}.replaced")
-
-
-def _plain(progress: Progress) -> dict[str, Any]:
-    return {name: getattr(progress, name) for name in Progress.__slots__}
 
 
 def _copied(value: Any) -> Any:

@@ -11,11 +11,12 @@ import logging
 
 from transformers import PreTrainedTokenizerBase
 
-from learner.persistence.checkpoint import Capture, Checkpoints, Progress, capture
-from learner.reporting.journal import Journal
+from learner.persistence.checkpoint import Capture, Checkpoints, capture
+from learner.reporting.journal import JournalWriter
 from learner.reporting.trace_writer import TraceWriter
 from learner.rollouts.ledger_state import captured
 from learner.rollouts.manager import RolloutManager
+from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
 from tppo.config.schema import CheckpointSection
 from tppo.streams import Inbox
@@ -35,7 +36,7 @@ class CheckpointWriter:
         tokenizer: PreTrainedTokenizerBase,
         *,
         traces: TraceWriter,
-        journal: Journal,
+        journal: JournalWriter,
     ) -> None:
         self._section = section
         self._checkpoints = checkpoints
@@ -50,17 +51,17 @@ class CheckpointWriter:
         self.last_step: int | None = None
         self.last_error = ""
 
-    def commit_if_due(self, progress: Progress, manager: RolloutManager) -> None:
+    def commit_if_due(self, progress: TrainingProgress, manager: RolloutManager) -> None:
         """Hand a copy of the state to the loop every `save_freq` steps."""
         if self._section.save_freq and progress.step % self._section.save_freq == 0:
             self.commit_soon(progress, manager)
 
-    def commit_soon(self, progress: Progress, manager: RolloutManager) -> None:
+    def commit_soon(self, progress: TrainingProgress, manager: RolloutManager) -> None:
         """Hand a copy of the state to the loop."""
         self._pending = capture(self._trainer, progress, captured(manager))
         self._has_pending.set()
 
-    async def commit_now(self, progress: Progress, manager: RolloutManager) -> None:
+    async def commit_now(self, progress: TrainingProgress, manager: RolloutManager) -> None:
         """Commit the present state and wait for it. Raises OSError when the disk does not take it."""
         state = capture(self._trainer, progress, captured(manager))
         self._pending = None

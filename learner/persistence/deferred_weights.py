@@ -1,4 +1,4 @@
-"""Policies that are to be evaluated when training is over: `put_aside/step_N.safetensors` in the run's folder."""
+"""Policies whose evaluation is deferred to the end of training: `deferred/step_N.safetensors` in the run's folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +9,8 @@ from torch import Tensor
 PREFIX = "step_"
 
 
-class PutAside:
-    """Weights by the step that made them; steps that a resumed run takes again replace their own."""
+class DeferredWeights:
+    """Weights by the step that made them; a step that a resumed run takes again replaces its own."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -23,15 +23,15 @@ class PutAside:
         temporary.replace(self._path(step))
 
     def steps(self) -> list[int]:
-        """Those that wait, in order."""
+        """The steps whose evaluation is deferred, in order."""
         names = (path.stem.removeprefix(PREFIX) for path in self._folder.glob(f"{PREFIX}*.safetensors"))
         return sorted(int(name) for name in names)
 
     def weights(self, step: int) -> dict[str, Tensor]:
-        """What was put aside."""
+        """The weights of that step."""
         return load_file(self._path(step))
 
-    def forget(self, step: int) -> None:
+    def delete(self, step: int) -> None:
         """They have been evaluated."""
         self._path(step).unlink()
 

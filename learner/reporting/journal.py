@@ -16,7 +16,7 @@ from tppo.run_folder.json_lines import JsonLinesWriter
 Line = dict[str, Any]
 
 
-class Journal:
+class JournalWriter:
     """Appends to the file; `step` is that of metrics.jsonl."""
 
     def __init__(self, path: Path, *, is_new_run: bool = False, clock: Callable[[], float] = time.time) -> None:

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from learner.exchange.weight_publisher import WeightPublisher
-from learner.persistence.checkpoint import Progress
 from learner.rollouts.evaluation import Evaluation
 from learner.rollouts.manager import RolloutManager
 from learner.step.metrics import Metrics
+from learner.step.progress import TrainingProgress
 from tppo.generation_totals import GenerationTotals
 
 
@@ -54,7 +54,7 @@ def generation_numbers(totals: GenerationTotals) -> dict[str, float]:
     return {f"generation/{name}": value for name, value in asdict(totals).items()}
 
 
-def end_line(totals: GenerationTotals, progress: Progress) -> dict[str, Any]:
+def end_line(totals: GenerationTotals, progress: TrainingProgress) -> dict[str, Any]:
     """What training took of the generators, told when they have fallen silent."""
     return {
         "kind": "end",

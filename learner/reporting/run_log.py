@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from learner.parts import Parts
-from learner.persistence.checkpoint import Progress
 from learner.reporting import lines as reporting
 from learner.rollouts.evaluation import Evaluation
 from learner.rollouts.rollout import Rollout
+from learner.step.progress import TrainingProgress
 from learner.step.trainer import StepResult
 from tppo.config.schema import EvaluationSection
 
@@ -55,7 +55,7 @@ class RunLog:
         self._journal.trained(step, [(row.rollout_id, row.window_index - 1) for row in rows])
 
     async def step(
-        self, result: StepResult, progress: Progress, *, waited_seconds: float, trained_seconds: float
+        self, result: StepResult, progress: TrainingProgress, *, waited_seconds: float, trained_seconds: float
     ) -> None:
         """A step is done, and led to `progress`."""
         await self._generation.observe()
@@ -71,13 +71,13 @@ class RunLog:
         self._metrics_log.append({**line, "tokens/trained": progress.tokens_trained})
         logger.info("step %d: %s", progress.step, _spoken(line))
 
-    async def end(self, progress: Progress) -> None:
+    async def end(self, progress: TrainingProgress) -> None:
         """The last step is done, and nothing is in flight any more."""
         await self._generation.observe_silence()
         self._metrics_log.append(reporting.end_line(self._generation.totals, progress))
 
     def evaluation(self, evaluation: Evaluation, *, seconds_since_start: float) -> None:
-        """A round is over. Weights that were put aside are served under another number: all are those of the step."""
+        """A round is over. Deferred weights are served under another version: all tokens are from those of the step."""
         if self._section.after_training:
             step = evaluation.step
             evaluation = replace(evaluation, oldest_policy_version=step, newest_policy_version=step)

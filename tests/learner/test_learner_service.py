@@ -15,12 +15,12 @@ from learner.exchange.weight_publisher import WeightPublisher
 from learner.models.networks import load_policy, load_value_model, value_model_from_policy
 from learner.parts import Parts
 from learner.persistence import checkpoint
-from learner.persistence.checkpoint import Checkpoints, Progress
+from learner.persistence.checkpoint import Checkpoints
 from learner.persistence.checkpoint_writer import CheckpointWriter
-from learner.persistence.deferred_weights import PutAside
+from learner.persistence.deferred_weights import DeferredWeights
 from learner.persistence.run_identity import begin_life
 from learner.reporting.generation_watch import GenerationWatch
-from learner.reporting.journal import Journal
+from learner.reporting.journal import JournalWriter
 from learner.reporting.metrics_log import MetricsLog
 from learner.reporting.trace_writer import TraceWriter
 from learner.rollouts import ledger_state
@@ -28,6 +28,7 @@ from learner.rollouts.manager import open_manager
 from learner.rollouts.prompts import Prompt
 from learner.service import LearnerService
 from learner.steering import Steering
+from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
 from tests.learner.builders import rules_of
 from tests.learner.fake_services import FakeTransport, generate, one_generator, reward, text_of
@@ -95,7 +96,7 @@ class Laboratory:
             evaluation_prompts=prompts[:4],
             decode=text_of,
         )
-        progress = Progress(0, BEGINNING, 0.0, 0)
+        progress = TrainingProgress(0, BEGINNING, 0.0, 0)
         steering = Steering(self.config, manager, trainer, checkpoints)
         if latest is not None:
             restored = checkpoint.read(latest)
@@ -104,7 +105,7 @@ class Laboratory:
             progress = restored.progress
             steering.restore(progress.step)
         traces = TraceWriter(folder / "traces", through_step=progress.step)
-        journal = Journal(folder / "journal.jsonl", is_new_run=latest is None)
+        journal = JournalWriter(folder / "journal.jsonl", is_new_run=latest is None)
         parts = Parts(
             streams=streams,
             manager=manager,
@@ -118,7 +119,7 @@ class Laboratory:
             metrics_log=MetricsLog(folder / "metrics.jsonl", through_step=progress.step),
             journal=journal,
             steering=steering,
-            put_aside=PutAside(folder / "put_aside"),
+            deferred_weights=DeferredWeights(folder / "deferred"),
             announce=_nobody_listens,
             generation=GenerationWatch(_nothing_was_counted, is_resumed=latest is not None, settling_seconds=0),
         )  # fmt: skip

@@ -26,7 +26,7 @@ NO_TOKENS = pyarrow.table(
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class LedgerSnapshot:
     """The rollouts of the newest checkpoint, as its ledger.json has them."""
 
     step: int
@@ -42,7 +42,7 @@ class Evidence:
     headers: Mapping[int, Header]  # by step
     unreadable: Sequence[int] = ()  # steps whose trace is no parquet file of ours
     metrics: Sequence[Mapping[str, Any]] = ()  # lines of the steps, in order
-    ledger: Ledger = field(default_factory=lambda: Ledger(step=0))
+    ledger: LedgerSnapshot = field(default_factory=lambda: LedgerSnapshot(step=0))
 
 
 def require_run(folder: Path) -> None:
@@ -69,15 +69,15 @@ def collect(folder: Path) -> Evidence:
     )
 
 
-def newest_ledger(folder: Path) -> Ledger:
+def newest_ledger(folder: Path) -> LedgerSnapshot:
     """The ledger of the newest checkpoint; an empty one of step 0 when there is none."""
     checkpoint = CheckpointFolder(RunPaths(folder).checkpoints).newest()
     if checkpoint is None:
-        return Ledger(step=0)
+        return LedgerSnapshot(step=0)
     plain = json.loads((checkpoint / "ledger.json").read_text(encoding="utf-8"))
     progress = json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))
     rollouts = [rollout for rollout in plain["rollouts"] if not rollout["is_evaluation"]]
-    return Ledger(progress["step"], rollouts, num_early=len(plain["early"]))
+    return LedgerSnapshot(progress["step"], rollouts, num_early=len(plain["early"]))
 
 
 def _read(path: Path) -> pyarrow.Table | None:

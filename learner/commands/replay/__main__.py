@@ -13,7 +13,7 @@ from tppo.config import Config, ConfigError, load
 from tppo.run_folder.paths import RunPaths, run_path
 
 if TYPE_CHECKING:
-    from learner.commands.replay.replay import Outcome
+    from learner.commands.replay.replay import ReplayResult
 
 SCORES = "scores="
 VARIABLE = ("algorithm.", "actor.", "critic.")  # what does not change which records the run needs
@@ -52,8 +52,8 @@ def main(argv: Sequence[str]) -> int:
     folder.mkdir(parents=True)
     facts = {"of": str(arguments.run), "changed": variant, "is_off_policy": bool(variant)}
     (folder / "replay.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    outcome = asyncio.run(replay(config, records, arguments.run, folder, until_step=arguments.until))
-    return _told(outcome, folder, is_variant=bool(variant))
+    result = asyncio.run(replay(config, records, arguments.run, folder, until_step=arguments.until))
+    return _told(result, folder, is_variant=bool(variant))
 
 
 def _scores(files: Sequence[Path]) -> "dict[tuple[str, int], Mapping[str, Any]] | None":
@@ -63,19 +63,19 @@ def _scores(files: Sequence[Path]) -> "dict[tuple[str, int], Mapping[str, Any]] 
     return read_scores(files[-1]) if files else None
 
 
-def _told(outcome: "Outcome", folder: Path, *, is_variant: bool) -> int:
-    print(f"replayed {outcome.reached_step} steps into {folder}")
-    if outcome.ended_early:
+def _told(result: "ReplayResult", folder: Path, *, is_variant: bool) -> int:
+    print(f"replayed {result.reached_step} steps into {folder}")
+    if result.ended_early:
         print("the log ends there")
     if is_variant:
         print("a variant on recorded experience: OFF-POLICY, its responses were sampled by the recorded run's policy")
         return 0
-    for one in outcome.comparisons:
+    for one in result.comparisons:
         print(f"checkpoint {one.step}: actor {_word(one.is_same_actor)}, critic {_word(one.is_same_critic)}")
-    if not outcome.comparisons:
+    if not result.comparisons:
         print("nothing to compare: the run committed no checkpoint up to there")
-    is_same = all(one.is_same_actor and one.is_same_critic for one in outcome.comparisons)
-    return 0 if outcome.comparisons and is_same else 1
+    is_same = all(one.is_same_actor and one.is_same_critic for one in result.comparisons)
+    return 0 if result.comparisons and is_same else 1
 
 
 def _config(run: Path, overrides: Sequence[str]) -> Config:

@@ -13,12 +13,13 @@ from learner.commands.replay.rescored import with_scores
 from learner.exchange.peers import Peers
 from learner.exchange.weight_publisher import FoundGenerator, Snapshot
 from learner.persistence.archive import Archive
-from learner.persistence.checkpoint import Progress, cloned
+from learner.persistence.checkpoint import cloned
 from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.persistence.run_identity import begin_life
 from learner.reporting.watchdog import nobody
 from learner.rollouts.manager import RolloutManager
 from learner.service import LearnerService
+from learner.step.progress import TrainingProgress
 from tppo import weights
 from tppo.config import Config, ConfigError
 from tppo.generation_totals import GenerationTotals
@@ -42,7 +43,7 @@ class Comparison:
 
 
 @dataclass(slots=True)
-class Outcome:
+class ReplayResult:
     """What a replay came to."""
 
     reached_step: int
@@ -53,20 +54,22 @@ class Outcome:
 class ComparingWriter(CheckpointWriter):
     """Compares where the run committed; writes only the last checkpoint."""
 
-    def __init__(self, *arguments: Any, notes: Sequence[Mapping[str, Any]], outcome: Outcome, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, notes: Sequence[Mapping[str, Any]], result: ReplayResult, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self._notes = notes
-        self._outcome = outcome
+        self._result = result
 
-    def commit_if_due(self, progress: Progress, manager: RolloutManager) -> None:
+    def commit_if_due(self, progress: TrainingProgress, manager: RolloutManager) -> None:
         """Nothing is written."""
-        self._outcome.reached_step = progress.step
+        self._result.reached_step = progress.step
         of_this_step = [note for note in self._notes if note["step"] == progress.step]
         if not of_this_step:
             return
         actor = weights.digest(cloned(self._trainer.policy.network))
         critic = weights.digest(cloned(self._trainer.value_model.network))
-        self._outcome.comparisons += [
+        self._result.comparisons += [
             Comparison(progress.step, note["actor"] == actor, note["critic"] == critic) for note in of_this_step
         ]
 
@@ -89,27 +92,27 @@ def logged_records(run_folder: Path, scores: Mapping[tuple[str, int], Mapping[st
 
 async def replay(
     config: Config, records: Sequence[bytes], run_folder: Path, replay_folder: Path, *, until_step: int | None
-) -> Outcome:
+) -> ReplayResult:
     """Train again on the run's records, into another folder, and compare where the run committed a checkpoint."""
     streams = MemoryStreams(lease_seconds=config.redis.lease_seconds)
     await streams.inbox.append(records)
-    outcome = Outcome(reached_step=0)
+    result = ReplayResult(reached_step=0)
     notes = CheckpointFolder(RunPaths(run_folder).checkpoints).committed()
-    writer = partial(ComparingWriter, notes=notes, outcome=outcome)
+    writer = partial(ComparingWriter, notes=notes, result=result)
     assembly = await asyncio.to_thread(Assembly, config, begin_life(replay_folder), resume=False)
     service = assembly.service(streams, _NOBODY, writer=writer, until_step=until_step)
     async with asyncio.TaskGroup() as group:
-        watching = group.create_task(_stop_at_the_end(service, len(records), outcome))
+        watching = group.create_task(_stop_at_the_end(service, len(records), result))
         await service.run()
         watching.cancel()
-    return outcome
+    return result
 
 
-async def _stop_at_the_end(service: LearnerService, num_entries: int, outcome: Outcome) -> None:
+async def _stop_at_the_end(service: LearnerService, num_entries: int, result: ReplayResult) -> None:
     """A learner that has read all and waits for more waits for ever."""
     while service.waits_beyond != f"{num_entries}-0":  # noqa: ASYNC110  nothing announces it
         await asyncio.sleep(LOOK_SECONDS)
-    outcome.ended_early = True
+    result.ended_early = True
     service.stop()
 
 

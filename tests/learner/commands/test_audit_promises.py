@@ -9,7 +9,7 @@ import pyarrow
 import pytest
 
 from learner.commands.audit import promises
-from learner.commands.audit.evidence import Ledger, collect
+from learner.commands.audit.evidence import LedgerSnapshot, collect
 from learner.commands.audit.promises import Finding, findings
 from learner.commands.audit.untrained import untrained
 from learner.reporting.trace_writer import write_trace
@@ -292,7 +292,7 @@ def test_a_run_before_its_first_checkpoint_can_be_audited(run: Run) -> None:
 
     evidence = collect(run.folder)
 
-    assert evidence.ledger == Ledger(step=0)
+    assert evidence.ledger == LedgerSnapshot(step=0)
     assert all(finding.is_kept for finding in findings(evidence))
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from learner.models.networks import load_policy, value_model_from_policy
-from learner.persistence.checkpoint import Capture, Checkpoints, Progress, capture
+from learner.persistence.checkpoint import Capture, Checkpoints, capture
 from learner.persistence.manifest import DamagedError
 from learner.persistence.run_identity import begin_life
 from learner.reporting.metrics_log import MetricsLog
 from learner.rollouts.ledger_state import LedgerState
+from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
 from tests.learner.test_learner_service import Laboratory, NoTokenizer
 from tppo import weights
@@ -30,7 +31,7 @@ class Disk:
         self.checkpoints = Checkpoints(self.folder, keep=keep)
 
     def state(self, step: int) -> Capture:
-        return capture(self.trainer, Progress(step, f"{step}-0", 0.0, 0), LedgerState({"gathered": {}}, {}))
+        return capture(self.trainer, TrainingProgress(step, f"{step}-0", 0.0, 0), LedgerState({"gathered": {}}, {}))
 
     def commit(self, *steps: int, keep_also: tuple[int, ...] = ()) -> None:
         for step in steps:

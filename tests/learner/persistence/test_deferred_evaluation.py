@@ -8,12 +8,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from learner.persistence.deferred_weights import PutAside
-from learner.reporting.generation_watch import GenerationWatch
-from tests.learner.builders import a_window
+from learner.persistence.deferred_weights import DeferredWeights
 from tests.learner.fake_services import FakeTransport
 from tests.learner.test_learner_service import STEPS, ArchivedStreams, Laboratory, to_the_end
-from tppo.generation_totals import GenerationTotals
 
 EVALUATED = [0, 3, 6]
 
@@ -23,7 +20,7 @@ def served(transport: FakeTransport, policy_version: int) -> Mapping[str, Tensor
     return snapshot.tensors
 
 
-async def test_rounds_come_behind_the_last_step_and_judge_the_weights_that_were_put_aside(tmp_path: Path) -> None:
+async def test_rounds_come_behind_the_last_step_and_judge_the_deferred_weights(tmp_path: Path) -> None:
     laboratory = Laboratory(tmp_path, "lockstep", evaluates_after_training=True)
     streams, transport = ArchivedStreams(), FakeTransport()
 
@@ -40,7 +37,7 @@ async def test_rounds_come_behind_the_last_step_and_judge_the_weights_that_were_
     for step in EVALUATED[1:]:
         trained, judged = served(transport, step), served(transport, STEPS + 1 + step)
         assert all(torch.equal(trained[name], tensor) for name, tensor in judged.items())
-    assert PutAside(tmp_path / "run" / "put_aside").steps() == []
+    assert DeferredWeights(tmp_path / "run" / "deferred").steps() == []
 
 
 async def test_a_learner_stopped_among_the_rounds_goes_on_with_those_that_are_left(tmp_path: Path) -> None:
@@ -62,40 +59,12 @@ async def test_a_learner_stopped_among_the_rounds_goes_on_with_those_that_are_le
     assert evaluated() == set(EVALUATED)
 
 
-async def test_weights_that_are_put_aside_again_replace_the_earlier_ones(tmp_path: Path) -> None:
-    put_aside = PutAside(tmp_path / "aside")
-    put_aside.put(10, {"w": torch.zeros(2)})
-    put_aside.put(9, {"w": torch.ones(2)})
+async def test_weights_that_are_deferred_again_replace_the_earlier_ones(tmp_path: Path) -> None:
+    deferred_weights = DeferredWeights(tmp_path / "aside")
+    deferred_weights.put(10, {"w": torch.zeros(2)})
+    deferred_weights.put(9, {"w": torch.ones(2)})
 
-    put_aside.put(10, {"w": torch.full((2,), 3.0)})
+    deferred_weights.put(10, {"w": torch.full((2,), 3.0)})
 
-    assert put_aside.steps() == [9, 10]
-    assert put_aside.weights(10)["w"].tolist() == [3.0, 3.0]
-
-
-async def nothing() -> GenerationTotals:
-    return GenerationTotals()
-
-
-async def away() -> GenerationTotals:
-    raise ConnectionRefusedError
-
-
-def test_the_clock_starts_with_a_training_window_and_never_in_a_resumed_run() -> None:
-    fresh, resumed = GenerationWatch(nothing, is_resumed=False), GenerationWatch(nothing, is_resumed=True)
-    assert fresh.seconds_since_first_window() is None
-
-    for watch in (fresh, resumed):
-        watch.note(a_window("r"))
-
-    assert fresh.seconds_since_first_window() is not None
-    assert resumed.seconds_since_first_window() is None
-
-
-async def test_the_last_numbers_stand_while_redis_does_not_answer() -> None:
-    watch = GenerationWatch(away, is_resumed=False)
-    watch.totals = GenerationTotals(num_tokens=7)
-
-    await watch.observe()
-
-    assert watch.totals.num_tokens == 7
+    assert deferred_weights.steps() == [9, 10]
+    assert deferred_weights.weights(10)["w"].tolist() == [3.0, 3.0]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from learner.reporting.journal import Journal
+from learner.reporting.journal import JournalWriter
 from tests.learner.builders import a_failed_score, a_ledger, a_prompt, a_score, a_window
 from tppo.rollout import FinishReason, ScoreStatus, Window, logprobs, tokens
 
@@ -13,8 +13,8 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def a_journal(folder: Path, **options: Any) -> Journal:
-    return Journal(folder / "journal.jsonl", clock=lambda: 5.0, **options)
+def a_journal(folder: Path, **options: Any) -> JournalWriter:
+    return JournalWriter(folder / "journal.jsonl", clock=lambda: 5.0, **options)
 
 
 def test_the_life_of_a_response_is_told_in_order(tmp_path: Path) -> None:

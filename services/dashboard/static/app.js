@@ -1,9 +1,9 @@
 // The page: which run, which view, and what is told about both. A view is a module with `title` and
 // `show(place, context)`, which returns {tell(kind, data), repaint(), close()}, each of them optional.
-import { fill, h } from "/static/dom.js";
-import { words } from "/static/format.js";
-import { Live } from "/static/live.js";
-import { get, takeTokenFromAddress, whileAnswered } from "/static/rest.js";
+import { Live } from "/static/data/live.js";
+import { get, takeTokenFromAddress, whileAnswered } from "/static/data/rest.js";
+import { fill, h } from "/static/drawing/dom.js";
+import { words } from "/static/drawing/format.js";
 import * as compare from "/static/views/compare.js";
 import * as critic from "/static/views/critic.js";
 import * as ledger from "/static/views/ledger.js";

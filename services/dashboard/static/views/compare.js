@@ -1,8 +1,8 @@
 // Several runs over each other, by step, time, tokens or decode steps.
-import { LineChart } from "/static/chart.js";
-import { choice, fill, h, labelled, table } from "/static/dom.js";
-import { date, fixed, isNumber, words } from "/static/format.js";
-import { get } from "/static/rest.js";
+import { get } from "/static/data/rest.js";
+import { LineChart } from "/static/drawing/chart.js";
+import { choice, fill, h, labelled, table } from "/static/drawing/dom.js";
+import { date, fixed, isNumber, words } from "/static/drawing/format.js";
 
 export const title = "Compare";
 

@@ -1,9 +1,10 @@
 // What the value model believes, and whether it is right.
-import { LineChart } from "/static/chart.js";
-import { fill, h, labelled, seldom, table } from "/static/dom.js";
-import { fixed } from "/static/format.js";
-import { History } from "/static/history.js";
-import { Scatter } from "/static/scatter.js";
+import { History } from "/static/data/history.js";
+import { seldom } from "/static/data/rest.js";
+import { LineChart } from "/static/drawing/chart.js";
+import { fill, h, labelled, table } from "/static/drawing/dom.js";
+import { fixed } from "/static/drawing/format.js";
+import { Scatter } from "/static/drawing/scatter.js";
 import { EXPLAINED } from "/static/views/overview.js";
 
 export const title = "Critic";

@@ -1,9 +1,10 @@
 // Every window that was ever asked for, accounted for; and the parked work, with what can be done about it.
-import { LineChart } from "/static/chart.js";
-import { facts, fill, h, labelled, seldom, table } from "/static/dom.js";
-import { whole, words } from "/static/format.js";
-import { History } from "/static/history.js";
-import { Orders } from "/static/orders.js";
+import { History } from "/static/data/history.js";
+import { seldom } from "/static/data/rest.js";
+import { LineChart } from "/static/drawing/chart.js";
+import { facts, fill, h, labelled, table } from "/static/drawing/dom.js";
+import { whole, words } from "/static/drawing/format.js";
+import { Orders } from "/static/views/commands.js";
 import { rolloutTable } from "/static/views/rollouts.js";
 
 export const title = "Ledger";

@@ -1,9 +1,9 @@
 // Is it learning, is it healthy, is it fast.
-import { LineChart } from "/static/chart.js";
-import { fill, h } from "/static/dom.js";
-import { fixed, percent, seconds, short, whole } from "/static/format.js";
-import { History, combined, rates } from "/static/history.js";
-import { IdleShares } from "/static/idle.js";
+import { History, combined, rates } from "/static/data/history.js";
+import { LineChart } from "/static/drawing/chart.js";
+import { fill, h } from "/static/drawing/dom.js";
+import { fixed, percent, seconds, short, whole } from "/static/drawing/format.js";
+import { IdleShares } from "/static/views/idle.js";
 
 export const title = "Overview";
 

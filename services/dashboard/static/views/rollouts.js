@@ -1,7 +1,8 @@
 // Which rollout is where; one of them with everything that is known about it.
-import { choice, facts, fill, h, labelled, seldom, table } from "/static/dom.js";
-import { clock, seconds, short, words } from "/static/format.js";
-import { TokenText } from "/static/token_text.js";
+import { seldom } from "/static/data/rest.js";
+import { choice, facts, fill, h, labelled, table } from "/static/drawing/dom.js";
+import { clock, seconds, short, words } from "/static/drawing/format.js";
+import { TokenText } from "/static/drawing/token_text.js";
 
 export const title = "Rollouts";
 

@@ -1,7 +1,8 @@
 // Each process: what it does, how fast, what went wrong, and the end of its log.
-import { choice, facts, fill, h, labelled, seldom, table } from "/static/dom.js";
-import { bytes, clock, date, fixed, percent, seconds, short, whole, words } from "/static/format.js";
-import { IdleShares } from "/static/idle.js";
+import { seldom } from "/static/data/rest.js";
+import { choice, facts, fill, h, labelled, table } from "/static/drawing/dom.js";
+import { bytes, clock, date, fixed, percent, seconds, short, whole, words } from "/static/drawing/format.js";
+import { IdleShares } from "/static/views/idle.js";
 
 export const title = "Services";
 

@@ -1,7 +1,7 @@
 // What may be asked of a run while it goes on. Each order is a record of the run's inbox, so that a replay sees it.
-import { fill, h, labelled } from "/static/dom.js";
-import { bytes, date, fixed } from "/static/format.js";
-import { Orders, outcomes } from "/static/orders.js";
+import { fill, h, labelled } from "/static/drawing/dom.js";
+import { bytes, date, fixed } from "/static/drawing/format.js";
+import { Orders, outcomes } from "/static/views/commands.js";
 
 export const title = "Steer";
 

@@ -1,7 +1,8 @@
 // Successive batching as a picture: a row per slot, time to the right, a bar per window.
-import { choice, fill, h, labelled, seldom, table } from "/static/dom.js";
-import { clock, fixed, percent, short } from "/static/format.js";
-import { SlotPicture } from "/static/slots.js";
+import { seldom } from "/static/data/rest.js";
+import { choice, fill, h, labelled, table } from "/static/drawing/dom.js";
+import { clock, fixed, percent, short } from "/static/drawing/format.js";
+import { SlotPicture } from "/static/drawing/slots.js";
 
 export const title = "Windows";
 

@@ -1,7 +1,7 @@
 // A response as its tokens, coloured by what training knew about each; window borders are marked.
-import { gradient, pale, signed } from "/static/colours.js";
-import { choice, facts, fill, h, labelled } from "/static/dom.js";
-import { fixed, isNumber, short, visible } from "/static/format.js";
+import { gradient, pale, signed } from "/static/drawing/colours.js";
+import { choice, facts, fill, h, labelled } from "/static/drawing/dom.js";
+import { fixed, isNumber, short, visible } from "/static/drawing/format.js";
 
 const MAX_TOKENS = 4000; // at once
 

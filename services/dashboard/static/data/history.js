@@ -1,5 +1,5 @@
 // The columns of metrics.jsonl in the browser: read once, then grown by the lines of the stream.
-import { isNumber } from "/static/format.js";
+import { isNumber } from "/static/drawing/format.js";
 
 const MAX_POINTS = 600;
 const MAX_ROWS = 1500;

@@ -1,5 +1,4 @@
 // Elements of the page. Whatever comes from a run is set as text, never as HTML.
-import { whileAnswered } from "/static/rest.js";
 
 // An element: properties are attributes, listeners ("onclick") or "class"; children are texts, elements, or nothing.
 export function h(name, properties = {}, ...children) {
@@ -49,15 +48,4 @@ export function choice(options, chosen, onchange) {
 
 export function theme(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-}
-
-// At most one call in the given time; the last one is made.
-export function seldom(milliseconds, act) {
-  let timer = null;
-  return () => {
-    timer ??= setTimeout(() => {
-      timer = null;
-      whileAnswered(act());
-    }, milliseconds);
-  };
 }

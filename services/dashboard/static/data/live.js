@@ -1,6 +1,6 @@
 // What happens in the run. The run that the dashboard follows comes by the event stream; of any other, and while the
 // stream is away, the status is asked for every few seconds.
-import { address, get } from "/static/rest.js";
+import { address, get } from "/static/data/rest.js";
 
 const POLL_MILLISECONDS = 3000;
 const EVENTS = ["status", "steps", "evaluations", "windows", "events", "reset"];

@@ -54,3 +54,14 @@ export async function whileAnswered(work) {
     if (!error.isNoAnswer) throw error;
   }
 }
+
+// At most one call in the given time; the last one is made.
+export function seldom(milliseconds, act) {
+  let timer = null;
+  return () => {
+    timer ??= setTimeout(() => {
+      timer = null;
+      whileAnswered(act());
+    }, milliseconds);
+  };
+}

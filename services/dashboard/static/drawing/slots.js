@@ -1,6 +1,6 @@
 // The drawing of the slots, with a bar to choose by mouse or by arrow keys.
-import { h, theme } from "/static/dom.js";
-import { gradient, viridis } from "/static/colours.js";
+import { gradient, viridis } from "/static/drawing/colours.js";
+import { h, theme } from "/static/drawing/dom.js";
 
 const [LEAST_ROW_PIXELS, MOST_ROW_PIXELS, HEIGHT_PIXELS] = [4, 16, 560];
 const LABEL_PIXELS = 14;

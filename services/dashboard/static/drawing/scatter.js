@@ -1,6 +1,6 @@
 // Returns (upwards) against values (to the right), with the line on which both are equal.
-import { h, theme } from "/static/dom.js";
-import { isNumber, short } from "/static/format.js";
+import { h, theme } from "/static/drawing/dom.js";
+import { isNumber, short } from "/static/drawing/format.js";
 
 const HEIGHT = 260;
 const EDGE = 34;

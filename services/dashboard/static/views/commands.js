@@ -1,7 +1,7 @@
 // Orders to the run: sent with the token, and what became of them.
-import { fill, h, labelled, table } from "/static/dom.js";
-import { clock, words } from "/static/format.js";
-import { keepToken, knownToken, post } from "/static/rest.js";
+import { keepToken, knownToken, post } from "/static/data/rest.js";
+import { fill, h, labelled, table } from "/static/drawing/dom.js";
+import { clock, words } from "/static/drawing/format.js";
 
 export class Orders {
   constructor(context) {

@@ -1,6 +1,6 @@
 // How much of the last seconds each service had nothing to do, from the times that their heartbeats tell.
-import { table } from "/static/dom.js";
-import { isNumber, percent, short } from "/static/format.js";
+import { table } from "/static/drawing/dom.js";
+import { isNumber, percent, short } from "/static/drawing/format.js";
 
 const STRETCH_SECONDS = 10;
 

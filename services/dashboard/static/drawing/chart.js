@@ -1,6 +1,6 @@
 // Lines over steps or time, drawn by uPlot; each chart also says its newest numbers in a sentence.
-import { h, theme } from "/static/dom.js";
-import { isNumber, seconds, short } from "/static/format.js";
+import { h, theme } from "/static/drawing/dom.js";
+import { isNumber, seconds, short } from "/static/drawing/format.js";
 
 const HEIGHT = 190;
 const COLOURS = ["--s1", "--s2", "--s3", "--s4", "--s5", "--s6"];

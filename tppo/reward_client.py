@@ -12,7 +12,7 @@ A function returns a number, a table with "score" and further numbers (its compo
 raises becomes the cause of a failure. It may be asynchronous. With `batch_size` it gets lists, and returns a list.
 
 Loops:
-    _Caller.call_for_ever    (`concurrency` for each function) consumes pieces of work / waits for the next
+    _Caller.call_until_cancelled    (`concurrency` for each function) consumes pieces of work / waits for the next
                              unblocked by a service / produces results
     _keep_attached           (one for each service) waits for the end of its stream / produces the next, after a pause
     _Stream._read            consumes work / waits for the next message / unblocked by the service
@@ -59,7 +59,7 @@ UserFunction = TypeVar("UserFunction", bound=Callable[..., Any])
 
 
 class AttachError(Exception):
-    """The service will not take this process, however often it tries."""
+    """The service refuses this process, and would refuse it again."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class OfferedFunction:
 
     @property
     def room(self) -> int:
-        """Pieces of work that it asks for at once."""
+        """Pieces of work that it holds at once."""
         return ROOM_PER_CALL * self.concurrency * max(1, self.batch_size)
 
 
@@ -118,7 +118,7 @@ def serve(*addresses: str, run: str = "", max_held: int = 0, token: str | None =
 
 
 async def attach(*addresses: str, run: str = "", max_held: int = 0, token: str | None = None) -> None:
-    """`serve` for those who have an event loop; ends when it is cancelled, or by `AttachError`."""
+    """`serve` for a running event loop; ends when it is cancelled, or by `AttachError`."""
     functions = list(_offered.values())
     if not functions or not addresses:
         raise ValueError("expected an address, and a function decorated with @reward_function(NAME)")
@@ -131,13 +131,13 @@ async def attach(*addresses: str, run: str = "", max_held: int = 0, token: str |
         async with asyncio.TaskGroup() as group:
             for caller in callers.values():
                 for _ in range(caller.function.concurrency):
-                    group.create_task(caller.call_for_ever())
+                    group.create_task(caller.call_until_cancelled())
             for address in addresses:
                 group.create_task(_keep_attached(address, offer, callers, metadata))
     except* AttachError as refusals:
         raise refusals.exceptions[0] from None
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)  # a call that hangs does not keep us
+        executor.shutdown(wait=False, cancel_futures=True)  # a call that hangs does not delay the end
 
 
 def _offer(functions: Sequence[OfferedFunction], *, run: str, max_held: int) -> pb.Offer:
@@ -179,7 +179,7 @@ class _Piece:
 
 
 class _Caller:
-    """Calls one function with what the services ask for."""
+    """Calls one function with the work of all services."""
 
     def __init__(self, function: OfferedFunction, executor: Executor) -> None:
         self.function = function
@@ -189,7 +189,7 @@ class _Caller:
     def add(self, piece: _Piece) -> None:
         self._waiting.put_nowait(piece)
 
-    async def call_for_ever(self) -> None:
+    async def call_until_cancelled(self) -> None:
         while True:
             pieces = [await self._waiting.get()]
             while len(pieces) < self.function.batch_size and not self._waiting.empty():
@@ -231,7 +231,7 @@ class _Stream:
         self._has_results.set()
 
     async def serve(self, address: str, offer: pb.Offer, metadata: Any) -> None:
-        """Until the service ends it, as an AioRpcError tells."""
+        """Until the service ends it, which may raise an AioRpcError."""
         async with channel(address, CHANNEL_OPTIONS) as opened:
             stub: pb_grpc.RewardServiceAsyncStub = pb_grpc.RewardServiceStub(opened)
             call = stub.Attach(metadata=metadata)
@@ -257,7 +257,7 @@ class _Stream:
                 self.post(failure(one, f"this process offers no function {one.function!r}"))
 
     async def _write(self, call: Any, offer: pb.Offer) -> None:
-        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the stream has ended, as reading tells
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the stream has ended, which `_read` reports
             await call.write(pb.AttachRequest(offer=offer))
             while await self._has_results.wait():
                 self._has_results.clear()

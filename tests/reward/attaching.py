@@ -31,7 +31,7 @@ class Server:
     async def score(
         self, rollout_id: str, response: str = "", num_response_tokens: int = 0, data_source: str = "mine"
     ) -> object:
-        """What becomes of a response: the score, or the status with its cause."""
+        """The score of a response, or the status with its cause."""
         score = await self.parts.scorer.score(
             RewardRequest(rollout_id, 0, data_source, "2+2?", response, "4", num_response_tokens=num_response_tokens)
         )
@@ -59,7 +59,7 @@ class Process:
         limits = dict(zip(("min_score", "max_score"), bounds, strict=False))
         functions = [pb.OfferedFunction(name=name, **limits) for name in names or ("mine",)]
         offer = pb.Offer(process="a test", functions=functions, max_held=max_held, run=run)
-        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # refused already, which reading tells
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # refused already, which `_read` raises
             await self._call.write(pb.AttachRequest(offer=offer))
         accepted = await self._read()
         assert accepted.WhichOneof("message") == "accepted"
@@ -98,6 +98,6 @@ class Process:
 
 
 async def until(server: Server, key: str, expected: object) -> None:
-    """Wait until the heartbeat would tell so."""
+    """Wait until the heartbeat would report it."""
     while server.parts.attached.status()[key] != expected:  # noqa: ASYNC110
         await asyncio.sleep(0.005)

@@ -139,7 +139,7 @@ async def test_a_process_that_answers_nothing_in_time_is_disconnected() -> None:
         ({"status": 99}, "expected SCORED, ABSTAINED or FAILED"),
     ],
 )
-async def test_an_impossible_value_is_refused_and_fails_its_response(fields: dict[str, Any], reason: str) -> None:
+async def test_an_invalid_value_is_refused_and_fails_its_response(fields: dict[str, Any], reason: str) -> None:
     async with a_server() as server:
         process = await Process(server).offer(bounds=(0.0, 1.0))
         scoring = asyncio.create_task(server.score("a", num_response_tokens=3))
@@ -198,7 +198,7 @@ async def test_token_rewards_of_the_right_length_are_taken() -> None:
         ({"run": "yours"}, "FAILED_PRECONDITION", "offered to run 'yours'; this service scores 'r1'"),
     ],
 )
-async def test_an_impossible_offer_is_refused(offer: dict[str, Any], code: str, reason: str) -> None:
+async def test_an_invalid_offer_is_refused(offer: dict[str, Any], code: str, reason: str) -> None:
     async with a_server() as server:
         with pytest.raises(grpc.aio.AioRpcError, match=code) as caught:
             await Process(server).offer(*offer.pop("names", ()), **offer)

@@ -70,7 +70,7 @@ async def scores(streams: RedisStreams, count: int) -> list[Score]:
     return found
 
 
-async def test_a_process_that_is_killed_in_mid_work_costs_no_score_and_doubles_none(
+async def test_a_process_that_is_killed_in_mid_work_loses_no_score_and_duplicates_none(
     tmp_path: Path, redis_url: str, redis_client: redis.asyncio.Redis, run_name: str
 ) -> None:
     (tmp_path / "run.toml").write_text(CONFIG)

@@ -88,7 +88,7 @@ async def test_the_node_example_shows_its_certificate_where_the_service_demands_
         assert await scores(server) == [1.0, 0.0, 1.0]
 
 
-async def test_the_node_example_without_a_certificate_finds_no_way_in(
+async def test_the_node_example_without_a_certificate_is_refused(
     node_example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, path in certified(tmp_path / "ours").items():

@@ -146,7 +146,7 @@ async def test_a_process_attaches_again_to_a_service_that_was_away() -> None:
     assert score == 0.25
 
 
-async def test_a_service_of_another_run_is_given_up_at_once() -> None:
+async def test_a_service_of_another_run_is_not_retried() -> None:
     async with a_server(EVERY) as server:
         with pytest.raises(AttachError, match="offered to run 'yours'; this service scores 'r1'"):
             await attach(server.address, run="yours")

@@ -1,4 +1,4 @@
-"""The conformance examination: both examples keep all rules, and clients that break one are told which."""
+"""The conformance check: both examples keep all rules, and a client that breaks one gets its name."""
 
 import asyncio
 import os
@@ -52,7 +52,7 @@ async def verdicts_on_process(*command: str) -> list[Verdict]:
 
 
 async def verdicts_on(answer: Callable[[pb.Work], list[pb.WorkResult]], answer_seconds: float = 20.0) -> list[Verdict]:
-    """Of a client that attaches again and again, and answers as the test says."""
+    """Of a client that attaches whenever its stream ends, and answers as the test says."""
 
     async def attach(address: str) -> None:
         async with grpc.aio.insecure_channel(address) as channel:
@@ -102,12 +102,15 @@ async def test_a_score_for_a_function_that_is_not_offered_breaks_a_rule() -> Non
     [
         (lambda work: [scored(work, 2.0)], "expected a score from"),
         (lambda work: [scored(work), scored(work)], "answered"),
-        (lambda work: [pb.WorkResult(lease_id=work.lease_id, status=SCORED, score=1.0)], "in place of the work's"),
-        (lambda work: [pb.WorkResult(lease_id=99, status=SCORED)], "lease 99 was answered, and never given"),
+        (
+            lambda work: [pb.WorkResult(lease_id=work.lease_id, status=SCORED, score=1.0)],
+            "was answered for rollout ''; expected",
+        ),
+        (lambda work: [pb.WorkResult(lease_id=99, status=SCORED)], "lease 99 was answered; it was not sent"),
     ],
     ids=["range", "twice", "rollout", "lease"],
 )
-async def test_an_impossible_answer_breaks_the_rule_of_plain_work(
+async def test_an_invalid_answer_breaks_the_rule_of_plain_work(
     answer: Callable[[pb.Work], list[pb.WorkResult]], violation: str
 ) -> None:
     found = await verdicts_on(answer)
@@ -115,7 +118,7 @@ async def test_an_impossible_answer_breaks_the_rule_of_plain_work(
     assert violation in next(verdict.violation for verdict in found if verdict.violation)
 
 
-async def test_silence_breaks_the_rules_of_work() -> None:
+async def test_a_client_that_does_not_answer_breaks_the_rules_of_work() -> None:
     found = await verdicts_on(lambda work: [], answer_seconds=0.05)
 
     assert found[0] == Verdict(RULE_NAMES[0], "")

@@ -71,7 +71,7 @@ def test_a_users_file_may_import_its_neighbours_and_define_dataclasses(tmp_path:
         ),
     ],
 )
-def test_a_function_that_cannot_be_loaded_is_told_in_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+def test_a_function_that_cannot_be_loaded_is_reported_in_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     file = file_with(tmp_path, text)
 
     with pytest.raises(ValueError, match=r"^.*$") as caught:
@@ -81,7 +81,7 @@ def test_a_function_that_cannot_be_loaded_is_told_in_one_sentence(tmp_path: Path
 
 
 @pytest.mark.parametrize("spec", ["exakt", "exact + exakt"])
-def test_an_unknown_name_is_told_what_is_expected(spec: str) -> None:
+def test_an_unknown_name_is_refused_with_what_is_expected(spec: str) -> None:
     with pytest.raises(ValueError, match=r"expected exact, boxed, .*, path/to/file\.py:name or grpc:name"):
         load(spec)
 
@@ -104,7 +104,7 @@ def test_what_is_no_sum_of_functions_is_refused(spec: str) -> None:
         ("repetition(ngram=0)", "expected at least 1"),
     ],
 )
-def test_wrong_arguments_of_a_built_in_are_told(spec: str, reason: str) -> None:
+def test_wrong_arguments_of_a_built_in_are_reported(spec: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         load(spec)
 

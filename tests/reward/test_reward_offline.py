@@ -96,7 +96,7 @@ async def test_a_users_process_scores_a_file(tmp_path: Path) -> None:
         (["--function", "exact", "nowhere.jsonl"], "No such file"),
     ],
 )
-def test_what_cannot_be_is_told_in_one_sentence(tmp_path: Path, arguments: list[str], reason: str) -> None:
+def test_wrong_use_is_reported_in_one_sentence(tmp_path: Path, arguments: list[str], reason: str) -> None:
     file = str(file_of(tmp_path))
 
     with pytest.raises(ConfigError, match=reason):
@@ -113,7 +113,7 @@ def test_the_log_gives_back_what_was_scored(tmp_path: Path) -> None:
     assert (line["status"], line["score"], line["function"]) == ("SCORED", 1.0, "old")
 
 
-def test_doubles_count_once_and_the_latest_wins(tmp_path: Path) -> None:
+def test_duplicates_count_once_and_the_latest_wins(tmp_path: Path) -> None:
     clock = iter([3.0, 1.0, 2.0])
     early = ResponseLog(tmp_path, "reward-0", clock=lambda: next(clock))
     early.append(*logged("a", "later", 1.0))
@@ -124,7 +124,7 @@ def test_doubles_count_once_and_the_latest_wins(tmp_path: Path) -> None:
     assert [line["response"] for line in logged_responses(tmp_path)] == ["between", "later"]
 
 
-def test_half_a_line_costs_no_other(tmp_path: Path) -> None:
+def test_a_torn_line_loses_no_other(tmp_path: Path) -> None:
     log = ResponseLog(tmp_path, "reward-0")
     log.append(*logged("a", "first", 1.0))
     with (tmp_path / "responses/reward-0.jsonl").open("a") as file:
@@ -170,6 +170,6 @@ def test_a_runs_responses_are_scored_again(tmp_path: Path, capsys: pytest.Captur
     )
 
 
-def test_a_run_without_logged_responses_is_told_what_to_switch_on(tmp_path: Path) -> None:
+def test_a_run_without_logged_responses_is_refused_with_the_key_to_set(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"reward\.log_responses = true"):
         rescore(["--function", "exact", str(tmp_path)])

@@ -31,7 +31,7 @@ async def test_a_batch_is_scored_in_its_order() -> None:
     ]
 
 
-async def test_an_attached_function_may_be_asked_by_its_name() -> None:
+async def test_an_attached_function_may_be_requested_by_its_name() -> None:
     async with a_server() as server:
         process = await Process(server).offer()
         asking = server.stub.Score(pb.ScoreRequest(requests=[request("a", "four")], function="grpc:mine"), timeout=30)

@@ -161,7 +161,7 @@ async def test_each_request_is_scored_by_the_function_of_its_data_source(streams
     assert await streams.reward_requests.outstanding() == []
 
 
-async def test_a_data_source_without_a_function_fails_and_says_which_key_is_missing(streams: MemoryStreams) -> None:
+async def test_a_data_source_without_a_function_fails_with_the_missing_key(streams: MemoryStreams) -> None:
     await streams.reward_requests.put([request("a", "poems")])
 
     async with running(service_on(streams.reward_requests)):
@@ -232,7 +232,7 @@ async def test_a_score_whose_lease_was_lost_is_not_written() -> None:
     assert service.status()["num_leases_lost"] == 1
 
 
-async def test_the_heartbeat_tells_what_each_function_did(streams: MemoryStreams) -> None:
+async def test_the_heartbeat_reports_what_each_function_did(streams: MemoryStreams) -> None:
     announced = Announcements()
     workers = Answering(replace(failed("out of luck"), duration_seconds=2.0))
     await streams.reward_requests.put([request("a"), request("b", response="# 5"), request("c", "mine")])

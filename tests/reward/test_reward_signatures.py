@@ -82,7 +82,7 @@ async def test_trls_functions_may_be_asynchronous(tmp_path: Path) -> None:
     assert await result == 0.25
 
 
-def test_a_type_error_of_another_kind_is_not_taken_for_a_wish_for_messages(tmp_path: Path) -> None:
+def test_a_type_error_of_another_kind_is_not_retried_with_messages(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="unsupported operand"):
         result_of(tmp_path, "def f(completions, **kwargs): return [1 + completions[0]]", "f")
 

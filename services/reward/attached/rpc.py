@@ -35,10 +35,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class RewardServicer(pb_grpc.RewardServiceServicer):
-    """Messages in and out; who scores what is decided elsewhere."""
+    """Messages in and out; `Scorer` decides who scores what."""
 
     def __init__(self, scorer: Scorer, attached: AttachedFunctions, *, run: str, num_at_once: int) -> None:
-        """`num_at_once` requests by `Score` are worked on; the run's own need not wait behind them."""
+        """At most `num_at_once` requests by `Score` are scored at a time, so that the run's own do not wait."""
         self._scorer = scorer
         self._attached = attached
         self._run = run
@@ -52,7 +52,9 @@ class RewardServicer(pb_grpc.RewardServiceServicer):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"function {request.function!r}; expected {known}")
         num_requests = len(request.requests)
         if self._num_waiting + num_requests > MAX_WAITING:
-            details = f"{self._num_waiting} requests wait and {num_requests} more came; expected at most {MAX_WAITING}"
+            details = (
+                f"{self._num_waiting} requests wait and {num_requests} more arrived; expected at most {MAX_WAITING}"
+            )
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, details)
         self._num_waiting += num_requests
         try:

@@ -1,4 +1,4 @@
-"""What a reward service tells Prometheus; the keys are those of its heartbeat."""
+"""The metrics of a reward service for Prometheus, read from the status in its heartbeat."""
 
 from collections.abc import Iterator
 
@@ -30,7 +30,7 @@ REWARD_METRICS = (
     Exposed(
         name="tppo_reward_scores_total",
         unit="scores",
-        meaning="Attempts to score a response, by reward function and by what they came to.",
+        meaning="Attempts to score a response, by reward function and status.",
         labels=("function", "status"),
         read=_scores,
     ),

@@ -1,4 +1,4 @@
-"""What each reward function has done so far, as the service's heartbeat tells it."""
+"""Counts, scores and latencies of each reward function, for the service's heartbeat."""
 
 import math
 from collections import Counter, defaultdict, deque

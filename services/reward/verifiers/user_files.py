@@ -123,7 +123,7 @@ def _trl(function: UserFunction, signature: inspect.Signature) -> Callable[[Rewa
 
 
 def _trl_columns(request: RewardRequest) -> dict[str, Any]:
-    """The columns of the data row by the names that functions ask for; those of extra_info win."""
+    """The columns of the data row by the names of functions' parameters; those of extra_info win."""
     return {
         **dict.fromkeys(GROUND_TRUTH_COLUMNS, request.ground_truth),
         "data_source": request.data_source,
@@ -134,7 +134,7 @@ def _trl_columns(request: RewardRequest) -> dict[str, Any]:
 
 
 def _only(results: Any) -> object:
-    """The result for the one response that was asked about."""
+    """The result for the one response."""
     if not isinstance(results, Sequence) and not hasattr(results, "__getitem__"):
         raise TypeError(f"the function returned {results!r:.200}; expected one reward for each response")
     if len(results) != 1:

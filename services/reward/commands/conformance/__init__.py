@@ -1,1 +1,1 @@
-"""Holds a user's client against the rules of Attach: `tppo reward conformance ADDRESS`."""
+"""Checks a user's client against the rules of Attach: `tppo reward conformance ADDRESS`."""

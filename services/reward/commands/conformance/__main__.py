@@ -1,4 +1,4 @@
-"""`tppo reward conformance ADDRESS`: listens, lets one client attach, and tells which rules it keeps."""
+"""`tppo reward conformance ADDRESS`: listens, lets one client attach, and reports which rules it keeps."""
 
 import argparse
 import asyncio

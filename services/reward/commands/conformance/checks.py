@@ -11,7 +11,7 @@ from services.reward.commands.conformance.examined import ExaminedStream, Examin
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import rollout_pb2
 
-MOST_AT_ONCE = 256  # of the room that a client offers
+MOST_AT_ONCE = 256  # pieces of work, however many a client offers to hold
 PAUSE_SECONDS = 0.5
 ODD_TEXTS = ("", "\0", "🦆" * 1000, "\\boxed{4}\r\n\u2028", "x" * 2**20)
 ODD_EXTRA_INFO = ("", "{}", '{"a": {"b": [1, null, "c"]}}', "[1, 2", "null")
@@ -27,7 +27,7 @@ class Verdict:
 
 
 class Examination:
-    """What the checks share: the stream that is open, and numbers for leases that are never used twice."""
+    """What the checks share: the stream that is open, and lease ids that are never used twice."""
 
     def __init__(self, servicer: ExaminingServicer, *, wait_seconds: float, answer_seconds: float) -> None:
         self._servicer = servicer
@@ -63,7 +63,7 @@ class Examination:
         return [found[one.lease_id] for one in work]
 
     def close(self) -> None:
-        """Let go of the client."""
+        """End the client's stream."""
         if self._stream:
             self._stream.end(grpc.StatusCode.UNAVAILABLE)
 
@@ -78,7 +78,7 @@ async def _scores_each_function(examination: Examination) -> None:
         await examination.answers(stream, [examination.work(stream, function=name)])
 
 
-async def _takes_as_much_as_it_asked_for(examination: Examination) -> None:
+async def _takes_as_much_as_it_offered_room_for(examination: Examination) -> None:
     stream = await examination.stream()
     count = min(stream.offer.max_held, MOST_AT_ONCE)
     for _ in range(2):
@@ -136,16 +136,16 @@ async def _comes_back_after_a_refusal(examination: Examination) -> None:
 
 
 RULES: dict[str, Callable[[Examination], Awaitable[None]]] = {
-    "dials in, and its first message is a possible offer": _dials_and_offers,
+    "dials in, and its first message is a valid offer": _dials_and_offers,
     "answers work for each function, with the lease and the rollout of the work": _scores_each_function,
-    "answers as much at once as it offered room for, each piece once": _takes_as_much_as_it_asked_for,
+    "answers as much at once as it offered room for, each piece once": _takes_as_much_as_it_offered_room_for,
     "answers whatever the response holds: nothing, NUL, emoji, a megabyte": _takes_odd_texts,
-    "answers whatever extra_info holds, even what is no JSON": _takes_odd_extra_info,
+    "answers whatever extra_info holds, even invalid JSON": _takes_odd_extra_info,
     "fails a function that it does not offer": _fails_what_it_does_not_offer,
     "ignores a message of a kind that it does not know": _ignores_what_it_does_not_know,
     "answers work that comes slowly": _takes_slow_work,
-    "attaches again when the service goes away, and leaves the old work alone": _comes_back_after_a_loss,
-    "attaches again when an answer of its was refused": _comes_back_after_a_refusal,
+    "attaches again when the service stops, and does not answer the old work": _comes_back_after_a_loss,
+    "attaches again when one of its answers was refused": _comes_back_after_a_refusal,
 }
 
 

@@ -1,4 +1,4 @@
-"""The service's side of Attach, message by message, for whoever examines the client that dials."""
+"""The service's side of Attach, message by message, to examine the client that dials."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -13,7 +13,7 @@ from tppo.codec import reward_request_record
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import reward_pb2_grpc as pb_grpc
 
-TIMEOUT_SECONDS = 60.0  # told to the client as the deadline of its work
+TIMEOUT_SECONDS = 60.0  # sent to the client as the deadline of its work
 
 
 class ViolationError(Exception):
@@ -39,7 +39,7 @@ class ExaminedStream:
         await self._context.write(message)
 
     async def answers(self, work: Sequence[pb.Work], *, seconds: float) -> dict[int, pb.WorkResult]:
-        """The answers by lease, one for each piece of work, all of them possible. Raises `ViolationError`."""
+        """The answers by lease, one for each piece of work, all of them valid. Raises `ViolationError`."""
         expected = {one.lease_id: one for one in work}
         found: dict[int, pb.WorkResult] = {}
         try:
@@ -48,14 +48,14 @@ class ExaminedStream:
                     for result in await self._next_results():
                         if result.lease_id in found:
                             raise ViolationError(f"lease {result.lease_id} was answered twice")
-                        self._require_possible(result, expected.get(result.lease_id))
+                        self._require_valid(result, expected.get(result.lease_id))
                         found[result.lease_id] = result
         except TimeoutError:
             raise ViolationError(f"{len(found)} of {len(expected)} answered within {seconds:g} s") from None
         return found
 
     def end(self, code: grpc.StatusCode) -> None:
-        """End it as a service does that goes away, or that refuses."""
+        """End it as a service does that stops, or that refuses."""
         if not self.verdict.done():
             self.verdict.set_result(code)
 
@@ -64,14 +64,17 @@ class ExaminedStream:
         if message is None:
             raise ViolationError("the client ended its stream")
         if message.WhichOneof("message") != "results":
-            raise ViolationError("the client sent something that is no results after its offer")
+            raise ViolationError("after its offer the client sent a message without results; expected results")
         return message.results.results
 
-    def _require_possible(self, result: pb.WorkResult, work: pb.Work | None) -> None:
+    def _require_valid(self, result: pb.WorkResult, work: pb.Work | None) -> None:
         if work is None:
-            raise ViolationError(f"lease {result.lease_id} was answered, and never given on this stream")
+            raise ViolationError(f"lease {result.lease_id} was answered; it was not sent on this stream")
         if result.rollout_id != work.request.rollout_id:
-            raise ViolationError(f"lease {result.lease_id}: rollout {result.rollout_id!r:.80} in place of the work's")
+            raise ViolationError(
+                f"lease {result.lease_id} was answered for rollout {result.rollout_id!r:.80}; "
+                f"expected {work.request.rollout_id!r}"
+            )
         scores = self.offer.functions.get(work.function, next(iter(self.offer.functions.values())))
         try:
             outcome_of_answer(answer_record(result), reward_request_record(work.request), scores)
@@ -86,7 +89,7 @@ class ExaminingServicer(pb_grpc.RewardServiceServicer):
         self._arrived: asyncio.Queue[ExaminedStream | InvalidMessageError] = asyncio.Queue()
 
     async def next_stream(self, *, seconds: float) -> ExaminedStream:
-        """The next attachment, accepted. Raises `ViolationError` when none comes, or with an impossible offer."""
+        """The next attachment, accepted. Raises `ViolationError` when none comes, or its offer is invalid."""
         try:
             async with asyncio.timeout(seconds):
                 arrived = await self._arrived.get()
@@ -98,7 +101,7 @@ class ExaminingServicer(pb_grpc.RewardServiceServicer):
 
     async def Score(self, request: pb.ScoreRequest, context: Any) -> pb.ScoreResponse:  # noqa: N802
         """Not part of the examination."""
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "only Attach is examined")
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "only Attach is served here")
         raise AssertionError("abort raises")
 
     async def Attach(self, request_iterator: AsyncIterator[pb.AttachRequest], context: Any) -> None:  # type: ignore[override]  # noqa: N802
@@ -112,4 +115,4 @@ class ExaminingServicer(pb_grpc.RewardServiceServicer):
         stream = ExaminedStream(requests, context, offer)
         await stream.send(pb.AttachResponse(accepted=pb.Accepted(run="conformance", timeout_seconds=TIMEOUT_SECONDS)))
         self._arrived.put_nowait(stream)
-        await context.abort(await stream.verdict, "as the examination wants it")
+        await context.abort(await stream.verdict, "ended by the conformance check")

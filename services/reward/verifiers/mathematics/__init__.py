@@ -1,1 +1,1 @@
-"""Is an answer equal to the ground truth? Parsed by math-verify's LaTeX grammar, judged with bounded arithmetic."""
+"""Is an answer equal to the ground truth? Read by latex2sympy2_extended's grammar, compared by bounded arithmetic."""

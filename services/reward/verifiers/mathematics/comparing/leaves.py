@@ -76,5 +76,5 @@ def _hundredth(number: Value) -> Value:
 
 
 def _exceeds_one(number: Value) -> bool:
-    """A ground truth like 25 was asked for in percent; one like 0.5 was not."""
+    """A ground truth like 25 was meant in percent; one like 0.5 was not."""
     return bool(isinstance(number, sympy.Expr) and number.is_number and sympy.Abs(number) > 1)

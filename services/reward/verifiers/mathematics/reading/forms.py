@@ -24,7 +24,7 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    r"""Items between brackets; without brackets `left` is empty and `right` tells "," (a list) from "\lor"."""
+    r"""Items between brackets; without brackets `left` is empty and `right` is "," (a list) or "\lor"."""
 
     left: str
     items: "tuple[Form, ...]"

@@ -1,7 +1,7 @@
 """Expressions as sympy values: parsed without evaluation, then evaluated from the leaves up, under bounds.
 
-sympy computes 9^(9^9) as soon as it sees it. So the LaTeX grammar of math-verify builds an unevaluated tree, and each
-operation is done here only when its result will be small.
+sympy computes 9^(9^9) as soon as it sees it. So the LaTeX grammar of latex2sympy2_extended builds an unevaluated
+tree, and each operation is done here only when its result will be small.
 """
 
 import functools

@@ -219,12 +219,15 @@ def _announcement(
 
 
 def _streams(config: Config, identity: "RunIdentity", client: redis.asyncio.Redis) -> Streams:
-    from learner.persistence.archive import archived
+    from learner.persistence.archive import ArchivedInbox, InboxArchive
 
     streams = RedisStreams(
         client, run=config.run.name, lease_seconds=config.redis.lease_seconds, incarnation=identity.incarnation
     )
-    return archived(streams, identity) if config.run.archive_inbox else streams
+    if config.run.archive_inbox:
+        archive = InboxArchive(RunPaths(identity.folder).inbox, require_right=identity.require_current)
+        streams.inbox = ArchivedInbox(streams.inbox, archive)
+    return streams
 
 
 if __name__ == "__main__":

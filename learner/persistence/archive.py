@@ -1,8 +1,9 @@
-"""The inbox kept on the disk: `runs/NAME/inbox/*.log`, one file from checkpoint to checkpoint.
+"""The archived inbox: `runs/NAME/inbox/*.log`, one file from checkpoint to checkpoint.
 
 A record is its position (two uint64), the payload's length and CRC-32 (two uint32), all little-endian, and the payload.
 What a crash left half written at the end of the last file is cut off: Redis still has it, because the inbox is trimmed
-only after the archive is on the disk.
+(`ArchivedInbox.trim`, called after each committed checkpoint) only up to what is synced to the disk here. A record
+that is archived already, a duplicate read after a restart, is recognised by its position and not written again.
 """
 
 import asyncio
@@ -11,14 +12,11 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
 
-from learner.persistence.run_identity import RunIdentity
 from tppo.run_folder.durable import append_whole, sync, write_atomically
-from tppo.run_folder.paths import RunPaths
-from tppo.streams import Inbox, InboxEntry, RequestQueue, Streams
+from tppo.streams import Inbox, InboxEntry
 from tppo.streams.contract import BEGINNING, position_of
 
 logger = logging.getLogger(__name__)
@@ -26,7 +24,7 @@ logger = logging.getLogger(__name__)
 HEADER = struct.Struct("<QQII")
 
 
-class Archive:
+class InboxArchive:
     """The files of one run, for one writer."""
 
     def __init__(self, folder: Path, *, require_right: Callable[[], None] = lambda: None) -> None:
@@ -41,7 +39,7 @@ class Archive:
                 self.last = entry.position
 
     def append(self, entries: Sequence[InboxEntry]) -> None:
-        """Write those that are not there yet, or nothing. Raises OSError when the disk does not take them."""
+        """Write those that are not archived yet, all or none. Raises OSError when the disk is full."""
         new = [entry for entry in entries if position_of(entry.position) > position_of(self.last)]
         if not new:
             return
@@ -67,17 +65,17 @@ class Archive:
                 behind = (entry for entry in _read(path) if position_of(entry.position) > position_of(after))
                 yield from behind
 
-    def cut(self, after: str, aside: Path) -> int:
-        """Move the records behind a position to another folder; how many."""
-        abandoned = list(self.entries(after))
-        Archive(aside).append(abandoned)
+    def cut(self, after: str, removed: Path) -> int:
+        """Move the records behind a position to the folder `removed`; how many."""
+        later = list(self.entries(after))
+        InboxArchive(removed).append(later)
         for path in self._files():
             kept = [entry for entry in _read(path) if position_of(entry.position) <= position_of(after)]
             if kept:
                 write_atomically(path, b"".join(map(_record, kept)))
             else:
                 path.unlink()
-        return len(abandoned)
+        return len(later)
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("*.log"), key=lambda path: position_of(path.stem))
@@ -85,26 +83,26 @@ class Archive:
     def _cut_torn_end(self, path: Path) -> None:
         num_whole = sum(HEADER.size + len(entry.payload) for entry in _read(path))
         if num_whole < path.stat().st_size:
-            logger.warning("%s: cut off %d bytes of a record half written", path, path.stat().st_size - num_whole)
+            logger.warning("%s: cut off %d bytes of a half-written record", path, path.stat().st_size - num_whole)
             os.truncate(path, num_whole)
         if num_whole == 0:
             path.unlink()
 
 
 class ArchivedInbox:
-    """An inbox that is kept on the disk: records are read there first, and trimmed only when they are there."""
+    """An inbox whose records are read from the disk first, and trimmed from Redis only when they are archived."""
 
-    def __init__(self, inbox: Inbox, archive: Archive) -> None:
+    def __init__(self, inbox: Inbox, archive: InboxArchive) -> None:
         self._inbox = inbox
         self._archive = archive
-        self._unarchived: list[InboxEntry] = []  # what a full disk did not take
+        self._unarchived: list[InboxEntry] = []  # refused by a full disk
 
     async def append(self, payloads: Sequence[bytes]) -> None:
-        """See `Inbox`."""
+        """To Redis; archived when it is read."""
         await self._inbox.append(payloads)
 
     async def read(self, after: str, *, max_count: int, wait_seconds: float) -> list[InboxEntry]:
-        """From the disk what the disk has; Redis may have lost it since."""
+        """Archived records from the disk: Redis may have lost them since."""
         if position_of(after) < position_of(self._archive.last):
             return list(islice(self._archive.entries(after), max_count))
         entries = await self._inbox.read(after, max_count=max_count, wait_seconds=wait_seconds)
@@ -112,54 +110,22 @@ class ArchivedInbox:
         try:
             self._write()
         except OSError as error:
-            logger.warning("cannot archive the inbox: %s; it is not trimmed meanwhile", error)
+            logger.warning("cannot archive the inbox: %s; it is not trimmed until that succeeds", error)
         return entries
 
     async def trim(self, through: str) -> None:
-        """Raises OSError, and trims nothing, when the disk does not have it all."""
+        """The inbox is trimmed up to `through`. Raises OSError, and trims nothing, when the disk is full."""
         self._write()
         await asyncio.to_thread(self._archive.close_file)
         await self._inbox.trim(through)
 
     async def length(self) -> int:
-        """Of what is not trimmed."""
+        """What Redis holds, archived or not."""
         return await self._inbox.length()
 
     def _write(self) -> None:
         self._archive.append(self._unarchived)
         self._unarchived = []
-
-
-@dataclass(frozen=True, slots=True)
-class ArchivedStreams:
-    """Streams whose inbox is kept on the disk."""
-
-    streams: Streams
-    inbox: ArchivedInbox
-
-    @property
-    def window_requests(self) -> RequestQueue:
-        """As they are."""
-        return self.streams.window_requests
-
-    @property
-    def reward_requests(self) -> RequestQueue:
-        """As they are."""
-        return self.streams.reward_requests
-
-    async def is_full(self) -> bool:
-        """As they are."""
-        return await self.streams.is_full()
-
-    async def discard(self) -> int:
-        """As they are."""
-        return await self.streams.discard()
-
-
-def archived(streams: Streams, identity: RunIdentity) -> ArchivedStreams:
-    """The streams with their inbox kept in the run's folder."""
-    archive = Archive(RunPaths(identity.folder).inbox, require_right=identity.require_current)
-    return ArchivedStreams(streams, ArchivedInbox(streams.inbox, archive))
 
 
 def _record(entry: InboxEntry) -> bytes:

@@ -8,7 +8,7 @@ older weights under the new incarnation, which every generator takes, and sample
 import json
 from pathlib import Path
 
-from learner.persistence.archive import Archive
+from learner.persistence.archive import InboxArchive
 from learner.persistence.manifest import DamagedError, verify
 from learner.persistence.run_identity import begin_life, is_alive
 from tppo.config import ConfigError
@@ -61,7 +61,7 @@ def _carry_out(folder: Path, version: int, incarnation: int) -> None:
             later = checkpoints.of_step(step)
             later.rename(aside / later.name)
     _forget_later_notes(checkpoints, version)
-    Archive(paths.inbox).cut(position, aside / "inbox")
+    InboxArchive(paths.inbox).cut(position, aside / "inbox")
 
 
 def is_pending(folder: Path) -> bool:

@@ -8,7 +8,7 @@ import redis.asyncio
 
 from tppo.streams import scripts
 from tppo.streams.connection import translated_errors
-from tppo.streams.contract import MAX_WAIT_SECONDS, InboxEntry, Lease, QueueDepth, StreamsError
+from tppo.streams.contract import MAX_WAIT_SECONDS, Inbox, InboxEntry, Lease, QueueDepth, StreamsError
 from tppo.streams.fence import UNFENCED, fence_key, fenced
 
 GROUP = "workers"
@@ -33,7 +33,7 @@ class RedisStreams:
         prefix = f"tppo:{{{run}}}"
         inbox = f"{prefix}:inbox"
         fence = self._fence = _Fence(fence_key(run), incarnation)
-        self.inbox = RedisInbox(client, inbox, fence)
+        self.inbox: Inbox = RedisInbox(client, inbox, fence)
         self.window_requests = RedisRequestQueue(client, f"{prefix}:window_requests", inbox, lease_seconds, fence)
         self.reward_requests = RedisRequestQueue(client, f"{prefix}:reward_requests", inbox, lease_seconds, fence)
         self._keys = [fence.key, inbox, f"{prefix}:window_requests", f"{prefix}:reward_requests"]

@@ -12,7 +12,7 @@ from learner.build import Assembly
 from learner.commands.replay.rescored import with_scores
 from learner.exchange.peers import Peers
 from learner.exchange.weight_publisher import FoundGenerator, Snapshot
-from learner.persistence.archive import Archive
+from learner.persistence.archive import InboxArchive
 from learner.persistence.checkpoint import cloned
 from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.persistence.run_identity import begin_life
@@ -84,7 +84,7 @@ class Nowhere:
 def logged_records(run_folder: Path, scores: Mapping[tuple[str, int], Mapping[str, Any]] | None = None) -> list[bytes]:
     """The run's log, perhaps with other scores. Raises `ConfigError`."""
     folder = RunPaths(run_folder).inbox
-    records = [entry.payload for entry in Archive(folder).entries(BEGINNING)]
+    records = [entry.payload for entry in InboxArchive(folder).entries(BEGINNING)]
     if not records:
         raise ConfigError(f"{folder} holds no log; expected a run with run.archive_inbox = true")
     return records if scores is None else list(with_scores(records, scores))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.persistence.archive import Archive, ArchivedInbox
+from learner.persistence.archive import ArchivedInbox, InboxArchive
 from learner.persistence.run_identity import begin_life
 from tests.learner.persistence.test_checkpoint import files_of_at_most
 from tppo.__main__ import main
@@ -18,7 +18,7 @@ def some(*numbers: int) -> list[InboxEntry]:
 
 
 def test_what_was_appended_is_read_from_any_position(tmp_path: Path) -> None:
-    archive = Archive(tmp_path / "inbox")
+    archive = InboxArchive(tmp_path / "inbox")
     archive.append(some(1, 2))
     archive.close_file()
     archive.append(some(3, 12))
@@ -30,80 +30,80 @@ def test_what_was_appended_is_read_from_any_position(tmp_path: Path) -> None:
 
 
 def test_a_run_that_keeps_no_log_has_no_records_and_nothing_to_cut(tmp_path: Path) -> None:
-    archive = Archive(tmp_path / "inbox")
+    archive = InboxArchive(tmp_path / "inbox")
 
     assert list(archive.entries(BEGINNING)) == []
     assert archive.cut(BEGINNING, tmp_path / "aside") == 0
 
 
 def test_what_is_there_already_is_not_written_again(tmp_path: Path) -> None:
-    Archive(tmp_path).append(some(1, 2))
+    InboxArchive(tmp_path).append(some(1, 2))
 
-    anew = Archive(tmp_path)
+    anew = InboxArchive(tmp_path)
     anew.append(some(1, 2, 3))
 
     assert list(anew.entries(BEGINNING)) == some(1, 2, 3)
 
 
 def test_a_process_that_has_lost_the_run_adds_nothing_to_its_log(tmp_path: Path) -> None:
-    zombie = Archive(tmp_path / "inbox", require_right=begin_life(tmp_path).require_current)
+    zombie = InboxArchive(tmp_path / "inbox", require_right=begin_life(tmp_path).require_current)
     zombie.append(some(1))
-    Archive(tmp_path / "inbox", require_right=begin_life(tmp_path).require_current).append(some(2, 3))
+    InboxArchive(tmp_path / "inbox", require_right=begin_life(tmp_path).require_current).append(some(2, 3))
 
     with pytest.raises(FencedError):
         zombie.append(some(2))
 
-    assert list(Archive(tmp_path / "inbox").entries(BEGINNING)) == some(1, 2, 3)
+    assert list(InboxArchive(tmp_path / "inbox").entries(BEGINNING)) == some(1, 2, 3)
 
 
 @pytest.mark.parametrize("num_bytes_lost", [1, 10, 8 + 24])
 def test_a_record_half_written_at_a_crash_is_cut_off(tmp_path: Path, num_bytes_lost: int) -> None:
-    Archive(tmp_path).append(some(1, 2))
+    InboxArchive(tmp_path).append(some(1, 2))
     path = tmp_path / "1-0.log"
     path.write_bytes(path.read_bytes()[:-num_bytes_lost])
 
-    archive = Archive(tmp_path)
+    archive = InboxArchive(tmp_path)
     assert list(archive.entries(BEGINNING)) == some(1)
     archive.append(some(2, 3))
 
-    assert list(Archive(tmp_path).entries(BEGINNING)) == some(1, 2, 3)
+    assert list(InboxArchive(tmp_path).entries(BEGINNING)) == some(1, 2, 3)
 
 
 def test_a_cut_moves_what_lies_behind_it_aside(tmp_path: Path) -> None:
-    archive = Archive(tmp_path / "inbox")
+    archive = InboxArchive(tmp_path / "inbox")
     archive.append(some(1, 2))
     archive.close_file()
     archive.append(some(3, 4))
     archive.close_file()
     archive.append(some(5))
 
-    assert Archive(tmp_path / "inbox").cut("3-0", tmp_path / "aside") == 2
+    assert InboxArchive(tmp_path / "inbox").cut("3-0", tmp_path / "aside") == 2
 
-    anew = Archive(tmp_path / "inbox")
+    anew = InboxArchive(tmp_path / "inbox")
     assert (list(anew.entries(BEGINNING)), anew.last) == (some(1, 2, 3), "3-0")
-    assert list(Archive(tmp_path / "aside").entries(BEGINNING)) == some(4, 5)
+    assert list(InboxArchive(tmp_path / "aside").entries(BEGINNING)) == some(4, 5)
 
 
 async def test_an_inbox_is_on_the_disk_before_it_is_trimmed(tmp_path: Path) -> None:
     inbox = MemoryStreams(lease_seconds=60).inbox
-    kept = ArchivedInbox(inbox, Archive(tmp_path))
+    kept = ArchivedInbox(inbox, InboxArchive(tmp_path))
     await inbox.append([b"a", b"b"])
 
     await kept.read(BEGINNING, max_count=9, wait_seconds=0)
     await kept.trim("2-0")
 
     assert await inbox.length() == 0
-    assert [entry.payload for entry in Archive(tmp_path).entries(BEGINNING)] == [b"a", b"b"]
+    assert [entry.payload for entry in InboxArchive(tmp_path).entries(BEGINNING)] == [b"a", b"b"]
 
 
 async def test_what_redis_has_lost_is_read_from_the_disk(tmp_path: Path) -> None:
     inbox = MemoryStreams(lease_seconds=60).inbox
     await inbox.append([b"a", b"b"])
-    await ArchivedInbox(inbox, Archive(tmp_path)).read(BEGINNING, max_count=9, wait_seconds=0)
+    await ArchivedInbox(inbox, InboxArchive(tmp_path)).read(BEGINNING, max_count=9, wait_seconds=0)
     await inbox.trim("2-0")  # a server that came back without its last second
     await inbox.append([b"c"])
 
-    anew = ArchivedInbox(inbox, Archive(tmp_path))
+    anew = ArchivedInbox(inbox, InboxArchive(tmp_path))
     first = await anew.read("1-0", max_count=9, wait_seconds=0)
     second = await anew.read(first[-1].position, max_count=9, wait_seconds=0)
 
@@ -112,7 +112,7 @@ async def test_what_redis_has_lost_is_read_from_the_disk(tmp_path: Path) -> None
 
 async def test_what_a_full_disk_did_not_take_is_not_trimmed(tmp_path: Path) -> None:
     inbox = MemoryStreams(lease_seconds=60).inbox
-    kept = ArchivedInbox(inbox, Archive(tmp_path))
+    kept = ArchivedInbox(inbox, InboxArchive(tmp_path))
     await inbox.append([bytes(100), b"b"])
 
     with files_of_at_most(64):
@@ -122,7 +122,7 @@ async def test_what_a_full_disk_did_not_take_is_not_trimmed(tmp_path: Path) -> N
     assert (len(entries), await inbox.length()) == (2, 2)
 
     await kept.trim("2-0")
-    assert [len(entry.payload) for entry in Archive(tmp_path).entries(BEGINNING)] == [100, 1]
+    assert [len(entry.payload) for entry in InboxArchive(tmp_path).entries(BEGINNING)] == [100, 1]
 
 
 def test_a_run_without_a_log_is_not_replayed_and_stays_as_it_is(

@@ -83,16 +83,12 @@ def estimated_total_variation(logprobs: Tensor, old_logprobs: Tensor, rollout_lo
 
 
 def adapted_learning_rate(
-    learning_rate: float, *, total_variation: float, clip_range: float, factor: float = 0.03, raise_below: float = 0.0
+    learning_rate: float, *, total_variation: float, clip_range: float, factor: float = 0.03
 ) -> float:
-    """The next learning rate: lower when pi moved further than clip_range / 2.
+    """The next learning rate: lower when pi moved further than clip_range / 2, never higher.
 
-    Higher when it moved less than `raise_below` of that; the authors' releases have had 0.5 and 0. A language model
-    that is sure of nearly every token hardly moves by this measure, so that with 0.5 the rate would rise without end.
+    One of the authors' releases also raises it after small moves. A language model that is sure of nearly every token
+    hardly moves by this measure, so that the rate would rise without limit.
     """
-    target = clip_range / 2
-    if total_variation > target:
-        return learning_rate / (1.0 + factor)
-    if total_variation < target * raise_below:
-        return learning_rate * (1.0 + factor)
-    return learning_rate
+    moved_too_far = total_variation > clip_range / 2
+    return learning_rate / (1.0 + factor) if moved_too_far else learning_rate

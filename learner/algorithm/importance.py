@@ -1,7 +1,8 @@
-"""Importance weights between the policy that sampled a token and the one that the update starts from.
+"""Importance sampling: weights between the policy that sampled a token and the one that the update starts from.
 
-w = pi_old / pi_rollout, taken without gradient. They are one only if the engine and the learner agree and the weights
-did not change between sampling and training. Log-ratios are limited before exp() sees them.
+w = pi_old / pi_rollout, taken without gradient: the decoupled weight of `losses.policy_loss`. The weights are one only
+if the engine and the learner agree and the policy did not change between sampling and training. Log-ratios are limited
+before exp() sees them.
 """
 
 import torch
@@ -23,15 +24,6 @@ def importance_weights(
     """w = min(pi_old / pi_rollout, cap) per token, without gradient; 1 where the mask is False."""
     weights = bounded_log_ratio(old_logprobs, rollout_logprobs, mask).exp()
     return weights if cap is None else weights.clamp(max=cap)
-
-
-@torch.no_grad()
-def trusted_mask(old_logprobs: Tensor, rollout_logprobs: Tensor, mask: Tensor, *, cap: float) -> Tensor:
-    """The tokens of `mask` whose untruncated weight is at most `cap`: for leaving tokens out instead of capping them.
-
-    Pass the size of the mask before this as the loss's `normalizer` to keep the other tokens' weight.
-    """
-    return mask & (importance_weights(old_logprobs, rollout_logprobs, mask) <= cap)
 
 
 def effective_sample_size(weights: Tensor, mask: Tensor) -> Tensor:

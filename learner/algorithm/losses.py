@@ -141,24 +141,21 @@ def value_loss(
     returns: Tensor,
     value_mask: Tensor,
     *,
-    clip_low: float | None = 0.5,
+    clip_low: float = 0.5,
     clip_high: float = 0.6,
     token_weights: Tensor | None = None,
 ) -> ValueLoss:
     """L = 1/2 sum of weight_t max((V - R)^2, (V_clip - R)^2), V_clip = clip(V, V_old - clip_low, V_old + clip_high).
 
-    `clip_low=None` leaves the value unclipped. `token_weights` should add up to 1 over the mini-batch: by default all
+    An infinite bound clips nothing on its side. `token_weights` should add up to 1 over the mini-batch: by default all
     tokens weigh the same; `row_mean_weights` lets all rows weigh the same. Only `values` gets a gradient.
     """
     require_masks(value_mask=value_mask)
     require_shape(value_mask.shape, values=values, old_values=old_values, returns=returns, token_weights=token_weights)
     old_values, returns = old_values.detach(), returns.detach()
     errors = torch.where(value_mask, values - returns, 0.0).square()
-    if clip_low is None:
-        clipped_errors = errors
-    else:
-        clipped_values = values.clamp(old_values - clip_low, old_values + clip_high)
-        clipped_errors = torch.where(value_mask, clipped_values - returns, 0.0).square()
+    clipped_values = values.clamp(old_values - clip_low, old_values + clip_high)
+    clipped_errors = torch.where(value_mask, clipped_values - returns, 0.0).square()
     pessimistic_errors = torch.maximum(errors, clipped_errors)
     if token_weights is None:
         weighted_sum = token_mean(pessimistic_errors, value_mask)

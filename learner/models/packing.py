@@ -140,9 +140,3 @@ def pad_rows(rows: Sequence[Tensor]) -> PaddedRows:
     values = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
     lengths = torch.tensor([len(row) for row in rows], device=values.device)
     return PaddedRows(values, torch.arange(values.shape[1], device=values.device) < lengths[:, None])
-
-
-def select_flat(batch: PackedBatch, padded: Tensor) -> Tensor:
-    """Return the numbers [n] of a micro-batch's tokens out of ``padded`` [batch, time]: the reverse of `pad_rows`."""
-    rows = zip(batch.row_indices, batch.num_selected, strict=True)
-    return torch.cat([padded[index, :num_selected] for index, num_selected in rows])

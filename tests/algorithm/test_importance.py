@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from learner.algorithm.importance import bounded_log_ratio, effective_sample_size, importance_weights, trusted_mask
+from learner.algorithm.importance import bounded_log_ratio, effective_sample_size, importance_weights
 
 # Weights 1/2, 1 and 4; the last place is padding.
 OLD = torch.tensor([0.1, 0.3, 0.8, math.nan]).log()
@@ -25,19 +25,11 @@ def test_weights_take_no_gradient() -> None:
     assert not weights.requires_grad
 
 
-def test_tokens_above_the_cap_are_not_trusted() -> None:
-    assert trusted_mask(OLD, ROLLOUT, MASK, cap=2.0).tolist() == [True, True, False, False]
-
-
 @pytest.mark.parametrize(("old", "rollout"), [(0.0, -1e4), (-1e4, 0.0), (0.0, -math.inf), (-math.inf, 0.0)])
 def test_weights_stay_finite_when_the_policies_have_nothing_in_common(old: float, rollout: float) -> None:
     weight = importance_weights(torch.tensor([old]), torch.tensor([rollout]), torch.tensor([True]))
 
     assert weight.isfinite().all()
-
-
-def test_a_token_at_the_cap_is_still_trusted() -> None:
-    assert trusted_mask(torch.tensor([0.0]), torch.tensor([0.0]), torch.tensor([True]), cap=1.0).all()
 
 
 @pytest.mark.parametrize(("difference", "bounded"), [(15.0, 15.0), (30.0, 20.0), (-15.0, -15.0), (-30.0, -20.0)])

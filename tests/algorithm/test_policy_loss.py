@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from learner.algorithm.egae import extended_gae
-from learner.algorithm.importance import trusted_mask
 from learner.algorithm.losses import k3_kl, policy_loss
 from learner.algorithm.masked_stats import clamp_advantages, whiten_full
 from learner.algorithm.token_filter import policy_mask
@@ -106,14 +105,14 @@ def test_decoupled_loss_without_a_cap_uses_the_whole_weight() -> None:
     assert result.loss.item() == pytest.approx(-(0.52 + 2.2) / 2, abs=1e-12)
 
 
-def test_tokens_that_are_not_trusted_may_be_left_out_and_still_counted_in_the_denominator() -> None:
-    trusted = trusted_mask(DECOUPLED_OLD, DECOUPLED_ROLLOUT, BOTH, cap=2.0)
+def test_tokens_left_out_of_the_mask_may_still_be_counted_in_the_denominator() -> None:
+    first_alone = torch.tensor([True, False])
 
     result = policy_loss(
         DECOUPLED_NEW,
         DECOUPLED_OLD,
         DECOUPLED_ADVANTAGES,
-        trusted,
+        first_alone,
         **CLIP,
         rollout_logprobs=DECOUPLED_ROLLOUT,
         normalizer=2,

@@ -10,6 +10,7 @@ from tests.algorithm.gradients import gradient
 from tests.algorithm.strategies import property_test, small_floats
 
 NAN = math.nan
+UNCLIPPED = {"clip_low": math.inf, "clip_high": math.inf}
 
 # One finished row, return 1. First token: V 1.1, but clipped up to 2.2 - 0.5 = 1.7: error 0.7. Second: V 0.9, but
 # clipped down to -0.6 + 0.6 = 0: error 1. Third: right. So 1/2 (0.49 + 1 + 0) / 3. The second row is cut.
@@ -36,7 +37,7 @@ def test_gradient_vanishes_where_the_clip_decided() -> None:
 
 
 def test_without_clip_the_loss_is_half_the_squared_error() -> None:
-    result = value_loss(VALUES, OLD_VALUES, RETURNS, MASK, clip_low=None)
+    result = value_loss(VALUES, OLD_VALUES, RETURNS, MASK, **UNCLIPPED)
 
     assert result.loss.item() == pytest.approx(0.5 * (0.01 + 0.01) / 3, abs=1e-12)
     assert result.clip_fraction == 0.0
@@ -56,8 +57,8 @@ def test_rows_of_different_length_weigh_the_same_by_row_and_not_by_token() -> No
     mask = torch.tensor([[True, False, False], [True, True, True], [False, False, False]])
     zeros = torch.zeros(3, 3)
 
-    by_token = value_loss(values, zeros, zeros, mask, clip_low=None)
-    by_row = value_loss(values, zeros, zeros, mask, clip_low=None, token_weights=row_mean_weights(mask))
+    by_token = value_loss(values, zeros, zeros, mask, **UNCLIPPED)
+    by_row = value_loss(values, zeros, zeros, mask, **UNCLIPPED, token_weights=row_mean_weights(mask))
 
     assert by_token.loss.item() == pytest.approx(0.5 * 1 / 4)
     assert by_row.loss.item() == pytest.approx(0.5 * 1 / 2)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from learner.models.packing import Row, pack, pad_rows, select_flat, unpack
+from learner.models.packing import Row, pack, pad_rows, unpack
 
 
 def test_a_micro_batch_lays_its_rows_end_to_end_with_positions_restarting() -> None:
@@ -63,16 +63,6 @@ def test_padded_rows_are_zero_where_the_mask_is_false() -> None:
 
     assert padded.values.tolist() == [[1.0, 2.0], [3.0, 0.0]]
     assert padded.mask.tolist() == [[True, True], [True, False]]
-
-
-def test_select_flat_finds_the_numbers_of_a_micro_batch_in_the_padded_tensor() -> None:
-    rows = [Row([0, 1, 2], start=2), Row([0, 1, 2, 3], start=1)]
-    padded = torch.tensor([[1.5, 0.0, 0.0], [2.5, 3.5, 4.5]])
-
-    longer, shorter = pack(rows, max_tokens=4)
-
-    assert select_flat(longer, padded).tolist() == [2.5, 3.5, 4.5]
-    assert select_flat(shorter, padded).tolist() == [1.5]
 
 
 def test_split_gives_one_micro_batch_per_row_with_positions_of_its_own() -> None:

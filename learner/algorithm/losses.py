@@ -148,7 +148,7 @@ def value_loss(
     """L = 1/2 sum of weight_t max((V - R)^2, (V_clip - R)^2), V_clip = clip(V, V_old - clip_low, V_old + clip_high).
 
     An infinite bound clips nothing on its side. `token_weights` should add up to 1 over the mini-batch: by default all
-    tokens weigh the same; `row_mean_weights` lets all rows weigh the same. Only `values` gets a gradient.
+    tokens of this call weigh the same. Only `values` gets a gradient.
     """
     require_masks(value_mask=value_mask)
     require_shape(value_mask.shape, values=values, old_values=old_values, returns=returns, token_weights=token_weights)
@@ -166,6 +166,11 @@ def value_loss(
         clip_fraction=masked_mean((clipped_errors > errors).float(), value_mask),
         num_tokens=value_mask.sum(),
     )
+
+
+def token_mean_weights(value_mask: Tensor) -> Tensor:
+    """Weights [batch, time] with which a sum becomes the mean over all tokens of the mask."""
+    return torch.where(value_mask, 1.0 / value_mask.sum(), 0.0)
 
 
 def row_mean_weights(value_mask: Tensor) -> Tensor:

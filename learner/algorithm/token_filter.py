@@ -1,7 +1,8 @@
 """Which token trains which loss. Prompts train nothing.
 
-policy: tokens of the current window, without the last few before a cut, whose advantages are the least certain;
-value: all tokens of finished responses; positive examples: all tokens of finished responses that scored above zero.
+policy: tokens of the current window, without the last K before a cut, whose advantages are the least certain, and
+without too-old tokens; value: all tokens of finished responses; positive examples: all tokens of finished responses
+that scored above zero.
 """
 
 import torch
@@ -11,7 +12,7 @@ from learner.algorithm.arguments import require_masks, require_shape
 
 
 def policy_mask(response_mask: Tensor, is_finished: Tensor, *, num_ignored_tail_tokens: int) -> Tensor:
-    """Tokens for the policy loss [batch, time]: a cut row loses its last `num_ignored_tail_tokens`.
+    """Tokens for the policy loss [batch, time]: a cut row loses its last K = `num_ignored_tail_tokens` tokens.
 
     `response_mask` [batch, time] is True for the current window's tokens, wherever they begin.
     """
@@ -22,8 +23,19 @@ def policy_mask(response_mask: Tensor, is_finished: Tensor, *, num_ignored_tail_
     return torch.where(is_finished.unsqueeze(1), response_mask, response_mask & is_before_tail)
 
 
+def recent_mask(token_versions: Tensor, *, policy_version: int, max_token_lag: int) -> Tensor:
+    """Tokens that are not too old [batch, time]: sampled at most `max_token_lag` versions before `policy_version`.
+
+    `token_versions` [batch, time]: the policy version that sampled each token.
+    """
+    return policy_version - token_versions <= max_token_lag
+
+
 def value_mask(response_mask: Tensor, is_finished: Tensor) -> Tensor:
-    """Tokens for the value loss [batch, time]: those of finished rows, of all windows that `response_mask` spans."""
+    """Tokens for the value loss [batch, time]: those of finished rows, of all windows that `response_mask` spans.
+
+    So finished responses train the value model, with all their tokens, and unfinished ones wait.
+    """
     require_masks(response_mask=response_mask, is_finished=is_finished)
     require_shape(response_mask.shape[:1], is_finished=is_finished)
     return torch.where(is_finished.unsqueeze(1), response_mask, False)

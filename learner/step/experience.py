@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learner.algorithm.overlong import overlong_penalty
+from learner.algorithm.rewards import overlong_penalty
 from learner.models.packing import Row, pad_rows
 from learner.rollouts.rollout import Rollout
 

@@ -1,4 +1,4 @@
-"""Imitation of right answers, the KL estimate, and the penalty for overlong responses."""
+"""Imitation of right answers, and the KL estimate."""
 
 import math
 
@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from learner.algorithm.losses import k3_kl, positive_example_loss
-from learner.algorithm.overlong import overlong_penalty
 from tests.algorithm.gradients import gradient
 
 # Three tokens with probabilities 1/2, 2/5, 1/2, whose product is 1/10; the last place is padding.
@@ -54,11 +53,3 @@ def test_k3_has_the_divergence_as_its_mean_over_sampled_tokens() -> None:
 
     divergence = sum(p * math.log(p / q) for p, q in [(0.7, 0.5), (0.2, 0.25), (0.1, 0.25)])
     assert expected_estimate == pytest.approx(divergence, abs=1e-6)
-
-
-def test_overlong_responses_pay_along_a_slope_up_to_the_limit() -> None:
-    lengths = torch.tensor([10_000, 16_384, 16_385, 18_432, 20_479, 20_480, 30_000])
-
-    penalty = overlong_penalty(lengths, max_response_length=20_480, buffer_length=4_096)
-
-    assert penalty.tolist() == pytest.approx([0.0, 0.0, -1 / 4096, -0.5, -4095 / 4096, -1.0, -1.0], abs=1e-7)

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.algorithm.token_filter import policy_mask, positive_example_mask, value_mask
+from learner.algorithm.token_filter import policy_mask, positive_example_mask, recent_mask, value_mask
 from tests.algorithm.strategies import property_test
 
 FINISHED, CUT, EMPTY = 0, 1, 2
@@ -35,6 +35,18 @@ def test_the_tail_ends_where_the_row_ends_and_not_where_the_padding_ends() -> No
     mask = policy_mask(padded, torch.tensor([False]), num_ignored_tail_tokens=1)
 
     assert mask.int().tolist() == [[1, 1, 0, 0, 0]]
+
+
+def test_recent_tokens_are_at_most_the_allowed_number_of_versions_old() -> None:
+    token_versions = torch.tensor([[3, 4, 5, 6], [7, 7, 5, 0]])
+
+    mask = recent_mask(token_versions, policy_version=7, max_token_lag=2)
+
+    assert mask.int().tolist() == [[0, 0, 1, 1], [1, 1, 1, 0]]
+
+
+def test_with_no_lag_allowed_only_tokens_of_the_trained_weights_are_recent() -> None:
+    assert recent_mask(torch.tensor([[4, 3]]), policy_version=4, max_token_lag=0).tolist() == [[True, False]]
 
 
 def test_value_mask_keeps_finished_rows_only() -> None:

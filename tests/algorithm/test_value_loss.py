@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.algorithm.losses import row_mean_weights, value_loss
+from learner.algorithm.losses import row_mean_weights, token_mean_weights, value_loss
 from tests.algorithm.gradients import gradient
 from tests.algorithm.strategies import property_test, small_floats
 
@@ -70,6 +70,18 @@ def test_row_weights_are_one_over_length_and_number_of_rows_and_add_up_to_one() 
     weights = row_mean_weights(mask)
 
     torch.testing.assert_close(weights, torch.tensor([[1 / 2, 0, 0], [1 / 6, 1 / 6, 1 / 6], [0, 0, 0]]))
+
+
+def test_token_weights_are_one_over_the_number_of_tokens_and_add_up_to_one() -> None:
+    mask = torch.tensor([[True, False, False], [True, True, True], [False, False, False]])
+
+    weights = token_mean_weights(mask)
+
+    torch.testing.assert_close(weights, torch.tensor([[1 / 4, 0, 0], [1 / 4, 1 / 4, 1 / 4], [0, 0, 0]]))
+
+
+def test_an_empty_mask_has_no_token_weights() -> None:
+    assert token_mean_weights(torch.zeros(2, 3, dtype=torch.bool)).tolist() == [[0.0] * 3] * 2
 
 
 def test_a_row_keeps_its_loss_when_packed_flat_with_its_weights() -> None:

@@ -22,7 +22,8 @@ The last column names the file in `tests/algorithm/`, without its `test_`.
     J_t               max(-A rho, -A clip(rho)), dual clip           losses.clipped_surrogate         policy_loss
     L_PG              sum over m_pi of w J / N                       losses.policy_loss               policy_loss
     L_V               1/2 mean of max((V - R)^2, (V_clip - R)^2)     losses.value_loss                value_loss
-    1/N, 1/(B l)      tokens weigh alike, or rows weigh alike        losses.token_mean_weights, row_  value_loss
+    1 / N             weights of L_V where tokens weigh alike        losses.token_mean_weights        value_loss
+    1 / (B l)         weights of L_V where rows weigh alike          losses.row_mean_weights          value_loss
     L_NLL             -mean of log pi over m_LM                      losses.positive_example_loss     auxiliary_losses
     k3                e^d - d - 1, d = log(pi_ref / pi)              losses.k3_kl                     auxiliary_losses
     overlong          0 to -1 over the last tokens before the limit  rewards.overlong_penalty         rewards

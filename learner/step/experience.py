@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learner.algorithm.rewards import overlong_penalty
+from learner.algorithm.rewards import overlong_penalty, terminal_rewards
 from learner.models.packing import Row, pad_rows
 from learner.rollouts.rollout import Rollout
 
@@ -36,22 +36,25 @@ class Sampled:
         """Rows of the step."""
         return len(self.token_ids)
 
-    def window_row(self, index: int) -> Row:
-        """The row with its window selected."""
-        return Row(self.token_ids[index], self.prompt_lengths[index] + self.window_starts[index])
+    def row_from(self, index: int, first: int) -> Row:
+        """The row with its response's tokens from `first` on selected."""
+        return Row(self.token_ids[index], self.prompt_lengths[index] + first)
 
-    def response_row(self, index: int) -> Row:
-        """The row with its whole response selected."""
-        return Row(self.token_ids[index], self.prompt_lengths[index])
+    def window_rows(self) -> list[Row]:
+        """All rows, each with its window selected."""
+        return [self.row_from(index, first) for index, first in enumerate(self.window_starts)]
+
+    def all_windows_mask(self) -> Tensor:
+        """[batch, longest response] bool: the tokens of the whole responses, all windows so far."""
+        return torch.arange(int(self.response_lengths.max())) < self.response_lengths[:, None]
 
     def window_rewards(self) -> Tensor:
-        """[batch, time]: what a finished row earns, at its last token (spec: sparse verifier reward), else 0."""
-        rewards = torch.zeros_like(self.rollout_logprobs)
-        last = self.response_mask.sum(dim=1) - 1
-        has_tokens = last >= 0
-        rows = torch.arange(self.num_rows)[has_tokens]
-        rewards[rows, last[has_tokens]] = self.rewards[has_tokens]
-        return rewards
+        """[batch, time]: what a finished row earns, at its last token, else 0."""
+        return terminal_rewards(self.rewards, self.response_mask)
+
+    def response_values(self, index: int, window_values: Tensor) -> Tensor:
+        """V of each token of the response [n], as predicted in the step that took it; `window_values` [batch, time]."""
+        return torch.cat([self.earlier_values[index], self.window_part(index, window_values)])
 
     def window_part(self, index: int, padded: Tensor) -> Tensor:
         """The row's own entries [n] of a [batch, time] tensor."""
@@ -74,6 +77,7 @@ class Estimates:
     raw_advantages: Tensor  # EGAE
     advantages: Tensor  # whitened and clamped; 0 outside policy_mask
     policy_mask: Tensor  # bool: tokens that train the policy
+    value_mask: Tensor  # [batch, longest response] bool: tokens that train the value model, of all windows
     num_too_old: int  # tokens left out because their weights were more than max_token_lag steps older
     old_logprobs: Tensor | None = None  # under the policy before the update, where the estimator needed them
 
@@ -82,6 +86,11 @@ class Estimates:
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
         cut: dict[str, Any] = {name: x[:num_rows] for name, x in columns.items() if isinstance(x, Tensor)}
         return replace(self, **cut)
+
+    def rows_with_returns(self) -> list[int]:
+        """Finished rows that have a token: a response that ended without one (two stalls) has nothing to predict."""
+        rows: list[int] = torch.nonzero(self.value_mask.any(dim=1)).flatten().tolist()
+        return rows
 
 
 def gather(rows: Sequence[Rollout]) -> Sampled:

@@ -55,7 +55,7 @@ def estimate_metrics(sampled: Sampled, estimates: Estimates) -> Metrics:
     """What the value model says of the rows, and the advantages before they were scaled."""
     mask, finished = sampled.response_mask, sampled.is_finished
     counted = estimates.policy_mask
-    num_policy_tokens, num_value_tokens = int(counted.sum()), int(sampled.response_lengths[finished].sum())
+    num_policy_tokens, num_value_tokens = int(counted.sum()), int(estimates.value_mask.sum())
     return {
         "critic/values/mean": _mean(estimates.values[mask]),
         "critic/advantages/mean": _mean(estimates.raw_advantages[counted]),

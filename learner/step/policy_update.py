@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from learner.algorithm import losses, token_filter
 from learner.models.networks import Policy, TokenScores, token_logprobs, token_scores
@@ -70,22 +71,28 @@ class _Selection:
     def of(cls, sampled: Sampled, estimates: Estimates, config: Config) -> "_Selection":
         """What the configuration demands."""
         options = config.algorithm
-        is_positive_row = sampled.is_finished & (sampled.scores > 0) & (options.lm_loss_weight > 0)
-        positive = token_filter.positive_example_mask(sampled.response_mask, is_positive_row, sampled.scores)
-        takes_all = options.lm_tokens == "all_windows"
-        selection = cls([], [], [], [], [])
-        for index in range(sampled.num_rows):
-            is_positive = bool(is_positive_row[index])
-            num_earlier = sampled.window_starts[index] if is_positive and takes_all else 0
-            row = sampled.response_row(index) if num_earlier else sampled.window_row(index)
-            parts = (estimates.advantages, sampled.rollout_logprobs, estimates.policy_mask, positive)
-            window = [sampled.window_part(index, part) for part in parts]
-            selection.rows.append(row)
-            selection.advantages.append(_with_earlier(window[0], num_earlier, 0.0))
-            selection.rollout_logprobs.append(_with_earlier(window[1], num_earlier, 0.0))
-            selection.policy_mask.append(_with_earlier(window[2], num_earlier, False))
-            selection.positive_mask.append(_with_earlier(window[3], num_earlier, is_positive))
-        return selection
+        has_likelihood_loss = options.lm_loss_weight > 0
+        positive = token_filter.positive_example_mask(
+            sampled.all_windows_mask(), sampled.is_finished & has_likelihood_loss, sampled.scores
+        )
+        takes_all = positive.any(dim=1) & (options.lm_tokens == "all_windows")
+        first = [0 if takes_all[index] else start for index, start in enumerate(sampled.window_starts)]
+
+        def with_earlier(of_window: Tensor) -> list[Tensor]:
+            """Per row, the window's entries of a [batch, time] tensor; before them zeros for the earlier tokens."""
+            num_earlier = [start - begin for start, begin in zip(sampled.window_starts, first, strict=True)]
+            return [pad(sampled.window_part(index, of_window), (num, 0)) for index, num in enumerate(num_earlier)]
+
+        return cls(
+            rows=[sampled.row_from(index, begin) for index, begin in enumerate(first)],
+            advantages=with_earlier(estimates.advantages),
+            rollout_logprobs=with_earlier(sampled.rollout_logprobs),
+            policy_mask=with_earlier(estimates.policy_mask),
+            positive_mask=[
+                positive[index, begin:length]
+                for index, (begin, length) in enumerate(zip(first, sampled.response_lengths.tolist(), strict=True))
+            ],
+        )
 
     def trained_rows(self) -> list[int]:
         """Rows with a token in one of the masks."""
@@ -94,11 +101,6 @@ class _Selection:
             for index, (counted, positive) in enumerate(zip(self.policy_mask, self.positive_mask, strict=True))
             if counted.any() or positive.any()
         ]
-
-
-def _with_earlier(window: Tensor, num_earlier: int, value: float) -> Tensor:
-    """The window's entries behind `num_earlier` entries of `value`."""
-    return torch.cat([torch.full((num_earlier,), value, dtype=window.dtype), window]) if num_earlier else window
 
 
 @dataclass(slots=True)

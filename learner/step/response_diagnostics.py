@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from learner.algorithm import diagnostics, egae
+from learner.algorithm.rewards import terminal_rewards
 from learner.models.packing import pad_rows
 from learner.rollouts.rollout import Rollout
 from learner.step.experience import Estimates, Sampled
@@ -48,14 +49,11 @@ class FinishedResponses:
     @classmethod
     def of(cls, sampled: Sampled, estimates: Estimates, *, gamma: float) -> "FinishedResponses | None":
         """None when no response with a token finished."""
-        rows = torch.nonzero(sampled.is_finished & (sampled.response_lengths > 0)).flatten().tolist()
+        rows = estimates.rows_with_returns()
         if not rows:
             return None
-        values, mask = pad_rows(
-            [torch.cat([sampled.earlier_values[row], sampled.window_part(row, estimates.values)]) for row in rows]
-        )
-        rewards = torch.zeros_like(values)
-        rewards[torch.arange(len(rows)), sampled.response_lengths[rows] - 1] = sampled.rewards[rows]
+        values, mask = pad_rows([sampled.response_values(row, estimates.values) for row in rows])
+        rewards = terminal_rewards(sampled.rewards[rows], mask)
         window_starts = torch.tensor([sampled.window_starts[row] for row in rows])
         return cls(
             values=values,

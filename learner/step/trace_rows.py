@@ -53,7 +53,7 @@ def trace_table(
         "return": _nullable(_returns(tokens, sampled, config.algorithm.gamma), is_finished),
         "in_window": tokens.in_window,
         "policy_mask": tokens.spread(trains_policy).fill_null(False),
-        "value_mask": is_finished,
+        "value_mask": estimates.value_mask.numpy()[tokens.row, tokens.position],
     }
     header = Header(policy_version + 1, config.run.algorithm, config.run.mode, config.run.max_token_lag)
     return pyarrow.table(columns, schema=SCHEMA.with_metadata(header.metadata()))

@@ -139,7 +139,9 @@ class Trainer:
         counted = token_filter.policy_mask(
             sampled.response_mask, sampled.is_finished, num_ignored_tail_tokens=options.num_ignored_tail_tokens
         )
-        is_recent = policy_version - sampled.token_versions <= self._config.run.max_token_lag
+        is_recent = token_filter.recent_mask(
+            sampled.token_versions, policy_version=policy_version, max_token_lag=self._config.run.max_token_lag
+        )
         policy_mask = counted & is_recent
         whitened = WHITENING[options.advantage_whitening](advantages.raw, policy_mask)
         return Estimates(
@@ -147,14 +149,14 @@ class Trainer:
             raw_advantages=advantages.raw,
             advantages=masked_stats.clamp_advantages(whitened),
             policy_mask=policy_mask,
+            value_mask=token_filter.value_mask(sampled.all_windows_mask(), sampled.is_finished),
             num_too_old=int((counted & ~is_recent).sum()),
             old_logprobs=advantages.old_logprobs,
         )
 
     def _predicted_values(self, sampled: Sampled) -> tuple[Tensor, Tensor]:
         """V(s_t) [batch, time], and V of the state after the last token [batch]."""
-        rows = [sampled.window_row(index) for index in range(sampled.num_rows)]
-        batches = pack(rows, max_tokens=self._config.critic.max_tokens_per_microbatch)
+        batches = pack(sampled.window_rows(), max_tokens=self._config.critic.max_tokens_per_microbatch)
         outputs = [token_and_boundary_values(self.value_model, batch) for batch in batches]
         values = unpack(batches, [of_tokens.cpu() for of_tokens, _ in outputs])
         boundary = torch.empty(sampled.num_rows)

@@ -18,6 +18,8 @@ from learner.systems import Objective
 from tppo.config import Config
 from tppo.config.schema import CriticSection
 
+TOKEN_WEIGHTS = {"row_mean": losses.row_mean_weights, "token_mean": losses.token_mean_weights}
+
 
 def train(
     value_model: ValueModel,
@@ -31,12 +33,10 @@ def train(
     """Update the value model; without a finished row it, its optimizer and its schedule stay untouched."""
     section = config.critic
     means = PartialMeans()
-    # A response that ended without a token (two stalls) has nothing to predict.
-    has_target = sampled.is_finished & (sampled.response_lengths > 0)
-    finished = torch.nonzero(has_target).flatten().tolist()
+    finished = estimates.rows_with_returns()
     for rows in mini_batches(finished, count=section.ppo_mini_batches, epochs=section.ppo_epochs):
         targets = _Targets.of(rows, sampled, estimates, objective, section)
-        batches = pack([sampled.response_row(index) for index in rows], max_tokens=section.max_tokens_per_microbatch)
+        batches = pack([sampled.row_from(index, 0) for index in rows], max_tokens=section.max_tokens_per_microbatch)
         loss = sum(_backward(value_model, batch, targets, section, means) for batch in batches)
         update = optimization.update()
         means.add({"critic/vf_loss": loss, "critic/grad_norm": update.grad_norm, "critic/lr": update.lr}, weight=1)
@@ -49,6 +49,7 @@ class _Targets:
 
     returns: list[Tensor]
     old_values: list[Tensor]
+    value_mask: list[Tensor]
     weights: list[Tensor]
 
     @classmethod
@@ -56,17 +57,14 @@ class _Targets:
         cls, rows: Sequence[int], sampled: Sampled, estimates: Estimates, objective: Objective, section: CriticSection
     ) -> "_Targets":
         """What the system and the configuration make of the rows."""
+        mask = estimates.value_mask[list(rows)]
+        weights = TOKEN_WEIGHTS[section.loss_aggregation](mask)
         lengths = [int(sampled.response_lengths[index]) for index in rows]
-        is_by_row = section.loss_aggregation == "row_mean"
         return cls(
             returns=objective.value_targets(sampled, estimates, rows),
-            old_values=[
-                torch.cat([sampled.earlier_values[index], sampled.window_part(index, estimates.values)])
-                for index in rows
-            ],
-            weights=[
-                torch.full((length,), 1.0 / (len(rows) * length if is_by_row else sum(lengths))) for length in lengths
-            ],
+            old_values=[sampled.response_values(index, estimates.values) for index in rows],
+            value_mask=[of_row[:length] for of_row, length in zip(mask, lengths, strict=True)],
+            weights=[of_row[:length] for of_row, length in zip(weights, lengths, strict=True)],
         )
 
 
@@ -83,7 +81,7 @@ def _backward(
         values,
         flat(targets.old_values),
         flat(targets.returns),
-        torch.ones_like(values, dtype=torch.bool),
+        flat(targets.value_mask),
         clip_low=_bound(section.cliprange_value_low),
         clip_high=_bound(section.cliprange_value_high),
         token_weights=flat(targets.weights),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from learner.algorithm import egae
+from learner.algorithm.rewards import terminal_rewards
 from learner.models.networks import Policy, token_logprobs
 from learner.models.packing import pack, pad_rows, unpack
 from learner.step.experience import Estimates, Sampled
@@ -46,13 +47,12 @@ def window_advantages(sampled: Sampled, values: Tensor, boundary_values: Tensor,
     )
 
 
-def monte_carlo_targets(sampled: Sampled, _estimates: Estimates, rows: Sequence[int], config: Config) -> list[Tensor]:
+def monte_carlo_targets(sampled: Sampled, estimates: Estimates, rows: Sequence[int], config: Config) -> list[Tensor]:
     """R_t: what came in the end, discounted. The value model's lambda is 1, whatever the policy's is (decoupled)."""
-    lengths = [int(sampled.response_lengths[index]) for index in rows]
-    rewards, mask = pad_rows([torch.zeros(length) for length in lengths])
-    rewards[torch.arange(len(rows)), torch.tensor(lengths) - 1] = sampled.rewards[list(rows)]
+    mask = estimates.value_mask[list(rows)]
+    rewards = terminal_rewards(sampled.rewards[list(rows)], mask)
     returns = egae.monte_carlo_returns(rewards, mask, gamma=config.algorithm.gamma)
-    return list(torch.split(returns[mask], lengths))
+    return [of_row[counted] for of_row, counted in zip(returns, mask, strict=True)]
 
 
 def lambda_return_targets(sampled: Sampled, estimates: Estimates, rows: Sequence[int], config: Config) -> list[Tensor]:
@@ -89,8 +89,7 @@ def _with_earlier_tokens(
 @torch.no_grad()
 def window_logprobs(policy: Policy, sampled: Sampled, config: Config) -> Tensor:
     """log pi of the windows' tokens under the policy as it is [batch, time]."""
-    rows = [sampled.window_row(index) for index in range(sampled.num_rows)]
-    batches = pack(rows, max_tokens=config.actor.max_tokens_per_microbatch)
+    batches = pack(sampled.window_rows(), max_tokens=config.actor.max_tokens_per_microbatch)
     temperature = config.generation.temperature
     scored = [token_logprobs(policy, batch, temperature=temperature).cpu() for batch in batches]
     return pad_rows(unpack(batches, scored)).values

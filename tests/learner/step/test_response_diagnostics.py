@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from learner.algorithm import token_filter
 from learner.models.packing import pad_rows
 from learner.rollouts.rollout import Rollout
 from learner.step import response_diagnostics
@@ -18,7 +19,8 @@ def metrics_of(
     rows: Sequence[Rollout], window_values: Sequence[list[float]], *, gae_lambda: float = 0.9, **sections: Any
 ) -> dict[str, Any]:
     sampled, values = gather(rows), pad_rows([torch.tensor(of_row) for of_row in window_values]).values
-    estimates = Estimates(values, values, values, sampled.response_mask, num_too_old=0)
+    value_mask = token_filter.value_mask(sampled.all_windows_mask(), sampled.is_finished)
+    estimates = Estimates(values, values, values, sampled.response_mask, value_mask, num_too_old=0)
     return dict(response_diagnostics.metrics(sampled, estimates, gae_lambda=gae_lambda, config=a_config(**sections)))
 
 

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from tests.algorithm.gradients import gradient
 from tests.algorithm.strategies import property_test, small_floats
 
 NAN = math.nan
-UNCLIPPED = {"clip_low": math.inf, "clip_high": math.inf}
+UNCLIPPED: dict[str, Any] = {"clip_low": math.inf, "clip_high": math.inf}
 
 # One finished row, return 1. First token: V 1.1, but clipped up to 2.2 - 0.5 = 1.7: error 0.7. Second: V 0.9, but
 # clipped down to -0.6 + 0.6 = 0: error 1. Third: right. So 1/2 (0.49 + 1 + 0) / 3. The second row is cut.

@@ -4,9 +4,8 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,7 +14,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expect, sync_playwright
 
-from tests.end_to_end.test_real_processes import Run
+from tests.support.quickstart_run import Run
+from tests.support.tppo_process import TPPO, end_now
+from tests.support.waiting import DEADLINE_SECONDS
 
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -25,8 +26,8 @@ VIEWS = ("overview", "windows", "rollouts", "critic", "ledger", "services", "com
 Theme = Literal["light", "dark"]
 THEMES: tuple[Theme, ...] = ("light", "dark")
 DESK, PHONE = (1400, 900), (390, 844)
-PATIENCE_MILLISECONDS = 30_000
-expect.set_options(timeout=PATIENCE_MILLISECONDS)
+DEADLINE_MILLISECONDS = DEADLINE_SECONDS * 1000
+expect.set_options(timeout=DEADLINE_MILLISECONDS)
 SERIOUS = {"serious", "critical"}
 
 
@@ -78,7 +79,7 @@ def a_reader(browser: Browser, url: str, *, theme: Theme = "light", size: tuple[
     """In a window of their own."""
     width, height = size
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
-    context.set_default_timeout(PATIENCE_MILLISECONDS)
+    context.set_default_timeout(DEADLINE_MILLISECONDS)
     reader = Reader(context.new_page(), url)
     reader.page.on("console", reader.hear)
     reader.page.on("pageerror", lambda error: reader.complaints.append(str(error)))
@@ -89,22 +90,19 @@ def a_reader(browser: Browser, url: str, *, theme: Theme = "light", size: tuple[
 @contextmanager
 def a_live_run(folder: Path, **settings: str) -> Iterator[tuple[Run, str, str]]:
     """The quick start under way; with the address of its page, and the token that steers it."""
-    run = Run(folder, **settings)
-    try:
+    with closing(Run(folder, **settings)) as run:
         assert run.process.stdout is not None
         first = run.process.stdout.readline()
         found = re.search(r"dashboard at (http://\S+?)/#token=(\S+)", first)
         assert found, first
         run.wait_for_step(3)
         yield run, found[1], found[2]
-    finally:
-        run.close()
 
 
 @contextmanager
 def a_browsed_folder(folder: Path) -> Iterator[str]:
     """`tppo dashboard` on what finished runs have left; its address."""
-    command = [sys.executable, "-m", "tppo", "dashboard", str(folder), "--port", "0"]
+    command = [*TPPO, "dashboard", str(folder), "--port", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TPPO_TOKEN": ""})
     assert process.stderr is not None
     try:
@@ -112,5 +110,4 @@ def a_browsed_folder(folder: Path) -> Iterator[str]:
             assert line, "the dashboard ended"
         yield found[1]
     finally:
-        process.terminate()
-        process.communicate(timeout=30)
+        end_now(process)

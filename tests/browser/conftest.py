@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.browser.browsing import a_browser, a_live_run
-from tests.end_to_end.test_real_processes import Run
+from tests.support.quickstart_run import NEVER_ENDS, Run
 
 LiveRun = tuple[Run, str, str]
 
@@ -25,5 +25,5 @@ def browser() -> Iterator[Browser]:
 def live(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveRun]:
     """A run that goes on until the module's last test; without a browser it is not started."""
     folder: Path = tmp_path_factory.mktemp("live")
-    with a_live_run(folder, **{"run.total_training_steps": "100000", "trace.enabled": "true"}) as started:
+    with a_live_run(folder, **NEVER_ENDS, **{"trace.enabled": "true"}) as started:
         yield started

@@ -8,8 +8,6 @@ from playwright.sync_api import Browser, expect
 from tests.browser.browsing import VIEWS, a_browsed_folder, a_reader
 from tests.dashboard.run_folders import complete_run, event, last_window, requested, score, token, trained
 
-pytestmark = pytest.mark.timeout(400)
-
 HOSTILE = '<img src=x onerror="window.harmed=1"><script>window.harmed=2</script>\u202eabc'
 
 

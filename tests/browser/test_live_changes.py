@@ -6,8 +6,6 @@ from playwright.sync_api import Browser, expect
 from tests.browser.browsing import a_reader
 from tests.browser.conftest import LiveRun
 
-pytestmark = pytest.mark.timeout(400)
-
 
 def test_without_the_token_an_order_is_refused_and_with_it_the_run_pauses(browser: Browser, live: LiveRun) -> None:
     _, url, token = live

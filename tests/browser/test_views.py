@@ -8,8 +8,6 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browser.browsing import DESK, PHONE, VIEWS, Theme, a_reader
 from tests.browser.conftest import LiveRun
 
-pytestmark = pytest.mark.timeout(400)
-
 SHOWN = {
     "overview": "Accuracy on the evaluation set",
     "windows": "responses ended",

@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis.asyncio
 
+from tests.support.redis_server import StartRedis
 from tppo.streams import Lease, QueueDepth, RedisClient, RedisStreams, StreamsError, StreamsUnavailable, connect
 from tppo.streams.connection import require_recent
 from tppo.streams.contract import BEGINNING
@@ -124,19 +125,19 @@ async def test_a_server_that_came_back_empty_is_used_like_a_new_one(
     assert [entry.payload for entry in await streams.inbox.read(BEGINNING, max_count=9, wait_seconds=0)] == [b"result"]
 
 
-async def test_requests_and_leases_outlive_the_servers_death(
-    start_redis: Callable[..., AbstractContextManager[str]], tmp_path: Path
-) -> None:
-    with start_redis(tmp_path, appendfsync="always") as url:
-        client = await connect(url)
+async def test_requests_and_leases_outlive_the_servers_death(start_redis: StartRedis, tmp_path: Path) -> None:
+    with start_redis(tmp_path, "--appendfsync", "always") as server:
+        client = await connect(server.url)
         streams = RedisStreams(client, run="r", lease_seconds=60)
         queue = streams.window_requests
         await queue.put([b"held", b"waiting"])
         held = await queue.lease("w1", max_count=1, wait_seconds=0)
 
-    with pytest.raises(StreamsUnavailable):
-        await queue.depth()
-    with start_redis(tmp_path, port=urlsplit(url).port):
+        server.kill()
+        with pytest.raises(StreamsUnavailable):
+            await queue.depth()
+
+        server.start()
         assert await queue.complete("w1", [(held[0], b"result")]) == [True]
         assert [lease.payload for lease in await queue.lease("w2", max_count=9, wait_seconds=0)] == [b"waiting"]
         await client.aclose()

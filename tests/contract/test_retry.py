@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.redis_of_a_test import Redis
+from tests.support.redis_server import StartRedis
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo.backoff import Backoff
 from tppo.streams import (
     RedisStreams,
@@ -15,8 +16,6 @@ from tppo.streams import (
     connect,
     until_redis_answers,
 )
-
-WAIT_SECONDS = 30.0  # far more than a healthy machine takes
 
 
 class Server:
@@ -63,19 +62,16 @@ async def put_until_refused(queue: RequestQueue) -> None:
         await queue.put([b"taken"])
 
 
-async def test_a_server_that_cannot_write_its_file_is_waited_for(tmp_path: Path) -> None:
-    server = Redis(tmp_path / "redis")
-    try:
-        client = await until_redis_answers(lambda: connect(f"redis://127.0.0.1:{server.port}"), "connecting")
+async def test_a_server_that_cannot_write_its_file_is_waited_for(start_redis: StartRedis, tmp_path: Path) -> None:
+    with start_redis(tmp_path) as server:
+        client = await connect(server.url)
         queue = RedisStreams(client, run="r", lease_seconds=60).window_requests
         with server.full_disk():
             with pytest.raises(StreamsUnavailable, match="MISCONF"):
-                await asyncio.wait_for(put_until_refused(queue), WAIT_SECONDS)
+                await asyncio.wait_for(put_until_refused(queue), DEADLINE_SECONDS)
             waiting = asyncio.create_task(until_redis_answers(lambda: queue.put([b"waits"]), "sending"))
             await asyncio.sleep(0.3)
             assert not waiting.done()
-        await asyncio.wait_for(waiting, WAIT_SECONDS)
+        await asyncio.wait_for(waiting, DEADLINE_SECONDS)
         assert (await queue.outstanding()).count(b"waits") == 1
         await client.aclose()
-    finally:
-        server.kill()

@@ -3,22 +3,20 @@
 import json
 import re
 import urllib.request
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
-import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.end_to_end.test_real_processes import PATIENCE_SECONDS, Run
 from tests.prometheus_documents import COMMON, SERVICES, documented, names_of_lines
+from tests.support.quickstart_run import NEVER_ENDS, Run
+from tests.support.waiting import DEADLINE_SECONDS
 
-pytestmark = pytest.mark.timeout(2 * PATIENCE_SECONDS)
-
+NAMES_OF_STEPS = {"tppo_timing_s_step", "tppo_eval_accuracy", "tppo_actor_ppo_kl"}
 ONLY_WITH_USERS_PROCESSES = {"tppo_reward_waiting_responses"}
 
 
 def fetched(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=10) as answer:
+    with urllib.request.urlopen(address, timeout=DEADLINE_SECONDS) as answer:
         text: str = answer.read().decode()
     return text
 
@@ -39,24 +37,30 @@ def scrape_all(run: Run) -> Mapping[str, set[str]]:
     return told | {"dashboard": names_told(dashboard)}
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Run]:
-    run = Run(tmp_path, **{"run.total_training_steps": "400", "trackers.tensorboard": "true"})
-    yield run
-    run.close()
-
-
-def test_every_process_tells_what_the_documents_say(run: Run) -> None:
-    run.wait_for_step(20)  # every process has told a heartbeat since it began to work
-
-    told = scrape_all(run)
-
-    common = {row.name for row in documented(COMMON)}
+def documented_names() -> Mapping[str, set[str]]:
+    """The names that each kind of process tells at least."""
     names = {section: {row.name for row in documented(section)} for section in SERVICES}
-    assert told["generation"] == names["Generation"] | common
-    assert told["reward"] == (names["Reward"] | common) - ONLY_WITH_USERS_PROCESSES
-    assert told["dashboard"] == names["Dashboard"]
-    learner = names["Learner"] | common
-    assert learner - told["learner"] == set()
-    assert told["learner"] - learner - names_of_lines() == set()
-    assert {"tppo_timing_s_step", "tppo_eval_accuracy", "tppo_actor_ppo_kl"} <= told["learner"]
+    common = {row.name for row in documented(COMMON)}
+    return {
+        "generation": names["Generation"] | common,
+        "reward": (names["Reward"] | common) - ONLY_WITH_USERS_PROCESSES,
+        "dashboard": names["Dashboard"],
+        "learner": names["Learner"] | common | NAMES_OF_STEPS,
+    }
+
+
+def test_every_process_tells_what_the_documents_say(start: Callable[..., Run]) -> None:
+    run = start(**NEVER_ENDS, **{"trackers.tensorboard": "true"})
+    run.wait_for_step(1)
+    expected = documented_names()
+    told: dict[str, set[str]] = {}
+
+    def missing() -> Mapping[str, set[str]]:
+        told.update(scrape_all(run))
+        return {kind: names - told.get(kind, set()) for kind, names in expected.items()}
+
+    run.wait_for(missing, "every documented metric", is_met=lambda names: not any(names.values()))
+    surplus = {kind: names - expected[kind] for kind, names in told.items()}
+
+    assert surplus.pop("learner") - names_of_lines() == set()
+    assert surplus == {"generation": set(), "reward": set(), "dashboard": set()}

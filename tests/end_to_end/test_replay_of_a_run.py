@@ -1,23 +1,12 @@
 """A run that keeps its log is lived again, bit for bit; and a run returns to an older checkpoint."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from tests.end_to_end.test_real_processes import PATIENCE_SECONDS, Run, start
+from tests.support.quickstart_run import Run
+from tests.support.tppo_process import tppo
 from tppo.run_folder.checkpoints import CheckpointFolder
-
-__all__ = ["start"]
-pytestmark = pytest.mark.timeout(2 * PATIENCE_SECONDS)
-
-
-def tppo(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "tppo", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
 
 
 def test_a_killed_and_rolled_back_run_is_replayed_bit_for_bit(start: Callable[..., Run]) -> None:

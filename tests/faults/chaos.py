@@ -13,7 +13,6 @@ import random
 import shutil
 import statistics
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,9 +22,11 @@ import pyarrow.compute as pc
 
 from learner.commands.audit.evidence import collect
 from tests.faults.chaotic_run import FAULTS, ChaoticRun, Injection, drawn_faults, inject
+from tests.support.tppo_process import TPPO
 
 FAULTS_PER_RUN = 15
 MORE_STEPS = 4
+REPLAY_SECONDS = 900.0
 
 
 @dataclass
@@ -92,8 +93,8 @@ def one_run(folder: Path, seed: str, names: Sequence[str], source: random.Random
 
 
 def replay(folder: Path) -> str:
-    command = [sys.executable, "-m", "tppo", "replay", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    command = [*TPPO, "replay", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=REPLAY_SECONDS)
     return "the same" if done.returncode == 0 else done.stdout + done.stderr
 
 

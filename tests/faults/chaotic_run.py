@@ -7,7 +7,6 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from services.local.redis_server import free_port
-from tests.end_to_end.test_real_processes import Run
-from tests.faults.proxy import Mood, Proxy
-from tests.faults.redis_of_a_test import Redis
+from tests.support.proxy import Mood, Proxy
+from tests.support.quickstart_run import NEVER_ENDS, Run
+from tests.support.redis_server import Redis
+from tests.support.tppo_process import tppo
 from tppo.presence import Presence, present
 from tppo.streams import connect
 from tppo.streams.connection import SOCKET_TIMEOUT_SECONDS
@@ -35,7 +35,7 @@ SETTINGS = {
     "critic.warmup_steps": "1",
     "redis.max_deliveries": "50",  # what is killed here is innocent
     "run.watchdog_seconds": "5",
-    "run.total_training_steps": "100000",  # more than any test waits for; `finish` chooses another number, so
+    **NEVER_ENDS,  # `finish` chooses another number, so
     "actor.lr_decay": "constant",  # no rate may depend on it
     "critic.lr_decay": "constant",
     "generation.replicas": str(NUM_GENERATORS),
@@ -84,34 +84,18 @@ class ChaoticRun(Run):
         self.resume(**{"run.total_training_steps": str(self.num_steps_done + num_more_steps)})
         self.end()
 
-    @property
-    def num_steps_done(self) -> int:
-        return max((int(line["step"]) for line in self.lines("step")), default=0)
-
     def wait_for_status(self, is_awaited: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """What the learner says of itself, once it says that."""
-        found: list[dict[str, Any]] = []
 
-        def is_there() -> bool:
-            found[:] = [one.status for one in asyncio.run(self._present()) if one.kind == "learner"]
-            return bool(found and is_awaited(found[0]))
+        def look() -> list[dict[str, Any]]:
+            statuses = [one.status for one in asyncio.run(self._present()) if one.kind == "learner"]
+            return [status for status in statuses if is_awaited(status)]
 
-        self._wait(is_there, "such a status")
-        return found[0]
+        return self.wait_for(look, "the awaited status of the learner")[0]
 
     async def _present(self) -> list[Presence]:
         async with await connect(self.redis_url) as client:
             return await present(client, "quickstart")
-
-    def process_id(self, name: str) -> int:
-        found: list[int] = []
-
-        def is_there() -> bool:
-            found[:] = self._process_ids(name)
-            return bool(found)
-
-        self._wait(is_there, name)
-        return found[0]
 
     @contextmanager
     def frozen(self, process_id: int) -> Iterator[None]:
@@ -172,8 +156,7 @@ class ChaoticRun(Run):
         os.kill(generator, signal.SIGKILL)
 
     def audit(self) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "tppo", "audit", str(self.folder)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+        return tppo("audit", self.folder)
 
     def _wait_for_new_weights(self) -> None:
         before = self.num_steps_done

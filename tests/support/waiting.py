@@ -15,29 +15,31 @@ POLL_SECONDS: Final = 0.01
 T = TypeVar("T")
 
 
-def wait_until(look: Callable[[], T], what: str, *, poll_seconds: float = POLL_SECONDS) -> T:
-    """The first true answer of `look`, for a test without an event loop."""
+def wait_until(
+    look: Callable[[], T], what: str, *, is_met: Callable[[T], object] = bool, poll_seconds: float = POLL_SECONDS
+) -> T:
+    """The first answer of `look` that meets the condition, for a test without an event loop."""
     give_up_at = time.monotonic() + DEADLINE_SECONDS
-    while not (seen := look()):
+    while not is_met(seen := look()):
         assert time.monotonic() < give_up_at, _missed(what, seen)
         time.sleep(poll_seconds)
     return seen
 
 
-async def until(look: Callable[[], T], what: str) -> T:
-    """The first true answer of `look`."""
+async def until(look: Callable[[], T], what: str, *, is_met: Callable[[T], object] = bool) -> T:
+    """The first answer of `look` that meets the condition."""
 
     async def answer() -> T:
         return look()
 
-    return await until_answered(answer, what)
+    return await until_answered(answer, what, is_met=is_met)
 
 
-async def until_answered(look: Callable[[], Awaitable[T]], what: str) -> T:
-    """The first true answer of `look`, which asks another process."""
-    give_up_at = asyncio.get_running_loop().time() + DEADLINE_SECONDS
-    while not (seen := await look()):
-        assert asyncio.get_running_loop().time() < give_up_at, _missed(what, seen)
+async def until_answered(look: Callable[[], Awaitable[T]], what: str, *, is_met: Callable[[T], object] = bool) -> T:
+    """The first answer of `look`, which asks another process, that meets the condition."""
+    give_up_at = time.monotonic() + DEADLINE_SECONDS
+    while not is_met(seen := await look()):
+        assert time.monotonic() < give_up_at, _missed(what, seen)
         await asyncio.sleep(POLL_SECONDS)
     return seen
 

@@ -2,8 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from learner.exchange.memory_pressure import MemoryPressure
 from tests.learner.fake_services import FakeTransport
 from tests.learner.test_learner_service import Laboratory, to_the_end
+from tests.support.redis_server import StartRedis
 from tppo.streams import Lease, MemoryStreams, RedisStreams, StreamsUnavailable, connect
 from tppo.streams.contract import BEGINNING
 from tppo.streams.memory import MemoryInbox, MemoryRequestQueue
@@ -78,11 +78,11 @@ async def test_a_run_goes_on_in_a_server_smaller_than_the_log_between_two_checkp
     assert [line["step"] for line in laboratory.lines("run") if line["kind"] == "step"] == [1, 2, 3, 4, 5, 6]
 
 
-async def test_a_server_at_its_limit_refuses_results_and_is_told_from_one_with_room(
-    start_redis: Callable[..., AbstractContextManager[str]], tmp_path: Path
+async def test_a_server_at_its_memory_limit_refuses_results_until_there_is_room(
+    start_redis: StartRedis, tmp_path: Path
 ) -> None:
-    with start_redis(tmp_path) as url:
-        client = await connect(url)
+    with start_redis(tmp_path) as server:
+        client = await connect(server.url)
         streams = RedisStreams(client, run="r", lease_seconds=60)
         await streams.window_requests.put([b"a"])
         (lease,) = await streams.window_requests.lease("w", max_count=1, wait_seconds=0)

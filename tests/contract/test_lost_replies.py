@@ -1,7 +1,7 @@
 """A reply that is lost leaves its command carried out: what is then done twice counts once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit
 
 import pytest
@@ -9,14 +9,13 @@ import redis.asyncio
 
 from learner.exchange.request_sender import RequestSender
 from learner.rollouts.rollout import State
-from tests.faults.proxy import Mood, Proxy
 from tests.learner.builders import a_ledger, a_requested_rollout, a_window
+from tests.support.proxy import Mood, Proxy
+from tests.support.waiting import until, until_answered
 from tppo import codec
 from tppo.cancellation import cancel_all
 from tppo.streams import RedisStreams, StreamsUnavailable, connect, scripts
 from tppo.streams.contract import BEGINNING, position_of
-
-WAIT_SECONDS = 30.0  # far more than a healthy machine takes
 
 
 @pytest.fixture
@@ -42,30 +41,18 @@ def direct(redis_client: redis.asyncio.Redis, run_name: str) -> RedisStreams:
     return RedisStreams(redis_client, run=run_name, lease_seconds=60)
 
 
-async def until(condition: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(WAIT_SECONDS):
-        while not await condition():  # noqa: ASYNC110  nothing announces it
-            await asyncio.sleep(0.01)
-
-
 async def send(outbox: RequestSender, direct: RedisStreams, proxy: Proxy) -> None:
     """The outbox's one request, whose first reply is lost."""
 
     async def is_there() -> bool:
         return (await direct.window_requests.depth()).num_waiting == 1
 
-    async def has_failed() -> str:
-        return outbox.last_error
-
-    async def is_sent() -> bool:
-        return not outbox.unsent()
-
     serving = asyncio.create_task(outbox.serve())
     with proxy.in_mood(Mood.DROP_REPLIES):
         outbox.flush()
-        await until(is_there)
-        await until(has_failed)
-    await until(is_sent)
+        await until_answered(is_there, "the request in the queue")
+        await until(lambda: outbox.last_error, "an error of the outbox")
+    await until(lambda: not outbox.unsent(), "an outbox that has sent everything")
     await cancel_all([serving])
 
 

@@ -1,13 +1,15 @@
-"""A Redis that belongs to one test, and a disk that is full for one process."""
+"""A Redis of the tests' own, and a disk that is full for one process."""
 
 import contextlib
 import resource
+import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from services.local.redis_server import RedisServer, find_binary, free_port
+from tests.support.waiting import wait_until
 
 
 @contextmanager
@@ -25,17 +27,21 @@ def full_disk(process_id: int) -> Iterator[None]:
 class Redis:
     """A server that is killed and started again with the same data."""
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
+    def __init__(self, folder: Path, *, options: Sequence[str] = ()) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._options = options
         self._server = RedisServer(binary=find_binary(), port=free_port(), folder=folder, memory_limit_mb=256)
         self.port = self._server.port
+        self.url = self._server.url
         self.start()
 
     def start(self) -> None:
         quiet = subprocess.DEVNULL
+        command = [*self._server.command(), *self._options]
         # Python ignores the signal of a full disk and so do its children, unless signals are restored.
-        self.process = subprocess.Popen(self._server.command(), stdout=quiet, stderr=quiet, restore_signals=False)
+        self.process = subprocess.Popen(command, stdout=quiet, stderr=quiet, restore_signals=False)
+        wait_until(self._accepts, f"a server on port {self.port}")
 
     def kill(self) -> None:
         self.process.kill()
@@ -49,3 +55,24 @@ class Redis:
     def full_disk(self) -> AbstractContextManager[None]:
         """No more room for its file."""
         return full_disk(self.process.pid)
+
+    def _accepts(self) -> bool:
+        assert self.process.poll() is None, f"{self._server} exited with code {self.process.returncode}"
+        try:
+            socket.create_connection(("127.0.0.1", self.port)).close()
+        except OSError:
+            return False
+        return True
+
+
+StartRedis = Callable[..., AbstractContextManager[Redis]]
+
+
+@contextmanager
+def running_redis(folder: Path, *options: str) -> Iterator[Redis]:
+    """A server with its data in the folder, which ends with the block."""
+    server = Redis(folder, options=options)
+    try:
+        yield server
+    finally:
+        server.kill()

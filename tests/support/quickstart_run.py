@@ -1,0 +1,128 @@
+"""A small `tppo run` of the quick start in a folder of its own, which tests watch and kill parts of."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.support.tppo_process import QUICKSTART, TPPO, end_now, output_of
+from tests.support.waiting import wait_until
+from tppo.run_folder.json_lines import parsed_object, read_objects
+from tppo.run_folder.paths import RunPaths
+
+SMALL = {
+    "dashboard.port": "0",
+    "run.rollouts_per_step": "8",
+    "run.max_response_length": "96",
+    "run.window_length": "32",
+    "evaluation.num_prompts": "16",
+    "evaluation.test_freq": "50",
+    "checkpoint.save_freq": "2",
+    "redis.lease_seconds": "2",
+}
+NEVER_ENDS = {"run.total_training_steps": "100000"}
+"""More steps than any test waits for."""
+
+T = TypeVar("T")
+
+
+class Run:
+    """A `tppo run`; what it writes is read from its folder."""
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        self.folder = folder / "runs" / "quickstart"
+        self._paths = RunPaths(self.folder)
+        options = {**SMALL, "run.directory": str(folder / "runs"), **settings}
+        self._command = [*TPPO, "run", str(QUICKSTART), *(f"--set={key}={value}" for key, value in options.items())]
+        self.process = self._started()
+
+    def _started(self, *arguments: str) -> "subprocess.Popen[str]":
+        command = [*self._command, *arguments]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def resume(self, **settings: str) -> None:
+        """Go on, with other settings where some are named."""
+        self.process = self._started("--resume", *(f"--set={key}={value}" for key, value in settings.items()))
+
+    def interrupt(self) -> str:
+        """Its output, once Ctrl-C has ended it in order."""
+        self.process.send_signal(signal.SIGINT)
+        return output_of(self.process)
+
+    def end(self) -> str:
+        """Its output, once it has ended by itself."""
+        output = output_of(self.process)
+        assert self.process.returncode == 0, output + self.logs()
+        return output
+
+    def close(self) -> None:
+        """Leave nothing running, whatever happened."""
+        end_now(self.process)
+
+    def lines(self, kind: str) -> list[dict[str, Any]]:
+        """The learner's metrics so far, of training steps or of evaluations."""
+        return [line for line in read_objects(self._paths.metrics) if line["kind"] == kind]
+
+    @property
+    def num_steps_done(self) -> int:
+        """The newest training step that was taken."""
+        return max((int(line["step"]) for line in self.lines("step")), default=0)
+
+    def summary(self) -> dict[str, Any]:
+        """What `tppo run` wrote at its end."""
+        return parsed_object(self._paths.summary.read_bytes()) or {}
+
+    def incarnation(self) -> int:
+        """How often the learner was started."""
+        identity = parsed_object(self._paths.identity.read_bytes()) or {}
+        return int(identity["incarnation"])
+
+    def logs(self) -> str:
+        """The end of what each process logged."""
+        return "\n".join(f"{path.name}:\n{path.read_text()[-3000:]}" for path in self._paths.logs.glob("*.log"))
+
+    def wait_for_step(self, step: int) -> None:
+        """Until that many training steps are taken."""
+        self.wait_for(lambda: self.num_steps_done >= step, f"training step {step}")
+
+    def process_id(self, name: str, *, other_than: Collection[int] = ()) -> int:
+        """Of one of the run's processes, by its name, once there is one."""
+        return self.wait_for(
+            lambda: [pid for pid in self._process_ids(name) if pid not in other_than], f"a process {name}"
+        )[0]
+
+    def kill(self, name: str, *, other_than: Collection[int] = ()) -> int:
+        """SIGKILL to one of the run's processes, once there is one; its id."""
+        process_id = self.process_id(name, other_than=other_than)
+        os.kill(process_id, signal.SIGKILL)
+        return process_id
+
+    def wait_for(self, look: Callable[[], T], what: str, *, is_met: Callable[[T], object] = bool) -> T:
+        """The first answer of `look` that meets the condition, while the run goes on."""
+
+        def is_met_or_over(seen: T) -> object:
+            is_over = self.process.poll() is not None
+            return is_met(seen) or is_over
+
+        try:
+            seen = wait_until(look, what, is_met=is_met_or_over, poll_seconds=0.05)
+            assert is_met(seen), f"the run ended before {what}; seen last: {seen!r}"
+        except AssertionError as error:
+            error.add_note(self.logs())
+            raise
+        return seen
+
+    def _process_ids(self, name: str) -> list[int]:
+        """Processes of this run whose arguments name `name`."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                arguments = path.read_bytes().split(b"\0")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            is_ours = any(argument.startswith(str(self.folder).encode()) for argument in arguments)
+            if is_ours and name.encode() in arguments:
+                found.append(int(path.parent.name))
+        return found

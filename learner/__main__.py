@@ -2,38 +2,30 @@
 
 import argparse
 import asyncio
-import logging
-import os
-import signal
 import socket
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import redis.asyncio
-
 from learner.reporting.prometheus import LearnerExporter
-from tppo import presence
 from tppo.authentication import call_metadata, token_from_environment
 from tppo.cancellation import TaskGroup, cancel_all
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments, dump
-from tppo.fence import Fence, FencedError
-from tppo.patience import until_redis_answers
+from tppo.process import Announcer, configure_logging, connected, on_stop_signal, require_redis_url
 from tppo.prometheus import serving
 from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.paths import RunPaths
-from tppo.streams import RedisStreams, Streams, connect
+from tppo.streams import RedisClient, RedisStreams, Streams
+from tppo.streams.fence import Fence, FencedError
 
 if TYPE_CHECKING:
     from learner.exchange.peers import Peers
     from learner.persistence.run_identity import RunIdentity
-    from learner.reporting.heartbeat import Announcement
+    from learner.reporting.heartbeat import Heartbeat
     from learner.reporting.trackers.trackers import Trackers
 
 ROLL_BACK_EXIT_CODE = 75  # "try again": the next life begins with the roll back
-Tell = Callable[[Mapping[str, Any]], None]  # takes a line of metrics.jsonl
-REMEMBERED_SECONDS = 24 * 3600.0  # a service silent for this long is no longer spoken of
+ReadLine = Callable[[Mapping[str, Any]], None]  # of metrics.jsonl
 
 
 def main(argv: Sequence[str]) -> int:
@@ -45,14 +37,13 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--check", action="store_true", help="check settings and data, and exit")
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logging()
     if arguments.check:
         from learner.preflight import check
 
         check(config)
         return 0
-    if not config.redis.url:
-        raise ConfigError("redis.url is empty; expected the address of a Redis server, as in --redis redis://HOST:6379")
+    require_redis_url(config.redis.url)
     from learner.reporting.trackers import trackers
 
     trackers.check(config.trackers)
@@ -88,11 +79,7 @@ async def _live(config: Config, *, source: Path, name: str, resume: bool) -> int
 async def _live_with(config: Config, exporter: LearnerExporter, *, source: Path, name: str, resume: bool) -> int:
     from learner.persistence import run_lease
 
-    try:
-        client = await until_redis_answers(lambda: connect(config.redis.url), "connecting")
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    async with client:
+    async with connected(config.redis.url) as client:
         fence = Fence(client, config.run.name, host=socket.gethostname(), lease_seconds=config.redis.lease_seconds)
         identity = await run_lease.begin_only_life(fence, Path(config.run.path))
         write_settings(config, identity.folder, source=source)
@@ -110,7 +97,7 @@ async def _live_with(config: Config, exporter: LearnerExporter, *, source: Path,
 async def _train(
     config: Config,
     identity: "RunIdentity",
-    client: redis.asyncio.Redis,
+    client: RedisClient,
     exporter: LearnerExporter,
     *,
     name: str,
@@ -126,11 +113,10 @@ async def _train(
     streams = _streams(config, identity, client)
     is_rolled_back = rollback.is_pending(identity.folder)
     trackers = Trackers(feeds(config, identity, through_step=assembly.step, is_rolled_back=is_rolled_back))
-    announcement = _announcement(config, identity, client, exporter, trackers, name=name)
+    heartbeat = _heartbeat(config, identity, client, exporter, trackers, name=name)
     await assembly.discard_what_was_rolled_back(streams)
-    service = assembly.service(streams, _outside(config, client, announcement, (exporter.take_line, trackers.take)))
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(signal_number, service.stop)
+    service = assembly.service(streams, _peers(config, client, heartbeat, (exporter.take_line, trackers.take)))
+    on_stop_signal(service.stop)
     async with trackers.running():
         await service.run()
     if (version := service.steering.roll_back_to) is not None:
@@ -152,73 +138,44 @@ def write_settings(config: Config, folder: Path, *, source: Path) -> None:
         write_atomically(target, dump(config.model_copy(update={"redis": without_address})).encode())
 
 
-def _outside(
-    config: Config,
-    client: redis.asyncio.Redis,
-    announcement: "Announcement",
-    readers: Sequence[Tell],
-) -> "Peers":
-    """The other processes, found by their presence."""
+def _peers(config: Config, client: RedisClient, heartbeat: "Heartbeat", readers: Sequence[ReadLine]) -> "Peers":
     from learner.exchange.grpc_transport import GrpcTransport
-    from learner.exchange.peers import Peers
-    from learner.exchange.weight_publisher import FoundGenerator
-    from tppo.generation_totals import GenerationLedger, GenerationTotals
+    from learner.exchange.peers import Peers, PresentProcesses
 
-    async def find_generators() -> Mapping[str, FoundGenerator]:
-        everyone = await presence.present(client, config.run.name)
-        generators = [one for one in everyone if one.kind == "generation" and one.address]
-        return {one.name: FoundGenerator(one.address, one.started_at) for one in generators}
+    processes = PresentProcesses(client, config.run.name)
 
-    generators = GenerationLedger()
-
-    async def generation_totals() -> GenerationTotals:
-        generators.observe_all(await presence.present(client, config.run.name))
-        return generators.totals()
-
-    async def everyone() -> list[presence.Presence]:
-        return await presence.present(client, config.run.name, gone_after_seconds=REMEMBERED_SECONDS)
-
-    def tell(line: Mapping[str, Any]) -> None:
+    def on_metrics_line(line: Mapping[str, Any]) -> None:
         for reader in readers:
             reader(line)
 
     return Peers(
         transport=GrpcTransport(call_metadata(token_from_environment())),
-        announce=announcement.announce,
-        find_generators=find_generators,
-        generation_totals=generation_totals,
-        everyone=everyone,
-        on_metrics_line=tell,
+        announce=heartbeat.announce,
+        find_generators=processes.find_generators,
+        generation_totals=processes.generation_totals,
+        everyone=processes.everyone,
+        on_metrics_line=on_metrics_line,
     )
 
 
-def _announcement(
+def _heartbeat(
     config: Config,
     identity: "RunIdentity",
-    client: redis.asyncio.Redis,
+    client: RedisClient,
     exporter: LearnerExporter,
     trackers: "Trackers",
     *,
     name: str,
-) -> "Announcement":
-    from learner.reporting.heartbeat import Announcement
+) -> "Heartbeat":
+    from learner.reporting.heartbeat import Heartbeat
 
-    me = presence.Presence(
-        name=name, kind="learner", address="", started_at=time.time(), pid=os.getpid(), host=socket.gethostname()
-    )
-    queues = RedisStreams(client, run=config.run.name, lease_seconds=config.redis.lease_seconds)
-    return Announcement(
-        client,
-        config.run.name,
-        me,
-        exporter,
-        queues,
-        incarnation=identity.incarnation,
-        completed=trackers.with_status,
-    )
+    run, incarnation = config.run.name, identity.incarnation
+    announcer = Announcer(client, exporter, run=run, name=name, kind="learner", incarnation=incarnation)
+    queues = RedisStreams(client, run=run, lease_seconds=config.redis.lease_seconds)
+    return Heartbeat(announcer.announce, queues, completed=trackers.with_status)
 
 
-def _streams(config: Config, identity: "RunIdentity", client: redis.asyncio.Redis) -> Streams:
+def _streams(config: Config, identity: "RunIdentity", client: RedisClient) -> Streams:
     from learner.persistence.archive import ArchivedInbox, InboxArchive
 
     streams = RedisStreams(

@@ -32,8 +32,13 @@ class RedisClient(redis.asyncio.Redis):
         with translated_errors():
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
+    @classmethod
+    def from_url(cls, url: str, *args: Any, **options: Any) -> Self:
+        """As redis-py's, which says that it returns its base class."""
+        return cast(Self, super().from_url(url, *args, **options))
+
     async def __aenter__(self) -> Self:
-        """The same client; redis-py's own returns its base class."""
+        """As redis-py's, which says the same."""
         await super().__aenter__()
         return self
 
@@ -43,16 +48,13 @@ async def connect(url: str, *, timeout_seconds: float = SOCKET_TIMEOUT_SECONDS) 
 
     Raises ValueError for an address that can never do, and StreamsError.
     """
-    client = cast(
-        RedisClient,
-        RedisClient.from_url(
-            url,
-            protocol=2,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=timeout_seconds,
-            health_check_interval=HEALTH_CHECK_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        ),
+    client = RedisClient.from_url(
+        url,
+        protocol=2,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
+        health_check_interval=HEALTH_CHECK_SECONDS,
+        retry=Retry(NoBackoff(), 0),
     )
     try:
         require_recent((await client.info("server"))["redis_version"])

@@ -3,14 +3,13 @@
 from typing import Any
 
 import pytest
-import redis.asyncio
-from redis.exceptions import RedisError
 
-from learner.reporting.heartbeat import Announcement
+from learner.reporting.heartbeat import Heartbeat
 from learner.reporting.prometheus import LearnerExporter, metric_name
 from learner.reporting.trackers.trackers import Trackers
-from tppo.presence import Presence, present
-from tppo.streams import MemoryStreams
+from tppo.presence import present
+from tppo.process import Announcer
+from tppo.streams import MemoryStreams, RedisClient, StreamsUnavailable
 from tppo.streams.fence import Fence
 
 
@@ -70,19 +69,18 @@ def test_the_heartbeat_is_newer_than_the_line() -> None:
     assert not [name for name in names if "my_own_words" in name]
 
 
-def an_announcement(client: redis.asyncio.Redis, run: str, exporter: LearnerExporter) -> Announcement:
-    me = Presence("learner", kind="learner", address="", started_at=0.0, pid=1, host="h")
-    streams = MemoryStreams(lease_seconds=60)
-    return Announcement(client, run, me, exporter, streams, incarnation=1, completed=Trackers().with_status)
+def a_heartbeat(client: RedisClient, run: str, exporter: LearnerExporter) -> Heartbeat:
+    announcer = Announcer(client, exporter, run=run, name="learner", kind="learner", incarnation=1)
+    return Heartbeat(announcer.announce, MemoryStreams(lease_seconds=60), completed=Trackers().with_status)
 
 
-async def test_the_heartbeat_tells_the_queues_too(redis_client: redis.asyncio.Redis, run_name: str) -> None:
+async def test_the_heartbeat_tells_the_queues_too(redis_client: RedisClient, run_name: str) -> None:
     exporter = LearnerExporter(run=run_name, service="learner")
     await Fence(redis_client, run_name, host="h", lease_seconds=9).acquire(1)
-    announcement = an_announcement(redis_client, run_name, exporter)
+    heartbeat = a_heartbeat(redis_client, run_name, exporter)
 
     for _ in range(2):
-        await announcement.announce({"step": 3})
+        await heartbeat.announce({"step": 3})
 
     (learner,) = await present(redis_client, run_name)
     assert learner.status["queues"]["window_requests"] == {"num_waiting": 0, "num_leased": 0}
@@ -92,10 +90,10 @@ async def test_the_heartbeat_tells_the_queues_too(redis_client: redis.asyncio.Re
 
 async def test_without_redis_scrapes_are_told_the_newest_status_all_the_same() -> None:
     exporter = LearnerExporter(run="quick", service="learner")
-    client = redis.asyncio.Redis.from_url("redis://127.0.0.1:1")
+    client = RedisClient.from_url("redis://127.0.0.1:1")
     async with client:
-        with pytest.raises(RedisError):
-            await an_announcement(client, "quick", exporter).announce({"step": 3})
+        with pytest.raises(StreamsUnavailable):
+            await a_heartbeat(client, "quick", exporter).announce({"step": 3})
 
     numbers = told(exporter)
     assert numbers["tppo_step"] == 3

@@ -81,7 +81,7 @@ async def _live_with(config: Config, exporter: LearnerExporter, *, source: Path,
 
     async with connected(config.redis.url) as client:
         fence = Fence(client, config.run.name, host=socket.gethostname(), lease_seconds=config.redis.lease_seconds)
-        identity = await run_lease.begin_only_life(fence, Path(config.run.path))
+        identity = await run_lease.acquire(fence, Path(config.run.path))
         write_settings(config, identity.folder, source=source)
         async with TaskGroup() as group:
             keeping = group.create_task(run_lease.keep(fence, identity), name="lease")
@@ -107,11 +107,11 @@ async def _train(
     from learner.persistence import rollback
     from learner.reporting.trackers.trackers import Trackers, feeds
 
-    rollback.fulfil_wish(identity.folder, identity.incarnation)
+    rollback.apply_requested(identity.folder, identity.incarnation)
     RunPaths(identity.folder).stopped_mark.unlink(missing_ok=True)
     assembly = await asyncio.to_thread(Assembly, config, identity, resume=resume)
     streams = _streams(config, identity, client)
-    is_rolled_back = rollback.is_pending(identity.folder)
+    is_rolled_back = rollback.is_unfinished(identity.folder)
     trackers = Trackers(feeds(config, identity, through_step=assembly.step, is_rolled_back=is_rolled_back))
     heartbeat = _heartbeat(config, identity, client, exporter, trackers, name=name)
     await assembly.discard_what_was_rolled_back(streams)
@@ -120,7 +120,7 @@ async def _train(
     async with trackers.running():
         await service.run()
     if (version := service.steering.roll_back_to) is not None:
-        rollback.wish(identity.folder, version)
+        rollback.request(identity.folder, version)
         return ROLL_BACK_EXIT_CODE
     if service.step < config.run.total_training_steps and service.steering.is_over(service.step):
         RunPaths(identity.folder).stopped_mark.touch()

@@ -73,10 +73,10 @@ class Assembly:
 
     async def discard_what_was_rolled_back(self, streams: Streams) -> None:
         """After a return to an older checkpoint: what the streams hold belongs to a future that will not be."""
-        if rollback.is_pending(self._folder):
+        if rollback.is_unfinished(self._folder):
             num_discarded = await streams.discard()
             self._manager.ledger.duplicates["rolled back"] += num_discarded
-            rollback.settle(self._folder)
+            rollback.finish(self._folder)
             logger.info("discarded %d requests and records of the steps that were rolled back", num_discarded)
 
     def service(

@@ -1,8 +1,11 @@
-"""An older checkpoint becomes the newest, as the beginning of a new life.
+"""Rollback: an older checkpoint becomes the newest, under a new incarnation of the learner.
 
-What came after it is moved to `rolled_back/N/`, where N is the new incarnation: checkpoints, and the archived log. The
-next learner discards what Redis still holds, because those windows belong to a future that will not be, publishes the
-older weights under the new incarnation, which every generator takes, and samples that future anew.
+    requested (by an operator of a running learner) -> applied -> finished
+
+`tppo rollback` applies one at once to a stopped run. Applied: later checkpoints and the later part of the archived
+inbox are in `rolled_back/N/`, where N is the new incarnation. Finished: the next learner has discarded what Redis still
+held of the steps that were rolled back. It publishes the older weights under its incarnation, so that every generator
+takes them, and samples those steps again.
 """
 
 import json
@@ -10,71 +13,71 @@ from pathlib import Path
 
 from learner.persistence.archive import InboxArchive
 from learner.persistence.manifest import DamagedError, verify
-from learner.persistence.run_identity import begin_life, is_alive
+from learner.persistence.run_identity import begin_incarnation, is_running
 from tppo.config import ConfigError
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.json_lines import json_line
 from tppo.run_folder.paths import RunPaths
 
-PENDING = "rollback.json"
-WISH = "rollback_wish.json"
+REQUESTED = "rollback_requested.json"
+APPLIED = "rollback_applied.json"
 
 
 def roll_back(folder: Path, version: int) -> None:
-    """Raises `ConfigError`. Cut short, it may be repeated."""
-    if is_alive(folder):
-        raise ConfigError(f"{folder} is being trained; expected a run that was stopped")
-    _require_whole(folder, version)
-    _carry_out(folder, version, begin_life(folder).incarnation)
+    """Apply to a stopped run. Raises `ConfigError`; interrupted, it may be repeated."""
+    if is_running(folder):
+        raise ConfigError(f"{folder} is being trained; expected a stopped run")
+    _require_complete(folder, version)
+    _apply(folder, version, begin_incarnation(folder).incarnation)
 
 
-def wish(folder: Path, version: int) -> None:
-    """For the next life of the learner."""
-    write_atomically(folder / WISH, json.dumps({"version": version}).encode())
+def request(folder: Path, version: int) -> None:
+    """For the next incarnation of the learner to apply."""
+    write_atomically(folder / REQUESTED, json.dumps({"version": version}).encode())
 
 
-def fulfil_wish(folder: Path, incarnation: int) -> None:
-    """What the life before wished for, in this one. Raises `ConfigError` once; then the wish is forgotten."""
-    path = folder / WISH
+def apply_requested(folder: Path, incarnation: int) -> None:
+    """What the previous incarnation was requested. Raises `ConfigError` once; then the request is gone."""
+    path = folder / REQUESTED
     if not path.exists():
         return
     version = json.loads(path.read_text(encoding="utf-8"))["version"]
     try:
-        _require_whole(folder, version)
-        _carry_out(folder, version, incarnation)
+        _require_complete(folder, version)
+        _apply(folder, version, incarnation)
     finally:
         path.unlink()
 
 
-def _carry_out(folder: Path, version: int, incarnation: int) -> None:
+def is_unfinished(folder: Path) -> bool:
+    """Whether a rollback was applied, and Redis may still hold what it has rolled back."""
+    return (folder / APPLIED).exists()
+
+
+def finish(folder: Path) -> None:
+    """The learner has discarded what was rolled back."""
+    (folder / APPLIED).unlink()
+
+
+def _apply(folder: Path, version: int, incarnation: int) -> None:
     paths = RunPaths(folder)
     checkpoints = CheckpointFolder(paths.checkpoints)
     target = checkpoints.of_step(version)
     position = json.loads((target / "progress.json").read_text(encoding="utf-8"))["inbox_position"]
-    write_atomically(folder / PENDING, json.dumps({"version": version, "incarnation": incarnation}).encode())
+    write_atomically(folder / APPLIED, json.dumps({"version": version, "incarnation": incarnation}).encode())
     write_atomically(checkpoints.latest, target.name.encode())
-    aside = paths.rolled_back / str(incarnation)
-    aside.mkdir(parents=True, exist_ok=True)
+    removed = paths.rolled_back / str(incarnation)
+    removed.mkdir(parents=True, exist_ok=True)
     for step in checkpoints.kept_steps():
         if step > version:
             later = checkpoints.of_step(step)
-            later.rename(aside / later.name)
-    _forget_later_notes(checkpoints, version)
-    InboxArchive(paths.inbox).cut(position, aside / "inbox")
+            later.rename(removed / later.name)
+    _delete_later_notes(checkpoints, version)
+    InboxArchive(paths.inbox).cut(position, removed / "inbox")
 
 
-def is_pending(folder: Path) -> bool:
-    """Whether a rollback waits for its first learner."""
-    return (folder / PENDING).exists()
-
-
-def settle(folder: Path) -> None:
-    """The learner has discarded what was rolled back."""
-    (folder / PENDING).unlink()
-
-
-def _require_whole(folder: Path, version: int) -> None:
+def _require_complete(folder: Path, version: int) -> None:
     checkpoints = CheckpointFolder(RunPaths(folder).checkpoints)
     target = checkpoints.of_step(version)
     if not target.is_dir():
@@ -83,10 +86,10 @@ def _require_whole(folder: Path, version: int) -> None:
     try:
         verify(target)
     except DamagedError as error:
-        raise ConfigError(f"{error}; expected a whole checkpoint") from None
+        raise ConfigError(f"{error}; expected a complete checkpoint") from None
 
 
-def _forget_later_notes(checkpoints: CheckpointFolder, version: int) -> None:
+def _delete_later_notes(checkpoints: CheckpointFolder, version: int) -> None:
     notes = [json_line(note) for note in checkpoints.committed() if note["step"] <= version]
     write_atomically(checkpoints.committed_log, b"".join(notes))
     best = checkpoints.best()

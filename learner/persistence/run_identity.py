@@ -1,8 +1,9 @@
-"""Which life of which run this learner is: a small file in the run's folder, written before anything is sent.
+"""Which incarnation of which run's learner this process is: a small file in the run's folder, written before anything
+is sent.
 
-Each life of the learner has a higher number (its incarnation), so that weights of a later life always replace those of
-an earlier one, even when it resumed at an earlier step. A life holds a lock of its own in the folder; the operating
-system lets go of it when the process ends, however it does, and so tells others on this machine that it is over.
+Each restart of the learner has a higher incarnation, so that weights of a later one always replace those of an earlier
+one, even when it resumed at an earlier step. An incarnation holds a lock of its own in the folder; the operating system
+releases it when the process ends, however it does, and so shows others on this machine that it has ended.
 """
 
 import fcntl
@@ -22,15 +23,15 @@ LOCK_PREFIX = ".learner-"
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
-    """This process as one life of the learner of the run in a folder."""
+    """This process as one incarnation of the learner of the run in a folder."""
 
     folder: Path
-    run_id: str  # unique for ever, unlike the run's name
-    incarnation: int  # 1 for the first life
+    run_id: str  # unique in the world, unlike the run's name
+    incarnation: int  # 1 for the first
     lock: int  # descriptor of a file that is locked until the process ends
 
     def require_current(self) -> None:
-        """Raise `FencedError` when a later life has begun: files in the folder are no longer this one's to write."""
+        """Raise `FencedError` when a later incarnation has begun: the folder's files are no longer this one's."""
         newest = _recorded(self.folder)
         if newest.get("run_id") != self.run_id or newest["incarnation"] != self.incarnation:
             incarnation = newest.get("incarnation", "of another run")
@@ -38,18 +39,18 @@ class RunIdentity:
 
 
 def next_incarnation(run_folder: Path) -> int:
-    """The number of the life that would begin now."""
+    """The incarnation that would begin now."""
     last: int = _recorded(run_folder).get("incarnation", 0)
     return last + 1
 
 
-def begin_life(run_folder: Path, *, at_least: int = 1) -> RunIdentity:
-    """The next life of the run in the folder, with that number or a higher one."""
+def begin_incarnation(run_folder: Path, *, at_least: int = 1) -> RunIdentity:
+    """The next incarnation of the run in the folder, with that number or a higher one."""
     run_folder.mkdir(parents=True, exist_ok=True)
     run_id = _recorded(run_folder).get("run_id", uuid.uuid4().hex)
     incarnation = max(next_incarnation(run_folder), at_least)
     for path in run_folder.glob(f"{LOCK_PREFIX}*.lock"):
-        path.unlink()  # who holds it keeps it; nobody asks for it by its number any more
+        path.unlink()  # its holder keeps the lock; only the newest is looked up by number
     lock = os.open(_lock_path(run_folder, incarnation), os.O_CREAT | os.O_WRONLY, 0o666)
     fcntl.flock(lock, fcntl.LOCK_EX)
     content = json.dumps({"run_id": run_id, "incarnation": incarnation})
@@ -57,14 +58,14 @@ def begin_life(run_folder: Path, *, at_least: int = 1) -> RunIdentity:
     return RunIdentity(run_folder, run_id, incarnation, lock)
 
 
-def is_alive(run_folder: Path) -> bool:
-    """Whether the newest life of the run in the folder is known to go on, on this machine."""
+def is_running(run_folder: Path) -> bool:
+    """Whether the newest incarnation of the run in the folder is known to be running on this machine."""
     incarnation = next_incarnation(run_folder) - 1
-    return _lock_path(run_folder, incarnation).exists() and not is_over(run_folder, incarnation)
+    return _lock_path(run_folder, incarnation).exists() and not has_ended(run_folder, incarnation)
 
 
-def is_over(run_folder: Path, incarnation: int) -> bool:
-    """Whether that life, on this machine and in this folder, has ended for certain."""
+def has_ended(run_folder: Path, incarnation: int) -> bool:
+    """Whether that incarnation, on this machine and in this folder, has ended for certain."""
     try:
         with _lock_path(run_folder, incarnation).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -78,6 +79,6 @@ def _lock_path(run_folder: Path, incarnation: int) -> Path:
 
 
 def _recorded(run_folder: Path) -> dict[str, Any]:
-    """What the newest life wrote down; nothing when there was none."""
+    """What the newest incarnation has written; nothing when there was none."""
     path = RunPaths(run_folder).identity
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

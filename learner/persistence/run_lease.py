@@ -1,4 +1,4 @@
-"""This process as the only learner of its run.
+"""The run's lease, which makes this process the only learner of its run.
 
 Loop `keep`: consumes nothing / waits a heartbeat / unblocked by the clock / produces a renewed lease, or the end of
 this learner when another has taken the run over. While Redis is away the learner goes on: nobody can take over then.
@@ -10,7 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from learner.persistence.run_identity import RunIdentity, begin_life, is_over, next_incarnation
+from learner.persistence.run_identity import RunIdentity, begin_incarnation, has_ended, next_incarnation
 from tppo.config import ConfigError
 from tppo.streams import StreamsError
 from tppo.streams.fence import Fence, Holder
@@ -21,21 +21,21 @@ RENEW_SECONDS = 1.0
 LOOK_SECONDS = 0.25
 
 
-async def begin_only_life(
+async def acquire(
     fence: Fence, run_folder: Path, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> RunIdentity:
-    """The next life, once no other learner lives: at once when the last one is known to be dead, else when its lease
-    expires. Raises `ConfigError` when it is renewed meanwhile.
+    """The next incarnation, once no other learner runs: at once when the last one is known to have ended, else when its
+    lease expires. Raises `ConfigError` when that is renewed meanwhile.
     """
     first_seen: Holder | None = None
     while True:
-        granted = await _acquire(fence, run_folder)
+        granted = await _try_to_acquire(fence, run_folder)
         if not isinstance(granted, Holder):
-            return begin_life(run_folder, at_least=granted)
+            return begin_incarnation(run_folder, at_least=granted)
         if first_seen is None:
             logger.info("waiting for the lease of incarnation %d to expire", granted.incarnation)
             first_seen = granted
-        if _is_alive(first_seen, granted):
+        if _is_running(first_seen, granted):
             raise ConfigError(
                 f"another learner, incarnation {granted.incarnation} on {granted.host}, is training this run; "
                 "expected none, or another run.name"
@@ -49,22 +49,22 @@ async def keep(fence: Fence, identity: RunIdentity) -> None:
         try:
             await fence.renew(identity.incarnation)
         except StreamsError as error:
-            logger.warning("cannot renew the learner's lease: %s; trying again", error)
+            logger.warning("cannot renew the learner's lease: %s; retry in %g s", error, RENEW_SECONDS)
         await asyncio.sleep(RENEW_SECONDS)
 
 
-async def _acquire(fence: Fence, run_folder: Path) -> int | Holder:
+async def _try_to_acquire(fence: Fence, run_folder: Path) -> int | Holder:
     at_least = next_incarnation(run_folder)
     granted = await fence.acquire(at_least)
-    if isinstance(granted, Holder) and _is_dead(granted, run_folder):
+    if isinstance(granted, Holder) and _has_ended(granted, run_folder):
         return await fence.acquire(at_least, dead_incarnation=granted.incarnation)
     return granted
 
 
-def _is_dead(holder: Holder, run_folder: Path) -> bool:
-    return holder.host == socket.gethostname() and is_over(run_folder, holder.incarnation)
+def _has_ended(holder: Holder, run_folder: Path) -> bool:
+    return holder.host == socket.gethostname() and has_ended(run_folder, holder.incarnation)
 
 
-def _is_alive(before: Holder, now: Holder) -> bool:
+def _is_running(before: Holder, now: Holder) -> bool:
     """Renewed since, or another one."""
     return now.incarnation != before.incarnation or now.remaining_milliseconds > before.remaining_milliseconds

@@ -18,7 +18,7 @@ from learner.persistence import checkpoint
 from learner.persistence.checkpoint import Checkpoints
 from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.persistence.deferred_weights import DeferredWeights
-from learner.persistence.run_identity import begin_life
+from learner.persistence.run_identity import begin_incarnation
 from learner.reporting.generation_watch import GenerationWatch
 from learner.reporting.journal import JournalWriter
 from learner.reporting.metrics_log import MetricsLog
@@ -123,7 +123,7 @@ class Laboratory:
             announce=_nobody_listens,
             generation=GenerationWatch(_nothing_was_counted, is_resumed=latest is not None, settling_seconds=0),
         )  # fmt: skip
-        return LearnerService(self.config, begin_life(folder), parts, progress)
+        return LearnerService(self.config, begin_incarnation(folder), parts, progress)
 
     def _trainer(self, latest: Path | None) -> Trainer:
         if latest is not None:

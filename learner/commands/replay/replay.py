@@ -15,7 +15,7 @@ from learner.exchange.weight_publisher import FoundGenerator, Snapshot
 from learner.persistence.archive import InboxArchive
 from learner.persistence.checkpoint import cloned
 from learner.persistence.checkpoint_writer import CheckpointWriter
-from learner.persistence.run_identity import begin_life
+from learner.persistence.run_identity import begin_incarnation
 from learner.reporting.watchdog import nobody
 from learner.rollouts.manager import RolloutManager
 from learner.service import LearnerService
@@ -99,7 +99,7 @@ async def replay(
     result = ReplayResult(reached_step=0)
     notes = CheckpointFolder(RunPaths(run_folder).checkpoints).committed()
     writer = partial(ComparingWriter, notes=notes, result=result)
-    assembly = await asyncio.to_thread(Assembly, config, begin_life(replay_folder), resume=False)
+    assembly = await asyncio.to_thread(Assembly, config, begin_incarnation(replay_folder), resume=False)
     service = assembly.service(streams, _NOBODY, writer=writer, until_step=until_step)
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(_stop_at_the_end(service, len(records), result))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from learner.persistence.archive import ArchivedInbox, InboxArchive
-from learner.persistence.run_identity import begin_life
+from learner.persistence.run_identity import begin_incarnation
 from tests.learner.persistence.test_checkpoint import files_of_at_most
 from tppo.__main__ import main
 from tppo.streams import InboxEntry, MemoryStreams
@@ -46,9 +46,9 @@ def test_what_is_there_already_is_not_written_again(tmp_path: Path) -> None:
 
 
 def test_a_process_that_has_lost_the_run_adds_nothing_to_its_log(tmp_path: Path) -> None:
-    zombie = InboxArchive(tmp_path / "inbox", require_right=begin_life(tmp_path).require_current)
+    zombie = InboxArchive(tmp_path / "inbox", require_right=begin_incarnation(tmp_path).require_current)
     zombie.append(some(1))
-    InboxArchive(tmp_path / "inbox", require_right=begin_life(tmp_path).require_current).append(some(2, 3))
+    InboxArchive(tmp_path / "inbox", require_right=begin_incarnation(tmp_path).require_current).append(some(2, 3))
 
     with pytest.raises(FencedError):
         zombie.append(some(2))

@@ -10,7 +10,7 @@ import pytest
 from learner.models.networks import load_policy, value_model_from_policy
 from learner.persistence.checkpoint import Capture, Checkpoints, capture
 from learner.persistence.manifest import DamagedError
-from learner.persistence.run_identity import begin_life
+from learner.persistence.run_identity import begin_incarnation
 from learner.reporting.metrics_log import MetricsLog
 from learner.rollouts.ledger_state import LedgerState
 from learner.step.progress import TrainingProgress
@@ -183,10 +183,10 @@ def test_a_process_that_has_lost_the_run_commits_nothing(disk: Disk) -> None:
 
 
 def test_a_process_that_has_lost_the_run_writes_no_metrics(tmp_path: Path) -> None:
-    zombie = begin_life(tmp_path)
+    zombie = begin_incarnation(tmp_path)
     log = MetricsLog(tmp_path / "metrics.jsonl", through_step=0, require_right=zombie.require_current)
     log.append({"step": 1})
-    begin_life(tmp_path)
+    begin_incarnation(tmp_path)
 
     with pytest.raises(FencedError):
         log.append({"step": 2})

@@ -9,7 +9,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from learner.persistence.run_identity import begin_life
+from learner.persistence.run_identity import begin_incarnation
 from learner.reporting.trace_writer import TraceWriter, write_trace
 from learner.rollouts.rollout import Rollout
 from learner.step.trace_schema import SCHEMA, Header
@@ -204,7 +204,7 @@ async def test_a_disk_that_takes_no_trace_is_reported_and_holds_nothing_up(tmp_p
 
 
 def test_a_process_that_has_lost_the_run_leaves_the_trace_of_its_successor(tmp_path: Path) -> None:
-    zombie, successor = begin_life(tmp_path), begin_life(tmp_path)
+    zombie, successor = begin_incarnation(tmp_path), begin_incarnation(tmp_path)
     path = write_trace(tmp_path, a_table(1), require_right=successor.require_current)
     written_by_the_successor = path.stat().st_ino
 

@@ -7,7 +7,7 @@ from tests.browser.browsing import a_reader
 from tests.browser.conftest import LiveRun
 
 
-def test_without_the_token_an_order_is_refused_and_with_it_the_run_pauses(browser: Browser, live: LiveRun) -> None:
+def test_a_command_needs_the_token_and_pauses_the_run(browser: Browser, live: LiveRun) -> None:
     _, url, token = live
     with a_reader(browser, url) as reader:
         reader.open("steer")
@@ -21,7 +21,7 @@ def test_without_the_token_an_order_is_refused_and_with_it_the_run_pauses(browse
         expect(reader.page.locator("#state")).to_have_text("running")
 
 
-def test_the_address_that_is_printed_steers(browser: Browser, live: LiveRun) -> None:
+def test_the_printed_address_carries_the_token(browser: Browser, live: LiveRun) -> None:
     _, url, token = live
     with a_reader(browser, url) as reader:
         reader.page.goto(f"{url}/#token={token}")
@@ -34,7 +34,7 @@ def test_the_address_that_is_printed_steers(browser: Browser, live: LiveRun) -> 
 
 
 @pytest.mark.parametrize("view", ["overview", "services"])
-def test_a_dashboard_that_was_killed_comes_back_to_the_open_page(browser: Browser, live: LiveRun, view: str) -> None:
+def test_the_open_page_reconnects_to_a_restarted_dashboard(browser: Browser, live: LiveRun, view: str) -> None:
     run, url, _ = live
     with a_reader(browser, url) as reader:
         reader.open(view)

@@ -22,9 +22,7 @@ SHOWN = {
 
 @pytest.mark.parametrize(("theme", "size"), [("light", DESK), ("dark", DESK), ("light", PHONE)])
 @pytest.mark.parametrize("view", VIEWS)
-def test_a_view_shows_the_run_to_everybody(
-    browser: Browser, live: LiveRun, view: str, theme: Theme, size: tuple[int, int]
-) -> None:
+def test_a_view_shows_the_run(browser: Browser, live: LiveRun, view: str, theme: Theme, size: tuple[int, int]) -> None:
     _, url, _ = live
     with a_reader(browser, url, theme=theme, size=size) as reader:
         reader.open(view)
@@ -67,7 +65,7 @@ def test_the_windows_keep_up_with_a_run_of_many_steps_a_second(browser: Browser,
         assert reader.complaints == []
 
 
-def test_a_window_is_told_and_opens_its_rollout_by_keyboard(browser: Browser, live: LiveRun) -> None:
+def test_a_window_is_described_and_opens_its_rollout_by_keyboard(browser: Browser, live: LiveRun) -> None:
     _, url, _ = live
     with a_reader(browser, url) as reader:
         reader.open("windows")
@@ -83,7 +81,7 @@ def test_a_window_is_told_and_opens_its_rollout_by_keyboard(browser: Browser, li
         assert reader.complaints == []
 
 
-def test_a_window_is_told_and_opens_its_rollout_by_mouse(browser: Browser, live: LiveRun) -> None:
+def test_a_window_is_described_and_opens_its_rollout_by_mouse(browser: Browser, live: LiveRun) -> None:
     _, url, _ = live
     with a_reader(browser, url) as reader:
         reader.open("windows")

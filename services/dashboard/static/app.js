@@ -1,5 +1,5 @@
-// The page: which run, which view, and what is told about both. A view is a module with `title` and
-// `show(place, context)`, which returns {tell(kind, data), repaint(), close()}, each of them optional.
+// The page: which run, which view, and what they receive. A view is a module with `title` and
+// `show(place, context)`, which returns {receive(kind, data), repaint(), close()}, each of them optional.
 import { Live } from "/static/data/live.js";
 import { get, takeTokenFromAddress, whileAnswered } from "/static/data/rest.js";
 import { fill, h } from "/static/drawing/dom.js";
@@ -63,14 +63,14 @@ async function showRoute() {
     const shown = run || view === "compare" ? await VIEWS[view].show(place, context) : emptied(place);
     if (number !== page.numShown) return shown?.close?.();
     page.view = shown;
-    if (page.status) page.view?.tell?.("status", page.status);
+    if (page.status) page.view?.receive?.("status", page.status);
   } catch (error) {
     fill(place, h("p", { role: "alert" }, `This view cannot be shown: ${error.message}.`));
   }
 }
 
 function emptied(place) {
-  fill(place, h("p", {}, "No run has written anything into this folder yet."));
+  fill(place, h("p", {}, "This folder has no run yet."));
   return null;
 }
 
@@ -81,15 +81,15 @@ async function showRun(run) {
   offerRuns();
   if (!run) return;
   const followed = page.runs.find((one) => one.is_live)?.name;
-  page.live = new Live(run, run === followed, tell);
+  page.live = new Live(run, run === followed, receive);
 }
 
-function tell(kind, data) {
+function receive(kind, data) {
   if (kind === "status") showStatus(data);
-  if (kind === "gone") at("banner").textContent = `The dashboard does not answer (${data.reason}). Trying again.`;
+  if (kind === "gone") at("banner").textContent = `The dashboard does not answer (${data.reason}). Retrying.`;
   if (kind === "back" && page.status) showStatus(page.status);
   if (kind === "reset" || (kind === "back" && !page.view)) showRoute();
-  else whileAnswered(page.view?.tell?.(kind, data));
+  else whileAnswered(page.view?.receive?.(kind, data));
 }
 
 function showStatus(status) {
@@ -100,7 +100,7 @@ function showStatus(status) {
   if (status.control?.paused && status.state === "running") [state.textContent, state.className] = ["paused", "badge warn"];
   at("steps").textContent = status.total_training_steps ? `step ${status.step} of ${status.total_training_steps}` : `step ${status.step}`;
   at("progress").value = status.total_training_steps ? status.step / status.total_training_steps : 0;
-  at("waiting").textContent = status.waiting_for ? `waits for ${status.waiting_for}` : "";
+  at("waiting").textContent = status.waiting_for ? `waiting for ${status.waiting_for}` : "";
   const text = bannerOf(status);
   if (at("banner").textContent !== text) at("banner").textContent = text;
 }
@@ -108,10 +108,10 @@ function showStatus(status) {
 // No seconds that count up: a screen reader would read each of them.
 function bannerOf(status) {
   const since = status.known_since ? new Date(status.known_since).toLocaleTimeString("en-GB") : "";
-  if (status.state === "learner_gone") return `The learner has been silent since ${since}. The others work on and wait for it; nothing is lost.`;
-  if (status.state === "redis_gone") return `Redis does not answer. What is shown was known at ${since}.`;
+  if (status.state === "learner_gone") return `No heartbeat from learner since ${since}. The other processes fill the queues and wait; nothing is lost.`;
+  if (status.state === "redis_gone") return `Redis does not answer. The page shows the state of ${since}.`;
   const gone = status.services.filter((service) => !service.is_alive).map((service) => service.name);
-  return status.state === "running" && gone.length ? `Silent: ${gone.join(", ")}. The work passes on to others.` : "";
+  return status.state === "running" && gone.length ? `No heartbeat from ${gone.join(", ")}. Their leases pass to other workers.` : "";
 }
 
 function changeTheme() {
@@ -136,7 +136,7 @@ async function renewRuns() {
       if (!page.run && page.runs.length && page.numShown) await showRoute();
     }
   } catch (error) {
-    at("banner").textContent = `The dashboard does not answer (${error.message}). Trying again.`;
+    at("banner").textContent = `The dashboard does not answer (${error.message}). Retrying.`;
   }
   setTimeout(renewRuns, RUNS_MILLISECONDS);
 }

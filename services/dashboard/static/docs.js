@@ -98,7 +98,7 @@ async function show() {
   const about = document.getElementById("about");
   const answer = await fetch("/openapi.json", { headers });
   if (!answer.ok) {
-    about.textContent = `The OpenAPI document is not to be had: ${answer.status}.`;
+    about.textContent = `The OpenAPI document cannot be read: the answer is ${answer.status}.`;
     return;
   }
   const found = await answer.json();

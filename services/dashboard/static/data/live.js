@@ -1,15 +1,15 @@
 // What happens in the run. The run that the dashboard follows comes by the event stream; of any other, and while the
-// stream is away, the status is asked for every few seconds.
+// stream is away, the status is requested every few seconds.
 import { address, get } from "/static/data/rest.js";
 
 const POLL_MILLISECONDS = 3000;
 const EVENTS = ["status", "steps", "evaluations", "windows", "events", "reset"];
 
-// Calls tell(kind, data) until it is closed; kinds are those of the stream, and "gone" (with a reason) and "back".
+// Calls receive(kind, data) until it is closed; kinds are those of the stream, and "gone" (with a reason) and "back".
 export class Live {
-  constructor(run, isFollowed, tell) {
+  constructor(run, isFollowed, receive) {
     this.run = run;
-    this.tell = tell;
+    this.receive = receive;
     this.isGone = false;
     this.source = isFollowed ? this.#stream() : null;
     this.#poll();
@@ -26,10 +26,10 @@ export class Live {
     for (const kind of EVENTS) {
       source.addEventListener(kind, (message) => {
         this.#heard();
-        this.tell(kind, JSON.parse(message.data));
+        this.receive(kind, JSON.parse(message.data));
       });
     }
-    source.onerror = () => this.#lost("its stream of events broke off");
+    source.onerror = () => this.#lost("the event stream broke off");
     return source;
   }
 
@@ -40,7 +40,7 @@ export class Live {
       if (!isStreaming) {
         const status = await get("status", { run: this.run });
         this.#heard();
-        if (!this.isClosed) this.tell("status", status);
+        if (!this.isClosed) this.receive("status", status);
       }
     } catch (error) {
       this.#lost(error.message);
@@ -49,12 +49,12 @@ export class Live {
   }
 
   #heard() {
-    if (this.isGone && !this.isClosed) this.tell("back", {});
+    if (this.isGone && !this.isClosed) this.receive("back", {});
     this.isGone = false;
   }
 
   #lost(reason) {
-    if (!this.isGone && !this.isClosed) this.tell("gone", { reason });
+    if (!this.isGone && !this.isClosed) this.receive("gone", { reason });
     this.isGone = true;
   }
 }

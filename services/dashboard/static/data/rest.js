@@ -1,5 +1,5 @@
-// The REST interface. Looking needs no token where the browser may look at all; steering sends the one that the address
-// carried (#token=...), or that the reader typed in.
+// The REST interface. Reading needs no token of ours; steering sends the bearer token of the page's address (#token=...), or
+// the one that was typed in.
 
 const TOKEN = "tppo-token";
 const DEADLINE_MILLISECONDS = 10_000;
@@ -46,7 +46,7 @@ export async function post(path, parameters, body = undefined) {
   return answered(address(path, parameters), request);
 }
 
-// What is asked for while a run is followed: that nobody answers is told at the top of the page, and not here.
+// A request that follows the run: when the dashboard does not answer, the top of the page says so, and not the view.
 export async function whileAnswered(work) {
   try {
     await work;

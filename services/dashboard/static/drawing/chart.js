@@ -1,4 +1,4 @@
-// Lines over steps or time, drawn by uPlot; each chart also says its newest numbers in a sentence.
+// Lines over steps or time, drawn by uPlot; each chart also has its newest numbers in a sentence.
 import { h, theme } from "/static/drawing/dom.js";
 import { isNumber, seconds, short } from "/static/drawing/format.js";
 
@@ -25,7 +25,7 @@ export class LineChart {
     if (!this.place.clientWidth) return;
     if (this.plot) {
       this.plot.setData(data);
-      if (this.plot.cursor.idx === null || this.plot.cursor.idx === undefined) this.#tellNewest();
+      if (this.plot.cursor.idx === null || this.plot.cursor.idx === undefined) this.#showNewest();
     }
     else this.#make();
   }
@@ -48,17 +48,17 @@ export class LineChart {
       scales: { x: { time: false }, y: { range: this.range, distr: this.isLog ? 3 : 1 } },
       axes: [xAxis, { ...axis, values: format, size: 56 }],
       series: [{ label: this.x.label, value: (_, value) => (this.x.isTime ? seconds(value) : short(value)) }, ...this.series.map((one, index) => this.#line(one, index))],
-      hooks: { setCursor: [(plot) => plot.cursor.idx ?? this.#tellNewest()] },
+      hooks: { setCursor: [(plot) => plot.cursor.idx ?? this.#showNewest()] },
       bands: this.series.flatMap((one, index) => (one.band ? [{ series: [index + 1, index], fill: `${theme(one.colour ?? COLOURS[0])}33` }] : [])),
     };
     this.plot = new uPlot(options, this.data, this.place);
     const rows = this.place.querySelectorAll(".u-legend .u-series");
     this.series.forEach((one, index) => rows[index + 1].toggleAttribute("hidden", Boolean(one.edge || one.band)));
-    this.#tellNewest();
+    this.#showNewest();
   }
 
-  // While nobody points at the chart, the legend tells the newest numbers.
-  #tellNewest() {
+  // While nobody points at the chart, the legend shows the newest numbers.
+  #showNewest() {
     const length = this.data[0].length;
     if (this.plot && length) this.plot.setLegend({ idxs: this.data.map((values) => Math.max(0, values.findLastIndex(isNumber))) }, false);
   }

@@ -56,7 +56,7 @@ export class SlotPicture {
       this.#bar(brush, this.boxes.at(-1), versions.length ? (newestVersion(bar) - oldest) / Math.max(1, newest - oldest) : 0);
     }
     this.#steps(brush, scene, across, rows.size * height);
-    this.#tellColours(oldest, newest);
+    this.#explainColours(oldest, newest);
     this.#frame(brush);
     const inside = scene.bars.filter((bar) => bar.ended !== null && bar.ended >= scene.begin);
     const finished = inside.filter((bar) => bar.is_finished).length;
@@ -106,10 +106,10 @@ export class SlotPicture {
     brush.strokeRect(box.left, box.top, box.right - box.left, box.height);
   }
 
-  #tellColours(oldest, newest) {
+  #explainColours(oldest, newest) {
     const text = `${oldest}-${newest}-${document.documentElement.dataset.theme}`;
-    if (this.told === text) return;
-    this.told = text;
+    if (this.explained === text) return;
+    this.explained = text;
     const swatch = (colour) => h("span", { class: "swatch", style: `background:${colour}` });
     this.legend.replaceChildren(
       h("li", {}, "policy version ", String(oldest), h("span", { class: "scale", style: `background:${gradient()}` }), String(newest)),

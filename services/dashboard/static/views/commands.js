@@ -1,23 +1,23 @@
-// Orders to the run: sent with the token, and what became of them.
+// Commands to the run: sent with the token, and their outcomes.
 import { keepToken, knownToken, post } from "/static/data/rest.js";
 import { fill, h, labelled, table } from "/static/drawing/dom.js";
 import { clock, words } from "/static/drawing/format.js";
 
-export class Orders {
+export class Commands {
   constructor(context) {
     this.context = context;
-    this.mayBeGiven = context.status()?.has_control ?? false;
+    this.areEnabled = context.status()?.has_control ?? false;
     this.answer = h("p", { role: "status", "aria-live": "polite" });
     this.token = h("input", { type: "password", autocomplete: "off", onchange: () => keepToken(this.token.value) });
     this.asked = h("div", { hidden: true }, labelled("Token that steers (in runs/NAME/dashboard.token, or TPPO_TOKEN)", this.token));
     this.element = h("div", {}, this.asked, this.answer);
   }
 
-  hear(status) {
-    this.mayBeGiven = status.has_control;
+  receiveStatus(status) {
+    this.areEnabled = status.has_control;
   }
 
-  // True when it was taken.
+  // Whether it was accepted.
   async send(name, body = undefined) {
     try {
       await post(`control/${name}`, { run: this.context.run }, body);
@@ -26,19 +26,19 @@ export class Orders {
       return true;
     } catch (error) {
       this.asked.hidden = error.status !== 401;
-      this.answer.textContent = error.status === 401 && !knownToken() ? "Steering needs the token. Type it in, and try again." : `Not done: ${error.message}.`;
+      this.answer.textContent = error.status === 401 && !knownToken() ? "Steering needs the token. Enter it and retry." : `Refused: ${error.message}.`;
       return false;
     }
   }
 }
 
 export function outcomes(commands) {
-  const told = (one) => Object.entries(one.arguments).map(([name, value]) => `${name} = ${JSON.stringify(value)}`).join(", ");
+  const argumentsOf = (one) => Object.entries(one.arguments).map(([name, value]) => `${name} = ${JSON.stringify(value)}`).join(", ");
   const place = h("div", {});
-  fill(place, table("The last orders", [
-    ["given", (one) => clock(one.issued_at)],
-    ["order", (one) => words(one.action)],
-    ["with", told],
+  fill(place, table("The last commands", [
+    ["sent", (one) => clock(one.issued_at)],
+    ["command", (one) => words(one.action)],
+    ["arguments", argumentsOf],
     ["outcome", (one) => one.outcome],
     ["", (one) => one.text],
   ], [...commands].reverse(), "none yet"));

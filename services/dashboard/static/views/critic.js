@@ -65,7 +65,7 @@ export async function show(place, context) {
   await points();
   const renew = seldom(5000, () => step.value || points());
   return {
-    async tell(kind, data) {
+    async receive(kind, data) {
       if (kind !== "steps") return;
       await history.add(data.lines);
       draw();

@@ -1,4 +1,4 @@
-// How much of the last seconds each service had nothing to do, from the times that their heartbeats tell.
+// The share of the last seconds in which each service was idle, from the busy time in its heartbeats.
 import { table } from "/static/drawing/dom.js";
 import { isNumber, percent, short } from "/static/drawing/format.js";
 
@@ -6,7 +6,7 @@ const STRETCH_SECONDS = 10;
 
 export class IdleShares {
   constructor() {
-    this.told = new Map();
+    this.heartbeats = new Map();
   }
 
   add(status) {
@@ -15,17 +15,17 @@ export class IdleShares {
     for (const service of status.services) {
       const moment = now - service.seconds_since_seen;
       const tokens = service.status.num_tokens_generated ?? null;
-      const kept = (this.told.get(service.name) ?? []).filter((one) => one.moment > now - STRETCH_SECONDS);
+      const kept = (this.heartbeats.get(service.name) ?? []).filter((one) => one.moment > now - STRETCH_SECONDS);
       if (isNumber(service.status.busy_seconds)) kept.push({ moment, busy: service.status.busy_seconds, tokens });
-      this.told.set(service.name, kept);
+      this.heartbeats.set(service.name, kept);
     }
   }
 
-  // Share of the time, and tokens a second; null before two heartbeats were heard.
+  // Share of the time, and tokens a second; null before the second heartbeat.
   of(name) {
-    const told = this.told.get(name) ?? [];
-    const [first, last] = [told[0], told.at(-1)];
-    const time = told.length > 1 ? last.moment - first.moment : 0;
+    const heartbeats = this.heartbeats.get(name) ?? [];
+    const [first, last] = [heartbeats[0], heartbeats.at(-1)];
+    const time = heartbeats.length > 1 ? last.moment - first.moment : 0;
     if (time < 0.5 || last.busy < first.busy) return { idle: null, speed: null };
     const speed = last.tokens === null ? null : (last.tokens - first.tokens) / time;
     return { idle: Math.min(1, Math.max(0, 1 - (last.busy - first.busy) / time)), speed };
@@ -44,6 +44,6 @@ export class IdleShares {
       ["service", (service) => service.name],
       ["idle", now, "number"],
       ["tokens a second", (service) => short(this.of(service.name).speed), "number"],
-    ], working, "nobody is there");
+    ], working, "no process is registered");
   }
 }

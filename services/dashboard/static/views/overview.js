@@ -43,7 +43,7 @@ function charts(steps, evaluations) {
     ]],
     ["Idle share", steps, [
       { label: "generation: empty slots", values: idle("generation/num_active_slot_steps", "generation/num_slot_steps") },
-      { label: "learner: waits for rows", values: () => combined(steps, ["timing_s/wait", "timing_s/step"], (wait, step) => wait / step) },
+      { label: "learner: waiting for rows", values: () => combined(steps, ["timing_s/wait", "timing_s/step"], (wait, step) => wait / step) },
     ], { range: SHARE }],
     ["Policy lag, steps", steps, plain(steps, [["mean", "policy_lag/mean"], ["largest", "policy_lag/max"]])],
     ["Explained variance of the value model", steps, plain(steps, [["finished rows", "critic/vf_explained_var"], ["rows that were cut", "critic/vf_explained_var_cut"]]), { range: EXPLAINED }],
@@ -69,12 +69,12 @@ function tiles(status, steps, evaluations) {
     tile("tokens a second", whole(sampled), `sampled; ${whole(trained)} trained`),
     tile("policy lag", fixed(steps.last("policy_lag/mean"), 2), `steps; largest ${short(steps.last("policy_lag/max"))}`),
     tile("explained variance", fixed(steps.last("critic/vf_explained_var"), 2), `rows that were cut: ${fixed(steps.last("critic/vf_explained_var_cut"), 2)}`),
-    tile("a step takes", seconds(now["timing_s/step"]), `of which it waits ${seconds(now["timing_s/wait"])}`),
+    tile("training step", seconds(now["timing_s/step"]), `of which waiting ${seconds(now["timing_s/wait"])}`),
   ];
 }
 
 function alertList(alerts) {
-  if (!alerts.length) return h("p", { class: "soft" }, "Nothing asks for attention.");
+  if (!alerts.length) return h("p", { class: "soft" }, "No alerts.");
   return h("ul", { class: "alerts" }, alerts.map((alert) =>
     h("li", { class: alert.severity }, alert.text, alert.since_step === null ? "" : h("span", { class: "soft" }, ` Since step ${alert.since_step}.`))));
 }
@@ -104,7 +104,7 @@ export async function show(place, context) {
   };
   fill(numbers, tiles(null, steps, evaluations));
   return {
-    async tell(kind, data) {
+    async receive(kind, data) {
       if (kind === "status") showStatus(data);
       if (kind === "steps") draw(await steps.add(data.lines));
       if (kind === "evaluations") draw(await evaluations.add(data.lines));

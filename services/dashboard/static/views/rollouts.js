@@ -1,4 +1,4 @@
-// Which rollout is where; one of them with everything that is known about it.
+// All rollouts by state; one of them with all that is known about it.
 import { seldom } from "/static/data/rest.js";
 import { choice, facts, fill, h, labelled, table } from "/static/drawing/dom.js";
 import { clock, seconds, short, words } from "/static/drawing/format.js";
@@ -69,11 +69,11 @@ async function showList(place, context) {
     listed));
   await read();
   const renew = seldom(2000, read);
-  return { tell: (kind) => ["windows", "steps"].includes(kind) && Number(parameters.offset) === 0 && !listed.contains(document.activeElement) && renew() };
+  return { receive: (kind) => ["windows", "steps"].includes(kind) && Number(parameters.offset) === 0 && !listed.contains(document.activeElement) && renew() };
 }
 
 function scoreCard(score) {
-  if (!score) return h("section", { class: "card" }, h("h3", {}, "Score"), h("p", { class: "soft" }, "Nobody has scored it yet."));
+  if (!score) return h("section", { class: "card" }, h("h3", {}, "Score"), h("p", { class: "soft" }, "It has no score yet."));
   const components = Object.entries(score.components).map(([name, value]) => [name, typeof value === "number" ? short(value) : String(value)]);
   return h("section", { class: "card" },
     h("h3", {}, "Score"),
@@ -92,8 +92,8 @@ function windowTable(windows) {
     ["window", (one) => String(one.window), "number"],
     ["tokens", (one) => `${one.start} to ${one.start + one.tokens}`, "number"],
     ["policy version (tokens)", (one) => one.versions.map(([version, count]) => `${version} (${count})`).join(", ") || "–"],
-    ["generator", (one) => (one.generator ? `${one.generator}, slot ${one.slot}` : "waits for a slot")],
-    ["asked for", (one) => clock(one.requested)],
+    ["generator", (one) => (one.generator ? `${one.generator}, slot ${one.slot}` : "waiting for a slot")],
+    ["requested", (one) => clock(one.requested)],
     ["sampled in", (one) => (one.ended === null ? "–" : seconds(one.ended - one.started)), "number"],
     ["end", (one) => (one.ended === null ? "–" : one.is_finished ? (one.finish === "length" ? "response limit" : "response ended") : "cut")],
     ["trained in step", (one) => (one.step === null ? "–" : String(one.step)), "number"],
@@ -124,7 +124,7 @@ async function showOne(place, context) {
   const renew = seldom(2000, context.reload);
   const isOver = ["retired", "dropped"].includes(one.state) && !one.tokens_missing;
   return {
-    tell: (kind, data) => kind === "windows" && !isOver && data.bars.some((bar) => bar.rollout === one.rollout) && renew(),
+    receive: (kind, data) => kind === "windows" && !isOver && data.bars.some((bar) => bar.rollout === one.rollout) && renew(),
     repaint: () => tokens?.paint(),
   };
 }

@@ -1,4 +1,4 @@
-// Each process: what it does, how fast, what went wrong, and the end of its log.
+// Each process: its state, speed, last error, and the end of its log.
 import { seldom } from "/static/data/rest.js";
 import { choice, facts, fill, h, labelled, table } from "/static/drawing/dom.js";
 import { bytes, clock, date, fixed, percent, seconds, short, whole, words } from "/static/drawing/format.js";
@@ -15,13 +15,13 @@ function processCard(service, generators, idle) {
   const { idle: share, speed } = idle.of(service.name);
   const sent = known?.weights.policy_version;
   return h("section", { class: "card" },
-    h("h3", {}, `${service.name} `, h("span", { class: `badge ${service.is_alive ? "good" : "bad"}` }, service.is_alive ? "alive" : `silent for ${seconds(service.seconds_since_seen)}`)),
+    h("h3", {}, `${service.name} `, h("span", { class: `badge ${service.is_alive ? "good" : "bad"}` }, service.is_alive ? "alive" : `no heartbeat for ${seconds(service.seconds_since_seen)}`)),
     facts([
       ["kind", service.kind],
       ["address", service.address],
       ["policy version", status.policy_version === undefined ? "" : String(status.policy_version)],
       ["weights' digest", status.digest ? `${String(status.digest).slice(0, 16)}…` : ""],
-      ["waits for", status.waiting_for ?? ""],
+      ["waiting for", status.waiting_for ?? ""],
       ["slots", known ? `${whole(status.num_active)} of ${whole(known.num_slots)} in use; ${percent(known.occupancy)} over the run` : ""],
       ["leases held", status.num_held === undefined ? "" : `${whole(status.num_held)}; lost so far ${whole(status.num_leases_lost)}`],
       ["tokens a second", speed === null ? "" : whole(speed)],
@@ -82,7 +82,7 @@ class LogTail {
     try {
       const found = await this.context.get(`logs/${encodeURIComponent(this.service)}`, { lines: LOG_LINES });
       const isAtEnd = this.text.scrollTop + this.text.clientHeight >= this.text.scrollHeight - 8;
-      this.text.textContent = found.lines.join("\n") || "It has said nothing yet.";
+      this.text.textContent = found.lines.join("\n") || "The log is empty.";
       if (isAtEnd) this.text.scrollTop = this.text.scrollHeight;
       this.#offer(found.services);
     } catch (error) {
@@ -117,10 +117,10 @@ export async function show(place, context) {
   await read();
   const renew = seldom(RENEW_MILLISECONDS, read);
   return {
-    tell(kind, data) {
+    receive(kind, data) {
       if (kind !== "status") return;
       idle.add(data);
-      fill(processes, data.services.length ? inOrder(data.services).map((service) => processCard(service, generators, idle)) : h("p", { class: "soft" }, "No process is known: the run is over, or Redis was never asked."));
+      fill(processes, data.services.length ? inOrder(data.services).map((service) => processCard(service, generators, idle)) : h("p", { class: "soft" }, "No process is registered: the run has ended, or this dashboard has no Redis."));
       if (!rest.contains(document.activeElement)) renew();
     },
   };

@@ -1,7 +1,7 @@
-// What may be asked of a run while it goes on. Each order is a record of the run's inbox, so that a replay sees it.
+// What an operator may request of a running run. Each command is a record of the run's inbox, so that a replay applies it.
 import { fill, h, labelled } from "/static/drawing/dom.js";
 import { bytes, date, fixed } from "/static/drawing/format.js";
-import { Orders, outcomes } from "/static/views/commands.js";
+import { Commands, outcomes } from "/static/views/commands.js";
 
 export const title = "Steer";
 
@@ -16,61 +16,61 @@ function button(text, act, kind = null) {
   return h("button", { type: "button", class: kind, onclick: act }, text);
 }
 
-function course(orders) {
-  const step = h("input", { type: "number", min: 0, placeholder: "this one" });
+function steps(commands) {
+  const step = h("input", { type: "number", min: 0, placeholder: "the current one" });
   return h("section", { class: "card" },
-    h("h3", {}, "Course"),
+    h("h3", {}, "Training steps"),
     h("div", { class: "line" },
-      button("Pause", () => orders.send("pause")),
-      button("Resume", () => orders.send("resume")),
-      button("Checkpoint now", () => orders.send("checkpoint"))),
+      button("Pause", () => commands.send("pause")),
+      button("Resume", () => commands.send("resume")),
+      button("Checkpoint now", () => commands.send("checkpoint"))),
     h("div", { class: "line" },
       labelled("Stop after step", step),
-      button("Stop", () => orders.send("stop-after-step", step.value ? { step: Number(step.value) } : undefined), "danger")));
+      button("Stop", () => commands.send("stop-after-step", step.value ? { step: Number(step.value) } : undefined), "danger")));
 }
 
-function settings(orders, held) {
+function settings(commands, held) {
   return h("section", { class: "card" },
-    h("h3", {}, "Settings, from the next step on"),
+    h("h3", {}, "Settings, from the next training step on"),
     Object.entries(SETTINGS).map(([key, text]) => {
       const field = h("input", { type: "number", step: "any", min: 0, value: held[key] ?? "", placeholder: "derived" });
-      return h("div", { class: "line setting" }, labelled(`${key}: ${text}`, field), button("Set", () => field.value !== "" && orders.send("settings", { key, value: Number(field.value) })));
+      return h("div", { class: "line setting" }, labelled(`${key}: ${text}`, field), button("Set", () => field.value !== "" && commands.send("settings", { key, value: Number(field.value) })));
     }));
 }
 
-function rollBack(orders, checkpoints) {
+function rollBack(commands, checkpoints) {
   const rows = checkpoints.map((one) => h("div", { class: "line" },
     h("span", {}, `step ${one.step}, ${date(one.committed_at)}, ${bytes(one.num_bytes)}${one.is_best ? `, best: ${fixed(one.accuracy)}` : ""}`),
-    button("Roll back", () => confirm(`Return to step ${one.step}? The steps behind it are put aside in the run's folder.`) && orders.send("roll-back", { version: one.step }), "danger")));
-  return h("section", { class: "card" }, h("h3", {}, "Return to a checkpoint"), rows.length ? rows : h("p", { class: "soft" }, "None is kept yet."));
+    button("Roll back", () => confirm(`Roll back to step ${one.step}? Later steps move to rolled_back/ in the run's folder.`) && commands.send("roll-back", { version: one.step }), "danger")));
+  return h("section", { class: "card" }, h("h3", {}, "Roll back to a checkpoint"), rows.length ? rows : h("p", { class: "soft" }, "There is no checkpoint yet."));
 }
 
 export async function show(place, context) {
   const [status, configuration, checkpoints] = await Promise.all([context.get("status"), context.get("configuration"), context.get("checkpoints")]);
-  const orders = new Orders(context);
+  const commands = new Commands(context);
   if (!status.has_control) {
-    fill(place, h("p", {}, "This run cannot be steered: it is over, or is not the one that this dashboard was started with, or Redis does not answer."));
-    return { tell: (kind, data) => kind === "status" && data.has_control && context.reload() };
+    fill(place, h("p", {}, "This run cannot be steered: it has ended, or this dashboard was started for another run, or Redis does not answer."));
+    return { receive: (kind, data) => kind === "status" && data.has_control && context.reload() };
   }
   const configured = Object.fromEntries(Object.keys(SETTINGS).map((key) => {
     const [section, name] = key.split(".");
     return [key, configuration.sections[section]?.[name]];
   }));
-  const told = h("section", { class: "card wide" });
-  fill(place, orders.element, h("div", { class: "grid" },
-    course(orders),
-    settings(orders, { ...configured, ...(status.control?.settings ?? {}) }),
-    rollBack(orders, checkpoints.items),
-    told));
+  const state = h("section", { class: "card wide" });
+  fill(place, commands.element, h("div", { class: "grid" },
+    steps(commands),
+    settings(commands, { ...configured, ...(status.control?.settings ?? {}) }),
+    rollBack(commands, checkpoints.items),
+    state));
   let shown = "";
-  const tell = (kind, data) => {
+  const receive = (kind, data) => {
     if (kind !== "status" || !data.control) return;
     const text = JSON.stringify([data.control.paused, data.control.stop_after_step, data.control.commands]);
     if (text === shown) return;
     shown = text;
     const { paused, stop_after_step: last } = data.control;
-    fill(told, h("p", {}, paused ? "The run is paused. " : "", last === null ? "" : `It stops after step ${last}.`), outcomes(data.control.commands));
+    fill(state, h("p", {}, paused ? "Paused by operator. " : "", last === null ? "" : `Stops after training step ${last}.`), outcomes(data.control.commands));
   };
-  tell("status", status);
-  return { tell };
+  receive("status", status);
+  return { receive };
 }

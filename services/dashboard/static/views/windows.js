@@ -100,7 +100,7 @@ class View {
     return this.fetch();
   }
 
-  tell(kind, data) {
+  receive(kind, data) {
     if (!this.bars || this.end !== null) return;
     if (kind === "windows") for (const bar of data.bars) this.bars.set(`${bar.rollout}/${bar.window}`, bar);
     if (kind === "steps") this.steps.push(...data.lines.map(({ step, time }) => ({ step, time })));
@@ -111,7 +111,7 @@ class View {
     if (["windows", "steps", "status"].includes(kind)) this.draw();
   }
 
-  // Windows under way, as the generators' heartbeats tell.
+  // Running windows, from the generators' heartbeats.
   #occupy(services) {
     for (const service of services) {
       for (const one of service.status.running ?? []) {
@@ -132,7 +132,7 @@ class View {
     const rows = Object.values(this.slots).reduce((sum, count) => sum + count, 0);
     const shown = this.bars.size >= MAX_BARS ? ` The newest ${MAX_BARS} windows are shown.` : "";
     this.text.textContent = bars.length
-      ? `${rows} slots from ${clock(begin)} to ${clock(end)}: ${finished} responses ended, ${cut} ${cut === 1 ? "window was" : "windows were"} cut, slots idle ${percent(1 - occupancy)} of the time${waiting ? `, ${waiting} windows wait for a slot` : ""}.${shown}`
+      ? `${rows} slots from ${clock(begin)} to ${clock(end)}: ${finished} responses ended, ${cut} ${cut === 1 ? "window was" : "windows were"} cut, slots idle ${percent(1 - occupancy)} of the time${waiting ? `, ${waiting} windows waiting for a slot` : ""}.${shown}`
       : `No window between ${clock(begin)} and ${clock(end)}.`;
   }
 
@@ -173,7 +173,7 @@ export async function show(place, context) {
   const resized = new ResizeObserver(() => view.bars && view.draw());
   resized.observe(place);
   return {
-    tell: (kind, data) => view.tell(kind, data),
+    receive: (kind, data) => view.receive(kind, data),
     repaint: () => view.draw(),
     close: () => {
       clearInterval(timer);

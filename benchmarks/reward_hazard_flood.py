@@ -19,7 +19,7 @@ import grpc.aio
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from services.reward.build import attach_server, scoring
-from tests.reward.math_cases import CASES
+from tests.reward.verifiers.math_cases import CASES
 from tppo.codec import reward_request_message
 from tppo.config.schema import RewardSection
 from tppo.grpc_server import CHANNEL_OPTIONS

@@ -1,8 +1,8 @@
-"""The verdicts of `math` on the project's own cases, beside those of the library it is built on, used plainly.
+"""The verdicts of `math` and of math-verify with its defaults on the project's own cases.
 
     OMP_NUM_THREADS=1 python -m benchmarks.reward_verdicts
 
-A false positive is credit for a wrong answer. Hazards are left out: used plainly, some of them end the process.
+A false positive is credit for a wrong answer. Hazards are left out: with its defaults, some of them end the process.
 """
 
 import logging
@@ -16,7 +16,7 @@ from math_verify import parse, verify
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from services.reward.verifiers.mathematics.verifier import is_correct
-from tests.reward.math_cases import CASES, Case
+from tests.reward.verifiers.math_cases import CASES, Case
 
 Verdict = Callable[[Case], bool]
 

@@ -12,7 +12,7 @@ from services.reward.reporting.exposed import REWARD_METRICS
 from tests.generation import test_generation_service as generation
 from tests.generation.fake_engine import FakeEngine
 from tests.prometheus_documents import COMMON, Row, documented
-from tests.reward import test_reward_service as reward
+from tests.reward import test_service as reward
 from tppo.prometheus import Exporter
 from tppo.prometheus.exposed import Exposed, Status, families
 from tppo.rollout import RewardRequest

@@ -14,7 +14,7 @@ from services.reward.attached.messages import answer_record
 from services.reward.attached.offer import outcome_of_answer
 from services.reward.scorer import score_of
 from services.reward.verifiers.functions import outcome_of_call
-from tests.reward.attaching import SECTION, Server, a_server
+from tests.reward.attached.attaching import SECTION, Server, a_server
 from tests.reward.returned_values import ABSTAINED, CASES, FAILED, SCORED, Case, compute_score
 from tppo.reward_client import attach, reward_function
 from tppo.reward_results import results_of

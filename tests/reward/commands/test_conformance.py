@@ -13,12 +13,12 @@ import pytest
 from services.reward.attached.rpc import SERVICE_NAME
 from services.reward.commands.conformance.checks import RULES, Examination, Verdict, verdicts
 from services.reward.commands.conformance.examined import ExaminingServicer
-from tests.reward.attaching import SCORED
+from tests.reward.attached.attaching import SCORED
 from tppo.grpc_server import start_server
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import reward_pb2_grpc as pb_grpc
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 PYTHON_EXAMPLE = (sys.executable, str(REPOSITORY / "examples/custom_reward/python/mine.py"))
 Client = Callable[[str], Awaitable[None]]
 RULE_NAMES = list(RULES)

@@ -8,7 +8,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.reward.attached.rpc import MAX_WAITING, SERVICE_NAME
-from tests.reward.attaching import SCORED, Process, a_server, until
+from tests.reward.attached.attaching import SCORED, Process, a_server, until
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import rollout_pb2
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.reward.attaching import a_server
+from tests.reward.attached.attaching import a_server
 from tppo.config import ConfigError
 from tppo.config.schema import RewardSection
 from tppo.remote_score import main

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.reward.attaching import SECTION, Server, a_server, until
+from tests.reward.attached.attaching import SECTION, Server, a_server, until
 from tppo.config.schema import RewardSection
 from tppo.reward_client import AttachError, attach, reward_function
 

@@ -15,7 +15,7 @@ from services.reward.reporting.response_log import ResponseLog, logged_responses
 from tppo.config import ConfigError
 from tppo.rollout import RewardRequest, Score, ScoreStatus
 
-EXAMPLE = Path(__file__).parents[2] / "examples/custom_reward/python/mine.py"
+EXAMPLE = Path(__file__).parents[3] / "examples/custom_reward/python/mine.py"
 
 
 def file_of(folder: Path, *lines: object) -> Path:

@@ -10,7 +10,7 @@ import grpc.aio
 import pytest
 
 from services.reward.attached.functions import MAX_WORK_BYTES
-from tests.reward.attaching import SECTION, Process, a_server, until
+from tests.reward.attached.attaching import SECTION, Process, a_server, until
 from tppo.authentication import TOKEN_VARIABLE, call_metadata
 from tppo.grpc_server import MAX_MESSAGE_BYTES
 from tppo.v1 import reward_pb2_grpc as pb_grpc

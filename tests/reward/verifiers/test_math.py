@@ -7,7 +7,7 @@ import pytest
 from services.reward.verifiers.functions import load
 from services.reward.verifiers.mathematics.verifier import is_correct
 from services.reward.workers.pool import WorkerPool
-from tests.reward.math_cases import CASES, Case
+from tests.reward.verifiers.math_cases import CASES, Case
 from tppo.rollout import RewardRequest, ScoreStatus
 
 HAZARDS = [case for case in CASES if case.category == "hazard"]

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.contract.certificates import certified
-from tests.reward.attaching import SECTION, Server, a_server
+from tests.reward.attached.attaching import SECTION, Server, a_server
 from tppo.rollout import RewardRequest
 from tppo.tls import VARIABLES
 
 pytestmark = pytest.mark.process
 
-EXAMPLES = Path(__file__).parents[2] / "examples/custom_reward"
-REPOSITORY = Path(__file__).parents[2]
+EXAMPLES = Path(__file__).parents[3] / "examples/custom_reward"
+REPOSITORY = Path(__file__).parents[3]
 PROTO = {"TPPO_PROTO": str(REPOSITORY / "proto")}
 
 RETURNED = """

@@ -18,7 +18,7 @@ from tppo.streams import RedisStreams
 
 pytestmark = pytest.mark.process
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 CONFIG = """
 [model]
 path = "actor"

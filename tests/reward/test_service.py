@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from services.reward.scorer import Functions, Scorer
-from services.reward.service import ScoreHandler
+from services.reward.service import BusyClock, ScoreHandler
 from tppo.codec import decode_inbox_record, encode_reward_request
 from tppo.leased_worker import LeasedWorker, WorkerSettings
 from tppo.rollout import RewardRequest, Score, ScoreStatus
@@ -16,6 +16,13 @@ from tppo.score_outcome import Outcome, failed
 from tppo.streams import Lease, MemoryStreams, QueueDepth, RequestQueue, StreamsUnavailable
 
 FUNCTIONS = {"sums": "exact", "geometry": "boxed", "mine": "mine.py:f"}
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 class Answering:
@@ -29,13 +36,13 @@ class Answering:
 
 
 class Silent:
-    """Workers that never answer, and tell who has asked."""
+    """Workers that never answer, and report each request."""
 
     def __init__(self) -> None:
-        self.asked: asyncio.Queue[str] = asyncio.Queue()
+        self.requested: asyncio.Queue[str] = asyncio.Queue()
 
     async def outcome(self, spec: str, request: RewardRequest) -> Outcome:
-        self.asked.put_nowait(request.rollout_id)
+        self.requested.put_nowait(request.rollout_id)
         return await asyncio.Future[Outcome]()
 
 
@@ -50,7 +57,7 @@ class Announcements:
 
 
 class Flaky:
-    """A queue whose server is away at the first call of each method, and that tells what became of the next."""
+    """A queue whose server is unavailable at the first call of each method, and that reports the next."""
 
     def __init__(self, queue: RequestQueue) -> None:
         self._queue = queue
@@ -93,8 +100,8 @@ class Flaky:
         return await self._queue.depth()
 
 
-NO_WORKERS = Answering(failed("no worker was to be asked"))
-NOBODY_ATTACHED = Answering(failed("no user's process was to be asked"))
+NO_WORKERS = Answering(failed("no worker was to be called"))
+NOBODY_ATTACHED = Answering(failed("no user's process was to be called"))
 
 
 def service_on(
@@ -173,7 +180,7 @@ async def test_a_data_source_without_a_function_fails_with_the_missing_key(strea
     )
 
 
-async def test_scores_survive_a_server_that_is_away_for_a_while(streams: MemoryStreams) -> None:
+async def test_scores_survive_a_server_that_is_unavailable_for_a_while(streams: MemoryStreams) -> None:
     await streams.reward_requests.put([request("a"), request("b")])
 
     async with running(service_on(Flaky(streams.reward_requests))):
@@ -189,18 +196,18 @@ async def test_no_more_requests_are_held_than_the_capacity(streams: MemoryStream
 
     async with running(service_on(streams.reward_requests, workers, capacity=2)):
         for _ in range(2):
-            await workers.asked.get()
+            await workers.requested.get()
         depth = await streams.reward_requests.depth()
 
     assert (depth.num_leased, depth.num_waiting) == (2, 3)
 
 
-async def test_a_stop_hands_back_what_is_not_scored_and_delivers_what_is(streams: MemoryStreams) -> None:
+async def test_a_stop_releases_what_is_not_scored_and_delivers_what_is(streams: MemoryStreams) -> None:
     workers = Silent()
     await streams.reward_requests.put([request("slow", "mine"), request("fast")])
 
     async with running(service_on(streams.reward_requests, workers)):
-        await workers.asked.get()
+        await workers.requested.get()
     taken_over = await streams.reward_requests.lease("reward-1", max_count=9, wait_seconds=0)
 
     assert [lease.payload for lease in taken_over] == [request("slow", "mine")]
@@ -259,3 +266,19 @@ async def test_the_heartbeat_reports_what_each_function_did(streams: MemoryStrea
         ],
     }
     assert status["last_error"] == "mine.py:f: FAILED c: out of luck"
+
+
+def test_only_the_time_with_work_is_busy() -> None:
+    clock = Clock()
+    busy = BusyClock(clock)
+
+    for moment, is_busy in [(101.0, True), (102.0, True), (104.0, False), (109.0, False), (110.0, True)]:
+        clock.now = moment
+        busy.note(is_busy=is_busy)
+    clock.now = 110.5
+
+    assert busy.seconds() == 3.0 + 0.5
+
+
+def test_the_busy_time_does_not_run_before_the_first_work() -> None:
+    assert BusyClock(Clock()).seconds() == 0.0

@@ -41,3 +41,22 @@ def test_every_place_in_the_repository_that_a_page_names_exists(page: Path) -> N
     places = PLACE.findall(page.read_text(encoding="utf-8"))
 
     assert [place for place in places if not (ROOT / place).exists()] == []
+
+
+def test_the_index_leads_to_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")} - {"README.md"}
+
+    assert pages - set(LINK.findall(index)) == set()
+
+
+SEARCHED = """duplicate, idempotent, retry, back-off, heartbeat, dead letter, parked, memory pressure, KV cache,
+prefill, continuous batching, importance sampling, checkpoint, replayed, incarnation, bearer token, DNS rebinding,
+CSRF, high-water mark, lease, fence"""
+
+
+@pytest.mark.parametrize("word", [word.strip() for word in SEARCHED.split(",")])
+def test_a_search_for_the_word_of_the_field_finds_a_page(word: str) -> None:
+    texts = (page.read_text(encoding="utf-8") for page in PAGES)
+
+    assert any(word.lower() in " ".join(text.lower().split()) for text in texts)

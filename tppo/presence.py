@@ -15,9 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import redis.asyncio
-
-from tppo.streams import StreamsError
+from tppo.streams import RedisClient, StreamsError
 from tppo.streams.fence import GUARD, UNFENCED, fence_key, fenced
 
 log = logging.getLogger(__name__)
@@ -75,28 +73,26 @@ async def beat(announce_once: Callable[[], Awaitable[object]]) -> None:
 ANNOUNCE = GUARD + "redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])"
 
 
-async def announce(client: redis.asyncio.Redis, run: str, presence: Presence, *, incarnation: int = UNFENCED) -> None:
+async def announce(client: RedisClient, run: str, presence: Presence, *, incarnation: int = UNFENCED) -> None:
     """One heartbeat. A learner names its incarnation: `FencedError` once there is a later one."""
     seen = replace(presence, seen_at=await _now(client))
     arguments: list[str | bytes | int] = [incarnation, presence.name, json.dumps(asdict(seen))]
     await fenced(client.register_script(ANNOUNCE)([fence_key(run), _key(run)], arguments))
 
 
-async def withdraw(client: redis.asyncio.Redis, run: str, name: str) -> None:
+async def withdraw(client: RedisClient, run: str, name: str) -> None:
     """An orderly end: gone at once instead of after three heartbeats."""
     await client.hdel(_key(run), name)
 
 
-async def present(
-    client: redis.asyncio.Redis, run: str, *, gone_after_seconds: float = GONE_AFTER_SECONDS
-) -> list[Presence]:
+async def present(client: RedisClient, run: str, *, gone_after_seconds: float = GONE_AFTER_SECONDS) -> list[Presence]:
     """Those whose last heartbeat is not older than that, by kind and name."""
     oldest = await _now(client) - gone_after_seconds
     found = [Presence.from_json(text) for text in await client.hvals(_key(run))]
     return sorted((one for one in found if one.seen_at >= oldest), key=lambda one: (one.kind, one.name))
 
 
-async def _now(client: redis.asyncio.Redis) -> float:
+async def _now(client: RedisClient) -> float:
     seconds, microseconds = await client.time()
     return float(seconds + microseconds / 1e6)
 

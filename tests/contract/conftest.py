@@ -4,9 +4,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import pytest
-import redis.asyncio
 
-from tppo.streams import Inbox, MemoryStreams, RedisStreams, RequestQueue, Streams
+from tppo.streams import Inbox, MemoryStreams, RedisClient, RedisStreams, RequestQueue, Streams
 
 LEASE_SECONDS = 60.0
 
@@ -37,7 +36,7 @@ class MemoryBackend:
 
 
 class RedisBackend:
-    def __init__(self, client: redis.asyncio.Redis, run: str) -> None:
+    def __init__(self, client: RedisClient, run: str) -> None:
         self._client = client
         self._run = run
         self.streams = self.reopened()

@@ -1,17 +1,16 @@
 import asyncio
 
 import pytest
-import redis.asyncio
 
-from tppo.fence import Fence, FencedError, Holder
 from tppo.presence import Presence, announce, present
-from tppo.streams import RedisStreams
+from tppo.streams import RedisClient, RedisStreams
 from tppo.streams.contract import BEGINNING
+from tppo.streams.fence import Fence, FencedError, Holder
 
 HOUR = 3600.0
 
 
-def a_fence(client: redis.asyncio.Redis, run: str, *, host: str = "here", lease_seconds: float = HOUR) -> Fence:
+def a_fence(client: RedisClient, run: str, *, host: str = "here", lease_seconds: float = HOUR) -> Fence:
     return Fence(client, run, host=host, lease_seconds=lease_seconds)
 
 
@@ -24,7 +23,7 @@ async def granted(fence: Fence, at_least: int = 1, dead_incarnation: int = 0) ->
     return await granted(fence, at_least, dead_incarnation)
 
 
-async def test_a_run_has_one_learner(redis_client: redis.asyncio.Redis, run_name: str) -> None:
+async def test_a_run_has_one_learner(redis_client: RedisClient, run_name: str) -> None:
     first, second = (a_fence(redis_client, run_name, host=host) for host in ("here", "there"))
 
     assert await first.acquire(4) == 4
@@ -35,14 +34,14 @@ async def test_a_run_has_one_learner(redis_client: redis.asyncio.Redis, run_name
     assert 0 < refusal.remaining_milliseconds <= HOUR * 1000
 
 
-async def test_an_expired_lease_passes_on_and_the_fence_rises(redis_client: redis.asyncio.Redis, run_name: str) -> None:
+async def test_an_expired_lease_passes_on_and_the_fence_rises(redis_client: RedisClient, run_name: str) -> None:
     await granted(a_fence(redis_client, run_name, lease_seconds=0.05), at_least=7)
 
     assert await granted(a_fence(redis_client, run_name), at_least=1) == 8
 
 
 async def test_a_lease_whose_holder_is_known_to_be_dead_passes_on_at_once(
-    redis_client: redis.asyncio.Redis, run_name: str
+    redis_client: RedisClient, run_name: str
 ) -> None:
     fence = a_fence(redis_client, run_name)
     await granted(fence)
@@ -51,14 +50,14 @@ async def test_a_lease_whose_holder_is_known_to_be_dead_passes_on_at_once(
     assert await fence.acquire(2, dead_incarnation=1) == 2
 
 
-async def test_a_lease_that_was_given_back_is_free(redis_client: redis.asyncio.Redis, run_name: str) -> None:
+async def test_a_lease_that_was_given_back_is_free(redis_client: RedisClient, run_name: str) -> None:
     fence = a_fence(redis_client, run_name)
     await fence.release(await granted(fence))
 
     assert await fence.acquire(1) == 2
 
 
-async def test_a_renewed_lease_begins_anew(redis_client: redis.asyncio.Redis, run_name: str) -> None:
+async def test_a_renewed_lease_begins_anew(redis_client: RedisClient, run_name: str) -> None:
     await granted(a_fence(redis_client, run_name, lease_seconds=60))
     await a_fence(redis_client, run_name, lease_seconds=HOUR).renew(1)
 
@@ -68,9 +67,7 @@ async def test_a_renewed_lease_begins_anew(redis_client: redis.asyncio.Redis, ru
     assert refusal.remaining_milliseconds > 60_000
 
 
-async def test_a_server_that_came_back_empty_learns_the_fence_again(
-    redis_client: redis.asyncio.Redis, run_name: str
-) -> None:
+async def test_a_server_that_came_back_empty_learns_the_fence_again(redis_client: RedisClient, run_name: str) -> None:
     fence = a_fence(redis_client, run_name)
     await granted(fence, at_least=5)
     await redis_client.delete(f"tppo:{{{run_name}}}:fence", f"tppo:{{{run_name}}}:learner")
@@ -83,7 +80,7 @@ async def test_a_server_that_came_back_empty_learns_the_fence_again(
 
 
 async def test_what_a_learner_writes_after_its_successor_began_is_refused(
-    redis_client: redis.asyncio.Redis, run_name: str
+    redis_client: RedisClient, run_name: str
 ) -> None:
     fence = a_fence(redis_client, run_name)
     zombie = await granted(fence)
@@ -111,7 +108,7 @@ async def test_what_a_learner_writes_after_its_successor_began_is_refused(
     assert await present(redis_client, run_name) == []
 
 
-async def test_the_successor_writes(redis_client: redis.asyncio.Redis, run_name: str) -> None:
+async def test_the_successor_writes(redis_client: RedisClient, run_name: str) -> None:
     fence = a_fence(redis_client, run_name)
     successor = await granted(fence, dead_incarnation=await granted(fence))
     streams = RedisStreams(redis_client, run=run_name, lease_seconds=60, incarnation=successor)

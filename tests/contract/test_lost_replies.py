@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit
 
 import pytest
-import redis.asyncio
 
 from learner.exchange.request_sender import RequestSender
 from learner.rollouts.rollout import State
@@ -14,7 +13,7 @@ from tests.support.proxy import Mood, Proxy
 from tests.support.waiting import until, until_answered
 from tppo import codec
 from tppo.cancellation import cancel_all
-from tppo.streams import RedisStreams, StreamsUnavailable, connect, scripts
+from tppo.streams import RedisClient, RedisStreams, StreamsUnavailable, connect, scripts
 from tppo.streams.contract import BEGINNING, position_of
 
 
@@ -36,7 +35,7 @@ async def proxied(proxy: Proxy, run_name: str) -> AsyncIterator[RedisStreams]:
 
 
 @pytest.fixture
-def direct(redis_client: redis.asyncio.Redis, run_name: str) -> RedisStreams:
+def direct(redis_client: RedisClient, run_name: str) -> RedisStreams:
     """The same streams, as all others see them."""
     return RedisStreams(redis_client, run=run_name, lease_seconds=60)
 

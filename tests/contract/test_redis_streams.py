@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import redis.asyncio
 
 from tests.support.redis_server import StartRedis
 from tppo.streams import Lease, QueueDepth, RedisClient, RedisStreams, StreamsError, StreamsUnavailable, connect
@@ -52,7 +51,7 @@ class CountingRedis(RedisClient):
         return await super().execute_command(*args, **options)
 
 
-async def test_a_lease_expires_by_the_servers_clock(redis_client: redis.asyncio.Redis, run_name: str) -> None:
+async def test_a_lease_expires_by_the_servers_clock(redis_client: RedisClient, run_name: str) -> None:
     queue = RedisStreams(redis_client, run=run_name, lease_seconds=0.05).window_requests
     await queue.put([b"a"])
     await queue.lease("w1", max_count=1, wait_seconds=0)
@@ -64,7 +63,7 @@ async def test_a_lease_expires_by_the_servers_clock(redis_client: redis.asyncio.
     assert [lease.payload for lease in leases] == [b"a"]
 
 
-async def test_a_blocked_worker_is_woken_by_a_new_request(redis_client: redis.asyncio.Redis, run_name: str) -> None:
+async def test_a_blocked_worker_is_woken_by_a_new_request(redis_client: RedisClient, run_name: str) -> None:
     queue = RedisStreams(redis_client, run=run_name, lease_seconds=60).window_requests
     num_blocked = num_blocked_before = (await redis_client.info("clients"))["blocked_clients"]
     waiting = asyncio.create_task(queue.lease("w1", max_count=1, wait_seconds=2))
@@ -93,7 +92,7 @@ async def test_many_leases_and_many_results_cost_one_round_trip_each(redis_url: 
         assert client.num_round_trips == {"EVALSHA": 2}
 
 
-async def test_the_keys_of_a_run_lie_on_one_node_of_a_cluster(redis_client: redis.asyncio.Redis, run_name: str) -> None:
+async def test_the_keys_of_a_run_lie_on_one_node_of_a_cluster(redis_client: RedisClient, run_name: str) -> None:
     streams = RedisStreams(redis_client, run=run_name, lease_seconds=60)
     await streams.window_requests.put([b"a"])
     await streams.reward_requests.put([b"b"])
@@ -105,9 +104,7 @@ async def test_the_keys_of_a_run_lie_on_one_node_of_a_cluster(redis_client: redi
     assert keys == {b"tppo:" + hash_tag + b":" + name for name in (b"window_requests", b"reward_requests", b"inbox")}
 
 
-async def test_a_server_that_came_back_empty_is_used_like_a_new_one(
-    redis_client: redis.asyncio.Redis, run_name: str
-) -> None:
+async def test_a_server_that_came_back_empty_is_used_like_a_new_one(redis_client: RedisClient, run_name: str) -> None:
     streams = RedisStreams(redis_client, run=run_name, lease_seconds=60)
     queue = streams.window_requests
     await queue.put([b"lost"])
@@ -143,7 +140,7 @@ async def test_requests_and_leases_outlive_the_servers_death(start_redis: StartR
         await client.aclose()
 
 
-async def test_a_request_deleted_by_hand_is_forgotten(redis_client: redis.asyncio.Redis, run_name: str) -> None:
+async def test_a_request_deleted_by_hand_is_forgotten(redis_client: RedisClient, run_name: str) -> None:
     queue = RedisStreams(redis_client, run=run_name, lease_seconds=60).window_requests
     await queue.put([b"deleted", b"kept"])
     deleted, _ = await queue.lease("w1", max_count=2, wait_seconds=0)
@@ -162,7 +159,7 @@ async def test_a_lost_reply_is_an_error_and_nothing_is_sent_again(redis_url: str
             await RedisStreams(client, run=run_name, lease_seconds=60).inbox.append([b"a"])
         await client.aclose()
 
-    async with redis.asyncio.Redis.from_url(redis_url) as direct:
+    async with RedisClient.from_url(redis_url) as direct:
         assert await RedisStreams(direct, run=run_name, lease_seconds=60).inbox.length() == 1
 
 
@@ -195,7 +192,7 @@ def test_7_and_newer_versions_are_accepted(version: str) -> None:
 
 
 async def test_a_key_of_the_wrong_type_is_an_error_that_no_retry_mends(
-    redis_client: redis.asyncio.Redis, run_name: str
+    redis_client: RedisClient, run_name: str
 ) -> None:
     await redis_client.set(f"tppo:{{{run_name}}}:inbox", "no stream")
 

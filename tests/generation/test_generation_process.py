@@ -10,14 +10,13 @@ from pathlib import Path
 
 import grpc.aio
 import pytest
-import redis.asyncio
 import torch
 
 from tests.generation.tiny_models import FAST, a_model, a_request, an_update, expected_logprobs
 from tppo.codec import decode_inbox_record, encode_window_request
 from tppo.presence import Presence, present
 from tppo.rollout import Window
-from tppo.streams import RedisStreams
+from tppo.streams import RedisClient, RedisStreams
 from tppo.v1 import generation_pb2_grpc as pb_grpc
 from tppo.weights import to_messages
 
@@ -55,7 +54,7 @@ async def a_process(*arguments: str) -> "AsyncIterator[asyncio.subprocess.Proces
             await process.wait()
 
 
-async def announced(client: redis.asyncio.Redis, run: str) -> Presence:
+async def announced(client: RedisClient, run: str) -> Presence:
     while not (everyone := await present(client, run)):  # noqa: ASYNC110  another process announces it
         await asyncio.sleep(0.05)
     return everyone[0]
@@ -70,7 +69,7 @@ async def first_window(streams: RedisStreams) -> Window:
 
 
 async def test_the_process_takes_weights_serves_a_window_and_ends_at_sigterm(
-    tmp_path: Path, redis_url: str, redis_client: redis.asyncio.Redis, run_name: str
+    tmp_path: Path, redis_url: str, redis_client: RedisClient, run_name: str
 ) -> None:
     streams = RedisStreams(redis_client, run=run_name, lease_seconds=15.0)
     model, request = a_model(QWEN2), a_request(max_new_tokens=20)

@@ -17,10 +17,10 @@ from services.local.session import Session
 from services.local.summary import Summary
 from services.local.supervisor import Child, Ending, EndingKind
 from tppo.config import Config
-from tppo.fence import Fence
 from tppo.presence import Presence, announce
 from tppo.run_folder.paths import RunPaths
 from tppo.streams import connect
+from tppo.streams.fence import Fence
 
 LEARNER = """
     import json, signal, sys, time

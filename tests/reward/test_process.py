@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import redis.asyncio
 
 from services.reward.reporting.response_log import logged_responses
 from tppo.codec import decode_inbox_record, encode_reward_request
 from tppo.presence import present
 from tppo.rollout import RewardRequest, Score, ScoreStatus
-from tppo.streams import RedisStreams
+from tppo.streams import RedisClient, RedisStreams
 
 pytestmark = pytest.mark.process
 
@@ -62,7 +61,7 @@ def test_check_refuses_a_file_that_does_not_load_in_one_sentence(tmp_path: Path)
 
 
 async def test_the_process_scores_announces_itself_and_ends_at_sigterm(
-    tmp_path: Path, redis_url: str, redis_client: redis.asyncio.Redis, run_name: str
+    tmp_path: Path, redis_url: str, redis_client: RedisClient, run_name: str
 ) -> None:
     streams = RedisStreams(redis_client, run=run_name, lease_seconds=15.0)
     requests = [("a", "sums", "# 4"), ("b", "mine", "quick"), ("c", "mine", "slow")]

@@ -9,8 +9,7 @@ cannot write anything when it wakes.
 from collections.abc import Awaitable
 from dataclasses import dataclass
 
-import redis.asyncio
-
+from tppo.streams.connection import RedisClient
 from tppo.streams.contract import StreamsError
 
 UNFENCED = 2**53  # the incarnation of a writer that no fence keeps out
@@ -67,7 +66,7 @@ def _lease_key(run: str) -> str:
     return f"tppo:{{{run}}}:learner"
 
 
-async def is_held(client: redis.asyncio.Redis, run: str) -> bool:
+async def is_held(client: RedisClient, run: str) -> bool:
     """Whether a learner holds the run's lease."""
     return bool(await client.exists(_lease_key(run)))
 
@@ -75,7 +74,7 @@ async def is_held(client: redis.asyncio.Redis, run: str) -> bool:
 class Fence:
     """The fence and the lease of one run, for a learner on this host."""
 
-    def __init__(self, client: redis.asyncio.Redis, run: str, *, host: str, lease_seconds: float) -> None:
+    def __init__(self, client: RedisClient, run: str, *, host: str, lease_seconds: float) -> None:
         self._keys = [fence_key(run), _lease_key(run)]
         self._host = host
         self._milliseconds = round(lease_seconds * 1000)

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import redis.asyncio
-
 from tppo.streams import scripts
-from tppo.streams.connection import translated_errors
+from tppo.streams.connection import RedisClient, translated_errors
 from tppo.streams.contract import MAX_WAIT_SECONDS, Inbox, InboxEntry, Lease, QueueDepth, StreamsError
 from tppo.streams.fence import UNFENCED, fence_key, fenced
 
@@ -25,9 +23,7 @@ class RedisStreams:
     A learner names its incarnation: what it puts and trims is refused with `FencedError` once there is a later one.
     """
 
-    def __init__(
-        self, client: redis.asyncio.Redis, *, run: str, lease_seconds: float, incarnation: int = UNFENCED
-    ) -> None:
+    def __init__(self, client: RedisClient, *, run: str, lease_seconds: float, incarnation: int = UNFENCED) -> None:
         self._client = client
         self._discard = client.register_script(scripts.DISCARD)
         prefix = f"tppo:{{{run}}}"
@@ -59,9 +55,7 @@ class _Fence:
 class RedisRequestQueue:
     """A stream and its consumer group; one object per process, as it remembers who has read its own entries."""
 
-    def __init__(
-        self, client: redis.asyncio.Redis, key: str, inbox_key: str, lease_seconds: float, fence: _Fence
-    ) -> None:
+    def __init__(self, client: RedisClient, key: str, inbox_key: str, lease_seconds: float, fence: _Fence) -> None:
         self._client = client
         self._fence = fence
         self._key = key
@@ -152,7 +146,7 @@ class RedisRequestQueue:
 class RedisInbox:
     """A stream without a group: its reader keeps the position with its checkpoint."""
 
-    def __init__(self, client: redis.asyncio.Redis, key: str, fence: _Fence) -> None:
+    def __init__(self, client: RedisClient, key: str, fence: _Fence) -> None:
         self._client = client
         self._key = key
         self._fence = fence

@@ -5,16 +5,16 @@ import socket
 from pathlib import Path
 
 import pytest
-import redis.asyncio
 
 from learner.persistence import run_lease
 from learner.persistence.run_identity import begin_incarnation, has_ended
 from tppo.config import ConfigError
+from tppo.streams import RedisClient
 from tppo.streams.fence import Fence, FencedError
 
 
 @pytest.fixture
-def fence(redis_client: redis.asyncio.Redis, run_name: str) -> Fence:
+def fence(redis_client: RedisClient, run_name: str) -> Fence:
     return Fence(redis_client, run_name, host=socket.gethostname(), lease_seconds=3600)
 
 

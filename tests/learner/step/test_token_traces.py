@@ -15,8 +15,8 @@ from learner.rollouts.rollout import Rollout
 from learner.step.trace_schema import SCHEMA, Header
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import TinyTrainer, a_network, a_step_config, padded_logprobs, padded_values, some_rows
-from tppo.fence import FencedError
 from tppo.run_folder.paths import trace_files
+from tppo.streams.fence import FencedError
 
 POLICY_COLUMNS = ("old_logprob", "ratio", "is_clipped", "advantage")
 

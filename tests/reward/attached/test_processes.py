@@ -9,12 +9,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import redis.asyncio
 
 from tppo.codec import decode_inbox_record, encode_reward_request
 from tppo.presence import Presence, present
 from tppo.rollout import RewardRequest, Score
-from tppo.streams import RedisStreams
+from tppo.streams import RedisClient, RedisStreams
 
 pytestmark = pytest.mark.process
 
@@ -53,7 +52,7 @@ async def a_process(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process
         await process.wait()
 
 
-async def the_service(client: redis.asyncio.Redis, run: str) -> Presence:
+async def the_service(client: RedisClient, run: str) -> Presence:
     while not (found := [one for one in await present(client, run) if one.kind == "reward"]):  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     return found[0]
@@ -71,7 +70,7 @@ async def scores(streams: RedisStreams, count: int) -> list[Score]:
 
 
 async def test_a_process_that_is_killed_in_mid_work_loses_no_score_and_duplicates_none(
-    tmp_path: Path, redis_url: str, redis_client: redis.asyncio.Redis, run_name: str
+    tmp_path: Path, redis_url: str, redis_client: RedisClient, run_name: str
 ) -> None:
     (tmp_path / "run.toml").write_text(CONFIG)
     (tmp_path / "client.py").write_text(CLIENT)

@@ -1,4 +1,4 @@
-"""The token that steers a run, where nobody has set one: it stands in the run's folder, for its owner's eyes only."""
+"""The bearer token that steers a run where TPPO_TOKEN is not set: in the run's folder, readable by its owner only."""
 
 import os
 import secrets
@@ -16,7 +16,7 @@ def steering_token(folder: Path) -> str:
 
 
 def _kept(path: Path) -> str:
-    """Nothing unless it is this user's, and nobody else could have read it."""
+    """Empty unless the file is this user's and was never readable by others."""
     try:
         state = path.lstat()
         token = path.read_text(encoding="ascii").strip()

@@ -1,8 +1,9 @@
-"""The steps of `tppo run` behind its command line: check, plan, train, say what came of it."""
+"""The steps of `tppo run` behind its command line: check, plan, train, report how it ended."""
 
 import asyncio
 import fcntl
 import logging
+import os
 import shlex
 import shutil
 import sys
@@ -14,13 +15,12 @@ from pathlib import Path
 from rich.console import Console
 
 from services.local import preflight
-from services.local.display import display_for
+from services.local.display import closing_table, display_for
 from services.local.processes import Plan, redis_child, service_children
-from services.local.progress import closing_table
 from services.local.redis_server import RedisServer, find_binary, free_port
+from services.local.results import Summary
 from services.local.session import Session
-from services.local.summary import Summary
-from services.local.supervisor import Ending, EndingKind
+from services.local.supervision.child import Ending, EndingKind
 from tppo.authentication import token_from_environment
 from tppo.config import Config, ConfigError, dump, presets
 from tppo.run_folder.checkpoints import CheckpointFolder
@@ -70,7 +70,7 @@ def description(plan: Plan) -> Iterator[str]:
 
 
 def train(plan: Plan, *, started_at: float) -> int:
-    """Run the plan to its end; `started_at` is when the user began to wait. The exit code of `tppo run`."""
+    """Run the plan to its end and return the exit code of `tppo run`; `started_at` is on the monotonic clock."""
     with locked(plan.paths):
         prepare(plan.paths, resume=plan.resume)
         plan.paths.config.write_text(dump(plan.config), encoding="utf-8")
@@ -84,7 +84,7 @@ def _train(plan: Plan, *, started_at: float) -> int:
     console.print(f"run {plan.paths.folder}, dashboard at {_steering_address(plan)}")
     session = Session(plan, service_children(plan), display_for(console, title=f"T-PPO: {plan.config.run.name}"))
     ending, summary = asyncio.run(session.run(started_at=started_at))
-    return say_farewell(plan, ending, summary, console)
+    return report_ending(plan, ending, summary, console)
 
 
 def _steering_address(plan: Plan) -> str:
@@ -94,8 +94,8 @@ def _steering_address(plan: Plan) -> str:
     return f"{plan.dashboard_address}/#token={steering_token(plan.paths.folder)}"
 
 
-def say_farewell(plan: Plan, ending: Ending, summary: Summary, console: Console) -> int:
-    """Tell the user how it ended; the exit code."""
+def report_ending(plan: Plan, ending: Ending, summary: Summary, console: Console) -> int:
+    """Print how the run ended; the exit code."""
     paths = plan.paths
     if ending.kind in (EndingKind.GAVE_UP, EndingKind.REFUSED):
         Console(file=sys.stderr, highlight=False, soft_wrap=True, markup=False).print(ending.message)
@@ -105,7 +105,7 @@ def say_farewell(plan: Plan, ending: Ending, summary: Summary, console: Console)
     if ending.kind is EndingKind.INTERRUPTED or paths.is_stopped():
         can_resume = CheckpointFolder(paths.checkpoints).newest() is not None
         hint = f"continue with: tppo run {paths.config} --resume" if can_resume else "no checkpoint yet"
-        console.print(f"stopped at step {summary.steps}; {hint}")
+        console.print(f"stopped at training step {summary.steps}; {hint}")
     return ending.exit_code
 
 
@@ -113,11 +113,16 @@ def say_farewell(plan: Plan, ending: Ending, summary: Summary, console: Console)
 def locked(paths: RunPaths) -> Iterator[None]:
     """Keep other runs out of the folder; the operating system lets go when this process ends, however it does."""
     paths.folder.mkdir(parents=True, exist_ok=True)
-    with paths.lock.open("w") as file:
+    with paths.lock.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"{paths.folder} is in use by another tppo run; expected another run.name") from None
+            file.seek(0)
+            holder = f"already training in PID {file.read().strip() or 'unknown'}"
+            raise ConfigError(f"{paths.folder}: {holder}; use another run.name") from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
         yield
 
 

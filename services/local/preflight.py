@@ -1,6 +1,6 @@
 """What a user can get wrong, found before anything starts: one sentence each, raised as `ConfigError`.
 
-What only the owner of the data or of the reward functions can judge is asked of that process itself, by its `--check`.
+Data files and reward functions are checked by the processes that own them, with `--check`.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ CHECKING_VERBS = ("learner", "reward")
 
 @dataclass(frozen=True)
 class NamedPort:
-    """A port and the key that asks for it."""
+    """A port and the key that sets it."""
 
     key: str
     host: str
@@ -56,14 +56,14 @@ def check_model(model: ModelSection) -> None:
 
 
 def check_data_files(files: Sequence[Path], *, key: str) -> None:
-    """The files are there; their rows are the learner's to judge."""
+    """The files exist; the learner checks their rows."""
     for path in files:
         if not path.is_file():
             raise ConfigError(f"{key}: no such file {path}; expected parquet or JSONL")
 
 
 def check_hosts(config: Config, token: str) -> None:
-    """Whoever listens beyond the loopback has what tells friends from strangers."""
+    """A process that listens beyond the loopback demands a token or certificates."""
     require_token_beyond_loopback(config.dashboard.host, token, key="dashboard.host")
     require_tls_or_token(config.generation.host, token, key="generation.host")
     require_tls_or_token(config.reward.host, token, key="reward.host")
@@ -78,7 +78,7 @@ def check_ports(config: Config) -> None:
 
 
 def named_ports(config: Config) -> list[NamedPort]:
-    """The ports that processes will listen on, as far as they are not left to chance; each replica has its own."""
+    """The ports that processes will listen on, where they are configured; each replica has its own."""
     named = [NamedPort("dashboard.port", config.dashboard.host, config.dashboard.port)]
     for key, section in (("generation.port", config.generation), ("reward.port", config.reward)):
         numbers = range(section.port, section.port + section.replicas) if section.port else ()
@@ -110,7 +110,7 @@ async def _reach_redis(url: str) -> None:
 
 
 def check_with_processes(config_path: Path, verbs: Sequence[str] = CHECKING_VERBS) -> None:
-    """Ask the processes that read data and load reward functions, side by side; the first complaint counts."""
+    """Let the processes that read data and load reward functions check them, in parallel; the first error counts."""
     commands = [tppo_command(verb, str(config_path), "--check") for verb in verbs]
     processes = [
         subprocess.Popen(
@@ -121,12 +121,9 @@ def check_with_processes(config_path: Path, verbs: Sequence[str] = CHECKING_VERB
     answers = [(process.communicate()[1], process.returncode) for process in processes]
     for verb, (complaint, exit_code) in zip(verbs, answers, strict=True):
         if exit_code != 0:
-            raise ConfigError(_last_line(complaint).removeprefix(f"tppo {verb}: "))
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "refused without a word"
+            no_message = f"tppo {verb} --check exited with code {exit_code} and no message"
+            lines = [line for line in complaint.splitlines() if line.strip()]
+            raise ConfigError(lines[-1].removeprefix(f"tppo {verb}: ") if lines else no_message)
 
 
 def _check_model_folder(key: str, path: Path) -> None:

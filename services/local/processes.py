@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.local.redis_server import RedisServer
-from services.local.supervisor import Child
+from services.local.supervision.child import Child
 from tppo.config import Config
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
 
 LEARNER_RANK, SERVICE_RANK, REDIS_RANK = range(3)
-"""The learner is stopped first and commits a checkpoint while all it needs still runs; Redis outlives everybody."""
+"""The learner is stopped first and commits a checkpoint while all it needs still runs; Redis is stopped last."""
 LEARNER_GRACE_SECONDS = 60.0
 """Time for the step that is being computed, and a checkpoint."""
 
@@ -41,7 +41,7 @@ def redis_child(server: RedisServer) -> Child:
 
 
 def service_children(plan: Plan) -> list[Child]:
-    """Everybody who needs Redis, in the order of starting."""
+    """All processes that need Redis, in the order of starting."""
     generation, reward = plan.config.generation, plan.config.reward
     generators = _replicas(plan, "generation", generation.replicas, first_port=generation.port)
     rewarders = _replicas(plan, "reward", reward.replicas, first_port=reward.port, num_before=generation.replicas)
@@ -49,7 +49,7 @@ def service_children(plan: Plan) -> list[Child]:
         name="dashboard",
         command=_fixed(_command(plan, "dashboard", "dashboard", f"--set=dashboard.port={plan.dashboard_port}")),
         stop_rank=SERVICE_RANK,
-        is_needed=False,  # nobody waits for those who look on
+        is_needed=False,  # a run trains without its dashboard
     )
     return [*generators, *rewarders, _learner(plan, num_before=len(generators) + len(rewarders)), dashboard]
 
@@ -59,7 +59,7 @@ def child_environment(environment: Mapping[str, str], *, num_processes: int) -> 
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     defaults = {
         "OMP_NUM_THREADS": str(max(1, num_cores // num_processes)),
-        "PYTHONUNBUFFERED": "1",  # what a process said last stands last in its log
+        "PYTHONUNBUFFERED": "1",  # a process's last words reach its log
     }
     return {**defaults, **environment}
 
@@ -89,7 +89,7 @@ def _metrics_port(plan: Plan, num_before: int) -> str:
 
 
 def _learner(plan: Plan, *, num_before: int) -> Child:
-    """Done when its last step is committed; one that ended before continues from its newest checkpoint."""
+    """Done when its last step is committed; one that exited before resumes from the newest checkpoint."""
     checkpoints = CheckpointFolder(plan.paths.checkpoints)
     fresh = _command(plan, "learner", "learner", _metrics_port(plan, num_before))
 

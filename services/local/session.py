@@ -1,4 +1,4 @@
-"""One call of `tppo run` after all checks: start everybody, watch, stop everybody, write down what came of it.
+"""One call of `tppo run` after all checks: start the processes, watch them, stop them, write the results.
 
 `_start_children`: consumes the plan; waits for, and is unblocked by, Redis' first answer; produces the children, once.
 `_observe`: consumes `metrics.jsonl` and the presence of the generators in Redis; unblocked by time; produces what the
@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from services.local.display import Display
+from services.local.display import Display, overview_of
 from services.local.metrics import RunMetrics
 from services.local.processes import (
     Plan,
@@ -20,9 +20,9 @@ from services.local.processes import (
     num_computing_processes,
     redis_child,
 )
-from services.local.progress import progress_of
-from services.local.summary import Summary, earlier_session, summarize, write_summary
-from services.local.supervisor import Child, Ending, EndingKind, Supervisor
+from services.local.results import Summary, earlier_session, summarize, write_summary
+from services.local.supervision.child import Child, Ending, EndingKind
+from services.local.supervision.supervisor import Supervisor
 from tppo.cancellation import TaskGroup, cancel_all
 from tppo.config import Config
 from tppo.generation_totals import GenerationLedger
@@ -35,7 +35,7 @@ OBSERVE_SECONDS = 0.5
 
 
 class Session:
-    """A run from the first process to the last file; `children` need Redis and are started once it answers."""
+    """A run from its first process to its last file; `children` need Redis and are started once it answers."""
 
     def __init__(self, plan: Plan, children: Sequence[Child], display: Display) -> None:
         self._plan = plan
@@ -58,7 +58,7 @@ class Session:
         summary = summarize(self._metrics, totals.totals(), seconds_total=seconds_total)
         if self._metrics.steps or self._metrics.evaluations:
             write_summary(summary, plan.paths.summary)
-            from services.local.learning_curve import draw_learning_curve  # matplotlib takes a second to import
+            from services.local.results import draw_learning_curve  # matplotlib takes a second to import
 
             draw_learning_curve(self._metrics, plan.paths.learning_curve, title=plan.config.run.name)
         return ending, summary
@@ -105,14 +105,14 @@ class Session:
                 self._read_metrics()
                 presences = await _present(client, plan.config.run.name)
                 totals.observe_all(presences)
-                progress = progress_of(
+                overview = overview_of(
                     self._metrics,
                     supervisor.states(),
                     total_steps=plan.config.run.total_training_steps,
                     address=plan.dashboard_address,
                     waiting_for=_what_the_learner_waits_for(presences),
                 )
-                self._display.show(progress)
+                self._display.show(overview)
                 await asyncio.sleep(OBSERVE_SECONDS)
 
     def _read_metrics(self) -> None:
@@ -124,13 +124,13 @@ class Session:
 
 
 async def _connected(url: str) -> RedisClient:
-    """A client, as soon as the server answers; one that never comes up is the supervisor's business."""
+    """A client, as soon as the server answers; the supervisor handles one that does not start."""
     return await until_redis_answers(lambda: connect(url), "connecting")
 
 
 async def _forget_run(client: RedisClient, run: str) -> None:
-    """Delete what an earlier run of the same name left in a server that outlives its runs, but its fence: that keeps
-    its learner out, should it wake.
+    """Delete what an earlier run of the same name left in a lasting server; its fence stays and keeps its learner out,
+    should that resume from a freeze.
     """
     async for key in client.scan_iter(match=f"tppo:{{{run}}}:*"):
         if key.decode() != fence_key(run):
@@ -139,13 +139,13 @@ async def _forget_run(client: RedisClient, run: str) -> None:
 
 def _in_use(config: Config) -> str:
     return (
-        f"a learner on another machine is training run {config.run.name!r}, or died less than "
-        f"{config.redis.lease_seconds:g} s ago; expected another run.name"
+        f"run {config.run.name!r} is already training on another machine, or its learner died less than "
+        f"{config.redis.lease_seconds:g} s ago; use another run.name"
     )
 
 
 async def _present(client: RedisClient, run: str) -> list[Presence]:
-    """Who is there; nobody while Redis does not answer, which is not what a display fails for."""
+    """The processes with a heartbeat; none while Redis does not answer, which does not end the display."""
     try:
         return await present(client, run)
     except StreamsError:

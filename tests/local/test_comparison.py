@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from services.local.compare.measures import Measures, Point, common_target, measured, reached
-from services.local.compare.picture import draw_comparison
 from services.local.compare.plan import PlannedRun, Question, is_done, planned_runs
-from services.local.compare.report import mean_and_spread, write_json, write_table
+from services.local.compare.report import draw_comparison, mean_and_spread, write_json, write_table
 from services.local.compare.running import RunFailedError, run_all
 from tppo.config import ConfigError, dump
 
@@ -145,7 +144,7 @@ def test_runs_that_are_done_are_not_repeated(task: Path) -> None:
     assert all(is_done(run) for run in runs)
 
 
-def test_a_run_that_was_interrupted_begins_anew(task: Path) -> None:
+def test_an_interrupted_run_starts_from_scratch(task: Path) -> None:
     (run,), launcher = planned_runs(a_question(task, algorithms=("tppo",), seeds=1)), Launcher()
     finish(run)
     run.paths.summary.write_text(json.dumps({"steps": 7}))
@@ -155,7 +154,7 @@ def test_a_run_that_was_interrupted_begins_anew(task: Path) -> None:
     assert launcher.launched == ["tppo-5"]
 
 
-def test_a_run_that_was_not_evaluated_to_the_end_begins_anew(task: Path) -> None:
+def test_a_run_that_was_not_evaluated_to_the_end_starts_from_scratch(task: Path) -> None:
     (run,) = planned_runs(a_question(task, algorithms=("tppo",), seeds=1))
     finish(run)
     lines = run.paths.metrics.read_text().splitlines(keepends=True)
@@ -174,7 +173,7 @@ def test_runs_with_other_settings_are_not_taken_for_these(task: Path) -> None:
 def test_a_run_that_fails_ends_the_comparison_and_is_named(task: Path) -> None:
     launcher = Launcher(failing=("tppo",))
 
-    with pytest.raises(RunFailedError, match=r"\[2/4\] tppo, seed 5: tppo run ended with 1"):
+    with pytest.raises(RunFailedError, match=r"\[2/4\] tppo, seed 5: tppo run exited with code 1"):
         run_all(task, planned_runs(a_question(task)), launch=launcher, say=lambda _: None)
 
     assert launcher.launched == ["ppo-5", "tppo-5"]
@@ -189,7 +188,7 @@ def measures_of(folder: Path, algorithm: str = "tppo", seed: int = 1, final_accu
     return measured(folder, algorithm=algorithm, seed=seed, rollouts_per_step=8)
 
 
-def test_a_run_is_told_by_its_clock_and_by_what_the_generators_did_until_training_ended(tmp_path: Path) -> None:
+def test_a_run_is_measured_by_its_clock_and_by_the_generators_counts_at_the_end_of_training(tmp_path: Path) -> None:
     measures = measures_of(tmp_path)
 
     assert (measures.steps, measures.responses) == (10, 60)

@@ -84,7 +84,7 @@ def test_a_dashboard_port_in_use_is_named(model: Path, taken_port: int) -> None:
 
 
 @pytest.mark.parametrize("section", ["dashboard", "generation", "reward", "prometheus"])
-def test_an_address_that_strangers_reach_needs_the_token(model: Path, section: str) -> None:
+def test_an_address_beyond_the_loopback_needs_the_token(model: Path, section: str) -> None:
     config = config_with(model, **{section: {"host": "0.0.0.0"}})
 
     assert refused(lambda: preflight.check_hosts(config, "secret")) == []
@@ -92,7 +92,7 @@ def test_an_address_that_strangers_reach_needs_the_token(model: Path, section: s
         preflight.check_hosts(config, "")
 
 
-def test_the_port_of_every_process_with_metrics_is_tried_unless_there_are_none(model: Path) -> None:
+def test_the_port_of_every_process_with_metrics_is_checked_unless_there_are_none(model: Path) -> None:
     settings = {"dashboard": {"port": 0}, "generation": {"replicas": 2}}
 
     ports = preflight.named_ports(config_with(model, **settings, prometheus={"port": 9400}))
@@ -108,7 +108,7 @@ def test_a_port_that_no_process_can_have_is_named(model: Path) -> None:
         preflight.check_ports(config_with(model, **settings, prometheus={"port": 65535, "host": "127.0.0.1"}))
 
 
-def test_the_port_of_every_generator_is_tried_and_none_that_is_left_to_chance(model: Path) -> None:
+def test_the_configured_port_of_every_generator_is_checked(model: Path) -> None:
     generation = {"port": 9000, "replicas": 2, "host": "10.0.0.1"}
 
     ports = preflight.named_ports(config_with(model, generation=generation, dashboard={"port": 0}))
@@ -124,7 +124,7 @@ def test_a_redis_that_does_not_answer_is_named() -> None:
         preflight.check_redis("redis://127.0.0.1:1")
 
 
-def test_an_address_that_is_none_is_named() -> None:
+def test_a_malformed_redis_address_is_named() -> None:
     with pytest.raises(ConfigError, match=r"redis\.url = 'localhost': "):
         preflight.check_redis("localhost")
 
@@ -141,7 +141,7 @@ def test_a_resume_needs_a_checkpoint(tmp_path: Path) -> None:
         preflight.check_run_folder(RunPaths(tmp_path), resume=True)
 
 
-def test_the_complaint_of_a_checking_process_becomes_the_sentence(tmp_path: Path) -> None:
+def test_the_last_line_of_a_checking_process_becomes_the_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^tppo: unknown verb 'no-such-verb'"):
         preflight.check_with_processes(tmp_path / "config.toml", verbs=["no-such-verb"])
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from services.local.processes import Plan, child_environment, service_children
-from services.local.supervisor import Child
+from services.local.supervision.child import Child
 from tppo.config import Config
 from tppo.run_folder.paths import RunPaths
 
@@ -43,7 +43,7 @@ def test_every_replica_is_a_process_of_its_own(tmp_path: Path) -> None:
     assert names == ["generation-0", "generation-1", "reward-0", "reward-1", "learner", "dashboard"]
 
 
-def test_a_process_is_told_its_configuration_its_server_and_its_name(tmp_path: Path) -> None:
+def test_a_process_gets_its_configuration_its_server_and_its_name(tmp_path: Path) -> None:
     command = child(plan(tmp_path), "reward-0").command(0)
 
     config = str(tmp_path / "run/config.toml")
@@ -72,7 +72,7 @@ def test_metrics_are_served_side_by_side_when_the_first_port_is_given(tmp_path: 
     }
 
 
-def test_the_learner_resumes_when_asked_to(tmp_path: Path) -> None:
+def test_the_learner_resumes_on_request(tmp_path: Path) -> None:
     assert "--resume" not in child(plan(tmp_path), "learner").command(0)
     assert child(plan(tmp_path, resume=True), "learner").command(0)[-1] == "--resume"
 

@@ -10,7 +10,8 @@ import pytest
 
 from services.local.processes import redis_child
 from services.local.redis_server import RedisServer, find_binary, free_port, major_version
-from services.local.supervisor import Child, ChildState, Supervisor
+from services.local.supervision.child import Child, ChildState
+from services.local.supervision.supervisor import Supervisor
 from tppo.streams import RedisClient, StreamsError, connect
 
 
@@ -36,7 +37,7 @@ def test_a_server_on_the_path_that_is_too_old_is_passed_over(tmp_path: Path) -> 
     assert major_version(binary) >= 7
 
 
-def test_a_program_that_tells_no_version_counts_as_too_old(tmp_path: Path) -> None:
+def test_a_program_without_a_version_counts_as_too_old(tmp_path: Path) -> None:
     assert major_version(fake_server(tmp_path, "valkey-server", "hello")) == 0
     assert major_version(tmp_path / "missing") == 0
 

@@ -9,13 +9,13 @@ import textwrap
 import time
 from pathlib import Path
 
+from services.local.display import RunOverview
 from services.local.launch import prepare
 from services.local.processes import Plan
-from services.local.progress import Progress
 from services.local.redis_server import RedisServer, find_binary, free_port
+from services.local.results import Summary
 from services.local.session import Session
-from services.local.summary import Summary
-from services.local.supervisor import Child, Ending, EndingKind
+from services.local.supervision.child import Child, Ending, EndingKind
 from tppo.config import Config
 from tppo.presence import Presence, announce
 from tppo.run_folder.paths import RunPaths
@@ -37,16 +37,16 @@ LEARNER = """
 
 
 class Recorder:
-    """A display that tells when it is shown something, and when the first step appears."""
+    """A display with events for each call, and for the first training step."""
 
     def __init__(self) -> None:
         self.shown = asyncio.Event()
         self.step_seen = asyncio.Event()
         self.is_closed = False
 
-    def show(self, progress: Progress) -> None:
+    def show(self, overview: RunOverview) -> None:
         self.shown.set()
-        if progress.step:
+        if overview.step:
             self.step_seen.set()
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ async def run(plan: Plan, child: Child, display: Recorder) -> tuple[Ending, Summ
     return await Session(plan, [child], display).run(started_at=time.monotonic())
 
 
-async def test_a_run_that_ends_by_itself_leaves_its_summary_and_its_picture(tmp_path: Path) -> None:
+async def test_a_finished_run_writes_its_summary_and_its_learning_curve(tmp_path: Path) -> None:
     plan, display = plan_in(tmp_path), Recorder()
 
     ending, summary = await run(plan, learner(plan, then=""), display)
@@ -91,7 +91,7 @@ async def test_a_run_that_ends_by_itself_leaves_its_summary_and_its_picture(tmp_
     assert display.is_closed
 
 
-async def test_ctrl_c_stops_everybody_and_still_writes_the_summary(tmp_path: Path) -> None:
+async def test_ctrl_c_stops_all_processes_and_still_writes_the_summary(tmp_path: Path) -> None:
     plan, display = plan_in(tmp_path), Recorder()
     running = asyncio.create_task(run(plan, learner(plan, then="time.sleep(600)"), display))
     await display.step_seen.wait()
@@ -135,7 +135,7 @@ async def test_generators_are_counted_as_they_announce_themselves(tmp_path: Path
     assert (summary.tokens_generated, summary.decode_steps, summary.slot_occupancy) == (70, 5, 0.75)
 
 
-async def test_a_new_run_forgets_what_an_older_one_of_its_name_left_in_a_lasting_server(
+async def test_a_new_run_deletes_what_an_older_one_of_its_name_left_in_a_lasting_server(
     tmp_path: Path, redis_url: str, run_name: str
 ) -> None:
     plan = plan_in(tmp_path, name=run_name, redis_url=redis_url)
@@ -159,5 +159,5 @@ async def test_a_new_run_of_a_name_that_a_learner_holds_is_refused(
         ending, _ = await run(plan, learner(plan, then=""), Recorder())
 
         assert ending.kind is EndingKind.REFUSED
-        assert "expected another run.name" in ending.message
+        assert "use another run.name" in ending.message
         assert await client.get(f"tppo:{{{run_name}}}:inbox") == b"of a living run"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from services.local.restarts import FailureRecord, RestartRule
-from services.local.supervisor import Child, ChildState, Ending, EndingKind, Supervisor
+from services.local.supervision.child import Child, ChildState, Ending, EndingKind
+from services.local.supervision.supervisor import FailureRecord, RestartRule, Supervisor
 
 FOREVER = "import time; print('up', flush=True); time.sleep(600)"
 GRACEFUL = """
@@ -28,7 +28,7 @@ GRACEFUL = """
 
 
 class Sleeper:
-    """A sleep that takes no time and remembers what was asked for."""
+    """A sleep that takes no time and records the requested durations."""
 
     def __init__(self) -> None:
         self.durations: list[float] = []
@@ -39,7 +39,7 @@ class Sleeper:
 
 
 def program(name: str, *sources: str, is_done: bool = False, stop_rank: int = 0, grace_seconds: float = 10) -> Child:
-    """A child whose n-th life runs the n-th source, and the last one ever after."""
+    """A child whose n-th start runs the n-th source, and each later one the last source."""
 
     def command(num_starts: int) -> list[str]:
         source = sources[min(num_starts, len(sources) - 1)]
@@ -77,7 +77,7 @@ async def test_the_run_ends_when_its_work_is_done(tmp_path: Path) -> None:
         assert await supervisor.ending() == Ending(EndingKind.FINISHED)
 
 
-async def test_a_crashed_child_starts_again_after_growing_delays(tmp_path: Path) -> None:
+async def test_a_crashed_child_is_restarted_after_growing_delays(tmp_path: Path) -> None:
     sleeper = Sleeper()
     rule = RestartRule(first_delay_seconds=0.5)
     async with supervisor_in(tmp_path, restart_rule=rule, sleep=sleeper) as supervisor:
@@ -89,7 +89,7 @@ async def test_a_crashed_child_starts_again_after_growing_delays(tmp_path: Path)
     assert sleeper.durations == [0.5, 1.0, 2.0]
 
 
-async def test_a_service_that_ends_without_being_asked_to_starts_again(tmp_path: Path) -> None:
+async def test_a_service_that_exits_by_itself_is_restarted(tmp_path: Path) -> None:
     async with supervisor_in(tmp_path, sleep=Sleeper()) as supervisor:
         supervisor.start(program("reward-0", "pass", FOREVER))
 
@@ -122,11 +122,11 @@ async def test_many_rapid_failures_end_the_run_with_the_end_of_the_log(tmp_path:
 
     assert ending.kind is EndingKind.GAVE_UP
     first, *log_lines = ending.message.splitlines()
-    assert first.startswith("reward-0 ended with exit code 1, 3 times in a row")
+    assert first.startswith("reward-0 exited with code 1, 3 times in a row")
     assert [line.strip() for line in log_lines] == ["out of disk"] * 3
 
 
-async def test_who_merely_looks_on_is_started_again_for_ever(tmp_path: Path) -> None:
+async def test_the_dashboard_is_always_restarted(tmp_path: Path) -> None:
     rule, sleeper = RestartRule(first_delay_seconds=1, longest_delay_seconds=9, max_rapid_failures=1), Sleeper()
     async with supervisor_in(tmp_path, restart_rule=rule, sleep=sleeper) as supervisor:
         broken = program("dashboard", *["raise SystemExit('no such module')"] * 4, FOREVER)
@@ -176,11 +176,11 @@ async def test_a_child_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: 
 async def test_stopping_does_not_wait_for_a_back_off(tmp_path: Path) -> None:
     backing_off = asyncio.Event()
 
-    async def sleep_for_ever(_: float) -> None:
+    async def sleep_until_cancelled(_: float) -> None:
         backing_off.set()
         await asyncio.Event().wait()
 
-    async with supervisor_in(tmp_path, sleep=sleep_for_ever) as supervisor:
+    async with supervisor_in(tmp_path, sleep=sleep_until_cancelled) as supervisor:
         supervisor.start(program("generation-0", "exit(1)"))
         await backing_off.wait()
         assert supervisor.states() == {"generation-0": ChildState.BACKING_OFF}
@@ -209,7 +209,8 @@ async def test_children_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> 
     supervising = f"""
         import asyncio, sys
         from pathlib import Path
-        from services.local.supervisor import Child, Supervisor
+        from services.local.supervision.child import Child
+        from services.local.supervision.supervisor import Supervisor
         async def supervise():
             supervisor = Supervisor(Path({str(tmp_path)!r}))
             source = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
@@ -227,7 +228,7 @@ async def test_children_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> 
     assert parent.returncode == -signal.SIGKILL
 
 
-def test_failures_back_off_to_a_limit_and_a_healthy_life_clears_the_record() -> None:
+def test_failures_back_off_to_a_limit_and_a_healthy_uptime_resets_them() -> None:
     rule = RestartRule(first_delay_seconds=1, longest_delay_seconds=3, healthy_seconds=60, max_rapid_failures=4)
     record = FailureRecord(rule)
 

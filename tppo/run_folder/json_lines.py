@@ -21,7 +21,7 @@ MAX_WAITING_BYTES = 2**24
 MAX_DEPTH = 16
 """Deeper values are cut: serializers give up at some depth, and nothing of ours goes beyond four."""
 SLICE_BYTES = 128 * 1024
-"""Parsed in about 5 ms: an event loop serves nobody else meanwhile."""
+"""Parsed in about 5 ms: an event loop serves nothing else meanwhile."""
 START_BYTES = 64 * 1024 * 1024
 """Of a longer file, the older lines are left out."""
 LONGEST_LINE_BYTES = 16 * 1024 * 1024

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     try:
         run_all(question.config_path, runs, launch=launch_process, say=lambda text: print(text, flush=True))
     except StoppedError:
-        print("stopped; the same command goes on with the run that was interrupted", file=sys.stderr)
+        print("stopped; the same command continues, with the interrupted run from scratch", file=sys.stderr)
         return STOPPED_EXIT_CODE
     except RunFailedError as failure:
         print(failure, file=sys.stderr)
@@ -72,8 +72,7 @@ def _lines(run: PlannedRun) -> str:
 
 def _write_report(runs: list[PlannedRun], folder: Path, *, target: float | None, task: str) -> None:
     from services.local.compare.measures import common_target, measured
-    from services.local.compare.picture import draw_comparison
-    from services.local.compare.report import write_json, write_table
+    from services.local.compare.report import draw_comparison, write_json, write_table
 
     measures = [
         measured(

@@ -13,7 +13,7 @@ from tppo.run_folder.paths import RunPaths
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What the user asks for."""
+    """What is compared, from the command line."""
 
     config_path: Path
     algorithms: tuple[str, ...]

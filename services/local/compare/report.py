@@ -1,4 +1,4 @@
-"""`comparison.json` and `comparison.md`: each system with mean and spread over its seeds."""
+"""`comparison.json`, `comparison.md` and `comparison.png`: each system with mean and spread over its seeds."""
 
 import json
 import statistics
@@ -6,7 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from services.local.compare.measures import Measures, reached
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from services.local.compare.measures import Measures, Point, reached
+
+AXES: tuple[tuple[str, Callable[[Point], float]], ...] = (
+    ("seconds of training", lambda point: point.seconds),
+    ("decode steps", lambda point: point.decode_steps),
+    ("tokens generated", lambda point: point.tokens),
+)
+"""What the accuracy is drawn over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +91,30 @@ def write_table(runs: Sequence[Measures], path: Path, *, target: float, task: st
     path.write_text("\n".join(_document(runs, target=target, task=task)) + "\n", encoding="utf-8")
 
 
+def draw_comparison(runs: Sequence[Measures], path: Path, *, title: str) -> None:
+    """Draw and save the picture: the mean over seeds, with the standard deviation around it."""
+    figure = Figure(figsize=(13, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(AXES), sharey=True)
+    for axes, (label, spent) in zip(panels, AXES, strict=True):
+        for algorithm, of_system in by_algorithm(runs).items():
+            _draw(axes, [run.curve for run in of_system], spent, label=algorithm)
+        axes.set_xlabel(label)
+        if "seconds" not in label:
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("accuracy on the evaluation set")
+    panels[0].legend(loc="best")
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
 def _document(runs: Sequence[Measures], *, target: float, task: str) -> Iterator[str]:
     num_seeds = max(len(of_system) for of_system in by_algorithm(runs).values())
     yield from (f"# {task}: {', '.join(by_algorithm(runs))}", "")
     yield f"Mean and standard deviation over {num_seeds} seed{'s' if num_seeds > 1 else ''}; everything is measured."
     yield "Seconds run from the first window to the end of the last step; evaluations come after it and count nowhere."
-    yield f"{target:.2f} is the accuracy asked for, or the highest that every run reached, read between evaluations."
+    yield f"{target:.2f} is the requested accuracy, or the highest that every run reached, read between evaluations."
     yield ""
     shown = columns(target)
     yield f"| system | {' | '.join(column.title for column in shown)} |"
@@ -99,3 +129,15 @@ def _cell(column: Column, numbers: MeanAndSpread) -> str:
         return "not reached"
     mean = column.form.format(numbers.mean)
     return mean if numbers.deviation is None else f"{mean} ± {column.form.format(numbers.deviation)}"
+
+
+def _draw(axes: Axes, curves: Sequence[Sequence[Point]], spent: Callable[[Point], float], *, label: str) -> None:
+    """The runs of a system evaluate at the same steps; a mean point is the mean of both coordinates."""
+    steps = list(zip(*curves, strict=True))
+    positions = [statistics.mean(spent(point) for point in points) for points in steps]
+    means = [statistics.mean(point.accuracy for point in points) for points in steps]
+    spreads = [statistics.stdev(point.accuracy for point in points) if len(points) > 1 else 0.0 for points in steps]
+    (line,) = axes.plot(positions, means, marker="o", markersize=3, label=label)
+    lower = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
+    upper = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
+    axes.fill_between(positions, lower, upper, color=line.get_color(), alpha=0.2)

@@ -13,11 +13,11 @@ from services.local.processes import tppo_command
 
 
 class StoppedError(Exception):
-    """The user ended the comparison; it goes on where it stopped when it is called again."""
+    """The user stopped the comparison; the same command continues it."""
 
 
 class RunFailedError(Exception):
-    """A run did not come to its end; the text says which."""
+    """A run did not finish; the text says which."""
 
 
 class Launcher(Protocol):
@@ -28,7 +28,7 @@ class Launcher(Protocol):
 
 
 def run_all(config_path: Path, runs: Sequence[PlannedRun], *, launch: Launcher, say: Callable[[str], object]) -> None:
-    """Run what is not done yet. A run that was interrupted begins anew: its clock cannot be continued."""
+    """Run what is not done yet. An interrupted run starts from scratch: its clock cannot be continued."""
     for number, run in enumerate(runs, start=1):
         name = f"[{number}/{len(runs)}] {run.algorithm}, seed {run.seed}"
         if is_done(run):
@@ -38,7 +38,7 @@ def run_all(config_path: Path, runs: Sequence[PlannedRun], *, launch: Launcher, 
         say(f"{name}: {run.config.run.total_training_steps} steps")
         exit_code = launch(config_path, run)
         if exit_code or not is_done(run):
-            raise RunFailedError(f"{name}: tppo run ended with {exit_code}; see {run.paths.logs}")
+            raise RunFailedError(f"{name}: tppo run exited with code {exit_code}; see {run.paths.logs}")
 
 
 def launch_process(config_path: Path, run: PlannedRun) -> int:

@@ -1,18 +1,13 @@
-"""`runs/NAME/`: what is read from a run's metrics and what is written at its end."""
+"""The course of a run as its metrics have it, and what is written at its end."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from services.local.launch import locked, prepare
-from services.local.learning_curve import draw_learning_curve
-from services.local.metrics import RunMetrics, read_metrics
-from services.local.summary import earlier_session, summarize, write_summary
-from tppo.config import ConfigError
+from services.local.metrics import RunMetrics
+from services.local.results import draw_learning_curve, earlier_session, summarize, write_summary
 from tppo.generation_totals import GenerationLedger, GenerationTotals
-from tppo.run_folder.paths import RunPaths
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -51,7 +46,7 @@ def test_an_evaluation_that_comes_in_late_keeps_its_place() -> None:
     assert [line["step"] for line in metrics.steps] == [1, 2, 3]
 
 
-def test_the_summary_tells_accuracies_times_and_occupancy() -> None:
+def test_the_summary_has_accuracies_times_and_occupancy() -> None:
     metrics = RunMetrics([evaluation(0, 0.41), step(1), step(2), evaluation(2, 0.93)])
     totals = GenerationTotals(
         seconds_busy=7.5, num_tokens=9000, num_decode_steps=300, num_active_slot_steps=7200, num_slot_steps=9600
@@ -76,14 +71,14 @@ def test_a_run_that_was_never_evaluated_has_no_accuracy() -> None:
     assert (summary.base_accuracy, summary.final_accuracy, summary.slot_occupancy) == (None, None, None)
 
 
-def test_a_generator_that_restarts_counts_with_both_of_its_lives() -> None:
+def test_a_restarted_generator_counts_before_and_after_its_restart() -> None:
     ledger = GenerationLedger()
-    first_life = {"num_tokens_generated": 100, "num_decode_steps": 10, "num_slots": 4, "num_active_slot_steps": 30}
-    second_life = {"num_tokens_generated": 7, "num_decode_steps": 1, "num_slots": 4, "num_active_slot_steps": 2}
+    before = {"num_tokens_generated": 100, "num_decode_steps": 10, "num_slots": 4, "num_active_slot_steps": 30}
+    after = {"num_tokens_generated": 7, "num_decode_steps": 1, "num_slots": 4, "num_active_slot_steps": 2}
 
-    ledger.observe("generation-0", 1000.0, first_life | {"num_tokens_generated": 50, "busy_seconds": 0.5})
-    ledger.observe("generation-0", 1000.0, first_life | {"busy_seconds": 1.0})
-    ledger.observe("generation-0", 2000.0, second_life | {"busy_seconds": 0.25})
+    ledger.observe("generation-0", 1000.0, before | {"num_tokens_generated": 50, "busy_seconds": 0.5})
+    ledger.observe("generation-0", 1000.0, before | {"busy_seconds": 1.0})
+    ledger.observe("generation-0", 2000.0, after | {"busy_seconds": 0.25})
 
     assert ledger.totals() == GenerationTotals(
         seconds_busy=1.25, num_tokens=107, num_decode_steps=11, num_active_slot_steps=32, num_slot_steps=44
@@ -114,28 +109,3 @@ def test_the_learning_curve_is_drawn_from_whatever_there_is(tmp_path: Path, line
     draw_learning_curve(RunMetrics(lines), tmp_path / "curve.png", title="run")
 
     assert (tmp_path / "curve.png").exists()
-
-
-def test_a_folder_belongs_to_one_run_at_a_time(tmp_path: Path) -> None:
-    paths = RunPaths(tmp_path / "run")
-
-    with locked(paths), pytest.raises(ConfigError, match="in use by another tppo run"), locked(paths):
-        pass
-
-    with locked(paths):
-        pass
-
-
-def test_a_new_run_leaves_nothing_of_an_attempt_before_and_a_resumed_one_everything(tmp_path: Path) -> None:
-    paths = RunPaths(tmp_path / "run")
-    prepare(paths, resume=False)
-    paths.metrics.write_text(json.dumps(step(1)) + "\n")
-    (paths.redis / "appendonly.aof").write_text("old")
-
-    prepare(paths, resume=True)
-    assert len(read_metrics(paths.metrics).steps) == 1
-    assert list(paths.redis.iterdir())
-
-    prepare(paths, resume=False)
-    assert not paths.metrics.exists()
-    assert not list(paths.redis.iterdir())

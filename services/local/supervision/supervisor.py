@@ -1,6 +1,6 @@
 """Keeps the processes of a run alive, and ends them in order.
 
-One loop per child, `_keep_alive`: consumes the child's exit code; waits for the child's end, then for the back-off;
+One loop per child, `_keep_alive`: consumes the child's exit code; waits for the child's exit, then for the back-off;
 unblocked by the exit, the time, or `stop`; produces a restarted child, or the run's ending.
 
 Exit codes of a child: 0 ends the run if its work is done; 2 is a wrong configuration, which no restart mends, and ends
@@ -18,73 +18,46 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from itertools import groupby
 from pathlib import Path
 
-from services.local.restarts import FailureRecord, RestartRule
+from services.local.supervision.child import REFUSED_EXIT_CODE, Child, ChildState, Ending, EndingKind
+from tppo.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
-REFUSED_EXIT_CODE = 2
 TETHER = Path(__file__).with_name("tether.py")
 
 
-class ChildState(Enum):
-    """Where a child stands; the values are shown to the user."""
-
-    WAITING = "waiting to start"
-    RUNNING = "running"
-    BACKING_OFF = "crashed, starts again"
-    STOPPING = "stopping"
-    ENDED = "ended"
-
-
 @dataclass(frozen=True, kw_only=True)
-class Child:
-    """One process to keep alive."""
+class RestartRule:
+    """When a child that exited unexpectedly is restarted: after an exponential back-off, reset by a healthy minute."""
 
-    name: str
-    command: Callable[[int], Sequence[str]]
-    """The command line, given how often the child was started before."""
-    is_done: Callable[[], bool] = lambda: False
-    """Asked when the child exits with 0: whether the run's work is done. A child that is not done starts again."""
-    stop_rank: int = 0
-    """Children of a lower rank are stopped, and have ended, before those of a higher one are told."""
-    grace_seconds: float = 10.0
-    """Time between SIGTERM and SIGKILL."""
-    is_needed: bool = True
-    """Whether the run is over when the child fails too often in a row; if not, it is started again for ever."""
+    first_delay_seconds: float = 0.5
+    longest_delay_seconds: float = 30.0
+    healthy_seconds: float = 60.0
+    """After this uptime, earlier failures no longer count."""
+    max_rapid_failures: int = 5
+    """One failure more in a row, each with less uptime than that, and the supervisor gives up."""
 
 
-class EndingKind(Enum):
-    """Why a run ended."""
+class FailureRecord:
+    """The failures in a row of one process."""
 
-    FINISHED = "finished"
-    GAVE_UP = "gave up"
-    REFUSED = "refused"
-    INTERRUPTED = "interrupted"
+    def __init__(self, rule: RestartRule) -> None:
+        self._rule = rule
+        self._backoff = Backoff(first_seconds=rule.first_delay_seconds, longest_seconds=rule.longest_delay_seconds)
+        self._num_in_a_row = 0
 
-
-@dataclass(frozen=True)
-class Ending:
-    """Why the run ended, and a sentence about it for the user."""
-
-    kind: EndingKind
-    message: str = ""
-
-    @property
-    def exit_code(self) -> int:
-        """Of `tppo run`; a run that the user stopped ends like any program on Ctrl-C."""
-        return EXIT_CODES[self.kind]
-
-
-EXIT_CODES = {
-    EndingKind.FINISHED: 0,
-    EndingKind.GAVE_UP: 1,
-    EndingKind.REFUSED: REFUSED_EXIT_CODE,
-    EndingKind.INTERRUPTED: 130,
-}
+    def delay_after(self, uptime_seconds: float) -> float | None:
+        """Seconds to wait after a failure at this uptime; None: give up."""
+        if uptime_seconds >= self._rule.healthy_seconds:
+            self._num_in_a_row = 0
+            self._backoff.reset()
+        self._num_in_a_row += 1
+        if self._num_in_a_row > self._rule.max_rapid_failures:
+            return None
+        return self._backoff.next_delay()
 
 
 @dataclass
@@ -95,7 +68,7 @@ class _Watched:
     num_starts: int = 0
     process: asyncio.subprocess.Process | None = None
     starting: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
-    """Held while the process comes up, so that nobody stops half a child."""
+    """Held while the process starts, so that `stop` never sees half a child."""
     keeper: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
@@ -150,7 +123,7 @@ class Supervisor:
             await asyncio.gather(*(self._stop_one(watched) for watched in rank))
 
     def kill(self) -> None:
-        """SIGKILL to all children at once, for a user who will not wait."""
+        """SIGKILL to all children at once."""
         for watched in self._watched.values():
             watched.state = ChildState.STOPPING
             if watched.process is not None:
@@ -172,11 +145,11 @@ class Supervisor:
                 return
             assert delay_seconds is not None
             watched.state = ChildState.BACKING_OFF
-            log.warning("%s %s; starts in %.1f s", watched.child.name, describe_exit(exit_code), delay_seconds)
+            log.warning("%s %s; restart in %.1f s", watched.child.name, describe_exit(exit_code), delay_seconds)
             await self._sleep(delay_seconds)
 
     async def _run_once(self, watched: _Watched) -> int:
-        """The exit code of one life of a child; whatever it leaves behind in its process group is killed."""
+        """The child's exit code; whatever it leaves behind in its process group is killed."""
         command = watched.child.command(watched.num_starts)
         watched.num_starts += 1
         async with watched.starting:
@@ -204,15 +177,16 @@ class Supervisor:
             return Ending(EndingKind.FINISHED)
         if exit_code == REFUSED_EXIT_CODE:
             lines = tail(self.log_path(child.name), num_lines=1)
-            return Ending(EndingKind.REFUSED, lines[0] if lines else f"{child.name} refused its configuration")
-        return None if may_restart else Ending(EndingKind.GAVE_UP, self._farewell(child, exit_code))
+            no_message = f"{child.name} {describe_exit(exit_code)} and no message; expected a configuration it accepts"
+            return Ending(EndingKind.REFUSED, lines[0] if lines else no_message)
+        return None if may_restart else Ending(EndingKind.GAVE_UP, self._last_failure(child, exit_code))
 
-    def _farewell(self, child: Child, exit_code: int) -> str:
+    def _last_failure(self, child: Child, exit_code: int) -> str:
         path = self.log_path(child.name)
         times = self._restart_rule.max_rapid_failures + 1
         return "\n".join(
             [
-                f"{child.name} {describe_exit(exit_code)}, {times} times in a row; the end of {path}:",
+                f"{child.name} {describe_exit(exit_code)}, {times} times in a row; last lines of {path}:",
                 *(f"    {line}" for line in tail(path, num_lines=15)),
             ]
         )
@@ -227,7 +201,7 @@ class Supervisor:
                 process.terminate()
             await asyncio.wait([keeper], timeout=grace_seconds)
             if not keeper.done():
-                log.warning("%s did not end within %.0f s; killed", watched.child.name, grace_seconds)
+                log.warning("%s did not exit within %.0f s of SIGTERM; sent SIGKILL", watched.child.name, grace_seconds)
                 _kill_group(process.pid)
                 await asyncio.wait([keeper])
         keeper.cancel()  # one that backs off, or is about to start, has no process to wait for
@@ -244,7 +218,7 @@ class Supervisor:
 def describe_exit(exit_code: int) -> str:
     """The exit code in words: negative ones are signals."""
     if exit_code >= 0:
-        return f"ended with exit code {exit_code}"
+        return f"exited with code {exit_code}"
     return f"was killed by {signal.Signals(-exit_code).name}"
 
 

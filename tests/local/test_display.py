@@ -5,11 +5,10 @@ from typing import Any
 
 from rich.console import Console
 
-from services.local.display import PlainDisplay
+from services.local.display import PlainDisplay, RunOverview, closing_table, live_table, overview_of, plain_line
 from services.local.metrics import RunMetrics
-from services.local.progress import Progress, closing_table, live_table, plain_line, progress_of
-from services.local.summary import summarize
-from services.local.supervisor import ChildState
+from services.local.results import summarize
+from services.local.supervision.child import ChildState
 from tppo.generation_totals import GenerationTotals
 
 LINES: list[dict[str, Any]] = [
@@ -29,8 +28,8 @@ LINES: list[dict[str, Any]] = [
 ]
 
 
-def progress(lines: list[dict[str, Any]], **states: ChildState) -> Progress:
-    return progress_of(RunMetrics(lines), states, total_steps=60, address="http://127.0.0.1:8265")
+def overview(lines: list[dict[str, Any]], **states: ChildState) -> RunOverview:
+    return overview_of(RunMetrics(lines), states, total_steps=60, address="http://127.0.0.1:8265")
 
 
 def rendered(renderable: object) -> str:
@@ -41,8 +40,8 @@ def rendered(renderable: object) -> str:
     return file.getvalue()
 
 
-def test_a_line_tells_the_course_of_the_run() -> None:
-    line = plain_line(progress(LINES, learner=ChildState.RUNNING))
+def test_a_line_shows_the_course_of_the_run() -> None:
+    line = plain_line(overview(LINES, learner=ChildState.RUNNING))
 
     assert line == (
         "step 2/60 | reward 0.500 | accuracy 0.410 ± 0.022 -> 0.600 ± 0.021 | response length 89 | tokens/s 1,500"
@@ -51,14 +50,14 @@ def test_a_line_tells_the_course_of_the_run() -> None:
 
 
 def test_a_run_that_has_not_begun_shows_only_what_is_known() -> None:
-    assert plain_line(progress([])) == "step 0/60"
+    assert plain_line(overview([])) == "step 0/60"
 
 
 def test_until_the_first_step_the_learner_says_what_it_waits_for() -> None:
     waiting = "evaluation of the base model"
 
-    before = progress_of(RunMetrics(LINES[:1]), {}, total_steps=60, waiting_for=waiting)
-    after = progress_of(RunMetrics(LINES), {}, total_steps=60, waiting_for=waiting)
+    before = overview_of(RunMetrics(LINES[:1]), {}, total_steps=60, waiting_for=waiting)
+    after = overview_of(RunMetrics(LINES), {}, total_steps=60, waiting_for=waiting)
 
     assert plain_line(before) == "step 0/60 | accuracy 0.410 ± 0.022 | waiting for evaluation of the base model"
     assert waiting in rendered(live_table(before, title=""))
@@ -68,15 +67,15 @@ def test_until_the_first_step_the_learner_says_what_it_waits_for() -> None:
 def test_processes_in_trouble_are_named() -> None:
     states = {"learner": ChildState.RUNNING, "reward": ChildState.BACKING_OFF}
 
-    assert plain_line(progress([], **states)) == "step 0/60 | reward: crashed, starts again"
+    assert plain_line(overview([], **states)) == "step 0/60 | reward: crashed, restarting"
 
 
 def test_the_table_shows_the_address_of_the_status_page() -> None:
-    text = rendered(live_table(progress(LINES, generation=ChildState.BACKING_OFF), title="T-PPO: run"))
+    text = rendered(live_table(overview(LINES, generation=ChildState.BACKING_OFF), title="T-PPO: run"))
 
     assert "http://127.0.0.1:8265" in text
     assert "2/60" in text
-    assert "crashed, starts again" in text
+    assert "crashed, restarting" in text
 
 
 def test_the_closing_table_shows_accuracy_before_and_after() -> None:
@@ -88,19 +87,19 @@ def test_the_closing_table_shows_accuracy_before_and_after() -> None:
         assert fact in text
 
 
-def test_lines_are_written_when_there_is_news_and_not_too_often() -> None:
+def test_lines_are_written_when_something_changed_and_not_too_often() -> None:
     now = 0.0
     written: list[str] = []
     display = PlainDisplay(written.append, clock=lambda: now)
 
-    display.show(progress([]))  # the first is always news
+    display.show(overview([]))  # the first is always news
     now = 1.0
-    display.show(progress(LINES[:2]))  # news, but too soon
+    display.show(overview(LINES[:2]))  # news, but too soon
     now = 2.5
-    display.show(progress(LINES[:2]))
+    display.show(overview(LINES[:2]))
     now = 10.0
-    display.show(progress(LINES[:2]))  # nothing new
+    display.show(overview(LINES[:2]))  # nothing new
     now = 18.0
-    display.show(progress(LINES[:2]))  # silent for long: a sign of life
+    display.show(overview(LINES[:2]))  # nothing for 15 s: a line all the same
 
     assert [line.split(" | ")[0] for line in written] == ["step 0/60", "step 1/60", "step 1/60"]

@@ -1,0 +1,1 @@
+"""Processes kept alive, and stopped in order."""

@@ -1,8 +1,8 @@
 """Checkpoints: `checkpoints/global_step_N/{actor,critic}` that transformers loads, and what a resume needs beside them.
 
-A checkpoint is written into a hidden folder, renamed when it is whole, and named last of all in `latest`; so whatever
-`latest` names was complete once. A resume checks that it still is, and else sets it aside and takes the one before.
-`committed.jsonl` tells of every checkpoint there ever was what its weights were. Nothing is pickled: texts are JSON,
+A checkpoint is written into a hidden folder, renamed when it is complete, and named last of all in `latest`: then it is
+committed. A resume verifies that it is still complete, and else renames it to `damaged_...` and takes the one before.
+`committed.jsonl` has the digests of the weights of every checkpoint ever committed. Nothing is pickled: texts are JSON,
 arrays safetensors; the optimizers' state is torch's, read back as data only.
 """
 
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """A copy of the whole state between two steps, to be written while training goes on."""
+    """A copy of the whole state between two steps, to be written while training continues."""
 
     progress: TrainingProgress
     ledger: LedgerState
@@ -53,7 +53,7 @@ class Restored:
 
 
 def capture(trainer: Trainer, progress: TrainingProgress, ledger: LedgerState) -> Capture:
-    """Copies of the trainer's tensors with the rest."""
+    """Copies of the trainer's tensors, with progress and ledger."""
     return Capture(
         progress=progress,
         ledger=ledger,
@@ -84,15 +84,15 @@ class Checkpoints:
         self._require_right = require_right
 
     def usable(self) -> Path | None:
-        """The newest committed checkpoint that is whole; None when none was ever committed.
+        """The newest committed checkpoint that is complete; None when none was ever committed.
 
-        Damaged ones are set aside. Raises `DamagedError` when there is no other.
+        Damaged ones are renamed. Raises `DamagedError` when there is no other.
         """
         latest = self.folder.newest()
         if latest is None:
             return None
         if not latest.exists() and _replaced(latest).exists():
-            _replaced(latest).rename(latest)  # its process died between taking it away and putting the next there
+            _replaced(latest).rename(latest)  # its process ended between the two renames of `_put_in_place`
         damages = []
         for path in [latest, *reversed(self._before(step_of(latest)))]:
             try:
@@ -100,10 +100,10 @@ class Checkpoints:
             except DamagedError as damage:
                 damages.append(str(damage))
                 logger.warning("%s; trying the checkpoint before", damage)
-                self._set_aside(path)
+                _rename_damaged(path)
             else:
                 return path
-        raise DamagedError(f"no checkpoint in {self.folder.path} is whole: {'; '.join(damages)}")
+        raise DamagedError(f"no checkpoint in {self.folder.path} is complete: {'; '.join(damages)}")
 
     def commit(
         self,
@@ -113,8 +113,8 @@ class Checkpoints:
         *,
         keep_also: Collection[int] = (),
     ) -> Path:
-        """Write a checkpoint; when this returns it is the latest. Older ones beyond `keep` go, but for the best and
-        those of the steps `keep_also`. Raises OSError when the disk does not take it; the others stay as they are.
+        """Write a checkpoint; when this returns it is the latest. Older ones beyond `keep` are deleted, but for the
+        best and those of the steps `keep_also`. Raises OSError when the disk is full; the others stay as they are.
         """
         final = self.folder.of_step(state.progress.step)
         temporary = final.with_name(f".{final.name}.writing")
@@ -123,7 +123,7 @@ class Checkpoints:
             self._write(temporary, state, trainer, tokenizer)
             self._require_right()
             self._put_in_place(temporary, final)
-        except (SafetensorError, RuntimeError) as error:  # what these libraries make of a full disk
+        except (SafetensorError, RuntimeError) as error:  # how these libraries report a full disk
             raise OSError(f"{type(error).__name__}: {error}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -162,7 +162,7 @@ class Checkpoints:
         append_whole(self.folder.committed_log, json_line(note))
 
     def _put_in_place(self, temporary: Path, final: Path) -> None:
-        """At no moment is the step's checkpoint neither there nor where `usable` finds it."""
+        """At every moment the step's checkpoint is there, or where `usable` finds it."""
         shutil.rmtree(_replaced(final), ignore_errors=True)
         if final.exists():
             final.rename(_replaced(final))
@@ -181,12 +181,6 @@ class Checkpoints:
         """Checkpoints of earlier steps, the oldest first."""
         return [self.folder.of_step(kept) for kept in self.folder.kept_steps() if kept < step]
 
-    def _set_aside(self, path: Path) -> None:
-        aside = path.with_name(DAMAGED_PREFIX + path.name)
-        shutil.rmtree(aside, ignore_errors=True)
-        if path.exists():
-            path.rename(aside)
-
 
 def read(path: Path) -> Restored:
     """What `Checkpoints.commit` wrote, without the models."""
@@ -194,6 +188,13 @@ def read(path: Path) -> Restored:
     plain = json.loads((path / "ledger.json").read_text(encoding="utf-8"))
     progress = TrainingProgress(**json.loads((path / "progress.json").read_text(encoding="utf-8")))
     return Restored(progress, LedgerState(plain, load_file(path / "ledger.safetensors")), optimizers)
+
+
+def _rename_damaged(path: Path) -> None:
+    damaged = path.with_name(DAMAGED_PREFIX + path.name)
+    shutil.rmtree(damaged, ignore_errors=True)
+    if path.exists():
+        path.rename(damaged)
 
 
 def _replaced(final: Path) -> Path:

@@ -1,9 +1,9 @@
 """Commits checkpoints beside the training: the state is copied between two steps, the disk is written meanwhile.
 
 Loop `serve`: consumes copied states, always the newest / waits for one / unblocked by `commit_if_due` / produces a
-committed checkpoint, and then trims the inbox up to its position. It waits for the traces of the steps before it: what
-a checkpoint contains is never taken again. A full disk stops neither training nor the older checkpoints: the failure is
-logged and shown, and the next one is tried.
+committed checkpoint, after which it trims the inbox up to that checkpoint's position; nothing else trims the inbox. It
+waits for the traces of the steps before it: a step in a checkpoint is never repeated. A full disk stops neither
+training nor harms older checkpoints: the error is logged and in the status, and the next checkpoint is tried.
 """
 
 import asyncio
@@ -68,7 +68,7 @@ class CheckpointWriter:
         await self._write(state)
 
     def judge(self, step: int, accuracy: float | None) -> None:
-        """An evaluation of that step's policy is over; the best one's checkpoint is kept."""
+        """An evaluation of that step's policy has ended; the checkpoint of the best is kept."""
         if accuracy is None:
             return
         try:
@@ -89,8 +89,8 @@ class CheckpointWriter:
                 await self._write(state)
             except OSError as error:
                 self.last_error = f"checkpoint of step {state.progress.step}: {error}"
-                logger.exception("%s; training goes on", self.last_error)
-                self._journal.event("error", step=state.progress.step, text=f"{self.last_error}; training goes on")
+                logger.exception("%s; training continues", self.last_error)
+                self._journal.event("error", step=state.progress.step, text=f"{self.last_error}; training continues")
 
     async def _write(self, state: Capture) -> None:
         await self._traces.written()
@@ -100,9 +100,10 @@ class CheckpointWriter:
                 self._checkpoints.commit, state, self._trainer, self._tokenizer, keep_also=under_evaluation
             )
         self.last_step, self.last_error = state.progress.step, ""
-        logger.info("committed %s", path)
+        logger.info("checkpoint committed: %s", path)
         self._journal.event("checkpoint", step=self.last_step, text=f"checkpoint of step {self.last_step} committed")
         try:
             await self._inbox.trim(state.progress.inbox_position)
+            logger.info("the inbox is trimmed up to %s", state.progress.inbox_position)
         except OSError as error:
-            logger.warning("cannot trim the inbox: %s; the next checkpoint will", error)
+            logger.warning("cannot trim the inbox: %s; retried after the next checkpoint", error)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.small_disk import files_of_at_most
+from tests.support.small_disk import files_of_at_most
 from tppo.run_folder.durable import append_whole, replacement_of, write_atomically
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.small_disk import files_of_at_most
+from tests.support.small_disk import files_of_at_most
 from tppo.run_folder.json_lines import JsonLinesFollower, JsonLinesWriter, read_objects
 
 

@@ -86,7 +86,7 @@ def logged_records(run_folder: Path, scores: Mapping[tuple[str, int], Mapping[st
     folder = RunPaths(run_folder).inbox
     records = [entry.payload for entry in InboxArchive(folder).entries(BEGINNING)]
     if not records:
-        raise ConfigError(f"{folder} holds no log; expected a run with run.archive_inbox = true")
+        raise ConfigError(f"{folder} holds no archived inbox; expected a run with run.archive_inbox = true")
     return records if scores is None else list(with_scores(records, scores))
 
 

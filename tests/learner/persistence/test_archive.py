@@ -1,4 +1,4 @@
-"""The log on the disk: what is in it after crashes, full disks, restarts and cuts."""
+"""The archived inbox: its records after crashes, full disks, restarts and rollbacks."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from learner.persistence.archive import ArchivedInbox, InboxArchive
 from learner.persistence.run_identity import begin_incarnation
-from tests.learner.persistence.test_checkpoint import files_of_at_most
+from tests.support.small_disk import files_of_at_most
 from tppo.__main__ import main
 from tppo.streams import InboxEntry, MemoryStreams
 from tppo.streams.contract import BEGINNING
@@ -29,23 +29,23 @@ def test_what_was_appended_is_read_from_any_position(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "inbox").iterdir()) == ["1-0.log", "3-0.log"]
 
 
-def test_a_run_that_keeps_no_log_has_no_records_and_nothing_to_cut(tmp_path: Path) -> None:
+def test_a_run_without_an_archived_inbox_has_no_records_and_nothing_to_cut(tmp_path: Path) -> None:
     archive = InboxArchive(tmp_path / "inbox")
 
     assert list(archive.entries(BEGINNING)) == []
-    assert archive.cut(BEGINNING, tmp_path / "aside") == 0
+    assert archive.cut(BEGINNING, tmp_path / "removed") == 0
 
 
-def test_what_is_there_already_is_not_written_again(tmp_path: Path) -> None:
+def test_a_duplicate_record_is_not_archived_again(tmp_path: Path) -> None:
     InboxArchive(tmp_path).append(some(1, 2))
 
-    anew = InboxArchive(tmp_path)
-    anew.append(some(1, 2, 3))
+    reopened = InboxArchive(tmp_path)
+    reopened.append(some(1, 2, 3))
 
-    assert list(anew.entries(BEGINNING)) == some(1, 2, 3)
+    assert list(reopened.entries(BEGINNING)) == some(1, 2, 3)
 
 
-def test_a_process_that_has_lost_the_run_adds_nothing_to_its_log(tmp_path: Path) -> None:
+def test_a_process_that_has_lost_the_run_archives_nothing(tmp_path: Path) -> None:
     zombie = InboxArchive(tmp_path / "inbox", require_right=begin_incarnation(tmp_path).require_current)
     zombie.append(some(1))
     InboxArchive(tmp_path / "inbox", require_right=begin_incarnation(tmp_path).require_current).append(some(2, 3))
@@ -57,7 +57,7 @@ def test_a_process_that_has_lost_the_run_adds_nothing_to_its_log(tmp_path: Path)
 
 
 @pytest.mark.parametrize("num_bytes_lost", [1, 10, 8 + 24])
-def test_a_record_half_written_at_a_crash_is_cut_off(tmp_path: Path, num_bytes_lost: int) -> None:
+def test_a_half_written_record_is_cut_off_after_a_crash(tmp_path: Path, num_bytes_lost: int) -> None:
     InboxArchive(tmp_path).append(some(1, 2))
     path = tmp_path / "1-0.log"
     path.write_bytes(path.read_bytes()[:-num_bytes_lost])
@@ -69,7 +69,7 @@ def test_a_record_half_written_at_a_crash_is_cut_off(tmp_path: Path, num_bytes_l
     assert list(InboxArchive(tmp_path).entries(BEGINNING)) == some(1, 2, 3)
 
 
-def test_a_cut_moves_what_lies_behind_it_aside(tmp_path: Path) -> None:
+def test_a_cut_moves_later_records_to_another_folder(tmp_path: Path) -> None:
     archive = InboxArchive(tmp_path / "inbox")
     archive.append(some(1, 2))
     archive.close_file()
@@ -77,14 +77,14 @@ def test_a_cut_moves_what_lies_behind_it_aside(tmp_path: Path) -> None:
     archive.close_file()
     archive.append(some(5))
 
-    assert InboxArchive(tmp_path / "inbox").cut("3-0", tmp_path / "aside") == 2
+    assert InboxArchive(tmp_path / "inbox").cut("3-0", tmp_path / "removed") == 2
 
-    anew = InboxArchive(tmp_path / "inbox")
-    assert (list(anew.entries(BEGINNING)), anew.last) == (some(1, 2, 3), "3-0")
-    assert list(InboxArchive(tmp_path / "aside").entries(BEGINNING)) == some(4, 5)
+    reopened = InboxArchive(tmp_path / "inbox")
+    assert (list(reopened.entries(BEGINNING)), reopened.last) == (some(1, 2, 3), "3-0")
+    assert list(InboxArchive(tmp_path / "removed").entries(BEGINNING)) == some(4, 5)
 
 
-async def test_an_inbox_is_on_the_disk_before_it_is_trimmed(tmp_path: Path) -> None:
+async def test_the_inbox_is_archived_before_it_is_trimmed(tmp_path: Path) -> None:
     inbox = MemoryStreams(lease_seconds=60).inbox
     kept = ArchivedInbox(inbox, InboxArchive(tmp_path))
     await inbox.append([b"a", b"b"])
@@ -96,21 +96,21 @@ async def test_an_inbox_is_on_the_disk_before_it_is_trimmed(tmp_path: Path) -> N
     assert [entry.payload for entry in InboxArchive(tmp_path).entries(BEGINNING)] == [b"a", b"b"]
 
 
-async def test_what_redis_has_lost_is_read_from_the_disk(tmp_path: Path) -> None:
+async def test_records_that_redis_has_lost_are_read_from_the_archive(tmp_path: Path) -> None:
     inbox = MemoryStreams(lease_seconds=60).inbox
     await inbox.append([b"a", b"b"])
     await ArchivedInbox(inbox, InboxArchive(tmp_path)).read(BEGINNING, max_count=9, wait_seconds=0)
     await inbox.trim("2-0")  # a server that came back without its last second
     await inbox.append([b"c"])
 
-    anew = ArchivedInbox(inbox, InboxArchive(tmp_path))
-    first = await anew.read("1-0", max_count=9, wait_seconds=0)
-    second = await anew.read(first[-1].position, max_count=9, wait_seconds=0)
+    reopened = ArchivedInbox(inbox, InboxArchive(tmp_path))
+    first = await reopened.read("1-0", max_count=9, wait_seconds=0)
+    second = await reopened.read(first[-1].position, max_count=9, wait_seconds=0)
 
     assert [entry.payload for entry in (*first, *second)] == [b"b", b"c"]
 
 
-async def test_what_a_full_disk_did_not_take_is_not_trimmed(tmp_path: Path) -> None:
+async def test_records_that_a_full_disk_refused_are_not_trimmed(tmp_path: Path) -> None:
     inbox = MemoryStreams(lease_seconds=60).inbox
     kept = ArchivedInbox(inbox, InboxArchive(tmp_path))
     await inbox.append([bytes(100), b"b"])
@@ -125,7 +125,7 @@ async def test_what_a_full_disk_did_not_take_is_not_trimmed(tmp_path: Path) -> N
     assert [len(entry.payload) for entry in InboxArchive(tmp_path).entries(BEGINNING)] == [100, 1]
 
 
-def test_a_run_without_a_log_is_not_replayed_and_stays_as_it_is(
+def test_a_run_without_an_archived_inbox_is_not_replayed_and_stays_as_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = '[model]\npath = "model"\n[data]\ntrain_files = ["train.jsonl"]\n'
@@ -133,5 +133,5 @@ def test_a_run_without_a_log_is_not_replayed_and_stays_as_it_is(
 
     assert main(["replay", str(tmp_path)]) == 2
 
-    assert "holds no log; expected a run with run.archive_inbox = true" in capsys.readouterr().err
+    assert "holds no archived inbox; expected a run with run.archive_inbox = true" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]

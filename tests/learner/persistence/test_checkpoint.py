@@ -1,8 +1,5 @@
-"""What is on the disk after a checkpoint, a damage, a full disk, and an evaluation."""
+"""Checkpoints on the disk: committed, damaged, refused by a full disk, kept and deleted."""
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,14 +7,12 @@ import pytest
 from learner.models.networks import load_policy, value_model_from_policy
 from learner.persistence.checkpoint import Capture, Checkpoints, capture
 from learner.persistence.manifest import DamagedError
-from learner.persistence.run_identity import begin_incarnation
-from learner.reporting.metrics_log import MetricsLog
 from learner.rollouts.ledger_state import LedgerState
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
 from tests.learner.test_learner_service import Laboratory, NoTokenizer
+from tests.support.small_disk import files_of_at_most
 from tppo import weights
-from tppo.streams.fence import FencedError
 
 
 class Disk:
@@ -56,23 +51,12 @@ def disk(tmp_path: Path) -> Disk:
     return Disk(tmp_path)
 
 
-@contextmanager
-def files_of_at_most(num_bytes: int) -> Iterator[None]:
-    """A disk that takes no more of a file, by the process's own limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_run_without_checkpoints_begins_anew(disk: Disk) -> None:
+def test_a_run_without_checkpoints_has_no_usable_one(disk: Disk) -> None:
     assert disk.checkpoints.usable() is None
 
 
 @pytest.mark.parametrize(
-    ("name", "damage", "complaint"),
+    ("name", "damage", "message"),
     [
         ("actor/model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-1]), "bytes; expected"),
         ("critic/model.safetensors", lambda path: path.write_bytes(bytes(path.stat().st_size)), "other bytes than"),
@@ -80,8 +64,8 @@ def test_a_run_without_checkpoints_begins_anew(disk: Disk) -> None:
         ("manifest.json", lambda path: path.unlink(), "has no readable manifest.json"),
     ],
 )
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
-    disk: Disk, caplog: pytest.LogCaptureFixture, name: str, damage: object, complaint: str
+def test_a_damaged_checkpoint_is_renamed_and_the_one_before_is_used(
+    disk: Disk, caplog: pytest.LogCaptureFixture, name: str, damage: object, message: str
 ) -> None:
     disk.commit(1, 2)
     assert callable(damage)
@@ -89,30 +73,30 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
 
     assert disk.usable_step() == 1
 
-    assert complaint in caplog.text
+    assert message in caplog.text
     assert (disk.folder / "damaged_global_step_2").is_dir()
     disk.commit(2)
     assert disk.usable_step() == 2
 
 
-def test_without_a_whole_checkpoint_the_complaint_names_each_damage(disk: Disk) -> None:
+def test_without_a_complete_checkpoint_the_error_names_each_damage(disk: Disk) -> None:
     disk.commit(1, 2)
     for step in (1, 2):
         (disk.folder / f"global_step_{step}" / "progress.json").unlink()
 
-    with pytest.raises(DamagedError, match=r"(?s)no checkpoint in .* is whole: .*step_2/.*step_1/"):
+    with pytest.raises(DamagedError, match=r"(?s)no checkpoint in .* is complete: .*step_2/.*step_1/"):
         disk.checkpoints.usable()
 
 
-def test_a_half_written_checkpoint_is_never_looked_at(disk: Disk) -> None:
+def test_a_half_written_checkpoint_is_never_used(disk: Disk) -> None:
     disk.commit(1)
     (disk.folder / ".global_step_2.writing").mkdir()
-    (disk.folder / "global_step_3").mkdir()  # renamed, but its process died before it was named in `latest`
+    (disk.folder / "global_step_3").mkdir()  # renamed, but its process was killed before it was named in `latest`
 
     assert disk.usable_step() == 1
 
 
-def test_one_that_was_taken_away_for_its_like_is_found_when_the_process_died_in_between(disk: Disk) -> None:
+def test_a_checkpoint_being_replaced_is_found_when_its_process_was_killed(disk: Disk) -> None:
     disk.commit(1, 2)
     (disk.folder / "global_step_2").rename(disk.folder / ".global_step_2.replaced")
 
@@ -150,7 +134,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     assert (disk.steps(), disk.best_step()) == ([4, 5, 6], 4)
 
 
-def test_one_whose_evaluation_is_under_way_is_kept(tmp_path: Path) -> None:
+def test_a_checkpoint_whose_evaluation_is_under_way_is_kept(tmp_path: Path) -> None:
     disk = Disk(tmp_path, keep=1)
 
     disk.commit(1)
@@ -180,41 +164,3 @@ def test_a_process_that_has_lost_the_run_commits_nothing(disk: Disk) -> None:
         disk.commit(2)
 
     assert (disk.steps(), disk.usable_step()) == ([1], 1)
-
-
-def test_a_process_that_has_lost_the_run_writes_no_metrics(tmp_path: Path) -> None:
-    zombie = begin_incarnation(tmp_path)
-    log = MetricsLog(tmp_path / "metrics.jsonl", through_step=0, require_right=zombie.require_current)
-    log.append({"step": 1})
-    begin_incarnation(tmp_path)
-
-    with pytest.raises(FencedError):
-        log.append({"step": 2})
-
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n'
-
-
-def test_the_last_line_that_a_full_disk_refused_is_written_at_the_end(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path / "metrics.jsonl", through_step=0)
-    log.append({"step": 1})
-
-    with files_of_at_most(20):
-        log.append({"step": 2})
-    log.flush()
-
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
-
-
-def test_lines_that_a_full_disk_refused_are_written_later_and_none_is_cut(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path / "metrics.jsonl", through_step=0)
-    log.append({"step": 1})
-
-    with files_of_at_most(20):
-        log.append({"step": 2})
-        assert log.last_error
-    whole_before = (tmp_path / "metrics.jsonl").read_text()
-    log.append({"step": 3})
-
-    assert whole_before == '{"step": 1}\n'
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3}\n'
-    assert not log.last_error

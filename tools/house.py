@@ -41,7 +41,8 @@ WORDS = {
     r"put(s)? aside": "deferred, dead letter, parked",
     r"without a word|merely looks?": "exited with code 1 and no message",
 }
-DIALECT = re.compile("|".join(rf"\b(?:{pattern})\b" for pattern in WORDS), re.IGNORECASE)
+WORDS = {pattern.replace(" ", "[ _]"): word for pattern, word in WORDS.items()}  # names too, such as ask_again
+DIALECT = re.compile(f"(?<![a-z])(?:{'|'.join(WORDS)})(?![a-z])", re.IGNORECASE)
 
 
 class Finding(NamedTuple):

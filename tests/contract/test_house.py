@@ -109,3 +109,9 @@ def test_a_word_of_no_field_is_found_with_the_word_to_say() -> None:
     found = list(house.words_of_no_field({"page.md": "It waits\nfor ever and dies.\n"}))
 
     assert found == [("page.md:2", "'for ever'; say indefinitely, without limit")]
+
+
+def test_a_word_of_no_field_is_found_within_a_name_but_not_within_a_word() -> None:
+    found = list(house.words_of_no_field({"a.py": "def ask_again(): foretold()\n"}))
+
+    assert found == [("a.py:1", "'ask_again'; say resend, request again")]

@@ -29,8 +29,8 @@ LEARNER_METRICS = (
     *RUN_METRICS,
     Exposed(
         name="tppo_incarnation",
-        unit="lives",
-        meaning="Number of this life of the learner.",
+        unit="incarnations",
+        meaning="Incarnation of the learner: 1, and one more after each restart.",
         read=at("incarnation"),
     ),
     Exposed(
@@ -69,13 +69,13 @@ LEARNER_METRICS = (
     Exposed(
         name="tppo_learner_has_error",
         unit="0 or 1",
-        meaning="Whether the learner has an error to tell; its text is on the dashboard.",
+        meaning="Whether the learner reports an error; its text is on the dashboard.",
         read=lambda status: [((), bool(status["last_error"]))] if "last_error" in status else [],
     ),
     Exposed(
         name="tppo_tracker_lines_total",
         unit="lines",
-        meaning="Lines of metrics for TensorBoard or W&B in this life: written, failed, or dropped.",
+        meaning="Lines of metrics for TensorBoard or W&B since the learner started: written, failed, or dropped.",
         labels=("tracker", "outcome"),
         read=_tracker_lines,
     ),

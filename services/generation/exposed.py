@@ -42,7 +42,7 @@ GENERATION_METRICS = (
     Exposed(
         name="tppo_generation_prefill_tokens_total",
         unit="tokens",
-        meaning="Tokens of prompts and prefixes that were computed.",
+        meaning="Tokens of prompts and prefixes that were prefilled into the KV cache.",
         read=at("num_prefill_tokens"),
     ),
     Exposed(

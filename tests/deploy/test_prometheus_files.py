@@ -1,4 +1,4 @@
-"""Alerts and panels ask for metrics, labels and label values that the services tell."""
+"""Alerts and panels use metrics, labels and label values that the services export."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from prometheus_client import ProcessCollector
 
 from services.dashboard.live.alerts import Severity
 from services.dashboard.live.status import RunState
-from tests.prometheus_documents import DOCS, known_labels
+from tests.deploy.prometheus_documents import DOCS, known_labels
 from tppo.config.load import load
 from tppo.rollout import ScoreStatus
 

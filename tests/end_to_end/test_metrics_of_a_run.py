@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.prometheus_documents import COMMON, SERVICES, documented, names_of_lines
+from tests.deploy.prometheus_documents import COMMON, SERVICES, documented, names_of_lines
 from tests.support.quickstart_run import NEVER_ENDS, Run
 from tests.support.waiting import DEADLINE_SECONDS
 

@@ -1,4 +1,4 @@
-"""What each process tells Prometheus, and the address at which it does (docs/prometheus.md)."""
+"""The metrics that each process exports, and the endpoint that serves them (docs/prometheus.md)."""
 
 from tppo.prometheus.exporter import Exporter
 from tppo.prometheus.server import serving

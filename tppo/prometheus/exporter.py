@@ -1,4 +1,4 @@
-"""A process' metrics at one moment. Its heartbeat tells them; threads that answer scrapes read them."""
+"""A process' metrics at one moment. They come with its heartbeat; threads that answer scrapes read them."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence

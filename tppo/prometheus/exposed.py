@@ -75,7 +75,7 @@ def part(name: str) -> Callable[[Any], Any]:
 
 
 def value_at(status: Any, *keys: str) -> Any:
-    """What stands behind the keys; None where a process of another version tells something else."""
+    """What stands behind the keys; None where a process of another version reports something else."""
     for key in keys:
         status = status.get(key) if isinstance(status, Mapping) else None
     return status

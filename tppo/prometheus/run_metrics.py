@@ -1,13 +1,13 @@
-"""Metrics of the run as a whole, which learner and dashboard both tell, so that either may be scraped."""
+"""Metrics of the run as a whole, which learner and dashboard both export, so that either may be scraped."""
 
 from tppo.prometheus.exposed import Exposed, at, of_each, part
 
 LEDGER = {
-    "issued": "Windows asked for so far; the sum of trained, in flight, parked and dropped.",
+    "issued": "Windows requested so far; the sum of trained, in flight, parked and dropped.",
     "trained": "Windows that were trained.",
-    "in_flight": "Windows asked for and not yet trained, parked or dropped.",
-    "parked": "Windows that have come to no score, or failed, after every attempt.",
-    "dropped": "Windows that an operator gave up.",
+    "in_flight": "Windows requested and not yet trained, parked or dropped.",
+    "parked": "Windows without a score, or failed, after every attempt.",
+    "dropped": "Windows that an operator dropped.",
 }
 
 RUN_METRICS = (

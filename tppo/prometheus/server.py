@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def serving(section: PrometheusSection, exporter: Exporter, *, token: str) -> Iterator[None]:
-    """Answers scrapes, and tells the exporter where; does nothing where that is switched off. Raises `ConfigError`."""
+    """Answers scrapes, and gives the exporter its address; does nothing when disabled. Raises `ConfigError`."""
     if not section.enabled:
         yield
         return

@@ -1,4 +1,4 @@
-"""What docs/prometheus.md and docs/metrics.md say that Prometheus is told."""
+"""What docs/prometheus.md and docs/metrics.md say that the services export."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from learner.reporting.prometheus import metric_name
 from tppo.prometheus.exposed import OWN_LABELS
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 COMMON = "Every process"
 SERVICES = ("Learner", "Generation", "Reward", "Dashboard")
 
@@ -38,7 +38,7 @@ def names_of_lines() -> set[str]:
 
 
 def known_labels() -> dict[str, set[str]]:
-    """Every metric that any process tells, with its labels."""
+    """Every metric that any process exports, with its labels."""
     rows = [row for section in (COMMON, *SERVICES) for row in documented(section)]
     labels = {row.name: {*OWN_LABELS, *row.labels} for row in rows}
     return {name: set(OWN_LABELS) for name in names_of_lines()} | labels

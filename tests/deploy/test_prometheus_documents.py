@@ -1,4 +1,4 @@
-"""docs/prometheus.md lists exactly what the services tell Prometheus."""
+"""docs/prometheus.md lists exactly what the services export."""
 
 import asyncio
 
@@ -9,9 +9,9 @@ from services.dashboard.api.exposed import DASHBOARD_METRICS
 from services.generation.exposed import GENERATION_METRICS
 from services.reward.attached.functions import AttachDeadlines, AttachedFunctions
 from services.reward.reporting.exposed import REWARD_METRICS
+from tests.deploy.prometheus_documents import COMMON, Row, documented
 from tests.generation import test_generation_service as generation
 from tests.generation.fake_engine import FakeEngine
-from tests.prometheus_documents import COMMON, Row, documented
 from tests.reward import test_service as reward
 from tppo.prometheus import Exporter
 from tppo.prometheus.exposed import Exposed, Status, families
@@ -28,12 +28,12 @@ TABLES = {
 
 @pytest.mark.parametrize("section", TABLES)
 def test_every_metric_has_its_line_and_every_line_its_metric(section: str) -> None:
-    told = [Row(one.name, one.type, one.unit, one.labels, one.meaning) for one in TABLES[section]]
+    exported = [Row(one.name, one.type, one.unit, one.labels, one.meaning) for one in TABLES[section]]
 
-    assert documented(section) == told
+    assert documented(section) == exported
 
 
-def test_what_every_process_tells_has_its_line() -> None:
+def test_what_every_process_exports_has_its_line() -> None:
     exporter = Exporter((), run="quick", service="learner")
     exporter.take({})
     exporter.note_heartbeat()
@@ -56,7 +56,7 @@ def test_names_end_in_their_unit_where_prometheus_has_a_word_for_it(exposed: Exp
     assert base.endswith("_seconds") == (exposed.unit == "seconds")
 
 
-def names_told(metrics: tuple[Exposed, ...], status: Status) -> set[str]:
+def exported_names(metrics: tuple[Exposed, ...], status: Status) -> set[str]:
     found = families(metrics, status, "quick", "service")
     return {family.name + ("_total" if family.type == "counter" else "") for family in found}
 
@@ -64,7 +64,7 @@ def names_told(metrics: tuple[Exposed, ...], status: Status) -> set[str]:
 async def test_a_generators_status_has_a_number_for_each() -> None:
     service = generation.service_on(MemoryStreams(lease_seconds=60).window_requests, FakeEngine())
 
-    assert names_told(GENERATION_METRICS, service.status()) == {one.name for one in GENERATION_METRICS}
+    assert exported_names(GENERATION_METRICS, service.status()) == {one.name for one in GENERATION_METRICS}
 
 
 async def test_a_reward_services_status_has_a_number_for_each() -> None:
@@ -77,7 +77,7 @@ async def test_a_reward_services_status_has_a_number_for_each() -> None:
     waiting = asyncio.create_task(attached.outcome("mine", RewardRequest("c", 0, "poems", "", "", "")))
     await asyncio.sleep(0)
 
-    told = names_told(REWARD_METRICS, {**service.status(), "attached": attached.status()})
+    names = exported_names(REWARD_METRICS, {**service.status(), "attached": attached.status()})
 
     waiting.cancel()
-    assert told == {one.name for one in REWARD_METRICS}
+    assert names == {one.name for one in REWARD_METRICS}

@@ -45,8 +45,7 @@ async def exact_per_second(num_requests: int) -> float:
     async with scoring(RewardSection(default_function="boxed")) as parts:
         started_at = time.perf_counter()
         for number in range(num_requests):
-            score = parts.scorer.score_inline(request(number, *EXACT))
-            assert score is not None
+            score = await parts.scorer.score(request(number, *EXACT))
             assert score.score == 1.0
         return num_requests / (time.perf_counter() - started_at)
 

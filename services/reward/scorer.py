@@ -1,4 +1,4 @@
-"""Which function scores a request, and who calls it."""
+"""Which function scores a request, and in which process."""
 
 import asyncio
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Protocol
 
 from services.reward.reporting.statistics import Statistics
 from services.reward.verifiers.functions import load, outcome_of_call, total
-from services.reward.verifiers.placement import Call, Place, calls, runs_inline
+from services.reward.verifiers.placement import Call, Place, calls
 from tppo.rollout import RewardRequest, Score
 from tppo.score_outcome import Outcome, failed
 
@@ -20,7 +20,7 @@ class Functions(Protocol):
 
 
 class Scorer:
-    """Scores by the function that the configuration names for a data source, and counts what comes of it."""
+    """Scores by the function that the configuration names for a data source, and counts the outcomes."""
 
     def __init__(
         self, functions: Mapping[str, str], default_function: str, *, workers: Functions, attached: Functions
@@ -31,27 +31,19 @@ class Scorer:
         self.known_functions = frozenset({*functions.values(), default_function} - {""})
         self.statistics = Statistics()
 
-    def score_inline(self, request: RewardRequest, function: str = "") -> Score | None:
-        """The score, when it takes no other process; `function` instead of the data source's own."""
-        spec = function or self._functions.get(request.data_source, self._default_function)
-        if not spec:
-            return self._counted(request, _nobody_scores(request.data_source), "")
-        if not runs_inline(spec):
-            return None
-        return self._counted(request, outcome_of_call(load(spec), request), spec)
-
     async def score(self, request: RewardRequest, function: str = "") -> Score:
-        """The score, by whoever makes it."""
-        if score := self.score_inline(request, function):
-            return score
+        """The score, by `function` or else by the data source's own."""
         spec = function or self._functions.get(request.data_source, self._default_function)
-        return self._counted(request, await self._outcome(spec, request), spec)
+        outcome = await self._outcome(spec, request) if spec else _no_function(request.data_source)
+        score = score_of(request, outcome, function=spec)
+        self.statistics.record(request, score)
+        return score
 
     async def _outcome(self, spec: str, request: RewardRequest) -> Outcome:
         called = calls(spec)
-        outcomes = await asyncio.gather(*(self._outcome_of_call(call, request) for call in called))
         if len(called) == 1 and called[0].term.weight == 1.0:
-            return outcomes[0]
+            return await self._outcome_of_call(called[0], request)
+        outcomes = await asyncio.gather(*(self._outcome_of_call(call, request) for call in called))
         weighted = total([call.term for call in called], outcomes)
         return replace(weighted, duration_seconds=max(one.duration_seconds for one in outcomes))
 
@@ -60,14 +52,8 @@ class Scorer:
             return outcome_of_call(load(call.spec), request)
         return await self._elsewhere[call.place].outcome(call.spec, request)
 
-    def _counted(self, request: RewardRequest, outcome: Outcome, function: str) -> Score:
-        score = score_of(request, outcome, function=function)
-        self.statistics.record(request, score)
-        return score
-
 
 def score_of(request: RewardRequest, outcome: Outcome, *, function: str) -> Score:
-    """The record that answers a request."""
     return Score(
         rollout_id=request.rollout_id,
         attempt=request.attempt,
@@ -81,7 +67,7 @@ def score_of(request: RewardRequest, outcome: Outcome, *, function: str) -> Scor
     )
 
 
-def _nobody_scores(data_source: str) -> Outcome:
+def _no_function(data_source: str) -> Outcome:
     return failed(
         f"no reward function for data source {data_source!r}; expected one in reward.functions, "
         "or reward.default_function"

@@ -66,5 +66,4 @@ class BusyClock:
             self._sum, self._since = self.seconds(), None
 
     def seconds(self) -> float:
-        """So far."""
         return self._sum if self._since is None else self._sum + self._clock() - self._since

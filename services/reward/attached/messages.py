@@ -32,7 +32,6 @@ def _range(function: pb.OfferedFunction) -> ScoreRange:
 
 
 def answer_record(result: pb.WorkResult) -> WorkAnswer:
-    """One answer."""
     return WorkAnswer(
         result.lease_id,
         result.rollout_id,

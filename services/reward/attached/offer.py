@@ -27,7 +27,6 @@ class Offer:
     process: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be served."""
         if not 1 <= len(self.functions) <= MAX_FUNCTIONS:
             raise InvalidMessageError(f"{len(self.functions)} functions offered; expected 1 to {MAX_FUNCTIONS}")
         for name in self.functions:

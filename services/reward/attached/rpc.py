@@ -46,7 +46,6 @@ class RewardServicer(pb_grpc.RewardServiceServicer):
         self._num_waiting = 0
 
     async def Score(self, request: pb.ScoreRequest, context: Context) -> pb.ScoreResponse:  # noqa: N802
-        """See the proto."""
         if request.function and request.function not in self._scorer.known_functions:
             known = ", ".join(sorted(self._scorer.known_functions))
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"function {request.function!r}; expected {known}")
@@ -64,7 +63,6 @@ class RewardServicer(pb_grpc.RewardServiceServicer):
         return pb.ScoreResponse(scores=[score_message(score) for score in scores])
 
     async def Attach(self, request_iterator: AsyncIterator[pb.AttachRequest], context: Context) -> None:  # type: ignore[override]  # noqa: N802
-        """See the proto."""
         try:
             offer = await self._offer(request_iterator, context)
             with self._attached.attached(offer) as attachment:

@@ -28,7 +28,6 @@ class ResponseLog:
         return self._writer.last_error
 
     def append(self, request: RewardRequest, score: Score) -> None:
-        """One response with its score."""
         with suppress(OSError):  # the write that follows reports it
             self._writer.path.parent.mkdir(parents=True, exist_ok=True)
         self._writer.append([_line(request, score) | {"time": self._clock()}])
@@ -46,7 +45,6 @@ def logged_responses(run_folder: Path) -> list[Fields]:
 
 
 def request_of(line: Fields) -> RewardRequest:
-    """What was scored."""
     return RewardRequest(
         rollout_id=line["rollout_id"],
         attempt=line["attempt"],

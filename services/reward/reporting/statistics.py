@@ -22,7 +22,6 @@ class FunctionStatistics:
         self._failures: deque[dict[str, object]] = deque(maxlen=NUM_FAILURES)
 
     def record(self, request: RewardRequest, score: Score) -> None:
-        """Count one answer."""
         self._counts[score.status] += 1
         self._seconds.append(score.duration_seconds)
         if score.score is not None:
@@ -54,7 +53,6 @@ class Statistics:
         self._last_error = ""
 
     def record(self, request: RewardRequest, score: Score) -> None:
-        """Count one answer of the function that it names."""
         self._functions[score.function].record(request, score)
         if score.error:
             self._last_error = f"{score.function}: {score.status.name} {score.rollout_id}: {score.error}"

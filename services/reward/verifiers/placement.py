@@ -10,7 +10,7 @@ from services.reward.verifiers.expressions import Term, terms
 
 
 class Place(Enum):
-    """Where."""
+    """Where a function is called."""
 
     INLINE = auto()  # built-ins whose time is bounded
     WORKER = auto()
@@ -36,11 +36,6 @@ def calls(spec: str) -> tuple[Call, ...]:
     if any(term.is_attached for term in found):
         return tuple(map(_call, found))
     return (Call(_place(found), spec, Term(1.0, spec, spec)),)
-
-
-def runs_inline(spec: str) -> bool:
-    """Whether it consists of built-ins whose time is bounded, so that no other process is needed."""
-    return all(call.place is Place.INLINE for call in calls(spec))
 
 
 def specs_at(place: Place, specs: Iterable[str]) -> list[str]:

@@ -44,7 +44,6 @@ class Worker:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it has not exited."""
         return not (self._exit_cause.done() or self._reader.at_eof())
 
     async def load(self) -> None:

@@ -11,7 +11,6 @@ MAX_FRAME_BYTES = 256 * 2**20  # a response of megabytes passes; a corrupt heade
 
 
 def encoded(frame: Frame) -> bytes:
-    """The bytes of a frame."""
     body = json.dumps(frame).encode()
     if len(body) > MAX_FRAME_BYTES:
         raise ValueError(f"message of {len(body)} bytes; expected at most {MAX_FRAME_BYTES}")

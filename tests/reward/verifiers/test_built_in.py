@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.reward.verifiers.functions import load
-from services.reward.verifiers.placement import runs_inline
+from services.reward.verifiers.placement import Place, calls
 from tppo.rollout import RewardRequest, ScoreStatus
 from tppo.score_outcome import Outcome, outcome_of
 
@@ -104,4 +104,4 @@ async def test_a_sum_with_an_asynchronous_function_is_awaited(tmp_path: Path) ->
     ],
 )
 def test_a_sum_runs_in_the_service_when_all_its_terms_are_bounded(spec: str, is_inline: bool) -> None:
-    assert runs_inline(spec) is is_inline
+    assert all(call.place is Place.INLINE for call in calls(spec)) is is_inline

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from services.reward.verifiers.functions import load
-from services.reward.verifiers.placement import runs_inline
+from services.reward.verifiers.placement import Place, calls
 from tppo.rollout import RewardRequest
 
 REQUEST = RewardRequest("r1", 0, "gsm8k", "2+2?", r"# 4 \boxed{4}", "4", extra_info='{"split": "train"}')
@@ -19,7 +19,7 @@ def file_with(folder: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(("spec", "score"), [("exact", 0.0), ("boxed", 1.0)])
 def test_built_ins_run_inside_the_service(spec: str, score: float) -> None:
-    assert runs_inline(spec)
+    assert [call.place for call in calls(spec)] == [Place.INLINE]
     assert load(spec)(REQUEST) == score
 
 
@@ -36,7 +36,7 @@ def test_a_function_of_verls_signature_receives_the_request(tmp_path: Path) -> N
 
 
 def test_a_users_function_runs_in_a_worker(tmp_path: Path) -> None:
-    assert not runs_inline(f"{tmp_path}/mine.py:compute_score")
+    assert [call.place for call in calls(f"{tmp_path}/mine.py:compute_score")] == [Place.WORKER]
 
 
 def test_a_users_file_may_import_its_neighbours_and_define_dataclasses(tmp_path: Path) -> None:

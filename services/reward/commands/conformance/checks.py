@@ -43,7 +43,6 @@ class Examination:
         return self._stream
 
     def work(self, stream: ExaminedStream, response: str = "4", function: str = "", extra_info: str = "{}") -> pb.Work:
-        """A piece of work for the client."""
         lease_id = next(self._lease_ids)
         request = rollout_pb2.RewardRequest(
             rollout_id=f"conformance-{lease_id}",

@@ -35,7 +35,6 @@ class ExaminedStream:
         return not (self.verdict.done() or self._context.done())
 
     async def send(self, message: pb.AttachResponse) -> None:
-        """Any message."""
         await self._context.write(message)
 
     async def answers(self, work: Sequence[pb.Work], *, seconds: float) -> dict[int, pb.WorkResult]:
@@ -100,12 +99,10 @@ class ExaminingServicer(pb_grpc.RewardServiceServicer):
         return arrived
 
     async def Score(self, request: pb.ScoreRequest, context: Any) -> pb.ScoreResponse:  # noqa: N802
-        """Not part of the examination."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "only Attach is served here")
         raise AssertionError("abort raises")
 
     async def Attach(self, request_iterator: AsyncIterator[pb.AttachRequest], context: Any) -> None:  # type: ignore[override]  # noqa: N802
-        """See the proto."""
         requests = aiter(request_iterator)
         try:
             offer = offer_record(await anext(requests, None))

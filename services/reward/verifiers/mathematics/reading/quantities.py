@@ -103,12 +103,10 @@ def quantity(text: str) -> Quantity:
 
 
 def is_percentage(one: Quantity) -> bool:
-    """Whether its unit is percent."""
     return one.known_unit == "percent"
 
 
 def is_angle(one: Quantity) -> bool:
-    """Whether its unit is the degree."""
     return one.known_unit == "degree"
 
 

@@ -1,21 +1,20 @@
 """`tppo`: what every verb shares."""
 
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-QUICKSTART = Path(__file__).parents[2] / "examples" / "iterated_map" / "quickstart.toml"
+from tests.support.tppo_process import QUICKSTART, TPPO
+from tests.support.waiting import DEADLINE_SECONDS
 
 
 @pytest.mark.process
-def test_a_reader_that_has_seen_enough_is_no_failure_to_tell_about() -> None:
-    command = [sys.executable, "-m", "tppo", "run", str(QUICKSTART), "--dry-run"]
+def test_a_closed_pipe_ends_the_process_without_an_error_message() -> None:
+    command = [*TPPO, "run", str(QUICKSTART), "--dry-run"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.close()
 
-    _, complaint = process.communicate(timeout=60)
+    _, complaint = process.communicate(timeout=DEADLINE_SECONDS)
 
     assert (complaint, process.returncode) == ("", 1)

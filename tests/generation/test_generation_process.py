@@ -1,11 +1,5 @@
 """`tppo generation` as a process: a real server, a real engine, a tiny model."""
 
-import asyncio
-import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc.aio
@@ -13,8 +7,11 @@ import pytest
 import torch
 
 from tests.generation.tiny_models import FAST, a_model, a_request, an_update, expected_logprobs
-from tppo.codec import decode_inbox_record, encode_window_request
-from tppo.presence import Presence, present
+from tests.support.streams import announced, inbox_records
+from tests.support.tppo_process import TPPO, a_process, terminated, tppo
+from tests.support.waiting import DEADLINE_SECONDS
+from tppo.codec import encode_window_request
+from tppo.presence import present
 from tppo.rollout import Window
 from tppo.streams import RedisClient, RedisStreams
 from tppo.v1 import generation_pb2_grpc as pb_grpc
@@ -43,31 +40,6 @@ def run_file(folder: Path, model: bool = True) -> Path:
     return folder / "run.toml"
 
 
-@asynccontextmanager
-async def a_process(*arguments: str) -> "AsyncIterator[asyncio.subprocess.Process]":
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "tppo", "generation", *arguments)
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-async def announced(client: RedisClient, run: str) -> Presence:
-    while not (everyone := await present(client, run)):  # noqa: ASYNC110  another process announces it
-        await asyncio.sleep(0.05)
-    return everyone[0]
-
-
-async def first_window(streams: RedisStreams) -> Window:
-    while not (entries := await streams.inbox.read("0-0", max_count=1, wait_seconds=1.0)):
-        pass
-    window = decode_inbox_record(entries[0].payload)
-    assert isinstance(window, Window)
-    return window
-
-
 async def test_the_process_takes_weights_serves_a_window_and_ends_at_sigterm(
     tmp_path: Path, redis_url: str, redis_client: RedisClient, run_name: str
 ) -> None:
@@ -77,15 +49,14 @@ async def test_the_process_takes_weights_serves_a_window_and_ends_at_sigterm(
     messages = to_messages(an_update(model).tensors, run=run_name, policy_version=3, incarnation=0)
 
     where = ["--redis", redis_url, "--set", f"run.name={run_name}", "--name", "generation-7"]
-    async with a_process(str(run_file(tmp_path)), *where) as process:
-        generator = await announced(redis_client, run_name)
+    async with a_process(*TPPO, "generation", str(run_file(tmp_path)), *where) as process:
+        generator = await announced(redis_client, run_name, "generation")
         async with grpc.aio.insecure_channel(generator.address) as channel:
-            await pb_grpc.GenerationServiceStub(channel).UpdateWeights(messages, timeout=30)
-        window = await first_window(streams)
-        process.send_signal(signal.SIGTERM)
-        exit_code = await process.wait()
+            await pb_grpc.GenerationServiceStub(channel).UpdateWeights(messages, timeout=DEADLINE_SECONDS)
+        (window,) = await inbox_records(streams, Window, 1)
+        exit_code = await terminated(process)
 
-    assert (generator.name, generator.kind) == ("generation-7", "generation")
+    assert generator.name == "generation-7"
     assert (window.generator, window.oldest_policy_version) == ("generation-7", 3)
     expected = expected_logprobs(model, request, window)
     torch.testing.assert_close(torch.tensor(window.logprobs).double(), expected, atol=1e-4, rtol=0)
@@ -95,8 +66,7 @@ async def test_the_process_takes_weights_serves_a_window_and_ends_at_sigterm(
 
 def refused(*arguments: str) -> str:
     """What the process says when it ends with code 2."""
-    command = [sys.executable, "-m", "tppo", "generation", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = tppo("generation", *arguments)
     assert done.returncode == 2
     return done.stderr.splitlines()[-1]
 

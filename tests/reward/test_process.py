@@ -1,15 +1,13 @@
 """`tppo reward` as a process."""
 
-import asyncio
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from services.reward.reporting.response_log import logged_responses
-from tppo.codec import decode_inbox_record, encode_reward_request
+from tests.support.streams import announced, inbox_records
+from tests.support.tppo_process import TPPO, a_process, terminated, tppo
+from tppo.codec import encode_reward_request
 from tppo.presence import present
 from tppo.rollout import RewardRequest, Score, ScoreStatus
 from tppo.streams import RedisClient, RedisStreams
@@ -42,17 +40,12 @@ def config_file(folder: Path, function_file: str = MINE) -> Path:
     return folder / "run.toml"
 
 
-def check(config: Path) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "tppo", "reward", str(config), "--check"]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_check_accepts_functions_that_load(tmp_path: Path) -> None:
-    assert check(config_file(tmp_path)).returncode == 0
+    assert tppo("reward", config_file(tmp_path), "--check").returncode == 0
 
 
 def test_check_refuses_a_file_that_does_not_load_in_one_sentence(tmp_path: Path) -> None:
-    done = check(config_file(tmp_path, "import nowhere_to_be_found"))
+    done = tppo("reward", config_file(tmp_path, "import nowhere_to_be_found"), "--check")
 
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(
@@ -70,29 +63,18 @@ async def test_the_process_scores_announces_itself_and_ends_at_sigterm(
     )
     options = ["--set", "reward.log_responses=true", "--set", f"run.directory={tmp_path}"]
     where = [*options, "--redis", redis_url, "--set", f"run.name={run_name}", "--name", "reward-7"]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tppo", "reward", str(config_file(tmp_path)), *where)
-    )
-    try:
-        found: list[Score] = []
-        position = "0-0"
-        while len(found) < 3:
-            for entry in await streams.inbox.read(position, max_count=9, wait_seconds=1.0):
-                position, record = entry.position, decode_inbox_record(entry.payload)
-                assert isinstance(record, Score)
-                found.append(record)
-        announced = await present(redis_client, run_name)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        exit_code = await process.wait()
+    async with a_process(*TPPO, "reward", str(config_file(tmp_path)), *where) as process:
+        found = await inbox_records(streams, Score, 3)
+        service = await announced(redis_client, run_name, "reward")
+        exit_code = await terminated(process)
 
     assert {score.rollout_id: (score.status, score.score) for score in found} == {
         "a": (ScoreStatus.SCORED, 1.0),
         "b": (ScoreStatus.SCORED, 0.5),
         "c": (ScoreStatus.TIMED_OUT, None),
     }
-    assert [(one.name, one.kind) for one in announced] == [("reward-7", "reward")]
-    assert announced[0].address.startswith("127.0.0.1:")
+    assert service.name == "reward-7"
+    assert service.address.startswith("127.0.0.1:")
     assert {line["rollout_id"]: line["score"] for line in logged_responses(tmp_path / run_name)} == {
         "a": 1.0,
         "b": 0.5,

@@ -1,0 +1,34 @@
+"""What processes and services write into a run's streams, once it is there."""
+
+from typing import TypeVar
+
+from tests.support.waiting import until_answered
+from tppo.codec import decode_inbox_record
+from tppo.presence import Presence, present
+from tppo.rollout import InboxRecord
+from tppo.streams import RedisClient, Streams
+from tppo.streams.contract import BEGINNING
+
+Record = TypeVar("Record", bound=InboxRecord)
+
+
+async def inbox_records(streams: Streams, kind: type[Record], count: int) -> list[Record]:
+    """The first records of the inbox, which are of this kind alone."""
+    most = 10 * count
+
+    async def entries() -> list[bytes]:
+        return [entry.payload for entry in await streams.inbox.read(BEGINNING, max_count=most, wait_seconds=0)]
+
+    found = await until_answered(entries, f"{count} records in the inbox", is_met=lambda found: len(found) >= count)
+    records = [decode_inbox_record(payload) for payload in found[:count]]
+    assert all(isinstance(record, kind) for record in records), records
+    return [record for record in records if isinstance(record, kind)]
+
+
+async def announced(client: RedisClient, run: str, kind: str) -> Presence:
+    """The process of this kind, once it has announced itself."""
+
+    async def found() -> list[Presence]:
+        return [one for one in await present(client, run) if one.kind == kind]
+
+    return (await until_answered(found, f"a heartbeat of a process of kind {kind}"))[0]

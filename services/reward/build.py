@@ -4,10 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
-import grpc.aio
-
 from services.reward.attached.functions import AttachDeadlines, AttachedFunctions
-from services.reward.attached.rpc import SERVICE_NAME, RewardServicer
+from services.reward.attached.rpc import SERVICE_NAME, RewardServicer, registration
 from services.reward.reporting.response_log import ResponseLog
 from services.reward.scorer import Scorer
 from services.reward.service import ScoreHandler
@@ -20,7 +18,6 @@ from tppo.config.services import RewardSection
 from tppo.grpc_server import serving_grpc
 from tppo.leased_worker import Announce, LeasedWorker, WorkerSettings
 from tppo.streams import RequestQueue
-from tppo.v1 import reward_pb2_grpc
 
 BATCH_CAPACITY = 256  # requests held when it is not workers alone that score
 HELD_PER_WORKER = 2  # one that it scores and one that waits for it; more would keep work from other services
@@ -63,11 +60,7 @@ async def scoring(section: RewardSection) -> AsyncIterator[Scoring]:
 def attach_server(section: RewardSection, parts: Scoring, *, run: str) -> AbstractAsyncContextManager[str]:
     """Runs the gRPC server to which users' processes attach; gives the address at which others reach it."""
     servicer = RewardServicer(parts.scorer, parts.attached, run=run, num_at_once=section.num_workers)
-
-    def add_service(server: grpc.aio.Server) -> None:
-        reward_pb2_grpc.add_RewardServiceServicer_to_server(servicer, server)
-
-    return serving_grpc(SERVICE_NAME, add_service, section, key="reward", token=token_from_environment())
+    return serving_grpc(SERVICE_NAME, registration(servicer), section, key="reward", token=token_from_environment())
 
 
 def build_worker(

@@ -8,7 +8,8 @@ Loops, for each attached process:
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -106,6 +107,11 @@ class RewardServicer(pb_grpc.RewardServiceServicer):
                 raise InvalidMessageError("expected results after the offer")
             for result in message.results.results:
                 self._attached.answer(attachment, answer_record(result))
+
+
+def registration(servicer: pb_grpc.RewardServiceServicer) -> Callable[[grpc.aio.Server], None]:
+    """Adds the servicer to a server."""
+    return partial(pb_grpc.add_RewardServiceServicer_to_server, servicer)
 
 
 async def _write(attachment: Attachment, context: Context) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 
-from services.reward.attached.rpc import SERVICE_NAME
+from services.reward.attached.rpc import SERVICE_NAME, registration
 from services.reward.commands.conformance.checks import RULES, Examination, Verdict, verdicts
 from services.reward.commands.conformance.examined import ExaminingServicer
 from tests.reward.attached.attaching import SCORED
@@ -27,11 +27,7 @@ RULE_NAMES = list(RULES)
 @asynccontextmanager
 async def an_examination(answer_seconds: float = 20.0) -> AsyncIterator[tuple[Examination, str]]:
     servicer = ExaminingServicer()
-
-    def add_service(server: grpc.aio.Server) -> None:
-        pb_grpc.add_RewardServiceServicer_to_server(servicer, server)
-
-    server, port = await start_server(SERVICE_NAME, add_service, host="127.0.0.1", port=0)
+    server, port = await start_server(SERVICE_NAME, registration(servicer), host="127.0.0.1", port=0)
     examination = Examination(servicer, wait_seconds=20.0, answer_seconds=answer_seconds)
     try:
         yield examination, f"127.0.0.1:{port}"

@@ -5,16 +5,13 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-import grpc.aio
-
-from services.reward.attached.rpc import SERVICE_NAME
+from services.reward.attached.rpc import SERVICE_NAME, registration
 from services.reward.commands.conformance.checks import Examination, Verdict, verdicts
 from services.reward.commands.conformance.examined import ExaminingServicer
 from tppo.authentication import token_from_environment
 from tppo.config import ConfigError
 from tppo.grpc_server import address, start_server
 from tppo.tls import require_tls_or_token
-from tppo.v1 import reward_pb2_grpc
 
 
 def main(argv: Sequence[str]) -> int:
@@ -36,12 +33,8 @@ def main(argv: Sequence[str]) -> int:
 
 async def _examine(host: str, port: int, *, wait_seconds: float, answer_seconds: float) -> list[Verdict]:
     servicer = ExaminingServicer()
-
-    def add_service(server: grpc.aio.Server) -> None:
-        reward_pb2_grpc.add_RewardServiceServicer_to_server(servicer, server)
-
     token = token_from_environment()
-    server, bound = await start_server(SERVICE_NAME, add_service, host=host, port=port, token=token)
+    server, bound = await start_server(SERVICE_NAME, registration(servicer), host=host, port=port, token=token)
     print(f"waiting for a client at {address(host, bound)}", flush=True)
     examination = Examination(servicer, wait_seconds=wait_seconds, answer_seconds=answer_seconds)
     try:

@@ -16,7 +16,7 @@ class Backend(Protocol):
     streams: Streams
 
     def reopened(self) -> Streams:
-        """The same streams, as a process that starts anew finds them."""
+        """The same streams, as a restarted process finds them."""
 
     async def age_leases(self, lifetimes: float) -> None:
         """Let so many times the length of a lease go by."""

@@ -99,7 +99,7 @@ async def test_a_stream_without_the_right_token_is_cut(method: str) -> None:
             await call(channel, method, "wrong")
 
 
-async def test_health_is_told_to_everybody() -> None:
+async def test_health_needs_no_token() -> None:
     async with channel_to_server(TOKEN) as channel:
         answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
 

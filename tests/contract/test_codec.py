@@ -130,7 +130,7 @@ def test_token_arrays_cross_as_little_endian_int32_and_float32() -> None:
     assert message.logprobs == struct.pack("<ff", -0.5, -2.0)
 
 
-def test_a_score_of_zero_is_told_from_no_score() -> None:
+def test_a_score_of_zero_differs_from_no_score() -> None:
     zero = Score("r", 0, ScoreStatus.SCORED, score=0.0)
     failed = Score("r", 0, ScoreStatus.FAILED, error="worker died")
 

@@ -57,7 +57,7 @@ async def test_a_lease_that_was_given_back_is_free(redis_client: RedisClient, ru
     assert await fence.acquire(1) == 2
 
 
-async def test_a_renewed_lease_begins_anew(redis_client: RedisClient, run_name: str) -> None:
+async def test_a_renewed_lease_starts_its_time_again(redis_client: RedisClient, run_name: str) -> None:
     await granted(a_fence(redis_client, run_name, lease_seconds=60))
     await a_fence(redis_client, run_name, lease_seconds=HOUR).renew(1)
 

@@ -35,7 +35,7 @@ async def test_reading_again_gives_the_same_entries(inbox: Inbox) -> None:
     assert await inbox.read(BEGINNING, max_count=100, wait_seconds=0) == first
 
 
-async def test_a_read_takes_no_more_than_asked_for(inbox: Inbox) -> None:
+async def test_a_read_takes_no_more_than_requested(inbox: Inbox) -> None:
     await inbox.append([b"a", b"b", b"c"])
 
     assert await payloads_behind(inbox, BEGINNING, max_count=2) == [b"a", b"b"]

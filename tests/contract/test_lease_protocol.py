@@ -1,6 +1,6 @@
 """The protocol of leases and commits, explored: workers and a learner that act, freeze and die in any order.
 
-Model: a learner asks for numbered requests, reads results by position, and remembers at each commit what it has done;
+Model: a learner puts numbered requests, reads results by position, and remembers at each commit what it has done;
 when it dies it goes on from there, and finds all that it waits for in the streams. Workers lease,
 renew, complete and release; a frozen one is one that is not scheduled; one that dies forgets what it held.
 """
@@ -105,7 +105,7 @@ class LeaseProtocol(RuleBasedStateMachine):
         self.position, self.trained = self.committed
         held = self.held_by_streams()
         asked = {b"%d" % number for number in range(self.num_asked)}
-        assert asked - held <= self.trained.keys(), "nothing was lost, so nothing has to be asked for again"
+        assert asked - held <= self.trained.keys(), "nothing was lost, so nothing has to be requested again"
 
     @invariant()
     def each_request_is_somewhere(self) -> None:

@@ -19,7 +19,7 @@ async def backdate(client: RedisClient, run: str, name: str) -> None:
 
 
 async def names(client: RedisClient, run: str) -> list[str]:
-    """Who is there, with an hour's patience, which no slow test outlasts."""
+    """Who is there, with a limit of an hour, which no slow test exceeds."""
     return [one.name for one in await present(client, run, gone_after_seconds=3600)]
 
 

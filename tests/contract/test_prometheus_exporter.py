@@ -59,7 +59,7 @@ def samples(text: str, name: str) -> dict[str, float]:
     return {sample.labels.get("queue", ""): sample.value for sample in found if sample.name == name}
 
 
-def test_a_status_is_told_with_types_meanings_and_labels() -> None:
+def test_a_status_is_exported_with_types_meanings_and_labels() -> None:
     with scraped(an_exporter(engine={"num_slots": 4}, num_tokens=30, queues={"a": {"held": 1}})) as address:
         status, content_type, text = get(address)
 
@@ -70,7 +70,7 @@ def test_a_status_is_told_with_types_meanings_and_labels() -> None:
     assert f'tppo_held{{queue="a",{own}}} 1.0\n' in text
 
 
-def test_open_metrics_are_told_to_who_asks_for_them() -> None:
+def test_open_metrics_are_served_on_request() -> None:
     with scraped(an_exporter(num_tokens=30)) as address:
         _, content_type, text = get(address, Accept="application/openmetrics-text; version=1.0.0")
 
@@ -78,7 +78,7 @@ def test_open_metrics_are_told_to_who_asks_for_them() -> None:
     assert text.endswith("# EOF\n")
 
 
-def test_before_the_first_heartbeat_only_the_process_itself_is_told() -> None:
+def test_before_the_first_heartbeat_only_the_process_itself_is_exported() -> None:
     with scraped(Exporter(METRICS, run="quick", service="generation-0")) as address:
         status, _, text = get(address)
 
@@ -86,7 +86,7 @@ def test_before_the_first_heartbeat_only_the_process_itself_is_told() -> None:
     assert "tppo_" not in text
 
 
-def test_the_ages_tell_a_loop_that_stands_still_from_a_redis_that_is_away() -> None:
+def test_the_ages_distinguish_a_loop_that_stands_still_from_a_redis_that_is_away() -> None:
     exporter = an_exporter()
     with scraped(exporter) as address:
         _, _, before = get(address)
@@ -118,7 +118,7 @@ def test_labels_are_escaped_bounded_in_number_and_made_whole() -> None:
     assert held['a"\n\\?'] == 1
 
 
-def test_the_heartbeat_is_told_where_the_metrics_are() -> None:
+def test_the_heartbeat_has_the_address_of_the_metrics() -> None:
     exporter = Exporter(METRICS, run="quick", service="generation-0")
     with scraped(exporter, advertise_host="gpu-1") as address:
         assert exporter.take({"num_tokens": 1}) == {"num_tokens": 1, "metrics_address": address}

@@ -146,10 +146,10 @@ async def test_a_request_deleted_by_hand_is_forgotten(redis_client: RedisClient,
     deleted, _ = await queue.lease("w1", max_count=2, wait_seconds=0)
     await redis_client.xdel(f"tppo:{{{run_name}}}:window_requests", deleted.entry_id)
 
-    anew = RedisStreams(redis_client, run=run_name, lease_seconds=60).window_requests
+    restarted = RedisStreams(redis_client, run=run_name, lease_seconds=60).window_requests
 
-    assert [lease.payload for lease in await anew.lease("w1", max_count=2, wait_seconds=0)] == [b"kept"]
-    assert await anew.depth() == QueueDepth(num_waiting=0, num_leased=1)
+    assert [lease.payload for lease in await restarted.lease("w1", max_count=2, wait_seconds=0)] == [b"kept"]
+    assert await restarted.depth() == QueueDepth(num_waiting=0, num_leased=1)
 
 
 async def test_a_lost_reply_is_an_error_and_nothing_is_sent_again(redis_url: str, run_name: str) -> None:

@@ -109,7 +109,7 @@ async def test_a_late_worker_writes_nothing_when_its_lease_has_passed_on(
     assert await results_in(inbox) == [b"late b", b"a of w2"]
 
 
-async def test_a_renewed_lease_starts_anew(age_leases: AgeLeases, queue: RequestQueue) -> None:
+async def test_a_renewed_lease_starts_its_time_again(age_leases: AgeLeases, queue: RequestQueue) -> None:
     await queue.put([b"renewed", b"forgotten"])
     renewed, _ = await take(queue, "w1")
     await age_leases(0.5)
@@ -198,7 +198,7 @@ async def test_each_delivery_is_counted(age_leases: AgeLeases, queue: RequestQue
     assert counts == [1, 2, 3]
 
 
-async def test_a_worker_that_starts_anew_gets_its_own_requests_first(
+async def test_a_worker_that_restarts_gets_its_own_requests_first(
     reopened: Callable[[], Streams], queue: RequestQueue
 ) -> None:
     await queue.put([b"a", b"b", b"c"])
@@ -209,18 +209,18 @@ async def test_a_worker_that_starts_anew_gets_its_own_requests_first(
     assert [(lease.payload, lease.num_deliveries) for lease in leases] == [(b"a", 2), (b"b", 2), (b"c", 1)]
 
 
-async def test_a_worker_that_starts_anew_gets_its_own_requests_once(
+async def test_a_worker_that_restarts_gets_its_own_requests_once(
     reopened: Callable[[], Streams], queue: RequestQueue
 ) -> None:
     await queue.put([b"a"])
     await take(queue, "w1")
-    anew = reopened().window_requests
-    await take(anew, "w1")
+    restarted = reopened().window_requests
+    await take(restarted, "w1")
 
-    assert await taken(anew, "w1") == []
+    assert await taken(restarted, "w1") == []
 
 
-async def test_a_worker_that_starts_anew_leaves_the_requests_of_others(
+async def test_a_worker_that_restarts_leaves_the_requests_of_others(
     reopened: Callable[[], Streams], queue: RequestQueue
 ) -> None:
     await queue.put([b"a"])
@@ -245,7 +245,7 @@ async def test_outstanding_requests_may_be_many(queue: RequestQueue) -> None:
     assert await queue.outstanding() == payloads
 
 
-async def test_depth_tells_the_waiting_from_the_held(queue: RequestQueue) -> None:
+async def test_depth_counts_waiting_and_held_requests(queue: RequestQueue) -> None:
     assert await queue.depth() == QueueDepth(num_waiting=0, num_leased=0)
 
     await queue.put([b"a", b"b", b"c", b"d"])

@@ -99,7 +99,7 @@ def test_the_digest_does_not_depend_on_the_order_or_the_layout() -> None:
         pytest.param({"w": torch.zeros(4), "x": torch.zeros(0)}, id="an empty tensor more"),
     ],
 )
-def test_the_digest_tells_apart(other: dict[str, torch.Tensor]) -> None:
+def test_the_digest_differs_for(other: dict[str, torch.Tensor]) -> None:
     assert digest(other) != digest({"w": torch.zeros(4)})
 
 

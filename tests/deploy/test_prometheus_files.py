@@ -93,7 +93,7 @@ def grouped_by(expression: str) -> set[str]:
 
 
 @every_query
-def test_every_metric_that_is_asked_for_is_told(query: Query) -> None:
+def test_every_metric_in_a_query_is_exported(query: Query) -> None:
     names = [selector.name for selector in selectors(query.expression)]
 
     assert names
@@ -101,7 +101,7 @@ def test_every_metric_that_is_asked_for_is_told(query: Query) -> None:
 
 
 @every_query
-def test_every_label_that_is_asked_for_exists(query: Query) -> None:
+def test_every_label_in_a_query_exists(query: Query) -> None:
     found = selectors(query.expression)
     for selector in found:
         asked = {matcher.name for matcher in selector.matchers.matchers}
@@ -111,7 +111,7 @@ def test_every_label_that_is_asked_for_exists(query: Query) -> None:
 
 
 @every_query
-def test_every_label_value_that_is_asked_for_is_told(query: Query) -> None:
+def test_every_label_value_in_a_query_is_exported(query: Query) -> None:
     for selector in selectors(query.expression):
         for matcher in selector.matchers.matchers:
             known = VALUES.get((selector.name, matcher.name))
@@ -135,7 +135,7 @@ def selectors_below(node: Any) -> list[Any]:
     return [part for part in parts(node) if isinstance(part, promql_parser.VectorSelector)]
 
 
-def test_the_check_finds_a_metric_and_a_label_that_nobody_tells() -> None:
+def test_the_check_finds_a_metric_and_a_label_that_nothing_exports() -> None:
     expression = (
         'sum by (planet) (rate(tppo_nonsense_total{colour="red"}[5m])) / on (run) group_left (moon) max(tppo_step)'
     )
@@ -156,7 +156,7 @@ def test_every_alert_says_what_is_the_matter_and_how_bad_it_is() -> None:
     assert all(rule["annotations"]["summary"].endswith(".") for rule in alerts())
 
 
-def test_the_runs_to_choose_from_are_asked_of_a_metric_that_is_told() -> None:
+def test_the_runs_to_choose_from_come_from_a_metric_that_is_exported() -> None:
     variable = next(one for one in dashboard()["templating"]["list"] if one["name"] == "run")
     metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["definition"]).groups()  # type: ignore[union-attr]
 

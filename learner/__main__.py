@@ -105,14 +105,23 @@ async def _train(
 ) -> int:
     from learner.build import Assembly
     from learner.persistence import rollback
+    from learner.reporting.trackers.contract import TrackerStart
     from learner.reporting.trackers.trackers import Trackers, feeds
 
     rollback.apply_requested(identity.folder, identity.incarnation)
     RunPaths(identity.folder).stopped_mark.unlink(missing_ok=True)
     assembly = await asyncio.to_thread(Assembly, config, identity, resume=resume)
     streams = _streams(config, identity, client)
-    is_rolled_back = rollback.is_unfinished(identity.folder)
-    trackers = Trackers(feeds(config, identity, through_step=assembly.step, is_rolled_back=is_rolled_back))
+    start = TrackerStart(
+        folder=str(identity.folder.resolve()),
+        run=config.run.name,
+        run_id=identity.run_id,
+        incarnation=identity.incarnation,
+        through_step=assembly.step,
+        is_rolled_back=rollback.is_unfinished(identity.folder),
+        settings=config.model_dump(mode="json", exclude={"redis"}),  # its address may hold a password
+    )
+    trackers = Trackers(feeds(config.trackers, start))
     heartbeat = _heartbeat(config, identity, client, exporter, trackers, name=name)
     await assembly.discard_what_was_rolled_back(streams)
     service = assembly.service(streams, _peers(config, client, heartbeat, (exporter.take_line, trackers.take)))

@@ -1,16 +1,15 @@
 """The learner's side of a tracker: lines wait here, bounded, for a process that takes them one by one.
 
-Loop `serve`: consumes the waiting lines / waits for one, then for the process' answer, under a deadline / unblocked by
-`take`, and by the process / produces lines on its input; starts it again, after a while, when it failed.
+Loop `serve`: consumes the waiting lines / waits for one, then for the process' reply, under a deadline / unblocked by
+`take`, and by the process / produces lines on its input; restarts a process that failed, with back-off.
 
-Life of a line: waiting -> with the process -> written; or failed, with a cause; or dropped, when too many wait.
+States of a line: waiting -> with the process -> written; or failed, with a cause; or dropped, when too many wait.
 """
 
 import asyncio
 import contextlib
 import json
 import logging
-import math
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -18,62 +17,64 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from learner.reporting.trackers.beginning import Beginning
+from learner.reporting.trackers.contract import TrackerStart
+from tppo.backoff import Backoff
+from tppo.run_folder.json_lines import json_line
 
 MAX_WAITING = 1000
-MAX_ANSWER_BYTES = 2**16
+MAX_REPLY_BYTES = 2**16
 log = logging.getLogger(__name__)
 
 
 class TrackerError(Exception):
-    """The process did not do what it was asked for."""
+    """The process did not do what was requested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """Deadlines in seconds."""
+class TrackerDeadlines:
+    """In seconds."""
 
-    begin: float = 90.0
+    start: float = 90.0
     """From the start of the process until it takes lines."""
     line: float = 30.0
     finish: float = 15.0
     """For what still waits, and for the end of the process, when the learner ends."""
     first_delay: float = 1.0
-    """Before a process that failed is started again; doubled each time, up to `longest_delay`."""
+    """Back-off before a process that failed is restarted; doubled each time, up to `longest_delay`."""
     longest_delay: float = 60.0
 
 
-class Feed:
-    """One tracker. Whatever becomes of it is counted, told in the log and in the status, and stops nothing."""
+class TrackerFeed:
+    """Of one tracker. Its errors are counted, logged and in the status, and stop nothing."""
 
     def __init__(
         self,
         name: str,
-        beginning: Beginning,
+        start: TrackerStart,
         *,
         command: Sequence[str] = (),
-        patience: Patience | None = None,
+        deadlines: TrackerDeadlines | None = None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self.name = name
         self.last_error = ""
-        self._beginning = beginning
-        self._command = command or (sys.executable, "-P", "-m", "learner.reporting.trackers.process", name)
-        self._patience = patience or Patience()
+        self._start = start
+        self._command = command or (sys.executable, "-m", "learner.reporting.trackers.process", name)
+        self._deadlines = deadlines = deadlines or TrackerDeadlines()
+        self._backoff = Backoff(first_seconds=deadlines.first_delay, longest_seconds=deadlines.longest_delay)
         self._max_waiting = max_waiting
-        self._waiting: deque[str] = deque()
+        self._waiting: deque[bytes] = deque()
         self._has_news = asyncio.Event()
         self._is_closing = False
-        self._delay_seconds = self._patience.first_delay
         self._num_written = self._num_failed = self._num_dropped = 0
 
     def take(self, line: Mapping[str, Any]) -> None:
         """A line of metrics.jsonl; returns at once."""
         if len(self._waiting) >= self._max_waiting:
             self._num_dropped += 1
-            self._complain(f"{self._max_waiting} lines wait; later ones are dropped")
+            self._note_error(f"{self._max_waiting} lines wait; later ones are dropped")
             return
-        self._waiting.append(json.dumps({name: _plain(value) for name, value in line.items()}))
+        self._waiting.append(json_line(line))
         self._has_news.set()
 
     def status(self) -> dict[str, Any]:
@@ -91,32 +92,32 @@ class Feed:
         self._is_closing = True
         self._has_news.set()
 
-    def say_farewell(self) -> None:
+    def note_unwritten(self) -> None:
         """Nothing will be written any more."""
         if self._waiting:
-            self._complain(f"{len(self._waiting)} lines were not written when the learner ended")
+            self._note_error(f"{len(self._waiting)} lines were not written when the learner ended")
 
     async def serve(self) -> None:
         """Until `close`, or cancelled."""
         while True:
             try:
-                await self._converse()
+                await self._feed_a_process()
                 return
-            except Exception as error:  # whatever it is, training goes on
-                self._complain(str(error) or "no answer in time")
+            except Exception as error:  # whatever it is, training continues
+                self._note_error(str(error) or "no reply before the deadline")
             if self._is_closing:
                 return
-            await asyncio.sleep(self._delay_seconds)
-            self._delay_seconds = min(2 * self._delay_seconds, self._patience.longest_delay)
+            await asyncio.sleep(self._backoff.next_delay())
 
-    async def _converse(self) -> None:
-        """One life of the process."""
+    async def _feed_a_process(self) -> None:
+        """From its start to its end."""
         async with self._process() as process:
-            if error := await self._ask(process, json.dumps(asdict(self._beginning)), self._patience.begin):
+            start = json.dumps(asdict(self._start)).encode() + b"\n"
+            if error := await self._reply_to(start, process, self._deadlines.start):
                 raise TrackerError(error)
-            self._delay_seconds = self._patience.first_delay
+            self._backoff.reset()
             while await self._is_line_there():
-                await self._tell(process)
+                await self._write_next(process)
 
     async def _is_line_there(self) -> bool:
         """As soon as one is there; False when none will come."""
@@ -125,46 +126,46 @@ class Feed:
             await self._has_news.wait()
         return bool(self._waiting)
 
-    async def _tell(self, process: asyncio.subprocess.Process) -> None:
-        """A line that the process fails over is not tried again: it might do so for ever."""
+    async def _write_next(self, process: asyncio.subprocess.Process) -> None:
+        """A line over which the process fails is not retried: it might fail so without limit."""
         line = self._waiting.popleft()
         try:
-            error = await self._ask(process, line, self._patience.line)
+            error = await self._reply_to(line, process, self._deadlines.line)
         except BaseException:
             self._num_failed += 1
             raise
         if error:
             self._num_failed += 1
-            self._complain(error)
+            self._note_error(error)
         else:
             self._num_written += 1
             self.last_error = ""
 
-    async def _ask(self, process: asyncio.subprocess.Process, line: str, seconds: float) -> str:
-        """The process' complaint; empty when it has none."""
+    async def _reply_to(self, line: bytes, process: asyncio.subprocess.Process, seconds: float) -> str:
+        """The process' error; empty when it has none."""
         assert process.stdin is not None
         assert process.stdout is not None
         async with asyncio.timeout(seconds):
-            process.stdin.write(line.encode() + b"\n")
+            process.stdin.write(line)
             await process.stdin.drain()
-            answer = await process.stdout.readline()
-        if not answer:
+            reply = await process.stdout.readline()
+        if not reply:
             raise TrackerError("its process has ended")
-        return str(json.loads(answer)["error"])
+        return str(json.loads(reply)["error"])
 
     @asynccontextmanager
     async def _process(self) -> AsyncIterator[asyncio.subprocess.Process]:
         """A process that has ended when this ends: by itself when all went well, else killed."""
         pipe = asyncio.subprocess.PIPE
-        # In a session of its own it outlives a learner that is killed, and puts on the disk what it was told.
+        # In a session of its own it outlives a learner that is killed, and writes the lines that it has to the disk.
         process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=pipe, stdout=pipe, limit=MAX_ANSWER_BYTES, start_new_session=True
+            *self._command, stdin=pipe, stdout=pipe, limit=MAX_REPLY_BYTES, start_new_session=True
         )
         try:
             yield process
             assert process.stdin is not None
             process.stdin.close()
-            async with asyncio.timeout(self._patience.finish):
+            async with asyncio.timeout(self._deadlines.finish):
                 await process.wait()
         finally:
             if process.returncode is None:
@@ -172,12 +173,7 @@ class Feed:
                     process.kill()
                 await process.wait()
 
-    def _complain(self, error: str) -> None:
+    def _note_error(self, error: str) -> None:
         if f"{self.name}: {error}" != self.last_error:
             log.warning("%s: %s; training is not held up", self.name, error)
         self.last_error = f"{self.name}: {error}"
-
-
-def _plain(value: Any) -> Any:
-    """Numbers that JSON lacks become null."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""All trackers of a run, as `[trackers]` asks for them."""
+"""All trackers of a run, as `[trackers]` names them."""
 
 import asyncio
 import importlib.util
@@ -6,24 +6,23 @@ import netrc
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
-from learner.persistence.run_identity import RunIdentity
-from learner.reporting.trackers.beginning import Beginning
-from learner.reporting.trackers.feed import Feed
+from learner.reporting.trackers.contract import TrackerStart
+from learner.reporting.trackers.feed import TrackerFeed
 from tppo.cancellation import cancel_all
-from tppo.config import Config, ConfigError
+from tppo.config import ConfigError
 from tppo.config.schema import TrackersSection
 
 END_SECONDS = 20.0  # for the last lines and for uploads, when the learner ends
 KEY_VARIABLE = "WANDB_API_KEY"
 WANDB_HOST = "api.wandb.ai"
-NOT_TOLD = {"redis"}  # sections with addresses and passwords
 
 
 def check(section: TrackersSection) -> None:
-    """Raises `ConfigError` when a tracker is asked for that cannot work here."""
-    for key, package in _asked_for(section):
+    """Raises `ConfigError` when the section names a tracker that cannot work here."""
+    for key, package in _packages(section):
         if importlib.util.find_spec(package) is None:
             raise ConfigError(f"{key}: the package {package} is not installed; expected pip install 'tppo[trackers]'")
     if section.wandb == "online" and not (os.environ.get(KEY_VARIABLE) or _has_netrc_entry()):
@@ -33,7 +32,7 @@ def check(section: TrackersSection) -> None:
         )
 
 
-def _asked_for(section: TrackersSection) -> Iterator[tuple[str, str]]:
+def _packages(section: TrackersSection) -> Iterator[tuple[str, str]]:
     """(key and value, package)."""
     if section.tensorboard:
         yield "trackers.tensorboard = true", "tensorboard"
@@ -48,27 +47,16 @@ def _has_netrc_entry() -> bool:
         return False
 
 
-def feeds(config: Config, identity: RunIdentity, *, through_step: int, is_rolled_back: bool) -> list[Feed]:
-    """Those that the configuration asks for."""
-    section = config.trackers
-    beginning = Beginning(
-        folder=str(identity.folder.resolve()),
-        run=config.run.name,
-        run_id=identity.run_id,
-        incarnation=identity.incarnation,
-        through_step=through_step,
-        is_rolled_back=is_rolled_back,
-        project=section.wandb_project,
-        mode=section.wandb,
-        settings=config.model_dump(mode="json", exclude=NOT_TOLD),
-    )
-    return [Feed(package, beginning) for _, package in _asked_for(section)]
+def feeds(section: TrackersSection, start: TrackerStart) -> list[TrackerFeed]:
+    """One for each tracker of the section."""
+    start = replace(start, project=section.wandb_project, mode=section.wandb)
+    return [TrackerFeed(package, start) for _, package in _packages(section)]
 
 
 class Trackers:
     """Every line goes to each of them."""
 
-    def __init__(self, feeds: Sequence[Feed] = ()) -> None:
+    def __init__(self, feeds: Sequence[TrackerFeed] = ()) -> None:
         self._feeds = feeds
 
     def take(self, line: Mapping[str, Any]) -> None:
@@ -78,14 +66,14 @@ class Trackers:
 
     def with_status(self, status: Mapping[str, Any]) -> dict[str, Any]:
         """The heartbeat's status, with theirs."""
-        complaints = [feed.last_error for feed in self._feeds if feed.last_error]
-        error = status.get("last_error") or next(iter(complaints), "")
+        errors = [feed.last_error for feed in self._feeds if feed.last_error]
+        error = status.get("last_error") or next(iter(errors), "")
         return {**status, "last_error": error, "trackers": {feed.name: feed.status() for feed in self._feeds}}
 
     @asynccontextmanager
     async def running(self, *, end_seconds: float = END_SECONDS) -> AsyncIterator[None]:
-        """Their loops; at the end they have a while for what still waits."""
-        # No task group: what becomes of a tracker must not end the training.
+        """Their loops; at the end they have `end_seconds` for the lines that wait."""
+        # No task group: a tracker that fails must not end the training.
         loops = [asyncio.create_task(feed.serve(), name=feed.name) for feed in self._feeds]
         try:
             yield
@@ -96,4 +84,4 @@ class Trackers:
         finally:
             await cancel_all(loops)
             for feed in self._feeds:
-                feed.say_farewell()
+                feed.note_unwritten()

@@ -9,25 +9,25 @@ from typing import Any
 
 import pytest
 
-from learner.reporting.trackers.feed import Feed, Patience
+from learner.reporting.trackers.feed import TrackerDeadlines, TrackerFeed
 from learner.reporting.trackers.trackers import Trackers
-from tests.learner.reporting.tracker_processes import ANSWER, a_beginning, a_step, program
+from tests.learner.reporting.tracker_processes import ANSWER, a_start, a_step, program
 
-HASTY = Patience(begin=20.0, line=0.3, finish=0.3, first_delay=0.01, longest_delay=0.01)
+SHORT = TrackerDeadlines(start=20.0, line=0.3, finish=0.3, first_delay=0.01, longest_delay=0.01)
 DIES_OVER_2 = ANSWER.replace("    print", "    if '\"step\": 2' in line: sys.exit(1)\n    print")
 HANGS_OVER_2 = ANSWER.replace("    print", "    if '\"step\": 2' in line: import time; time.sleep(1000)\n    print")
-COMPLAINS_OVER_2 = ANSWER.replace('"error": ""', '"error": "no space" if \'"step": 2\' in line else ""')
+FAILS_OVER_2 = ANSWER.replace('"error": ""', '"error": "no space" if \'"step": 2\' in line else ""')
 NEVER_ENDS = ANSWER + "import time; time.sleep(1000)\n"
 SAYS_TOO_MUCH = "import sys\nfor line in sys.stdin: print('x' * 10**6, flush=True)\n"
 REFUSES = 'print(\'{"error": "no key"}\', flush=True)\ninput()\n'
 
 
-def a_feed(tmp_path: Path, text: str, **settings: Any) -> Feed:
-    return Feed("tracker", a_beginning(tmp_path), command=program(text), **{"patience": HASTY, **settings})
+def a_feed(tmp_path: Path, text: str, **settings: Any) -> TrackerFeed:
+    return TrackerFeed("tracker", a_start(tmp_path), command=program(text), **{"deadlines": SHORT, **settings})
 
 
 @asynccontextmanager
-async def served(feed: Feed, *, end_seconds: float = 5.0) -> AsyncIterator[None]:
+async def served(feed: TrackerFeed, *, end_seconds: float = 5.0) -> AsyncIterator[None]:
     async with Trackers([feed]).running(end_seconds=end_seconds):
         yield
 
@@ -38,7 +38,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-def counts(feed: Feed) -> tuple[int, int, int, int]:
+def counts(feed: TrackerFeed) -> tuple[int, int, int, int]:
     """Written, failed, dropped, waiting."""
     status = feed.status()
     return status["num_written"], status["num_failed"], status["num_dropped"], status["num_waiting"]
@@ -59,11 +59,11 @@ async def test_every_line_is_written_before_the_learner_ends(tmp_path: Path) -> 
     ("text", "cause"),
     [
         (DIES_OVER_2, "tracker: its process has ended"),
-        (HANGS_OVER_2, "tracker: no answer in time"),
-        (COMPLAINS_OVER_2, "tracker: no space"),
+        (HANGS_OVER_2, "tracker: no reply before the deadline"),
+        (FAILS_OVER_2, "tracker: no space"),
     ],
 )
-async def test_a_line_that_fails_is_counted_told_and_followed_by_the_next(
+async def test_a_line_that_fails_is_counted_logged_and_followed_by_the_next(
     tmp_path: Path, text: str, cause: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     feed = a_feed(tmp_path, text)
@@ -88,10 +88,10 @@ async def test_a_line_that_fails_is_counted_told_and_followed_by_the_next(
         (("/nowhere/to/be/found",), "tracker: [Errno 2]"),
     ],
 )
-async def test_a_process_that_never_begins_loses_nothing_until_too_many_lines_wait(
+async def test_a_process_that_never_starts_loses_no_line_until_too_many_wait(
     tmp_path: Path, command: Sequence[str], cause: str
 ) -> None:
-    feed = Feed("tracker", a_beginning(tmp_path), command=command, patience=HASTY, max_waiting=3)
+    feed = TrackerFeed("tracker", a_start(tmp_path), command=command, deadlines=SHORT, max_waiting=3)
 
     async with served(feed, end_seconds=0.2):
         await until(lambda: bool(feed.last_error))
@@ -126,8 +126,8 @@ async def test_an_error_in_the_training_ends_the_process_too(tmp_path: Path) -> 
     assert "tracker" not in {task.get_name() for task in asyncio.all_tasks()}
 
 
-async def test_the_status_tells_of_each_tracker_and_of_the_first_complaint(tmp_path: Path) -> None:
-    feed = Feed("tracker", a_beginning(tmp_path), command=(sys.executable,), max_waiting=0)
+async def test_the_status_has_each_tracker_and_the_first_error(tmp_path: Path) -> None:
+    feed = TrackerFeed("tracker", a_start(tmp_path), command=(sys.executable,), max_waiting=0)
     trackers = Trackers([feed])
 
     trackers.take(a_step(1))

@@ -1,4 +1,4 @@
-"""TensorBoard and W&B for real: what they have of a run whose steps are taken again."""
+"""TensorBoard and W&B for real: what they have of a run whose steps are repeated."""
 
 import importlib.util
 import json
@@ -13,12 +13,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
 
-from learner.reporting.trackers.beginning import Beginning
-from learner.reporting.trackers.feed import Feed
+from learner.reporting.trackers.contract import ReportedSteps, TrackerStart, points_of
+from learner.reporting.trackers.feed import TrackerFeed
 from learner.reporting.trackers.process import main as process
-from learner.reporting.trackers.told import Told, points_of
 from learner.reporting.trackers.trackers import Trackers, check
-from tests.learner.reporting.tracker_processes import a_beginning, a_step, an_evaluation
+from tests.learner.reporting.tracker_processes import a_start, a_step, an_evaluation
 from tppo.__main__ import main
 from tppo.config import ConfigError
 from tppo.config.schema import TrackersSection
@@ -26,16 +25,16 @@ from tppo.config.schema import TrackersSection
 Line = Mapping[str, Any]
 
 
-def life(kind: str, beginning: Beginning, lines: Iterable[Line]) -> list[str]:
-    """The answers of a tracker's process to these lines, in this very process."""
-    answers = StringIO()
-    told = [beginning_line(beginning), *(json.dumps(line) for line in lines)]
-    process(kind, StringIO("\n".join(told) + "\n"), answers)
-    return [json.loads(answer)["error"] for answer in answers.getvalue().splitlines()]
+def replies_of(kind: str, start: TrackerStart, lines: Iterable[Line]) -> list[str]:
+    """The replies of a tracker's process to these lines, in this very process."""
+    replies = StringIO()
+    lines_in = [start_line(start), *(json.dumps(line) for line in lines)]
+    process(kind, StringIO("\n".join(lines_in) + "\n"), replies)
+    return [json.loads(reply)["error"] for reply in replies.getvalue().splitlines()]
 
 
-def beginning_line(beginning: Beginning) -> str:
-    return json.dumps({name: getattr(beginning, name) for name in Beginning.__dataclass_fields__})
+def start_line(start: TrackerStart) -> str:
+    return json.dumps({name: getattr(start, name) for name in TrackerStart.__dataclass_fields__})
 
 
 def steps(first: int, last: int) -> list[Line]:
@@ -76,27 +75,27 @@ def records(content: bytes) -> Iterator[Record]:
 
 
 def test_tensorboard_shows_each_step_once_and_evaluations_beside(tmp_path: Path) -> None:
-    answers = life("tensorboard", a_beginning(tmp_path), [an_evaluation(0), *steps(1, 4), an_evaluation(2)])
+    replies = replies_of("tensorboard", a_start(tmp_path), [an_evaluation(0), *steps(1, 4), an_evaluation(2)])
 
-    assert set(answers) == {""}
+    assert set(replies) == {""}
     assert points(tmp_path, "reward/mean") == [(1, 0.5), (2, 1.0), (3, 1.5), (4, 2.0)]
     assert points(tmp_path, "eval/accuracy") == [(0, 0.5), (2, 0.5)]
 
 
-def test_steps_that_are_taken_again_leave_no_second_point_in_tensorboard(tmp_path: Path) -> None:
-    life("tensorboard", a_beginning(tmp_path), [an_evaluation(0), *steps(1, 5), an_evaluation(3)])
+def test_repeated_steps_leave_no_duplicate_point_in_tensorboard(tmp_path: Path) -> None:
+    replies_of("tensorboard", a_start(tmp_path), [an_evaluation(0), *steps(1, 5), an_evaluation(3)])
 
     again = [an_evaluation(3), a_step(4, **{"reward/mean": 7.0}), *steps(5, 6)]
-    life("tensorboard", a_beginning(tmp_path, through_step=3, incarnation=2), again)
+    replies_of("tensorboard", a_start(tmp_path, through_step=3, incarnation=2), again)
 
     assert points(tmp_path, "reward/mean") == [(1, 0.5), (2, 1.0), (3, 1.5), (4, 7.0), (5, 2.5), (6, 3.0)]
     assert points(tmp_path, "eval/accuracy") == [(0, 0.5), (3, 0.5)]
 
 
-def test_wandb_has_each_step_once_whatever_the_number_of_lives(tmp_path: Path) -> None:
-    first = life("wandb", a_beginning(tmp_path), [an_evaluation(0), *steps(1, 5), an_evaluation(3)])
+def test_wandb_has_each_step_once_over_restarts(tmp_path: Path) -> None:
+    first = replies_of("wandb", a_start(tmp_path), [an_evaluation(0), *steps(1, 5), an_evaluation(3)])
     again = [an_evaluation(3), *steps(4, 6)]
-    second = life("wandb", a_beginning(tmp_path, through_step=3, incarnation=2), again)
+    second = replies_of("wandb", a_start(tmp_path, through_step=3, incarnation=2), again)
 
     assert set(first + second) == {""}
     (rows,) = history(tmp_path).values()
@@ -106,35 +105,35 @@ def test_wandb_has_each_step_once_whatever_the_number_of_lives(tmp_path: Path) -
     assert [row["step"] for row in rows if "eval/accuracy" in row] == [0, 3]
 
 
-def test_after_a_roll_back_another_run_of_wandb_begins(tmp_path: Path) -> None:
-    life("wandb", a_beginning(tmp_path), steps(1, 5))
-    life("wandb", a_beginning(tmp_path, through_step=3, incarnation=2, is_rolled_back=True), steps(4, 5))
-    life("wandb", a_beginning(tmp_path, through_step=4, incarnation=3), steps(5, 6))
+def test_after_a_rollback_another_run_of_wandb_begins(tmp_path: Path) -> None:
+    replies_of("wandb", a_start(tmp_path), steps(1, 5))
+    replies_of("wandb", a_start(tmp_path, through_step=3, incarnation=2, is_rolled_back=True), steps(4, 5))
+    replies_of("wandb", a_start(tmp_path, through_step=4, incarnation=3), steps(5, 6))
 
-    told = {run: [row["step"] for row in rows] for run, rows in history(tmp_path).items()}
-    assert told == {"abc": [1, 2, 3, 4, 5], "abc-2": [4, 5, 6]}
+    reported = {run: [row["step"] for row in rows] for run, rows in history(tmp_path).items()}
+    assert reported == {"abc": [1, 2, 3, 4, 5], "abc-2": [4, 5, 6]}
 
 
 @pytest.mark.parametrize("kind", ["tensorboard", "wandb"])
 async def test_a_process_of_its_own_takes_the_lines(tmp_path: Path, kind: str) -> None:
-    feed = Feed(kind, a_beginning(tmp_path))
+    feed = TrackerFeed(kind, a_start(tmp_path))
 
     async with Trackers([feed]).running():
         for line in steps(1, 3):
             feed.take(line)
 
     assert (feed.status()["num_written"], feed.last_error) == (3, "")
-    told = points(tmp_path, "reward/mean") if kind == "tensorboard" else history(tmp_path)["abc"]
-    assert len(told) == 3
+    shown = points(tmp_path, "reward/mean") if kind == "tensorboard" else history(tmp_path)["abc"]
+    assert len(shown) == 3
 
 
 @pytest.mark.parametrize("kind", ["tensorboard", "wandb"])
-def test_what_was_told_is_on_the_disk_although_the_learner_was_killed(tmp_path: Path, kind: str) -> None:
+def test_reported_lines_are_on_the_disk_although_the_learner_was_killed(tmp_path: Path, kind: str) -> None:
     command = [sys.executable, "-m", "learner.reporting.trackers.process", kind]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdin
         assert child.stdout
-        for line in (beginning_line(a_beginning(tmp_path)), *map(json.dumps, steps(1, 20))):
+        for line in (start_line(a_start(tmp_path)), *map(json.dumps, steps(1, 20))):
             child.stdin.write(line + "\n")
             child.stdin.flush()
             assert child.stdout.readline() == '{"error": ""}\n'
@@ -147,13 +146,13 @@ def test_what_was_told_is_on_the_disk_although_the_learner_was_killed(tmp_path: 
     assert len(rows) == 20
 
 
-def test_what_a_package_raises_is_an_answer_and_the_next_line_is_tried(tmp_path: Path) -> None:
+def test_an_exception_of_a_package_is_a_reply_and_the_next_line_is_tried(tmp_path: Path) -> None:
     folder = tmp_path / "trackers"
     folder.write_text("not a folder")
 
-    answers = life("tensorboard", a_beginning(tmp_path), steps(1, 2))
+    replies = replies_of("tensorboard", a_start(tmp_path), steps(1, 2))
 
-    assert answers == ["", *[f"FileExistsError: [Errno 17] File exists: '{folder}'"] * 2]
+    assert replies == ["", *[f"FileExistsError: [Errno 17] File exists: '{folder}'"] * 2]
 
 
 def test_a_line_gives_its_finite_numbers_and_the_end_gives_none() -> None:
@@ -164,18 +163,22 @@ def test_a_line_gives_its_finite_numbers_and_the_end_gives_none() -> None:
     assert points_of({**line, "kind": "end"}) == {}
 
 
-def test_what_was_told_is_remembered_by_kind_and_forgotten_behind_a_step(tmp_path: Path) -> None:
-    told = Told(tmp_path / "trackers" / "told.json", first_branch="abc")
+def test_reported_steps_are_remembered_by_kind_and_forgotten_after_a_step(tmp_path: Path) -> None:
+    reported = ReportedSteps(tmp_path / "trackers" / "reported.json", first_branch="abc")
     for line in (a_step(5), an_evaluation(3)):
-        told.note(line)
+        reported.add(line)
 
-    again = Told(tmp_path / "trackers" / "told.json", first_branch="other")
-    assert (again.branch, again.has(a_step(5)), again.has(a_step(6)), again.has(an_evaluation(4))) == (
+    again = ReportedSteps(tmp_path / "trackers" / "reported.json", first_branch="other")
+    assert (again.branch, again.includes(a_step(5)), again.includes(a_step(6)), again.includes(an_evaluation(4))) == (
         *("abc", True),
         *(False, False),
     )
     again.forget_after(4)
-    assert (again.has(a_step(4)), again.has(a_step(5)), again.has(an_evaluation(3))) == (True, False, True)
+    assert (again.includes(a_step(4)), again.includes(a_step(5)), again.includes(an_evaluation(3))) == (
+        True,
+        False,
+        True,
+    )
 
 
 @pytest.mark.parametrize(("key", "value"), [("tensorboard", "true"), ("wandb", "'offline'")])

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from learner.reporting.trackers.beginning import Beginning
+from learner.reporting.trackers.contract import TrackerStart
 
 ANSWER = 'import json, sys\nfor n, line in enumerate(sys.stdin):\n    print(json.dumps({"error": ""}), flush=True)\n'
 """Takes everything."""
@@ -14,10 +14,8 @@ def program(text: str) -> tuple[str, ...]:
     return (sys.executable, "-I", "-S", "-c", text)
 
 
-def a_beginning(
-    folder: Path, *, through_step: int = 0, incarnation: int = 1, is_rolled_back: bool = False
-) -> Beginning:
-    return Beginning(
+def a_start(folder: Path, *, through_step: int = 0, incarnation: int = 1, is_rolled_back: bool = False) -> TrackerStart:
+    return TrackerStart(
         folder=str(folder),
         run="quick",
         run_id="abc",

@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-fast check proto bench study chaos screenshots clean
+.PHONY: run test test-fast check proto docs bench study chaos screenshots clean
 
 run: $(VENV)/.installed-local
 	$(BIN)/tppo run examples/iterated_map/quickstart.toml $(ARGS)
@@ -22,10 +22,13 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests/contract/test_stubs_are_fresh.py
+	$(BIN)/pytest $(addprefix tests/contract/test_,stubs_are_fresh.py configuration_reference.py documents.py)
 
 proto: $(VENV)/.installed-dev
 	PYTHON=$(BIN)/python proto/generate.sh
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m tppo.config.reference > docs/configuration.md
 
 bench: $(VENV)/.installed-dev
 	for benchmark in $(filter-out %_study.py,$(wildcard benchmarks/*.py)); do $(BIN)/python -m benchmarks.$$(basename $$benchmark .py) || exit 1; done

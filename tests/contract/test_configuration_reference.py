@@ -23,7 +23,7 @@ def is_number(prop: object) -> bool:
 
 
 def test_the_page_is_what_the_schema_says() -> None:
-    assert PAGE.read_text(encoding="utf-8") == page(), "run `python -m tppo.config.reference > docs/configuration.md`"
+    assert PAGE.read_text(encoding="utf-8") == page(), "run `make docs`"
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -1,4 +1,4 @@
-"""docs/configuration.md, made from the schema: `python -m tppo.config.reference > docs/configuration.md`.
+"""docs/configuration.md, made from the schema: `make docs`.
 
 `make check` fails when the page is not what this prints.
 """
@@ -22,8 +22,8 @@ One TOML file holds a run. `--set section.key=value` overrides a key; `--dry-run
 unknown key, or a value that does not fit, is refused before anything starts, in one sentence that names the key.
 Relative paths in the file are relative to the file's folder.
 
-Made from `tppo/config/` by `python -m tppo.config.reference > docs/configuration.md`; edit it there. Names follow verl
-where it has one. "Factor" and "ratio" have no unit.
+Made from `tppo/config/` by `make docs`; edit it there. Names follow verl where it has one. "Factor" and "ratio" have no
+unit.
 """
 
 

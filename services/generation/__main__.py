@@ -50,7 +50,7 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None
     run, token = config.run.name, token_from_environment()
     async with running_engine(config) as engine, connected(config.redis.url) as client:
         weights = ServedWeights(engine)
-        intake = WeightIntake(engine, weights, run=run, name=name)
+        intake = WeightIntake(weights, run=run, name=name)
         async with weight_server(intake, config.generation, token=token) as address:
             log.info("%s takes weights at %s", name, address)
             queue = RedisStreams(client, run=run, lease_seconds=config.redis.lease_seconds).window_requests

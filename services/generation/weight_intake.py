@@ -1,7 +1,7 @@
-"""The gRPC side of a generator: takes weights from the learner, and tells what it serves.
+"""The gRPC side of a generator: takes weights from the learner.
 
 `UpdateWeights` consumes a stream of chunks / waits for each message, `message_seconds` at most, then for the engine's
-moment / unblocked by the learner, by that time-out, or by the end of the call / produces weights in use. Whatever goes
+moment / unblocked by the learner, by that deadline, or by the end of the call / produces weights in use. Whatever goes
 wrong, the engine goes on with those that it has.
 """
 
@@ -12,7 +12,6 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from services.generation.engine import Engine
 from services.generation.served_weights import ServedWeights, StaleWeightsError, WeightIdentity
 from tppo.v1 import generation_pb2 as pb
 from tppo.v1 import generation_pb2_grpc as pb_grpc
@@ -32,9 +31,8 @@ class WeightIntake(pb_grpc.GenerationServiceServicer):
     """Serves `tppo.v1.GenerationService`."""
 
     def __init__(
-        self, engine: Engine, weights: ServedWeights, *, run: str, name: str, message_seconds: float = MESSAGE_SECONDS
+        self, weights: ServedWeights, *, run: str, name: str, message_seconds: float = MESSAGE_SECONDS
     ) -> None:
-        self._engine = engine
         self._weights = weights
         self._run = run
         self._name = name
@@ -57,23 +55,6 @@ class WeightIntake(pb_grpc.GenerationServiceServicer):
         assert identity is not None
         return pb.UpdateWeightsResponse(
             policy_version=identity.policy_version, incarnation=identity.incarnation, digest=self._weights.digest
-        )
-
-    async def GetGenerationStatus(  # noqa: N802  gRPC's name
-        self, request: pb.GetGenerationStatusRequest, context: Context
-    ) -> pb.GetGenerationStatusResponse:
-        """Tells what it serves."""
-        statistics = self._engine.statistics()
-        identity = self._weights.identity
-        return pb.GetGenerationStatusResponse(
-            generator=self._name,
-            policy_version=self._engine.policy_version,
-            incarnation=identity.incarnation if identity else 0,
-            digest=self._weights.digest,
-            num_slots=statistics.num_slots,
-            num_active=statistics.num_active,
-            num_tokens_generated=statistics.num_tokens_generated,
-            num_decode_steps=statistics.num_decode_steps,
         )
 
     async def _assemble(self, messages: AsyncIterator[pb.UpdateWeightsRequest]) -> WeightUpdate:

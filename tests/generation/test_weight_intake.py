@@ -43,7 +43,7 @@ class Running:
 @asynccontextmanager
 async def a_generator(*, message_seconds: float = 10.0, token: str = "") -> AsyncIterator[Running]:
     engine = FakeEngine(policy_version=-1)
-    intake = WeightIntake(engine, ServedWeights(engine), run="mine", name="g0", message_seconds=message_seconds)
+    intake = WeightIntake(ServedWeights(engine), run="mine", name="g0", message_seconds=message_seconds)
     async with (
         weight_server(intake, GenerationSection(), token=token) as address,
         grpc.aio.insecure_channel(address) as channel,
@@ -155,18 +155,6 @@ async def test_a_chunk_may_be_larger_than_the_default_limit_of_4_mib() -> None:
     assert response.digest == digest(tensors)
 
 
-async def test_the_status_tells_what_is_served() -> None:
-    async with a_generator() as generator:
-        before = await generator.stub.GetGenerationStatus(pb.GetGenerationStatusRequest(), timeout=30)
-        await generator.send(transfer(3, incarnation=1))
-        status = await generator.stub.GetGenerationStatus(pb.GetGenerationStatusRequest(), timeout=30)
-
-    assert (before.policy_version, before.digest) == (-1, "")
-    assert (status.generator, status.policy_version, status.incarnation) == ("g0", 3, 1)
-    assert (status.num_slots, status.num_tokens_generated, status.num_decode_steps) == (2, 30, 20)
-    assert status.digest == digest(TENSORS)
-
-
 async def test_the_token_is_demanded_of_every_transfer() -> None:
     async with a_generator(token="correct horse") as generator:
         code, _ = await refusal(generator, transfer())
@@ -196,7 +184,7 @@ async def test_reflection_lists_the_service() -> None:
 
 async def test_a_port_that_is_taken_is_a_configuration_error() -> None:
     engine = FakeEngine()
-    intake = WeightIntake(engine, ServedWeights(engine), run="mine", name="g0")
+    intake = WeightIntake(ServedWeights(engine), run="mine", name="g0")
     async with weight_server(intake, GenerationSection(), token="") as address:
         port = int(address.rpartition(":")[2])
         with pytest.raises(ConfigError, match=f"generation.port = {port}: cannot listen on 127.0.0.1"):

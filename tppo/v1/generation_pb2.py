@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tppo/v1/generation.proto\x12\x07tppo.v1\"8\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"\x80\x01\n\x0eWeightManifest\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x03\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12$\n\x07tensors\x18\x04 \x03(\x0b\x32\x13.tppo.v1.TensorSpec\x12\x0b\n\x03run\x18\x05 \x01(\t\"\\\n\x14UpdateWeightsRequest\x12+\n\x08manifest\x18\x01 \x01(\x0b\x32\x17.tppo.v1.WeightManifestH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"T\n\x15UpdateWeightsResponse\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x03\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\x1c\n\x1aGetGenerationStatusRequest\"\xcc\x01\n\x1bGetGenerationStatusResponse\x12\x11\n\tgenerator\x18\x01 \x01(\t\x12\x16\n\x0epolicy_version\x18\x02 \x01(\x03\x12\x13\n\x0bincarnation\x18\x03 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x11\n\tnum_slots\x18\x05 \x01(\x05\x12\x12\n\nnum_active\x18\x06 \x01(\x05\x12\x1c\n\x14num_tokens_generated\x18\x07 \x01(\x03\x12\x18\n\x10num_decode_steps\x18\x08 \x01(\x03\x32\xc7\x01\n\x11GenerationService\x12P\n\rUpdateWeights\x12\x1d.tppo.v1.UpdateWeightsRequest\x1a\x1e.tppo.v1.UpdateWeightsResponse(\x01\x12`\n\x13GetGenerationStatus\x12#.tppo.v1.GetGenerationStatusRequest\x1a$.tppo.v1.GetGenerationStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tppo/v1/generation.proto\x12\x07tppo.v1\"8\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"\x80\x01\n\x0eWeightManifest\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x03\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12$\n\x07tensors\x18\x04 \x03(\x0b\x32\x13.tppo.v1.TensorSpec\x12\x0b\n\x03run\x18\x05 \x01(\t\"\\\n\x14UpdateWeightsRequest\x12+\n\x08manifest\x18\x01 \x01(\x0b\x32\x17.tppo.v1.WeightManifestH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"T\n\x15UpdateWeightsResponse\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x03\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t2e\n\x11GenerationService\x12P\n\rUpdateWeights\x12\x1d.tppo.v1.UpdateWeightsRequest\x1a\x1e.tppo.v1.UpdateWeightsResponse(\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,10 +39,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEWEIGHTSREQUEST']._serialized_end=318
   _globals['_UPDATEWEIGHTSRESPONSE']._serialized_start=320
   _globals['_UPDATEWEIGHTSRESPONSE']._serialized_end=404
-  _globals['_GETGENERATIONSTATUSREQUEST']._serialized_start=406
-  _globals['_GETGENERATIONSTATUSREQUEST']._serialized_end=434
-  _globals['_GETGENERATIONSTATUSRESPONSE']._serialized_start=437
-  _globals['_GETGENERATIONSTATUSRESPONSE']._serialized_end=641
-  _globals['_GENERATIONSERVICE']._serialized_start=644
-  _globals['_GENERATIONSERVICE']._serialized_end=843
+  _globals['_GENERATIONSERVICE']._serialized_start=406
+  _globals['_GENERATIONSERVICE']._serialized_end=507
 # @@protoc_insertion_point(module_scope)

@@ -40,11 +40,6 @@ class GenerationServiceStub(object):
                 request_serializer=tppo_dot_v1_dot_generation__pb2.UpdateWeightsRequest.SerializeToString,
                 response_deserializer=tppo_dot_v1_dot_generation__pb2.UpdateWeightsResponse.FromString,
                 _registered_method=True)
-        self.GetGenerationStatus = channel.unary_unary(
-                '/tppo.v1.GenerationService/GetGenerationStatus',
-                request_serializer=tppo_dot_v1_dot_generation__pb2.GetGenerationStatusRequest.SerializeToString,
-                response_deserializer=tppo_dot_v1_dot_generation__pb2.GetGenerationStatusResponse.FromString,
-                _registered_method=True)
 
 
 class GenerationServiceServicer(object):
@@ -58,13 +53,6 @@ class GenerationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetGenerationStatus(self, request, context):
-        """Reports what it serves.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_GenerationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -72,11 +60,6 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     servicer.UpdateWeights,
                     request_deserializer=tppo_dot_v1_dot_generation__pb2.UpdateWeightsRequest.FromString,
                     response_serializer=tppo_dot_v1_dot_generation__pb2.UpdateWeightsResponse.SerializeToString,
-            ),
-            'GetGenerationStatus': grpc.unary_unary_rpc_method_handler(
-                    servicer.GetGenerationStatus,
-                    request_deserializer=tppo_dot_v1_dot_generation__pb2.GetGenerationStatusRequest.FromString,
-                    response_serializer=tppo_dot_v1_dot_generation__pb2.GetGenerationStatusResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -107,33 +90,6 @@ class GenerationService(object):
             '/tppo.v1.GenerationService/UpdateWeights',
             tppo_dot_v1_dot_generation__pb2.UpdateWeightsRequest.SerializeToString,
             tppo_dot_v1_dot_generation__pb2.UpdateWeightsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def GetGenerationStatus(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/tppo.v1.GenerationService/GetGenerationStatus',
-            tppo_dot_v1_dot_generation__pb2.GetGenerationStatusRequest.SerializeToString,
-            tppo_dot_v1_dot_generation__pb2.GetGenerationStatusResponse.FromString,
             options,
             channel_credentials,
             insecure,

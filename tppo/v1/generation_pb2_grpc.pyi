@@ -35,8 +35,6 @@ class GenerationServiceStub:
     def __new__(cls, channel: _aio.Channel) -> GenerationServiceAsyncStub: ...
     UpdateWeights: _grpc.StreamUnaryMultiCallable[_generation_pb2.UpdateWeightsRequest, _generation_pb2.UpdateWeightsResponse]
     """Replaces the weights. When the stream breaks, the generator keeps serving the old ones. Idempotent: retry it."""
-    GetGenerationStatus: _grpc.UnaryUnaryMultiCallable[_generation_pb2.GetGenerationStatusRequest, _generation_pb2.GetGenerationStatusResponse]
-    """Reports what it serves."""
 
 @_typing.type_check_only
 class GenerationServiceAsyncStub(GenerationServiceStub):
@@ -45,8 +43,6 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     UpdateWeights: _aio.StreamUnaryMultiCallable[_generation_pb2.UpdateWeightsRequest, _generation_pb2.UpdateWeightsResponse]  # type: ignore[assignment]
     """Replaces the weights. When the stream breaks, the generator keeps serving the old ones. Idempotent: retry it."""
-    GetGenerationStatus: _aio.UnaryUnaryMultiCallable[_generation_pb2.GetGenerationStatusRequest, _generation_pb2.GetGenerationStatusResponse]  # type: ignore[assignment]
-    """Reports what it serves."""
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     """What a generator offers to the learner."""
@@ -58,13 +54,5 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_generation_pb2.UpdateWeightsResponse, _abc.Awaitable[_generation_pb2.UpdateWeightsResponse]]:
         """Replaces the weights. When the stream breaks, the generator keeps serving the old ones. Idempotent: retry it."""
-
-    @_abc_1.abstractmethod
-    def GetGenerationStatus(
-        self,
-        request: _generation_pb2.GetGenerationStatusRequest,
-        context: _ServicerContext,
-    ) -> _typing.Union[_generation_pb2.GetGenerationStatusResponse, _abc.Awaitable[_generation_pb2.GetGenerationStatusResponse]]:
-        """Reports what it serves."""
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -16,9 +16,9 @@ import torch
 from transformers import Qwen2Config
 
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
+from services.generation.transformers_engine.decoders.llama import LlamaDecoder
+from services.generation.transformers_engine.decoders.model_weights import new_model
 from services.generation.transformers_engine.engine import TransformersEngine
-from services.generation.transformers_engine.llama_decoder import LlamaDecoder
-from services.generation.transformers_engine.model_weights import new_model
 from tppo.rollout import Window, WindowRequest, tokens
 from tppo.weights import WeightUpdate
 

@@ -1,7 +1,7 @@
 """Who may call: nobody but this machine, unless both sides share a token. It comes from the environment, never a file.
 
 A server that listens beyond the loopback demands the token as a bearer token of every call but health checks, which
-orchestrators make without one and which tell nothing else.
+orchestrators make without one and which reveal nothing else.
 """
 
 import hmac
@@ -46,7 +46,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_same_token(given: str, expected: str) -> bool:
-    """Compare in a time that does not tell how much of it was right."""
+    """Compare in constant time."""
     return hmac.compare_digest(given.encode(), expected.encode())
 
 

@@ -1,4 +1,4 @@
-"""What all generators of a run have done together, out of what each tells about itself."""
+"""What all generators of a run have done together, out of the counts in their heartbeats."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -25,17 +25,17 @@ class GenerationTotals:
         return GenerationTotals(**{name: mine[name] + theirs[name] for name in mine})
 
 
-class GenerationLedger:
-    """Adds up generators over their restarts: the last word of each life of each generator counts."""
+class GenerationTally:
+    """Adds up generators over their restarts: the last heartbeat of each process of each generator counts."""
 
     def __init__(self, earlier: GenerationTotals | None = None) -> None:
         self._earlier = earlier or GenerationTotals()
-        self._last_words: dict[tuple[str, float], GenerationTotals] = {}
+        self._last_seen: dict[tuple[str, float], GenerationTotals] = {}
 
     def observe(self, name: str, started_at: float, status: dict[str, Any]) -> None:
-        """Take a generator's own numbers; `started_at` tells one life from the next."""
+        """Take a generator's own numbers; `started_at` distinguishes a process from its restart."""
         num_decode_steps = int(status.get("num_decode_steps", 0))
-        self._last_words[name, started_at] = GenerationTotals(
+        self._last_seen[name, started_at] = GenerationTotals(
             seconds_busy=float(status.get("busy_seconds", 0.0)),
             num_tokens=int(status.get("num_tokens_generated", 0)),
             num_decode_steps=num_decode_steps,
@@ -51,4 +51,4 @@ class GenerationLedger:
 
     def totals(self) -> GenerationTotals:
         """The sum so far, with what an earlier session of the same run left."""
-        return sum(self._last_words.values(), self._earlier)
+        return sum(self._last_seen.values(), self._earlier)

@@ -64,7 +64,7 @@ async def serving_grpc(
 async def start_server(
     service_name: str, add_service: Callable[[grpc.aio.Server], None], *, host: str, port: int, token: str = ""
 ) -> tuple[grpc.aio.Server, int]:
-    """The running server and its port, which is a free one when 0 is asked for. Raises `ConfigError`."""
+    """The running server and its port, which is a free one for port 0. Raises `ConfigError`."""
     files = TlsFiles.from_environment()
     server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=server_interceptors(token))
     add_service(server)

@@ -8,7 +8,7 @@
     _renew     every third of a lease: keeps what is held, whether it runs or waits
     beat       every heartbeat: announces the counts
 
-The life of a request here: leased -> held -> served -> delivered; or released when the worker stops. A request may be
+A request here: leased -> held -> served -> delivered; or released when the worker stops. A request may be
 served twice (its lease was lost in mid-work), but is answered once: `complete` refuses who lost the lease. One that
 every worker died over fails, so that it cannot kill them indefinitely.
 """

@@ -47,7 +47,7 @@ class VersionSpan:
 
 @dataclass(frozen=True, slots=True)
 class WindowRequest:
-    """Extend a response by at most `max_new_tokens` tokens. (`rollout_id`, `window_index`) names it for ever."""
+    """Extend a response by at most `max_new_tokens` tokens. (`rollout_id`, `window_index`) identifies it."""
 
     rollout_id: str
     window_index: int
@@ -149,7 +149,7 @@ class Score:
 
 
 class Action(IntEnum):
-    """What an operator asks of a run; the arguments of each are beside it."""
+    """What an operator can request of a run; the arguments of each are beside it."""
 
     PAUSE = 1
     RESUME = 2

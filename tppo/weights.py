@@ -28,7 +28,7 @@ class WeightUpdate:
     """A complete transfer whose digest was found right."""
 
     policy_version: int
-    incarnation: int  # the learner's life that made the weights
+    incarnation: int  # of the learner that made the weights
     digest: str
     tensors: dict[str, torch.Tensor]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from learner.exchange.weight_publisher import FoundGenerator, Transport
-from tppo.generation_totals import GenerationLedger, GenerationTotals
+from tppo.generation_totals import GenerationTally, GenerationTotals
 from tppo.presence import Presence, present
 from tppo.streams import RedisClient
 
@@ -30,7 +30,7 @@ class PresentProcesses:
     def __init__(self, client: RedisClient, run: str) -> None:
         self._client = client
         self._run = run
-        self._generators = GenerationLedger()
+        self._generators = GenerationTally()
 
     async def find_generators(self) -> Mapping[str, FoundGenerator]:
         """Those that take weights now, by name."""

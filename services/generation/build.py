@@ -12,10 +12,10 @@ from services.generation.engine import Engine
 from services.generation.served_weights import ServedWeights
 from services.generation.service import WindowHandler
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
-from services.generation.transformers_engine.decoder import Decoder
+from services.generation.transformers_engine.decoders.decoder import Decoder
+from services.generation.transformers_engine.decoders.general import GeneralDecoder
+from services.generation.transformers_engine.decoders.llama import LlamaDecoder, is_supported
 from services.generation.transformers_engine.engine import TransformersEngine
-from services.generation.transformers_engine.general_decoder import GeneralDecoder
-from services.generation.transformers_engine.llama_decoder import LlamaDecoder, is_supported
 from services.generation.weight_intake import SERVICE_NAME, WeightIntake
 from tppo.config import Config, ConfigError
 from tppo.config.services import GenerationSection

@@ -1,4 +1,4 @@
-"""What the serving loop needs of an engine: the transformers engine and vLLM's AsyncLLM both fit it."""
+"""What the request handler needs of an engine."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,7 +28,7 @@ class EngineStatistics:
 
     num_slots: int
     num_active: int
-    num_waiting: int  # taken by the engine, without a slot yet
+    num_waiting: int  # accepted by the engine, without a slot yet
     num_tokens_generated: int
     num_decode_steps: int  # in which a training window ran
     num_active_slot_steps: int  # sum over these steps of the rows that ran

@@ -1,4 +1,4 @@
-"""What a generator tells Prometheus; the keys are those of its heartbeat."""
+"""A generator's Prometheus metrics; the keys are those of its heartbeat."""
 
 from tppo.prometheus.exposed import Exposed, at
 

@@ -1,4 +1,4 @@
-"""Which weights the engine serves: taken in order, and waited for by the requests that need newer ones."""
+"""Which weights the engine serves: applied in order, and awaited by the requests that need newer ones."""
 
 import asyncio
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from tppo.weights import WeightUpdate
 
 @dataclass(frozen=True, order=True, slots=True)
 class WeightIdentity:
-    """A later life of the learner replaces an earlier one, whatever their versions."""
+    """A later incarnation of the learner replaces an earlier one, whatever their versions."""
 
     incarnation: int
     policy_version: int

@@ -1,4 +1,4 @@
-"""What the generator does with a window request: waits for weights that are new enough, then asks the engine."""
+"""What the generator does with a window request: waits for weights that are new enough, then runs the engine."""
 
 import logging
 import time

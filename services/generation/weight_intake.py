@@ -18,7 +18,7 @@ from tppo.v1 import generation_pb2_grpc as pb_grpc
 from tppo.weights import WeightAssembler, WeightUpdate
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GenerationService"].full_name
-MESSAGE_SECONDS = 15.0  # a peer that is silent for this long in mid-transfer is gone
+MESSAGE_SECONDS = 15.0  # without a message; a transfer whose peer is gone ends
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -49,8 +49,8 @@ class WeightIntake(pb_grpc.GenerationServiceServicer):
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except TimeoutError:
-            silence = f"no message of the transfer for {self._message_seconds:g} s"
-            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, silence)
+            missing = f"no message of the transfer for {self._message_seconds:g} s"
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, missing)
         identity = self._weights.identity
         assert identity is not None
         return pb.UpdateWeightsResponse(

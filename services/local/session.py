@@ -25,7 +25,7 @@ from services.local.supervision.child import Child, Ending, EndingKind
 from services.local.supervision.supervisor import Supervisor
 from tppo.cancellation import TaskGroup, cancel_all
 from tppo.config import Config
-from tppo.generation_totals import GenerationLedger
+from tppo.generation_totals import GenerationTally
 from tppo.presence import Presence, present
 from tppo.run_folder.json_lines import JsonLinesFollower
 from tppo.streams import RedisClient, StreamsError, connect, until_redis_answers
@@ -51,7 +51,7 @@ class Session:
         """
         plan = self._plan
         seconds_before, totals_before = earlier_session(plan.paths.summary)
-        totals = GenerationLedger(totals_before)
+        totals = GenerationTally(totals_before)
         ending = await self._supervised(totals)
         self._read_metrics()
         seconds_total = seconds_before + time.monotonic() - started_at
@@ -63,7 +63,7 @@ class Session:
             draw_learning_curve(self._metrics, plan.paths.learning_curve, title=plan.config.run.name)
         return ending, summary
 
-    async def _supervised(self, totals: GenerationLedger) -> Ending:
+    async def _supervised(self, totals: GenerationTally) -> Ending:
         plan = self._plan
         environment = child_environment(os.environ, num_processes=num_computing_processes(plan.config))
         supervisor = Supervisor(plan.paths.logs, environment=environment)
@@ -96,7 +96,7 @@ class Session:
         for child in self._children:
             supervisor.start(child)
 
-    async def _observe(self, supervisor: Supervisor, totals: GenerationLedger) -> None:
+    async def _observe(self, supervisor: Supervisor, totals: GenerationTally) -> None:
         """Until cancelled."""
         plan = self._plan
         client = await _connected(plan.redis_url)

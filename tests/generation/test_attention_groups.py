@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from services.generation.transformers_engine.attention_groups import MAX_GROUPS, split_into_groups
+from services.generation.transformers_engine.decoders.attention_groups import MAX_GROUPS, split_into_groups
 
 
 def cost(lengths: list[int], groups: list[range], overhead: int) -> int:

@@ -2,7 +2,7 @@
 
 import torch
 
-from services.generation.transformers_engine.kv_cache import AlignedCache
+from services.generation.transformers_engine.decoders.kv_cache import AlignedCache
 
 
 def a_cache(num_slots: int = 3) -> AlignedCache:

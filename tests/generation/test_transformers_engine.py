@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import PreTrainedConfig
 
+from services.generation.transformers_engine.decoders.llama import is_supported
 from services.generation.transformers_engine.engine import TransformersEngine
-from services.generation.transformers_engine.llama_decoder import is_supported
 from tests.generation.tiny_models import (
     CAPACITY,
     FAST,

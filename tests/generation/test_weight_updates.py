@@ -9,9 +9,9 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
+from services.generation.transformers_engine.decoders.general import cache_argument
+from services.generation.transformers_engine.decoders.model_weights import named_weights
 from services.generation.transformers_engine.engine import TransformersEngine
-from services.generation.transformers_engine.general_decoder import cache_argument
-from services.generation.transformers_engine.model_weights import named_weights
 from tests.generation.tiny_models import (
     FAST,
     GENERAL,

@@ -20,9 +20,9 @@ from transformers import (
 
 from services.generation.build import make_decoder
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
-from services.generation.transformers_engine.decoder import Decoder
+from services.generation.transformers_engine.decoders.decoder import Decoder
+from services.generation.transformers_engine.decoders.model_weights import new_model
 from services.generation.transformers_engine.engine import TransformersEngine
-from services.generation.transformers_engine.model_weights import new_model
 from tppo.rollout import Window, WindowRequest, tokens
 from tppo.weights import WeightUpdate, digest
 

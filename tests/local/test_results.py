@@ -7,7 +7,7 @@ import pytest
 
 from services.local.metrics import RunMetrics
 from services.local.results import draw_learning_curve, earlier_session, summarize, write_summary
-from tppo.generation_totals import GenerationLedger, GenerationTotals
+from tppo.generation_totals import GenerationTally, GenerationTotals
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -72,7 +72,7 @@ def test_a_run_that_was_never_evaluated_has_no_accuracy() -> None:
 
 
 def test_a_restarted_generator_counts_before_and_after_its_restart() -> None:
-    ledger = GenerationLedger()
+    ledger = GenerationTally()
     before = {"num_tokens_generated": 100, "num_decode_steps": 10, "num_slots": 4, "num_active_slot_steps": 30}
     after = {"num_tokens_generated": 7, "num_decode_steps": 1, "num_slots": 4, "num_active_slot_steps": 2}
 

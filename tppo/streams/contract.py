@@ -1,6 +1,6 @@
 """What a run's streams promise, whatever they are made of. Payloads are bytes; `tppo/codec.py` knows what they mean.
 
-The life of a request:
+The states of a request:
 
     put -> WAITING -> LEASED by a worker -> completed: its result is in the inbox and the request is gone, in one step
                         |  ^
@@ -43,7 +43,7 @@ class Lease:
 
     entry_id: str
     payload: bytes
-    num_deliveries: int  # 1, and one more for each worker that was silent too long or came back without its memory
+    num_deliveries: int  # 1, and one more for each worker that did not renew in time or was restarted
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +69,14 @@ class RequestQueue(Protocol):
         """Append all or none, in one round trip."""
 
     async def lease(self, worker: str, *, max_count: int, wait_seconds: float) -> list[Lease]:
-        """At most `max_count` entries: the worker's own from an earlier life, then free ones, then new ones.
+        """At most `max_count` entries: the worker's own from before its restart, then free ones, then new ones.
 
         Own ones are looked for at the first call only. Waits for new ones only when there is nothing at all; do not
         cancel it while it waits: what was leased in that moment stays unknown to the worker until its lease expires.
         """
 
     async def renew(self, worker: str, leases: Sequence[Lease]) -> None:
-        """Start the time of those that the worker still holds anew; leave the others alone."""
+        """Restart the time of those that the worker still holds; leave the others alone."""
 
     async def complete(self, worker: str, results: Sequence[tuple[Lease, bytes]]) -> list[bool]:
         """Each result goes to the inbox as its request goes; False: the lease was lost and nothing is written."""

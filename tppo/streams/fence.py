@@ -89,7 +89,7 @@ class Fence:
         return int(reply[0]) if len(reply) == 1 else Holder(reply[0], reply[1].decode(), reply[2])
 
     async def renew(self, incarnation: int) -> None:
-        """Start the lease anew. Raises `FencedError`."""
+        """Restart the time of the lease. Raises `FencedError`."""
         await fenced(self._renew(self._keys, [incarnation, self._host, self._milliseconds]))
 
     async def release(self, incarnation: int) -> None:

@@ -31,7 +31,7 @@ class MemoryStreams:
         return self.window_requests.clear() + self.reward_requests.clear() + self.inbox.clear()
 
     def reopened(self) -> "MemoryStreams":
-        """The same entries, as a process that starts anew finds them."""
+        """The same entries, as a restarted process finds them."""
         streams = copy(self)
         streams.window_requests = self.window_requests.reopened()
         streams.reward_requests = self.reward_requests.reopened()
@@ -83,7 +83,7 @@ class MemoryRequestQueue:
         return self._take(worker, max_count)
 
     async def renew(self, worker: str, leases: Sequence[Lease]) -> None:
-        """Start the time of those still held anew."""
+        """Restart the time of those still held."""
         for request in self._held(worker, leases):
             request.leased_at = self._clock()
 
@@ -120,7 +120,7 @@ class MemoryRequestQueue:
         return [self._deliver(entry_id, worker, is_known=is_known) for entry_id in taken]
 
     def _takeable(self, worker: str) -> Iterator[str]:
-        """Own entries of an earlier life, then free ones, then new ones; some come twice."""
+        """Own entries from before a restart, then free ones, then new ones; some come twice."""
         if worker not in self._workers_known:
             yield from (entry_id for entry_id, request in self._requests.items() if request.worker == worker)
         yield from (entry_id for entry_id, request in self._requests.items() if self._is_free(request))

@@ -85,7 +85,7 @@ class RedisRequestQueue:
         return await self._wait_for_new(worker, max_count, wait_seconds)
 
     async def renew(self, worker: str, leases: Sequence[Lease]) -> None:
-        """XCLAIM with JUSTID: the time begins anew, the number of deliveries stays."""
+        """XCLAIM with JUSTID: the time starts again, the number of deliveries stays."""
         if leases:
             await self._run(self._hand_over, worker, worker, 0, 0, *_ids(leases))
 
@@ -163,7 +163,7 @@ class RedisInbox:
                 await pipeline.execute()
 
     async def read(self, after: str, *, max_count: int, wait_seconds: float) -> list[InboxEntry]:
-        """XREAD, blocking when asked to wait."""
+        """XREAD, blocking when there is time to wait."""
         if max_count <= 0:
             return []
         block = _block_milliseconds(wait_seconds)
@@ -187,7 +187,7 @@ def _entries(reply: Any) -> Entries:
 
 
 def _block_milliseconds(wait_seconds: float) -> int | None:
-    """BLOCK's argument: None does not wait, and 0, which would wait for ever, is never given."""
+    """BLOCK's argument: None does not wait, and 0, which would wait without limit, is never given."""
     if wait_seconds <= 0:
         return None
     return max(1, round(min(wait_seconds, MAX_WAIT_SECONDS) * 1000))

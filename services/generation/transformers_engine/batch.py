@@ -1,18 +1,18 @@
-"""The windows that run now: rows of the decoder, with what is needed to sample them."""
+"""Continuous batching: the windows that run now as rows of the decoder, which come and go between decode steps."""
 
 import heapq
 from collections.abc import Iterable
 
 import torch
 
-from services.generation.transformers_engine.decoder import Decoder
-from services.generation.transformers_engine.row import Row
+from services.generation.transformers_engine.decode_row import DecodeRow
+from services.generation.transformers_engine.decoders.decoder import Decoder
 from services.generation.transformers_engine.sampling import Sampler
 from tppo.weights import WeightUpdate
 
 
 class Batch:
-    """Rows that come and go between decode steps.
+    """The rows of the next decode step.
 
     `admit`, `drop` and `load` only note what changes; the next `step` makes all changes at once, so that a row that
     ends and the one that follows it cost the decoder one exchange.
@@ -23,15 +23,15 @@ class Batch:
         self.num_tokens = self.num_steps = self.num_slot_steps = self.num_prefilled = 0
         self._decoder = decoder
         self._device = device
-        self._rows: list[Row] = []  # in the decoder's order
+        self._rows: list[DecodeRow] = []  # in the decoder's order
         self._tokens: torch.Tensor  # [rows], the last token of each
         self._sampler: Sampler
         self._free_slots = list(range(num_slots))  # a heap: the lowest is given away first
         self._has_training_rows = False  # not only evaluations
         self._leaving: set[int] = set()  # indices of rows
-        self._arriving: list[Row] = []
-        self._is_stale = False  # the caches were filled by older weights and are to be recomputed
-        self._is_poisoned = False  # a row left numbers that are not finite in its cache
+        self._arriving: list[DecodeRow] = []
+        self._is_stale = False  # the KV caches were filled by older weights and are to be recomputed
+        self._is_poisoned = False  # a row left numbers that are not finite in its KV cache
 
     @property
     def num_free_slots(self) -> int:
@@ -43,12 +43,12 @@ class Batch:
         """Rows that the next step extends."""
         return len(self._rows) - len(self._leaving) + len(self._arriving)
 
-    def admit(self, row: Row) -> None:
+    def admit(self, row: DecodeRow) -> None:
         """Give the row a slot."""
         row.start(heapq.heappop(self._free_slots))
         self._arriving.append(row)
 
-    def drop(self, row: Row) -> None:
+    def drop(self, row: DecodeRow) -> None:
         """Take the slot away, if the row has one."""
         if row in self._arriving:
             self._arriving.remove(row)
@@ -79,7 +79,7 @@ class Batch:
         for index in self._append(tokens.tolist(), logprobs.tolist()):
             self._finish(index)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[DecodeRow]:
         """All that have a slot."""
         return [*self._staying(), *self._arriving]
 
@@ -104,11 +104,11 @@ class Batch:
         self._leaving.add(index)
         heapq.heappush(self._free_slots, self._rows[index].slot)
 
-    def _staying(self) -> list[Row]:
+    def _staying(self) -> list[DecodeRow]:
         return [row for index, row in enumerate(self._rows) if index not in self._leaving]
 
     def _exchange(self) -> None:
-        """Tell the decoder who leaves and who comes; rows whose cache is worthless do both."""
+        """Let the decoder drop and prefill rows; those whose KV cache is stale or poisoned are prefilled again."""
         arriving = self._arriving
         if self._is_poisoned or self._is_stale:
             arriving = self._staying() + arriving

@@ -1,4 +1,4 @@
-"""The thread that owns the model: admits windows, decodes, takes weights.
+"""The decode loop, in the thread that owns the model: continuous batching of windows, and their weights.
 
 The loop
 * consumes: the windows, cancellations and weights that `submit`, `cancel` and `update` queue;
@@ -19,8 +19,8 @@ import torch
 
 from services.generation.engine import EngineStatistics
 from services.generation.transformers_engine.batch import Batch
-from services.generation.transformers_engine.decoder import Decoder
-from services.generation.transformers_engine.row import Row
+from services.generation.transformers_engine.decode_row import DecodeRow
+from services.generation.transformers_engine.decoders.decoder import Decoder
 from tppo.weights import WeightUpdate
 
 log = logging.getLogger(__name__)
@@ -29,10 +29,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class UpdatePolicy:
-    """When new weights are taken, and what becomes of the caches that the old ones filled."""
+    """When new weights are taken, and what becomes of the KV caches that the old ones filled."""
 
     in_flight: bool = True  # between two tokens; otherwise when the running windows have ended
-    recompute_cache: bool = True  # run the running rows through the new weights
+    recompute_cache: bool = True  # prefill the running rows again with the new weights
 
 
 @dataclass(eq=False, slots=True)
@@ -50,8 +50,8 @@ class DecodeLoop:
         self.num_slots = num_slots
         self._policy = policy
         self._batch = Batch(decoder, num_slots=num_slots, device=device)
-        self._waiting: deque[Row] = deque()
-        self._cancelled: deque[Row] = deque()
+        self._waiting: deque[DecodeRow] = deque()
+        self._cancelled: deque[DecodeRow] = deque()
         self._updates: deque[PendingUpdate] = deque()
         self._has_work = threading.Condition()
         self._is_closing = False
@@ -65,11 +65,11 @@ class DecodeLoop:
         """Version of the weights in use; -1 before the first."""
         return self._batch.policy_version
 
-    def submit(self, row: Row) -> None:
+    def submit(self, row: DecodeRow) -> None:
         """Queue a window."""
         self._enqueue(self._waiting, row)
 
-    def cancel(self, row: Row) -> None:
+    def cancel(self, row: DecodeRow) -> None:
         """Drop a window, wherever it stands."""
         self._cancelled.append(row)
 
@@ -112,7 +112,7 @@ class DecodeLoop:
                     started = time.perf_counter()
                     self._turn()
                     self._busy_seconds += time.perf_counter() - started
-        except Exception as error:  # whoever waits for a window learns of it
+        except Exception as error:  # raised to everybody who waits for a window
             log.exception("the decode loop failed")
             self._failure = error
         finally:
@@ -138,7 +138,7 @@ class DecodeLoop:
             self._batch.admit(self._waiting.popleft())
         self._batch.step()
 
-    def _withdraw(self, row: Row) -> None:
+    def _withdraw(self, row: DecodeRow) -> None:
         with self._has_work:  # others append
             if row in self._waiting:
                 self._waiting.remove(row)
@@ -156,7 +156,7 @@ class DecodeLoop:
             pending.future.set_result(None)
 
     def _abandon(self) -> None:
-        """Let nobody wait for a loop that has ended."""
+        """Resolve every future: nothing else will."""
         with self._has_work:
             self._is_closing = True
             futures: list[Future[Any]] = [row.future for row in (*self._batch.rows(), *self._waiting)]

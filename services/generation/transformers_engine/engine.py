@@ -1,4 +1,4 @@
-"""The transformers engine as the serving loop sees it."""
+"""The transformers engine as the request handler sees it."""
 
 import asyncio
 
@@ -6,8 +6,8 @@ import torch
 
 from services.generation.engine import EngineStatistics
 from services.generation.transformers_engine.decode_loop import DecodeLoop, PendingUpdate, UpdatePolicy
-from services.generation.transformers_engine.decoder import Decoder
-from services.generation.transformers_engine.row import Row
+from services.generation.transformers_engine.decode_row import DecodeRow
+from services.generation.transformers_engine.decoders.decoder import Decoder
 from tppo.rollout import FinishReason, Window, WindowRequest, logprobs, tokens
 from tppo.weights import WeightUpdate, digest
 
@@ -38,7 +38,7 @@ class TransformersEngine:
         self._check(request)
         if request.max_new_tokens == 0:
             return _empty_window(request)
-        row = Row(request)
+        row = DecodeRow(request)
         self._loop.submit(row)
         try:
             return await asyncio.wrap_future(row.future)

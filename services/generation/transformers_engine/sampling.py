@@ -27,7 +27,7 @@ def mixed(words: Words) -> Words:
 
 
 class Sampler:
-    """Draws the next tokens of a fixed set of rows, again and again."""
+    """Draws the next tokens of a fixed set of rows, call after call."""
 
     def __init__(
         self, *, seeds: Sequence[int], positions: Sequence[int], temperatures: Sequence[float], device: torch.device

@@ -1,4 +1,4 @@
-"""What the decode loop needs of a model: the rows' caches, and the distribution of the next token."""
+"""What the decode loop needs of a model: the rows' KV caches, and the distribution of the next token."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -7,7 +7,7 @@ import torch
 
 
 class Decoder(Protocol):
-    """A model with the cached keys and values of the rows that run; rows are numbered from 0 without gaps."""
+    """A model with the KV cache of the rows that run; rows are numbered from 0 without gaps."""
 
     @property
     def vocabulary_size(self) -> int:
@@ -15,11 +15,11 @@ class Decoder(Protocol):
         ...
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Replace all weights, and leave the rows' caches. ValueError: they do not fit, the old ones stay."""
+        """Replace all weights, and leave the KV caches. ValueError: they do not fit, the old ones stay."""
         ...
 
     def exchange(self, ended: Sequence[int], prefixes: Sequence[Sequence[int]]) -> list[int]:
-        """Drop the rows `ended` and add one per prefix, of which all but the last token are run through the model.
+        """Drop the rows `ended` and add one per prefix: prefill, with all of its tokens but the last.
 
         Returns for each row its index among the old rows followed by the added ones: rows may change places.
         """

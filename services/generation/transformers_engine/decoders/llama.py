@@ -1,4 +1,4 @@
-"""The fast path: Qwen2, Qwen3 and Llama on a cache that is aligned at the rows' ends.
+"""The fast path: Qwen2, Qwen3 and Llama on a KV cache that is aligned at the rows' ends.
 
 At the sizes that run on a CPU a decode step is mostly overhead, so a step is few operations on large tensors: see
 llama_weights.py for what is folded, kv_cache.py for the cache and attention_groups.py for rows of mixed lengths.
@@ -14,10 +14,15 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedConfig
 
-from services.generation.transformers_engine.attention_groups import Rectangle, Rectangles
-from services.generation.transformers_engine.kv_cache import AlignedCache
-from services.generation.transformers_engine.llama_weights import Dimensions, Layer, LlamaWeights, WeightArranger
-from services.generation.transformers_engine.model_weights import check_fit, new_model, weight_shapes
+from services.generation.transformers_engine.decoders.attention_groups import Rectangle, Rectangles
+from services.generation.transformers_engine.decoders.kv_cache import AlignedCache
+from services.generation.transformers_engine.decoders.llama_weights import (
+    Dimensions,
+    Layer,
+    LlamaWeights,
+    WeightArranger,
+)
+from services.generation.transformers_engine.decoders.model_weights import check_fit, new_model, weight_shapes
 
 FAMILIES = frozenset({"qwen2", "qwen3", "llama"})
 ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})  # those whose table does not depend on the row's length
@@ -50,7 +55,7 @@ def rotation_table(config: PreTrainedConfig, *, num_positions: int) -> Tensor:
 
 
 class PrefillRow(NamedTuple):
-    """A new row of a flat pass."""
+    """A new row, and the tokens that prefill computes for it."""
 
     place: int
     tokens: Sequence[int]
@@ -97,7 +102,7 @@ class LlamaDecoder:
         self._arrange()
 
     def exchange(self, ended: Sequence[int], prefixes: Sequence[Sequence[int]]) -> list[int]:
-        """Put the new rows into the places of the ended ones, and the last rows into those that remain."""
+        """Prefill the new rows in the places of the ended ones, and move the last rows into those that remain."""
         num_before = len(self._cache.lengths)
         order = self._assign_places(ended, [len(prefix) for prefix in prefixes])
         new = [
@@ -115,7 +120,7 @@ class LlamaDecoder:
         return order
 
     def step(self, tokens: Tensor) -> Tensor:
-        """Run one token of each row through the layers."""
+        """Decode: run one token of each row through the layers."""
         column = self._cache.open_column()
         rectangles = self._rectangles.around(column)
         rotation = self._rotations.index_select(0, self._positions).unsqueeze(1)
@@ -197,7 +202,7 @@ class LlamaDecoder:
         return torch.cat(parts).flatten(1)
 
     def _prefill(self, rows: Sequence[PrefillRow]) -> None:
-        """Run the rows' tokens flat through the layers; of the last one only keys and values are needed."""
+        """Prefill: run the rows' tokens flat through the layers; of the last one only keys and values are needed."""
         lengths = [len(row.tokens) for row in rows]
         device = self._device
         tokens = torch.tensor(list(chain.from_iterable(row.tokens for row in rows)), device=device)

@@ -172,10 +172,6 @@ class WeightArranger:
         heads = [query] * self._dimensions.num_heads + [key] * self._dimensions.num_kv_heads
         return RmsNorm(torch.stack(heads), self._dimensions.rms_norm_eps)
 
-    def _interleave_outputs(self, linear: Linear) -> Linear:
-        bias = None if linear.bias is None else self._interleave(linear.bias)
-        return Linear(self._interleave(linear.weight), bias)
-
     def _interleave(self, tensor: Tensor) -> Tensor:
         """Order the outputs of each head as (0, half, 1, half + 1, ...)."""
         halves = tensor.reshape(-1, 2, self._dimensions.head_dim // 2, *tensor.shape[1:])

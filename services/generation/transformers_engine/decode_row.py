@@ -11,7 +11,7 @@ from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, logpr
 
 
 @dataclass(eq=False, slots=True)
-class Row:
+class DecodeRow:
     """WAITING (no slot) -> RUNNING (a slot, and a row of the decoder) -> ended (its future is resolved).
 
     Cancelled through its future at any time; the decode loop then drops it before the next step.
@@ -28,7 +28,7 @@ class Row:
     limit: int = 0
 
     def __post_init__(self) -> None:
-        """Keep what the decode loop asks for at every token within reach."""
+        """Keep what the decode loop needs at every token within reach."""
         self.stop_tokens = frozenset(self.request.stop_token_ids)
         self.limit = self.request.max_new_tokens
 
@@ -77,11 +77,6 @@ class Row:
             self.future.set_result(self._window())
         else:
             self.future.set_exception(ValueError("the model's logits are not finite numbers"))
-
-    def fail(self, error: BaseException) -> None:
-        """Deliver an error instead."""
-        if self.future.set_running_or_notify_cancel():
-            self.future.set_exception(error)
 
     def _window(self) -> Window:
         has_stopped = bool(self.tokens) and self.tokens[-1] in self.stop_tokens

@@ -1,7 +1,7 @@
-"""The general path: any causal language model that transformers loads, through its own forward pass and cache.
+"""The general path: any causal language model that transformers loads, by its own forward pass and KV cache.
 
-Rows are kept in packs. The rows of a pack stand in one cache, padded on the left, and are run together. A model whose
-layers all keep the whole row has one pack, which new rows join after their first pass. Models that keep less (sliding
+Rows are kept in packs. The rows of a pack share one KV cache, padded on the left, and one forward pass. A model whose
+layers all keep the whole row has one pack, which new rows join after their prefill. Models that keep less (sliding
 windows, recurrent states) cannot be padded safely: each of their rows is a pack of its own.
 """
 
@@ -16,12 +16,12 @@ from torch.nn import functional
 from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
-from services.generation.transformers_engine.model_weights import check_fit, named_weights, new_model
+from services.generation.transformers_engine.decoders.model_weights import check_fit, named_weights, new_model
 
 
 @dataclass(eq=False, slots=True)
 class Pack:
-    """Rows of one cache; before the first pass they are only prefixes."""
+    """Rows of one KV cache; before their prefill they are only prefixes."""
 
     prefixes: list[Sequence[int]] | None
     cache: Any  # DynamicCache
@@ -50,7 +50,7 @@ class Pack:
                 layer.keys, layer.values = layer.keys[:, :, -longest:], layer.values[:, :, -longest:]
 
     def join(self, other: "Pack") -> None:
-        """Take the other pack's rows behind one's own; both have been through their first pass."""
+        """Take the other pack's rows behind one's own; both have been prefilled."""
         num_columns = max(self.mask.shape[1], other.mask.shape[1])
         for mine, theirs in zip(self.cache.layers, other.cache.layers, strict=True):
             mine.keys = torch.cat([_padded(mine.keys, num_columns), _padded(theirs.keys, num_columns)])
@@ -65,7 +65,7 @@ def _padded(entries: Tensor, num_columns: int) -> Tensor:
 
 
 def cache_argument(model: Any) -> str:
-    """What the model's forward pass calls its cache: ``past_key_values`` up to transformers 5.23, ``cache`` since."""
+    """The forward pass' name for its KV cache: ``past_key_values`` up to transformers 5.23, ``cache`` since."""
     parameters = inspect.signature(model.forward).parameters
     return "cache" if "cache" in parameters else "past_key_values"
 
@@ -100,7 +100,7 @@ class GeneralDecoder:
         self._packs = []
 
     def exchange(self, ended: Sequence[int], prefixes: Sequence[Sequence[int]]) -> list[int]:
-        """Rows that stay keep their order; new ones follow, and are run through the model in the next step."""
+        """Rows that stay keep their order; new ones follow, and are prefilled in the next step."""
         leaving = set(ended)
         num_before = sum(pack.num_rows for pack in self._packs)
         self._packs = list(self._remaining(leaving))
@@ -109,7 +109,7 @@ class GeneralDecoder:
         return [row for row in range(num_before + len(prefixes)) if row not in leaving]
 
     def step(self, tokens: Tensor) -> Tensor:
-        """Run one token of each row, or a new row's whole prefix, through the model."""
+        """Decode one token of each row; prefill new rows by their whole prefix."""
         parts = torch.split(tokens, [pack.num_rows for pack in self._packs])
         logits = [self._run(pack, part) for pack, part in zip(self._packs, parts, strict=True)]
         if self._can_pad:

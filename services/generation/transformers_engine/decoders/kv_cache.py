@@ -1,4 +1,4 @@
-"""Keys and values of the running rows, aligned at their ends.
+"""The KV cache of the fast path: keys and values of the running rows, aligned at their ends.
 
 The latest token of every row stands in the same column, the earlier ones to its left. So a decode step writes one
 column of all rows, rows of similar length are read as one rectangle, and a mask that is set when a row begins stays
@@ -20,7 +20,7 @@ def round_up(number: int, block: int = COLUMN_BLOCK) -> int:
 
 
 class AlignedCache:
-    """[layers, 2 (keys, values), slots, kv_heads, columns, head_dim]; columns before `end` are written.
+    """A KV cache [layers, 2 (keys, values), slots, kv_heads, columns, head_dim]; columns before `end` are written.
 
     Unwritten places hold zeros or old values, finite ones: the mask gives them the probability 0.
     """

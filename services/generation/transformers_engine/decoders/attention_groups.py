@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from services.generation.transformers_engine.kv_cache import COLUMN_BLOCK, AlignedCache, round_up
+from services.generation.transformers_engine.decoders.kv_cache import COLUMN_BLOCK, AlignedCache, round_up
 
 MAX_GROUPS = 6
 
@@ -26,7 +26,7 @@ class Rectangle:
 
 
 class Rectangles:
-    """The rectangles that cover a cache; their views are renewed once in `COLUMN_BLOCK` steps."""
+    """The rectangles that cover a cache; their views are made again once in `COLUMN_BLOCK` steps."""
 
     def __init__(self, cache: AlignedCache, *, overhead: int) -> None:
         """`overhead` of one more call, in positions of one row."""
@@ -37,7 +37,7 @@ class Rectangles:
         self._valid_for: tuple[int, int] | None = None  # alignment and block of columns
 
     def arrange(self) -> None:
-        """Split the rows anew, after some have come or gone."""
+        """Split the rows again, after some have come or gone."""
         lengths = self._cache.lengths
         self._groups = split_into_groups(lengths, overhead=self._overhead) if lengths else []
         self._valid_for = None

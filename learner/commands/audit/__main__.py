@@ -10,17 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from learner.commands.audit.evidence import collect, require_run
-from learner.commands.audit.promises import Finding, findings
+from learner.commands.audit.promises import Finding, Untrained, findings, untrained
 from learner.commands.audit.rollout_view import decoder, rollout_table, tokens_of
-from learner.commands.audit.untrained import Untrained, untrained
 from tppo.run_folder.paths import run_path
 
 WIDTH_IN_A_FILE = 200  # characters; on a terminal its own
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print what the traces of a run say."""
-    parser = argparse.ArgumentParser(prog="tppo audit", description="Hold a run's traces against its promises.")
+    """Print the findings, or one rollout."""
+    parser = argparse.ArgumentParser(prog="tppo audit", description="Check a run's promises against its traces.")
     parser.add_argument("run", type=run_path, help="the run's folder, or its name under runs/")
     parser.add_argument("--rollout", metavar="ID", help="print the tokens of one rollout instead, such as 0-17-0")
     arguments = parser.parse_args(argv)
@@ -46,7 +45,7 @@ def _show_rollout(folder: Path, rollout_id: str) -> int:
 
 
 def _print(table: Table) -> None:
-    """What a model writes is not markup."""
+    """Without markup: a model's text may look like it."""
     width = None if sys.stdout.isatty() else WIDTH_IN_A_FILE
     Console(highlight=False, markup=False, width=width).print(table)
 

@@ -31,7 +31,6 @@ class LedgerSnapshot:
 
     step: int
     rollouts: Sequence[Mapping[str, Any]] = ()  # evaluations are left out
-    num_early: int = 0  # records that arrived before they were asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ def newest_ledger(folder: Path) -> LedgerSnapshot:
     plain = json.loads((checkpoint / "ledger.json").read_text(encoding="utf-8"))
     progress = json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))
     rollouts = [rollout for rollout in plain["rollouts"] if not rollout["is_evaluation"]]
-    return LedgerSnapshot(progress["step"], rollouts, num_early=len(plain["early"]))
+    return LedgerSnapshot(progress["step"], rollouts)
 
 
 def _read(path: Path) -> pyarrow.Table | None:

@@ -1,8 +1,12 @@
-"""The promises of a run, each held against the evidence: a question, the answer, and whether the promise was kept."""
+"""The promises of a run, each held against the evidence: a question, the answer, and whether the promise was kept.
+
+Beside them, what has not trained yet.
+"""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow
 import pyarrow.compute as pc
@@ -13,19 +17,29 @@ TERMS = ("trained", "in_flight", "parked", "dropped")
 MODE_LAG = {"lockstep": 0, "overlapped": 1}  # steps; streaming has no bound of its own
 
 REUSING = {"geppo"}  # systems that train on a window in more than one step
+UNTRAINED = {"requested": "requested", "scoring": "waiting for a score", "ready": "ready", "parked": "parked"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the audit says to one question."""
+    """The audit's answer to one question."""
 
     question: str
     is_kept: bool
     answer: str
 
 
+@dataclass(frozen=True, slots=True)
+class Untrained:
+    """Some of what has not trained."""
+
+    what: str
+    windows: int | None
+    tokens: int
+
+
 def findings(evidence: Evidence) -> list[Finding]:
-    """Every promise, in the order in which a reader asks."""
+    """Every promise, in the order of docs/traces.md."""
     return [promise(evidence) for promise in PROMISES]
 
 
@@ -122,8 +136,8 @@ def does_the_equation_hold(evidence: Evidence) -> Finding:
 
 
 def does_every_step_have_its_trace(evidence: Evidence) -> Finding:
-    """Every step up to the newest checkpoint, from the first that was traced; later ones may be taken again."""
-    question = "Does every step have its trace, and do both tell the same?"
+    """Every step up to the newest checkpoint, from the first that was traced; later ones may be repeated."""
+    question = "Does every step have its trace, and do trace and metrics agree?"
     first, last = min([*evidence.headers, *evidence.unreadable]), evidence.ledger.step
     missing = [step for step in range(first, last + 1) if step not in evidence.headers]
     if missing:
@@ -145,6 +159,28 @@ PROMISES: Sequence[Callable[[Evidence], Finding]] = (
     does_the_equation_hold,
     does_every_step_have_its_trace,
 )
+
+
+def untrained(evidence: Evidence) -> list[Untrained]:
+    """By the ledger of the newest checkpoint: windows by their state, tokens that the value model still waits for, and
+    tokens that the policy never trains.
+    """
+    rollouts = evidence.ledger.rollouts
+    by_state = [_in_state(rollouts, state, what) for state, what in UNTRAINED.items()]
+    num_prefix = sum(rollout["window_start"] for rollout in rollouts)
+    left_out = evidence.tokens.filter(pc.field("in_window") & ~pc.field("policy_mask"))
+    return [
+        *by_state,
+        Untrained("trained by the policy, response not finished", None, num_prefix),
+        Untrained("left out of the policy's loss: tails of cuts, too old, or during the warm-up", None, len(left_out)),
+    ]
+
+
+def _in_state(rollouts: Sequence[Mapping[str, Any]], state: str, what: str) -> Untrained:
+    """The windows in a state, and how many tokens they have so far."""
+    found = [rollout for rollout in rollouts if rollout["state"] == state]
+    num_tokens = sum(rollout["lengths"]["response_tokens"] - rollout["window_start"] for rollout in found)
+    return Untrained(what, len(found), num_tokens)
 
 
 def _counted(table: pyarrow.Table, keys: list[str]) -> pyarrow.Table:

@@ -24,7 +24,7 @@ async def a_killed_and_resumed_run(laboratory: Laboratory) -> ArchivedStreams:
 
 
 @pytest.mark.parametrize("mode", ["lockstep", "overlapped", "streaming"])
-async def test_a_killed_and_resumed_run_audits_clean_and_has_the_traces_of_an_undisturbed_one(
+async def test_a_killed_and_resumed_run_keeps_every_promise_and_has_the_traces_of_its_replay(
     tmp_path: Path, mode: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     laboratory = Laboratory(tmp_path, mode)
@@ -39,7 +39,7 @@ async def test_a_killed_and_resumed_run_audits_clean_and_has_the_traces_of_an_un
     assert [path.read_bytes() for path in resumed.values()] == [path.read_bytes() for path in undisturbed.values()]
 
 
-async def test_a_step_that_is_put_in_again_fails_the_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_duplicate_trace_of_a_step_fails_the_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     laboratory, streams, transport = Laboratory(tmp_path, "streaming"), ArchivedStreams(), FakeTransport()
     await to_the_end(laboratory.life("run", streams, transport), streams, transport)
     files = trace_files(tmp_path / "run" / "traces")

@@ -10,8 +10,7 @@ import pytest
 
 from learner.commands.audit import promises
 from learner.commands.audit.evidence import LedgerSnapshot, collect
-from learner.commands.audit.promises import Finding, findings
-from learner.commands.audit.untrained import untrained
+from learner.commands.audit.promises import Finding, findings, untrained
 from learner.reporting.trace_writer import write_trace
 from learner.step.trace_schema import SCHEMA, Header
 from tppo.config import ConfigError
@@ -88,7 +87,7 @@ class Run:
         checkpoint = self.folder / "checkpoints" / "global_step_3"
         checkpoint.mkdir(parents=True)
         (checkpoint / "progress.json").write_text(json.dumps({"step": 3}))
-        (checkpoint / "ledger.json").write_text(json.dumps({"rollouts": self.rollouts, "early": []}))
+        (checkpoint / "ledger.json").write_text(json.dumps({"rollouts": self.rollouts}))
         (self.folder / "checkpoints" / "latest").write_text("global_step_3\n")
         return self.folder
 
@@ -128,7 +127,7 @@ def test_a_token_that_trained_the_policy_twice_is_found(run: Run) -> None:
     assert finding.answer == "1 tokens, such as position 0 of a in steps 1 and 2"
 
 
-def test_a_system_that_trains_on_tokens_again_by_design_is_not_said_to_train_them_once(run: Run) -> None:
+def test_the_answer_names_a_system_that_trains_on_tokens_again_by_design(run: Run) -> None:
     run.algorithm = "geppo"
     run.written()
 
@@ -253,7 +252,7 @@ def test_traces_may_begin_in_the_middle_of_a_run(run: Run) -> None:
     assert by_question(run, promises.does_every_step_have_its_trace).answer == "yes: steps 2 to 3"
 
 
-def test_a_trace_that_tells_of_other_tokens_than_the_metrics_is_found(run: Run) -> None:
+def test_a_trace_with_other_tokens_than_the_metrics_is_found(run: Run) -> None:
     run.metrics[2]["tokens/window"] = 5
 
     (finding,) = run.broken()
@@ -277,7 +276,7 @@ def test_what_is_untrained_is_counted_by_its_state(run: Run) -> None:
     entries = untrained(collect(run.written()))
 
     assert [(entry.windows, entry.tokens) for entry in entries] == [
-        (1, 0),  # asked for
+        (1, 0),  # requested
         (1, 1),  # waiting for a score
         (1, 2),  # ready
         (0, 0),  # parked

@@ -44,7 +44,7 @@ class AlgorithmSection(Section):
     advantage_whitening: Literal["scale_only", "full", "none"] = "scale_only"
     """Divide the advantages by their deviation, also subtract their mean, or neither.
 
-    `full` as PPO usually does, at the risk that unfinished rows are rewarded for their length.
+    `full` as PPO usually does, at the risk that unfinished responses are rewarded for their length.
     """
     clip_ratio_low: Fraction = 0.2
     """The ratio is clipped below at 1 - this. [ratio]
@@ -93,7 +93,7 @@ class AlgorithmSection(Section):
     In proportion to 1 / batch size.
     """
     num_reused_batches: PositiveInt = 4
-    """geppo: a step trains on its own rows and on those of the steps before it, this many batches in all. [steps]
+    """geppo: a step trains on its own windows and on those of the steps before it, this many batches in all. [steps]
 
     Up when generation is expensive, with a lower learning rate; max_token_lag bounds it.
     """

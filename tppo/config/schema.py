@@ -45,7 +45,7 @@ class Config(Section):
         if self.run.algorithm == "geppo" and num_reused > max_lag + 1:
             raise ValueError(
                 f"algorithm.num_reused_batches = {num_reused} with run.max_token_lag = {max_lag}: "
-                f"the oldest rows would be masked; expected at most {max_lag + 1}"
+                f"the oldest windows would be masked; expected at most {max_lag + 1}"
             )
         return self
 

@@ -21,7 +21,7 @@ class GenerationSection(Section):
     Up when the learner waits for windows and cores or devices are idle.
     """
     num_slots: PositiveInt = 32
-    """Responses that one generator extends at once (continuous batching). [rows]
+    """Responses that one generator extends at once (continuous batching). [responses]
 
     Up until memory for the KV cache runs out or the decode step gets slow. vLLM: `max_num_seqs`.
     """
@@ -41,7 +41,7 @@ class GenerationSection(Section):
     `between_windows` when a window's tokens shall all come from the same weights.
     """
     recompute_cache_on_update: bool = True
-    """After an update in mid-window, prefill the KV cache of the running rows again under the new weights.
+    """After an update in mid-window, prefill the KV cache of the running windows again under the new weights.
 
     Off for speed where weights change every few dozen decode steps:
     docs/decisions/0004-the-cache-after-an-update-in-mid-window.md.

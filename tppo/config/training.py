@@ -114,7 +114,7 @@ class OptimizerSection(Section):
     Down when `grad_norm` has spikes. verl: `grad_clip`.
     """
     ppo_epochs: PositiveInt = 1
-    """Passes over a step's rows. [passes]
+    """Passes over a step's windows. [passes]
 
     Up when generation is expensive; watch `ppo_kl`. verl: `ppo_epochs`.
     """
@@ -164,7 +164,7 @@ class CriticSection(OptimizerSection):
     As `cliprange_value_low`.
     """
     loss_aggregation: Literal["row_mean", "token_mean"] = "row_mean"
-    """`row_mean`: finished rows weigh alike (the recipe). `token_mean`: their tokens do.
+    """`row_mean`: finished responses weigh alike (the recipe). `token_mean`: their tokens do.
 
     `token_mean` when values of long responses stay bad.
     """

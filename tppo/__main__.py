@@ -18,7 +18,7 @@ VERBS = {
     "generation": ("services.generation.__main__", "serve windows: sample responses"),
     "reward": ("services.reward.__main__", "score finished responses"),
     "score": ("services.reward.commands.score", "score a file of responses with any reward function"),
-    "remote-score": ("tppo.remote_score", "score a file of responses by a running reward service"),
+    "remote-score": ("tppo.scoring.remote", "score a file of responses by a running reward service"),
     "rescore": ("services.reward.commands.rescore", "score a run's responses again with another function"),
     "learner": ("learner.__main__", "train policy and value model"),
     "dashboard": ("services.dashboard.__main__", "a run's page, REST and control; or browse a folder of runs"),

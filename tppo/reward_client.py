@@ -36,8 +36,8 @@ from tppo.authentication import call_metadata, token_from_environment
 from tppo.backoff import Backoff
 from tppo.cancellation import cancel_all
 from tppo.grpc_server import CHANNEL_OPTIONS
-from tppo.reward_results import BATCHED, SINGLE, arguments_of, failure, results_of
-from tppo.score_outcome import ScoreRange, cause_of
+from tppo.scoring.outcome import ScoreRange, cause_of
+from tppo.scoring.results import BATCHED, SINGLE, arguments_of, failure, results_of
 from tppo.tls import channel
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import reward_pb2_grpc as pb_grpc

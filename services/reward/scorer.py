@@ -9,7 +9,7 @@ from services.reward.reporting.statistics import Statistics
 from services.reward.verifiers.functions import load, outcome_of_call, total
 from services.reward.verifiers.placement import Call, Place, calls
 from tppo.rollout import RewardRequest, Score
-from tppo.score_outcome import Outcome, failed
+from tppo.scoring.outcome import Outcome, failed
 
 
 class Functions(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from services.reward.scorer import Scorer, score_of
 from tppo.codec import decode_reward_request, encode_inbox_record
 from tppo.rollout import RewardRequest, Score, ScoreStatus
-from tppo.score_outcome import failed
+from tppo.scoring.outcome import failed
 
 log = logging.getLogger(__name__)
 

@@ -101,7 +101,7 @@ def test_an_extra_installs_only_what_its_rooms_import(extra: str) -> None:
 
 
 CLIENT = [
-    "tppo.remote_score",
+    "tppo.scoring.remote",
     "tppo.reward_client",
     "tppo.config",
     "tppo.streams",

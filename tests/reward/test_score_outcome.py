@@ -17,9 +17,9 @@ from services.reward.verifiers.functions import outcome_of_call
 from tests.reward.attached.attaching import SECTION, Server, a_server
 from tests.reward.returned_values import ABSTAINED, CASES, FAILED, SCORED, Case, compute_score
 from tppo.reward_client import attach, reward_function
-from tppo.reward_results import results_of
 from tppo.rollout import RewardRequest, Score, ScoreStatus
-from tppo.score_outcome import ANY_SCORE, Outcome, ScoreRange, outcome_of
+from tppo.scoring.outcome import ANY_SCORE, Outcome, ScoreRange, outcome_of
+from tppo.scoring.results import results_of
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import rollout_pb2
 

@@ -12,7 +12,7 @@ from services.reward.service import BusyClock, ScoreHandler
 from tppo.codec import decode_inbox_record, encode_reward_request
 from tppo.leased_worker import LeasedWorker, WorkerSettings
 from tppo.rollout import RewardRequest, Score, ScoreStatus
-from tppo.score_outcome import Outcome, failed
+from tppo.scoring.outcome import Outcome, failed
 from tppo.streams import Lease, MemoryStreams, QueueDepth, RequestQueue, StreamsUnavailable
 
 FUNCTIONS = {"sums": "exact", "geometry": "boxed", "mine": "mine.py:f"}

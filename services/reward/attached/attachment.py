@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from services.reward.attached.offer import InvalidMessageError, Offer, WorkAnswer, outcome_of_answer
 from tppo.rollout import RewardRequest
-from tppo.score_outcome import Outcome, failed
+from tppo.scoring.outcome import Outcome, failed
 
 
 class StuckError(Exception):

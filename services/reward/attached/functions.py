@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from services.reward.attached.attachment import Attachment, Piece
 from services.reward.attached.offer import InvalidMessageError, Offer, WorkAnswer
 from tppo.rollout import RewardRequest
-from tppo.score_outcome import Outcome, failed, timed_out
+from tppo.scoring.outcome import Outcome, failed, timed_out
 
 MAX_LOSSES = 3  # a response that ends each process that reads it is not sent out without limit
 MAX_WORK_BYTES = 15 * 2**20  # texts of one piece; leaves room in a message of 16 MiB

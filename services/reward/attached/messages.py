@@ -2,7 +2,7 @@
 
 from services.reward.attached.offer import InvalidMessageError, Offer, WorkAnswer
 from tppo.rollout import ScoreStatus
-from tppo.score_outcome import ScoreRange
+from tppo.scoring.outcome import ScoreRange
 from tppo.v1 import reward_pb2 as pb
 
 KNOWN_STATUSES = {int(status): status for status in ScoreStatus}

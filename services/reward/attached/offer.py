@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from tppo.rollout import RewardRequest, ScoreStatus
-from tppo.score_outcome import ABSTAINED, Outcome, ScoreRange, failed, violation_of
+from tppo.scoring.outcome import ABSTAINED, Outcome, ScoreRange, failed, violation_of
 
 NAME = re.compile(r"[A-Za-z_][\w.-]{0,99}")
 MAX_FUNCTIONS = 100

@@ -17,7 +17,7 @@ from tppo.config import ConfigError
 from tppo.config.reference import key_text
 from tppo.config.schema import RewardSection
 from tppo.rollout import RewardRequest, Score
-from tppo.score_lines import UnreadableLineError
+from tppo.scoring.lines import UnreadableLineError
 from tppo.tls import require_tls_or_token
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from services.reward.reporting.response_log import logged_responses, request_of
 from tppo.config import ConfigError
 from tppo.run_folder.json_lines import Fields
 from tppo.run_folder.paths import RunPaths, run_path
-from tppo.score_lines import score_fields
+from tppo.scoring.lines import score_fields
 
 IDENTITY = ("rollout_id", "attempt", "data_source", "is_evaluation")
 

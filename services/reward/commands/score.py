@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from services.reward.commands.offline import add_function_arguments, scorer_of, scores_in_order
-from tppo.score_lines import DESCRIPTION, opened, print_score, requests_in
+from tppo.scoring.lines import DESCRIPTION, opened, print_score, requests_in
 
 
 def main(argv: Sequence[str]) -> int:

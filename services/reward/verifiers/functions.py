@@ -12,7 +12,7 @@ from services.reward.verifiers.built_in import BUILT_IN, RewardFunction
 from services.reward.verifiers.expressions import Term, terms
 from services.reward.verifiers.user_files import function_of_file
 from tppo.rollout import RewardRequest, ScoreStatus
-from tppo.score_outcome import Outcome, cause_of, failed, outcome_of
+from tppo.scoring.outcome import Outcome, cause_of, failed, outcome_of
 
 WARM_UP = RewardRequest(
     *("warm-up", 0, "math", ""),

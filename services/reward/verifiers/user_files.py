@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from tppo.rollout import RewardRequest
-from tppo.score_outcome import cause_of
+from tppo.scoring.outcome import cause_of
 
 VERL_PARAMETERS = ("data_source", "solution_str", "ground_truth", "extra_info")
 OPENRLHF_PARAMETERS = ("queries", "prompts", "labels")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from services.reward.workers.client import ForkServerClient, Worker, WorkerEndedError
 from tppo.rollout import RewardRequest, ScoreStatus
-from tppo.score_outcome import Outcome, failed, timed_out
+from tppo.scoring.outcome import Outcome, failed, timed_out
 
 
 class WorkerPool:

@@ -21,7 +21,7 @@ from services.reward.verifiers.built_in import RewardFunction
 from services.reward.verifiers.functions import load, outcome_of_call
 from services.reward.workers import frames
 from tppo.rollout import RewardRequest
-from tppo.score_outcome import Outcome, failed
+from tppo.scoring.outcome import Outcome, failed
 
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 

@@ -10,7 +10,7 @@ import pytest
 from tests.reward.attached.attaching import a_server
 from tppo.config import ConfigError
 from tppo.config.schema import RewardSection
-from tppo.remote_score import main
+from tppo.scoring.remote import main
 
 EXACT = RewardSection(default_function="exact", functions={"named": "boxed"})
 

@@ -9,7 +9,7 @@ import pytest
 from services.reward.verifiers.functions import load
 from services.reward.verifiers.placement import Place, calls
 from tppo.rollout import RewardRequest, ScoreStatus
-from tppo.score_outcome import Outcome, outcome_of
+from tppo.scoring.outcome import Outcome, outcome_of
 
 REQUEST = RewardRequest("r", 0, "sums", "2+2?", "it is # 4", "4", num_response_tokens=90)
 

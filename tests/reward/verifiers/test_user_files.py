@@ -7,7 +7,7 @@ import pytest
 
 from services.reward.verifiers.functions import load
 from tppo.rollout import RewardRequest, ScoreStatus
-from tppo.score_outcome import Outcome, outcome_of
+from tppo.scoring.outcome import Outcome, outcome_of
 
 REQUEST = RewardRequest(
     "r", 0, "sums", "2+2?", r"<think>two</think> \boxed{4}", "4", extra_info='{"level": 3, "task": "math"}'

@@ -8,7 +8,7 @@ import pytest
 
 from services.reward.workers.pool import WorkerPool
 from tppo.rollout import RewardRequest, ScoreStatus
-from tppo.score_outcome import Outcome
+from tppo.scoring.outcome import Outcome
 
 FUNCTIONS = """
 import asyncio, os, subprocess, sys, time

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tppo.score_outcome import TOKEN_REWARDS, Outcome, ScoreRange, failed, outcome_of
+from tppo.scoring.outcome import TOKEN_REWARDS, Outcome, ScoreRange, failed, outcome_of
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import rollout_pb2
 

@@ -21,7 +21,7 @@ from tppo.codec import reward_request_message, score_record
 from tppo.config import ConfigError
 from tppo.grpc_server import CHANNEL_OPTIONS
 from tppo.rollout import RewardRequest, Score
-from tppo.score_lines import DESCRIPTION, UnreadableLineError, opened, print_score, requests_in
+from tppo.scoring.lines import DESCRIPTION, UnreadableLineError, opened, print_score, requests_in
 from tppo.tls import channel
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import reward_pb2_grpc as pb_grpc

@@ -100,8 +100,8 @@ class Seconds:
 
 async def bare_seconds(config: Config) -> Seconds:
     engine = build_engine(config)
-    trainer = Trainer(config, *load_models(config, None))
-    loop = BareLoop(config, engine, trainer, new_manager(config, load_tokenizer(config)))
+    trainer = Trainer(config, *load_models(config.model, None))
+    loop = BareLoop(config, engine, trainer, new_manager(config, load_tokenizer(config.model)))
     await loop.run()
     for task in loop.generating:
         task.cancel()

@@ -103,28 +103,29 @@ async def _train(
     name: str,
     resume: bool,
 ) -> int:
-    from learner.build import Assembly
+    from learner.build import discard_rolled_back, learner_service, load_state
     from learner.persistence import rollback
     from learner.reporting.trackers.contract import TrackerStart
     from learner.reporting.trackers.trackers import Trackers, feeds
 
     rollback.apply_requested(identity.folder, identity.incarnation)
     RunPaths(identity.folder).stopped_mark.unlink(missing_ok=True)
-    assembly = await asyncio.to_thread(Assembly, config, identity, resume=resume)
+    state = await asyncio.to_thread(load_state, config, identity, resume=resume)
     streams = _streams(config, identity, client)
     start = TrackerStart(
         folder=str(identity.folder.resolve()),
         run=config.run.name,
         run_id=identity.run_id,
         incarnation=identity.incarnation,
-        through_step=assembly.step,
+        through_step=state.progress.step,
         is_rolled_back=rollback.is_unfinished(identity.folder),
         settings=config.model_dump(mode="json", exclude={"redis"}),  # its address may hold a password
     )
     trackers = Trackers(feeds(config.trackers, start))
     heartbeat = _heartbeat(config, identity, client, exporter, trackers, name=name)
-    await assembly.discard_what_was_rolled_back(streams)
-    service = assembly.service(streams, _peers(config, client, heartbeat, (exporter.take_line, trackers.take)))
+    await discard_rolled_back(state, identity.folder, streams)
+    peers = _peers(config, client, heartbeat, (exporter.take_line, trackers.take))
+    service = learner_service(config, identity, state, streams, peers)
     on_stop_signal(service.stop)
     async with trackers.running():
         await service.run()
@@ -162,7 +163,7 @@ def _peers(config: Config, client: RedisClient, heartbeat: "Heartbeat", readers:
         announce=heartbeat.announce,
         find_generators=processes.find_generators,
         generation_totals=processes.generation_totals,
-        everyone=processes.everyone,
+        all_processes=processes.all_processes,
         on_metrics_line=on_metrics_line,
     )
 

@@ -1,8 +1,9 @@
-"""Puts a learner together from its configuration: models, data, manager, and the state of a checkpoint."""
+"""Builds a learner from its configuration: models, data, and the state of a checkpoint; then its service."""
 
 import logging
 from array import array
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -10,9 +11,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from learner.exchange.peers import Peers
-from learner.exchange.weight_publisher import WeightPublisher
 from learner.models.networks import Policy, ValueModel, load_policy, load_value_model, value_model_from_policy
-from learner.parts import Parts
 from learner.persistence import checkpoint, rollback
 from learner.persistence.checkpoint import Checkpoints
 from learner.persistence.checkpoint_writer import CheckpointWriter
@@ -20,19 +19,21 @@ from learner.persistence.deferred_weights import DeferredWeights
 from learner.persistence.manifest import DamagedError
 from learner.persistence.run_identity import RunIdentity
 from learner.preflight import require_reward_functions
-from learner.reporting.generation_watch import GenerationWatch
+from learner.reporting.generation_watch import SETTLING_SECONDS, GenerationWatch
 from learner.reporting.journal import JournalWriter
 from learner.reporting.metrics_log import MetricsLog
+from learner.reporting.run_log import RunLog
 from learner.reporting.trace_writer import TraceWriter
 from learner.rollouts import ledger_state
 from learner.rollouts.manager import RolloutManager, open_manager
 from learner.rollouts.prompts import DataError, Prompt, PromptReader, Tokenizer
 from learner.rollouts.requests import RequestRules
-from learner.service import LearnerService
+from learner.service import LearnerService, Parts
 from learner.steering import Steering
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
 from tppo.config import Config, ConfigError
+from tppo.config.schema import ModelSection
 from tppo.run_folder.paths import RunPaths
 from tppo.streams import Streams
 from tppo.streams.contract import BEGINNING
@@ -40,98 +41,114 @@ from tppo.streams.contract import BEGINNING
 logger = logging.getLogger(__name__)
 
 
-class Assembly:
-    """One life of the learner, ready to be connected to its streams."""
+@dataclass(slots=True)
+class LearnerState:
+    """What a learner starts from: a run that begins, or what a checkpoint restored."""
 
-    def __init__(self, config: Config, identity: RunIdentity, *, resume: bool) -> None:
-        self._config = config
-        self._identity = identity
-        self._folder = folder = identity.folder
-        self._checkpoints = Checkpoints(
-            RunPaths(folder).checkpoints, keep=config.checkpoint.keep, require_right=identity.require_current
+    checkpoints: Checkpoints
+    tokenizer: PreTrainedTokenizerBase
+    trainer: Trainer
+    manager: RolloutManager
+    steering: Steering
+    progress: TrainingProgress
+
+
+def load_state(config: Config, identity: RunIdentity, *, resume: bool) -> LearnerState:
+    """Of the run's newest complete checkpoint when there is one. Raises `ConfigError`."""
+    checkpoints = Checkpoints(
+        RunPaths(identity.folder).checkpoints, keep=config.checkpoint.keep, require_right=identity.require_current
+    )
+    try:
+        latest = checkpoints.usable()
+    except DamagedError as error:
+        raise ConfigError(f"{error}; expected a whole checkpoint, or another run.name") from None
+    if resume and latest is None:
+        logger.info("no checkpoint yet; the run starts from scratch and re-reads its inbox")
+    if latest is not None and not resume:
+        raise ConfigError(
+            f"{identity.folder} holds checkpoints; expected --resume, another run.name, or no such folder"
         )
-        try:
-            latest = self._checkpoints.usable()
-        except DamagedError as error:
-            raise ConfigError(f"{error}; expected a whole checkpoint, or another run.name") from None
-        if resume and latest is None:
-            logger.info("no checkpoint yet; the run begins anew and re-reads its inbox")
-        if latest is not None and not resume:
-            raise ConfigError(f"{folder} holds checkpoints; expected --resume, another run.name, or no such folder")
-        self._tokenizer = load_tokenizer(config)
-        self._trainer = Trainer(config, *load_models(config, latest))
-        self._manager = new_manager(config, self._tokenizer)
-        self._steering = Steering(config, self._manager, self._trainer, self._checkpoints)
-        self._progress = TrainingProgress(step=0, inbox_position=BEGINNING, elapsed_seconds=0.0, tokens_trained=0)
-        if latest is not None:
-            self._restore(latest)
+    tokenizer = load_tokenizer(config.model)
+    trainer = Trainer(config, *load_models(config.model, latest))
+    manager = new_manager(config, tokenizer)
+    state = LearnerState(
+        checkpoints,
+        tokenizer,
+        trainer,
+        manager,
+        Steering(config.run, manager, trainer, checkpoints),
+        TrainingProgress(step=0, inbox_position=BEGINNING, elapsed_seconds=0.0, tokens_trained=0),
+    )
+    if latest is not None:
+        restore(state, latest)
+    return state
 
-    @property
-    def step(self) -> int:
-        """Training steps that the restored checkpoint knows of."""
-        return self._progress.step
 
-    async def discard_what_was_rolled_back(self, streams: Streams) -> None:
-        """After a return to an older checkpoint: what the streams hold belongs to a future that will not be."""
-        if rollback.is_unfinished(self._folder):
-            num_discarded = await streams.discard()
-            self._manager.ledger.duplicates["rolled back"] += num_discarded
-            rollback.finish(self._folder)
-            logger.info("discarded %d requests and records of the steps that were rolled back", num_discarded)
+def restore(state: LearnerState, path: Path) -> None:
+    """Continue from a checkpoint, whose models are loaded already."""
+    restored = checkpoint.read(path)
+    state.trainer.load_state_dict(restored.optimizers)
+    ledger_state.restore(state.manager, restored.ledger)
+    state.progress = restored.progress
+    state.steering.restore(restored.progress.step)
+    logger.info("resumed from %s", path)
 
-    def service(
-        self,
-        streams: Streams,
-        outside: Peers,
-        *,
-        writer: Callable[..., CheckpointWriter] = CheckpointWriter,
-        until_step: int | None = None,
-    ) -> LearnerService:
-        """The learner on these streams."""
-        paths = RunPaths(self._folder)
-        step, require_right = self._progress.step, self._identity.require_current
-        traces = TraceWriter(paths.traces, through_step=step, require_right=require_right)
-        journal = JournalWriter(paths.journal, is_new_run=self._progress.step == 0)
-        parts = Parts(
-            streams=streams,
-            manager=self._manager,
-            trainer=self._trainer,
-            publisher=WeightPublisher(outside.transport, outside.find_generators),
-            checkpoints=writer(
-                self._config.checkpoint,
-                self._checkpoints,
-                streams.inbox,
-                self._trainer,
-                self._tokenizer,
-                traces=traces,
-                journal=journal,
-            ),
+
+async def discard_rolled_back(state: LearnerState, folder: Path, streams: Streams) -> None:
+    """After a rollback: what the streams hold belongs to steps that were rolled back."""
+    if rollback.is_unfinished(folder):
+        num_discarded = await streams.discard()
+        state.manager.ledger.duplicates["rolled back"] += num_discarded
+        rollback.finish(folder)
+        logger.info("discarded %d requests and records of the steps that were rolled back", num_discarded)
+
+
+def learner_service(
+    config: Config,
+    identity: RunIdentity,
+    state: LearnerState,
+    streams: Streams,
+    peers: Peers,
+    *,
+    writer: Callable[..., CheckpointWriter] = CheckpointWriter,
+    until_step: int | None = None,
+    settling_seconds: float = SETTLING_SECONDS,
+) -> LearnerService:
+    """The learner on these streams, with the files in its run's folder."""
+    paths, step = RunPaths(identity.folder), state.progress.step
+    traces = TraceWriter(paths.traces, through_step=step, require_right=identity.require_current)
+    journal = JournalWriter(paths.journal, is_new_run=step == 0)
+    metrics_log = MetricsLog(
+        paths.metrics, through_step=step, require_right=identity.require_current, tell=peers.on_metrics_line
+    )
+    generation = GenerationWatch(peers.generation_totals, is_resumed=step > 0, settling_seconds=settling_seconds)
+    parts = Parts(
+        streams=streams,
+        peers=peers,
+        manager=state.manager,
+        trainer=state.trainer,
+        steering=state.steering,
+        checkpoints=writer(
+            config.checkpoint,
+            state.checkpoints,
+            streams.inbox,
+            state.trainer,
+            state.tokenizer,
             traces=traces,
-            metrics_log=MetricsLog(
-                paths.metrics, through_step=step, require_right=require_right, tell=outside.on_metrics_line
-            ),
             journal=journal,
-            steering=self._steering,
-            deferred_weights=DeferredWeights(paths.deferred),
-            announce=outside.announce,
-            generation=GenerationWatch(outside.generation_totals, is_resumed=self._progress.step > 0),
-            everyone=outside.everyone,
-            until_step=until_step,
-        )
-        return LearnerService(self._config, self._identity, parts, self._progress)
-
-    def _restore(self, path: Path) -> None:
-        restored = checkpoint.read(path)
-        self._trainer.load_state_dict(restored.optimizers)
-        ledger_state.restore(self._manager, restored.ledger)
-        self._progress = restored.progress
-        self._steering.restore(restored.progress.step)
-        logger.info("resumed from %s", path)
+        ),
+        deferred=DeferredWeights(paths.deferred),
+        run_log=RunLog(
+            config.evaluation, state.manager, metrics_log=metrics_log, journal=journal, generation=generation
+        ),
+        traces=traces,
+    )
+    return LearnerService(config.run, config.evaluation, identity, parts, state.progress, until_step=until_step)
 
 
-def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
+def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase:
     """The policy's tokenizer. Raises `ConfigError`."""
-    path = config.model.path
+    path = section.path
     if not path.is_dir():
         raise ConfigError(f"model.path = '{path}': no such folder; expected a model that transformers loads")
     try:
@@ -144,16 +161,16 @@ def load_tokenizer(config: Config) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def stop_token_ids(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+def stop_token_ids(model: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Tokens that end a response: the model's own, and the tokenizer's."""
     found: set[int] = set()
-    if (config.model.path / "generation_config.json").exists():
-        eos = GenerationConfig.from_pretrained(config.model.path).eos_token_id
+    if (model / "generation_config.json").exists():
+        eos = GenerationConfig.from_pretrained(model).eos_token_id
         found.update([eos] if isinstance(eos, int) else eos or [])
     if isinstance(tokenizer.eos_token_id, int):
         found.add(tokenizer.eos_token_id)
     if not found:
-        raise ConfigError(f"model.path = '{config.model.path}': no end-of-sequence token; expected eos_token_id")
+        raise ConfigError(f"model.path = '{model}': no end-of-sequence token; expected eos_token_id")
     return tuple(sorted(found))
 
 
@@ -169,16 +186,16 @@ def read_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[li
     return train, evaluation[: config.evaluation.num_prompts]
 
 
-def load_models(config: Config, latest: Path | None) -> tuple[Policy, ValueModel]:
+def load_models(section: ModelSection, latest: Path | None) -> tuple[Policy, ValueModel]:
     """Policy and value model, from the newest checkpoint or from where the configuration says."""
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.model.device == "auto" else config.model.device
-    dtype = getattr(torch, config.model.dtype)
-    actor = str(config.model.path if latest is None else latest / "actor")
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if section.device == "auto" else section.device
+    dtype = getattr(torch, section.dtype)
+    actor = str(section.path if latest is None else latest / "actor")
     policy = load_policy(actor, dtype=dtype, device=device)
     if latest is not None:
         return policy, load_value_model(str(latest / "critic"), dtype=dtype, device=device)
-    if config.model.critic_path is not None:
-        return policy, load_value_model(str(config.model.critic_path), dtype=dtype, device=device)
+    if section.critic_path is not None:
+        return policy, load_value_model(str(section.critic_path), dtype=dtype, device=device)
     return policy, value_model_from_policy(actor, dtype=dtype, device=device)
 
 
@@ -190,7 +207,7 @@ def new_manager(config: Config, tokenizer: PreTrainedTokenizerBase) -> RolloutMa
         config.generation,
         config.evaluation,
         max_score_attempts=config.reward.max_attempts,
-        stop_token_ids=stop_token_ids(config, tokenizer),
+        stop_token_ids=stop_token_ids(config.model.path, tokenizer),
     )
 
     def decode(token_ids: "array[int]") -> str:

@@ -1,84 +1,114 @@
-"""The learner: reads the inbox, trains, and asks for more.
+"""The learner: reads the inbox, trains, and requests more.
 
 Loops, all in one event loop; a training step runs in a thread beside it:
 
-* `_intake`: consumes the inbox / waits for its next entries / unblocked by generators and reward workers / produces
-  changes of the ledger, and reward requests for finished responses.
-* `_train`: consumes ready rows / waits until they make a step / unblocked by `_intake` / produces weights, window
-  requests, metrics, checkpoints. Ends the learner when all steps are done, or when it is asked to stop.
+* `InboxLoop.serve`: windows, scores, commands -> changes of the rollout manager; requests for scores.
+* `_train`: consumes ready rows / waits until they make a training step / unblocked by the inbox / produces weights,
+  window requests, metrics, checkpoints. Ends the learner after the last step, or when it is to stop.
 * `RequestSender.serve`: the ledger's requests -> the queues.  `WeightPublisher.serve`: new weights -> generators.
 * `Reconciliation.serve`: requests that have vanished from Redis -> the ledger's requests.
 * `MemoryPressure.serve`: a full Redis -> an early checkpoint.  `Watchdog.serve`: no step for long -> the reason.
-* `CheckpointWriter.serve`: copied states -> checkpoints.     `TraceWriter.serve`: tables -> files.
-* `_beat`: once a second, the learner's state -> its presence.
+* `CheckpointWriter.serve`: copied states -> checkpoints.  `TraceWriter.serve`: tables -> files.
+* `beat`: once a second, the learner's state -> its heartbeat.
 
 The first of them that ends unexpectedly ends the process.
 """
 
 import asyncio
-import logging
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from redis.exceptions import RedisError
 from torch import Tensor
 
+from learner.exchange.inbox_loop import InboxLoop
 from learner.exchange.memory_pressure import MemoryPressure
+from learner.exchange.peers import Peers
 from learner.exchange.reconciliation import Reconciliation
 from learner.exchange.request_sender import RequestSender
-from learner.exchange.weight_publisher import Snapshot
-from learner.parts import Parts
+from learner.exchange.weight_publisher import Snapshot, WeightPublisher
 from learner.persistence.checkpoint import cloned
+from learner.persistence.checkpoint_writer import CheckpointWriter
+from learner.persistence.deferred_weights import DeferredWeights
 from learner.persistence.run_identity import RunIdentity
-from learner.reporting import lines as reporting
+from learner.reporting.heartbeat import beat, learner_status, missing_rows
 from learner.reporting.run_log import RunLog
+from learner.reporting.trace_writer import TraceWriter
 from learner.reporting.watchdog import Watchdog
-from learner.rollouts.rollout import Rollout
+from learner.rollouts.manager import RolloutManager
+from learner.rollouts.rollout import Position, Rollout
 from learner.steering import Steering
 from learner.step.progress import TrainingProgress
-from tppo import codec, weights
+from learner.step.trainer import Trainer
+from tppo import weights
 from tppo.cancellation import TaskGroup, cancel_all
-from tppo.config import Config
-from tppo.streams import InboxEntry
-from tppo.streams.contract import position_of
+from tppo.config.schema import EvaluationSection, RunSection
+from tppo.rollout import InboxRecord
+from tppo.streams import Streams
 
-logger = logging.getLogger(__name__)
 
-READ_COUNT = 256  # inbox entries per read
-READ_WAIT_SECONDS = 1.0
-RETRY_SECONDS = 0.5
-HEARTBEAT_SECONDS = 1.0
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What `build.py` makes and the service runs."""
+
+    streams: Streams
+    peers: Peers
+    manager: RolloutManager
+    trainer: Trainer
+    steering: Steering
+    checkpoints: CheckpointWriter
+    deferred: DeferredWeights
+    run_log: RunLog
+    traces: TraceWriter
 
 
 class LearnerService:
-    """One life of the learner, from `progress` to the end of the run or a stop."""
+    """One incarnation of the learner, from `progress` to the end of the run or a stop."""
 
-    def __init__(self, config: Config, identity: RunIdentity, parts: Parts, progress: TrainingProgress) -> None:
-        self._config = config
+    def __init__(
+        self,
+        run: RunSection,
+        evaluation: EvaluationSection,
+        identity: RunIdentity,
+        parts: Parts,
+        progress: TrainingProgress,
+        *,
+        until_step: int | None = None,
+    ) -> None:
+        """`until_step`: end there, although the run is longer."""
+        self._run = run
+        self._evaluation = evaluation
         self._identity = identity
         self._parts = parts
-        self._manager = parts.manager
+        self._manager, self._trainer = parts.manager, parts.trainer
+        self._log = parts.run_log
+        self._until_step = until_step
         self._progress = progress
-        self._steering = parts.steering
-        self._position = progress.inbox_position
-        self._outbox = RequestSender(parts.streams, parts.manager.ledger)
-        self._reconciliation = Reconciliation(parts.streams, parts.manager.ledger, self._outbox, lambda: self._position)
-        self._relief = MemoryPressure(parts.streams, lambda: self._position, lambda: self._has_news.set())
-        self._watchdog = Watchdog(
-            config.run.watchdog_seconds,
-            lambda: Counter(row.state for row in parts.manager.ledger.rollouts.values()),
-            parts.publisher.generators,
-            parts.everyone,
-            is_paused=lambda: parts.steering.is_paused,
-        )
-        self._log = RunLog(config.evaluation, parts)
-        self._has_news = asyncio.Event()  # the ledger changed, or a stop was asked for
+        self.steering = parts.steering
+        self._has_news = asyncio.Event()  # the ledger changed, or a stop was requested
         self._is_stopping = self._waits_for_records = False
         self._waiting_for = "start"
-        self._life_began = time.monotonic()
+        self._started_at = time.monotonic()
         self._seconds_before = progress.elapsed_seconds
         self._tokens_trained = progress.tokens_trained
+        self._inbox = InboxLoop(
+            parts.streams.inbox, progress.inbox_position, enter=self._enter, on_entries=self._on_entries
+        )
+        self._requests = RequestSender(parts.streams, self._manager.ledger)
+        self._publisher = WeightPublisher(parts.peers.transport, parts.peers.find_generators)
+        self._reconciliation = Reconciliation(
+            parts.streams, self._manager.ledger, self._requests, lambda: self._inbox.position
+        )
+        self._memory = MemoryPressure(parts.streams, lambda: self._inbox.position, self._has_news.set)
+        self._watchdog = Watchdog(
+            run.watchdog_seconds,
+            lambda: Counter(row.state for row in self._manager.ledger.rollouts.values()),
+            self._publisher.generators,
+            parts.peers.all_processes,
+            is_paused=lambda: self.steering.is_paused,
+        )
 
     @property
     def step(self) -> int:
@@ -87,16 +117,11 @@ class LearnerService:
 
     @property
     def waits_beyond(self) -> str | None:
-        """The position behind which it needs another record to go on; None while it does not wait."""
-        return self._position if self._waits_for_records and not self._has_news.is_set() else None
-
-    @property
-    def steering(self) -> Steering:
-        """What operators have asked for."""
-        return self._steering
+        """The position behind which it needs another record to continue; None while it does not wait."""
+        return self._inbox.position if self._waits_for_records and not self._has_news.is_set() else None
 
     def stop(self) -> None:
-        """End after the step that is under way, with a checkpoint."""
+        """End after the training step that is under way, with a checkpoint."""
         self._is_stopping = True
         self._has_news.set()
 
@@ -104,61 +129,49 @@ class LearnerService:
         """Until every step is done and evaluated, or a stop."""
         await self._reconciliation.begin()
         async with TaskGroup() as group:
-            helpers = [
-                group.create_task(loop, name=name)
-                for name, loop in {
-                    "outbox": self._outbox.serve(),
-                    "reconciliation": self._reconciliation.serve(),
-                    "relief": self._relief.serve(),
-                    "watchdog": self._watchdog.serve(),
-                    "intake": self._intake(),
-                    "publisher": self._parts.publisher.serve(),
-                    "heartbeat": self._beat(),
-                    "checkpoints": self._parts.checkpoints.serve(),
-                    "traces": self._parts.traces.serve(),
-                }.items()
-            ]
+            beside = [group.create_task(loop, name=name) for name, loop in self._loops().items()]
             await asyncio.wait([group.create_task(self._train(), name="training")])
-            await cancel_all(helpers)
+            await cancel_all(beside)
 
-    async def _intake(self) -> None:
-        while True:
-            try:
-                entries = await self._parts.streams.inbox.read(
-                    self._position, max_count=READ_COUNT, wait_seconds=READ_WAIT_SECONDS
-                )
-            except (RedisError, OSError) as error:
-                logger.warning("cannot read the inbox: %s; trying again", error)
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            self._enter(entries)
+    def _loops(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """Those that run beside the training."""
+        return {
+            "requests": self._requests.serve(),
+            "reconciliation": self._reconciliation.serve(),
+            "memory pressure": self._memory.serve(),
+            "watchdog": self._watchdog.serve(),
+            "inbox": self._inbox.serve(),
+            "publisher": self._publisher.serve(),
+            "heartbeat": beat(self._parts.peers.announce, self._status),
+            "checkpoints": self._parts.checkpoints.serve(),
+            "traces": self._parts.traces.serve(),
+        }
 
-    def _enter(self, entries: list[InboxEntry]) -> None:
-        for entry in entries:
-            record = codec.decode_inbox_record(entry.payload)
-            self._parts.generation.note(record)
-            self._manager.enter(position_of(entry.position), record)
-            self._position = entry.position
+    def _enter(self, position: Position, record: InboxRecord) -> None:
+        self._log.observe(record)
+        self._manager.enter(position, record)
+
+    def _on_entries(self, num_entries: int) -> None:
         self._settle()
-        if entries:
+        if num_entries:
             self._has_news.set()
 
     def _settle(self) -> None:
-        """Act on what the manager have come to: evaluations that are over, requests that are to go out."""
+        """Act on what the rollouts have come to: evaluations that are over, requests that are to go out."""
         for evaluation in self._manager.evaluator.gather():
             self._parts.checkpoints.judge(evaluation.step, evaluation.accuracy)
             self._log.evaluation(evaluation, seconds_since_start=self._present_progress().elapsed_seconds)
         self._log.occurrences(policy_version=self.step)
-        self._outbox.flush()
+        self._requests.flush()
 
     async def _train(self) -> None:
         self._log.begin(self._identity.incarnation, step=self.step)
-        await self._publish()
+        await self._publish(self.step, cloned(self._trainer.policy.network))
         if not self._manager.scheduler.is_opened:
             self._start_evaluation_if_due()
             self._manager.scheduler.open(self.step)
         self._settle()
-        last_step = min(total := self._config.run.total_training_steps, self._parts.until_step or total)
+        last_step = min(total := self._run.total_training_steps, self._until_step or total)
         while self.step < last_step and not self._is_stopping:
             began = time.monotonic()
             batch = await self._next_batch()
@@ -170,49 +183,49 @@ class LearnerService:
         self._log.leave(step=self.step, total_training_steps=total)
 
     async def _next_batch(self) -> list[Rollout]:
-        """The rows of the next step; empty when a stop is asked for."""
+        """The rows of the next training step; empty when the learner is to stop."""
         while not self._is_stopping:
             self._has_news.clear()
-            if self._steering.is_paused:
-                self._waiting_for = "an operator, who has paused the run"
+            if self.steering.is_paused:
+                self._waiting_for = "paused by operator"
                 await self._news()
                 continue
             batch = [] if self._awaits_first_evaluation() else self._manager.scheduler.next_batch()
             if batch:
                 return batch
             if self._manager.scheduler.replace_parked(self.step):
-                self._settle()  # a restarted learner may have the answers already, so look again
+                self._settle()  # a restarted learner may have the windows already, so look again
                 continue
-            self._waiting_for = reporting.what_is_missing(self._manager)
+            self._waiting_for = missing_rows(self._manager)
             await self._news()
         return []
 
     async def _news(self) -> None:
-        """Wait for some; nothing is half done meanwhile, so that a checkpoint may be taken."""
-        if self._relief.take_checkpoint_request() or self._manager.commands.take_checkpoint_request():
+        """Wait for some; no step is half done meanwhile, so that a checkpoint may be taken."""
+        if self._memory.take_checkpoint_request() or self._manager.commands.take_checkpoint_request():
             self._parts.checkpoints.commit_soon(self._present_progress(), self._manager)
         self._waits_for_records = True
         await self._has_news.wait()
         self._waits_for_records = False
 
     def _awaits_first_evaluation(self) -> bool:
-        """The base model is judged before its weights change."""
+        """The base model is evaluated before its weights change."""
         return self.step == 0 and self._manager.evaluator.is_under_way
 
     async def _train_on(self, batch: list[Rollout], *, waited_seconds: float) -> None:
-        self._waiting_for = "the training of a step"
+        self._waiting_for = f"training step {self.step + 1}"
         self._manager.ledger.take(batch)
         began = time.monotonic()
-        result = await asyncio.to_thread(self._parts.trainer.step, batch, policy_version=self.step)
+        result = await asyncio.to_thread(self._trainer.step, batch, policy_version=self.step)
         trained_seconds = time.monotonic() - began
-        self._identity.require_current()  # frozen in mid-step, it may wake after a successor has begun
+        self._identity.require_current()  # frozen in mid-step, it may wake after another learner has taken over
         self._tokens_trained += sum(len(row.window_tokens) for row in batch)
         for row, values in zip(batch, result.values, strict=True):
             self._manager.ledger.mark_trained(row, values)
         self._progress = self._present_progress(step=self.step + 1)
         self._log.trained(batch, step=self.step)
-        await self._publish()
-        self._log.commands(self._steering.carry_out(batch, self.step), step=self.step)
+        await self._publish(self.step, cloned(self._trainer.policy.network))
+        self._log.commands(self.steering.apply_due(batch, self.step), step=self.step)
         self._start_evaluation_if_due()
         self._manager.scheduler.close_step(batch, self.step)
         self._settle()
@@ -223,16 +236,13 @@ class LearnerService:
         if self._manager.commands.take_checkpoint_request():
             self._parts.checkpoints.commit_soon(self._present_progress(), self._manager)
         self._parts.checkpoints.commit_if_due(self._present_progress(), self._manager)
-        if self._steering.is_over(self.step):
+        if self.steering.is_over(self.step):
             self.stop()
 
-    async def _publish(self) -> None:
-        await self._publish_as(self.step, cloned(self._parts.trainer.policy.network))
-
-    async def _publish_as(self, policy_version: int, tensors: Mapping[str, Tensor]) -> None:
-        await self._parts.publisher.publish(
+    async def _publish(self, policy_version: int, tensors: Mapping[str, Tensor]) -> None:
+        await self._publisher.publish(
             Snapshot(
-                run=self._config.run.name,
+                run=self._run.name,
                 policy_version=policy_version,
                 incarnation=self._identity.incarnation,
                 tensors=tensors,
@@ -241,33 +251,33 @@ class LearnerService:
         )
 
     def _start_evaluation_if_due(self) -> None:
-        frequency = self._config.evaluation.test_freq
-        is_last = self.step == self._config.run.total_training_steps
+        frequency = self._evaluation.test_freq
+        is_last = self.step == self._run.total_training_steps
         if not frequency or not (is_last or self.step % frequency == 0):
             return
-        if self._config.evaluation.after_training:
-            self._parts.deferred_weights.put(self.step, cloned(self._parts.trainer.policy.network))
+        if self._evaluation.after_training:
+            self._parts.deferred.put(self.step, cloned(self._trainer.policy.network))
         else:
             self._manager.evaluator.start(self.step, min_policy_version=self.step)
 
     async def _finish_evaluations(self) -> None:
         self._waiting_for = "evaluation"
-        if self._config.evaluation.after_training:
+        if self._evaluation.after_training:
             await self._log.end(self._progress)
-            await self._evaluate_deferred_weights()
+            await self._evaluate_deferred()
         await self._rounds_are_over()
 
-    async def _evaluate_deferred_weights(self) -> None:
-        for step in self._parts.deferred_weights.steps():
+    async def _evaluate_deferred(self) -> None:
+        for step in self._parts.deferred.steps():
             # A generator takes only what is newer than what it has; a resumed learner must find the same number.
-            serving_version = self._config.run.total_training_steps + 1 + step
-            await self._publish_as(serving_version, self._parts.deferred_weights.weights(step))
+            serving_version = self._run.total_training_steps + 1 + step
+            await self._publish(serving_version, self._parts.deferred.weights(step))
             self._manager.evaluator.start(step, min_policy_version=serving_version)
             self._settle()
             await self._rounds_are_over()
             if self._is_stopping:
                 return
-            self._parts.deferred_weights.delete(step)
+            self._parts.deferred.delete(step)
 
     async def _rounds_are_over(self) -> None:
         while self._manager.evaluator.is_under_way and not self._is_stopping:
@@ -277,31 +287,23 @@ class LearnerService:
     def _present_progress(self, step: int | None = None) -> TrainingProgress:
         return TrainingProgress(
             step=self.step if step is None else step,
-            inbox_position=self._position,
-            elapsed_seconds=self._seconds_before + time.monotonic() - self._life_began,
+            inbox_position=self._inbox.position,
+            elapsed_seconds=self._seconds_before + time.monotonic() - self._started_at,
             tokens_trained=self._tokens_trained,
         )
 
-    async def _beat(self) -> None:
-        while True:
-            status = reporting.presence_status(
-                self._manager,
-                self._parts.publisher,
-                step=self.step,
-                total_training_steps=self._config.run.total_training_steps,
-                policy_version=self.step,
-                incarnation=self._identity.incarnation,
-                control=self._steering.status(),
-                waiting_for=self._watchdog.text or self._waiting_for,
-                last_checkpoint_step=self._parts.checkpoints.last_step,
-                last_error=self._outbox.last_error
-                or self._parts.checkpoints.last_error
-                or self._parts.traces.last_error
-                or self._parts.metrics_log.last_error
-                or self._parts.journal.last_error,
-            )
-            try:
-                await self._parts.announce(status)
-            except (RedisError, OSError) as error:
-                logger.warning("cannot announce: %s; trying again", error)
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+    def _status(self) -> Mapping[str, Any]:
+        """For the heartbeat."""
+        errors = (self._requests.last_error, self._parts.checkpoints.last_error, self._parts.traces.last_error)
+        return learner_status(
+            self._manager,
+            self._publisher.generators,
+            step=self.step,
+            total_training_steps=self._run.total_training_steps,
+            policy_version=self.step,
+            incarnation=self._identity.incarnation,
+            control=self.steering.status(),
+            waiting_for=self._watchdog.text or self._waiting_for,
+            last_checkpoint_step=self._parts.checkpoints.last_step,
+            last_error=next(filter(None, (*errors, self._log.last_error)), ""),
+        )

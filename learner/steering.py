@@ -1,4 +1,4 @@
-"""Carries out what operators asked for, at the border of a step.
+"""Applies operators' commands at the end of a training step.
 
 What changes weights is decided by the command's place in the inbox, so a resumed learner, and a replay, do the same in
 the same step. A command that makes no sense is refused with a sentence, and changes nothing.
@@ -13,24 +13,24 @@ from learner.persistence.checkpoint import Checkpoints
 from learner.rollouts.manager import RolloutManager
 from learner.rollouts.rollout import Rollout
 from learner.step.trainer import Trainer
-from tppo.config import Config
+from tppo.config.schema import RunSection
 from tppo.rollout import Action, Command
 
 logger = logging.getLogger(__name__)
 
 ONE_TEMPERATURE = ("ppo-ewma", "geppo")  # they compare log-probabilities across steps, under one temperature
-NUM_TOLD = 20  # commands in the status
+NUM_REPORTED = 20  # commands in the status
 
 
 class RefusedError(Exception):
-    """The command is not carried out; the text says why."""
+    """The command is not applied; the text says why."""
 
 
 class Steering:
     """Of one learner."""
 
-    def __init__(self, config: Config, manager: RolloutManager, trainer: Trainer, checkpoints: Checkpoints) -> None:
-        self._config = config
+    def __init__(self, run: RunSection, manager: RolloutManager, trainer: Trainer, checkpoints: Checkpoints) -> None:
+        self._run = run
         self._manager = manager
         self._trainer = trainer
         self._checkpoints = checkpoints
@@ -50,17 +50,17 @@ class Steering:
         return self._commands.is_paused
 
     def is_over(self, step: int) -> bool:
-        """Whether the learner is to end behind this step."""
+        """Whether the learner is to end after this training step."""
         last = self._commands.stop_after_step
         return self.roll_back_to is not None or (last is not None and step >= last)
 
-    def carry_out(self, batch: Sequence[Rollout], step: int) -> list[str]:
-        """What is due once the batch has been trained and made `step`; a sentence for each command."""
+    def apply_due(self, batch: Sequence[Rollout], step: int) -> list[str]:
+        """Apply what is due once the batch has been trained and made `step`; a sentence for each command."""
         last = max(row.ready_position for row in batch)
-        return [self._answered(command, step) for command in self._commands.due(last)]
+        return [self._applied(command, step) for command in self._commands.due(last)]
 
     def restore(self, step: int) -> None:
-        """Take up the settings of a checkpoint; a stop that was carried out is over."""
+        """Apply the settings of a checkpoint; a stop that was applied is over."""
         num_extra = self._manager.scheduler.num_extra
         for key, value in self._commands.settings.items():
             self._change(key, value)
@@ -74,10 +74,10 @@ class Steering:
             "paused": self.is_paused,
             "stop_after_step": self._commands.stop_after_step,
             "settings": self._commands.settings,
-            "commands": self._commands.newest(NUM_TOLD),
+            "commands": self._commands.newest(NUM_REPORTED),
         }
 
-    def _answered(self, command: Command, step: int) -> str:
+    def _applied(self, command: Command, step: int) -> str:
         try:
             text = self._actions[command.action](_arguments(command), step)
             outcome = "done"
@@ -100,16 +100,16 @@ class Steering:
         if version not in kept:
             raise RefusedError(f"version = {version!r}: no such checkpoint; expected one of {kept}")
         self.roll_back_to = version
-        return f"the run returns to version {version}"
+        return f"the run rolls back to version {version}"
 
     def _retry_parked(self, arguments: Mapping[str, Any], _step: int) -> str:
         rows = self._parked(arguments)
         for row in rows:
             row.is_retry_due = True
-        return f"{len(rows)} parked rollouts are asked for again"
+        return f"{len(rows)} parked rollouts are requested again"
 
     def _drop_parked(self, arguments: Mapping[str, Any], _step: int) -> str:
-        rows, reason = self._parked(arguments), str(arguments.get("reason") or "given up by an operator")
+        rows, reason = self._parked(arguments), str(arguments.get("reason") or "dropped by operator")
         for row in rows:
             self._manager.ledger.drop(row, reason)
         return f"{len(rows)} parked rollouts are dropped: {reason}"
@@ -148,16 +148,16 @@ class Steering:
             raise RefusedError(f"{key!r} does not change in a run; expected {expected}")
 
     def _set_policy_lag(self, value: float) -> None:
-        if self._config.run.mode != "streaming":
-            raise RefusedError(f"run.max_policy_lag in mode {self._config.run.mode}; it changes in streaming only")
+        if self._run.mode != "streaming":
+            raise RefusedError(f"run.max_policy_lag in mode {self._run.mode}; it changes in streaming only")
         if value < 0 or value != int(value):
             raise RefusedError(f"run.max_policy_lag = {value:g}; expected a whole number, 0 or more")
         self._manager.scheduler.set_policy_lag(int(value))
 
     def _set_temperature(self, value: float) -> None:
         """For requests from now on; the learner's policy is the one under this temperature."""
-        if self._config.run.algorithm in ONE_TEMPERATURE:
-            raise RefusedError(f"generation.temperature does not change in a run of {self._config.run.algorithm}")
+        if self._run.algorithm in ONE_TEMPERATURE:
+            raise RefusedError(f"generation.temperature does not change in a run of {self._run.algorithm}")
         self._manager.ledger.set_temperature(value)
         self._trainer.set_temperature(value)
 

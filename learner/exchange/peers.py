@@ -20,7 +20,7 @@ class Peers:
     announce: Callable[[Mapping[str, Any]], Awaitable[None]]  # the learner's state, once per heartbeat
     find_generators: Callable[[], Awaitable[Mapping[str, FoundGenerator]]]  # those with a recent heartbeat, by name
     generation_totals: Callable[[], Awaitable[GenerationTotals]]
-    everyone: Callable[[], Awaitable[Sequence[Presence]]]  # all processes, those without a recent heartbeat as well
+    all_processes: Callable[[], Awaitable[Sequence[Presence]]]  # those without a recent heartbeat as well
     on_metrics_line: Callable[[Mapping[str, Any]], None] = lambda line: None  # each line of metrics.jsonl; never waits
 
 
@@ -42,7 +42,7 @@ class PresentProcesses:
         self._generators.observe_all(await self._present())
         return self._generators.totals()
 
-    async def everyone(self) -> list[Presence]:
+    async def all_processes(self) -> list[Presence]:
         """All processes of the last day."""
         return await present(self._client, self._run, gone_after_seconds=REMEMBERED_SECONDS)
 

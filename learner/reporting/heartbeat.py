@@ -1,16 +1,56 @@
-"""The learner's heartbeat: what the service tells, and what it does not know itself, to Redis and to Prometheus."""
+"""The learner's heartbeat: its state, once a second, to Redis and to Prometheus.
 
+Loop `beat`: consumes the learner's state / waits a heartbeat / unblocked by the clock / produces its presence.
+"""
+
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tppo.streams import Streams
+from learner.exchange.weight_publisher import GeneratorState
+from learner.rollouts.manager import RolloutManager
+from tppo.presence import HEARTBEAT_SECONDS
+from tppo.streams import Streams, StreamsError
+
+logger = logging.getLogger(__name__)
 
 Status = Mapping[str, Any]
 
 
+async def beat(announce: Callable[[Status], Awaitable[None]], status: Callable[[], Status]) -> None:
+    """Announce the status once a second, until cancelled."""
+    while True:
+        try:
+            await announce(status())
+        except StreamsError as error:
+            logger.warning("cannot announce: %s; retry in %g s", error, HEARTBEAT_SECONDS)
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+
+
+def learner_status(manager: RolloutManager, generators: Mapping[str, GeneratorState], **state: Any) -> Status:
+    """`state`, and what the rollouts and the weight publisher know."""
+    ledger, equation = manager.ledger, manager.ledger.conservation()
+    return {
+        **state,
+        "ledger": {**asdict(equation), "holds": equation.holds, "dropped_by_reason": dict(ledger.dropped)},
+        "rollouts": dict(ledger.count_by_state()),
+        "duplicates": dict(ledger.duplicates),
+        "generators": {name: asdict(generator) for name, generator in generators.items()},
+    }
+
+
+def missing_rows(manager: RolloutManager) -> str:
+    """What the next training step waits for, in words."""
+    if manager.evaluator.is_under_way and manager.ledger.num_trained == 0:
+        return "evaluation of the base model"
+    states = manager.ledger.count_by_state()
+    return f"{states['requested']} windows and {states['scoring']} scores; {states['ready']} windows are ready"
+
+
 class Heartbeat:
-    """The queues in it are those of the heartbeat before: looking at them must not hold it up."""
+    """Adds what the service does not know. The queues are those of the heartbeat before: a look must not delay it."""
 
     def __init__(
         self, announce: Callable[[Status], Awaitable[None]], streams: Streams, *, completed: Callable[[Status], Status]
@@ -22,7 +62,7 @@ class Heartbeat:
         self._queues: dict[str, Any] = {}
 
     async def announce(self, status: Status) -> None:
-        """Once. Raises what Redis raises; Prometheus gets the status all the same."""
+        """Once. Raises `StreamsError` when Redis does not take it; Prometheus has the status all the same."""
         await self._announce(self._completed({**status, **self._queues}))
         self._queues = await self._look()
 

@@ -1,11 +1,9 @@
-"""What the learner tells the world: lines of `metrics.jsonl`, and its state for the status page."""
+"""The lines of `metrics.jsonl` (docs/metrics.md)."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from learner.exchange.weight_publisher import WeightPublisher
 from learner.rollouts.evaluation import Evaluation
 from learner.rollouts.manager import RolloutManager
 from learner.step.metrics import Metrics
@@ -55,7 +53,7 @@ def generation_numbers(totals: GenerationTotals) -> dict[str, float]:
 
 
 def end_line(totals: GenerationTotals, progress: TrainingProgress) -> dict[str, Any]:
-    """What training took of the generators, told when they have fallen silent."""
+    """What training took of the generators, when nothing is in flight any more."""
     return {
         "kind": "end",
         "step": progress.step,
@@ -80,28 +78,4 @@ def evaluation_line(evaluation: Evaluation, *, seconds_since_start: float) -> di
         "eval/response_length/mean": evaluation.mean_response_length,
         "eval/policy_version/min": evaluation.oldest_policy_version,
         "eval/policy_version/max": evaluation.newest_policy_version,
-    }
-
-
-def what_is_missing(manager: RolloutManager) -> str:
-    """What the next step waits for, in words."""
-    if manager.evaluator.is_under_way and manager.ledger.num_trained == 0:
-        return "evaluation of the base model"
-    states = manager.ledger.count_by_state()
-    return f"{states['requested']} windows and {states['scoring']} scores; {states['ready']} rows are ready"
-
-
-def presence_status(manager: RolloutManager, publisher: WeightPublisher, **state: Any) -> Mapping[str, Any]:
-    """The learner's numbers for its presence."""
-    equation = manager.ledger.conservation()
-    return {
-        **state,
-        "ledger": {
-            **asdict(equation),
-            "holds": equation.holds,
-            "dropped_by_reason": dict(manager.ledger.dropped),
-        },
-        "rollouts": dict(manager.ledger.count_by_state()),
-        "duplicates": dict(manager.ledger.duplicates),
-        "generators": {name: asdict(generator) for name, generator in publisher.generators.items()},
     }

@@ -5,13 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from learner.parts import Parts
 from learner.reporting import lines as reporting
+from learner.reporting.generation_watch import GenerationWatch
+from learner.reporting.journal import JournalWriter
+from learner.reporting.metrics_log import MetricsLog
 from learner.rollouts.evaluation import Evaluation
+from learner.rollouts.manager import RolloutManager
 from learner.rollouts.rollout import Rollout
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import StepResult
 from tppo.config.schema import EvaluationSection
+from tppo.rollout import InboxRecord
 
 logger = logging.getLogger(__name__)
 
@@ -21,12 +25,29 @@ SPOKEN = {"reward/mean": "reward", "response_length/mean": "response length", "p
 class RunLog:
     """What the service has to say, in the form of lines."""
 
-    def __init__(self, section: EvaluationSection, parts: Parts) -> None:
+    def __init__(
+        self,
+        section: EvaluationSection,
+        manager: RolloutManager,
+        *,
+        metrics_log: MetricsLog,
+        journal: JournalWriter,
+        generation: GenerationWatch,
+    ) -> None:
         self._section = section
-        self._manager = parts.manager
-        self._metrics_log = parts.metrics_log
-        self._journal = parts.journal
-        self._generation = parts.generation
+        self._manager = manager
+        self._metrics_log = metrics_log
+        self._journal = journal
+        self._generation = generation
+
+    @property
+    def last_error(self) -> str:
+        """Why one of the files could not be written the last time; empty when both could."""
+        return self._metrics_log.last_error or self._journal.last_error
+
+    def observe(self, record: InboxRecord) -> None:
+        """A record of the inbox has arrived."""
+        self._generation.note(record)
 
     def begin(self, incarnation: int, *, step: int) -> None:
         """A life of the learner begins behind `step`."""

@@ -1,6 +1,6 @@
-"""Says what everything waits for when no step has happened for a while, in the log and in the status.
+"""Says what the run waits for when no training step has been done for a while, in the log and in the status.
 
-Loop `serve`: consumes the ledger's counts and the presence of the others / waits `patience_seconds` without a step /
+Loop `serve`: consumes the ledger's counts and the heartbeats of the others / waits `deadline_seconds` without a step /
 unblocked by the clock / produces a line of the log, and `text` for the status.
 """
 
@@ -17,36 +17,32 @@ from tppo.streams import StreamsError
 logger = logging.getLogger(__name__)
 
 KINDS = {State.REQUESTED: ("windows", "generation"), State.SCORING: ("scores", "reward")}
-Everyone = Callable[[], Awaitable[Sequence[Presence]]]  # those who fell silent as well
-
-
-async def nobody() -> Sequence[Presence]:
-    """The presence of others, where there are none."""
-    return []
+AllProcesses = Callable[[], Awaitable[Sequence[Presence]]]  # those without a recent heartbeat as well
 
 
 def explanation(
-    counts: Mapping[str, int], everyone: Sequence[Presence], generators: Mapping[str, GeneratorState]
+    counts: Mapping[str, int], processes: Sequence[Presence], generators: Mapping[str, GeneratorState]
 ) -> str:
-    """What is waited for, and what is wrong with those who should bring it."""
-    now = max((one.seen_at for one in everyone), default=0.0)  # of the server: the learner's own is at most 1 s old
+    """What is waited for, and what is wrong with the processes that should send it."""
+    now = max(
+        (one.seen_at for one in processes), default=0.0
+    )  # by the server's clock, 1 s old at most
     clauses = []
     for state, (what, kind) in KINDS.items():
         if counts.get(state):
             clauses.append(f"waiting for {counts[state]} {what}")
-            clauses += _troubles(kind, [one for one in everyone if one.kind == kind], now)
+            clauses += _troubles(kind, [one for one in processes if one.kind == kind], now)
     clauses += [f"weights do not reach {name}: {one.error}" for name, one in generators.items() if one.error]
-    return "; ".join(clauses) or "waiting for nobody: every row is here"
+    return "; ".join(clauses) or "every window has arrived"
 
 
 def _troubles(kind: str, services: Sequence[Presence], now: float) -> Iterator[str]:
     if not services:
-        yield f"no {kind} service has shown itself"
+        yield f"no {kind} service is registered"
     for one in services:
         silent_seconds = now - one.seen_at
         if silent_seconds > GONE_AFTER_SECONDS:
-            since = time.strftime("%H:%M:%S", time.localtime(one.seen_at))
-            yield f"{kind} service {one.name} unreachable since {since}"
+            yield f"no heartbeat from {kind} service {one.name} for {silent_seconds:.0f} s"
         elif error := one.status.get("last_error"):
             yield f"{one.name} reports: {error}"
 
@@ -56,24 +52,24 @@ class Watchdog:
 
     def __init__(
         self,
-        patience_seconds: float,
+        deadline_seconds: float,
         counts: Callable[[], Mapping[str, int]],
         generators: Mapping[str, GeneratorState],
-        everyone: Everyone,
+        all_processes: AllProcesses,
         *,
         is_paused: Callable[[], bool] = lambda: False,
     ) -> None:
         """`counts`: training rollouts by state; `generators`: as the weight publisher sees them."""
-        self._patience_seconds = patience_seconds
+        self._deadline_seconds = deadline_seconds
         self._counts = counts
         self._generators = generators
-        self._everyone = everyone
+        self._all_processes = all_processes
         self._is_paused = is_paused
         self._has_stepped = asyncio.Event()
-        self.text = ""  # empty while steps happen
+        self.text = ""  # empty while steps are done
 
     def note_step(self) -> None:
-        """A step has happened."""
+        """A training step is done."""
         self.text = ""
         self._has_stepped.set()
 
@@ -82,7 +78,7 @@ class Watchdog:
         began = time.monotonic()
         while True:
             try:
-                async with asyncio.timeout(self._patience_seconds):
+                async with asyncio.timeout(self._deadline_seconds):
                     await self._has_stepped.wait()
                 self._has_stepped.clear()
                 began = time.monotonic()
@@ -91,10 +87,10 @@ class Watchdog:
                     self.text, began = "", time.monotonic()
                     continue
                 self.text = await self._explanation()
-                logger.warning("no step for %.0f s: %s", time.monotonic() - began, self.text)
+                logger.warning("no training step for %.0f s: %s", time.monotonic() - began, self.text)
 
     async def _explanation(self) -> str:
         try:
-            return explanation(self._counts(), await self._everyone(), self._generators)
+            return explanation(self._counts(), await self._all_processes(), self._generators)
         except StreamsError as error:
             return f"Redis does not answer: {error}"

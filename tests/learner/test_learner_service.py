@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,11 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from learner.exchange.weight_publisher import WeightPublisher
+from learner.build import LearnerState, learner_service, restore
+from learner.commands.replay.replay import NO_PEERS
 from learner.models.networks import load_policy, load_value_model, value_model_from_policy
-from learner.parts import Parts
-from learner.persistence import checkpoint
 from learner.persistence.checkpoint import Checkpoints
-from learner.persistence.checkpoint_writer import CheckpointWriter
-from learner.persistence.deferred_weights import DeferredWeights
 from learner.persistence.run_identity import begin_incarnation
-from learner.reporting.generation_watch import GenerationWatch
-from learner.reporting.journal import JournalWriter
-from learner.reporting.metrics_log import MetricsLog
-from learner.reporting.trace_writer import TraceWriter
-from learner.rollouts import ledger_state
 from learner.rollouts.manager import open_manager
 from learner.rollouts.prompts import Prompt
 from learner.service import LearnerService
@@ -33,7 +26,6 @@ from learner.step.trainer import Trainer
 from tests.learner.builders import rules_of
 from tests.learner.fake_services import FakeTransport, generate, one_generator, reward, text_of
 from tppo.config import Config
-from tppo.generation_totals import GenerationTotals
 from tppo.rollout import tokens
 from tppo.streams import MemoryStreams
 from tppo.streams.contract import BEGINNING
@@ -96,34 +88,13 @@ class Laboratory:
             evaluation_prompts=prompts[:4],
             decode=text_of,
         )
+        steering = Steering(self.config.run, manager, trainer, checkpoints)
         progress = TrainingProgress(0, BEGINNING, 0.0, 0)
-        steering = Steering(self.config, manager, trainer, checkpoints)
+        state = LearnerState(checkpoints, NoTokenizer(), trainer, manager, steering, progress)  # type: ignore[arg-type]
         if latest is not None:
-            restored = checkpoint.read(latest)
-            trainer.load_state_dict(restored.optimizers)
-            ledger_state.restore(manager, restored.ledger)
-            progress = restored.progress
-            steering.restore(progress.step)
-        traces = TraceWriter(folder / "traces", through_step=progress.step)
-        journal = JournalWriter(folder / "journal.jsonl", is_new_run=latest is None)
-        parts = Parts(
-            streams=streams,
-            manager=manager,
-            trainer=trainer,
-            publisher=WeightPublisher(transport, one_generator),
-            checkpoints=CheckpointWriter(
-                self.config.checkpoint, checkpoints, streams.inbox, trainer, NoTokenizer(),  # type: ignore[arg-type]
-                traces=traces, journal=journal,
-            ),
-            traces=traces,
-            metrics_log=MetricsLog(folder / "metrics.jsonl", through_step=progress.step),
-            journal=journal,
-            steering=steering,
-            deferred_weights=DeferredWeights(folder / "deferred"),
-            announce=_nobody_listens,
-            generation=GenerationWatch(_nothing_was_counted, is_resumed=latest is not None, settling_seconds=0),
-        )  # fmt: skip
-        return LearnerService(self.config, begin_incarnation(folder), parts, progress)
+            restore(state, latest)
+        peers = replace(NO_PEERS, transport=transport, find_generators=one_generator)
+        return learner_service(self.config, begin_incarnation(folder), state, streams, peers, settling_seconds=0)
 
     def _trainer(self, latest: Path | None) -> Trainer:
         if latest is not None:
@@ -145,14 +116,6 @@ class Laboratory:
             )
             for key, tensor in network.state_dict().items()
         }
-
-
-async def _nothing_was_counted() -> GenerationTotals:
-    return GenerationTotals()
-
-
-async def _nobody_listens(_status: Mapping[str, Any]) -> None:
-    pass
 
 
 async def to_the_end(service: LearnerService, streams: MemoryStreams, transport: FakeTransport) -> None:

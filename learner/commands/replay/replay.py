@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from learner.build import Assembly
+from learner.build import learner_service, load_state
 from learner.commands.replay.rescored import with_scores
 from learner.exchange.peers import Peers
 from learner.exchange.weight_publisher import FoundGenerator, Snapshot
@@ -16,13 +16,13 @@ from learner.persistence.archive import InboxArchive
 from learner.persistence.checkpoint import cloned
 from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.persistence.run_identity import begin_incarnation
-from learner.reporting.watchdog import nobody
 from learner.rollouts.manager import RolloutManager
 from learner.service import LearnerService
 from learner.step.progress import TrainingProgress
 from tppo import weights
 from tppo.config import Config, ConfigError
 from tppo.generation_totals import GenerationTotals
+from tppo.presence import Presence
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
 from tppo.streams import MemoryStreams
@@ -99,8 +99,9 @@ async def replay(
     result = ReplayResult(reached_step=0)
     notes = CheckpointFolder(RunPaths(run_folder).checkpoints).committed()
     writer = partial(ComparingWriter, notes=notes, result=result)
-    assembly = await asyncio.to_thread(Assembly, config, begin_incarnation(replay_folder), resume=False)
-    service = assembly.service(streams, _NOBODY, writer=writer, until_step=until_step)
+    identity = begin_incarnation(replay_folder)
+    state = await asyncio.to_thread(load_state, config, identity, resume=False)
+    service = learner_service(config, identity, state, streams, NO_PEERS, writer=writer, until_step=until_step)
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(_stop_at_the_end(service, len(records), result))
         await service.run()
@@ -109,7 +110,7 @@ async def replay(
 
 
 async def _stop_at_the_end(service: LearnerService, num_entries: int, result: ReplayResult) -> None:
-    """A learner that has read all and waits for more waits for ever."""
+    """A learner that has read everything and waits for more would never end."""
     while service.waits_beyond != f"{num_entries}-0":  # noqa: ASYNC110  nothing announces it
         await asyncio.sleep(LOOK_SECONDS)
     result.ended_early = True
@@ -124,14 +125,18 @@ async def _no_generators() -> Mapping[str, FoundGenerator]:
     return {}
 
 
+async def _no_processes() -> Sequence[Presence]:
+    return []
+
+
 async def _no_totals() -> GenerationTotals:
     return GenerationTotals()
 
 
-_NOBODY = Peers(
+NO_PEERS = Peers(
     transport=Nowhere(),
     announce=_announce,
     find_generators=_no_generators,
     generation_totals=_no_totals,
-    everyone=nobody,
+    all_processes=_no_processes,
 )

@@ -24,9 +24,7 @@ def explanation(
     counts: Mapping[str, int], processes: Sequence[Presence], generators: Mapping[str, GeneratorState]
 ) -> str:
     """What is waited for, and what is wrong with the processes that should send it."""
-    now = max(
-        (one.seen_at for one in processes), default=0.0
-    )  # by the server's clock, 1 s old at most
+    now = max((one.seen_at for one in processes), default=0.0)  # by the server's clock, 1 s old at most
     clauses = []
     for state, (what, kind) in KINDS.items():
         if counts.get(state):

@@ -112,7 +112,7 @@ async def test_a_roll_back_ends_the_life_with_the_version_to_return_to(laborator
 
     version = service.steering.roll_back_to
     assert version in {note["step"] for note in checkpoints.committed()}
-    assert answers(service.steering)["a"] == ("done", f"the run returns to version {version}")
+    assert answers(service.steering)["a"] == ("done", f"the run rolls back to version {version}")
 
 
 @pytest.mark.parametrize(

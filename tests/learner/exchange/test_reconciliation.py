@@ -1,4 +1,4 @@
-"""What vanishes from Redis is noticed and asked for again; what is merely under way is left alone."""
+"""Requests that vanish from Redis are noticed and resent; those under way are left alone."""
 
 import asyncio
 from collections.abc import AsyncIterator

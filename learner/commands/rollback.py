@@ -1,4 +1,4 @@
-"""`tppo rollback RUN --to VERSION`: 0 done, 2 not possible, and nothing was changed."""
+"""`tppo rollback RUN --to VERSION`: 0 rolled back, 2 not possible, and nothing was changed."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from tppo.run_folder.paths import RunPaths, run_path
 
 
 def main(argv: Sequence[str]) -> int:
-    """Return to the checkpoint, and say how to go on."""
-    parser = argparse.ArgumentParser(prog="tppo rollback", description="Return to an older checkpoint of a run.")
+    """Roll back to the checkpoint, and say how to continue."""
+    parser = argparse.ArgumentParser(prog="tppo rollback", description="Roll a run back to an older checkpoint.")
     parser.add_argument("run", type=run_path, help="the run's folder, or its name under runs/")
     parser.add_argument("--to", type=int, required=True, metavar="VERSION", help="policy version of a kept checkpoint")
     arguments = parser.parse_args(argv)
@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> int:
 
     roll_back(arguments.run, arguments.to)
     hint = f"continue with: tppo run {RunPaths(arguments.run).config} --resume"
-    print(f"{arguments.run} is at version {arguments.to}; {hint}")
+    print(f"{arguments.run} is rolled back to version {arguments.to}; {hint}")
     return 0
 
 

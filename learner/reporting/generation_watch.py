@@ -1,4 +1,4 @@
-"""What generation has taken so far: the generators' own counts, and the time since the first window was begun."""
+"""What generation has done so far: the generators' own counts, and the time since the first window began."""
 
 import asyncio
 import logging
@@ -32,7 +32,7 @@ class GenerationWatch:
         self.totals = GenerationTotals()
 
     def note(self, record: InboxRecord) -> None:
-        """A record of the inbox; training windows tell when generation began."""
+        """A record of the inbox; generation began with the first training window."""
         if isinstance(record, Window) and not record.is_evaluation and not self._is_resumed:
             self._first_window_at = min(record.started_at, self._first_window_at or record.started_at)
 
@@ -45,7 +45,7 @@ class GenerationWatch:
         try:
             self.totals = await self._read()
         except StreamsError as error:
-            logger.warning("cannot ask for the generators' numbers: %s; the last ones stand", error)
+            logger.warning("cannot read the generators' counts: %s; the last ones stand", error)
 
     async def observe_silence(self) -> None:
         """Once nothing is in flight: with their next heartbeats the generators have told all that they did."""

@@ -1,7 +1,7 @@
-"""`journal.jsonl`: what happened to each window, and to the run, for those who look at it (docs/journal.md).
+"""`journal.jsonl`: what happened to each window, and to the run, for its readers (docs/journal.md).
 
-The learner decides nothing by it. A life that begins behind a checkpoint reads its inbox again, so a line may stand
-there twice; a reader keeps the last one of each window and of each score.
+The learner decides nothing by it. A learner that resumes from a checkpoint reads its inbox again, so a line may have a
+duplicate; a reader keeps the last one of each window and of each score.
 """
 
 import time
@@ -31,7 +31,7 @@ class JournalWriter:
         return self._file.last_error
 
     def note(self, occurrences: Iterable[Occurrence], *, policy_version: int) -> None:
-        """What the ledger has noted, while the learner's weights were these."""
+        """What happened in the ledger, while the policy had this version."""
         self._append([self._line(one) | _version(one, policy_version) for one in occurrences])
 
     def trained(self, step: int, rows: Sequence[tuple[str, int]]) -> None:
@@ -39,7 +39,7 @@ class JournalWriter:
         self._append([{"kind": "trained", "step": step, "rows": [list(row) for row in rows]}])
 
     def event(self, event: str, *, step: int, text: str, **more: Any) -> None:
-        """Something that a person wants to know, in a sentence."""
+        """Something that an operator wants to know, in a sentence."""
         self._append([{"kind": "event", "event": event, "step": step, "text": text, **more}])
 
     def _append(self, lines: Iterable[Line]) -> None:

@@ -1,4 +1,4 @@
-"""What the learner tells Prometheus: numbers of its heartbeat, and the newest lines of `metrics.jsonl`.
+"""The learner's metrics for Prometheus: numbers of its heartbeat, and the newest lines of `metrics.jsonl`.
 
 A name of `metrics.jsonl` becomes `tppo_` and the name, with `_` for every character but letters, digits and `_`.
 """
@@ -20,9 +20,9 @@ TRACKER_OUTCOMES = ("written", "failed", "dropped")
 
 
 def _tracker_lines(status: Status) -> Iterator[Sample]:
-    for tracker, told in table_at(status, "trackers").items():
+    for tracker, counts in table_at(status, "trackers").items():
         for outcome in TRACKER_OUTCOMES:
-            yield (tracker, outcome), part(f"num_{outcome}")(told)
+            yield (tracker, outcome), part(f"num_{outcome}")(counts)
 
 
 LEARNER_METRICS = (
@@ -95,7 +95,7 @@ class LearnerExporter(Exporter):
         self._lines = {**self._lines, str(line["kind"]): line}
 
     def collect(self) -> Iterator[Metric]:
-        """What the heartbeat tells anyway is left to it; what is not defined in the newest step is absent."""
+        """A number that is in the heartbeat is taken from there; one that the newest step does not define is absent."""
         yield from super().collect()
         for name, value in self._numbers().items():
             if (known_as := metric_name(name)) not in LIVE_NAMES:

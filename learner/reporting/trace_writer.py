@@ -1,8 +1,8 @@
 """Writes traces beside the training: `traces/step_000042.parquet`, one file per step.
 
 Loop `serve`: consumes tables, in order / waits for one / unblocked by `add` / produces a file, whole or not at all.
-Nothing is dropped: with `MAX_WAITING` tables unwritten, training waits. A full disk does not stop training: the failure
-is logged and shown, and `tppo audit` names the steps that have no trace.
+Nothing is dropped: with `MAX_WAITING` tables unwritten, training waits. A full disk does not stop training: the error
+is logged and in the status, and `tppo audit` names the steps that have no trace.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ MAX_WAITING = 2
 
 
 class TraceWriter:
-    """The traces of one run. A resumed run takes the steps after its checkpoint again: their files go first."""
+    """The traces of one run. A resumed run repeats the steps after its checkpoint: their files are deleted first."""
 
     def __init__(self, folder: Path, *, through_step: int, require_right: Callable[[], None] = lambda: None) -> None:
         """`require_right` raises when the traces are no longer this process's to write."""
@@ -52,13 +52,13 @@ class TraceWriter:
                 self.last_error = ""
             except OSError as error:
                 self.last_error = f"trace of step {Header.of(table.schema).step}: {error}"
-                logger.exception("%s; training goes on", self.last_error)
+                logger.exception("%s; training continues", self.last_error)
             finally:
                 self._waiting.task_done()
 
 
 def write_trace(folder: Path, table: pyarrow.Table, *, require_right: Callable[[], None] = lambda: None) -> Path:
-    """The file of the table's step, replaced if it was there."""
+    """The file of the table's step; it replaces an earlier one."""
     folder.mkdir(exist_ok=True)
     final = trace_path(folder, Header.of(table.schema).step)
     # Frozen in mid-file, this process may wake when a successor has written this very step.

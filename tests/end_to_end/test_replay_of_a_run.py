@@ -1,4 +1,4 @@
-"""A run that keeps its log is lived again, bit for bit; and a run returns to an older checkpoint."""
+"""A run with an archived inbox is replayed bit for bit; and a run is rolled back to an older checkpoint."""
 
 import json
 from collections.abc import Callable

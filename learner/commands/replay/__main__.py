@@ -16,13 +16,31 @@ if TYPE_CHECKING:
     from learner.commands.replay.replay import ReplayResult
 
 SCORES = "scores="
-VARIABLE = ("algorithm.", "actor.", "critic.")  # what does not change which records the run needs
+VARIABLE = ("algorithm.", "actor.", "critic.")  # keys that do not change which records the run needs
 
 
 def main(argv: Sequence[str]) -> int:
-    """Replay, compare, and print what came of it."""
+    """Replay, compare, and print the result."""
+    arguments = _arguments(argv)
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    variant: list[str] = arguments.variant
+    files = [Path(one.removeprefix(SCORES)) for one in variant if one.startswith(SCORES)]
+    config = _config(arguments.run, [one for one in variant if not one.startswith(SCORES)])
+    scores = _scores(files)
+    from learner.commands.replay.replay import archived_records, replay
+
+    records = archived_records(arguments.run, scores)
+    folder = _new_folder(arguments.run, variant)
+    result = asyncio.run(replay(config, records, arguments.run, folder, until_step=arguments.until))
+    return _report(result, folder, is_variant=bool(variant))
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="tppo replay", description="Rebuild a run from the base model and its archived log."
+        prog="tppo replay", description="Rebuild a run from the base model and its archived inbox."
     )
     parser.add_argument("run", type=run_path, help="the run's folder, or its name under runs/")
     parser.add_argument("--until", type=int, metavar="STEP", help="stop after this step and leave a checkpoint")
@@ -35,25 +53,20 @@ def main(argv: Sequence[str]) -> int:
         help="train a variant on the same experience: another value of a key of [algorithm], [actor] or [critic], or "
         "scores=FILE, with the output of tppo rescore in FILE (may be repeated)",
     )
-    arguments = parser.parse_args(argv)
-    from transformers.utils.logging import disable_progress_bar
+    return parser.parse_args(argv)
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    variant: list[str] = arguments.variant
-    files = [Path(one.removeprefix(SCORES)) for one in variant if one.startswith(SCORES)]
-    config = _config(arguments.run, [one for one in variant if not one.startswith(SCORES)])
-    scores = _scores(files)
-    folder = RunPaths(arguments.run).replays / (_variant_name(variant) if variant else "same")
-    from learner.commands.replay.replay import logged_records, replay
 
-    records = logged_records(arguments.run, scores)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    facts = {"of": str(arguments.run), "changed": variant, "is_off_policy": bool(variant)}
-    (folder / "replay.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    result = asyncio.run(replay(config, records, arguments.run, folder, until_step=arguments.until))
-    return _told(result, folder, is_variant=bool(variant))
+def _config(run: Path, overrides: Sequence[str]) -> Config:
+    for override in overrides:
+        if not override.startswith(VARIABLE):
+            raise ConfigError(
+                f"--with {override}: the archived inbox holds no experience for it; "
+                f"expected one of {VARIABLE}... or scores=FILE"
+            )
+    path = RunPaths(run).config
+    if not path.exists():
+        raise ConfigError(f"{run} holds no {path.name}; expected the folder of a run")
+    return load(path, overrides)
 
 
 def _scores(files: Sequence[Path]) -> "dict[tuple[str, int], Mapping[str, Any]] | None":
@@ -63,38 +76,34 @@ def _scores(files: Sequence[Path]) -> "dict[tuple[str, int], Mapping[str, Any]] 
     return read_scores(files[-1]) if files else None
 
 
-def _told(result: "ReplayResult", folder: Path, *, is_variant: bool) -> int:
+def _new_folder(run: Path, variant: Sequence[str]) -> Path:
+    """The replay's own, with what it is in `replay.json`; an earlier one of the same name is deleted."""
+    name = "variant " + " ".join(variant).replace("/", "_") if variant else "same"
+    folder = RunPaths(run).replays / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    facts = {"of": str(run), "changed": variant, "is_off_policy": bool(variant)}
+    (folder / "replay.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    return folder
+
+
+def _report(result: "ReplayResult", folder: Path, *, is_variant: bool) -> int:
     print(f"replayed {result.reached_step} steps into {folder}")
     if result.ended_early:
-        print("the log ends there")
+        print("the archived inbox ends there")
     if is_variant:
         print("a variant on recorded experience: OFF-POLICY, its responses were sampled by the recorded run's policy")
         return 0
     for one in result.comparisons:
-        print(f"checkpoint {one.step}: actor {_word(one.is_same_actor)}, critic {_word(one.is_same_critic)}")
+        actor, critic = _compared(one.is_same_actor), _compared(one.is_same_critic)
+        print(f"checkpoint {one.step}: actor {actor}, critic {critic}")
     if not result.comparisons:
         print("nothing to compare: the run committed no checkpoint up to there")
     is_same = all(one.is_same_actor and one.is_same_critic for one in result.comparisons)
     return 0 if result.comparisons and is_same else 1
 
 
-def _config(run: Path, overrides: Sequence[str]) -> Config:
-    for override in overrides:
-        if not override.startswith(VARIABLE):
-            raise ConfigError(
-                f"--with {override}: the log holds no experience for it; expected one of {VARIABLE}... or scores=FILE"
-            )
-    path = RunPaths(run).config
-    if not path.exists():
-        raise ConfigError(f"{run} holds no {path.name}; expected the folder of a run")
-    return load(path, overrides)
-
-
-def _variant_name(overrides: Sequence[str]) -> str:
-    return "variant " + " ".join(overrides).replace("/", "_")
-
-
-def _word(is_same: bool) -> str:
+def _compared(is_same: bool) -> str:
     return "the same, bit for bit" if is_same else "DIFFERS"
 
 

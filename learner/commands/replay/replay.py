@@ -81,7 +81,9 @@ class Nowhere:
         """Never called: there is no generator."""
 
 
-def logged_records(run_folder: Path, scores: Mapping[tuple[str, int], Mapping[str, Any]] | None = None) -> list[bytes]:
+def archived_records(
+    run_folder: Path, scores: Mapping[tuple[str, int], Mapping[str, Any]] | None = None
+) -> list[bytes]:
     """The run's log, perhaps with other scores. Raises `ConfigError`."""
     folder = RunPaths(run_folder).inbox
     records = [entry.payload for entry in InboxArchive(folder).entries(BEGINNING)]

@@ -1,4 +1,4 @@
-"""Another function's scores in place of those of a run's log: the output of `tppo rescore`, read for a replay."""
+"""Another function's scores in place of those of an archived inbox: the output of `tppo rescore`, for a replay."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,7 +32,7 @@ def read_scores(path: Path) -> dict[Key, Mapping[str, Any]]:
 
 
 def with_scores(payloads: Iterable[bytes], scores: Mapping[Key, Mapping[str, Any]]) -> Iterator[bytes]:
-    """The log's records with the other scores. Raises `ConfigError` where one is missing."""
+    """The records with the other scores. Raises `ConfigError` where one is missing."""
     for payload in payloads:
         record = decode_inbox_record(payload)
         if not isinstance(record, Score) or record.status is not ScoreStatus.SCORED:

@@ -17,7 +17,7 @@ def a_journal(folder: Path, **options: Any) -> JournalWriter:
     return JournalWriter(folder / "journal.jsonl", clock=lambda: 5.0, **options)
 
 
-def test_the_life_of_a_response_is_told_in_order(tmp_path: Path) -> None:
+def test_the_events_of_a_response_are_written_in_order(tmp_path: Path) -> None:
     ledger, journal = a_ledger(), a_journal(tmp_path)
     rollout = ledger.start("0-3-0", a_prompt(3), ordinal=7)
     ledger.request_window(rollout, cohort=0, min_policy_version=0)
@@ -29,21 +29,21 @@ def test_the_life_of_a_response_is_told_in_order(tmp_path: Path) -> None:
 
     journal.note(ledger.occurrences, policy_version=9)
 
-    told = lines(tmp_path / "journal.jsonl")
-    assert [line["kind"] for line in told] == ["requested", "window", "requested", "window", "score"]
-    assert {line["time"] for line in told} == {5.0}
-    assert told[0] == {
+    written = lines(tmp_path / "journal.jsonl")
+    assert [line["kind"] for line in written] == ["requested", "window", "requested", "window", "score"]
+    assert {line["time"] for line in written} == {5.0}
+    assert written[0] == {
         "time": 5.0, "kind": "requested", "rollout": "0-3-0", "window": 0, "prompt": 3, "ordinal": 7, "start": 0,
         "evaluation": False, "version": 9,
     }  # fmt: skip
-    assert (told[1]["tokens"], told[1]["versions"], told[1]["finish"]) == (4, [[2, 4]], "length")
-    assert not told[1]["is_finished"]
-    assert (told[2]["window"], told[2]["start"]) == (1, 4)
-    assert (told[3]["finish"], told[3]["is_finished"]) == ("stop", True)
-    assert (told[4]["status"], told[4]["score"], told[4]["attempt"]) == ("SCORED", 1.0, 0)
+    assert (written[1]["tokens"], written[1]["versions"], written[1]["finish"]) == (4, [[2, 4]], "length")
+    assert not written[1]["is_finished"]
+    assert (written[2]["window"], written[2]["start"]) == (1, 4)
+    assert (written[3]["finish"], written[3]["is_finished"]) == ("stop", True)
+    assert (written[4]["status"], written[4]["score"], written[4]["attempt"]) == ("SCORED", 1.0, 0)
 
 
-def test_a_window_that_came_early_is_told_when_it_was_asked_for(tmp_path: Path) -> None:
+def test_a_window_that_arrived_early_is_written_when_it_is_requested(tmp_path: Path) -> None:
     ledger = a_ledger()
     rollout = ledger.start("0-3-0", a_prompt(3), ordinal=0)
     ledger.add_window((1, 0), a_window("0-3-0"))
@@ -54,7 +54,7 @@ def test_a_window_that_came_early_is_told_when_it_was_asked_for(tmp_path: Path) 
     assert [line["kind"] for line in lines(tmp_path / "journal.jsonl")] == ["requested", "window"]
 
 
-def test_a_failure_is_told_with_its_cause_and_a_double_is_not(tmp_path: Path) -> None:
+def test_a_failure_is_written_with_its_cause_and_a_duplicate_is_not(tmp_path: Path) -> None:
     ledger = a_ledger(max_score_attempts=1)
     for name in ("a", "b"):
         ledger.request_window(ledger.start(name, a_prompt(), ordinal=0), cohort=0, min_policy_version=0)
@@ -67,15 +67,15 @@ def test_a_failure_is_told_with_its_cause_and_a_double_is_not(tmp_path: Path) ->
 
     a_journal(tmp_path).note(ledger.occurrences, policy_version=0)
 
-    told = lines(tmp_path / "journal.jsonl")
-    assert [(line["kind"], line["rollout"]) for line in told] == [
+    written = lines(tmp_path / "journal.jsonl")
+    assert [(line["kind"], line["rollout"]) for line in written] == [
         ("window", "a"), ("parked", "a"), ("window", "b"), ("score", "b"), ("parked", "b"),
     ]  # fmt: skip
-    assert told[1]["cause"] == "generation failed: no memory"
-    assert "TIMED_OUT" in told[4]["cause"]
+    assert written[1]["cause"] == "generation failed: no memory"
+    assert "TIMED_OUT" in written[4]["cause"]
 
 
-def test_steps_and_events_are_told(tmp_path: Path) -> None:
+def test_steps_and_events_are_written(tmp_path: Path) -> None:
     journal = a_journal(tmp_path)
 
     journal.trained(4, [("a", 0), ("b", 2)])
@@ -87,7 +87,7 @@ def test_steps_and_events_are_told(tmp_path: Path) -> None:
     ]
 
 
-def test_a_resumed_run_goes_on_in_the_same_file_and_a_new_one_begins_anew(tmp_path: Path) -> None:
+def test_a_resumed_run_appends_to_the_file_and_a_new_run_replaces_it(tmp_path: Path) -> None:
     a_journal(tmp_path).event("start", step=0, text="one")
     a_journal(tmp_path).event("start", step=4, text="two")
     assert [line["text"] for line in lines(tmp_path / "journal.jsonl")] == ["one", "two"]
@@ -96,7 +96,7 @@ def test_a_resumed_run_goes_on_in_the_same_file_and_a_new_one_begins_anew(tmp_pa
     assert [line["text"] for line in lines(tmp_path / "journal.jsonl")] == ["three"]
 
 
-def test_what_the_disk_does_not_take_is_shown_and_written_later(tmp_path: Path) -> None:
+def test_lines_that_the_disk_refused_are_an_error_and_written_later(tmp_path: Path) -> None:
     folder = tmp_path / "absent"
     journal = a_journal(folder)
 

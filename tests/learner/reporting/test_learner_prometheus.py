@@ -13,7 +13,7 @@ from tppo.streams import MemoryStreams, RedisClient, StreamsUnavailable
 from tppo.streams.fence import Fence
 
 
-def told(exporter: LearnerExporter) -> dict[str, float]:
+def samples(exporter: LearnerExporter) -> dict[str, float]:
     """The samples without labels of their own."""
     return {sample.name: sample.value for family in exporter.collect() for sample in family.samples}
 
@@ -38,8 +38,8 @@ def test_a_name_follows_one_rule(name: str, known_as: str) -> None:
     assert metric_name(name) == known_as
 
 
-def test_the_newest_step_and_the_newest_evaluation_are_told() -> None:
-    numbers = told(
+def test_the_newest_step_and_the_newest_evaluation_are_exported() -> None:
+    numbers = samples(
         an_exporter(
             {"kind": "step", "step": 1, "reward/mean": 0.25, "critic/vf_loss": 1.0},
             {"kind": "evaluation", "step": 0, "time": 7.0, "eval/accuracy": 0.5},
@@ -51,10 +51,10 @@ def test_the_newest_step_and_the_newest_evaluation_are_told() -> None:
     assert "tppo_critic_vf_loss" not in numbers
 
 
-def test_what_the_end_adds_up_replaces_the_last_steps_count() -> None:
+def test_the_counts_of_the_end_replace_those_of_the_last_step() -> None:
     lines = ({"kind": "step", "step": 2, "generation/num_tokens": 5}, {"kind": "end", "generation/num_tokens": 6})
 
-    assert told(an_exporter(*lines))["tppo_generation_num_tokens"] == 6
+    assert samples(an_exporter(*lines))["tppo_generation_num_tokens"] == 6
 
 
 def test_the_heartbeat_is_newer_than_the_line() -> None:
@@ -62,7 +62,7 @@ def test_the_heartbeat_is_newer_than_the_line() -> None:
 
     exporter = an_exporter(line, step=5, ledger={"issued": 10, "holds": True})
 
-    numbers = told(exporter)
+    numbers = samples(exporter)
     assert (numbers["tppo_step"], numbers["tppo_ledger_issued"], numbers["tppo_ledger_holds"]) == (5, 10, 1)
     names = [family.name for family in exporter.collect()]
     assert len(names) == len(set(names))
@@ -74,7 +74,7 @@ def a_heartbeat(client: RedisClient, run: str, exporter: LearnerExporter) -> Hea
     return Heartbeat(announcer.announce, MemoryStreams(lease_seconds=60), completed=Trackers().with_status)
 
 
-async def test_the_heartbeat_tells_the_queues_too(redis_client: RedisClient, run_name: str) -> None:
+async def test_the_heartbeat_reports_the_queues_too(redis_client: RedisClient, run_name: str) -> None:
     exporter = LearnerExporter(run=run_name, service="learner")
     await Fence(redis_client, run_name, host="h", lease_seconds=9).acquire(1)
     heartbeat = a_heartbeat(redis_client, run_name, exporter)
@@ -85,16 +85,16 @@ async def test_the_heartbeat_tells_the_queues_too(redis_client: RedisClient, run
     (learner,) = await present(redis_client, run_name)
     assert learner.status["queues"]["window_requests"] == {"num_waiting": 0, "num_leased": 0}
     assert (learner.status["num_inbox_entries"], learner.status["trackers"]) == (0, {})
-    assert told(exporter)["tppo_inbox_entries"] == 0
+    assert samples(exporter)["tppo_inbox_entries"] == 0
 
 
-async def test_without_redis_scrapes_are_told_the_newest_status_all_the_same() -> None:
+async def test_without_redis_the_newest_status_is_exported_all_the_same() -> None:
     exporter = LearnerExporter(run="quick", service="learner")
     client = RedisClient.from_url("redis://127.0.0.1:1")
     async with client:
         with pytest.raises(StreamsUnavailable):
             await a_heartbeat(client, "quick", exporter).announce({"step": 3})
 
-    numbers = told(exporter)
+    numbers = samples(exporter)
     assert numbers["tppo_step"] == 3
     assert "tppo_heartbeat_age_seconds" not in numbers

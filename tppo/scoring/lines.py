@@ -1,14 +1,18 @@
 """Responses and their scores as lines of JSON: what `tppo score` and `tppo remote-score` read and print."""
 
+import asyncio
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tppo.config import ConfigError
 from tppo.rollout import RewardRequest, Score, ScoreStatus
+
+T = TypeVar("T")
 
 DESCRIPTION = (
     'Score lines of {"response", "ground_truth"}, with "data_source" and "extra_info" if you like. '
@@ -50,6 +54,21 @@ def requests_in(lines: Iterable[str]) -> Iterator[RewardRequest | UnreadableLine
                 )
 
 
+async def results_in_order(coroutines: Iterable[Coroutine[Any, Any, T]], *, max_under_way: int) -> AsyncIterator[T]:
+    """The results of many coroutines in their order, of which so many run at a time."""
+    under_way: deque[asyncio.Task[T]] = deque()
+    try:
+        for coroutine in coroutines:
+            under_way.append(asyncio.create_task(coroutine))
+            if len(under_way) == max_under_way:
+                yield await under_way.popleft()
+        while under_way:
+            yield await under_way.popleft()
+    finally:
+        for task in under_way:
+            task.cancel()
+
+
 def score_fields(score: Score) -> dict[str, Any]:
     """What a printed line holds about a score."""
     return {
@@ -62,7 +81,7 @@ def score_fields(score: Score) -> dict[str, Any]:
 
 
 def print_score(score: Score) -> None:
-    """One line."""
+    """One line on standard output."""
     print(json.dumps(score_fields(score), ensure_ascii=False))  # noqa: T201 - what the verbs are for
 
 

@@ -7,8 +7,7 @@ of the lines.
 import argparse
 import asyncio
 import sys
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from tppo.codec import reward_request_message, score_record
 from tppo.config import ConfigError
 from tppo.grpc_server import CHANNEL_OPTIONS
 from tppo.rollout import RewardRequest, Score
-from tppo.scoring.lines import DESCRIPTION, UnreadableLineError, opened, print_score, requests_in
+from tppo.scoring.lines import DESCRIPTION, UnreadableLineError, opened, print_score, requests_in, results_in_order
 from tppo.tls import channel
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import reward_pb2_grpc as pb_grpc
@@ -67,8 +66,10 @@ async def _score_file(lines: Iterable[str], arguments: argparse.Namespace) -> No
     async with channel(arguments.address, CHANNEL_OPTIONS) as opened_channel:
         stub: pb_grpc.RewardServiceAsyncStub = pb_grpc.RewardServiceStub(opened_channel)
         client = RemoteScorer(stub, function=arguments.function, timeout_seconds=arguments.timeout_seconds)
-        async for score in _scores_in_order(client, requests_in(lines)):
-            print_score(score)
+        batches = (client.scores(batch) for batch in _batches(requests_in(lines)))
+        async for scores in results_in_order(batches, max_under_way=MAX_BATCHES):
+            for score in scores:
+                print_score(score)
 
 
 class RemoteScorer:
@@ -99,22 +100,6 @@ class RemoteScorer:
                 if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED or is_over:
                     raise
             await asyncio.sleep(backoff.next_delay())
-
-
-async def _scores_in_order(client: RemoteScorer, lines: Iterable[Line]) -> AsyncIterator[Score]:
-    under_way: deque[asyncio.Task[list[Score]]] = deque()
-    try:
-        for batch in _batches(lines):
-            under_way.append(asyncio.create_task(client.scores(batch)))
-            if len(under_way) == MAX_BATCHES:
-                for score in await under_way.popleft():
-                    yield score
-        while under_way:
-            for score in await under_way.popleft():
-                yield score
-    finally:
-        for task in under_way:
-            task.cancel()
 
 
 def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:

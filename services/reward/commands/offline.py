@@ -1,9 +1,7 @@
 """Scores without a run: many responses in their order, by one function that the command line names."""
 
 import argparse
-import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
@@ -17,7 +15,7 @@ from tppo.config import ConfigError
 from tppo.config.reference import key_text
 from tppo.config.schema import RewardSection
 from tppo.rollout import RewardRequest, Score
-from tppo.scoring.lines import UnreadableLineError
+from tppo.scoring.lines import UnreadableLineError, results_in_order
 from tppo.tls import require_tls_or_token
 
 log = logging.getLogger(__name__)
@@ -56,21 +54,9 @@ async def scorer_of(arguments: argparse.Namespace) -> AsyncIterator[Scorer]:
             yield parts.scorer
 
 
-async def scores_in_order(
-    scorer: Scorer, requests: Iterable[RewardRequest | UnreadableLineError]
-) -> AsyncIterator[Score]:
+def scores_in_order(scorer: Scorer, requests: Iterable[RewardRequest | UnreadableLineError]) -> AsyncIterator[Score]:
     """A score for each request, many under way at a time; what was no request is a failure."""
-    under_way: deque[asyncio.Task[Score]] = deque()
-    try:
-        for request in requests:
-            under_way.append(asyncio.create_task(_score(scorer, request)))
-            if len(under_way) == MAX_UNDER_WAY:
-                yield await under_way.popleft()
-        while under_way:
-            yield await under_way.popleft()
-    finally:
-        for task in under_way:
-            task.cancel()
+    return results_in_order((_score(scorer, request) for request in requests), max_under_way=MAX_UNDER_WAY)
 
 
 async def _score(scorer: Scorer, request: RewardRequest | UnreadableLineError) -> Score:

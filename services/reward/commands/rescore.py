@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from statistics import fmean
@@ -11,6 +10,7 @@ from statistics import fmean
 from services.reward.commands.offline import add_function_arguments, scorer_of, scores_in_order
 from services.reward.reporting.response_log import logged_responses, request_of
 from tppo.config import ConfigError
+from tppo.process import configure_logging
 from tppo.run_folder.json_lines import Fields
 from tppo.run_folder.paths import RunPaths, run_path
 from tppo.scoring.lines import score_fields
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     add_function_arguments(parser)
     parser.add_argument("run", type=run_path, metavar="RUN", help="the run's folder, or its name under runs/")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logging()
     logged = logged_responses(arguments.run)
     if not logged:
         raise ConfigError(

@@ -2,12 +2,12 @@
 
 import argparse
 import asyncio
-import logging
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from services.reward.commands.offline import add_function_arguments, scorer_of, scores_in_order
+from tppo.process import configure_logging
 from tppo.scoring.lines import DESCRIPTION, opened, print_score, requests_in
 
 
@@ -17,7 +17,7 @@ def main(argv: Sequence[str]) -> int:
     add_function_arguments(parser)
     parser.add_argument("file", type=Path, metavar="FILE.jsonl", help="- for standard input")
     arguments = parser.parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logging()
     with opened(arguments.file) as lines:
         asyncio.run(_score(arguments, lines))
     return 0

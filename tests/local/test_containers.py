@@ -65,9 +65,18 @@ def test_the_image_of_all_services_is_built_once(compose: dict[str, Any]) -> Non
 
 
 def test_monitoring_is_started_on_request_with_files_that_are_there(compose: dict[str, Any]) -> None:
-    asked_for = {name: one for name, one in compose["services"].items() if one.get("profiles") == ["monitoring"]}
-    mounted = [volume.split(":")[0] for one in asked_for.values() for volume in one["volumes"]]
+    requested = {name: one for name, one in compose["services"].items() if one.get("profiles") == ["monitoring"]}
+    mounted = [volume.split(":")[0] for one in requested.values() for volume in one["volumes"]]
 
-    assert set(asked_for) == {"prometheus", "grafana"}
+    assert set(requested) == {"prometheus", "grafana"}
     assert [path for path in mounted if path.startswith(".") and not (ROOT / path).is_dir()] == []
-    assert asked_for["prometheus"]["secrets"] == list(compose["secrets"])
+    assert requested["prometheus"]["secrets"] == list(compose["secrets"])
+
+
+def test_the_image_runs_the_application_from_the_folder_of_its_editable_install() -> None:
+    build, image = (ROOT / "deploy" / "Dockerfile").read_text().split("\nFROM ")[1:]
+    copied = {line.split()[-1] for line in image.splitlines() if line.startswith("COPY") and "--from" not in line}
+
+    assert "--editable" in build
+    assert "WORKDIR /app" in build
+    assert {"/app/tppo", "/app/services", "/app/learner"} <= copied

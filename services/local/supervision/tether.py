@@ -15,7 +15,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def tether(parent_pid: int) -> None:
-    """Ask for SIGKILL at the parent's death; exit at once if it is dead already."""
+    """Request SIGKILL at the parent's death; exit at once if it is dead already."""
     if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learner.reporting.prometheus import LearnerExporter
-from tppo.authentication import call_metadata, token_from_environment
+from tppo.authentication import call_metadata, metrics_token_from_environment, token_from_environment
 from tppo.cancellation import TaskGroup, cancel_all
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments, dump
 from tppo.process import Announcer, configure_logging, connected, on_stop_signal, require_redis_url
@@ -72,7 +72,7 @@ def _sentence(refusal: BaseException) -> str:
 
 async def _live(config: Config, *, source: Path, name: str, resume: bool) -> int:
     exporter = LearnerExporter(run=config.run.name, service=name)
-    with serving(config.prometheus, exporter, token=token_from_environment()):
+    with serving(config.prometheus, exporter, token=metrics_token_from_environment()):
         return await _live_with(config, exporter, source=source, name=name, resume=resume)
 
 

@@ -1,7 +1,8 @@
 """Who may call: nobody but this machine, unless both sides share a token. It comes from the environment, never a file.
 
 A server that listens beyond the loopback demands the token as a bearer token of every call but health checks, which
-orchestrators make without one and which reveal nothing else.
+orchestrators make without one and which reveal nothing else. Metrics have a token of their own: scrapes are plain HTTP,
+and who overhears one must not be able to steer the run.
 """
 
 import hmac
@@ -16,6 +17,7 @@ import grpc.aio
 from tppo.config import ConfigError
 
 TOKEN_VARIABLE = "TPPO_TOKEN"
+METRICS_TOKEN_VARIABLE = "TPPO_METRICS_TOKEN"
 METADATA_KEY = "authorization"
 OPEN_TO_ALL = "/grpc.health.v1.Health/"
 
@@ -28,12 +30,17 @@ def token_from_environment() -> str:
     return os.environ.get(TOKEN_VARIABLE, "").strip()
 
 
-def require_token_beyond_loopback(host: str, token: str, *, key: str = "host") -> None:
+def metrics_token_from_environment() -> str:
+    """The token of those who scrape, or an empty text."""
+    return os.environ.get(METRICS_TOKEN_VARIABLE, "").strip()
+
+
+def require_token_beyond_loopback(host: str, token: str, *, key: str = "host", variable: str = TOKEN_VARIABLE) -> None:
     """Refuse to listen where strangers can call without a token; `key` is what the user set."""
     if not token and not is_loopback(host):
         raise ConfigError(
             f"{key} = {host!r} is reachable from other machines; expected a loopback address such as 127.0.0.1, "
-            f"or a token in the environment variable {TOKEN_VARIABLE}"
+            f"or a token in the environment variable {variable}"
         )
 
 

@@ -133,11 +133,19 @@ async def _until_served(server: Coroutine[Any, Any, None], loops: Sequence[Corou
 def _access(options: ServingOptions) -> "Access":
     """Who may look and steer; without a token of the user's, whoever reads the run's folder may steer."""
     from services.dashboard.api.access import Access
-    from tppo.authentication import require_token_beyond_loopback, token_from_environment
+    from tppo.authentication import (
+        metrics_token_from_environment,
+        require_token_beyond_loopback,
+        token_from_environment,
+    )
 
     given = token_from_environment()
     require_token_beyond_loopback(options.host, given)
-    return Access(token=given or _own_token(options), needs_token_to_look=bool(given))
+    return Access(
+        token=given or _own_token(options),
+        needs_token_to_look=bool(given),
+        metrics_token=metrics_token_from_environment(),
+    )
 
 
 def _is_own_token(options: ServingOptions) -> bool:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from services.generation.exposed import GENERATION_METRICS
-from tppo.authentication import token_from_environment
+from tppo.authentication import metrics_token_from_environment, token_from_environment
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 from tppo.process import Announcer, configure_logging, connected, require_redis_url, run_until_signalled
 from tppo.prometheus import Exporter, serving
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
 
 async def _serve(config: Config, name: str) -> None:
     exporter = Exporter(GENERATION_METRICS, run=config.run.name, service=name)
-    with serving(config.prometheus, exporter, token=token_from_environment()):
+    with serving(config.prometheus, exporter, token=metrics_token_from_environment()):
         await _serve_requests(config, name, exporter)
 
 

@@ -21,7 +21,7 @@ from services.local.redis_server import RedisServer, find_binary, free_port
 from services.local.results import Summary
 from services.local.session import Session
 from services.local.supervision.child import Ending, EndingKind
-from tppo.authentication import token_from_environment
+from tppo.authentication import metrics_token_from_environment, token_from_environment
 from tppo.config import Config, ConfigError, dump, presets
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
@@ -34,7 +34,7 @@ def check(config: Config, *, resume: bool) -> None:
     preflight.check_model(config.model)
     preflight.check_data_files(config.data.train_files, key="data.train_files")
     preflight.check_data_files(config.data.val_files, key="data.val_files")
-    preflight.check_hosts(config, token_from_environment())
+    preflight.check_hosts(config, token_from_environment(), metrics_token=metrics_token_from_environment())
     preflight.check_ports(config)
     if config.redis.url:
         preflight.check_redis(config.redis.url)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.local.processes import tppo_command
-from tppo.authentication import require_token_beyond_loopback
+from tppo.authentication import METRICS_TOKEN_VARIABLE, require_token_beyond_loopback
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
 from tppo.run_folder.checkpoints import CheckpointFolder
@@ -62,13 +62,15 @@ def check_data_files(files: Sequence[Path], *, key: str) -> None:
             raise ConfigError(f"{key}: no such file {path}; expected parquet or JSONL")
 
 
-def check_hosts(config: Config, token: str) -> None:
+def check_hosts(config: Config, token: str, *, metrics_token: str = "") -> None:
     """A process that listens beyond the loopback demands a token or certificates."""
     require_token_beyond_loopback(config.dashboard.host, token, key="dashboard.host")
     require_tls_or_token(config.generation.host, token, key="generation.host")
     require_tls_or_token(config.reward.host, token, key="reward.host")
     if config.prometheus.enabled:
-        require_token_beyond_loopback(config.prometheus.host, token, key="prometheus.host")
+        require_token_beyond_loopback(
+            config.prometheus.host, metrics_token, key="prometheus.host", variable=METRICS_TOKEN_VARIABLE
+        )
 
 
 def check_ports(config: Config) -> None:

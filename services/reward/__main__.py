@@ -12,7 +12,7 @@ from services.reward.build import Scoring, attach_server, build_worker, scoring
 from services.reward.commands.conformance.__main__ import main as conformance
 from services.reward.reporting.exposed import REWARD_METRICS
 from services.reward.reporting.response_log import ResponseLog
-from tppo.authentication import token_from_environment
+from tppo.authentication import metrics_token_from_environment, token_from_environment
 from tppo.config import Config, add_config_arguments, config_from_arguments
 from tppo.leased_worker import Announce
 from tppo.process import Announcer, configure_logging, connected, require_redis_url, run_until_signalled
@@ -52,7 +52,7 @@ async def _check(config: Config) -> None:
 
 async def _serve(config: Config, name: str) -> None:
     exporter = Exporter(REWARD_METRICS, run=config.run.name, service=name)
-    with serving(config.prometheus, exporter, token=token_from_environment()):
+    with serving(config.prometheus, exporter, token=metrics_token_from_environment()):
         await _serve_requests(config, name, exporter)
 
 

@@ -138,3 +138,22 @@ async def test_the_openapi_document_names_the_security_schemes(
 
     assert document["paths"]["/api/v1/status"]["get"].get("security", []) == to_look
     assert {"HTTPBearer": []} in document["paths"]["/api/v1/control/pause"]["post"]["security"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/metrics", 200), ("/api/v1/scrape-targets", 200), ("/api/v1/status", 401), ("/", 401)]
+)
+async def test_the_metrics_token_opens_the_scraped_addresses_alone(root: Path, path: str, status: int) -> None:
+    access = Access(token=TOKEN, needs_token_to_look=True, metrics_token="scrape")
+    async with client_of(root, live(), access=access) as client:
+        answer = await client.get(path, headers={"Authorization": "Bearer scrape", "Host": "gpu-7"})
+
+    assert answer.status_code == status
+
+
+async def test_the_metrics_token_does_not_steer(root: Path) -> None:
+    access = Access(token=TOKEN, needs_token_to_look=True, metrics_token="scrape")
+    async with client_of(root, live(), access=access) as client:
+        answer = await client.post("/api/v1/control/pause", headers={"Authorization": "Bearer scrape"})
+
+    assert answer.status_code == 401

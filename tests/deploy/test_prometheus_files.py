@@ -198,3 +198,14 @@ def test_grafana_is_given_the_prometheus_of_the_compose_file() -> None:
     assert source["url"] == "http://prometheus:9090"
     assert f"./deploy/grafana/dashboards:{provider['options']['path']}:ro" in services["grafana"]["volumes"]
     assert "./deploy/prometheus:/etc/prometheus:ro" in services["prometheus"]["volumes"]
+
+
+@pytest.mark.parametrize("name", SCRAPES)
+def test_scrapes_bring_the_metrics_token_and_never_the_one_that_steers(name: str) -> None:
+    text = (DEPLOY / "prometheus" / name).read_text()
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+
+    assert set(re.findall(r"credentials_file: (\S+)", text)) == {"/run/secrets/tppo_metrics_token"}
+    assert compose["secrets"] == {"tppo_metrics_token": {"environment": "TPPO_METRICS_TOKEN"}}
+    for service in ("prometheus", "grafana"):
+        assert "TPPO_TOKEN" not in yaml.dump(compose["services"][service])

@@ -83,7 +83,15 @@ def test_a_dashboard_port_in_use_is_named(model: Path, taken_port: int) -> None:
         preflight.check_ports(config_with(model, dashboard={"port": taken_port}))
 
 
-@pytest.mark.parametrize("section", ["dashboard", "generation", "reward", "prometheus"])
+def test_metrics_beyond_the_loopback_need_the_token_of_those_who_scrape(model: Path) -> None:
+    config = config_with(model, prometheus={"host": "0.0.0.0"})
+
+    assert refused(lambda: preflight.check_hosts(config, "", metrics_token="secret")) == []
+    with pytest.raises(ConfigError, match=r"^prometheus\.host = '0\.0\.0\.0' is reachable .* TPPO_METRICS_TOKEN"):
+        preflight.check_hosts(config, "another token")
+
+
+@pytest.mark.parametrize("section", ["dashboard", "generation", "reward"])
 def test_an_address_beyond_the_loopback_needs_the_token(model: Path, section: str) -> None:
     config = config_with(model, **{section: {"host": "0.0.0.0"}})
 

@@ -177,7 +177,7 @@ class PrometheusSection(Section):
     Off when nothing scrapes.
     """
     host: str = "127.0.0.1"
-    """Address to listen on; beyond the loopback it needs the bearer token TPPO_TOKEN.
+    """Address to listen on; beyond the loopback it needs the bearer token TPPO_METRICS_TOKEN.
 
     To `0.0.0.0` when Prometheus runs on another machine.
     """

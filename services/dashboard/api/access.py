@@ -3,7 +3,8 @@
 Without `TPPO_TOKEN` looking is open on the loopback, to requests whose Host header names a loopback address: DNS
 rebinding makes a browser send another name here. With the token set, each request must bring it: as a bearer token, or,
 from a browser, as the password of HTTP Basic. Steering always needs the token, and an Origin that is ours: CSRF would
-otherwise use the password that the browser remembers.
+otherwise use the password that the browser remembers. Those who scrape may bring `TPPO_METRICS_TOKEN` instead, which
+opens the scraped addresses alone: Prometheus sends it over plain HTTP.
 
 What the libraries do not do: `TrustedHostMiddleware` of Starlette answers 400 in plain text, to `/healthz` too, and has
 a list of names where all of 127.0.0.0/8 is meant. FastAPI's security dependencies cover routes only, not static files,
@@ -29,6 +30,7 @@ from tppo.authentication import TOKEN_VARIABLE, is_loopback, is_same_token
 BEARER = HTTPBearer(auto_error=False, description="The token, as bearer token.")
 BASIC = HTTPBasic(auto_error=False, description="The token as password, with any user name; for browsers.")
 OPEN_PATHS = {"/healthz"}
+SCRAPED_PATHS = {"/metrics", "/api/v1/scrape-targets"}
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
@@ -51,6 +53,8 @@ class Access:
     token: str
     """Of those who steer; never empty."""
     needs_token_to_look: bool = False
+    metrics_token: str = ""
+    """Of those who may scrape and nothing else; empty: there is none."""
 
     async def refusal_to_look(self, request: Request) -> ProblemError | None:
         """Of a request to any address but `/healthz`."""
@@ -76,7 +80,7 @@ class Access:
         return [Depends(self.require_steering), Depends(BEARER)]
 
     async def _refusal_without_token(self, request: Request) -> ProblemError | None:
-        if await self._brings_token(request):
+        if await self._brings_token(request) or await self._may_scrape(request):
             return None
         reason = f"expected the token that {TOKEN_VARIABLE} holds, as bearer token or as password"
         return ProblemError(HTTPStatus.UNAUTHORIZED, reason, {"WWW-Authenticate": 'Basic realm="tppo", Bearer'})
@@ -84,6 +88,12 @@ class Access:
     async def _brings_token(self, request: Request) -> bool:
         given = await _given_token(request)
         return given is not None and is_same_token(given, self.token)
+
+    async def _may_scrape(self, request: Request) -> bool:
+        if not self.metrics_token or request.url.path not in SCRAPED_PATHS:
+            return False
+        given = await _given_token(request)
+        return given is not None and is_same_token(given, self.metrics_token)
 
 
 class Guard:

@@ -1,4 +1,4 @@
-"""`tppo learner`: builds the real things and runs one life of the learner."""
+"""`tppo learner`: builds the real things and runs the learner."""
 
 import argparse
 import asyncio
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from learner.reporting.heartbeat import Heartbeat
     from learner.reporting.trackers.trackers import Trackers
 
-ROLL_BACK_EXIT_CODE = 75  # "try again": the next life begins with the roll back
+ROLL_BACK_EXIT_CODE = 75  # "try again": the restarted learner begins with the rollback
 ReadLine = Callable[[Mapping[str, Any]], None]  # of metrics.jsonl
 
 

@@ -43,7 +43,7 @@ class BatchRow:
 
 
 class Reader:
-    """The learner's side: manager, steps that take their time, and what was asked for."""
+    """The learner's side: the rollout manager, steps that take time, and the requests that were made."""
 
     def __init__(self, config: Config) -> None:
         self.config, self.run = config, config.run
@@ -187,7 +187,7 @@ class LiveRun:
         for _ in range(MAX_EVENTS):
             if self.reader.is_over:
                 return self
-            self.chance.choice((self._lease, self._generate, self._score, self._double, self._read, self._train))()
+            self.chance.choice((self._lease, self._generate, self._score, self._duplicate, self._read, self._train))()
             self._check()
         raise AssertionError("the run does not end")
 
@@ -208,7 +208,7 @@ class LiveRun:
             self._append(self.world.score(self.reader.reward_requests[self.num_answered_scores]))
             self.num_answered_scores += 1
 
-    def _double(self) -> None:
+    def _duplicate(self) -> None:
         """An answer comes twice; another generator's answer to the same request is not the same answer."""
         if self.log and self.chance.random() < 0.2:
             record = self.chance.choice(self.log)[1]

@@ -33,7 +33,7 @@ def test_a_row_without_an_answer_is_named(tmp_path: Path) -> None:
         check(config)
 
 
-def test_a_data_source_that_nobody_scores_is_named(tmp_path: Path) -> None:
+def test_a_data_source_without_a_reward_function_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data_source 'sums' has no reward function"):
         check(config_with(tmp_path, ROW, functions={"products": "exact"}))
 

@@ -1,4 +1,4 @@
-"""A whole life of the learner on in-memory streams: to its end, through crashes, and as a replay of its log."""
+"""A whole learner on in-memory streams: to the run's end, through kills, and as a replay of its inbox."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ class NoTokenizer:
 
 
 class Laboratory:
-    """A run's folder and configuration, and as many lives of its learner as a test wants."""
+    """A run's folder and configuration, and its learner, as often as a test restarts it."""
 
     def __init__(
         self, folder: Path, mode: str, algorithm: str = "tppo", *, evaluates_after_training: bool = False
@@ -72,8 +72,8 @@ class Laboratory:
             }
         )
 
-    def life(self, run: str, streams: MemoryStreams, transport: FakeTransport) -> LearnerService:
-        """A learner that goes on from the newest checkpoint of the run, if there is one."""
+    def learner(self, run: str, streams: MemoryStreams, transport: FakeTransport) -> LearnerService:
+        """A learner that resumes from the newest checkpoint of the run, if there is one."""
         folder = self.folder / run
         folder.mkdir(exist_ok=True, parents=True)
         checkpoints = Checkpoints(folder / "checkpoints", keep=self.config.checkpoint.keep)
@@ -132,7 +132,7 @@ async def step_reached(service: LearnerService, step: int) -> None:
 
 
 async def killed_at(step: int, service: LearnerService, streams: MemoryStreams, transport: FakeTransport) -> None:
-    """Run until `step`, then drop everything without a word."""
+    """Run until `step`, then drop everything, as SIGKILL does."""
     run = asyncio.create_task(to_the_end(service, streams, transport))
     await step_reached(service, step)
     run.cancel()
@@ -153,11 +153,11 @@ async def _keep(_through: str) -> None:
 
 
 async def replay(laboratory: Laboratory, run: str, log: MemoryStreams) -> None:
-    """A learner that finds the finished log in its inbox, and nobody who would answer."""
+    """A learner that finds the whole log in its inbox, without generators or reward workers."""
     entries = await log.inbox.read(BEGINNING, max_count=10**6, wait_seconds=0)
     streams = ArchivedStreams()
     await streams.inbox.append([entry.payload for entry in entries])
-    service = laboratory.life(run, streams, FakeTransport())
+    service = laboratory.learner(run, streams, FakeTransport())
     await asyncio.wait_for(service.run(), timeout=60)
     assert (await streams.window_requests.depth()).num_waiting == 0
 
@@ -170,7 +170,7 @@ def laboratory(request: pytest.FixtureRequest, tmp_path: Path) -> Laboratory:
 async def test_a_run_takes_every_step_evaluates_and_accounts_for_every_window(laboratory: Laboratory) -> None:
     streams, transport = ArchivedStreams(), FakeTransport()
 
-    await to_the_end(laboratory.life("run", streams, transport), streams, transport)
+    await to_the_end(laboratory.learner("run", streams, transport), streams, transport)
 
     lines = laboratory.lines("run")
     assert [line["step"] for line in lines if line["kind"] == "step"] == list(range(1, STEPS + 1))
@@ -183,25 +183,23 @@ async def test_a_run_takes_every_step_evaluates_and_accounts_for_every_window(la
     assert max(lags) <= {"lockstep": 0, "overlapped": 1, "streaming": STEPS}[laboratory.config.run.mode]
 
 
-async def test_its_log_tells_of_every_step_and_evaluation(
-    laboratory: Laboratory, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_its_log_has_every_step_and_evaluation(laboratory: Laboratory, caplog: pytest.LogCaptureFixture) -> None:
     streams, transport = ArchivedStreams(), FakeTransport()
 
     with caplog.at_level(logging.INFO, logger="learner.reporting.run_log"):
-        await to_the_end(laboratory.life("run", streams, transport), streams, transport)
+        await to_the_end(laboratory.learner("run", streams, transport), streams, transport)
 
     steps = [message for message in caplog.messages if message.startswith("step ") and "policy lag" in message]
     assert [message.partition(":")[0] for message in steps] == [f"step {step}" for step in range(1, STEPS + 1)]
     assert sum("is evaluated: accuracy" in message for message in caplog.messages) == 3
 
 
-async def test_a_learner_killed_twice_ends_with_the_weights_of_the_undisturbed_replay(laboratory: Laboratory) -> None:
+async def test_a_learner_killed_twice_ends_with_the_weights_of_an_undisturbed_replay(laboratory: Laboratory) -> None:
     streams, transport = ArchivedStreams(), FakeTransport()
 
-    await killed_at(1, laboratory.life("run", streams, transport), streams, transport)
-    await killed_at(5, laboratory.life("run", streams.reopened(), transport), streams.reopened(), transport)
-    await to_the_end(laboratory.life("run", streams.reopened(), transport), streams.reopened(), transport)
+    await killed_at(1, laboratory.learner("run", streams, transport), streams, transport)
+    await killed_at(5, laboratory.learner("run", streams.reopened(), transport), streams.reopened(), transport)
+    await to_the_end(laboratory.learner("run", streams.reopened(), transport), streams.reopened(), transport)
     await replay(laboratory, "replay", streams)
 
     weights, replayed = laboratory.final_weights("run"), laboratory.final_weights("replay")
@@ -210,9 +208,9 @@ async def test_a_learner_killed_twice_ends_with_the_weights_of_the_undisturbed_r
     assert steps == list(range(1, STEPS + 1))
 
 
-async def test_a_stopped_learner_commits_a_checkpoint_and_goes_on_from_it(laboratory: Laboratory) -> None:
+async def test_a_stopped_learner_commits_a_checkpoint_and_resumes_from_it(laboratory: Laboratory) -> None:
     streams, transport = ArchivedStreams(), FakeTransport()
-    service = laboratory.life("run", streams, transport)
+    service = laboratory.learner("run", streams, transport)
 
     async def stop_soon() -> None:
         await step_reached(service, 3)
@@ -220,7 +218,7 @@ async def test_a_stopped_learner_commits_a_checkpoint_and_goes_on_from_it(labora
 
     await asyncio.gather(to_the_end(service, streams, transport), stop_soon())
     stopped_at = service.step
-    resumed = laboratory.life("run", streams, transport)
+    resumed = laboratory.learner("run", streams, transport)
 
     assert 3 <= stopped_at < STEPS
     assert resumed.step == stopped_at

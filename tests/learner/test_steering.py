@@ -48,8 +48,8 @@ async def test_a_changed_rate_and_temperature_survive_a_kill_and_are_replayed_bi
         a_command("a", Action.SET, key="actor.lr", value=5e-2),
         a_command("b", Action.SET, key="generation.temperature", value=0.7),
     )
-    await killed_at(4, laboratory.life("run", streams, transport), streams, transport)
-    service = laboratory.life("run", streams.reopened(), transport)
+    await killed_at(4, laboratory.learner("run", streams, transport), streams, transport)
+    service = laboratory.learner("run", streams.reopened(), transport)
     await to_the_end(service, streams.reopened(), transport)
     await replay(laboratory, "replay", streams)
 
@@ -64,7 +64,7 @@ async def test_a_changed_rate_and_temperature_survive_a_kill_and_are_replayed_bi
 async def test_a_paused_run_takes_no_step_until_it_is_resumed(laboratory: Laboratory) -> None:
     streams, transport = ArchivedStreams(), FakeTransport()
     await put(streams, a_command("a", Action.PAUSE))
-    service = laboratory.life("run", streams, transport)
+    service = laboratory.learner("run", streams, transport)
     run = asyncio.create_task(to_the_end(service, streams, transport))
     while not service.steering.is_paused:  # noqa: ASYNC110 - the service has no event for this
         await asyncio.sleep(0.001)
@@ -79,14 +79,14 @@ async def test_a_paused_run_takes_no_step_until_it_is_resumed(laboratory: Labora
     assert service.step == STEPS
 
 
-async def test_a_run_stops_after_the_step_that_was_named_and_goes_on_in_its_next_life(laboratory: Laboratory) -> None:
+async def test_a_run_stops_after_the_requested_step_and_resumes(laboratory: Laboratory) -> None:
     streams, transport = ArchivedStreams(), FakeTransport()
     await put(streams, a_command("a", Action.STOP_AFTER_STEP, step=3))
-    first = laboratory.life("run", streams, transport)
+    first = laboratory.learner("run", streams, transport)
     await to_the_end(first, streams, transport)
     stopped_at, was_over = first.step, first.steering.is_over(first.step)
 
-    second = laboratory.life("run", streams.reopened(), transport)
+    second = laboratory.learner("run", streams.reopened(), transport)
     await to_the_end(second, streams.reopened(), transport)
 
     assert (stopped_at, was_over) == (3, True)
@@ -95,9 +95,9 @@ async def test_a_run_stops_after_the_step_that_was_named_and_goes_on_in_its_next
     assert steps == list(range(1, STEPS + 1))
 
 
-async def test_a_roll_back_ends_the_life_with_the_version_to_return_to(laboratory: Laboratory) -> None:
+async def test_a_rollback_ends_the_learner_with_the_requested_version(laboratory: Laboratory) -> None:
     streams, transport = ArchivedStreams(), FakeTransport()
-    service = laboratory.life("run", streams, transport)
+    service = laboratory.learner("run", streams, transport)
     checkpoints = CheckpointFolder(laboratory.folder / "run" / "checkpoints")
 
     async def ask() -> None:
@@ -127,12 +127,12 @@ async def test_a_roll_back_ends_the_life_with_the_version_to_return_to(laborator
         (Action.STOP_AFTER_STEP, {"step": "last"}, "step = 'last'; expected a whole number"),
     ],
 )
-async def test_what_makes_no_sense_is_refused_with_a_sentence_and_changes_nothing(
+async def test_an_invalid_command_is_refused_with_a_sentence_and_changes_nothing(
     tmp_path: Path, action: Action, arguments: dict[str, Any], why: str
 ) -> None:
     laboratory, streams, transport = Laboratory(tmp_path, "streaming"), ArchivedStreams(), FakeTransport()
     await put(streams, a_command("a", action, **arguments))
-    service = laboratory.life("run", streams, transport)
+    service = laboratory.learner("run", streams, transport)
 
     await to_the_end(service, streams, transport)
 

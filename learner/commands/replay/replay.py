@@ -1,4 +1,4 @@
-"""A learner that lives its run again from the archived log, with nobody on the other side."""
+"""Replays a run: a learner on the archived inbox, without peers."""
 
 import asyncio
 import logging
@@ -75,7 +75,7 @@ class ComparingWriter(CheckpointWriter):
 
 
 class Nowhere:
-    """Weights that nobody needs."""
+    """Where a replay's weights go."""
 
     async def send(self, address: str, snapshot: Snapshot) -> None:
         """Never called: there is no generator."""

@@ -17,9 +17,9 @@ from tppo.run_folder.paths import trace_files
 
 async def a_killed_and_resumed_run(laboratory: Laboratory) -> ArchivedStreams:
     streams, transport = ArchivedStreams(), FakeTransport()
-    await killed_at(1, laboratory.life("run", streams, transport), streams, transport)
-    await killed_at(5, laboratory.life("run", streams.reopened(), transport), streams.reopened(), transport)
-    await to_the_end(laboratory.life("run", streams.reopened(), transport), streams.reopened(), transport)
+    await killed_at(1, laboratory.learner("run", streams, transport), streams, transport)
+    await killed_at(5, laboratory.learner("run", streams.reopened(), transport), streams.reopened(), transport)
+    await to_the_end(laboratory.learner("run", streams.reopened(), transport), streams.reopened(), transport)
     return streams
 
 
@@ -41,7 +41,7 @@ async def test_a_killed_and_resumed_run_keeps_every_promise_and_has_the_traces_o
 
 async def test_a_duplicate_trace_of_a_step_fails_the_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     laboratory, streams, transport = Laboratory(tmp_path, "streaming"), ArchivedStreams(), FakeTransport()
-    await to_the_end(laboratory.life("run", streams, transport), streams, transport)
+    await to_the_end(laboratory.learner("run", streams, transport), streams, transport)
     files = trace_files(tmp_path / "run" / "traces")
 
     files[STEPS].write_bytes(files[STEPS - 1].read_bytes())
@@ -52,7 +52,7 @@ async def test_a_duplicate_trace_of_a_step_fails_the_audit(tmp_path: Path, capsy
 
 async def test_a_rollout_can_be_read_token_by_token(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     laboratory, streams, transport = Laboratory(tmp_path, "lockstep"), ArchivedStreams(), FakeTransport()
-    await to_the_end(laboratory.life("run", streams, transport), streams, transport)
+    await to_the_end(laboratory.learner("run", streams, transport), streams, transport)
     tables = [parquet.read_table(path) for path in trace_files(tmp_path / "run" / "traces").values()]
     lines = [line for table in tables for line in table.to_pylist()]
     rollout_id = next(line["rollout_id"] for line in lines if line["value_mask"] and line["position"] == 5)

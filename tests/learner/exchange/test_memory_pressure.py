@@ -16,25 +16,29 @@ from tppo.streams.contract import BEGINNING
 from tppo.streams.memory import MemoryInbox, MemoryRequestQueue
 
 
-async def test_a_checkpoint_is_wished_for_when_it_would_make_room() -> None:
+async def test_a_checkpoint_is_requested_when_it_would_make_room() -> None:
     streams, woken, position = MemoryStreams(lease_seconds=60), asyncio.Event(), BEGINNING
-    relief = MemoryPressure(streams, lambda: position, woken.set)
+    memory = MemoryPressure(streams, lambda: position, woken.set)
     await streams.inbox.append([b"a"])
 
-    await relief.look()
-    assert not relief.take_checkpoint_request(), "there is room"
+    await memory.look()
+    assert not memory.take_checkpoint_request(), "there is room"
 
     streams.has_no_room = True
-    await relief.look()
-    assert not relief.take_checkpoint_request(), "what is in the inbox is not in the ledger yet"
+    await memory.look()
+    assert not memory.take_checkpoint_request(), "what is in the inbox is not in the ledger yet"
 
     position = "1-0"
-    await relief.look()
-    assert (woken.is_set(), relief.take_checkpoint_request(), relief.take_checkpoint_request()) == (True, True, False)
+    await memory.look()
+    assert (woken.is_set(), memory.take_checkpoint_request(), memory.take_checkpoint_request()) == (
+        True,
+        True,
+        False,
+    )
 
     await streams.inbox.trim("1-0")
-    await relief.look()
-    assert not relief.take_checkpoint_request(), "there is nothing to trim"
+    await memory.look()
+    assert not memory.take_checkpoint_request(), "there is nothing to trim"
 
 
 class SmallQueue(MemoryRequestQueue):
@@ -73,7 +77,7 @@ async def test_a_run_goes_on_in_a_server_smaller_than_the_log_between_two_checkp
     laboratory.config = laboratory.config.model_copy(update={"checkpoint": section})
     streams, transport = SmallStreams(40), FakeTransport()
 
-    await to_the_end(laboratory.life("run", streams, transport), streams, transport)
+    await to_the_end(laboratory.learner("run", streams, transport), streams, transport)
 
     assert [line["step"] for line in laboratory.lines("run") if line["kind"] == "step"] == [1, 2, 3, 4, 5, 6]
 

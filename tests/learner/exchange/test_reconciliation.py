@@ -116,13 +116,13 @@ async def test_what_arrives_during_the_look_is_not_resent(run: Run) -> None:
         assert await run.reconciliation.look() == 2
 
 
-async def test_a_new_life_asks_only_for_what_the_streams_do_not_hold(run: Run) -> None:
+async def test_a_restarted_learner_requests_only_what_the_streams_do_not_hold(run: Run) -> None:
     async with sent(run):
         await run.answer(a_window("a"))
-    anew = RequestSender(run.streams, run.ledger)
-    await Reconciliation(run.streams, run.ledger, anew, lambda: BEGINNING).begin()
+    restarted = RequestSender(run.streams, run.ledger)
+    await Reconciliation(run.streams, run.ledger, restarted, lambda: BEGINNING).begin()
 
-    anew.flush()
+    restarted.flush()
 
-    assert anew.unsent() == set()
+    assert restarted.unsent() == set()
     assert await run.requests() == ["b", "scoring"]

@@ -54,7 +54,7 @@ def world() -> World:
     return World()
 
 
-async def test_a_generator_that_started_again_at_the_same_address_gets_the_weights_again(world: World) -> None:
+async def test_a_restarted_generator_at_the_same_address_gets_the_weights_again(world: World) -> None:
     async with publishing(world) as publisher:
         await publisher.publish(a_snapshot(5))
         assert await world.next_sent() == ("127.0.0.1:1", 5)
@@ -75,7 +75,7 @@ async def test_a_generator_that_joins_late_gets_the_newest_weights_alone(world: 
         assert await world.next_sent() == ("127.0.0.1:2", 6)
 
 
-async def test_a_transfer_that_failed_is_tried_again_and_shown_meanwhile(world: World) -> None:
+async def test_a_failed_transfer_is_retried_and_its_error_shown(world: World) -> None:
     world.num_failures = 1
     async with publishing(world) as publisher:
         await publisher.publish(a_snapshot(5))

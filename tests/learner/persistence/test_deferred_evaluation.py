@@ -24,7 +24,7 @@ async def test_rounds_come_behind_the_last_step_and_judge_the_deferred_weights(t
     laboratory = Laboratory(tmp_path, "lockstep", evaluates_after_training=True)
     streams, transport = ArchivedStreams(), FakeTransport()
 
-    await to_the_end(laboratory.life("run", streams, transport), streams, transport)
+    await to_the_end(laboratory.learner("run", streams, transport), streams, transport)
 
     kinds = [(line["kind"], line["step"]) for line in laboratory.lines("run")]
     assert kinds[:STEPS] == [("step", step) for step in range(1, STEPS + 1)]
@@ -43,7 +43,7 @@ async def test_rounds_come_behind_the_last_step_and_judge_the_deferred_weights(t
 async def test_a_learner_stopped_among_the_rounds_goes_on_with_those_that_are_left(tmp_path: Path) -> None:
     laboratory = Laboratory(tmp_path, "lockstep", evaluates_after_training=True)
     streams, transport = ArchivedStreams(), FakeTransport()
-    service = laboratory.life("run", streams, transport)
+    service = laboratory.learner("run", streams, transport)
 
     def evaluated() -> set[int]:
         return {line["step"] for line in laboratory.lines("run") if line["kind"] == "evaluation"}
@@ -54,7 +54,7 @@ async def test_a_learner_stopped_among_the_rounds_goes_on_with_those_that_are_le
         service.stop()
 
     await asyncio.gather(to_the_end(service, streams, transport), stop_after_the_first_round())
-    await to_the_end(laboratory.life("run", streams, transport), streams, transport)
+    await to_the_end(laboratory.learner("run", streams, transport), streams, transport)
 
     assert evaluated() == set(EVALUATED)
 

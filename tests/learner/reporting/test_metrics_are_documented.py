@@ -26,5 +26,5 @@ async def test_every_metric_has_its_line_and_every_line_its_metric(tmp_path: Pat
 
 async def lines_of_a_run(folder: Path, algorithm: str, mode: str) -> list[dict[str, Any]]:
     laboratory, streams, transport = Laboratory(folder, mode, algorithm), ArchivedStreams(), FakeTransport()
-    await to_the_end(laboratory.life("run", streams, transport), streams, transport)
+    await to_the_end(laboratory.learner("run", streams, transport), streams, transport)
     return laboratory.lines("run")

@@ -32,7 +32,7 @@ def test_a_command_is_due_when_a_steps_last_row_lies_behind_it() -> None:
     assert commands.due((1, 9)) == []
 
 
-def test_a_command_that_comes_twice_counts_once() -> None:
+def test_a_duplicate_command_counts_once() -> None:
     commands = Commands()
     commands.enter((1, 1), a_command("a", Action.PAUSE))
     commands.enter((1, 2), a_command("b", Action.RESUME))
@@ -42,14 +42,14 @@ def test_a_command_that_comes_twice_counts_once() -> None:
     assert outcomes(commands) == {"a": "done", "b": "done"}
 
 
-def test_a_checkpoint_is_wished_for_once() -> None:
+def test_a_checkpoint_request_is_taken_once() -> None:
     commands = Commands()
     commands.enter((1, 1), a_command("a", Action.CHECKPOINT))
 
     assert [commands.take_checkpoint_request(), commands.take_checkpoint_request()] == [True, False]
 
 
-def test_what_waits_and_what_was_answered_survives_a_checkpoint() -> None:
+def test_waiting_and_finished_commands_survive_a_checkpoint() -> None:
     commands, restored = Commands(), Commands()
     commands.enter((1, 1), a_command("a", Action.PAUSE))
     commands.enter((1, 2), a_command("b", key="actor.lr", value=1.0))
@@ -67,7 +67,7 @@ def retry(reader: Reader, rollout_ids: Iterable[str]) -> None:
 
 
 @pytest.mark.parametrize("mode", ["lockstep", "overlapped", "streaming"])
-def test_a_window_that_failed_is_asked_for_again_in_place_of_a_new_prompt(mode: str) -> None:
+def test_a_failed_window_is_requested_again_in_place_of_a_new_prompt(mode: str) -> None:
     reader, answers = a_reader(mode, size=2)
     answers.failed("0-0-0")
     answers.window("0-1-0")
@@ -87,7 +87,7 @@ def test_a_window_that_failed_is_asked_for_again_in_place_of_a_new_prompt(mode: 
     assert ledger.conservation().holds
 
 
-def test_a_score_that_failed_is_asked_for_again_and_trained() -> None:
+def test_a_failed_score_is_requested_again_and_trained() -> None:
     reader, answers = a_reader("streaming", size=2)
     answers._enter(a_window("0-0-0", num_tokens=1, stops=True))
     for attempt in range(3):

@@ -28,7 +28,7 @@ def answered(
     return a_window(name, num_tokens=num_tokens, stops=True, policy_version=policy_version), a_score(name, score)
 
 
-def test_a_round_asks_for_every_prompt_once_with_the_versions_it_wants() -> None:
+def test_a_round_requests_every_prompt_once_with_its_oldest_version() -> None:
     manager = some_evaluation_manager(3)
 
     manager.evaluator.start(20, min_policy_version=20)
@@ -83,7 +83,7 @@ def test_a_round_without_any_score_has_no_accuracy() -> None:
     assert (found.oldest_policy_version, found.newest_policy_version) == (-1, -1)
 
 
-def test_a_round_tells_which_versions_answered() -> None:
+def test_a_round_reports_which_versions_sampled_it() -> None:
     manager = some_evaluation_manager(2)
     manager.evaluator.start(0, min_policy_version=3)
 
@@ -133,7 +133,7 @@ def test_evaluation_rows_never_make_a_training_step_nor_count_as_issued() -> Non
     assert manager.ledger.conservation().issued == 0
 
 
-def test_an_answer_that_comes_before_its_round_begins_is_kept_and_one_after_its_end_is_a_double() -> None:
+def test_a_window_before_its_round_begins_is_kept_and_one_after_its_end_is_a_duplicate() -> None:
     manager = some_evaluation_manager(1)
     window, score = answered(0, 1.0)
     assert enter(manager, window, score) == []
@@ -146,7 +146,7 @@ def test_an_answer_that_comes_before_its_round_begins_is_kept_and_one_after_its_
     assert manager.ledger.duplicates == {"window": 1, "score": 1}
 
 
-def test_an_empty_answer_is_scored_as_it_is() -> None:
+def test_an_empty_response_is_scored_as_it_is() -> None:
     manager = some_evaluation_manager(1)
     manager.evaluator.start(0, min_policy_version=0)
     empty = a_window("eval-0-0", num_tokens=0)

@@ -1,4 +1,4 @@
-"""The life of a rollout, record by record, through failures too."""
+"""A rollout from its first window to its end, record by record, through failures too."""
 
 import pytest
 
@@ -73,7 +73,7 @@ def test_a_response_at_its_limit_is_scored_without_a_stop_token() -> None:
     assert (rollout.state, rollout.is_finished) == (State.SCORING, True)
 
 
-def test_the_last_window_asks_for_what_is_left_of_the_limit() -> None:
+def test_the_last_window_requests_what_is_left_of_the_limit() -> None:
     ledger = a_ledger(window_length=4, max_response_length=10)
     rollout = a_requested_rollout(ledger)
     for index, position in enumerate((FIRST, SECOND)):
@@ -197,7 +197,7 @@ def test_a_retry_that_succeeds_is_a_score() -> None:
     assert (rollout.state, rollout.score) == (State.READY, 0.5)
 
 
-def test_an_evaluation_rollout_is_asked_in_one_piece_and_is_no_training_row() -> None:
+def test_an_evaluation_rollout_is_one_window_and_no_training_row() -> None:
     ledger = a_ledger(window_length=4, max_response_length=10)
     rollout = a_requested_rollout(ledger, "eval-0-0", is_evaluation=True)
 

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order: every window is accounted for, and no rollout is lost or doubled."""
+"""Whatever happens in whatever order: every window is accounted for, and no rollout is lost or duplicated."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -54,7 +54,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.records)
     @rule(choice=CHOICE)
-    def double(self, choice: int) -> None:
+    def duplicate(self, choice: int) -> None:
         before = self.ledger.conservation(), sum(self.ledger.duplicates.values())
         self._enter(self.records[choice % len(self.records)])
         assert (self.ledger.conservation(), sum(self.ledger.duplicates.values())) == (before[0], before[1] + 1)

@@ -1,4 +1,4 @@
-"""Records that come twice, and records that come before they are asked for, as a restarted learner reads them.
+"""Duplicate records, and records that arrive before they are requested, as a restarted learner reads them.
 
 For this ledger a rollout that it does not hold was started at some time when its id begins with "past".
 """
@@ -21,7 +21,7 @@ from tppo.rollout import Score, Window
 FIRST, SECOND, THIRD, FOURTH, FIFTH = ((1, n) for n in range(5))
 
 
-def test_a_window_that_comes_twice_counts_once() -> None:
+def test_a_duplicate_window_counts_once() -> None:
     ledger = a_ledger()
     rollout = a_requested_rollout(ledger)
 
@@ -33,7 +33,7 @@ def test_a_window_that_comes_twice_counts_once() -> None:
     assert ledger.duplicates == {"window": 1}
 
 
-def test_a_score_that_comes_twice_counts_once() -> None:
+def test_a_duplicate_score_counts_once() -> None:
     ledger = a_ledger()
     rollout = a_requested_rollout(ledger)
     ledger.add_window(FIRST, a_window("r", stops=True))
@@ -45,7 +45,7 @@ def test_a_score_that_comes_twice_counts_once() -> None:
     assert ledger.duplicates == {"score": 1}
 
 
-def test_the_late_verdict_of_an_earlier_attempt_is_a_double() -> None:
+def test_the_late_score_of_an_earlier_attempt_is_a_duplicate() -> None:
     ledger = a_ledger(max_score_attempts=3)
     rollout = a_requested_rollout(ledger)
     ledger.add_window(FIRST, a_window("r", stops=True))
@@ -57,7 +57,7 @@ def test_the_late_verdict_of_an_earlier_attempt_is_a_double() -> None:
     assert ledger.duplicates == {"score": 1}
 
 
-def test_doubles_of_a_rollout_that_has_left_are_dropped() -> None:
+def test_duplicates_of_a_retired_rollout_are_dropped() -> None:
     ledger = a_ledger()
 
     ledger.add_window(FIRST, a_window("past"))
@@ -69,7 +69,7 @@ def test_doubles_of_a_rollout_that_has_left_are_dropped() -> None:
     assert not ledger.early_scores
 
 
-def test_a_double_of_a_parked_rollout_does_not_revive_it() -> None:
+def test_a_duplicate_of_a_parked_rollout_does_not_revive_it() -> None:
     ledger = a_ledger(max_score_attempts=1)
     failed, unscored = a_requested_rollout(ledger, "failed"), a_requested_rollout(ledger, "unscored")
     ledger.add_window(FIRST, a_failed_window("failed"))
@@ -84,7 +84,7 @@ def test_a_double_of_a_parked_rollout_does_not_revive_it() -> None:
     assert ledger.duplicates == {"window": 1, "score": 1}
 
 
-def test_a_double_of_a_window_that_was_trained_is_dropped() -> None:
+def test_a_duplicate_of_a_trained_window_is_dropped() -> None:
     ledger = a_ledger()
     rollout = a_trained_rollout(ledger)
     ledger.request_window(rollout, cohort=0, min_policy_version=0)
@@ -95,7 +95,7 @@ def test_a_double_of_a_window_that_was_trained_is_dropped() -> None:
     assert ledger.duplicates == {"window": 1}
 
 
-def test_a_window_and_its_score_that_came_before_they_were_asked_for_wait_until_they_are() -> None:
+def test_a_window_and_its_score_that_arrive_before_they_are_requested_wait() -> None:
     ledger = a_ledger()
     ledger.add_window(FIRST, a_window("r", stops=True))
     ledger.add_score(SECOND, a_score("r", 0.5))
@@ -122,7 +122,7 @@ def test_the_next_window_and_its_score_wait_while_the_rollout_is_ready() -> None
     assert not ledger.duplicates
 
 
-def test_the_next_window_waits_while_the_rollout_is_trained_and_not_asked_for() -> None:
+def test_the_next_window_waits_while_the_rollout_is_trained_and_not_requested() -> None:
     ledger = a_ledger()
     rollout = a_trained_rollout(ledger)
 
@@ -154,16 +154,16 @@ def test_an_early_retry_finds_its_failed_attempt() -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "double"),
+    ("first", "duplicate"),
     [
         (a_window("r", num_tokens=2, stops=True), a_window("r", num_tokens=3, stops=True)),
         (a_score("r", 1.0), a_score("r", 0.0)),
     ],
     ids=["window", "score"],
 )
-def test_of_early_doubles_the_first_counts(first: Window | Score, double: Window | Score) -> None:
+def test_of_early_duplicates_the_first_counts(first: Window | Score, duplicate: Window | Score) -> None:
     ledger = a_ledger()
-    for position, record in ((FIRST, first), (SECOND, double)):
+    for position, record in ((FIRST, first), (SECOND, duplicate)):
         if isinstance(record, Window):
             ledger.add_window(position, record)
         else:

@@ -17,7 +17,7 @@ MESSAGES = [{"role": "user", "content": "2+2"}]
 
 
 class LetterTokenizer:
-    """One token per character, behind a first token of its own when special tokens are asked for."""
+    """One token per character, behind a first token of its own with `add_special_tokens`."""
 
     def __init__(self, chat_template: str | None = "template") -> None:
         self.chat_template = chat_template
@@ -144,7 +144,7 @@ def test_unshuffled_prompts_come_in_file_order_each_sampled_in_a_row() -> None:
     assert order.at(3)[0] == 1
 
 
-def test_each_epoch_asks_for_every_prompt_once_in_another_order() -> None:
+def test_each_epoch_takes_every_prompt_once_in_another_order() -> None:
     order = PromptOrder(num_prompts=20, samples_per_prompt=1, seed=0, shuffle=True)
 
     first, second = ([order.at(epoch * 20 + place)[0] for place in range(20)] for epoch in range(2))
@@ -168,7 +168,7 @@ def test_the_order_is_drawn_from_the_seed() -> None:
     shuffle=st.booleans(),
     ordinal=st.integers(0, 300),
 )
-def test_a_rollout_id_tells_its_number(
+def test_a_rollout_id_has_its_number(
     num_prompts: int, samples_per_prompt: int, seed: int, shuffle: bool, ordinal: int
 ) -> None:
     order = PromptOrder(num_prompts, samples_per_prompt, seed, shuffle)

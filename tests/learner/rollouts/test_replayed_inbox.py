@@ -56,7 +56,7 @@ def assert_same(replay: Reader, live: Reader) -> None:
 
 @settings(max_examples=60)
 @given(live=live_runs(), chance_seed=st.integers(0, 10**6))
-def test_a_replay_at_any_reading_speed_takes_the_same_steps_and_asks_the_same(live: LiveRun, chance_seed: int) -> None:
+def test_a_replay_at_any_reading_speed_takes_the_same_steps(live: LiveRun, chance_seed: int) -> None:
     live.to_the_end()
     read = live.log[: live.num_read]
     chance = random.Random(chance_seed)
@@ -69,7 +69,7 @@ def test_a_replay_at_any_reading_speed_takes_the_same_steps_and_asks_the_same(li
 
 @settings(max_examples=30)
 @given(live=live_runs())
-def test_every_double_is_counted_once_at_any_reading_speed(live: LiveRun) -> None:
+def test_every_duplicate_is_counted_once_at_any_reading_speed(live: LiveRun) -> None:
     live.to_the_end()
     at_once, one_by_one = replayed_at_once(live.config, live.log), replayed_one_by_one(live.config, live.log)
 
@@ -78,9 +78,7 @@ def test_every_double_is_counted_once_at_any_reading_speed(live: LiveRun) -> Non
 
 @settings(max_examples=30)
 @given(live=live_runs(), stop_share=st.floats(0, 1))
-def test_a_learner_that_dies_in_the_middle_reads_its_log_again_and_goes_on_as_if_nothing_had_been(
-    live: LiveRun, stop_share: float
-) -> None:
+def test_a_killed_learner_reads_its_inbox_again_and_takes_the_same_steps(live: LiveRun, stop_share: float) -> None:
     live.to_the_end()
     middle = int(stop_share * live.num_read)
     reborn = replayed_at_once(live.config, live.log[:middle])
@@ -95,9 +93,7 @@ def test_a_learner_that_dies_in_the_middle_reads_its_log_again_and_goes_on_as_if
 
 @settings(max_examples=30)
 @given(live=live_runs(), checkpoint_share=st.floats(0, 1))
-def test_a_learner_that_starts_from_a_checkpoint_goes_on_as_if_nothing_had_been(
-    live: LiveRun, checkpoint_share: float
-) -> None:
+def test_a_learner_that_resumes_from_a_checkpoint_takes_the_same_steps(live: LiveRun, checkpoint_share: float) -> None:
     live.to_the_end()
     middle = int(checkpoint_share * len(live.log))
     before = replayed_at_once(live.config, live.log[:middle])

@@ -1,4 +1,4 @@
-"""Who is asked for, in which order, and which rows make a step."""
+"""Which windows are requested, in which order, and which rows make a training step."""
 
 import random
 from collections.abc import Iterable
@@ -66,7 +66,7 @@ def test_a_run_opens_with_as_many_windows_as_may_be_out(mode: str, num_asked: in
     assert asked(reader.window_requests) == [(f"0-{n}-0", 0) for n in range(num_asked)]
 
 
-def test_a_run_that_needs_less_than_may_be_out_asks_for_no_more_than_it_needs() -> None:
+def test_a_run_requests_no_more_than_it_needs() -> None:
     reader, _ = a_reader("streaming", size=2, steps=1)
 
     assert len(reader.window_requests) == 2
@@ -116,7 +116,7 @@ def test_a_younger_cohort_that_is_complete_waits_for_the_older_one() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_continuing_rollouts_are_asked_for_before_new_ones_and_the_oldest_first(mode: str) -> None:
+def test_continuing_rollouts_are_requested_before_new_ones_and_the_oldest_first(mode: str) -> None:
     reader, answers = a_reader(mode, size=3)
     num_open = len(reader.window_requests)
 
@@ -129,7 +129,7 @@ def test_continuing_rollouts_are_asked_for_before_new_ones_and_the_oldest_first(
 
 
 @pytest.mark.parametrize(("mode", "oldest_version"), [("lockstep", 1), ("overlapped", 1), ("streaming", 0)])
-def test_with_cohorts_a_request_names_the_version_at_the_time_of_asking(mode: str, oldest_version: int) -> None:
+def test_with_cohorts_a_request_names_the_version_at_its_time(mode: str, oldest_version: int) -> None:
     reader, answers = a_reader(mode)
     answers.window("0-0-0")
     answers.window("0-1-0")
@@ -193,7 +193,7 @@ def test_what_a_younger_cohort_lost_is_replaced_when_that_cohort_is_trained() ->
     assert asked(reader.window_requests[6:]) == [("0-3-0", 1), ("0-4-0", 0)]
 
 
-def test_an_older_cohort_that_came_to_nothing_is_replaced_by_a_cohort_of_its_own() -> None:
+def test_an_older_cohort_that_is_all_parked_is_replaced_by_a_cohort_of_its_own() -> None:
     reader, answers = a_reader("overlapped", size=1)
     answers.failed("0-0-0")
     answers.window("0-1-0")
@@ -219,7 +219,7 @@ def test_a_run_whose_first_windows_are_all_parked_goes_on_with_others(mode: str,
     assert asked(reader.window_requests[num_open:]) == [(f"0-{num_open + n}-0", 0) for n in range(num_replaced)]
 
 
-def test_streaming_asks_for_others_as_soon_as_the_rows_left_make_no_step() -> None:
+def test_streaming_requests_others_as_soon_as_the_rows_left_make_no_step() -> None:
     reader, answers = a_reader("streaming", size=2, max_policy_lag=0)
     answers.window("0-0-0")
     answers.failed("0-1-0")
@@ -231,7 +231,7 @@ def test_streaming_asks_for_others_as_soon_as_the_rows_left_make_no_step() -> No
 
 @settings(max_examples=40)
 @given(mode=st.sampled_from(MODES), seed=st.integers(0, 10**6), steps=st.integers(1, 6), size=st.integers(1, 4))
-def test_without_failures_a_run_asks_for_exactly_what_it_trains(mode: str, seed: int, steps: int, size: int) -> None:
+def test_without_failures_a_run_requests_exactly_what_it_trains(mode: str, seed: int, steps: int, size: int) -> None:
     config = a_run_config(mode, total_training_steps=steps, rollouts_per_step=size)
 
     live = LiveRun(config, World(seed, max_length=10), random.Random(seed)).to_the_end()

@@ -119,7 +119,7 @@ def learner_service(
     traces = TraceWriter(paths.traces, through_step=step, require_right=identity.require_current)
     journal = JournalWriter(paths.journal, is_new_run=step == 0)
     metrics_log = MetricsLog(
-        paths.metrics, through_step=step, require_right=identity.require_current, tell=peers.on_metrics_line
+        paths.metrics, through_step=step, require_right=identity.require_current, on_line=peers.on_metrics_line
     )
     generation = GenerationWatch(peers.generation_totals, is_resumed=step > 0, settling_seconds=settling_seconds)
     parts = Parts(
@@ -139,7 +139,12 @@ def learner_service(
         ),
         deferred=DeferredWeights(paths.deferred),
         run_log=RunLog(
-            config.evaluation, state.manager, metrics_log=metrics_log, journal=journal, generation=generation
+            state.manager.ledger,
+            metrics_log=metrics_log,
+            journal=journal,
+            traces=traces,
+            generation=generation,
+            is_evaluation_deferred=config.evaluation.after_training,
         ),
         traces=traces,
     )

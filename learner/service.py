@@ -165,7 +165,7 @@ class LearnerService:
         self._requests.flush()
 
     async def _train(self) -> None:
-        self._log.begin(self._identity.incarnation, step=self.step)
+        self._log.started(self._identity.incarnation, step=self.step)
         await self._publish(self.step, cloned(self._trainer.policy.network))
         if not self._manager.scheduler.is_opened:
             self._start_evaluation_if_due()
@@ -180,7 +180,7 @@ class LearnerService:
         if self.step == total and not self._is_stopping:
             await self._finish_evaluations()
         await self._parts.checkpoints.commit_now(self._present_progress(), self._manager)
-        self._log.leave(step=self.step, total_training_steps=total)
+        self._log.ended(step=self.step, total_training_steps=total)
 
     async def _next_batch(self) -> list[Rollout]:
         """The rows of the next training step; empty when the learner is to stop."""
@@ -230,8 +230,6 @@ class LearnerService:
         self._manager.scheduler.close_step(batch, self.step)
         self._settle()
         await self._log.step(result, self._progress, waited_seconds=waited_seconds, trained_seconds=trained_seconds)
-        if result.trace is not None:
-            await self._parts.traces.add(result.trace)
         self._watchdog.note_step()
         if self._manager.commands.take_checkpoint_request():
             self._parts.checkpoints.commit_soon(self._present_progress(), self._manager)
@@ -263,7 +261,7 @@ class LearnerService:
     async def _finish_evaluations(self) -> None:
         self._waiting_for = "evaluation"
         if self._evaluation.after_training:
-            await self._log.end(self._progress)
+            await self._log.training_done(self._progress)
             await self._evaluate_deferred()
         await self._rounds_are_over()
 
@@ -294,7 +292,6 @@ class LearnerService:
 
     def _status(self) -> Mapping[str, Any]:
         """For the heartbeat."""
-        errors = (self._requests.last_error, self._parts.checkpoints.last_error, self._parts.traces.last_error)
         return learner_status(
             self._manager,
             self._publisher.generators,
@@ -305,5 +302,5 @@ class LearnerService:
             control=self.steering.status(),
             waiting_for=self._watchdog.text or self._waiting_for,
             last_checkpoint_step=self._parts.checkpoints.last_step,
-            last_error=next(filter(None, (*errors, self._log.last_error)), ""),
+            last_error=self._requests.last_error or self._parts.checkpoints.last_error or self._log.last_error,
         )

@@ -47,7 +47,7 @@ class GenerationWatch:
         except StreamsError as error:
             logger.warning("cannot read the generators' counts: %s; the last ones stand", error)
 
-    async def observe_silence(self) -> None:
-        """Once nothing is in flight: with their next heartbeats the generators have told all that they did."""
+    async def observe_idle(self) -> None:
+        """Once nothing is in flight: the generators' next heartbeats have everything that they did."""
         await asyncio.sleep(self._settling_seconds)
         await self.observe()

@@ -1,19 +1,27 @@
-"""`metrics.jsonl`: one JSON object per training step and per evaluation, in the order in which they happened."""
+"""`metrics.jsonl` (docs/metrics.md): a JSON line per training step, per evaluation, and for the end of training."""
 
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from learner.rollouts.evaluation import Evaluation
+from learner.rollouts.ledger import Ledger
+from learner.step.metrics import Metrics
+from learner.step.progress import TrainingProgress
+from tppo.generation_totals import GenerationTotals
 from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.json_lines import JsonLinesWriter, json_line, read_objects
 
 EVALUATION = "evaluation"
+Line = dict[str, Any]
 
 
 class MetricsLog:
-    """Appends lines; a resumed run first drops those after its checkpoint, so that no step stands there twice.
+    """Appends lines; a resumed run first deletes those after its checkpoint, so that no step has a duplicate.
 
-    An evaluation may end after the checkpoint of its step: the line that an earlier life wrote about it stays.
+    An evaluation may end after the checkpoint of its step: the line that an earlier incarnation wrote of it stays.
     """
 
     def __init__(
@@ -22,10 +30,10 @@ class MetricsLog:
         *,
         through_step: int,
         require_right: Callable[[], None] = lambda: None,
-        tell: Callable[[Mapping[str, Any]], None] = lambda line: None,
+        on_line: Callable[[Mapping[str, Any]], None] = lambda line: None,
     ) -> None:
-        """`require_right` raises when the file is no longer this process's to write; `tell` is given each new line."""
-        self._tell = tell
+        """`require_right` raises when the file is no longer this process's to write; `on_line` gets each new line."""
+        self._on_line = on_line
         self._file = JsonLinesWriter(path, require_right=require_right)
         kept = [line for line in read_objects(path) if line["step"] <= through_step]
         self._evaluated_steps = {line["step"] for line in kept if line.get("kind") == EVALUATION}
@@ -37,7 +45,7 @@ class MetricsLog:
         return self._file.last_error
 
     def flush(self) -> None:
-        """Try once more to write what a full disk has refused: at the end there is no next line."""
+        """Retry to write what a full disk has refused: at the end there is no next line."""
         self._file.append([])
 
     def append(self, line: Mapping[str, Any]) -> None:
@@ -45,4 +53,73 @@ class MetricsLog:
         if line.get("kind") == EVALUATION and line["step"] in self._evaluated_steps:
             return
         self._file.append([line])
-        self._tell(line)
+        self._on_line(line)
+
+
+@dataclass(frozen=True, slots=True)
+class StepSeconds:
+    """Durations around a training step."""
+
+    since_start: float  # of the run
+    since_first_window: float | None  # since a generator began the first window; None in a resumed run
+    waited: float  # in this step, for rows
+    trained: float  # in this step
+
+
+def step_line(
+    ledger: Ledger, metrics: Metrics, progress: TrainingProgress, *, seconds: StepSeconds, generation: GenerationTotals
+) -> Line:
+    """The line of the training step that led to `progress`."""
+    return {
+        "kind": "step",
+        "step": progress.step,
+        "time": time.time(),
+        "seconds_since_start": seconds.since_start,
+        "seconds_since_first_window": seconds.since_first_window,
+        "timing_s/step": seconds.waited + seconds.trained,
+        "timing_s/wait": seconds.waited,
+        "timing_s/train": seconds.trained,
+        **metrics,
+        **_generation_numbers(generation),
+        **{f"ledger/{name}": value for name, value in asdict(ledger.conservation()).items()},
+        **{f"ledger/dropped/{reason}": count for reason, count in ledger.dropped.items()},
+        "ledger/resent_requests": ledger.num_resent_requests,
+        "windows/in_flight": ledger.conservation().in_flight,
+        "windows/ready": len(ledger.ready),
+        "windows/duplicates": ledger.duplicates["window"],
+        "scores/duplicates": ledger.duplicates["score"],
+        "tokens/trained": progress.tokens_trained,
+    }
+
+
+def evaluation_line(evaluation: Evaluation, *, seconds_since_start: float) -> Line:
+    """The line of an evaluation round."""
+    return {
+        "kind": EVALUATION,
+        "step": evaluation.step,
+        "time": time.time(),
+        "seconds_since_start": seconds_since_start,
+        "eval/step": evaluation.step,
+        "eval/accuracy": evaluation.accuracy,
+        "eval/accuracy_stderr": evaluation.accuracy_stderr,
+        "eval/num_scored": evaluation.num_scored,
+        "eval/num_unscored": evaluation.num_unscored,
+        "eval/response_length/mean": evaluation.mean_response_length,
+        "eval/policy_version/min": evaluation.oldest_policy_version,
+        "eval/policy_version/max": evaluation.newest_policy_version,
+    }
+
+
+def end_line(totals: GenerationTotals, progress: TrainingProgress) -> Line:
+    """What training took of the generators, when nothing is in flight any more."""
+    return {
+        "kind": "end",
+        "step": progress.step,
+        "time": time.time(),
+        "seconds_since_start": progress.elapsed_seconds,
+        **_generation_numbers(totals),
+    }
+
+
+def _generation_numbers(totals: GenerationTotals) -> dict[str, float]:
+    return {f"generation/{name}": value for name, value in asdict(totals).items()}

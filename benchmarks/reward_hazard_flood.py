@@ -1,4 +1,4 @@
-"""A flood of hazards: a thousand answers by gRPC, one in ten made to hang or kill whoever grades it.
+"""A flood of hazards: a thousand answers by gRPC, one in ten made to hang or kill its verifier.
 
     OMP_NUM_THREADS=1 python -m benchmarks.reward_hazard_flood
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
-from services.reward.attached.functions import AttachDeadlines, AttachedFunctions
+from services.reward.attached.dispatch import AttachDeadlines, AttachedFunctions
 from services.reward.attached.rpc import SERVICE_NAME, RewardServicer, registration
 from services.reward.reporting.response_log import ResponseLog
 from services.reward.scorer import Scorer

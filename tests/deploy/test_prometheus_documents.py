@@ -7,7 +7,7 @@ import pytest
 from learner.reporting.prometheus import LEARNER_METRICS
 from services.dashboard.api.exposed import DASHBOARD_METRICS
 from services.generation.exposed import GENERATION_METRICS
-from services.reward.attached.functions import AttachDeadlines, AttachedFunctions
+from services.reward.attached.dispatch import AttachDeadlines, AttachedFunctions
 from services.reward.reporting.exposed import REWARD_METRICS
 from tests.deploy.prometheus_documents import COMMON, Row, documented
 from tests.generation import test_generation_service as generation

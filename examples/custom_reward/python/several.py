@@ -19,7 +19,7 @@ async def judge(
     data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, object]
 ) -> dict[str, float] | None:
     """Many at once, each waiting for a server; None where there is no opinion."""
-    await asyncio.sleep(0)  # here: ask your judge
+    await asyncio.sleep(0)  # here: call your judge
     if not solution_str:
         return None
     is_right, is_polite = float(ground_truth in solution_str), float("please" in solution_str)

@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from services.reward.attached.attachment import Attachment, Held, StuckError
-from services.reward.attached.functions import AttachedFunctions
+from services.reward.attached.dispatch import AttachedFunctions
 from services.reward.attached.messages import answer_record, offer_record
 from services.reward.attached.offer import InvalidMessageError, Offer
 from services.reward.scorer import Scorer

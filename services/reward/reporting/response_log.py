@@ -1,6 +1,6 @@
 """Scored responses on disk: `responses/NAME.jsonl` in the run's folder, a line for each, written by the service NAME.
 
-A line is there before its score is delivered. So none is missing, and one may be there twice: after a crash, or when
+A line is written before its score is delivered. So none is missing, and there may be duplicates: after a crash, or when
 two services scored the same request. Readers keep the latest of each (rollout_id, attempt).
 """
 

@@ -47,7 +47,7 @@ def outcome_of_call(function: Callable[[RewardRequest], object], request: Reward
     started_at = time.perf_counter()
     try:
         outcome = outcome_of(function(request))
-    except Exception as error:  # other people's code: any exception is its own affair, not the service's
+    except Exception as error:  # other people's code: any exception is a failure of the function, not of the service
         outcome = failed(cause_of(error))
     return dataclasses.replace(outcome, duration_seconds=time.perf_counter() - started_at)
 

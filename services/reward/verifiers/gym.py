@@ -39,7 +39,7 @@ def verifier(task: str) -> Callable[[RewardRequest], float]:
         answer = stated_answer(request.response)
         if answer == request.ground_truth:
             return 1.0
-        if not is_harmless(answer, task):
+        if not is_safe_to_evaluate(answer, task):
             return 0.0
         return float(score_answer(answer, _entry(request)) >= 1.0)
 
@@ -55,7 +55,7 @@ def stated_answer(response: str) -> str:
     return text.strip() if boxed is None else boxed.strip()
 
 
-def is_harmless(answer: str, task: str) -> bool:
+def is_safe_to_evaluate(answer: str, task: str) -> bool:
     """Whether the task's verifier may see the answer: only a literal or a formula where it would be evaluated."""
     if task in LITERAL_TASKS:
         return _is_literal(answer)

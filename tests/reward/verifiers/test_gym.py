@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from services.reward.verifiers.functions import load
-from services.reward.verifiers.gym import LITERAL_TASKS, SYMBOLIC_TASKS, is_harmless, stated_answer
+from services.reward.verifiers.gym import LITERAL_TASKS, SYMBOLIC_TASKS, is_safe_to_evaluate, stated_answer
 from tppo.rollout import RewardRequest
 
 reasoning_gym = pytest.importorskip("reasoning_gym")
@@ -61,7 +61,7 @@ def test_every_verifier_that_evaluates_answers_is_known() -> None:
 @pytest.mark.parametrize("formula", ["x**2/2 + C", "3*x + sin(2*x)", "1.5*exp(-x)", "[[1, 0], [0, 1]]"])
 def test_formulas_and_literals_pass(formula: str) -> None:
     task = "n_queens" if formula.startswith("[") else "simple_integration"
-    assert is_harmless(formula, task)
+    assert is_safe_to_evaluate(formula, task)
 
 
 @pytest.mark.parametrize(

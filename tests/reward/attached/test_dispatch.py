@@ -9,7 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from services.reward.attached.functions import MAX_WORK_BYTES
+from services.reward.attached.dispatch import MAX_WORK_BYTES
 from tests.reward.attached.attaching import SECTION, Process, a_server, until
 from tppo.authentication import TOKEN_VARIABLE, call_metadata
 from tppo.grpc_server import MAX_MESSAGE_BYTES

@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-fast check proto docs bench study chaos screenshots clean
+.PHONY: run test test-fast check check-page proto docs bench study chaos screenshots clean
 
 run: $(VENV)/.installed-local
 	$(BIN)/tppo run examples/iterated_map/quickstart.toml $(ARGS)
@@ -17,18 +17,29 @@ test: $(VENV)/.installed-dev
 test-fast: $(VENV)/.installed-dev
 	$(BIN)/pytest -n 2 -m "not process and not browser and not slow" $(ARGS)
 
-check: $(VENV)/.installed-dev
+check: $(VENV)/.installed-dev check-page
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest $(addprefix tests/contract/test_,stubs_are_fresh.py configuration_reference.py documents.py)
 
+# The types of the dashboard's page. It has no build step, so only its developers need Node.js.
+check-page:
+	@if command -v npm > /dev/null; then $(MAKE) -s node_modules/.package-lock.json && npm run --silent check; \
+	elif [ "$$CI" = true ]; then echo "npm is not on PATH; expected Node.js in CI, to check the page's types" >&2; exit 1; \
+	else echo "The page's types were not checked: npm is not on PATH."; fi
+
+node_modules/.package-lock.json: package.json package-lock.json
+	npm ci --silent --no-audit --no-fund
+	@touch $@
+
 proto: $(VENV)/.installed-dev
 	PYTHON=$(BIN)/python proto/generate.sh
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m tppo.config.reference > docs/configuration.md
+	$(BIN)/python -m tools.rest_types
 
 bench: $(VENV)/.installed-dev
 	for benchmark in $(filter-out %_study.py,$(wildcard benchmarks/*.py)); do $(BIN)/python -m benchmarks.$$(basename $$benchmark .py) || exit 1; done

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from services.dashboard.api import app
+from tools import rest_types
 
 STATIC = app.STATIC
 PAGES = sorted(STATIC.glob("*.html"))
@@ -31,3 +32,18 @@ def test_no_text_of_a_run_becomes_html(script: Path) -> None:
     assert (
         re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write", script.read_text(encoding="utf-8")) == []
     )
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_the_type_checker_reads_every_script(script: Path) -> None:
+    assert script.read_text(encoding="utf-8").startswith("// @ts-check\n")
+
+
+def test_the_types_of_the_answers_are_fresh() -> None:
+    assert rest_types.FILE.read_text(encoding="utf-8") == rest_types.answer_types(), "run make docs"
+
+
+def test_the_lock_file_names_no_registry() -> None:
+    lock = (Path(__file__).parents[2] / "package-lock.json").read_text(encoding="utf-8")
+
+    assert "resolved" not in lock

@@ -1,9 +1,35 @@
+// @ts-check
 // Shows /openapi.json for people: each address with its parameters, its body and the fields of its answer.
 // Every text goes in as text, never as HTML.
 
+/**
+ * Of an OpenAPI document, the parts that are shown.
+ * @typedef {{
+ *   $ref?: string, type?: string, enum?: string[], const?: unknown, anyOf?: Schema[], oneOf?: Schema[], items?: Schema,
+ *   prefixItems?: Schema[], additionalProperties?: Schema | boolean, properties?: Record<string, Schema>, description?: string,
+ *   minimum?: number, maximum?: number, default?: unknown,
+ * }} Schema
+ */
+/** @typedef {Record<string, { schema?: Schema }>} Content */
+/**
+ * @typedef {{
+ *   description?: string,
+ *   parameters?: Array<{ name: string, schema: Schema, description?: string }>,
+ *   requestBody?: { content?: Content },
+ *   responses: Record<string, { description: string, content?: Content }>,
+ * }} Operation
+ */
+/** @typedef {{ info: { description: string }, paths: Record<string, Record<string, Operation>> }} OpenApi */
+
 const token = new URLSearchParams(location.hash.slice(1)).get("token") ?? sessionStorage.getItem("tppo-token");
+/** @type {Record<string, string>} */
 const headers = token ? { Authorization: `Bearer ${token}` } : {};
 
+/**
+ * @param {string} name
+ * @param {string} text
+ * @param {Array<Node | string>} children
+ */
 function element(name, text = "", ...children) {
   const made = document.createElement(name);
   made.textContent = text;
@@ -11,21 +37,31 @@ function element(name, text = "", ...children) {
   return made;
 }
 
+/**
+ * @param {OpenApi} document_
+ * @param {Schema} schema
+ * @returns {Schema}
+ */
 function resolved(document_, schema = {}) {
-  return schema.$ref ? schema.$ref.split("/").slice(1).reduce((part, key) => part[key], document_) : schema;
+  return schema.$ref ? schema.$ref.split("/").slice(1).reduce((part, key) => part[key], /** @type {any} */ (document_)) : schema;
 }
 
+/**
+ * @param {Schema} [schema]
+ * @returns {string}
+ */
 function typeName(schema = {}) {
-  if (schema.$ref) return schema.$ref.split("/").at(-1);
+  if (schema.$ref) return schema.$ref.slice(schema.$ref.lastIndexOf("/") + 1);
   if (schema.enum) return schema.enum.join(" | ");
   if (schema.const !== undefined) return String(schema.const);
   const choices = schema.anyOf ?? schema.oneOf;
   if (choices) return choices.map(typeName).join(" or ");
-  if (schema.type === "array") return `list of ${schema.prefixItems ? schema.prefixItems.map(typeName) : typeName(schema.items)}`;
+  if (schema.type === "array") return `list of ${schema.prefixItems ? schema.prefixItems.map(typeName).join(", ") : typeName(schema.items)}`;
   if (schema.additionalProperties instanceof Object) return `table of ${typeName(schema.additionalProperties)}`;
   return schema.type ?? "anything";
 }
 
+/** @param {Schema} [schema] */
 function bounds(schema = {}) {
   const part = schema.anyOf?.find((choice) => choice.type !== "null") ?? schema;
   const words = [];
@@ -35,6 +71,10 @@ function bounds(schema = {}) {
   return words.join(", ");
 }
 
+/**
+ * @param {string} caption
+ * @param {string[][]} rows
+ */
 function table(caption, rows) {
   if (!rows.length) return "";
   const made = element("table");
@@ -42,7 +82,7 @@ function table(caption, rows) {
   const head = element("tr");
   for (const title of ["name", "type", "meaning"]) {
     const cell = element("th", title);
-    cell.scope = "col";
+    cell.setAttribute("scope", "col");
     head.append(cell);
   }
   made.append(element("thead", "", head));
@@ -54,12 +94,23 @@ function table(caption, rows) {
   return made;
 }
 
+/**
+ * @param {OpenApi} document_
+ * @param {Schema} schema
+ */
 function fields(document_, schema) {
   const properties = resolved(document_, schema).properties ?? {};
   return Object.entries(properties).map(([name, one]) => [name, typeName(one), one.description ?? bounds(one)]);
 }
 
-// The tables of a schema and of all schemas that it names.
+/**
+ * The tables of a schema and of all schemas that it names.
+ * @param {OpenApi} document_
+ * @param {Schema} schema
+ * @param {string} caption
+ * @param {Set<string>} seen
+ * @returns {Array<HTMLElement | string>}
+ */
 function tables(document_, schema, caption, seen = new Set()) {
   const references = JSON.stringify(resolved(document_, schema)).matchAll(/"#\/components\/schemas\/([^"]+)"/g);
   const made = [table(caption, fields(document_, schema))];
@@ -71,11 +122,17 @@ function tables(document_, schema, caption, seen = new Set()) {
   return made;
 }
 
+/**
+ * @param {OpenApi} document_
+ * @param {string} method
+ * @param {string} path
+ * @param {Operation} described
+ */
 function operation(document_, method, path, described) {
   const summary = element("summary");
-  summary.append(element("span", `${method.toUpperCase()} `), element("span", path));
-  summary.firstChild.className = "method";
-  summary.lastChild.className = "path";
+  const [name, address] = [element("span", `${method.toUpperCase()} `), element("span", path)];
+  [name.className, address.className] = ["method", "path"];
+  summary.append(name, address);
   const parameters = (described.parameters ?? []).map((one) => [
     one.name,
     typeName(one.schema),
@@ -95,20 +152,21 @@ function operation(document_, method, path, described) {
 }
 
 async function show() {
-  const about = document.getElementById("about");
+  const about = /** @type {HTMLElement} */ (document.getElementById("about"));
   const answer = await fetch("/openapi.json", { headers });
   if (!answer.ok) {
     about.textContent = `The OpenAPI document cannot be read: the answer is ${answer.status}.`;
     return;
   }
+  /** @type {OpenApi} */
   const found = await answer.json();
   about.textContent = `${found.info.description} `;
   const link = element("a", "The OpenAPI document");
-  link.href = "/openapi.json";
+  link.setAttribute("href", "/openapi.json");
   about.append(link);
   const made = Object.entries(found.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, described]) => operation(found, method, path, described)));
-  document.getElementById("operations").append(...made);
+  document.getElementById("operations")?.append(...made);
 }
 
 show();

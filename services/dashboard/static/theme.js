@@ -1,3 +1,4 @@
+// @ts-check
 // Before the first paint: the theme that the reader chose, else the device's.
 (() => {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");

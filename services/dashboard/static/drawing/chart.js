@@ -1,45 +1,76 @@
+// @ts-check
 // Lines over steps or time, drawn by uPlot; each chart also has its newest numbers in a sentence.
 import { h, theme } from "/static/drawing/dom.js";
 import { isNumber, seconds, short } from "/static/drawing/format.js";
+
+/** @import { Column } from "/static/data/types.d.ts" */
+
+/** @typedef {(plot: uPlot, low: number | null) => [number, number]} Range */
+
+/**
+ * A line, or a border of a band: an "edge" begins a band that the "band" behind it ends.
+ * @typedef {{ label: string, values?: () => Column, colour?: string, points?: boolean, edge?: boolean, band?: boolean }} Series
+ */
+
+/**
+ * `x`: of the axis; `range`: of the y axis; `isLog`: it is logarithmic; `isJoint`: the cursor moves in all such charts.
+ * @typedef {{ x?: { label: string, isTime?: boolean }, range?: [number, number] | Range, hint?: string, isJoint?: boolean, isLog?: boolean }} Options
+ */
 
 const HEIGHT = 190;
 const COLOURS = ["--s1", "--s2", "--s3", "--s4", "--s5", "--s6"];
 const sync = uPlot.sync("charts");
 
-// series: [{label, values(), colour, points, edge, band}]: an "edge" begins a band that the "band" behind it ends.
-// x: {label, isTime}; range: of the y axis; isLog: it is logarithmic; isJoint: the cursor moves in all such charts.
 export class LineChart {
-  constructor(title, { series, x = { label: "step" }, range = undefined, hint = "", isJoint = true, isLog = false }) {
-    Object.assign(this, { title, series, x, range, isJoint, isLog });
+  /**
+   * @param {string} title
+   * @param {Series[]} series
+   * @param {Options} options
+   */
+  constructor(title, series, { x = { label: "step" }, range = undefined, hint = "", isJoint = true, isLog = false } = {}) {
+    this.title = title;
+    this.series = series;
+    this.x = x;
+    this.range = range;
+    this.isJoint = isJoint;
+    this.isLog = isLog;
     this.place = h("div", { class: "chart" });
     this.text = h("p", { class: "hidden-text" });
     this.element = h("figure", { class: "card" }, h("figcaption", {}, title), hint ? h("p", { class: "soft" }, hint) : "", this.place, this.text);
+    /** @type {Column[] | null} */
     this.data = null;
+    /** @type {uPlot | null} */
+    this.plot = null;
     new ResizeObserver(() => this.plot?.setSize({ width: this.place.clientWidth, height: HEIGHT })).observe(this.place);
   }
 
-  // data: x values, then the values of each series.
-  show(data) {
-    this.data = data;
-    this.text.textContent = this.#sentence();
+  /**
+   * @param {Column} across x values
+   * @param {Column[]} up the values of each series; without them, those that the series name
+   */
+  show(across, up = this.series.map((one) => one.values?.() ?? [])) {
+    this.data = [across, ...up];
+    this.text.textContent = this.#sentence(up);
     if (!this.place.clientWidth) return;
     if (this.plot) {
-      this.plot.setData(data);
+      this.plot.setData(aligned(this.data));
       if (this.plot.cursor.idx === null || this.plot.cursor.idx === undefined) this.#showNewest();
     }
-    else this.#make();
+    else this.#make(this.data);
   }
 
   repaint() {
     this.plot?.destroy();
     this.plot = null;
-    if (this.data) this.#make();
+    if (this.data) this.#make(this.data);
   }
 
-  #make() {
+  /** @param {Column[]} data */
+  #make(data) {
     const axis = { stroke: theme("--soft"), grid: { stroke: theme("--grid"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
-    const format = (_, values) => values.map((value) => (value === null ? "" : short(value)));
-    const xAxis = { ...axis, values: this.x.isTime ? (_, values) => values.map(seconds) : format };
+    const format = (/** @type {uPlot} */ _, /** @type {Column} */ values) => values.map((value) => (value === null ? "" : short(value)));
+    const xAxis = { ...axis, values: this.x.isTime ? (/** @type {uPlot} */ _, /** @type {Column} */ values) => values.map(seconds) : format };
+    /** @type {uPlot.Options} */
     const options = {
       width: this.place.clientWidth,
       height: HEIGHT,
@@ -51,7 +82,7 @@ export class LineChart {
       hooks: { setCursor: [(plot) => plot.cursor.idx ?? this.#showNewest()] },
       bands: this.series.flatMap((one, index) => (one.band ? [{ series: [index + 1, index], fill: `${theme(one.colour ?? COLOURS[0])}33` }] : [])),
     };
-    this.plot = new uPlot(options, this.data, this.place);
+    this.plot = new uPlot(options, aligned(data), this.place);
     const rows = this.place.querySelectorAll(".u-legend .u-series");
     this.series.forEach((one, index) => rows[index + 1].toggleAttribute("hidden", Boolean(one.edge || one.band)));
     this.#showNewest();
@@ -59,10 +90,15 @@ export class LineChart {
 
   // While nobody points at the chart, the legend shows the newest numbers.
   #showNewest() {
-    const length = this.data[0].length;
-    if (this.plot && length) this.plot.setLegend({ idxs: this.data.map((values) => Math.max(0, values.findLastIndex(isNumber))) }, false);
+    if (!this.plot || !this.data?.[0].length) return;
+    this.plot.setLegend({ idxs: this.data.map((values) => Math.max(0, values.findLastIndex(isNumber))) }, false);
   }
 
+  /**
+   * @param {Series} one
+   * @param {number} index
+   * @returns {uPlot.Series}
+   */
   #line(one, index) {
     const stroke = theme(one.colour ?? COLOURS[index % COLOURS.length]);
     const isEdge = one.edge || one.band;
@@ -77,11 +113,17 @@ export class LineChart {
     };
   }
 
-  #sentence() {
+  /** @param {Column[]} up */
+  #sentence(up) {
     const parts = this.series.map((one, index) => {
-      const values = this.data[index + 1].filter(isNumber);
+      const values = up[index].filter(isNumber);
       return values.length ? `${one.label} ${short(values.at(-1))} (from ${short(values[0])})` : `${one.label} none yet`;
     });
     return `${this.title}: ${parts.join("; ")}.`;
   }
+}
+
+/** @param {Column[]} data */
+function aligned(data) {
+  return /** @type {uPlot.AlignedData} */ (data);
 }

@@ -1,30 +1,43 @@
+// @ts-check
 // A response as its tokens, coloured by what training knew about each; window borders are marked.
 import { gradient, pale, signed } from "/static/drawing/colours.js";
 import { choice, facts, fill, h, labelled } from "/static/drawing/dom.js";
 import { fixed, isNumber, short, visible } from "/static/drawing/format.js";
 
+/** @import { RolloutDetail, TokenColumns } from "/static/data/answers.d.ts" */
+/** @import { Column } from "/static/data/types.d.ts" */
+
 const MAX_TOKENS = 4000; // at once
 
-// name -> [text, values of the columns, whether they have a sign, centre]
+/**
+ * name -> [text, values of the columns, whether they have a sign, centre]
+ * @type {Record<string, [text: string, of: ((tokens: TokenColumns) => Column) | null, hasSign: boolean, centre: number]>}
+ */
 const QUANTITIES = {
   advantage: ["advantage (whitened)", (tokens) => tokens.advantage, true, 0],
   raw_advantage: ["advantage", (tokens) => tokens.raw_advantage, true, 0],
   value: ["value", (tokens) => tokens.value, false, 0],
   ratio: ["ratio", (tokens) => tokens.ratio, true, 1],
   age: ["age at choice: steps between its weights and its training", null, false, 0],
-  rollout_logprob: ["log-probability when sampled", (tokens) => tokens.rollout_logprob?.map((one) => (isNumber(one) ? -one : null)), false, 0],
+  rollout_logprob: ["log-probability when sampled", (tokens) => tokens.rollout_logprob.map((one) => (isNumber(one) ? -one : null)), false, 0],
 };
 
 export class TokenText {
-  constructor(rollout) {
-    this.tokens = rollout.tokens;
-    this.windows = rollout.windows;
+  /**
+   * @param {TokenColumns} tokens
+   * @param {RolloutDetail["windows"]} windows
+   */
+  constructor(tokens, windows) {
+    this.tokens = tokens;
+    this.windows = windows;
     this.quantity = "advantage";
     this.first = 0;
     this.chosen = -1;
+    /** @type {HTMLElement[]} */
+    this.spans = [];
     this.text = h("div", {
       class: "tokens", tabindex: 0, role: "application", "aria-label": "Tokens of the response; arrow keys go from token to token",
-      onpointerover: (event) => this.#choose(Number(event.target.dataset?.index ?? -1)),
+      onpointerover: ({ target }) => this.#choose(target instanceof HTMLElement ? Number(target.dataset.index ?? -1) : -1),
       onkeydown: (event) => this.#key(event),
     });
     this.details = h("div", { "aria-live": "polite" });
@@ -40,10 +53,14 @@ export class TokenText {
 
   #values() {
     const [, of] = QUANTITIES[this.quantity];
-    return of ? of(this.tokens) ?? [] : this.tokens.policy_version.map((version, index) => this.#age(version, index));
+    return of ? of(this.tokens) : this.tokens.policy_version.map((version, index) => this.#age(version, index));
   }
 
-  // The window was trained with the weights that the step before made.
+  /**
+   * The window was trained with the weights that the step before made.
+   * @param {number} version
+   * @param {number} index
+   */
   #age(version, index) {
     const step = this.windows.find((one) => one.window === this.tokens.window[index])?.step;
     return isNumber(step) ? step - 1 - version : null;
@@ -59,7 +76,7 @@ export class TokenText {
       this.spans.push(h("span", { "data-index": index, class: border ? "border" : null }, text.replaceAll("\n", "⏎\n")));
     }
     fill(this.text, this.spans);
-    const turn = (name, first) => h("button", { type: "button", disabled: first < 0 || first >= this.tokens.text.length, onclick: () => {
+    const turn = (/** @type {string} */ name, /** @type {number} */ first) => h("button", { type: "button", disabled: first < 0 || first >= this.tokens.text.length, onclick: () => {
       this.first = first;
       this.#write();
     } }, name);
@@ -80,8 +97,9 @@ export class TokenText {
     fill(this.scale, name, ": ", short(low), h("span", { class: "scale", style: `background:${hasSign ? gradient(signed, -1, 1) : gradient(pale)}` }), short(high), known.length < values.length ? "; grey: not defined" : "", "; red bar: a window begins");
   }
 
+  /** @param {KeyboardEvent} event */
   #key(event) {
-    const by = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: 20, ArrowUp: -20 }[event.key];
+    const by = new Map([["ArrowRight", 1], ["ArrowLeft", -1], ["ArrowDown", 20], ["ArrowUp", -20]]).get(event.key);
     if (!by) return;
     event.preventDefault();
     const last = this.first + this.spans.length - 1;
@@ -89,12 +107,13 @@ export class TokenText {
     this.spans[this.chosen - this.first]?.scrollIntoView({ block: "nearest" });
   }
 
+  /** @param {number} index */
   #choose(index) {
     if (index < 0) return;
     this.spans[this.chosen - this.first]?.classList.remove("chosen");
     this.chosen = index;
     this.spans[index - this.first]?.classList.add("chosen");
-    const at = (name, digits = 4) => fixed(this.tokens[name]?.[index], digits);
+    const at = (/** @type {keyof TokenColumns} */ name) => fixed(this.tokens[name][index], 4);
     const isMasked = !this.tokens.policy_mask[index];
     fill(this.details, facts([
       ["token", `${JSON.stringify(visible(this.tokens.text[index]))}, id ${this.tokens.token_id[index]}, place ${this.tokens.position[index]}, window ${this.tokens.window[index] ?? "–"}`],

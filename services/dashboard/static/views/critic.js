@@ -1,15 +1,21 @@
+// @ts-check
 // What the value model believes, and whether it is right.
 import { History } from "/static/data/history.js";
-import { seldom } from "/static/data/rest.js";
+import { RestError, seldom } from "/static/data/rest.js";
 import { LineChart } from "/static/drawing/chart.js";
 import { fill, h, labelled, table } from "/static/drawing/dom.js";
 import { fixed } from "/static/drawing/format.js";
 import { Scatter } from "/static/drawing/scatter.js";
 import { EXPLAINED } from "/static/views/overview.js";
 
+/** @import { CriticPoints } from "/static/data/answers.d.ts" */
+/** @import { Range } from "/static/drawing/chart.js" */
+/** @import { ViewModule } from "/static/data/types.d.ts" */
+
 export const title = "Critic";
 
 const PARTS = ["first_eighth", "second_eighth", "second_quarter", "second_half"];
+/** @type {Array<[title: string, lines: string[][], hint: string, range?: Range]>} */
 const CHARTS = [
   ["Explained variance: finished rows and rows that were cut", [["finished", "critic/vf_explained_var"], ["cut", "critic/vf_explained_var_cut"]], "1: the values are the returns; 0: no better than a constant; below -1 nothing is drawn.", EXPLAINED],
   ["Explained variance by place in the response", PARTS.map((part) => [part.replace("_", " "), `critic/vf_explained_var_${part}`]), "Parts of the response limit.", EXPLAINED],
@@ -20,20 +26,28 @@ const CHARTS = [
 ];
 const NUM_BINS = 5;
 
-// Mean return where the value was about the same: a value model that is right has both equal.
+/**
+ * Mean return where the value was about the same: a value model that is right has both equal.
+ * @param {CriticPoints} points
+ */
 function calibration(points) {
-  const pairs = points.value.map((value, index) => [value, points.return[index]]).filter(([value, earned]) => value !== null && earned !== null);
+  const pairs = points.value.flatMap((value, index) => {
+    const earned = points.return[index];
+    return value !== null && earned !== null ? [[value, earned]] : [];
+  });
   pairs.sort(([a], [b]) => a - b);
-  const mean = (rows, column) => rows.reduce((sum, row) => sum + row[column], 0) / rows.length;
+  const mean = (/** @type {number[][]} */ rows, /** @type {number} */ column) => rows.reduce((sum, row) => sum + row[column], 0) / rows.length;
   return Array.from({ length: NUM_BINS }, (_, bin) => pairs.slice(Math.floor((bin * pairs.length) / NUM_BINS), Math.floor(((bin + 1) * pairs.length) / NUM_BINS)))
     .filter((rows) => rows.length)
     .map((rows) => ({ value: mean(rows, 0), earned: mean(rows, 1), count: rows.length }));
 }
 
+/** @type {ViewModule["show"]} */
 export async function show(place, context) {
   const history = await new History(context, [...new Set(CHARTS.flatMap(([, lines]) => lines.map(([, name]) => name)))]).read();
-  const charts = CHARTS.map(([name, lines, hint, range]) => new LineChart(name, { hint, range, series: lines.map(([label, column]) => ({ label, values: () => history.of(column) })) }));
+  const charts = CHARTS.map(([name, lines, hint, range]) => new LineChart(name, lines.map(([label, column]) => ({ label, values: () => history.of(column) })), { hint, range }));
   const scatter = new Scatter("Returns against values");
+  /** @type {HTMLInputElement} */
   const step = h("input", { type: "number", min: 1, placeholder: "newest", onchange: () => points() });
   const about = h("p", { class: "soft", role: "status" });
   const bins = h("div", {});
@@ -43,7 +57,7 @@ export async function show(place, context) {
         h("h3", {}, "Returns against values, token by token"),
         h("div", { class: "line" }, labelled("Step", step), about),
         h("div", { class: "grid" }, scatter.element, bins))));
-  const draw = () => charts.forEach((chart) => chart.show([history.of("step"), ...chart.series.map((line) => line.values())]));
+  const draw = () => charts.forEach((chart) => chart.show(history.of("step")));
   const points = async () => {
     try {
       const found = await context.get("critic", { step: step.value });
@@ -55,7 +69,7 @@ export async function show(place, context) {
         ["tokens", (row) => String(row.count), "number"],
       ], calibration(found.points)));
     } catch (error) {
-      if (error.status !== 404) throw error;
+      if (!(error instanceof RestError && error.status === 404)) throw error;
       about.textContent = `${error.message}.`;
       fill(bins);
       scatter.show({ value: [], return: [], is_finished: [], position: [] });

@@ -1,16 +1,20 @@
+// @ts-check
 // The share of the last seconds in which each service was idle, from the busy time in its heartbeats.
 import { table } from "/static/drawing/dom.js";
 import { isNumber, percent, short } from "/static/drawing/format.js";
+
+/** @import { ServiceStatus, Status } from "/static/data/answers.d.ts" */
 
 const STRETCH_SECONDS = 10;
 
 export class IdleShares {
   constructor() {
+    /** @type {Map<string, Array<{ moment: number, busy: number, tokens: number | null }>>} */
     this.heartbeats = new Map();
   }
 
+  /** @param {Status} status */
   add(status) {
-    this.status = status;
     const now = Date.now() / 1000;
     for (const service of status.services) {
       const moment = now - service.seconds_since_seen;
@@ -21,25 +25,33 @@ export class IdleShares {
     }
   }
 
-  // Share of the time, and tokens a second; null before the second heartbeat.
+  /**
+   * Share of the time, and tokens a second; null before the second heartbeat.
+   * @param {string} name
+   */
   of(name) {
     const heartbeats = this.heartbeats.get(name) ?? [];
     const [first, last] = [heartbeats[0], heartbeats.at(-1)];
-    const time = heartbeats.length > 1 ? last.moment - first.moment : 0;
-    if (time < 0.5 || last.busy < first.busy) return { idle: null, speed: null };
-    const speed = last.tokens === null ? null : (last.tokens - first.tokens) / time;
+    const time = last ? last.moment - first.moment : 0;
+    if (!last || time < 0.5 || last.busy < first.busy) return { idle: null, speed: null };
+    const speed = last.tokens === null || first.tokens === null ? null : (last.tokens - first.tokens) / time;
     return { idle: Math.min(1, Math.max(0, 1 - (last.busy - first.busy) / time)), speed };
   }
 
-  #idleOf(service) {
+  /**
+   * @param {ServiceStatus} service
+   * @param {Status} status
+   */
+  #idleOf(service, status) {
     if (service.kind !== "learner") return this.of(service.name).idle;
-    const { "timing_s/wait": wait, "timing_s/step": step } = this.status.metrics;
+    const { "timing_s/wait": wait, "timing_s/step": step } = status.metrics;
     return isNumber(wait) && step > 0 ? wait / step : null;
   }
 
-  table() {
-    const working = this.status.services.filter((service) => service.kind !== "dashboard");
-    const now = (service) => (service.is_alive && this.status.state === "running" ? percent(this.#idleOf(service)) : "–");
+  /** @param {Status} status */
+  table(status) {
+    const working = status.services.filter((service) => service.kind !== "dashboard");
+    const now = (/** @type {ServiceStatus} */ service) => (service.is_alive && status.state === "running" ? percent(this.#idleOf(service, status)) : "–");
     return table("Services now", [
       ["service", (service) => service.name],
       ["idle", now, "number"],

@@ -1,3 +1,4 @@
+// @ts-check
 // Every window that was ever issued, accounted for; and the parked rollouts, with buttons to retry or drop them.
 import { History } from "/static/data/history.js";
 import { seldom } from "/static/data/rest.js";
@@ -7,13 +8,17 @@ import { whole, words } from "/static/drawing/format.js";
 import { Commands } from "/static/views/commands.js";
 import { rolloutTable } from "/static/views/rollouts.js";
 
+/** @import { LedgerReport, PageRolloutSummary, RolloutSummary } from "/static/data/answers.d.ts" */
+/** @import { Context, TableColumn, ViewModule } from "/static/data/types.d.ts" */
+
 export const title = "Ledger";
 
-const PARTS = ["trained", "in_flight", "parked", "dropped"];
+const PARTS = /** @type {const} */ (["trained", "in_flight", "parked", "dropped"]);
 const MAX_PARKED = 100;
 
+/** @param {LedgerReport} ledger */
 function equation(ledger) {
-  const part = (name) => h("span", {}, h("b", {}, whole(ledger[name])), " ", h("small", {}, words(name)));
+  const part = (/** @type {"issued" | typeof PARTS[number]} */ name) => h("span", {}, h("b", {}, whole(ledger[name])), " ", h("small", {}, words(name)));
   const holds = ledger.holds === null ? "Some numbers are not known." : ledger.holds ? "It holds." : "It does not hold: windows are lost or counted twice.";
   return [
     h("div", { class: "equation" }, part("issued"), " = ", PARTS.map((name, index) => [index ? " + " : "", part(name)])),
@@ -21,33 +26,47 @@ function equation(ledger) {
   ];
 }
 
+/**
+ * @param {string} caption
+ * @param {Record<string, number>} numbers
+ * @param {string} whenEmpty
+ */
 function counts(caption, numbers, whenEmpty) {
   return table(caption, [["", ([name]) => words(name)], ["", ([, count]) => whole(count), "number"]], Object.entries(numbers), whenEmpty);
 }
 
+/**
+ * @param {Context} context
+ * @param {Commands} commands
+ * @param {PageRolloutSummary} parked
+ * @param {() => Promise<void>} renew
+ */
 function parkedCard(context, commands, parked, renew) {
   const reason = h("input", { value: "dropped by operator", maxlength: 500 });
-  const send = (name, body) => commands.send(name, body).then(renew);
-  const one = (name, text, body) => h("button", { type: "button", class: name === "drop-parked" ? "danger" : null, onclick: () => send(name, body) }, text);
-  const buttons = (row) => h("div", { class: "line" }, one("retry-parked", "Retry", { rollouts: [row.rollout] }), one("drop-parked", "Drop", { rollouts: [row.rollout], reason: reason.value }));
-  const all = parked.total ? h("div", { class: "line" }, one("retry-parked", "Retry all"), labelled("Reason for dropping", reason), h("button", { type: "button", class: "danger", onclick: () => send("drop-parked", { reason: reason.value }) }, "Drop all")) : "";
-  const more = [["cause", (row) => row.cause], ...(commands.areEnabled ? [["", buttons]] : [])];
+  const send = (/** @type {string} */ name, /** @type {object} */ body) => commands.send(name, body).then(renew);
+  const one = (/** @type {string} */ name, /** @type {string} */ text, /** @type {object} */ body) => h("button", { type: "button", class: name === "drop-parked" ? "danger" : null, onclick: () => send(name, body) }, text);
+  const buttons = (/** @type {RolloutSummary} */ row) => h("div", { class: "line" }, one("retry-parked", "Retry", { rollouts: [row.rollout] }), one("drop-parked", "Drop", { rollouts: [row.rollout], reason: reason.value }));
+  const all = parked.total ? h("div", { class: "line" }, one("retry-parked", "Retry all", {}), labelled("Reason for dropping", reason), h("button", { type: "button", class: "danger", onclick: () => send("drop-parked", { reason: reason.value }) }, "Drop all")) : "";
+  /** @type {Array<TableColumn<RolloutSummary>>} */
+  const more = [["cause", (row) => row.cause], ...(commands.areEnabled ? [/** @type {TableColumn<RolloutSummary>} */ (["", buttons])] : [])];
   const listed = parked.total ? rolloutTable(context, "Parked rollouts", parked.items, more) : h("p", { class: "soft" }, "No rollout is parked.");
   return [listed, commands.areEnabled ? all : "", commands.element];
 }
 
+/** @type {ViewModule["show"]} */
 export async function show(place, context) {
   const history = await new History(context, PARTS.map((name) => `ledger/${name}`)).read();
-  const chart = new LineChart("Windows in flight, parked and dropped", {
-    series: PARTS.slice(1).map((name) => ({ label: words(name), values: () => history.of(`ledger/${name}`) })),
-  });
+  const chart = new LineChart(
+    "Windows in flight, parked and dropped",
+    PARTS.slice(1).map((name) => ({ label: words(name), values: () => history.of(`ledger/${name}`) })),
+  );
   const commands = new Commands(context);
   const numbers = h("section", { class: "card" });
   const parkedPlace = h("section", { class: "card" });
   const [states, dropped, duplicates] = [1, 2, 3].map(() => h("section", { class: "card" }));
   fill(place, numbers, parkedPlace, h("div", { class: "grid" }, chart.element, states, h("div", {}, dropped, duplicates)));
-  const draw = () => chart.show([history.of("step"), ...chart.series.map((line) => line.values())]);
-  let shownParked = null;
+  const draw = () => chart.show(history.of("step"));
+  let shownParked = "";
   const read = async () => {
     const [ledger, parked] = await Promise.all([context.get("ledger"), context.get("rollouts", { state: "parked", limit: MAX_PARKED })]);
     fill(numbers, equation(ledger));
@@ -67,7 +86,10 @@ export async function show(place, context) {
   const renew = seldom(1000, read);
   return {
     async receive(kind, data) {
-      if (kind === "steps") draw(await history.add(data.lines));
+      if (kind === "steps") {
+        await history.add(data.lines);
+        draw();
+      }
       if (kind === "status") commands.receiveStatus(data);
       if (["status", "steps"].includes(kind)) renew();
     },

@@ -1,9 +1,14 @@
+// @ts-check
 // Is it learning, is it healthy, is it fast.
 import { History, combined, rates } from "/static/data/history.js";
 import { LineChart } from "/static/drawing/chart.js";
 import { fill, h } from "/static/drawing/dom.js";
 import { fixed, percent, seconds, short, whole } from "/static/drawing/format.js";
 import { IdleShares } from "/static/views/idle.js";
+
+/** @import { AlertStatus, Status } from "/static/data/answers.d.ts" */
+/** @import { Options, Range, Series } from "/static/drawing/chart.js" */
+/** @import { ViewModule } from "/static/data/types.d.ts" */
 
 export const title = "Overview";
 
@@ -14,12 +19,24 @@ const STEP_NAMES = [
   "generation/num_tokens", "generation/num_active_slot_steps", "generation/num_slot_steps", "response/finished_fraction",
 ];
 const EVALUATION_NAMES = ["eval/accuracy", "eval/accuracy_stderr"];
+/** @type {[number, number]} */
 const SHARE = [0, 1];
-// Far below 0 it says no more than just below it.
+/**
+ * Far below 0 it says no more than just below it.
+ * @type {Range}
+ */
 export const EXPLAINED = (_, low) => [Math.max(-1, Math.min(0, low ?? 0)), 1];
 
+/**
+ * @param {History} history
+ * @param {string} mean
+ * @param {string} deviation
+ * @param {string} label
+ * @param {Partial<Series>} options
+ * @returns {Series[]}
+ */
 function spread(history, mean, deviation, label, options = {}) {
-  const from = (sign) => () => combined(history, [mean, deviation], (middle, width) => middle + sign * width);
+  const from = (/** @type {number} */ sign) => () => combined(history, [mean, deviation], (middle, width) => middle + sign * width);
   return [
     { label, values: () => history.of(mean), colour: "--s1", ...options },
     { label: "less the spread", values: from(-1), edge: true, colour: "--s1" },
@@ -27,12 +44,22 @@ function spread(history, mean, deviation, label, options = {}) {
   ];
 }
 
+/**
+ * @param {History} history
+ * @param {string[][]} pairs
+ * @returns {Series[]}
+ */
 function plain(history, pairs) {
   return pairs.map(([label, name]) => ({ label, values: () => history.of(name) }));
 }
 
+/**
+ * @param {History} steps
+ * @param {History} evaluations
+ */
 function charts(steps, evaluations) {
-  const idle = (above, below) => () => rates(steps, above, below).map((share) => (share === null ? null : 1 - share));
+  const idle = (/** @type {string} */ above, /** @type {string} */ below) => () => rates(steps, above, below).map((share) => (share === null ? null : 1 - share));
+  /** @type {Array<[name: string, history: History, series: Series[], options?: Options]>} */
   const made = [
     ["Accuracy on the evaluation set", evaluations, spread(evaluations, "eval/accuracy", "eval/accuracy_stderr", "accuracy", { points: true }), { hint: "Band: standard error." }],
     ["Reward of the responses that finished", steps, spread(steps, "reward/mean", "reward/std", "mean"), { hint: "Band: one standard deviation." }],
@@ -49,13 +76,22 @@ function charts(steps, evaluations) {
     ["Explained variance of the value model", steps, plain(steps, [["finished rows", "critic/vf_explained_var"], ["rows that were cut", "critic/vf_explained_var_cut"]]), { range: EXPLAINED }],
     ["Policy", steps, plain(steps, [["entropy, nats", "actor/entropy"], ["KL of the update, nats", "actor/ppo_kl"], ["share clipped", "actor/pg_clipfrac"]])],
   ];
-  return made.map(([name, history, series, options = {}]) => ({ history, chart: new LineChart(name, { series, ...options }) }));
+  return made.map(([name, history, series, options = {}]) => ({ history, chart: new LineChart(name, series, options) }));
 }
 
+/**
+ * @param {string} name
+ * @param {string} number
+ */
 function tile(name, number, more = "") {
   return h("div", { class: "card tile" }, h("div", { class: "name" }, name), h("div", { class: "number" }, number), h("div", { class: "more" }, more));
 }
 
+/**
+ * @param {Status | null} status
+ * @param {History} steps
+ * @param {History} evaluations
+ */
 function tiles(status, steps, evaluations) {
   const now = status?.metrics ?? {};
   const base = evaluations.first("eval/accuracy");
@@ -73,12 +109,14 @@ function tiles(status, steps, evaluations) {
   ];
 }
 
+/** @param {AlertStatus[]} alerts */
 function alertList(alerts) {
   if (!alerts.length) return h("p", { class: "soft" }, "No alerts.");
   return h("ul", { class: "alerts" }, alerts.map((alert) =>
     h("li", { class: alert.severity }, alert.text, alert.since_step === null ? "" : h("span", { class: "soft" }, ` Since step ${alert.since_step}.`))));
 }
 
+/** @type {ViewModule["show"]} */
 export async function show(place, context) {
   const [steps, evaluations] = await Promise.all([
     new History(context, STEP_NAMES).read(),
@@ -91,16 +129,16 @@ export async function show(place, context) {
   const services = h("section", { class: "card", "aria-label": "Idle share of each service now" });
   fill(place, alerts, numbers, h("div", { class: "grid" }, drawn.map(({ chart }) => chart.element), services));
 
-  const draw = (history) => {
-    for (const one of drawn) if (one.history === history) one.chart.show([history.of("step"), ...one.chart.series.map((line) => line.values())]);
+  const draw = (/** @type {History} */ history) => {
+    for (const one of drawn) if (one.history === history) one.chart.show(history.of("step"));
   };
   draw(steps);
   draw(evaluations);
-  const showStatus = (status) => {
+  const showStatus = (/** @type {Status} */ status) => {
     fill(numbers, tiles(status, steps, evaluations));
     fill(alerts, alertList(status.alerts));
     idle.add(status);
-    fill(services, idle.table());
+    fill(services, idle.table(status));
   };
   fill(numbers, tiles(null, steps, evaluations));
   return {

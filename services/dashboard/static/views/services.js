@@ -1,14 +1,23 @@
+// @ts-check
 // Each process: its state, speed, last error, and the end of its log.
-import { seldom } from "/static/data/rest.js";
+import { RestError, seldom } from "/static/data/rest.js";
 import { choice, facts, fill, h, labelled, table } from "/static/drawing/dom.js";
 import { bytes, clock, date, fixed, percent, seconds, short, whole, words } from "/static/drawing/format.js";
 import { IdleShares } from "/static/views/idle.js";
+
+/** @import { CheckpointAnswer, GeneratorAnswer, RewardFunctionAnswer, RunEvent, ServiceStatus } from "/static/data/answers.d.ts" */
+/** @import { Context, ViewModule } from "/static/data/types.d.ts" */
 
 export const title = "Services";
 
 const LOG_LINES = 200;
 const RENEW_MILLISECONDS = 3000;
 
+/**
+ * @param {ServiceStatus} service
+ * @param {GeneratorAnswer[]} generators
+ * @param {IdleShares} idle
+ */
 function processCard(service, generators, idle) {
   const { status } = service;
   const known = generators.find((one) => one.name === service.name);
@@ -26,13 +35,17 @@ function processCard(service, generators, idle) {
       ["leases held", status.num_held === undefined ? "" : `${whole(status.num_held)}; lost so far ${whole(status.num_leases_lost)}`],
       ["tokens a second", speed === null ? "" : whole(speed)],
       ["idle", share === null ? "" : percent(share)],
-      ["weights sent", sent === undefined ? "" : `version ${sent}${known.weights.error ? `; the last transfer failed: ${known.weights.error}` : ""}`],
+      ["weights sent", sent === undefined ? "" : `version ${sent}${known?.weights.error ? `; the last transfer failed: ${known?.weights.error}` : ""}`],
       ["page", status.url ?? ""],
       ["metrics for Prometheus", status.metrics_address ?? ""],
       ["last error", status.last_error || "none"],
     ]));
 }
 
+/**
+ * @param {RewardFunctionAnswer[]} functions
+ * @param {ServiceStatus[]} services
+ */
 function functionTable(functions, services) {
   const latency = Object.assign({}, ...services.map((one) => one.status.functions ?? {}));
   return table("Reward functions", [
@@ -47,6 +60,7 @@ function functionTable(functions, services) {
   ], functions, "nothing was scored yet");
 }
 
+/** @param {CheckpointAnswer[]} items */
 function checkpointTable(items) {
   return table("Checkpoints", [
     ["step", (one) => String(one.step), "number"],
@@ -57,6 +71,7 @@ function checkpointTable(items) {
   ], items, "none yet");
 }
 
+/** @param {RunEvent[]} items */
 function eventTable(items) {
   return table("What happened", [
     ["time", (one) => clock(one.time)],
@@ -67,15 +82,17 @@ function eventTable(items) {
 }
 
 const ORDER = ["learner", "generation", "reward", "dashboard"];
-const inOrder = (services) => [...services].sort((a, b) => ORDER.indexOf(a.kind) - ORDER.indexOf(b.kind));
+const inOrder = (/** @type {ServiceStatus[]} */ services) => [...services].sort((a, b) => ORDER.indexOf(a.kind) - ORDER.indexOf(b.kind));
 
 class LogTail {
+  /** @param {Context} context */
   constructor(context) {
     this.context = context;
     this.text = h("pre", { class: "log", tabindex: 0, "aria-label": "End of the log" });
     this.chosen = h("div", {});
     this.element = h("section", { class: "card" }, h("h3", {}, "Log"), this.chosen, this.text);
     this.service = "learner";
+    this.offered = "";
   }
 
   async read() {
@@ -86,11 +103,13 @@ class LogTail {
       if (isAtEnd) this.text.scrollTop = this.text.scrollHeight;
       this.#offer(found.services);
     } catch (error) {
+      if (!(error instanceof RestError)) throw error;
       this.text.textContent = `${error.message}.`;
       this.#offer(/expected one of (.+)$/.exec(error.message)?.[1].split(", ") ?? []);
     }
   }
 
+  /** @param {string[]} names */
   #offer(names) {
     if (this.offered === names.join() || !names.length) return;
     this.offered = names.join();
@@ -101,12 +120,14 @@ class LogTail {
   }
 }
 
+/** @type {ViewModule["show"]} */
 export async function show(place, context) {
   const idle = new IdleShares();
   const processes = h("div", { class: "grid" });
   const rest = h("div", { class: "below" });
   const log = new LogTail(context);
   fill(place, processes, log.element, rest);
+  /** @type {GeneratorAnswer[]} */
   let generators = [];
   const read = async () => {
     const [known, functions, checkpoints, events] = await Promise.all([

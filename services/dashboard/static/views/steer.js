@@ -1,7 +1,11 @@
+// @ts-check
 // What an operator may request of a running run. Each command is a record of the run's inbox, so that a replay applies it.
 import { fill, h, labelled } from "/static/drawing/dom.js";
 import { bytes, date, fixed } from "/static/drawing/format.js";
 import { Commands, outcomes } from "/static/views/commands.js";
+
+/** @import { CheckpointAnswer } from "/static/data/answers.d.ts" */
+/** @import { Receive, ViewModule } from "/static/data/types.d.ts" */
 
 export const title = "Steer";
 
@@ -12,10 +16,16 @@ const SETTINGS = {
   "run.max_policy_lag": "most steps of policy lag",
 };
 
-function button(text, act, kind = null) {
+/**
+ * @param {string} text
+ * @param {() => unknown} act
+ * @param {string} [kind]
+ */
+function button(text, act, kind) {
   return h("button", { type: "button", class: kind, onclick: act }, text);
 }
 
+/** @param {Commands} commands */
 function steps(commands) {
   const step = h("input", { type: "number", min: 0, placeholder: "the current one" });
   return h("section", { class: "card" },
@@ -29,6 +39,10 @@ function steps(commands) {
       button("Stop", () => commands.send("stop-after-step", step.value ? { step: Number(step.value) } : undefined), "danger")));
 }
 
+/**
+ * @param {Commands} commands
+ * @param {Record<string, unknown>} held the values in force
+ */
 function settings(commands, held) {
   return h("section", { class: "card" },
     h("h3", {}, "Settings, from the next training step on"),
@@ -38,6 +52,10 @@ function settings(commands, held) {
     }));
 }
 
+/**
+ * @param {Commands} commands
+ * @param {CheckpointAnswer[]} checkpoints
+ */
 function rollBack(commands, checkpoints) {
   const rows = checkpoints.map((one) => h("div", { class: "line" },
     h("span", {}, `step ${one.step}, ${date(one.committed_at)}, ${bytes(one.num_bytes)}${one.is_best ? `, best: ${fixed(one.accuracy)}` : ""}`),
@@ -45,6 +63,7 @@ function rollBack(commands, checkpoints) {
   return h("section", { class: "card" }, h("h3", {}, "Roll back to a checkpoint"), rows.length ? rows : h("p", { class: "soft" }, "There is no checkpoint yet."));
 }
 
+/** @type {ViewModule["show"]} */
 export async function show(place, context) {
   const [status, configuration, checkpoints] = await Promise.all([context.get("status"), context.get("configuration"), context.get("checkpoints")]);
   const commands = new Commands(context);
@@ -63,6 +82,7 @@ export async function show(place, context) {
     rollBack(commands, checkpoints.items),
     state));
   let shown = "";
+  /** @type {Receive} */
   const receive = (kind, data) => {
     if (kind !== "status" || !data.control) return;
     const text = JSON.stringify([data.control.paused, data.control.stop_after_step, data.control.commands]);

@@ -129,11 +129,11 @@ def learner_service(
         trainer=state.trainer,
         steering=state.steering,
         checkpoints=writer(
-            config.checkpoint,
             state.checkpoints,
-            streams.inbox,
             state.trainer,
             state.tokenizer,
+            save_freq=config.checkpoint.save_freq,
+            inbox=streams.inbox,
             traces=traces,
             journal=journal,
         ),

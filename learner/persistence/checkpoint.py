@@ -133,7 +133,7 @@ class Checkpoints:
         self._delete_old(final, keep_also)
         return final
 
-    def judge(self, step: int, accuracy: float) -> None:
+    def keep_if_best(self, step: int, accuracy: float) -> None:
         """Keep the step's checkpoint, if there is one, for as long as no other is better."""
         best = self.folder.best()
         if (best is None or accuracy > best.accuracy) and self.folder.of_step(step).exists():

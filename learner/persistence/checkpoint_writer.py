@@ -18,31 +18,31 @@ from learner.rollouts.ledger_state import captured
 from learner.rollouts.manager import RolloutManager
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
-from tppo.config.schema import CheckpointSection
 from tppo.streams import Inbox
 
 logger = logging.getLogger(__name__)
 
 
 class CheckpointWriter:
-    """When to checkpoint, and the writing."""
+    """When to take a checkpoint, and the writing."""
 
     def __init__(
         self,
-        section: CheckpointSection,
         checkpoints: Checkpoints,
-        inbox: Inbox,
         trainer: Trainer,
         tokenizer: PreTrainedTokenizerBase,
         *,
+        save_freq: int,
+        inbox: Inbox,
         traces: TraceWriter,
         journal: JournalWriter,
     ) -> None:
-        self._section = section
+        """`save_freq`: steps from one checkpoint to the next, 0 for none but those that are requested."""
         self._checkpoints = checkpoints
-        self._inbox = inbox
         self._trainer = trainer
         self._tokenizer = tokenizer
+        self._save_freq = save_freq
+        self._inbox = inbox
         self._traces = traces
         self._journal = journal
         self._pending: Capture | None = None
@@ -53,26 +53,26 @@ class CheckpointWriter:
 
     def commit_if_due(self, progress: TrainingProgress, manager: RolloutManager) -> None:
         """Hand a copy of the state to the loop every `save_freq` steps."""
-        if self._section.save_freq and progress.step % self._section.save_freq == 0:
+        if self._save_freq and progress.step % self._save_freq == 0:
             self.commit_soon(progress, manager)
 
     def commit_soon(self, progress: TrainingProgress, manager: RolloutManager) -> None:
-        """Hand a copy of the state to the loop."""
+        """Hand a copy of the state to the loop: an operator has requested it, or a full Redis."""
         self._pending = capture(self._trainer, progress, captured(manager))
         self._has_pending.set()
 
     async def commit_now(self, progress: TrainingProgress, manager: RolloutManager) -> None:
-        """Commit the present state and wait for it. Raises OSError when the disk does not take it."""
+        """Commit the present state before the learner ends, as after SIGTERM. Raises OSError when the disk is full."""
         state = capture(self._trainer, progress, captured(manager))
         self._pending = None
         await self._write(state)
 
-    def judge(self, step: int, accuracy: float | None) -> None:
+    def keep_if_best(self, step: int, accuracy: float | None) -> None:
         """An evaluation of that step's policy has ended; the checkpoint of the best is kept."""
         if accuracy is None:
             return
         try:
-            self._checkpoints.judge(step, accuracy)
+            self._checkpoints.keep_if_best(step, accuracy)
         except OSError as error:
             self.last_error = f"best checkpoint: {error}"
             logger.warning("cannot note the best checkpoint: %s", error)

@@ -1,4 +1,4 @@
-"""What a checkpoint consists of: the size and digest of each file, to tell a complete one from a damaged one.
+"""What a checkpoint consists of: the size and digest of each file, to distinguish a complete one from a damaged one.
 
 `manifest.json` is written last; a checkpoint without it was never finished.
 """

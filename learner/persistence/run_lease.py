@@ -1,7 +1,7 @@
 """The run's lease, which makes this process the only learner of its run.
 
 Loop `keep`: consumes nothing / waits a heartbeat / unblocked by the clock / produces a renewed lease, or the end of
-this learner when another has taken the run over. While Redis is away the learner goes on: nobody can take over then.
+this learner when another has taken the run over. While Redis is away the learner continues: nobody can take over then.
 """
 
 import asyncio

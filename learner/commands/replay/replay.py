@@ -44,11 +44,11 @@ class Comparison:
 
 @dataclass(slots=True)
 class ReplayResult:
-    """What a replay came to."""
+    """How far a replay came, and what it found there."""
 
     reached_step: int
     comparisons: list[Comparison] = field(default_factory=list)
-    ended_early: bool = False  # the log holds no further step
+    ended_early: bool = False  # the archived inbox holds no further step
 
 
 class ComparingWriter(CheckpointWriter):
@@ -62,7 +62,7 @@ class ComparingWriter(CheckpointWriter):
         self._result = result
 
     def commit_if_due(self, progress: TrainingProgress, manager: RolloutManager) -> None:
-        """Nothing is written."""
+        """Compare instead."""
         self._result.reached_step = progress.step
         of_this_step = [note for note in self._notes if note["step"] == progress.step]
         if not of_this_step:
@@ -78,13 +78,13 @@ class Nowhere:
     """Where a replay's weights go."""
 
     async def send(self, address: str, snapshot: Snapshot) -> None:
-        """Never called: there is no generator."""
+        """Never called."""
 
 
 def archived_records(
     run_folder: Path, scores: Mapping[tuple[str, int], Mapping[str, Any]] | None = None
 ) -> list[bytes]:
-    """The run's log, perhaps with other scores. Raises `ConfigError`."""
+    """The records of the run's archived inbox, with other scores if they are given. Raises `ConfigError`."""
     folder = RunPaths(run_folder).inbox
     records = [entry.payload for entry in InboxArchive(folder).entries(BEGINNING)]
     if not records:

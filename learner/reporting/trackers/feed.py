@@ -40,7 +40,7 @@ class TrackerDeadlines:
     finish: float = 15.0
     """For what still waits, and for the end of the process, when the learner ends."""
     first_delay: float = 1.0
-    """Back-off before a process that failed is restarted; doubled each time, up to `longest_delay`."""
+    """Back-off before a process that failed is restarted; each delay is twice the last, up to `longest_delay`."""
     longest_delay: float = 60.0
 
 

@@ -18,7 +18,7 @@ from learner.rollouts.ledger_state import captured
 from learner.rollouts.manager import RolloutManager
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
-from tppo.streams import Inbox
+from tppo.streams import Inbox, StreamsError
 
 logger = logging.getLogger(__name__)
 
@@ -105,5 +105,5 @@ class CheckpointWriter:
         try:
             await self._inbox.trim(state.progress.inbox_position)
             logger.info("the inbox is trimmed up to %s", state.progress.inbox_position)
-        except OSError as error:
+        except (StreamsError, OSError) as error:
             logger.warning("cannot trim the inbox: %s; retried after the next checkpoint", error)

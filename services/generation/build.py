@@ -4,7 +4,6 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-import grpc.aio
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -16,13 +15,12 @@ from services.generation.transformers_engine.decoders.decoder import Decoder
 from services.generation.transformers_engine.decoders.general import GeneralDecoder
 from services.generation.transformers_engine.decoders.llama import LlamaDecoder, is_supported
 from services.generation.transformers_engine.engine import TransformersEngine
-from services.generation.weight_intake import SERVICE_NAME, WeightIntake
+from services.generation.weight_intake import SERVICE_NAME, WeightIntake, registration
 from tppo.config import Config, ConfigError
 from tppo.config.services import GenerationSection
 from tppo.grpc_server import serving_grpc
 from tppo.leased_worker import Announce, LeasedWorker, WorkerSettings
 from tppo.streams import RequestQueue
-from tppo.v1 import generation_pb2_grpc
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +41,7 @@ def build_worker(
 
 def weight_server(intake: WeightIntake, section: GenerationSection, *, token: str) -> AbstractAsyncContextManager[str]:
     """Runs the gRPC server to which the learner sends weights; gives the address at which others reach it."""
-
-    def add_service(server: grpc.aio.Server) -> None:
-        generation_pb2_grpc.add_GenerationServiceServicer_to_server(intake, server)
-
-    return serving_grpc(SERVICE_NAME, add_service, section, key="generation", token=token)
+    return serving_grpc(SERVICE_NAME, registration(intake), section, key="generation", token=token)
 
 
 @asynccontextmanager

@@ -6,7 +6,8 @@ wrong, the engine goes on with those that it has.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -75,3 +76,8 @@ class WeightIntake(pb_grpc.GenerationServiceServicer):
         if manifest.run != self._run:
             raise OtherRunError(f"these are weights of run {manifest.run!r}; {self._name} serves {self._run!r}")
         self._weights.refuse_older(WeightIdentity(manifest.incarnation, manifest.policy_version))
+
+
+def registration(intake: WeightIntake) -> Callable[[grpc.aio.Server], None]:
+    """Adds the intake to a server."""
+    return partial(pb_grpc.add_GenerationServiceServicer_to_server, intake)

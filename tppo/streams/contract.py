@@ -23,7 +23,7 @@ BEGINNING = "0-0"  # the inbox position before every entry
 MAX_WAIT_SECONDS = 2.0  # longer waits are cut to this: a blocked read has to end well before the socket's time-out
 
 
-class StreamsError(OSError):
+class StreamsError(Exception):
     """An operation failed; what the server did of it is unknown."""
 
 

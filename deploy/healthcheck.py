@@ -8,7 +8,7 @@ import socket
 import sys
 
 from tppo.presence import present
-from tppo.streams import connect
+from tppo.streams.connection import connect
 
 
 async def is_alive(url: str, run: str, kind: str) -> bool:

@@ -15,8 +15,10 @@ from tppo.process import Announcer, configure_logging, connected, on_stop_signal
 from tppo.prometheus import serving
 from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.paths import RunPaths
-from tppo.streams import RedisClient, RedisStreams, Streams
+from tppo.streams import Streams
+from tppo.streams.connection import RedisClient
 from tppo.streams.fence import Fence, FencedError
+from tppo.streams.redis import RedisStreams
 
 if TYPE_CHECKING:
     from learner.exchange.peers import Peers

@@ -12,7 +12,7 @@ from services.local.redis_server import find_binary
 from tests.support.redis_server import StartRedis, running_redis
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo.config import ConfigError
-from tppo.streams import RedisClient, connect
+from tppo.streams.connection import RedisClient, connect
 
 MARKS_OF_FOLDERS = {
     "browser": ("browser", "process", "slow"),

@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from tppo.streams import RedisClient, StreamsError
+from tppo.streams import StreamsError
+from tppo.streams.connection import RedisClient
 from tppo.streams.fence import GUARD, UNFENCED, fence_key, fenced
 
 log = logging.getLogger(__name__)

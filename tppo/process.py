@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from tppo.config import ConfigError
 from tppo.presence import announce, this_process, withdraw
 from tppo.prometheus import Exporter
-from tppo.streams import RedisClient, StreamsUnavailable, connect, until_redis_answers
+from tppo.streams import StreamsUnavailable, until_redis_answers
+from tppo.streams.connection import RedisClient, connect
 from tppo.streams.fence import UNFENCED
 
 

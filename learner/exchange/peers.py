@@ -7,7 +7,7 @@ from typing import Any
 from learner.exchange.weight_publisher import FoundGenerator, Transport
 from tppo.generation_totals import GenerationTally, GenerationTotals
 from tppo.presence import Presence, present
-from tppo.streams import RedisClient
+from tppo.streams.connection import RedisClient
 
 REMEMBERED_SECONDS = 24 * 3600.0  # a process whose heartbeat has been missing for longer is not reported any more
 

@@ -13,7 +13,7 @@ from tppo.authentication import metrics_token_from_environment, token_from_envir
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 from tppo.process import Announcer, configure_logging, connected, require_redis_url, run_until_signalled
 from tppo.prometheus import Exporter, serving
-from tppo.streams import RedisStreams
+from tppo.streams.redis import RedisStreams
 from tppo.tls import require_tls_or_token
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
-from tppo.streams import StreamsError, connect
+from tppo.streams import StreamsError
+from tppo.streams.connection import connect
 from tppo.tls import require_tls_or_token
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")

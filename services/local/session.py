@@ -28,7 +28,8 @@ from tppo.config import Config
 from tppo.generation_totals import GenerationTally
 from tppo.presence import Presence, present
 from tppo.run_folder.json_lines import JsonLinesFollower
-from tppo.streams import RedisClient, StreamsError, connect, until_redis_answers
+from tppo.streams import StreamsError, until_redis_answers
+from tppo.streams.connection import RedisClient, connect
 from tppo.streams.fence import fence_key, is_held
 
 OBSERVE_SECONDS = 0.5

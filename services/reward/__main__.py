@@ -17,7 +17,7 @@ from tppo.config import Config, add_config_arguments, config_from_arguments
 from tppo.leased_worker import Announce
 from tppo.process import Announcer, configure_logging, connected, require_redis_url, run_until_signalled
 from tppo.prometheus import Exporter, serving
-from tppo.streams import RedisStreams
+from tppo.streams.redis import RedisStreams
 from tppo.tls import require_tls_or_token
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,9 @@ from typing import Any, Protocol
 
 import pytest
 
-from tppo.streams import Inbox, MemoryStreams, RedisClient, RedisStreams, RequestQueue, Streams
+from tppo.streams import Inbox, MemoryStreams, RequestQueue, Streams
+from tppo.streams.connection import RedisClient
+from tppo.streams.redis import RedisStreams
 
 LEASE_SECONDS = 60.0
 

@@ -3,9 +3,10 @@ import asyncio
 import pytest
 
 from tppo.presence import Presence, announce, present
-from tppo.streams import RedisClient, RedisStreams
+from tppo.streams.connection import RedisClient
 from tppo.streams.contract import BEGINNING
 from tppo.streams.fence import Fence, FencedError, Holder
+from tppo.streams.redis import RedisStreams
 
 HOUR = 3600.0
 

@@ -13,8 +13,10 @@ from tests.support.proxy import Mood, Proxy
 from tests.support.waiting import until, until_answered
 from tppo import codec
 from tppo.cancellation import cancel_all
-from tppo.streams import RedisClient, RedisStreams, StreamsUnavailable, connect, scripts
+from tppo.streams import StreamsUnavailable, scripts
+from tppo.streams.connection import RedisClient, connect
 from tppo.streams.contract import BEGINNING, position_of
+from tppo.streams.redis import RedisStreams
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from tppo.presence import Presence, announce, present, withdraw
-from tppo.streams import RedisClient
+from tppo.streams.connection import RedisClient
 
 
 def a_presence(name: str, kind: str = "generation") -> Presence:

@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.redis_server import StartRedis
-from tppo.streams import Lease, QueueDepth, RedisClient, RedisStreams, StreamsError, StreamsUnavailable, connect
-from tppo.streams.connection import require_recent
+from tppo.streams import Lease, QueueDepth, StreamsError, StreamsUnavailable
+from tppo.streams.connection import RedisClient, connect, require_recent
 from tppo.streams.contract import BEGINNING
+from tppo.streams.redis import RedisStreams
 
 Edit = Callable[[bytes, bytes], bytes]
 

@@ -16,7 +16,7 @@ from tests.dashboard.run_folders import complete_run, event, requested
 from tests.support.streams import announced
 from tests.support.tppo_process import TPPO, a_process, terminated
 from tests.support.waiting import DEADLINE_SECONDS, until_answered
-from tppo.streams import RedisClient
+from tppo.streams.connection import RedisClient
 
 pytestmark = pytest.mark.process
 

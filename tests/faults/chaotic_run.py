@@ -20,8 +20,7 @@ from tests.support.quickstart_run import NEVER_ENDS, Run
 from tests.support.redis_server import Redis
 from tests.support.tppo_process import tppo
 from tppo.presence import Presence, present
-from tppo.streams import connect
-from tppo.streams.connection import SOCKET_TIMEOUT_SECONDS
+from tppo.streams.connection import SOCKET_TIMEOUT_SECONDS, connect
 
 NUM_GENERATORS = 2
 PROXY_HOST = "127.0.0.2"  # the loopback, too: there the generators' ports lead through proxies

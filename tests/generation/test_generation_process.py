@@ -13,7 +13,8 @@ from tests.support.waiting import DEADLINE_SECONDS
 from tppo.codec import encode_window_request
 from tppo.presence import present
 from tppo.rollout import Window
-from tppo.streams import RedisClient, RedisStreams
+from tppo.streams.connection import RedisClient
+from tppo.streams.redis import RedisStreams
 from tppo.v1 import generation_pb2_grpc as pb_grpc
 from tppo.weights import to_messages
 

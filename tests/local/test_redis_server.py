@@ -12,7 +12,8 @@ from services.local.processes import redis_child
 from services.local.redis_server import RedisServer, find_binary, free_port, major_version
 from services.local.supervision.child import Child, ChildState
 from services.local.supervision.supervisor import Supervisor
-from tppo.streams import RedisClient, StreamsError, connect
+from tppo.streams import StreamsError
+from tppo.streams.connection import RedisClient, connect
 
 
 def fake_server(folder: Path, name: str, version_line: str) -> Path:

@@ -19,7 +19,7 @@ from services.local.supervision.child import Child, Ending, EndingKind
 from tppo.config import Config
 from tppo.presence import Presence, announce
 from tppo.run_folder.paths import RunPaths
-from tppo.streams import connect
+from tppo.streams.connection import connect
 from tppo.streams.fence import Fence
 
 LEARNER = """

@@ -10,7 +10,8 @@ from tests.support.tppo_process import TPPO, a_process, terminated, tppo
 from tppo.codec import encode_reward_request
 from tppo.presence import present
 from tppo.rollout import RewardRequest, Score, ScoreStatus
-from tppo.streams import RedisClient, RedisStreams
+from tppo.streams.connection import RedisClient
+from tppo.streams.redis import RedisStreams
 
 pytestmark = pytest.mark.process
 

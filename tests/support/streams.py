@@ -6,7 +6,8 @@ from tests.support.waiting import until_answered
 from tppo.codec import decode_inbox_record
 from tppo.presence import Presence, present
 from tppo.rollout import InboxRecord
-from tppo.streams import RedisClient, Streams
+from tppo.streams import Streams
+from tppo.streams.connection import RedisClient
 from tppo.streams.contract import BEGINNING
 
 Record = TypeVar("Record", bound=InboxRecord)

@@ -1,6 +1,5 @@
 """Work and its results between the processes: request queues with leases, and the learner's inbox, a log."""
 
-from tppo.streams.connection import RedisClient, connect
 from tppo.streams.contract import (
     Inbox,
     InboxEntry,
@@ -12,7 +11,6 @@ from tppo.streams.contract import (
     StreamsUnavailable,
 )
 from tppo.streams.memory import MemoryStreams
-from tppo.streams.redis import RedisStreams
 from tppo.streams.retry import until_redis_answers
 
 __all__ = [
@@ -21,12 +19,9 @@ __all__ = [
     "Lease",
     "MemoryStreams",
     "QueueDepth",
-    "RedisClient",
-    "RedisStreams",
     "RequestQueue",
     "Streams",
     "StreamsError",
     "StreamsUnavailable",
-    "connect",
     "until_redis_answers",
 ]

@@ -14,7 +14,9 @@ from tppo.codec import encode_inbox_record
 from tppo.presence import Presence, present
 from tppo.rollout import Command
 from tppo.run_folder.json_lines import plain
-from tppo.streams import QueueDepth, RedisClient, RedisStreams, StreamsError, connect
+from tppo.streams import QueueDepth, StreamsError
+from tppo.streams.connection import RedisClient, connect
+from tppo.streams.redis import RedisStreams
 
 LOOK_SECONDS = 1.0
 DEADLINE_SECONDS = 2.0

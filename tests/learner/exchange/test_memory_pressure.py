@@ -11,9 +11,11 @@ from learner.exchange.memory_pressure import MemoryPressure
 from tests.learner.fake_services import FakeTransport
 from tests.learner.test_learner_service import Laboratory, to_the_end
 from tests.support.redis_server import StartRedis
-from tppo.streams import Lease, MemoryStreams, RedisStreams, StreamsUnavailable, connect
+from tppo.streams import Lease, MemoryStreams, StreamsUnavailable
+from tppo.streams.connection import connect
 from tppo.streams.contract import BEGINNING
 from tppo.streams.memory import MemoryInbox, MemoryRequestQueue
+from tppo.streams.redis import RedisStreams
 
 
 async def test_a_checkpoint_is_requested_when_it_would_make_room() -> None:

@@ -9,7 +9,7 @@ import pytest
 from learner.persistence import run_lease
 from learner.persistence.run_identity import begin_incarnation, has_ended
 from tppo.config import ConfigError
-from tppo.streams import RedisClient
+from tppo.streams.connection import RedisClient
 from tppo.streams.fence import Fence, FencedError
 
 

@@ -9,7 +9,8 @@ from learner.reporting.prometheus import LearnerExporter, metric_name
 from learner.reporting.trackers.trackers import Trackers
 from tppo.presence import present
 from tppo.process import Announcer
-from tppo.streams import MemoryStreams, RedisClient, StreamsUnavailable
+from tppo.streams import MemoryStreams, StreamsUnavailable
+from tppo.streams.connection import RedisClient
 from tppo.streams.fence import Fence
 
 

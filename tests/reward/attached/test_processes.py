@@ -11,7 +11,8 @@ from tests.support.streams import announced, inbox_records
 from tests.support.tppo_process import REPOSITORY, TPPO, a_process, terminated
 from tppo.codec import encode_reward_request
 from tppo.rollout import RewardRequest, Score
-from tppo.streams import RedisClient, RedisStreams
+from tppo.streams.connection import RedisClient
+from tppo.streams.redis import RedisStreams
 
 pytestmark = pytest.mark.process
 

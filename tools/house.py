@@ -42,7 +42,7 @@ WORDS = {
     r"without a word|merely looks?": "exited with code 1 and no message",
 }
 WORDS = {pattern.replace(" ", "[ _]"): word for pattern, word in WORDS.items()}  # names too, such as ask_again
-DIALECT = re.compile(f"(?<![a-z])(?:{'|'.join(WORDS)})(?![a-z])", re.IGNORECASE)
+DIALECT = re.compile(f"(?<![a-z.])(?:{'|'.join(WORDS)})(?![a-z])", re.IGNORECASE)
 
 
 class Finding(NamedTuple):

@@ -163,7 +163,7 @@ class Action(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """An operator's wish. Its place in the inbox decides when it takes effect, so that a replay does the same."""
+    """An operator's command. Its place in the inbox decides when it takes effect, so that a replay does the same."""
 
     command_id: str  # a command that comes twice is carried out once
     action: Action

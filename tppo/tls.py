@@ -45,7 +45,7 @@ class TlsFiles:
 
 
 def channel(address: str, options: Sequence[tuple[str, Any]]) -> grpc.aio.Channel:
-    """A channel as the environment asks for it: encrypted, or plain."""
+    """A channel as the environment says: encrypted, or plain."""
     files = TlsFiles.from_environment()
     if files is None:
         return grpc.aio.insecure_channel(address, options=options)

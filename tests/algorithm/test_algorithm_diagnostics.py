@@ -24,7 +24,7 @@ VALUES = torch.tensor([[1.0, -1.0, 1.0, -1.0, NAN], [0.5, 0.5, 0.5, 0.5, NAN]])
 MASK = ~RETURNS.isnan()
 
 
-def test_explained_variance_is_told_apart_for_windows_that_ended_a_response_and_that_were_cut() -> None:
+def test_explained_variance_is_separate_for_windows_that_ended_a_response_and_that_were_cut() -> None:
     result = explained_variance_by_cut(VALUES, RETURNS, MASK, is_cut=torch.tensor([[False], [True]]))
 
     assert result.finished.item() == pytest.approx(1.0)

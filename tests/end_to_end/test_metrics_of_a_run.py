@@ -21,24 +21,24 @@ def fetched(address: str) -> str:
     return text
 
 
-def names_told(address: str) -> set[str]:
-    """Of samples; those that `prometheus_client` tells of every process are left out."""
+def exported_names(address: str) -> set[str]:
+    """Of samples; those that `prometheus_client` exports of every process are left out."""
     families = text_string_to_metric_families(fetched(f"http://{address}/metrics"))
     return {one.name for family in families for one in family.samples if one.name.startswith("tppo_")}
 
 
 def scrape_all(run: Run) -> Mapping[str, set[str]]:
-    """The names that each kind of process tells."""
+    """The names that each kind of process exports."""
     found = re.search(r"dashboard at http://([^/\s]+)", (run.folder / "logs" / "dashboard.log").read_text())
     assert found
     dashboard = found[1]
     targets = json.loads(fetched(f"http://{dashboard}/api/v1/scrape-targets"))
-    told = {one["labels"]["kind"]: names_told(one["targets"][0]) for one in targets}
-    return told | {"dashboard": names_told(dashboard)}
+    exported = {one["labels"]["kind"]: exported_names(one["targets"][0]) for one in targets}
+    return exported | {"dashboard": exported_names(dashboard)}
 
 
 def documented_names() -> Mapping[str, set[str]]:
-    """The names that each kind of process tells at least."""
+    """The names that each kind of process exports at least."""
     names = {section: {row.name for row in documented(section)} for section in SERVICES}
     common = {row.name for row in documented(COMMON)}
     return {
@@ -49,18 +49,18 @@ def documented_names() -> Mapping[str, set[str]]:
     }
 
 
-def test_every_process_tells_what_the_documents_say(start: Callable[..., Run]) -> None:
+def test_every_process_exports_what_the_documents_say(start: Callable[..., Run]) -> None:
     run = start(**NEVER_ENDS, **{"trackers.tensorboard": "true"})
     run.wait_for_step(1)
     expected = documented_names()
-    told: dict[str, set[str]] = {}
+    exported: dict[str, set[str]] = {}
 
     def missing() -> Mapping[str, set[str]]:
-        told.update(scrape_all(run))
-        return {kind: names - told.get(kind, set()) for kind, names in expected.items()}
+        exported.update(scrape_all(run))
+        return {kind: names - exported.get(kind, set()) for kind, names in expected.items()}
 
     run.wait_for(missing, "every documented metric", is_met=lambda names: not any(names.values()))
-    surplus = {kind: names - expected[kind] for kind, names in told.items()}
+    surplus = {kind: names - expected[kind] for kind, names in exported.items()}
 
     assert surplus.pop("learner") - names_of_lines() == set()
     assert surplus == {"generation": set(), "reward": set(), "dashboard": set()}

@@ -1,4 +1,4 @@
-"""An `Engine` that does what a test tells it."""
+"""An `Engine` under a test's control."""
 
 import asyncio
 

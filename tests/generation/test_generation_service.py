@@ -288,7 +288,7 @@ async def test_windows_outlive_a_redis_that_is_away(streams: MemoryStreams) -> N
     assert window.rollout_id == "a"
 
 
-async def test_the_status_tells_versions_and_the_engines_counts(streams: MemoryStreams) -> None:
+async def test_the_status_has_versions_and_the_engines_counts(streams: MemoryStreams) -> None:
     engine = FakeEngine()
     weights = ServedWeights(engine)
     announce = Announcements()

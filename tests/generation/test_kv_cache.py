@@ -1,4 +1,4 @@
-"""The cache that is aligned at the rows' ends. Entries are numbers that tell their row and place."""
+"""The cache that is aligned at the rows' ends. Entries are numbers made of row and place."""
 
 import torch
 

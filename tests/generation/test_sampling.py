@@ -39,9 +39,9 @@ def test_a_row_draws_the_same_numbers_wherever_it_begins() -> None:
     running = sampler(seeds=[3], positions=[10])
 
     in_one_go = [running.sample(logits)[0].item() for _ in range(3)]
-    started_anew = sampler(seeds=[3], positions=[12]).sample(logits)[0].item()
+    restarted = sampler(seeds=[3], positions=[12]).sample(logits)[0].item()
 
-    assert started_anew == in_one_go[2]
+    assert restarted == in_one_go[2]
 
 
 def test_logprobs_are_those_of_the_tempered_distribution() -> None:

@@ -229,7 +229,7 @@ async def test_decode_steps_that_serve_only_evaluations_are_not_counted() -> Non
     assert (counted.num_tokens_generated, counted.num_decode_steps, counted.num_active_slot_steps) == (11, 3, 6)
 
 
-async def test_windows_are_bounded_in_time_and_tell_their_slot() -> None:
+async def test_windows_are_bounded_in_time_and_name_their_slot() -> None:
     async with an_engine(TIED_QWEN2, a_model(TIED_QWEN2), num_slots=2) as engine:
         windows = await windows_of(engine, [a_request(name) for name in "ab"])
 

@@ -26,12 +26,12 @@ class Exporter(Collector):
         self.own_labels = (run, service)
         self._process = ProcessCollector(registry=None)
         self._status: Mapping[str, Any] = {}
-        self._told_at: float | None = None
+        self._taken_at: float | None = None
         self._announced_at: float | None = None
 
     def take(self, status: Mapping[str, Any]) -> dict[str, Any]:
         """Remember the status; gives it with the address of this process' metrics, for the heartbeat."""
-        self._status, self._told_at = status, time.monotonic()
+        self._status, self._taken_at = status, time.monotonic()
         return {**status, ADDRESS_KEY: self.address}
 
     def note_heartbeat(self) -> None:
@@ -41,7 +41,7 @@ class Exporter(Collector):
     def collect(self) -> Iterator[Metric]:
         """All that is known now; nothing of the status before the first one."""
         yield from self._process.collect()
-        for (name, meaning), moment in ((STATUS_AGE, self._told_at), (HEARTBEAT_AGE, self._announced_at)):
+        for (name, meaning), moment in ((STATUS_AGE, self._taken_at), (HEARTBEAT_AGE, self._announced_at)):
             if moment is not None:
                 family = GaugeMetricFamily(name, meaning, labels=OWN_LABELS)
                 family.add_metric(self.own_labels, time.monotonic() - moment)

@@ -99,7 +99,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.conservation().holds
 
     @invariant()
-    def no_rollout_is_lost_or_doubled(self) -> None:
+    def no_rollout_is_lost_or_duplicated(self) -> None:
         assert self.ledger.rollouts.keys() | self.retired.keys() == self.started
         assert not self.ledger.rollouts.keys() & self.retired.keys()
 

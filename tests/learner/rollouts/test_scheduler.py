@@ -207,7 +207,7 @@ def test_an_older_cohort_that_is_all_parked_is_replaced_by_a_cohort_of_its_own()
     assert names(reader.manager.scheduler.next_batch()) == ["0-1-0"]
 
 
-# Streaming asks for three when the third failure leaves one row, and keeps the fourth failure for a step's end.
+# Streaming requests three when the third failure leaves one row, and keeps the fourth failure for a step's end.
 @pytest.mark.parametrize(("mode", "num_replaced"), [("lockstep", 2), ("overlapped", 4), ("streaming", 3)])
 def test_a_run_whose_first_windows_are_all_parked_goes_on_with_others(mode: str, num_replaced: int) -> None:
     reader, answers = a_reader(mode)

@@ -64,7 +64,7 @@ def test_the_first_update_moves_each_weight_by_the_rate_against_its_gradients_si
     assert weight.grad is None
 
 
-def test_the_norm_is_told_as_it_was_before_clipping() -> None:
+def test_the_reported_norm_is_that_before_clipping() -> None:
     optimization, weight = an_optimization(grad_clip=1.0)
 
     assert update(optimization, weight, [3.0, -4.0]).grad_norm == pytest.approx(5.0)

@@ -1,4 +1,4 @@
-"""What finished responses tell of their values, and the age of what a step builds on."""
+"""What finished responses show of their values, and the age of what a step builds on."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -51,7 +51,7 @@ def test_finished_rows_weigh_alike_whatever_their_lengths() -> None:
 
 
 @pytest.mark.parametrize("max_tokens", [16, 4096])
-def test_the_loss_that_is_told_is_the_whole_mini_batchs(max_tokens: int) -> None:
+def test_the_reported_loss_is_the_whole_mini_batchs(max_tokens: int) -> None:
     of_right, of_wrong = squared_errors(a_network("value"), finished_rows())
     critic = {"lr": 1e-3, "warmup_steps": 0, "max_tokens_per_microbatch": max_tokens}
 

@@ -14,8 +14,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, expect, sync_playwright
 
+from tests.support.processes import TPPO, end_now
 from tests.support.quickstart_run import Run
-from tests.support.tppo_process import TPPO, end_now
 from tests.support.waiting import DEADLINE_SECONDS
 
 FLAGS = [

@@ -9,6 +9,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo.authentication import call_metadata, is_loopback, require_token_beyond_loopback, server_interceptors
 from tppo.config import ConfigError
 
@@ -62,7 +63,7 @@ async def parts() -> AsyncIterator[bytes]:
 async def call(channel: Any, method: str, token: str) -> bytes:
     """What the method answers, whatever its kind, joined."""
     path = f"/test.Echo/{method}"
-    options: dict[str, Any] = {"metadata": call_metadata(token), "timeout": 10}
+    options: dict[str, Any] = {"metadata": call_metadata(token), "timeout": DEADLINE_SECONDS}
     match method:
         case "Echo":
             return bytes(await channel.unary_unary(path)(b"hello", **options))
@@ -101,7 +102,9 @@ async def test_a_stream_without_the_right_token_is_cut(method: str) -> None:
 
 async def test_health_needs_no_token() -> None:
     async with channel_to_server(TOKEN) as channel:
-        answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10)
+        answer = await health_pb2_grpc.HealthStub(channel).Check(
+            health_pb2.HealthCheckRequest(), timeout=DEADLINE_SECONDS
+        )
 
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from tests.support.tppo_process import QUICKSTART, TPPO
+from tests.support.processes import QUICKSTART, TPPO
 from tests.support.waiting import DEADLINE_SECONDS
 
 

@@ -6,10 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo.leased_worker import LeasedWorker, WorkerSettings
 from tppo.streams import MemoryStreams, StreamsUnavailable
-
-WAIT_SECONDS = 10.0
 
 
 class Upper:
@@ -79,7 +78,7 @@ def worker_on(
 async def running(worker: LeasedWorker) -> AsyncIterator[None]:
     task = asyncio.create_task(worker.run())
     try:
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             yield
     finally:
         worker.stop()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo.config import ConfigError
 from tppo.config.schema import PrometheusSection
 from tppo.prometheus import Exporter, serving
@@ -44,7 +45,7 @@ def scraped(exporter: Exporter, *, token: str = "", **settings: Any) -> Iterator
 
 
 def get(address: str, path: str = "/metrics", method: str = "GET", **headers: str) -> Answer:
-    connection = http.client.HTTPConnection(address, timeout=10)
+    connection = http.client.HTTPConnection(address, timeout=DEADLINE_SECONDS)
     try:
         connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
         answer = connection.getresponse()

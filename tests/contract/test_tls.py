@@ -8,11 +8,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.contract.certificates import certified
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo.config import ConfigError
 from tppo.grpc_server import CHANNEL_OPTIONS, start_server
 from tppo.tls import VARIABLES, channel, require_tls_or_token
-
-CALL_SECONDS = 5.0
 
 
 def use(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
@@ -23,7 +22,7 @@ def use(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
 async def health(address: str) -> int:
     async with channel(address, CHANNEL_OPTIONS) as opened:
         stub = health_pb2_grpc.HealthStub(opened)
-        answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_SECONDS)
         return int(answer.status)
 
 

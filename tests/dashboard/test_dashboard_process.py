@@ -13,8 +13,8 @@ import pytest
 
 from services.dashboard.__main__ import _until_served
 from tests.dashboard.run_folders import complete_run, event, requested
+from tests.support.processes import TPPO, a_process, terminated
 from tests.support.streams import announced
-from tests.support.tppo_process import TPPO, a_process, terminated
 from tests.support.waiting import DEADLINE_SECONDS, until_answered
 from tppo.streams.connection import RedisClient
 

@@ -4,14 +4,14 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.dashboard.live.source import Observation
-from services.dashboard.live.stream import TICK_SECONDS, Broadcaster, Message, Ring
+from services.dashboard.live.stream import Broadcaster, Message, Ring
 from tests.dashboard.clients import NOW, FixedSource, process, views_of
 from tests.dashboard.run_folders import (
     RunFolderBuilder,
@@ -22,6 +22,8 @@ from tests.dashboard.run_folders import (
     score,
     step_line,
 )
+from tests.support.waiting import until
+from tppo.cancellation import cancel_all
 
 
 @pytest.fixture
@@ -39,25 +41,42 @@ async def broadcaster(run: RunFolderBuilder) -> AsyncIterator[Broadcaster]:
     serving.cancel()
 
 
+@asynccontextmanager
+async def listening(
+    broadcaster: Broadcaster, last_id: int | None = None, *, without: str = ""
+) -> AsyncIterator[list[Message]]:
+    """The messages so far, of other kinds than `without`."""
+    found: list[Message] = []
+
+    async def listen() -> None:
+        async with aclosing(broadcaster.messages(last_id)) as messages:
+            async for message in messages:
+                if message.event != without:
+                    found.append(message)  # noqa: PERF401 (read while it grows)
+
+    task = asyncio.create_task(listen())
+    await asyncio.sleep(0)  # from now on it hears everything
+    yield found
+    await cancel_all([task])
+
+
+async def first(count: int, messages: list[Message]) -> list[Message]:
+    """So many messages, once they are there."""
+    return (await until(lambda: messages, f"{count} messages", is_met=lambda found: len(found) >= count))[:count]
+
+
 async def read(broadcaster: Broadcaster, count: int, last_id: int | None = None, *, without: str = "") -> list[Message]:
     """The next messages of other kinds than `without`."""
-    found: list[Message] = []
-    async with asyncio.timeout(20), aclosing(broadcaster.messages(last_id)) as messages:
-        async for message in messages:
-            if message.event != without:
-                found.append(message)
-            if len(found) == count:
-                break
-    return found
+    async with listening(broadcaster, last_id, without=without) as messages:
+        return await first(count, messages)
 
 
 async def sent(broadcaster: Broadcaster, run: RunFolderBuilder, count: int, *lines: Any) -> dict[str, Any]:
     """By event, what a reader hears of lines that are written while it listens."""
-    reading = asyncio.create_task(read(broadcaster, count, without="status"))
-    await asyncio.sleep(0.3)
-    run.metrics(*(line for line in lines if line["kind"] in ("step", "evaluation")))
-    run.journal(*(line for line in lines if line["kind"] not in ("step", "evaluation")))
-    return {message.event: json.loads(message.data) for message in await reading}
+    async with listening(broadcaster, without="status") as messages:
+        run.metrics(*(line for line in lines if line["kind"] in ("step", "evaluation")))
+        run.journal(*(line for line in lines if line["kind"] not in ("step", "evaluation")))
+        return {message.event: json.loads(message.data) for message in await first(count, messages)}
 
 
 async def test_news_is_sent_by_kind(broadcaster: Broadcaster, run: RunFolderBuilder) -> None:
@@ -73,6 +92,7 @@ async def test_news_is_sent_by_kind(broadcaster: Broadcaster, run: RunFolderBuil
     assert [(bar["rollout"], bar["slot"], bar["score"]) for bar in messages["windows"]["bars"]] == [("r", 3, 0.75)]
 
 
+@pytest.mark.slow
 async def test_a_status_is_sent_about_once_a_second(broadcaster: Broadcaster) -> None:
     began = time.monotonic()
     messages = await read(broadcaster, 3)
@@ -82,6 +102,7 @@ async def test_a_status_is_sent_about_once_a_second(broadcaster: Broadcaster) ->
     assert time.monotonic() - began >= 2.0  # the first at once, the other two a second apart
 
 
+@pytest.mark.slow
 async def test_a_busy_run_sends_ten_messages_a_second_at_most(broadcaster: Broadcaster, run: RunFolderBuilder) -> None:
     moments: list[float] = []
 
@@ -104,28 +125,26 @@ async def test_a_busy_run_sends_ten_messages_a_second_at_most(broadcaster: Broad
 async def test_a_run_of_many_steps_a_second_is_sent_without_delay(
     broadcaster: Broadcaster, run: RunFolderBuilder
 ) -> None:
-    reading = asyncio.create_task(read(broadcaster, 2, without="status"))
-    await asyncio.sleep(0.3)
-    run.metrics(*(step_line(step) for step in range(1, 101)))
-    run.journal(requested("r"), last_window("r"))
-    steps, windows = await reading
+    async with listening(broadcaster, without="status") as messages:
+        run.metrics(*(step_line(step) for step in range(1, 101)))
+        run.journal(requested("r"), last_window("r"))
+        steps, windows = await first(2, messages)
 
     assert len(json.loads(steps.data)["lines"]) == 100
     assert (steps.event, windows.event) == ("steps", "windows")
 
 
 async def test_a_reader_resumes_behind_what_it_has(broadcaster: Broadcaster, run: RunFolderBuilder) -> None:
-    reading = asyncio.create_task(read(broadcaster, 3, without="status"))
-    await asyncio.sleep(0.3)
-    for text in ("first", "second", "third"):
-        run.journal(event(text))
-        await asyncio.sleep(2 * TICK_SECONDS)  # what comes together is sent together
-    first, second, third = await reading
+    async with listening(broadcaster, without="status") as messages:
+        for number, text in enumerate(("first", "second", "third"), 1):  # what comes together is sent together
+            run.journal(event(text))
+            await first(number, messages)
+    one, two, three = messages
 
-    again = await read(broadcaster, 2, first.id, without="status")
+    again = await read(broadcaster, 2, one.id, without="status")
 
-    assert [message.id for message in again] == [second.id, third.id]
-    assert first.id < second.id < third.id
+    assert [message.id for message in again] == [two.id, three.id]
+    assert one.id < two.id < three.id
 
 
 @pytest.mark.parametrize("last_id", [0, 17, 2**62])
@@ -136,15 +155,15 @@ async def test_a_reader_that_was_away_for_too_long_is_reset(broadcaster: Broadca
 
 
 async def test_a_replaced_file_is_a_reset(broadcaster: Broadcaster, run: RunFolderBuilder) -> None:
-    reading = asyncio.create_task(read(broadcaster, 2, without="status"))
-    await asyncio.sleep(0.3)
-    run.metrics(step_line(1), step_line(2))
-    await asyncio.sleep(0.6)
-    replacement = run.path / "new"
-    replacement.write_text(json.dumps(step_line(1)) + "\n")
-    replacement.replace(run.path / "metrics.jsonl")
+    async with listening(broadcaster, without="status") as messages:
+        run.metrics(step_line(1), step_line(2))
+        await first(1, messages)
+        replacement = run.path / "new"
+        replacement.write_text(json.dumps(step_line(1)) + "\n")
+        replacement.replace(run.path / "metrics.jsonl")
+        await first(2, messages)
 
-    assert [message.event for message in await reading] == ["steps", "reset"]
+    assert [message.event for message in messages] == ["steps", "reset"]
 
 
 async def test_a_reader_that_falls_behind_the_ring_is_reset() -> None:

@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.support.processes import tppo
 from tests.support.quickstart_run import Run
-from tests.support.tppo_process import tppo
 from tppo.run_folder.checkpoints import CheckpointFolder
 
 

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from learner.commands.audit.evidence import collect
 from tests.faults.chaotic_run import FAULTS, ChaoticRun, Injection, drawn_faults, inject
-from tests.support.tppo_process import TPPO
+from tests.support.processes import TPPO
 
 FAULTS_PER_RUN = 15
 MORE_STEPS = 4

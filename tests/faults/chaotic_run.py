@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from services.local.redis_server import free_port
+from tests.support.processes import tppo
 from tests.support.proxy import Mood, Proxy
 from tests.support.quickstart_run import NEVER_ENDS, Run
 from tests.support.redis_server import Redis
-from tests.support.tppo_process import tppo
 from tppo.presence import Presence, present
 from tppo.streams.connection import SOCKET_TIMEOUT_SECONDS, connect
 

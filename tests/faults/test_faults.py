@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.chaotic_run import FAULTS, ChaoticRun, inject
+from tests.support.processes import TPPO, end_now, output_of, tppo
 from tests.support.redis_server import full_disk
-from tests.support.tppo_process import TPPO, end_now, output_of, tppo
 
 SEED = 20240
 ROUND = [

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.generation.tiny_models import FAST, a_model, a_request, an_update, expected_logprobs
+from tests.support.processes import TPPO, a_process, terminated, tppo
 from tests.support.streams import announced, inbox_records
-from tests.support.tppo_process import TPPO, a_process, terminated, tppo
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo.codec import encode_window_request
 from tppo.presence import present

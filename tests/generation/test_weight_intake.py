@@ -16,6 +16,7 @@ from services.generation.build import weight_server
 from services.generation.served_weights import ServedWeights
 from services.generation.weight_intake import WeightIntake
 from tests.generation.fake_engine import FakeEngine
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo.authentication import call_metadata
 from tppo.config import ConfigError
 from tppo.config.services import GenerationSection
@@ -37,7 +38,7 @@ class Running:
     async def send(
         self, messages: "Iterator[pb.UpdateWeightsRequest] | AsyncIterator[pb.UpdateWeightsRequest]"
     ) -> pb.UpdateWeightsResponse:
-        return await self.stub.UpdateWeights(messages, timeout=30)
+        return await self.stub.UpdateWeights(messages, timeout=DEADLINE_SECONDS)
 
 
 @asynccontextmanager
@@ -158,7 +159,9 @@ async def test_a_chunk_may_be_larger_than_the_default_limit_of_4_mib() -> None:
 async def test_the_token_is_demanded_of_every_transfer() -> None:
     async with a_generator(token="correct horse") as generator:
         code, _ = await refusal(generator, transfer())
-        response = await generator.stub.UpdateWeights(transfer(), timeout=30, metadata=call_metadata("correct horse"))
+        response = await generator.stub.UpdateWeights(
+            transfer(), timeout=DEADLINE_SECONDS, metadata=call_metadata("correct horse")
+        )
 
     assert code is grpc.StatusCode.UNAUTHENTICATED
     assert response.policy_version == 1
@@ -168,7 +171,7 @@ async def test_the_token_is_demanded_of_every_transfer() -> None:
 async def test_the_health_check_answers(service: str) -> None:
     async with a_generator() as generator:
         stub = health_pb2_grpc.HealthStub(generator.channel)
-        answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=30)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=DEADLINE_SECONDS)
 
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
@@ -177,7 +180,7 @@ async def test_reflection_lists_the_service() -> None:
     async with a_generator() as generator:
         stub = reflection_pb2_grpc.ServerReflectionStub(generator.channel)
         question = reflection_pb2.ServerReflectionRequest(list_services="")
-        answers = [answer async for answer in stub.ServerReflectionInfo(iter([question]), timeout=30)]
+        answers = [answer async for answer in stub.ServerReflectionInfo(iter([question]), timeout=DEADLINE_SECONDS)]
 
     assert "tppo.v1.GenerationService" in {one.name for one in answers[0].list_services_response.service}
 

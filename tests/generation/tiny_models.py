@@ -23,6 +23,7 @@ from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.decoder import Decoder
 from services.generation.transformers_engine.decoders.model_weights import new_model
 from services.generation.transformers_engine.engine import TransformersEngine
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo.rollout import Window, WindowRequest, tokens
 from tppo.weights import WeightUpdate, digest
 
@@ -169,7 +170,6 @@ class Paused(Watched):
     """Stops inside step `PAUSE_AT` until it may go on."""
 
     PAUSE_AT = 5
-    PATIENCE_SECONDS = 60.0  # a thread that waits for ever would keep the test run from ending
 
     def __init__(self, inner: Decoder) -> None:
         super().__init__(inner)
@@ -178,10 +178,10 @@ class Paused(Watched):
 
     async def paused(self) -> None:
         """Until it has stopped there."""
-        assert await asyncio.to_thread(self.is_paused.wait, self.PATIENCE_SECONDS)
+        assert await asyncio.to_thread(self.is_paused.wait, DEADLINE_SECONDS)
 
     def around_step(self, number: int, logits: Tensor) -> Tensor:
         if number == self.PAUSE_AT:
             self.is_paused.set()
-            assert self.may_go_on.wait(self.PATIENCE_SECONDS)
+            assert self.may_go_on.wait(DEADLINE_SECONDS)
         return logits

@@ -25,6 +25,7 @@ from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
 from tests.learner.builders import rules_of
 from tests.learner.fake_services import FakeTransport, generate, one_generator, reward, text_of
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo.config import Config
 from tppo.rollout import tokens
 from tppo.streams import MemoryStreams
@@ -158,7 +159,7 @@ async def replay(laboratory: Laboratory, run: str, log: MemoryStreams) -> None:
     streams = ArchivedStreams()
     await streams.inbox.append([entry.payload for entry in entries])
     service = laboratory.learner(run, streams, FakeTransport())
-    await asyncio.wait_for(service.run(), timeout=60)
+    await asyncio.wait_for(service.run(), timeout=DEADLINE_SECONDS)
     assert (await streams.window_requests.depth()).num_waiting == 0
 
 

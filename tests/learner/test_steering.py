@@ -17,9 +17,9 @@ from tests.learner.test_learner_service import (
     killed_at,
     laboratory,
     replay,
-    step_reached,
     to_the_end,
 )
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo import codec
 from tppo.rollout import Action, Command
 from tppo.run_folder.checkpoints import CheckpointFolder
@@ -73,7 +73,7 @@ async def test_a_paused_run_takes_no_step_until_it_is_resumed(laboratory: Labora
     still_at = service.step
 
     await put(streams, a_command("b", Action.RESUME))
-    await asyncio.wait_for(run, timeout=60)
+    await asyncio.wait_for(run, timeout=DEADLINE_SECONDS)
 
     assert still_at - paused_at <= 1  # the step that was under way
     assert service.step == STEPS
@@ -97,21 +97,15 @@ async def test_a_run_stops_after_the_requested_step_and_resumes(laboratory: Labo
 
 async def test_a_rollback_ends_the_learner_with_the_requested_version(laboratory: Laboratory) -> None:
     streams, transport = ArchivedStreams(), FakeTransport()
-    service = laboratory.learner("run", streams, transport)
-    checkpoints = CheckpointFolder(laboratory.folder / "run" / "checkpoints")
+    await put(streams, a_command("stop", Action.STOP_AFTER_STEP, step=3))
+    await to_the_end(laboratory.learner("run", streams, transport), streams, transport)
+    version = CheckpointFolder(laboratory.folder / "run" / "checkpoints").committed()[0]["step"]
 
-    async def ask() -> None:
-        await step_reached(service, 3)
-        await put(streams, a_command("pause", Action.PAUSE))
-        while not (notes := checkpoints.committed()):  # noqa: ASYNC110 - a thread
-            await asyncio.sleep(0.001)
-        version = notes[0]["step"]
-        await put(streams, a_command("a", Action.ROLL_BACK, version=version), a_command("resume", Action.RESUME))
+    await put(streams, a_command("a", Action.ROLL_BACK, version=version))
+    service = laboratory.learner("run", streams.reopened(), transport)
+    await to_the_end(service, streams.reopened(), transport)
 
-    await asyncio.gather(to_the_end(service, streams, transport), ask())
-
-    version = service.steering.roll_back_to
-    assert version in {note["step"] for note in checkpoints.committed()}
+    assert service.steering.roll_back_to == version
     assert answers(service.steering)["a"] == ("done", f"the run rolls back to version {version}")
 
 

@@ -12,6 +12,7 @@ from services.local.processes import redis_child
 from services.local.redis_server import RedisServer, find_binary, free_port, major_version
 from services.local.supervision.child import Child, ChildState
 from services.local.supervision.supervisor import Supervisor
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo.streams import StreamsError
 from tppo.streams.connection import RedisClient, connect
 
@@ -83,7 +84,7 @@ async def no_sleep(_: float) -> None:
 
 async def connected(url: str) -> RedisClient:
     """A client of a server that is only just coming up."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE_SECONDS):
         while True:
             try:
                 return await connect(url)

@@ -1,11 +1,10 @@
 """Small Python programs stand in for the services; back-off is slept through at once, and its length recorded."""
 
 import asyncio
-import os
 import signal
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,8 @@ import pytest
 
 from services.local.supervision.child import Child, ChildState, Ending, EndingKind
 from services.local.supervision.supervisor import FailureRecord, RestartRule, Supervisor
+from tests.support.processes import is_running
+from tests.support.waiting import until
 
 FOREVER = "import time; print('up', flush=True); time.sleep(600)"
 GRACEFUL = """
@@ -58,12 +59,6 @@ async def supervisor_in(folder: Path, **options: object) -> AsyncIterator[Superv
         await supervisor.stop()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 (what is waited for happens in another process)
-            await asyncio.sleep(0.01)
-
-
 def log_of(folder: Path, name: str) -> str:
     path = folder / f"{name}.log"
     return path.read_text() if path.exists() else ""
@@ -93,7 +88,7 @@ async def test_a_service_that_exits_by_itself_is_restarted(tmp_path: Path) -> No
     async with supervisor_in(tmp_path, sleep=Sleeper()) as supervisor:
         supervisor.start(program("reward-0", "pass", FOREVER))
 
-        await until(lambda: "up" in log_of(tmp_path, "reward-0"))
+        await until(lambda: "up" in log_of(tmp_path, "reward-0"), "the first line of reward-0")
 
         assert supervisor.states() == {"reward-0": ChildState.RUNNING}
 
@@ -132,7 +127,7 @@ async def test_the_dashboard_is_always_restarted(tmp_path: Path) -> None:
         broken = program("dashboard", *["raise SystemExit('no such module')"] * 4, FOREVER)
         supervisor.start(replace(broken, is_needed=False))
 
-        await until(lambda: "up" in log_of(tmp_path, "dashboard"))
+        await until(lambda: "up" in log_of(tmp_path, "dashboard"), "the first line of dashboard")
 
     assert sleeper.durations == [1, 9, 9, 9]
 
@@ -154,7 +149,7 @@ async def test_stopping_goes_rank_by_rank_and_in_order(tmp_path: Path) -> None:
     async with supervisor_in(tmp_path) as supervisor:
         for name, rank in names.items():
             supervisor.start(program(name, GRACEFUL.format(path=str(order), name=name), stop_rank=rank))
-        await until(lambda: all("up" in log_of(tmp_path, name) for name in names))
+        await until(lambda: all("up" in log_of(tmp_path, name) for name in names), "the first lines of all")
 
         await supervisor.stop()
 
@@ -166,7 +161,7 @@ async def test_a_child_that_ignores_sigterm_is_killed_after_its_grace(tmp_path: 
     deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + FOREVER
     async with supervisor_in(tmp_path) as supervisor:
         supervisor.start(program("generation-0", deaf, grace_seconds=0.05))
-        await until(lambda: "up" in log_of(tmp_path, "generation-0"))
+        await until(lambda: "up" in log_of(tmp_path, "generation-0"), "the first line of generation-0")
 
         await supervisor.stop()
 
@@ -199,9 +194,10 @@ async def test_what_a_crashed_child_leaves_behind_is_killed(tmp_path: Path) -> N
     """
     async with supervisor_in(tmp_path, sleep=Sleeper()) as supervisor:
         supervisor.start(program("reward-0", with_grandchild, FOREVER))
-        await until(lambda: "up" in log_of(tmp_path, "reward-0"))
+        await until(lambda: "up" in log_of(tmp_path, "reward-0"), "the first line of reward-0")
 
-    assert not is_running(int(log_of(tmp_path, "reward-0").split()[0]))
+    grandchild = int(log_of(tmp_path, "reward-0").split()[0])
+    await until(lambda: not is_running(grandchild), f"the end of process {grandchild}")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's promise is Linux' own")
@@ -219,12 +215,12 @@ async def test_children_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> 
         asyncio.run(supervise())
     """
     parent = await asyncio.create_subprocess_exec(sys.executable, "-c", textwrap.dedent(supervising))
-    await until(lambda: log_of(tmp_path, "learner").endswith("\n"))
+    await until(lambda: log_of(tmp_path, "learner").endswith("\n"), "the first line of learner")
     parent.send_signal(signal.SIGKILL)
     await parent.wait()
 
     pid = int(log_of(tmp_path, "learner"))
-    await until(lambda: not is_running(pid))
+    await until(lambda: not is_running(pid), f"the end of process {pid}")
     assert parent.returncode == -signal.SIGKILL
 
 
@@ -235,13 +231,3 @@ def test_failures_back_off_to_a_limit_and_a_healthy_uptime_resets_them() -> None
     delays = [record.delay_after(uptime) for uptime in (0, 5, 59, 60, 1, 1, 1, 1)]
 
     assert delays == [1, 2, 3, 1, 2, 3, 3, None]
-
-
-def is_running(pid: int) -> bool:
-    """Whether the process exists and is not merely waiting for its parent to read its exit code."""
-    try:
-        os.kill(pid, 0)
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (ProcessLookupError, FileNotFoundError):
-        return False
-    return state != "Z"

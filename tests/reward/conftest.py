@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import DEADLINE_SECONDS
+
 EXAMPLE = Path(__file__).parents[2] / "examples/custom_reward/node"
 
 
@@ -19,7 +21,9 @@ def node_example(tmp_path_factory: pytest.TempPathFactory) -> Path:
         report("no Node.js: npm is not on the PATH")
     shutil.copytree(EXAMPLE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("node_modules"))
     command = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline"]
-    installed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=100)
+    installed = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=DEADLINE_SECONDS
+    )
     if installed.returncode != 0:
         report(f"npm ci: {installed.stderr[-500:]}")
     return folder

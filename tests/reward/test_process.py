@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from services.reward.reporting.response_log import logged_responses
+from tests.support.processes import TPPO, a_process, terminated, tppo
 from tests.support.streams import announced, inbox_records
-from tests.support.tppo_process import TPPO, a_process, terminated, tppo
 from tppo.codec import encode_reward_request
 from tppo.presence import present
 from tppo.rollout import RewardRequest, Score, ScoreStatus
@@ -21,7 +21,7 @@ path = "actor"
 [data]
 train_files = ["train.jsonl"]
 [reward]
-timeout_seconds = 0.5
+timeout_seconds = 5
 [reward.functions]
 sums = "exact"
 mine = "mine.py:compute_score"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.support.tppo_process import QUICKSTART, TPPO, end_now, output_of
+from tests.support.processes import QUICKSTART, TPPO, end_now, output_of
 from tests.support.waiting import wait_until
 from tppo.run_folder.json_lines import parsed_object, read_objects
 from tppo.run_folder.paths import RunPaths

@@ -22,6 +22,8 @@ from tppo.backoff import Backoff
 from tppo.run_folder.json_lines import json_line
 
 MAX_WAITING = 1000
+PIPE_SECONDS = 1.0
+"""For the rest of what an ended process has written, which would keep its pipe open."""
 MAX_REPLY_BYTES = 2**16
 log = logging.getLogger(__name__)
 
@@ -172,6 +174,9 @@ class TrackerFeed:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
+            with contextlib.suppress(TimeoutError):  # its own children may hold the pipe
+                async with asyncio.timeout(PIPE_SECONDS):
+                    await process.communicate()
 
     def _note_error(self, error: str) -> None:
         if f"{self.name}: {error}" != self.last_error:

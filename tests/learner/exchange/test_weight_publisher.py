@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from learner.exchange.weight_publisher import FoundGenerator, Snapshot, TransferError, WeightPublisher
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo.cancellation import cancel_all
-
-WAIT_SECONDS = 30.0  # far more than a healthy machine takes
 
 
 def a_snapshot(policy_version: int) -> Snapshot:
@@ -36,7 +35,7 @@ class World:
             raise TransferError("cut in the middle")
 
     async def next_sent(self) -> tuple[str, int]:
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             return await self.sent.get()
 
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import pytest
 from learner.reporting.trackers.feed import TrackerDeadlines, TrackerFeed
 from learner.reporting.trackers.trackers import Trackers
 from tests.learner.reporting.tracker_processes import ANSWER, a_start, a_step, program
+from tests.support.waiting import DEADLINE_SECONDS, until
 
-SHORT = TrackerDeadlines(start=20.0, line=0.3, finish=0.3, first_delay=0.01, longest_delay=0.01)
+FAST_RESTARTS = TrackerDeadlines(
+    start=DEADLINE_SECONDS, line=DEADLINE_SECONDS, finish=DEADLINE_SECONDS, first_delay=0.01, longest_delay=0.01
+)
 DIES_OVER_2 = ANSWER.replace("    print", "    if '\"step\": 2' in line: sys.exit(1)\n    print")
 HANGS_OVER_2 = ANSWER.replace("    print", "    if '\"step\": 2' in line: import time; time.sleep(1000)\n    print")
 FAILS_OVER_2 = ANSWER.replace('"error": ""', '"error": "no space" if \'"step": 2\' in line else ""')
@@ -23,19 +27,13 @@ REFUSES = 'print(\'{"error": "no key"}\', flush=True)\ninput()\n'
 
 
 def a_feed(tmp_path: Path, text: str, **settings: Any) -> TrackerFeed:
-    return TrackerFeed("tracker", a_start(tmp_path), command=program(text), **{"deadlines": SHORT, **settings})
+    return TrackerFeed("tracker", a_start(tmp_path), command=program(text), **{"deadlines": FAST_RESTARTS, **settings})
 
 
 @asynccontextmanager
-async def served(feed: TrackerFeed, *, end_seconds: float = 5.0) -> AsyncIterator[None]:
+async def served(feed: TrackerFeed, *, end_seconds: float = DEADLINE_SECONDS) -> AsyncIterator[None]:
     async with Trackers([feed]).running(end_seconds=end_seconds):
         yield
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - another process is waited for
-            await asyncio.sleep(0.01)
 
 
 def counts(feed: TrackerFeed) -> tuple[int, int, int, int]:
@@ -66,12 +64,12 @@ async def test_every_line_is_written_before_the_learner_ends(tmp_path: Path) -> 
 async def test_a_line_that_fails_is_counted_logged_and_followed_by_the_next(
     tmp_path: Path, text: str, cause: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    feed = a_feed(tmp_path, text)
+    feed = a_feed(tmp_path, text, deadlines=replace(FAST_RESTARTS, line=1.0))
 
     async with served(feed):
         feed.take(a_step(1))
         feed.take(a_step(2))
-        await until(lambda: feed.last_error == cause)
+        await until(lambda: feed.last_error, cause, is_met=lambda error: error == cause)
         feed.take(a_step(3))
 
     assert counts(feed) == (2, 1, 0, 0)
@@ -91,10 +89,10 @@ async def test_a_line_that_fails_is_counted_logged_and_followed_by_the_next(
 async def test_a_process_that_never_starts_loses_no_line_until_too_many_wait(
     tmp_path: Path, command: Sequence[str], cause: str
 ) -> None:
-    feed = TrackerFeed("tracker", a_start(tmp_path), command=command, deadlines=SHORT, max_waiting=3)
+    feed = TrackerFeed("tracker", a_start(tmp_path), command=command, deadlines=FAST_RESTARTS, max_waiting=3)
 
     async with served(feed, end_seconds=0.2):
-        await until(lambda: bool(feed.last_error))
+        await until(lambda: feed.last_error, "an error of the tracker")
         assert feed.last_error.startswith(cause)
         for step in range(5):
             feed.take(a_step(step))
@@ -104,9 +102,9 @@ async def test_a_process_that_never_starts_loses_no_line_until_too_many_wait(
 
 
 async def test_a_process_that_does_not_end_is_killed_at_the_deadline(tmp_path: Path) -> None:
-    feed = a_feed(tmp_path, NEVER_ENDS)
+    feed = a_feed(tmp_path, NEVER_ENDS, deadlines=replace(FAST_RESTARTS, finish=0.3))
 
-    async with asyncio.timeout(20), served(feed):
+    async with asyncio.timeout(DEADLINE_SECONDS), served(feed):
         feed.take(a_step(1))
 
     assert counts(feed) == (1, 0, 0, 0)
@@ -118,7 +116,7 @@ async def test_an_error_in_the_training_ends_the_process_too(tmp_path: Path) -> 
     async def fail() -> None:
         async with served(feed):
             feed.take(a_step(1))
-            await until(lambda: feed.status()["num_written"] == 1)
+            await until(lambda: feed.status()["num_written"] == 1, "the line")
             raise RuntimeError("training")
 
     with pytest.raises(RuntimeError, match="training"):

@@ -15,6 +15,7 @@ from learner.rollouts.rollout import Rollout
 from learner.step.trace_schema import SCHEMA, Header
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import TinyTrainer, a_network, a_step_config, padded_logprobs, padded_values, some_rows
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo.run_folder.paths import trace_files
 from tppo.streams.fence import FencedError
 
@@ -198,7 +199,9 @@ def test_the_same_step_gives_the_same_bytes(tmp_path: Path) -> None:
 async def test_a_disk_that_takes_no_trace_is_reported_and_holds_nothing_up(tmp_path: Path) -> None:
     (tmp_path / "traces").write_text("in the way")
 
-    writer = await asyncio.wait_for(written(tmp_path / "traces", [a_table(1), a_table(2), a_table(3)]), timeout=30)
+    writer = await asyncio.wait_for(
+        written(tmp_path / "traces", [a_table(1), a_table(2), a_table(3)]), timeout=DEADLINE_SECONDS
+    )
 
     assert writer.last_error.startswith("trace of step 3: ")
 
@@ -223,6 +226,6 @@ async def test_unwritten_traces_are_waited_for_and_not_dropped(tmp_path: Path) -
     assert not third.done()
 
     serving = asyncio.create_task(writer.serve())
-    await asyncio.wait_for(third, timeout=30)
+    await asyncio.wait_for(third, timeout=DEADLINE_SECONDS)
     await writer.written()
     serving.cancel()

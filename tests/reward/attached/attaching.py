@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 
 from services.reward.build import Scoring, attach_server, scoring
+from tests.support.waiting import DEADLINE_SECONDS, until
 from tppo.config.schema import RewardSection
 from tppo.grpc_server import CHANNEL_OPTIONS
 from tppo.rollout import RewardRequest
@@ -17,7 +18,12 @@ from tppo.v1 import reward_pb2_grpc as pb_grpc
 from tppo.v1 import rollout_pb2
 
 SCORED = rollout_pb2.SCORE_STATUS_SCORED
-SECTION = RewardSection(default_function="exact", functions={"mine": "grpc:mine"})
+SECTION = RewardSection(
+    default_function="exact",
+    functions={"mine": "grpc:mine"},
+    timeout_seconds=DEADLINE_SECONDS,
+    attach_wait_seconds=DEADLINE_SECONDS,
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Process:
     """An attached process whose every message the test decides."""
 
     def __init__(self, server: Server, *, metadata: tuple[tuple[str, str], ...] = ()) -> None:
-        self._call = server.stub.Attach(timeout=30, metadata=metadata)
+        self._call = server.stub.Attach(timeout=DEADLINE_SECONDS, metadata=metadata)
         self._work: list[pb.Work] = []
 
     async def offer(self, *names: str, max_held: int = 8, run: str = "", bounds: tuple[float, ...] = ()) -> "Process":
@@ -97,7 +103,7 @@ class Process:
         return message
 
 
-async def until(server: Server, key: str, expected: object) -> None:
+async def reports(server: Server, key: str, expected: object) -> None:
     """Wait until the heartbeat would report it."""
-    while server.parts.attached.status()[key] != expected:  # noqa: ASYNC110
-        await asyncio.sleep(0.005)
+    status = server.parts.attached.status
+    await until(lambda: status()[key], f"{key} = {expected}", is_met=lambda value: value == expected)

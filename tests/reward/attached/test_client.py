@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.reward.attached.attaching import SECTION, Server, a_server, until
+from tests.reward.attached.attaching import SECTION, Server, a_server, reports
 from tppo.config.schema import RewardSection
 from tppo.reward_client import AttachError, attach, reward_function
 
@@ -156,7 +156,7 @@ async def test_a_process_that_ends_leaves_nothing_behind() -> None:
     async with a_server(EVERY) as server:
         async with attached(server):
             await outcome(server, "by_text", "number")
-        await until(server, "processes", [])
+        await reports(server, "processes", [])
 
 
 def test_a_function_of_another_signature_is_refused_when_it_is_offered() -> None:

@@ -10,7 +10,7 @@ import grpc.aio
 import pytest
 
 from services.reward.attached.dispatch import MAX_WORK_BYTES
-from tests.reward.attached.attaching import SECTION, Process, a_server, until
+from tests.reward.attached.attaching import SECTION, Process, a_server, reports
 from tppo.authentication import TOKEN_VARIABLE, call_metadata
 from tppo.grpc_server import MAX_MESSAGE_BYTES
 from tppo.v1 import reward_pb2_grpc as pb_grpc
@@ -36,7 +36,7 @@ async def test_a_process_gets_no_more_than_it_has_room_for_until_it_answers() ->
         process = await Process(server).offer(max_held=2)
         scoring = [asyncio.create_task(server.score(name)) for name in "abc"]
         first, second = await process.work(), await process.work()
-        await until(server, "num_waiting", {"mine": 1})
+        await reports(server, "num_waiting", {"mine": 1})
         await process.answer(first, 1.0)
         third = await process.work()
         await process.answer(second, 2.0)
@@ -96,7 +96,7 @@ async def test_a_name_that_no_process_offers_waits_and_then_fails_with_the_name(
 async def test_work_that_waits_for_a_process_is_given_to_the_one_that_comes() -> None:
     async with a_server() as server:
         scoring = asyncio.create_task(server.score("a"))
-        await until(server, "offered_by_nobody", ["mine"])
+        await reports(server, "offered_by_nobody", ["mine"])
         process = await Process(server).offer()
         await process.answer(await process.work(), 1.0)
         score = await scoring
@@ -111,7 +111,7 @@ async def test_an_answer_after_the_deadline_is_ignored_and_counted() -> None:
         process = await Process(server).offer(max_held=2)
         outcome = await server.score("a")
         await process.answer(await process.work(), 1.0)
-        await until(server, "num_late", 1)
+        await reports(server, "num_late", 1)
 
     assert outcome == ("TIMED_OUT", "no answer within 0.05 s")
 
@@ -268,7 +268,7 @@ async def test_an_attached_function_alone_may_carry_a_weight() -> None:
 async def test_a_cancelled_request_leaves_no_work_behind() -> None:
     async with a_server() as server:
         scoring = asyncio.create_task(server.score("a"))
-        await until(server, "num_waiting", {"mine": 1})
+        await reports(server, "num_waiting", {"mine": 1})
         scoring.cancel()
         await asyncio.wait([scoring])
         process = await Process(server).offer()

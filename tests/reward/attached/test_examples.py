@@ -12,6 +12,7 @@ import pytest
 
 from tests.contract.certificates import certified
 from tests.reward.attached.attaching import SECTION, Server, a_server
+from tests.support.waiting import until
 from tppo.rollout import RewardRequest
 from tppo.tls import VARIABLES
 
@@ -125,8 +126,7 @@ async def test_python_and_node_share_the_load(node_example: Path) -> None:
     python = (sys.executable, str(EXAMPLES / "python/mine.py"))
     async with a_server() as server, a_process("node", str(node_example / "mine.js"), server.address):
         async with a_process(*python, server.address):
-            while len(attached(server)) < 2:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            await until(lambda: attached(server), "two processes", is_met=lambda processes: len(processes) == 2)
             assert await asyncio.gather(*(server.score(str(index), "4") for index in range(100))) == [1.0] * 100
         assert await scores(server) == [1.0, 0.0, 1.0]
 

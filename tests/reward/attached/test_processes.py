@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes import REPOSITORY, TPPO, a_process, terminated
 from tests.support.streams import announced, inbox_records
-from tests.support.tppo_process import REPOSITORY, TPPO, a_process, terminated
 from tppo.codec import encode_reward_request
 from tppo.rollout import RewardRequest, Score
 from tppo.streams.connection import RedisClient

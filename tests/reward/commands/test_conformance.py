@@ -14,6 +14,7 @@ from services.reward.attached.rpc import SERVICE_NAME, registration
 from services.reward.commands.conformance.checks import RULES, Examination, Verdict, verdicts
 from services.reward.commands.conformance.examined import ExaminingServicer
 from tests.reward.attached.attaching import SCORED
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo.grpc_server import start_server
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import reward_pb2_grpc as pb_grpc
@@ -25,10 +26,10 @@ RULE_NAMES = list(RULES)
 
 
 @asynccontextmanager
-async def an_examination(answer_seconds: float = 20.0) -> AsyncIterator[tuple[Examination, str]]:
+async def an_examination(answer_seconds: float = DEADLINE_SECONDS) -> AsyncIterator[tuple[Examination, str]]:
     servicer = ExaminingServicer()
     server, port = await start_server(SERVICE_NAME, registration(servicer), host="127.0.0.1", port=0)
-    examination = Examination(servicer, wait_seconds=20.0, answer_seconds=answer_seconds)
+    examination = Examination(servicer, wait_seconds=DEADLINE_SECONDS, answer_seconds=answer_seconds)
     try:
         yield examination, f"127.0.0.1:{port}"
     finally:
@@ -47,7 +48,9 @@ async def verdicts_on_process(*command: str) -> list[Verdict]:
             await process.wait()
 
 
-async def verdicts_on(answer: Callable[[pb.Work], list[pb.WorkResult]], answer_seconds: float = 20.0) -> list[Verdict]:
+async def verdicts_on(
+    answer: Callable[[pb.Work], list[pb.WorkResult]], answer_seconds: float = DEADLINE_SECONDS
+) -> list[Verdict]:
     """Of a client that attaches whenever its stream ends, and answers as the test says."""
 
     async def attach(address: str) -> None:

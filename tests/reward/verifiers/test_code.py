@@ -11,6 +11,7 @@ import pytest
 from services.reward.verifiers.functions import load
 from services.reward.verifiers.sandbox.program import IsolationError, ResourceLimits, require_isolation, run
 from services.reward.verifiers.sandbox.verdict import program_of
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo.rollout import RewardRequest
 
 ADD = "def add(a, b):\n    return a + b\n"
@@ -76,7 +77,7 @@ def test_a_row_without_tests_is_an_error_and_no_zero(ground_truth: str) -> None:
 
 
 def output_of(source: str) -> str:
-    ran = run(source, "", seconds=20.0, limits=ResourceLimits())
+    ran = run(source, "", seconds=DEADLINE_SECONDS, limits=ResourceLimits())
     return ran.output.strip()
 
 
@@ -121,4 +122,4 @@ def test_a_program_cannot_undo_its_isolation() -> None:
 
 def test_memory_and_output_are_bounded() -> None:
     assert output_of("try:\n    bytearray(2**31)\nexcept MemoryError:\n    print('too much')") == "too much"
-    assert len(run("print('x' * 10**8)", "", seconds=20.0, limits=ResourceLimits()).output) <= 2**20
+    assert len(run("print('x' * 10**8)", "", seconds=DEADLINE_SECONDS, limits=ResourceLimits()).output) <= 2**20

@@ -59,3 +59,12 @@ async def terminated(process: asyncio.subprocess.Process) -> int:
     process.send_signal(signal.SIGTERM)
     async with asyncio.timeout(DEADLINE_SECONDS):
         return await process.wait()
+
+
+def is_running(process_id: int) -> bool:
+    """Whether the process exists and does not merely wait for its parent to read its exit code."""
+    try:
+        status = Path(f"/proc/{process_id}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(") ")[2][0] != "Z"

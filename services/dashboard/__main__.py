@@ -4,7 +4,7 @@ Loops, all in one event loop; the first that ends unexpectedly ends the process:
 
 * the web server: answers requests, until SIGTERM.
 * `Observer.serve`: once a second, Redis -> the newest observation.          (with a run's configuration only)
-* `Broadcaster.serve`: four times a second, the run's folder -> messages for those who follow the stream.
+* `Broadcaster.serve`: four times a second, the run's folder -> messages for the readers of the stream.
 * `_beat`: once a second, this process' presence -> Redis.                   (with a run's configuration only)
 """
 
@@ -161,7 +161,7 @@ def _own_token(options: ServingOptions) -> str:
         try:
             return steering_token(options.root / options.config.run.name)
         except OSError as error:
-            log.warning("the token that steers the run stands in this log only: %s", error)
+            log.warning("the bearer token that steers the run is in this log only: %s", error)
     return secrets.token_urlsafe(24)
 
 
@@ -206,7 +206,7 @@ async def _source(config: Config) -> "RedisSource":
     except ValueError as error:
         raise ConfigError(f"redis.url = {config.redis.url!r}: {error}") from None
     except StreamsError as error:
-        log.warning("Redis does not answer (%s); showing what the run's folder knows", error)
+        log.warning("Redis does not answer (%s); serving the run's folder alone", error)
     return source
 
 

@@ -146,7 +146,11 @@ def _digests(situation: Situation) -> Iterator[Alert]:
 def _value_model(situation: Situation) -> Iterator[Alert]:
     since = _since(situation.steps, "critic/vf_explained_var", lambda value: value < 0)
     if since is not None:
-        yield Alert("warning", f"The value model explains nothing since step {since}: less than a constant.", since)
+        yield Alert(
+            "warning",
+            f"Explained variance below 0 since step {since}: the value model predicts worse than a constant.",
+            since,
+        )
 
 
 def _entropy(situation: Situation) -> Iterator[Alert]:

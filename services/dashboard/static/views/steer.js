@@ -27,7 +27,7 @@ function button(text, act, kind) {
 
 /** @param {Commands} commands */
 function steps(commands) {
-  const step = h("input", { type: "number", min: 0, placeholder: "the current one" });
+  const step = h("input", { type: "number", min: 0, placeholder: "current" });
   return h("section", { class: "card" },
     h("h3", {}, "Training steps"),
     h("div", { class: "line" },

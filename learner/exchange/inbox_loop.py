@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from learner.rollouts.rollout import Position
 from tppo import codec
+from tppo.backoff import Backoff
 from tppo.rollout import InboxRecord
 from tppo.streams import Inbox, InboxEntry, StreamsError
 from tppo.streams.contract import position_of
@@ -19,7 +20,8 @@ logger = logging.getLogger(__name__)
 
 READ_COUNT = 256  # inbox entries per read
 READ_WAIT_SECONDS = 1.0
-RETRY_SECONDS = 0.5
+FIRST_DELAY_SECONDS = 0.5  # between attempts while Redis does not answer
+LONGEST_DELAY_SECONDS = 4.0
 
 
 class InboxLoop:
@@ -41,13 +43,16 @@ class InboxLoop:
 
     async def serve(self) -> None:
         """Read until cancelled."""
+        backoff = Backoff(first_seconds=FIRST_DELAY_SECONDS, longest_seconds=LONGEST_DELAY_SECONDS)
         while True:
             try:
                 entries = await self._inbox.read(self.position, max_count=READ_COUNT, wait_seconds=READ_WAIT_SECONDS)
             except StreamsError as error:
-                logger.warning("cannot read the inbox: %s; retry in %g s", error, RETRY_SECONDS)
-                await asyncio.sleep(RETRY_SECONDS)
+                delay_seconds = backoff.next_delay()
+                logger.warning("cannot read the inbox: %s; retry in %g s", error, delay_seconds)
+                await asyncio.sleep(delay_seconds)
             else:
+                backoff.reset()
                 self._take(entries)
 
     def _take(self, entries: list[InboxEntry]) -> None:

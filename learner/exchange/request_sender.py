@@ -11,12 +11,14 @@ from collections.abc import Iterable, Sequence
 
 from learner.rollouts.ledger import Ledger
 from tppo import codec
+from tppo.backoff import Backoff
 from tppo.rollout import RewardRequest, WindowRequest
 from tppo.streams import Streams, StreamsError
 
 logger = logging.getLogger(__name__)
 
-RETRY_SECONDS = 0.5
+FIRST_DELAY_SECONDS = 0.5  # between attempts while Redis does not answer
+LONGEST_DELAY_SECONDS = 4.0
 Request = WindowRequest | RewardRequest
 RequestKey = tuple[str, str, int]  # kind, rollout, and window index or attempt
 
@@ -36,6 +38,7 @@ class RequestSender:
         self._has_unsent = asyncio.Event()
         self._known: set[RequestKey] = set()
         self.last_error = ""
+        self._backoff = Backoff(first_seconds=FIRST_DELAY_SECONDS, longest_seconds=LONGEST_DELAY_SECONDS)
 
     def recognize(self, keys: Iterable[RequestKey]) -> None:
         """Requests that are in the queues, or answered, already."""
@@ -75,8 +78,10 @@ class RequestSender:
                 await self._streams.reward_requests.put(rewards)
         except StreamsError as error:
             self.last_error = f"cannot send requests: {error}"
-            logger.warning("%s; retry in %g s", self.last_error, RETRY_SECONDS)
-            await asyncio.sleep(RETRY_SECONDS)
+            delay_seconds = self._backoff.next_delay()
+            logger.warning("%s; retry in %g s", self.last_error, delay_seconds)
+            await asyncio.sleep(delay_seconds)
         else:
+            self._backoff.reset()
             self.last_error = ""
             del self._unsent[: len(requests)]

@@ -16,13 +16,15 @@ from typing import Protocol
 
 from torch import Tensor
 
+from tppo.backoff import Backoff
 from tppo.cancellation import TaskGroup
 from tppo.streams import until_redis_answers
 
 logger = logging.getLogger(__name__)
 
 DISCOVERY_SECONDS = 0.5
-RETRY_SECONDS = 0.5
+FIRST_DELAY_SECONDS = 0.5  # between attempts at one generator
+LONGEST_DELAY_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +116,19 @@ class WeightPublisher:
             await asyncio.sleep(DISCOVERY_SECONDS)
 
     async def _send_to(self, generator: GeneratorState) -> None:
+        backoff = Backoff(first_seconds=FIRST_DELAY_SECONDS, longest_seconds=LONGEST_DELAY_SECONDS)
         while True:
             snapshot = await self._newer_than(generator.policy_version)
             try:
                 await self._transport.send(generator.address, snapshot)
             except TransferError as error:
                 generator.error = str(error)
+                delay_seconds = backoff.next_delay()
                 version, address = snapshot.policy_version, generator.address
-                logger.warning("weights %d to %s: %s; retry in %g s", version, address, error, RETRY_SECONDS)
-                await asyncio.sleep(RETRY_SECONDS)
+                logger.warning("weights %d to %s: %s; retry in %g s", version, address, error, delay_seconds)
+                await asyncio.sleep(delay_seconds)
             else:
+                backoff.reset()
                 generator.policy_version, generator.error = snapshot.policy_version, ""
 
     async def _newer_than(self, policy_version: int) -> Snapshot:

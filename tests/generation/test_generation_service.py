@@ -267,7 +267,7 @@ async def test_a_window_whose_lease_was_lost_is_not_delivered_twice() -> None:
     assert service.status()["num_leases_lost"] == 1
 
 
-async def test_a_generator_that_starts_again_serves_what_it_held_before(streams: MemoryStreams) -> None:
+async def test_a_restarted_generator_serves_what_it_held_before(streams: MemoryStreams) -> None:
     await ask(streams, a_request("a"))
     await streams.window_requests.lease("generation-0", max_count=1, wait_seconds=0)  # and then it died
 
@@ -277,7 +277,7 @@ async def test_a_generator_that_starts_again_serves_what_it_held_before(streams:
     assert window.rollout_id == "a"
 
 
-async def test_windows_outlive_a_redis_that_is_away(streams: MemoryStreams) -> None:
+async def test_windows_are_delivered_after_redis_was_away(streams: MemoryStreams) -> None:
     queue = Observed(streams.window_requests, fails_first=["lease", "complete", "renew"])
     await ask(streams, a_request("a"))
 

@@ -48,7 +48,7 @@ async def test_requests_that_two_workers_died_over_are_served_one_by_one(streams
     assert {window.finish_reason for window in found} == {FinishReason.LENGTH}
 
 
-async def test_a_request_on_its_last_chance_waits_for_what_runs_and_hands_the_others_back() -> None:
+async def test_a_request_on_its_last_delivery_waits_for_what_runs_and_releases_the_others() -> None:
     now = 0.0
     streams = MemoryStreams(lease_seconds=10.0, clock=lambda: now)
     queue, engine = streams.window_requests, FakeEngine(is_instant=False)

@@ -205,7 +205,7 @@ async def test_statistics_name_the_window_in_each_slot() -> None:
         assert engine.statistics().running == ()
 
 
-async def test_statistics_count_tokens_steps_and_prefills() -> None:
+async def test_statistics_count_tokens_decode_steps_and_prefill() -> None:
     """Two slots, windows of 4, 2 and 2 tokens: the third follows the second, so 4 steps fill both slots."""
     lengths = {"a": 4, "b": 2, "c": 2}
 

@@ -87,7 +87,7 @@ async def test_weights_of_another_run_are_refused() -> None:
 @pytest.mark.parametrize(
     ("incarnation", "policy_version", "is_taken"),
     [(1, 5, True), (1, 6, True), (2, 0, True), (1, 4, False), (0, 9, False)],
-    ids=["the same again", "newer", "a later life", "older", "an earlier life"],
+    ids=["the same again", "newer", "a later incarnation", "older", "an earlier incarnation"],
 )
 async def test_only_weights_at_least_as_new_are_taken(incarnation: int, policy_version: int, is_taken: bool) -> None:
     async with a_generator() as generator:
@@ -131,14 +131,14 @@ async def test_weights_that_do_not_fit_the_model_are_an_invalid_argument() -> No
     assert answer == (grpc.StatusCode.INVALID_ARGUMENT, "weights do not fit the model: 1 missing (c)")
 
 
-async def test_a_sender_that_falls_silent_is_given_up() -> None:
-    async def falling_silent() -> AsyncIterator[pb.UpdateWeightsRequest]:
+async def test_a_transfer_without_messages_ends_at_the_deadline() -> None:
+    async def standing_still() -> AsyncIterator[pb.UpdateWeightsRequest]:
         yield next(transfer())
         await asyncio.Event().wait()
 
     async with a_generator(message_seconds=0.05) as generator:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await generator.send(falling_silent())
+            await generator.send(standing_still())
 
         assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert "no message of the transfer for 0.05 s" in (raised.value.details() or "")

@@ -81,7 +81,7 @@ async def test_recomputed_rows_go_on_as_if_the_new_weights_had_seen_them_from_th
 
 
 @on_both_paths
-async def test_kept_caches_stay_those_of_the_old_weights_until_the_window_ends(config: PreTrainedConfig) -> None:
+async def test_kept_kv_caches_stay_those_of_the_old_weights_until_the_window_ends(config: PreTrainedConfig) -> None:
     old, new = a_model(config), a_model(config, seed=1)
     decoder = Paused(a_decoder(config))
     request = a_request(max_new_tokens=20)

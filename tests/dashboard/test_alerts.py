@@ -37,12 +37,12 @@ def test_where_nothing_is_wrong_nothing_is_said() -> None:
     assert texts(healthy, is_running=True, seconds_since_step=3.0) == []
 
 
-def test_a_value_model_that_explains_nothing_is_named_with_its_first_step() -> None:
+def test_an_explained_variance_below_zero_is_an_alert_with_its_first_step() -> None:
     # Two good steps, then a streak of eleven without the step that has no number.
     explained = [0.5, 0.5, *[-0.1] * 5, None, *[-0.2] * 6]
 
     assert texts({"critic/vf_explained_var": explained}) == [
-        "The value model explains nothing since step 3: less than a constant."
+        "Explained variance below 0 since step 3: the value model predicts worse than a constant."
     ]
 
 

@@ -151,8 +151,8 @@ def write_settings(config: Config, folder: Path, *, source: Path) -> None:
 
 
 def _peers(config: Config, client: RedisClient, heartbeat: "Heartbeat", readers: Sequence[ReadLine]) -> "Peers":
-    from learner.exchange.grpc_transport import GrpcTransport
-    from learner.exchange.peers import Peers, PresentProcesses
+    from learner.exchange.live_peers import GrpcTransport, PresentProcesses
+    from learner.exchange.peers import Peers
 
     processes = PresentProcesses(client, config.run.name)
 

@@ -23,8 +23,7 @@ from typing import Any
 
 from torch import Tensor
 
-from learner.exchange.inbox_loop import InboxLoop
-from learner.exchange.memory_pressure import MemoryPressure
+from learner.exchange.inbox import InboxLoop, MemoryPressure
 from learner.exchange.peers import Peers
 from learner.exchange.reconciliation import Reconciliation
 from learner.exchange.request_sender import RequestSender
@@ -42,7 +41,6 @@ from learner.rollouts.rollout import Position, Rollout
 from learner.steering import Steering
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
-from tppo import weights
 from tppo.cancellation import TaskGroup, cancel_all
 from tppo.config.schema import EvaluationSection, RunSection
 from tppo.rollout import InboxRecord
@@ -238,15 +236,8 @@ class LearnerService:
             self.stop()
 
     async def _publish(self, policy_version: int, tensors: Mapping[str, Tensor]) -> None:
-        await self._publisher.publish(
-            Snapshot(
-                run=self._run.name,
-                policy_version=policy_version,
-                incarnation=self._identity.incarnation,
-                tensors=tensors,
-                digest=weights.digest(tensors),
-            )
-        )
+        incarnation = self._identity.incarnation
+        await self._publisher.publish(Snapshot.of(tensors, self._run.name, policy_version, incarnation=incarnation))
 
     def _start_evaluation_if_due(self) -> None:
         frequency = self._evaluation.test_freq

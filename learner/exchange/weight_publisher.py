@@ -12,10 +12,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from torch import Tensor
 
+from tppo import weights
 from tppo.backoff import Backoff
 from tppo.cancellation import TaskGroup
 from tppo.streams import until_redis_answers
@@ -36,6 +37,11 @@ class Snapshot:
     incarnation: int
     tensors: Mapping[str, Tensor]
     digest: str
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], run: str, policy_version: int, *, incarnation: int) -> Self:
+        """With the digest of the tensors."""
+        return cls(run, policy_version, incarnation, tensors, weights.digest(tensors))
 
     @property
     def num_bytes(self) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.exchange.memory_pressure import MemoryPressure
+from learner.exchange.inbox import MemoryPressure
 from tests.learner.fake_services import FakeTransport
 from tests.learner.test_learner_service import Laboratory, to_the_end
 from tests.support.redis_server import StartRedis

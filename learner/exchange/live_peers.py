@@ -1,16 +1,48 @@
-"""The way of weights to a generator over gRPC."""
+"""The peers of a live run: found by their heartbeats in Redis, sent weights over gRPC."""
+
+from collections.abc import Mapping
 
 import grpc
 
-from learner.exchange.weight_publisher import Snapshot, TransferError
+from learner.exchange.weight_publisher import FoundGenerator, Snapshot, TransferError
 from tppo import weights
+from tppo.generation_totals import GenerationTally, GenerationTotals
 from tppo.grpc_server import CHANNEL_OPTIONS
+from tppo.presence import Presence, present
+from tppo.streams.connection import RedisClient
 from tppo.tls import channel
 from tppo.v1 import generation_pb2 as pb
 from tppo.v1 import generation_pb2_grpc as pb_grpc
 
 MIN_DEADLINE_SECONDS = 60.0
 SLOWEST_BYTES_PER_SECOND = 10 * 2**20  # a transfer slower than this is aborted
+REMEMBERED_SECONDS = 24 * 3600.0  # a process whose heartbeat has been missing for longer is not reported any more
+
+
+class PresentProcesses:
+    """The processes of a run, as their heartbeats in Redis show them."""
+
+    def __init__(self, client: RedisClient, run: str) -> None:
+        self._client = client
+        self._run = run
+        self._generators = GenerationTally()
+
+    async def find_generators(self) -> Mapping[str, FoundGenerator]:
+        """Those that take weights now, by name."""
+        generators = [one for one in await self._present() if one.kind == "generation" and one.address]
+        return {one.name: FoundGenerator(one.address, one.started_at) for one in generators}
+
+    async def generation_totals(self) -> GenerationTotals:
+        """What all generators have done, those that have ended too."""
+        self._generators.observe_all(await self._present())
+        return self._generators.totals()
+
+    async def all_processes(self) -> list[Presence]:
+        """All processes of the last day."""
+        return await present(self._client, self._run, gone_after_seconds=REMEMBERED_SECONDS)
+
+    async def _present(self) -> list[Presence]:
+        return await present(self._client, self._run)
 
 
 class GrpcTransport:

@@ -1,0 +1,101 @@
+"""Reads the inbox: windows, scores and commands, in the order in which they arrived. And what to do when Redis is full.
+
+* `InboxLoop.serve`: consumes inbox entries / waits for the next ones / unblocked by generators, reward workers and
+  operators / produces changes of the rollout manager. The position is where reading goes on; a checkpoint keeps it, and
+  the checkpoint writer trims the inbox up to a committed one.
+* `MemoryPressure.serve`: consumes the server's memory / waits a second / unblocked by the clock / produces the request
+  for a checkpoint ahead of time, after which the inbox is trimmed. Without it, windows that find no room and a learner
+  that waits for them would wait for each other.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from learner.rollouts.rollout import Position
+from tppo import codec
+from tppo.backoff import Backoff
+from tppo.rollout import InboxRecord
+from tppo.streams import Inbox, InboxEntry, Streams, StreamsError
+from tppo.streams.contract import BEGINNING, position_of
+
+logger = logging.getLogger(__name__)
+
+READ_COUNT = 256  # inbox entries per read
+READ_WAIT_SECONDS = 1.0
+FIRST_DELAY_SECONDS = 0.5  # between attempts while Redis does not answer
+LONGEST_DELAY_SECONDS = 4.0
+LOOK_AT_MEMORY_SECONDS = 1.0
+
+
+class InboxLoop:
+    """The reader of one learner."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        position: str,
+        *,
+        enter: Callable[[Position, InboxRecord], None],
+        on_entries: Callable[[int], None],
+    ) -> None:
+        """`enter` takes each record; `on_entries` is called after each read with the number of entries."""
+        self._inbox = inbox
+        self._enter = enter
+        self._on_entries = on_entries
+        self.position = position
+
+    async def serve(self) -> None:
+        """Read until cancelled."""
+        backoff = Backoff(first_seconds=FIRST_DELAY_SECONDS, longest_seconds=LONGEST_DELAY_SECONDS)
+        while True:
+            try:
+                entries = await self._inbox.read(self.position, max_count=READ_COUNT, wait_seconds=READ_WAIT_SECONDS)
+            except StreamsError as error:
+                delay_seconds = backoff.next_delay()
+                logger.warning("cannot read the inbox: %s; retry in %g s", error, delay_seconds)
+                await asyncio.sleep(delay_seconds)
+            else:
+                backoff.reset()
+                self._take(entries)
+
+    def _take(self, entries: list[InboxEntry]) -> None:
+        for entry in entries:
+            self._enter(position_of(entry.position), codec.decode_inbox_record(entry.payload))
+            self.position = entry.position
+        self._on_entries(len(entries))
+
+
+class MemoryPressure:
+    """Of the server under one learner's streams, whose high-water mark `Streams.is_full` knows."""
+
+    def __init__(self, streams: Streams, position: Callable[[], str], wake: Callable[[], None]) -> None:
+        """`position`: up to where the inbox is in the ledger; `wake`: a checkpoint is requested."""
+        self._streams = streams
+        self._position = position
+        self._wake = wake
+        self._is_checkpoint_requested = False
+
+    def take_checkpoint_request(self) -> bool:
+        """Whether a checkpoint was requested since the last call."""
+        is_requested, self._is_checkpoint_requested = self._is_checkpoint_requested, False
+        return is_requested
+
+    async def look(self) -> None:
+        """Request a checkpoint when the server is full and one would let something be trimmed."""
+        if not await self._streams.is_full():
+            return
+        oldest = await self._streams.inbox.read(BEGINNING, max_count=1, wait_seconds=0)
+        if oldest and position_of(oldest[0].position) <= position_of(self._position()):
+            logger.warning("Redis is full; committing a checkpoint to trim the inbox")
+            self._is_checkpoint_requested = True
+            self._wake()
+
+    async def serve(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_AT_MEMORY_SECONDS)
+            try:
+                await self.look()
+            except StreamsError as error:
+                logger.warning("cannot read the server's memory: %s", error)

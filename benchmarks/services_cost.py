@@ -100,7 +100,7 @@ class Seconds:
 
 async def bare_seconds(config: Config) -> Seconds:
     engine = build_engine(config)
-    trainer = Trainer(config, *load_models(config.model, None))
+    trainer = Trainer(config, *load_models(config.model, None, temperature=config.generation.temperature))
     loop = BareLoop(config, engine, trainer, new_manager(config, load_tokenizer(config.model)))
     await loop.run()
     for task in loop.generating:

@@ -11,7 +11,8 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from learner.exchange.peers import Peers
-from learner.models.networks import Policy, ValueModel, load_policy, load_value_model, value_model_from_policy
+from learner.models.loading import load_policy, load_value_model, value_model_from_policy
+from learner.models.outputs import Policy, ValueModel
 from learner.persistence import checkpoint, rollback
 from learner.persistence.checkpoint import Checkpoints
 from learner.persistence.checkpoint_writer import CheckpointWriter
@@ -69,7 +70,8 @@ def load_state(config: Config, identity: RunIdentity, *, resume: bool) -> Learne
             f"{identity.folder} holds checkpoints; expected --resume, another run.name, or no such folder"
         )
     tokenizer = load_tokenizer(config.model)
-    trainer = Trainer(config, *load_models(config.model, latest))
+    models = load_models(config.model, latest, temperature=config.generation.temperature)
+    trainer = Trainer(config, *models)
     manager = new_manager(config, tokenizer)
     state = LearnerState(
         checkpoints,
@@ -191,12 +193,12 @@ def read_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[li
     return train, evaluation[: config.evaluation.num_prompts]
 
 
-def load_models(section: ModelSection, latest: Path | None) -> tuple[Policy, ValueModel]:
+def load_models(section: ModelSection, latest: Path | None, *, temperature: float) -> tuple[Policy, ValueModel]:
     """Policy and value model, from the newest checkpoint or from where the configuration says."""
     device = ("cuda" if torch.cuda.is_available() else "cpu") if section.device == "auto" else section.device
     dtype = getattr(torch, section.dtype)
     actor = str(section.path if latest is None else latest / "actor")
-    policy = load_policy(actor, dtype=dtype, device=device)
+    policy = load_policy(actor, temperature=temperature, dtype=dtype, device=device)
     if latest is not None:
         return policy, load_value_model(str(latest / "critic"), dtype=dtype, device=device)
     if section.critic_path is not None:

@@ -18,7 +18,6 @@ from tppo.rollout import Action, Command
 
 logger = logging.getLogger(__name__)
 
-ONE_TEMPERATURE = ("ppo-ewma", "geppo")  # they compare log-probabilities across steps, under one temperature
 NUM_REPORTED = 20  # commands in the status
 
 
@@ -156,8 +155,6 @@ class Steering:
 
     def _set_temperature(self, value: float) -> None:
         """For requests from now on; the learner's policy is the one under this temperature."""
-        if self._run.algorithm in ONE_TEMPERATURE:
-            raise RefusedError(f"generation.temperature does not change in a run of {self._run.algorithm}")
         self._manager.ledger.set_temperature(value)
         self._trainer.set_temperature(value)
 

@@ -39,14 +39,9 @@ from examples.iterated_map.task import (
     draw_problems,
 )
 from examples.iterated_map.tokenizer import build_tokenizer
-from learner.models.networks import (
-    ValueModel,
-    policy_from_network,
-    token_logprobs,
-    token_values,
-    value_model_from_policy,
-)
-from learner.models.packing import PackedBatch, Row, pack, unpack
+from learner.models.loading import policy_from_network, value_model_from_policy
+from learner.models.outputs import ValueModel, token_logprobs, token_values
+from learner.models.packing import PackedBatch, TokenRow, pack, unpack
 
 SEED = 17
 ANSWERS_AT_ONCE, GIVES_UP_AFTER_A_STEP = 0.53, 0.01
@@ -129,7 +124,7 @@ def warm_up_policy(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         for packed in flawed_batches(tokenizer, generator, progress):
             _set_learning_rate(optimizer, 3e-3 * min(1.0, (1 - progress) / 0.4 + 0.02))
             # Divided by a constant: the last micro-batch of a group holds few, short rows and must not weigh more.
-            loss = -token_logprobs(policy, packed, temperature=1.0).sum() / MAX_TOKENS_PER_MICROBATCH
+            loss = -token_logprobs(policy, packed).sum() / MAX_TOKENS_PER_MICROBATCH
             _step(optimizer, network, loss)
             seen += packed.input_ids.numel()
     return network
@@ -170,7 +165,7 @@ def flawed_batches(
     problems = [draw_problem(generator, tail_exponent=WARM_UP_TAIL_EXPONENT, most=most) for _ in range(64)]
     texts = [f"{problem.prompt}{flawed_response(problem, generator)}{tokenizer.eos_token}" for problem in problems]
     prompt_length = len(tokenizer.encode(problems[0].prompt))
-    rows = [Row(token_ids, start=prompt_length) for token_ids in tokenizer(texts)["input_ids"]]
+    rows = [TokenRow(token_ids, start=prompt_length) for token_ids in tokenizer(texts)["input_ids"]]
     batches = pack(rows, max_tokens=MAX_TOKENS_PER_MICROBATCH)
     generator.shuffle(batches)
     yield from batches
@@ -204,11 +199,11 @@ def make_critic(tokenizer: PreTrainedTokenizerFast, base: Path) -> dict[str, flo
     }
 
 
-def sample_outcomes(tokenizer: PreTrainedTokenizerFast, actor: Path, num_samples: int) -> tuple[list[Row], Tensor]:
+def sample_outcomes(tokenizer: PreTrainedTokenizerFast, actor: Path, num_samples: int) -> tuple[list[TokenRow], Tensor]:
     """Sample responses to fresh problems; return their rows and their rewards [num_samples]."""
     network = AutoModelForCausalLM.from_pretrained(actor)
     generator = random.Random(num_samples)
-    rows: list[Row] = []
+    rows: list[TokenRow] = []
     rewards: list[float] = []
     for _ in range(num_samples // SAMPLING_BATCH):
         problems = [draw_problem(generator) for _ in range(SAMPLING_BATCH)]
@@ -220,13 +215,13 @@ def sample_outcomes(tokenizer: PreTrainedTokenizerFast, actor: Path, num_samples
             compute_score(DATA_SOURCE, text, problem.result) for text, problem in zip(texts, problems, strict=True)
         ]
         rows += [
-            Row(prompt + response, start=len(prompt))
+            TokenRow(prompt + response, start=len(prompt))
             for prompt, response in zip(prompts.tolist(), responses, strict=True)
         ]
     return rows, torch.tensor(rewards)
 
 
-def fit_critic(critic: ValueModel, rows: list[Row], rewards: Tensor) -> None:
+def fit_critic(critic: ValueModel, rows: list[TokenRow], rewards: Tensor) -> None:
     """One pass over the samples; each response counts alike, whatever its length."""
     optimizer = torch.optim.AdamW(critic.network.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0)
     num_groups = len(rows) // 64
@@ -246,7 +241,7 @@ def _targets_and_weights(packed: PackedBatch, rewards: Tensor) -> tuple[Tensor, 
 
 
 @torch.no_grad()
-def explained_variance(critic: ValueModel, rows: list[Row], rewards: Tensor) -> float:
+def explained_variance(critic: ValueModel, rows: list[TokenRow], rewards: Tensor) -> float:
     """Share of the variance of the outcome, over all tokens, that the critic explains."""
     batches = pack(rows, max_tokens=MAX_TOKENS_PER_MICROBATCH)
     values = unpack(batches, [token_values(critic, packed) for packed in batches])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Row:
+class TokenRow:
     """Prompt and response so far; ``token_ids[start:]`` are the selected tokens."""
 
     token_ids: Sequence[int] | Tensor
@@ -89,7 +89,7 @@ class PaddedRows(NamedTuple):
     mask: Tensor  # [batch, time] bool, True counts
 
 
-def pack(rows: Sequence[Row], *, max_tokens: int) -> list[PackedBatch]:
+def pack(rows: Sequence[TokenRow], *, max_tokens: int) -> list[PackedBatch]:
     """Return micro-batches of at most ``max_tokens`` tokens; a longer row gets one of its own.
 
     First-fit decreasing: at most 11/9 of the smallest possible number of micro-batches, and the same for the same rows.
@@ -109,7 +109,7 @@ def pack(rows: Sequence[Row], *, max_tokens: int) -> list[PackedBatch]:
     return [_lay_out(rows, indices) for indices in bins]
 
 
-def _lay_out(rows: Sequence[Row], indices: Sequence[int]) -> PackedBatch:
+def _lay_out(rows: Sequence[TokenRow], indices: Sequence[int]) -> PackedBatch:
     chosen = [rows[index] for index in indices]
     token_ids = [torch.as_tensor(row.token_ids, dtype=torch.long) for row in chosen]
     lengths = [len(tokens) for tokens in token_ids]

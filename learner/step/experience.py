@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from learner.algorithm.rewards import overlong_penalty, terminal_rewards
-from learner.models.packing import Row, pad_rows
+from learner.models.packing import TokenRow, pad_rows
 from learner.rollouts.rollout import Rollout
 
 
@@ -36,11 +36,11 @@ class Sampled:
         """Rows of the step."""
         return len(self.token_ids)
 
-    def row_from(self, index: int, first: int) -> Row:
+    def row_from(self, index: int, first: int) -> TokenRow:
         """The row with its response's tokens from `first` on selected."""
-        return Row(self.token_ids[index], self.prompt_lengths[index] + first)
+        return TokenRow(self.token_ids[index], self.prompt_lengths[index] + first)
 
-    def window_rows(self) -> list[Row]:
+    def window_rows(self) -> list[TokenRow]:
         """All rows, each with its window selected."""
         return [self.row_from(index, first) for index, first in enumerate(self.window_starts)]
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from learner.algorithm import losses, token_filter
-from learner.models.networks import Policy, TokenScores, token_logprobs, token_scores
-from learner.models.packing import PackedBatch, Row, pack, unpack
+from learner.models.outputs import Policy, TokenScores, token_logprobs, token_scores
+from learner.models.packing import PackedBatch, TokenRow, pack, unpack
 from learner.step.experience import Estimates, Sampled
 from learner.step.metrics import Metrics, PartialMeans, mismatch_metrics
 from learner.step.mini_batches import mini_batches
@@ -61,7 +61,7 @@ class _Selection:
     A row's selected tokens are its current window; or its whole response where the likelihood loss takes all windows.
     """
 
-    rows: list[Row]
+    rows: list[TokenRow]
     advantages: list[Tensor]
     rollout_logprobs: list[Tensor]
     policy_mask: list[Tensor]
@@ -141,8 +141,7 @@ class _PolicyUpdate:
     @torch.no_grad()
     def _score_before_update(self, mini_batch: Sequence[int]) -> None:
         batches = self._packed(mini_batch)
-        temperature = self.config.generation.temperature
-        scored = unpack(batches, [token_logprobs(self.policy, batch, temperature=temperature) for batch in batches])
+        scored = unpack(batches, [token_logprobs(self.policy, batch) for batch in batches])
         self.old_logprobs.update(zip(mini_batch, scored, strict=True))
 
     def _packed(self, mini_batch: Sequence[int]) -> list[PackedBatch]:
@@ -153,7 +152,7 @@ class _PolicyUpdate:
         """Backward pass of one micro-batch, its loss as part of the mini-batch's token mean."""
         selection = self.selection
         rows = [mini_batch[place] for place in batch.row_indices]
-        scores = token_scores(self.policy, batch, temperature=self.config.generation.temperature)
+        scores = token_scores(self.policy, batch)
         logprobs = scores.logprobs
         if rows[0] not in self.old_logprobs:
             self.old_logprobs.update(zip(rows, torch.split(logprobs.detach(), list(batch.num_selected)), strict=True))

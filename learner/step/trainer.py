@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from learner.algorithm import masked_stats, token_filter
-from learner.models.networks import Policy, ValueModel, token_and_boundary_values
+from learner.models.outputs import Policy, ValueModel, token_and_boundary_values
 from learner.models.packing import pack, pad_rows, unpack
 from learner.rollouts.rollout import Rollout
 from learner.step import metrics as step_metrics
@@ -96,8 +96,7 @@ class Trainer:
 
     def set_temperature(self, temperature: float) -> None:
         """From the next step on the policy is the one under this sampling temperature."""
-        generation = self._config.generation.model_copy(update={"temperature": temperature})
-        self._config = self._config.model_copy(update={"generation": generation})
+        self.policy.temperature = temperature
 
     def state_dict(self) -> dict[str, Any]:
         """What a resume needs besides the two models."""

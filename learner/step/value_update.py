@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from learner.algorithm import losses
-from learner.models.networks import ValueModel, token_values
+from learner.models.outputs import ValueModel, token_values
 from learner.models.packing import PackedBatch, pack
 from learner.step.experience import Estimates, Sampled
 from learner.step.metrics import Metrics, PartialMeans

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from learner.models.networks import Policy
+from learner.models.outputs import Policy
 from learner.systems.clipped import ClippedObjective
 from learner.systems.contract import Objective, PolicyTokens
 from learner.systems.estimators import lambda_return_targets, monte_carlo_targets

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from learner.algorithm import egae
 from learner.algorithm.rewards import terminal_rewards
-from learner.models.networks import Policy, token_logprobs
+from learner.models.outputs import Policy, token_logprobs
 from learner.models.packing import pack, pad_rows, unpack
 from learner.step.experience import Estimates, Sampled
 from tppo.config import Config
@@ -90,6 +90,5 @@ def _with_earlier_tokens(
 def window_logprobs(policy: Policy, sampled: Sampled, config: Config) -> Tensor:
     """log pi of the windows' tokens under the policy as it is [batch, time]."""
     batches = pack(sampled.window_rows(), max_tokens=config.actor.max_tokens_per_microbatch)
-    temperature = config.generation.temperature
-    scored = [token_logprobs(policy, batch, temperature=temperature).cpu() for batch in batches]
+    scored = [token_logprobs(policy, batch).cpu() for batch in batches]
     return pad_rows(unpack(batches, scored)).values

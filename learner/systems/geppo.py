@@ -13,7 +13,7 @@ from torch import Tensor
 
 from learner.algorithm import geppo
 from learner.algorithm.losses import PolicyLoss
-from learner.models.networks import Policy
+from learner.models.outputs import Policy
 from learner.step.experience import Estimates, Sampled, joined
 from learner.step.metrics import Metrics
 from learner.step.optimization import Optimization

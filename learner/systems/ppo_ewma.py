@@ -14,7 +14,7 @@ from torch import Tensor
 
 from learner.algorithm.losses import PolicyLoss
 from learner.algorithm.ppo_ewma import decay_from_center_of_mass, ppo_ewma_policy_loss, update_weight_average
-from learner.models.networks import Policy, token_logprobs
+from learner.models.outputs import Policy, token_logprobs
 from learner.step.experience import Estimates, Sampled
 from learner.step.metrics import Metrics
 from learner.step.optimization import Optimization
@@ -29,7 +29,7 @@ class WeightAverageObjective:
     def __init__(self, config: Config, policy: Policy) -> None:
         assert config.importance_cap is not None, "the preset sets it"
         self._config, self._policy, self._importance_cap = config, policy, config.importance_cap
-        self._average = replace(policy, network=copy.deepcopy(policy.network).requires_grad_(False))
+        self._average = copy.deepcopy(policy.network).requires_grad_(False)
         self._total_weight = 1.0
         self._decay = decay_from_center_of_mass(config.algorithm.ewma_center_of_mass)
 
@@ -48,9 +48,9 @@ class WeightAverageObjective:
     def policy_loss(self, tokens: PolicyTokens) -> PolicyLoss:
         """Against the average as it is at this update."""
         options = self._config.algorithm
+        averaged_policy = replace(self._policy, network=self._average)  # at the temperature that the policy has now
         with torch.no_grad():
-            temperature = self._config.generation.temperature
-            proximal_logprobs = token_logprobs(self._average, tokens.batch, temperature=temperature)
+            proximal_logprobs = token_logprobs(averaged_policy, tokens.batch)
         return ppo_ewma_policy_loss(
             tokens.logprobs,
             proximal_logprobs,
@@ -66,7 +66,7 @@ class WeightAverageObjective:
     def after_update(self) -> None:
         """The average follows."""
         self._total_weight = update_weight_average(
-            self._average.network.parameters(),
+            self._average.parameters(),
             self._policy.network.parameters(),
             total_weight=self._total_weight,
             decay=self._decay,
@@ -78,11 +78,11 @@ class WeightAverageObjective:
 
     def state_dict(self) -> dict[str, Any]:
         """The average."""
-        averages = {name: parameter.detach() for name, parameter in self._average.network.named_parameters()}
+        averages = {name: parameter.detach() for name, parameter in self._average.named_parameters()}
         return {"averages": averages, "total_weight": self._total_weight}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
-        for name, parameter in self._average.network.named_parameters():
+        for name, parameter in self._average.named_parameters():
             parameter.copy_(state["averages"][name])
         self._total_weight = float(state["total_weight"])

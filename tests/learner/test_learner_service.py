@@ -14,7 +14,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from learner.build import LearnerState, learner_service, restore
 from learner.commands.replay.replay import NO_PEERS
-from learner.models.networks import load_policy, load_value_model, value_model_from_policy
+from learner.models.loading import load_policy, load_value_model, value_model_from_policy
 from learner.persistence.checkpoint import Checkpoints
 from learner.persistence.run_identity import begin_incarnation
 from learner.rollouts.manager import open_manager

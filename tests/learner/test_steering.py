@@ -21,6 +21,7 @@ from tests.learner.test_learner_service import (
 )
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo import codec
+from tppo.config.presets import Algorithm
 from tppo.rollout import Action, Command
 from tppo.run_folder.checkpoints import CheckpointFolder
 
@@ -59,6 +60,24 @@ async def test_a_changed_rate_and_temperature_survive_a_kill_and_are_replayed_bi
     rates = [line["actor/lr"] for line in laboratory.lines("run") if line["kind"] == "step" and "actor/lr" in line]
     assert rates[-1] > 10 * laboratory.config.actor.lr * laboratory.config.actor.min_lr_ratio / 3
     assert max(rates) > laboratory.config.actor.lr
+
+
+@pytest.mark.parametrize("algorithm", ["ppo-ewma", "geppo"])
+async def test_systems_that_compare_with_earlier_weights_train_on_under_another_temperature(
+    tmp_path: Path, algorithm: Algorithm
+) -> None:
+    laboratory = Laboratory(tmp_path, "lockstep", algorithm)
+    streams, transport = ArchivedStreams(), FakeTransport()
+    await put(streams, a_command("a", Action.SET, key="generation.temperature", value=0.7))
+    await killed_at(4, laboratory.life("run", streams, transport), streams, transport)
+    service = laboratory.life("run", streams.reopened(), transport)
+    await to_the_end(service, streams.reopened(), transport)
+    await replay(laboratory, "replay", streams)
+
+    weights, replayed = laboratory.final_weights("run"), laboratory.final_weights("replay")
+    assert answers(service.steering)["a"] == ("done", "generation.temperature = 0.7")
+    assert service.step == STEPS
+    assert all(torch.equal(weights[name], replayed[name]) for name in weights)
 
 
 async def test_a_paused_run_takes_no_step_until_it_is_resumed(laboratory: Laboratory) -> None:

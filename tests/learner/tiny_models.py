@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification
 
-from learner.models.networks import policy_from_network, value_model_from_network
+from learner.models.loading import policy_from_network, value_model_from_network
 from learner.rollouts.rollout import Rollout
 from learner.step.optimization import Optimization, Update
 from learner.step.trainer import Trainer
@@ -72,7 +72,8 @@ class TinyTrainer(Trainer):
     critic: RecordingOptimization
 
     def __init__(self, config: Config) -> None:
-        policy, value_model = policy_from_network(a_network("policy")), value_model_from_network(a_network("value"))
+        policy = policy_from_network(a_network("policy"), temperature=config.generation.temperature)
+        value_model = value_model_from_network(a_network("value"))
         super().__init__(config, policy, value_model)
         self.actor = RecordingOptimization(policy.network, config.actor)
         self.critic = RecordingOptimization(value_model.network, config.critic)

@@ -30,9 +30,17 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from learner.models import networks as models
+from learner.models import outputs
 from learner.models.attention import PACKED_ATTENTION
-from learner.models.packing import PackedBatch, Row, pack, pad_rows, unpack
+from learner.models.loading import (
+    load_policy,
+    load_value_model,
+    policy_from_network,
+    value_model_from_network,
+    value_model_from_policy,
+)
+from learner.models.outputs import Policy, token_and_boundary_values, token_logprobs, token_scores, token_values
+from learner.models.packing import PackedBatch, TokenRow, pack, pad_rows, unpack
 
 VOCABULARY = 50
 SIZES: dict[str, Any] = {
@@ -72,14 +80,15 @@ def random_network(name: str) -> Any:
     return network.eval()
 
 
-def random_rows() -> list[Row]:
+def random_rows() -> list[TokenRow]:
     generator = torch.Generator().manual_seed(1)
     return [
-        Row(torch.randint(3, VOCABULARY, (length,), generator=generator), start) for length, start in LENGTHS_AND_STARTS
+        TokenRow(torch.randint(3, VOCABULARY, (length,), generator=generator), start)
+        for length, start in LENGTHS_AND_STARTS
     ]
 
 
-def padded_outputs(network: Any, rows: list[Row]) -> Tensor:
+def padded_outputs(network: Any, rows: list[TokenRow]) -> Tensor:
     input_ids, mask = pad_rows([torch.as_tensor(row.token_ids) for row in rows])
     position_ids = torch.arange(input_ids.shape[1]).expand_as(input_ids)
     options = {} if isinstance(network, BloomForCausalLM) else {"position_ids": position_ids}
@@ -87,7 +96,7 @@ def padded_outputs(network: Any, rows: list[Row]) -> Tensor:
     return logits
 
 
-def padded_logprobs(network: Any, rows: list[Row], temperature: float) -> list[Tensor]:
+def padded_logprobs(network: Any, rows: list[TokenRow], temperature: float) -> list[Tensor]:
     logprobs = (padded_outputs(network, rows) / temperature).log_softmax(-1)
     return [
         torch.stack(
@@ -98,9 +107,9 @@ def padded_logprobs(network: Any, rows: list[Row], temperature: float) -> list[T
     ]
 
 
-def packed_logprobs(policy: models.Policy, rows: list[Row], temperature: float, max_tokens: int = 16) -> list[Tensor]:
+def packed_logprobs(policy: Policy, rows: list[TokenRow], max_tokens: int = 16) -> list[Tensor]:
     batches = pack(rows, max_tokens=max_tokens)
-    return unpack(batches, [models.token_logprobs(policy, batch, temperature=temperature) for batch in batches])
+    return unpack(batches, [token_logprobs(policy, batch) for batch in batches])
 
 
 def gradients(network: Any, logprobs: list[Tensor]) -> dict[str, Tensor]:
@@ -112,10 +121,10 @@ def gradients(network: Any, logprobs: list[Tensor]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_packed_logprobs_and_gradients_equal_those_of_the_padded_forward_pass(name: str) -> None:
     network, rows = random_network(name), random_rows()
-    policy = models.policy_from_network(copy.deepcopy(network))
+    policy = policy_from_network(copy.deepcopy(network), temperature=0.7)
 
     expected = padded_logprobs(network, rows, temperature=0.7)
-    actual = packed_logprobs(policy, rows, temperature=0.7)
+    actual = packed_logprobs(policy, rows)
 
     torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(gradients(policy.network, actual), gradients(network, expected), atol=1e-5, rtol=1e-4)
@@ -133,7 +142,7 @@ def test_packed_logprobs_and_gradients_equal_those_of_the_padded_forward_pass(na
     ],
 )
 def test_probing_finds_what_a_model_allows(name: str, packs_rows: bool, has_plain_head: bool) -> None:
-    policy = models.policy_from_network(random_network(name))
+    policy = policy_from_network(random_network(name))
 
     assert (policy.packs_rows, policy.has_plain_head) == (packs_rows, has_plain_head)
 
@@ -142,7 +151,7 @@ def test_a_soft_cap_is_found_even_where_the_logits_are_too_small_to_be_changed_b
     torch.manual_seed(0)
     network = Gemma2ForCausalLM(Gemma2Config(**{**SIZES, "initializer_range": 0.001}))
 
-    assert not models.policy_from_network(network).has_plain_head
+    assert not policy_from_network(network).has_plain_head
 
 
 def test_a_model_that_mixes_tokens_outside_its_attention_runs_row_by_row() -> None:
@@ -152,19 +161,29 @@ def test_a_model_that_mixes_tokens_outside_its_attention_runs_row_by_row() -> No
     )
     expected = padded_logprobs(network, rows, temperature=1.0)
 
-    policy = models.policy_from_network(network)
+    policy = policy_from_network(network)
 
     assert not policy.packs_rows
-    torch.testing.assert_close(packed_logprobs(policy, rows, temperature=1.0), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(packed_logprobs(policy, rows), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_change_of_the_policys_temperature_holds_for_the_next_log_probabilities() -> None:
+    network, rows = random_network("llama"), random_rows()
+    policy = policy_from_network(copy.deepcopy(network), temperature=0.7)
+
+    policy.temperature = 2.0
+
+    expected = padded_logprobs(network, rows, temperature=2.0)
+    torch.testing.assert_close(packed_logprobs(policy, rows), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_logits_in_chunks_give_the_same_logprobs_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, chunked = (models.policy_from_network(random_network("llama")) for _ in range(2))
+    whole, chunked = (policy_from_network(random_network("llama")) for _ in range(2))
     rows = random_rows()
 
-    expected = packed_logprobs(whole, rows, temperature=1.0)
-    monkeypatch.setattr(models, "MAX_LOGITS_PER_CHUNK", 3 * VOCABULARY)
-    actual = packed_logprobs(chunked, rows, temperature=1.0)
+    expected = packed_logprobs(whole, rows)
+    monkeypatch.setattr(outputs, "MAX_LOGITS_PER_CHUNK", 3 * VOCABULARY)
+    actual = packed_logprobs(chunked, rows)
 
     torch.testing.assert_close(actual, expected)
     torch.testing.assert_close(gradients(chunked.network, actual), gradients(whole.network, expected))
@@ -173,9 +192,9 @@ def test_logits_in_chunks_give_the_same_logprobs_and_gradients(monkeypatch: pyte
 def test_the_entropy_of_a_model_with_a_zero_head_is_the_logarithm_of_its_vocabulary() -> None:
     network = random_network("llama")
     torch.nn.init.zeros_(network.lm_head.weight)
-    (packed,) = pack([Row([3, 4, 5], start=1)], max_tokens=8)
+    (packed,) = pack([TokenRow([3, 4, 5], start=1)], max_tokens=8)
 
-    scores = models.token_scores(models.policy_from_network(network), packed, temperature=1.0)
+    scores = token_scores(policy_from_network(network), packed)
 
     log_of_50 = 3.912023005
     torch.testing.assert_close(scores.entropies, torch.tensor([log_of_50, log_of_50]))
@@ -191,10 +210,10 @@ def value_network() -> Any:
 
 def test_a_token_has_the_value_of_the_position_before_it() -> None:
     network, rows = value_network(), random_rows()
-    value_model = models.value_model_from_network(copy.deepcopy(network))
+    value_model = value_model_from_network(copy.deepcopy(network))
     batches = pack(rows, max_tokens=16)
 
-    actual = unpack(batches, [models.token_values(value_model, batch) for batch in batches])
+    actual = unpack(batches, [token_values(value_model, batch) for batch in batches])
 
     outputs = padded_outputs(network, rows)[..., 0]
     expected = [outputs[index, row.start - 1 : len(row.token_ids) - 1] for index, row in enumerate(rows)]
@@ -203,10 +222,10 @@ def test_a_token_has_the_value_of_the_position_before_it() -> None:
 
 def test_the_boundary_value_is_that_of_the_position_of_the_last_token() -> None:
     network, rows = value_network(), random_rows()
-    value_model = models.value_model_from_network(copy.deepcopy(network))
+    value_model = value_model_from_network(copy.deepcopy(network))
     (packed,) = pack(rows, max_tokens=64)
 
-    _, boundary_values = models.token_and_boundary_values(value_model, packed)
+    _, boundary_values = token_and_boundary_values(value_model, packed)
 
     outputs = padded_outputs(network, rows)[..., 0]
     expected = [outputs[index, len(rows[index].token_ids) - 1] for index in packed.row_indices]
@@ -226,10 +245,10 @@ def packed_rows() -> PackedBatch:
 
 
 def test_a_loaded_policy_has_no_dropout_even_in_training_mode(policy_folder: str, packed_rows: PackedBatch) -> None:
-    policy = models.load_policy(policy_folder)
+    policy = load_policy(policy_folder)
     policy.network.train()
 
-    first, second = (models.token_logprobs(policy, packed_rows, temperature=1.0) for _ in range(2))
+    first, second = (token_logprobs(policy, packed_rows) for _ in range(2))
 
     assert torch.equal(first, second)
     assert policy.network.config._attn_implementation == PACKED_ATTENTION
@@ -238,33 +257,33 @@ def test_a_loaded_policy_has_no_dropout_even_in_training_mode(policy_folder: str
 def test_a_value_model_made_from_a_policy_shares_its_body_and_says_zero(
     policy_folder: str, packed_rows: PackedBatch
 ) -> None:
-    policy = models.load_policy(policy_folder)
+    policy = load_policy(policy_folder)
 
-    value_model = models.value_model_from_policy(policy_folder)
+    value_model = value_model_from_policy(policy_folder)
 
-    assert torch.count_nonzero(models.token_values(value_model, packed_rows)) == 0
+    assert torch.count_nonzero(token_values(value_model, packed_rows)) == 0
     torch.testing.assert_close(value_model.network.base_model.state_dict(), policy.network.base_model.state_dict())
 
 
 def test_a_saved_critic_loads_directly_and_keeps_its_values(
     policy_folder: str, packed_rows: PackedBatch, tmp_path: Path
 ) -> None:
-    value_model = models.value_model_from_policy(policy_folder)
+    value_model = value_model_from_policy(policy_folder)
     for parameter in value_model.network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    values = models.token_values(value_model, packed_rows)
+    values = token_values(value_model, packed_rows)
     folder = str(tmp_path / "critic")
     value_model.network.save_pretrained(folder)
 
-    torch.testing.assert_close(models.token_values(models.load_value_model(folder), packed_rows), values)
+    torch.testing.assert_close(token_values(load_value_model(folder), packed_rows), values)
     plain = AutoModelForTokenClassification.from_pretrained(folder)
     assert (plain.config.num_labels, plain.dropout.p) == (1, 0.0)
 
 
 def test_half_precision_weights_give_float32_logprobs(policy_folder: str, packed_rows: PackedBatch) -> None:
-    policy = models.load_policy(policy_folder, dtype=torch.bfloat16)
+    policy = load_policy(policy_folder, dtype=torch.bfloat16)
 
-    logprobs = models.token_logprobs(policy, packed_rows, temperature=1.0)
+    logprobs = token_logprobs(policy, packed_rows)
 
     assert policy.packs_rows
     assert policy.has_plain_head

@@ -1,18 +1,18 @@
 import pytest
 import torch
 
-from learner.models.packing import Row, pack, pad_rows, unpack
+from learner.models.packing import TokenRow, pack, pad_rows, unpack
 
 
 def test_a_micro_batch_lays_its_rows_end_to_end_with_positions_restarting() -> None:
-    (packed,) = pack([Row([5, 6, 7], start=1), Row([8, 9], start=1)], max_tokens=5)
+    (packed,) = pack([TokenRow([5, 6, 7], start=1), TokenRow([8, 9], start=1)], max_tokens=5)
 
     assert packed.input_ids.tolist() == [[5, 6, 7, 8, 9]]
     assert packed.position_ids.tolist() == [[0, 1, 2, 0, 1]]
 
 
 def test_selected_positions_are_those_that_precede_the_selected_tokens() -> None:
-    (packed,) = pack([Row([5, 6, 7, 8], start=2), Row([1, 2, 3], start=1)], max_tokens=7)
+    (packed,) = pack([TokenRow([5, 6, 7, 8], start=2), TokenRow([1, 2, 3], start=1)], max_tokens=7)
 
     # First row: tokens 7 and 8 stand at 2 and 3; second row (from position 4 on): tokens 2 and 3 stand at 5 and 6.
     assert packed.target_ids.tolist() == [7, 8, 2, 3]
@@ -21,7 +21,7 @@ def test_selected_positions_are_those_that_precede_the_selected_tokens() -> None
 
 
 def test_no_micro_batch_exceeds_the_limit_except_for_a_single_longer_row() -> None:
-    rows = [Row([0] * length, start=1) for length in (3, 12, 4, 2, 6, 5)]
+    rows = [TokenRow([0] * length, start=1) for length in (3, 12, 4, 2, 6, 5)]
 
     batches = pack(rows, max_tokens=8)
 
@@ -29,7 +29,7 @@ def test_no_micro_batch_exceeds_the_limit_except_for_a_single_longer_row() -> No
 
 
 def test_packing_the_same_rows_again_gives_the_same_micro_batches() -> None:
-    rows = [Row([index] * (1 + index % 7), start=1) for index in range(40)]
+    rows = [TokenRow([index] * (1 + index % 7), start=1) for index in range(40)]
 
     first, second = pack(rows, max_tokens=16), pack(rows, max_tokens=16)
 
@@ -37,7 +37,7 @@ def test_packing_the_same_rows_again_gives_the_same_micro_batches() -> None:
 
 
 def test_results_return_to_the_order_in_which_the_rows_were_given() -> None:
-    rows = [Row([10, 11, 12], start=2), Row([20, 21, 22, 23, 24], start=1), Row([30, 31], start=1)]
+    rows = [TokenRow([10, 11, 12], start=2), TokenRow([20, 21, 22, 23, 24], start=1), TokenRow([30, 31], start=1)]
     batches = pack(rows, max_tokens=5)
 
     per_row = unpack(batches, [batch.target_ids for batch in batches])
@@ -46,7 +46,7 @@ def test_results_return_to_the_order_in_which_the_rows_were_given() -> None:
 
 
 def test_a_row_without_selected_tokens_keeps_its_place() -> None:
-    batches = pack([Row([1, 2, 3], start=3), Row([4, 5], start=1)], max_tokens=8)
+    batches = pack([TokenRow([1, 2, 3], start=3), TokenRow([4, 5], start=1)], max_tokens=8)
 
     per_row = unpack(batches, [batch.target_ids for batch in batches])
 
@@ -55,7 +55,7 @@ def test_a_row_without_selected_tokens_keeps_its_place() -> None:
 
 def test_a_row_whose_first_token_is_selected_is_refused() -> None:
     with pytest.raises(ValueError, match="a token precedes it"):
-        Row([1, 2], start=0)
+        TokenRow([1, 2], start=0)
 
 
 def test_padded_rows_are_zero_where_the_mask_is_false() -> None:
@@ -66,7 +66,7 @@ def test_padded_rows_are_zero_where_the_mask_is_false() -> None:
 
 
 def test_split_gives_one_micro_batch_per_row_with_positions_of_its_own() -> None:
-    (packed,) = pack([Row([5, 6, 7, 8], start=2), Row([1, 2, 3], start=1)], max_tokens=7)
+    (packed,) = pack([TokenRow([5, 6, 7, 8], start=2), TokenRow([1, 2, 3], start=1)], max_tokens=7)
 
     first, second = packed.split()
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.models.networks import load_policy, value_model_from_policy
+from learner.models.loading import load_policy, value_model_from_policy
 from learner.persistence.checkpoint import Capture, Checkpoints, capture
 from learner.persistence.manifest import DamagedError
 from learner.rollouts.ledger_state import LedgerState

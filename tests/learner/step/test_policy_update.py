@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.models.networks import policy_from_network
-from learner.models.packing import Row, pack
+from learner.models.loading import policy_from_network
+from learner.models.packing import TokenRow, pack
 from learner.rollouts.rollout import Rollout
 from learner.systems import PolicyTokens, objective_for
 from tests.learner.builders import a_row
@@ -219,7 +219,7 @@ def test_the_configured_bound_holds_a_wrong_token_that_has_become_much_likelier(
     policy = policy_from_network(a_network("policy"))
     one = torch.ones(1)
     tokens = PolicyTokens(
-        batch=pack([Row([2, 9], start=1)], max_tokens=2)[0],
+        batch=pack([TokenRow([2, 9], start=1)], max_tokens=2)[0],
         logprobs=-2.0 * one,
         old_logprobs=-4.0 * one,  # ratio 7.4
         rollout_logprobs=-4.0 * one,

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.models.networks import ValueModel, policy_from_network
+from learner.models.loading import policy_from_network
+from learner.models.outputs import ValueModel
 from learner.rollouts.rollout import Rollout
 from learner.step.trainer import StepResult, Trainer
 from tests.learner.builders import a_row

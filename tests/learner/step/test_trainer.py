@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from learner.models.networks import policy_from_network, value_model_from_network
+from learner.models.loading import policy_from_network, value_model_from_network
 from learner.rollouts.rollout import Rollout
 from learner.step.trainer import Trainer
 from tests.learner.builders import a_row

@@ -21,6 +21,7 @@ from tests.learner.compared import (
     values_of,
 )
 from tests.learner.tiny_models import (
+    Gradients,
     TinyTrainer,
     a_network,
     assert_gradients_equal,
@@ -30,6 +31,8 @@ from tests.learner.tiny_models import (
     step,
     weights_of,
 )
+
+ALGORITHMS = ("tppo", "ppo", "vapo", "ppo-ewma", "geppo")
 
 # PPO
 
@@ -147,12 +150,25 @@ def test_ppo_ewma_clips_around_the_average_of_the_weights() -> None:
     step(trainer, first_rows())
     policy, value_network = models_of(trainer)
     rows = second_rows(a_network("policy"))  # so that the ratio to who sampled is not one
+    expected, num_clipped = ewma_gradients(policy, value_network, rows)
+
+    metrics = step(trainer, rows, policy_version=1)
+
+    assert metrics["actor/pg_clipfrac"] > 0, "the clip must decide somewhere"
+    assert num_clipped > 0
+    assert_gradients_equal(trainer.actor.gradients[1], expected, tolerance=1e-5)
+
+
+def ewma_gradients(
+    policy: Any, value_network: Any, rows: list[Rollout], *, temperature: float = 1.0
+) -> tuple[Gradients, int]:
+    """Those of the second update at decay 1/2, by the paper's formula; and how many tokens the clip would hold."""
     # Decay 1/2: after one update the first weights weigh 1/2 and the second ones 1.
     average = a_network("policy")
     for name, tensor in average.state_dict().items():
         tensor.mul_(0.5 / 1.5).add_(policy.state_dict()[name], alpha=1 / 1.5)
-    now, sampled = padded_logprobs(policy, rows), rollout_logprobs_of(rows)
-    proximal = [logprobs.detach() for logprobs in padded_logprobs(average, rows)]
+    now, sampled = padded_logprobs(policy, rows, temperature=temperature), rollout_logprobs_of(rows)
+    proximal = [logprobs.detach() for logprobs in padded_logprobs(average, rows, temperature=temperature)]
     bounds = torch.tensor([0.8, 1.2]).log()
     ratios = [(mine - theirs).exp() for mine, theirs in zip(now, sampled, strict=True)]
     held = [
@@ -163,12 +179,9 @@ def test_ppo_ewma_clips_around_the_average_of_the_weights() -> None:
         plain_formulas.gae(of_row, score_of(row), LAM)
         for of_row, row in zip(values_of(value_network, rows), rows, strict=True)
     ]
-
-    metrics = step(trainer, rows, policy_version=1)
-
-    expected = gradients_of(plain_formulas.pessimistic_mean(ratios, held, advantages), policy)
-    assert metrics["actor/pg_clipfrac"] > 0, "the clip must decide somewhere"
-    assert_gradients_equal(trainer.actor.gradients[1], expected, tolerance=1e-5)
+    loss = plain_formulas.pessimistic_mean(ratios, held, advantages)
+    num_clipped = sum(int((ratio != clipped).sum()) for ratio, clipped in zip(ratios, held, strict=True))
+    return gradients_of(loss, policy), num_clipped
 
 
 def test_the_average_has_the_configured_centre_of_mass() -> None:
@@ -205,7 +218,7 @@ def test_ppo_ewma_caps_the_ratio_to_the_policy_that_sampled_at_the_configured_nu
 # What they share
 
 
-@pytest.mark.parametrize("algorithm", ["tppo", "ppo", "vapo", "ppo-ewma", "geppo"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_gradient_does_not_depend_on_the_micro_batches(algorithm: str) -> None:
     in_one, in_two = (a_trainer(algorithm, actor={"max_tokens_per_microbatch": tokens}) for tokens in (4096, 6))
 
@@ -216,7 +229,7 @@ def test_a_gradient_does_not_depend_on_the_micro_batches(algorithm: str) -> None
 
 
 @pytest.mark.parametrize("num_mini_batches", [1, 2])
-@pytest.mark.parametrize("algorithm", ["tppo", "ppo", "vapo", "ppo-ewma", "geppo"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_policy_that_has_not_moved_stands_at_its_reference_at_any_temperature(
     algorithm: str, num_mini_batches: int
 ) -> None:
@@ -228,10 +241,56 @@ def test_a_policy_that_has_not_moved_stands_at_its_reference_at_any_temperature(
     assert metrics["actor/ppo_kl"] == pytest.approx(0.0, abs=1e-6)
 
 
+# Another temperature in a run
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_after_a_change_of_temperature_a_step_works_with_the_new_log_probabilities(algorithm: str) -> None:
+    trainer = a_trainer(algorithm, trace={"enabled": True}, actor={"lr": 1e-2})
+    step(trainer, first_rows())
+    policy, _ = models_of(trainer)
+    rows = second_rows(policy)
+
+    trainer.set_temperature(0.5)
+    trace = trainer.step(rows, policy_version=1).trace
+
+    assert trace is not None
+    expected = torch.cat(padded_logprobs(policy, rows, temperature=0.5)).tolist()
+    assert trace["old_logprob"].to_pylist() == pytest.approx(expected, abs=1e-5)
+    assert trainer.actor.num_updates == 2
+    assert not torch.equal(policy.lm_head.weight, trainer.policy.network.lm_head.weight)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_policy_and_what_it_is_compared_with_change_their_temperature_together(algorithm: str) -> None:
+    trainer = a_trainer(algorithm, actor={"lr": 1e-12, "ppo_mini_batches": 2})
+    step(trainer, first_rows())
+
+    trainer.set_temperature(0.5)
+    metrics = step(trainer, second_rows(a_network("policy")), policy_version=1)
+
+    assert metrics["actor/ppo_kl"] == pytest.approx(0.0, abs=1e-5)
+    assert metrics.get("actor/total_variation", 0.0) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_ppo_ewma_clips_around_the_average_at_the_temperature_that_the_policy_has_now() -> None:
+    trainer = a_trainer("ppo-ewma", algorithm={"ewma_center_of_mass": 1.0}, actor={"lr": 3e-2})
+    step(trainer, first_rows())
+    policy, value_network = models_of(trainer)
+    rows = second_rows(a_network("policy"))
+    expected, num_clipped = ewma_gradients(policy, value_network, rows, temperature=0.5)
+
+    trainer.set_temperature(0.5)
+    step(trainer, rows, policy_version=1)
+
+    assert num_clipped > 0, "the clip must decide somewhere"
+    assert_gradients_equal(trainer.actor.gradients[1], expected, tolerance=1e-5)
+
+
 # What they keep
 
 
-@pytest.mark.parametrize("algorithm", ["tppo", "ppo", "vapo", "ppo-ewma", "geppo"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_restored_trainer_takes_the_very_steps_of_the_one_that_went_on(algorithm: str) -> None:
     options: dict[str, Any] = {"algorithm": {"num_reused_batches": 3}, "actor": {"lr": 1e-2, "ppo_mini_batches": 2}}
     undisturbed, restored = (a_trainer(algorithm, **options) for _ in range(2))

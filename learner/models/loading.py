@@ -1,0 +1,134 @@
+"""Loads the policy and the value model, and finds out what each allows by trying it on a few tokens.
+
+Any causal language model of transformers works. What is tried: whether several rows may stand in one line, and whether
+the logits are nothing but a product of the last hidden states with the output embedding. Where not, rows run one by
+one, or through the model's own head.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from learner.models.attention import packed_attention_for
+from learner.models.outputs import Policy, ValueModel, forward
+from learner.models.packing import TokenRow, pack
+
+#: Probing multiplies the head's output by this, so that a soft cap shows on a model whose logits are small.
+_PROBE_GAIN = 1024.0
+_PROBE_ROWS = ((1, 2, 3, 4, 5, 6, 7), (3, 1, 2))
+
+
+def load_policy(
+    path: str, *, temperature: float = 1.0, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> Policy:
+    """Load a causal language model without dropout; a model repository's own code is never run."""
+    config = _config_without_dropout(path)
+    network = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=dtype, trust_remote_code=False)
+    return policy_from_network(_placed(network, device), temperature=temperature)
+
+
+def load_value_model(path: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> ValueModel:
+    """Load a critic that was saved as a token classifier with one label."""
+    config = _config_without_dropout(path, num_labels=1)
+    network = AutoModelForTokenClassification.from_pretrained(path, config=config, dtype=dtype, trust_remote_code=False)
+    return value_model_from_network(_placed(network, device))
+
+
+def value_model_from_policy(path: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> ValueModel:
+    """Return a critic with the body of the policy at ``path`` and a head of zeros: its value is 0 for every state."""
+    policy = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=False)
+    config = _config_without_dropout(path, num_labels=1)
+    classifier: Any = AutoModelForTokenClassification
+    network = classifier.from_config(config, dtype=dtype, trust_remote_code=False)
+    network.base_model.load_state_dict(policy.base_model.state_dict())
+    for name, parameter in network.named_parameters():
+        if not name.startswith(f"{network.base_model_prefix}."):
+            torch.nn.init.zeros_(parameter)
+    return value_model_from_network(_placed(network, device).eval())
+
+
+def policy_from_network(network: PreTrainedModel, *, temperature: float = 1.0) -> Policy:
+    """Probe a causal language model; its attention is replaced where that lets rows stand in one line."""
+    packs_rows = _enable_packing(network)
+    return Policy(network, packs_rows, has_plain_head=_has_plain_head(network), temperature=temperature)
+
+
+def value_model_from_network(network: PreTrainedModel) -> ValueModel:
+    """Probe a token classifier; its attention is replaced where that lets rows stand in one line."""
+    return ValueModel(network, packs_rows=_enable_packing(network))
+
+
+def _config_without_dropout(path: str, **overrides: Any) -> PreTrainedConfig:
+    """Log-probabilities must agree with the generator's, so nothing is dropped, in training mode either."""
+    config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False, **overrides)
+    for name in config.to_dict():
+        if name.endswith(("dropout", "_pdrop")):
+            setattr(config, name, 0.0)
+    # Absent from most configurations, and then 0.1 in the classifier.
+    config.classifier_dropout = 0.0
+    return config
+
+
+def _placed(network: torch.nn.Module, device: str) -> Any:
+    """The network on its device, in memory of its own.
+
+    Weights read from a file lie wherever the file has them, and a matrix product's last bits depend on the alignment
+    of its operands: only a copy makes a resumed run take the very steps of one that was not interrupted.
+    """
+    for parameter in network.parameters():
+        parameter.data = parameter.data.clone()
+    return network.to(device)
+
+
+def _enable_packing(network: PreTrainedModel) -> bool:
+    """Try to let rows stand in one line; True when that gave what the model says to each row alone."""
+    implementation = packed_attention_for(network)
+    if implementation is None:
+        return False
+    original = network.config._attn_implementation
+    (packed,) = pack([TokenRow(tokens, start=1) for tokens in _PROBE_ROWS], max_tokens=sum(map(len, _PROBE_ROWS)))
+    packed = packed.to(network.device)
+    with torch.no_grad():
+        alone = torch.cat([forward(network, row).logits[0] for row in packed.split()])
+        network.set_attn_implementation(implementation)
+        if _is_close(forward(network, packed).logits[0], alone):
+            return True
+    network.set_attn_implementation(original)
+    return False
+
+
+def _has_plain_head(network: Any) -> bool:
+    head = network.get_output_embeddings()
+    if head is None or network.base_model is network:
+        return False
+    probe = pack([TokenRow(_PROBE_ROWS[0], start=1)], max_tokens=len(_PROBE_ROWS[0]))[0].to(network.device)
+    with torch.no_grad(), _amplified(head):
+        logits = forward(network, probe).logits
+        return _is_close(head(forward(network.base_model, probe).last_hidden_state), logits)
+
+
+@contextmanager
+def _amplified(head: torch.nn.Module) -> Iterator[None]:
+    def amplify(_module: torch.nn.Module, _inputs: object, output: Tensor) -> Tensor:
+        return output * _PROBE_GAIN
+
+    handle = head.register_forward_hook(amplify)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _is_close(actual: Tensor, expected: Tensor) -> bool:
+    tolerance = torch.finfo(expected.dtype).eps ** 0.5 * expected.abs().max().item()
+    return bool((actual - expected).abs().max().item() <= tolerance)

@@ -69,8 +69,8 @@ async def test_systems_that_compare_with_earlier_weights_train_on_under_another_
     laboratory = Laboratory(tmp_path, "lockstep", algorithm)
     streams, transport = ArchivedStreams(), FakeTransport()
     await put(streams, a_command("a", Action.SET, key="generation.temperature", value=0.7))
-    await killed_at(4, laboratory.life("run", streams, transport), streams, transport)
-    service = laboratory.life("run", streams.reopened(), transport)
+    await killed_at(4, laboratory.learner("run", streams, transport), streams, transport)
+    service = laboratory.learner("run", streams.reopened(), transport)
     await to_the_end(service, streams.reopened(), transport)
     await replay(laboratory, "replay", streams)
 

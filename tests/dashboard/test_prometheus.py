@@ -17,11 +17,6 @@ LEDGER = {"issued": 10, "trained": 6, "in_flight": 2, "parked": 1, "dropped": 1,
 Key = tuple[str, ...]
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "runs"
-
-
 async def scrape(root: Path, source: FixedSource | None = None, **headers: str) -> httpx.Response:
     async with client_of(root, source) as client:
         return (await client.get("/metrics", headers=headers)).raise_for_status()

@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,11 +23,6 @@ from tests.dashboard.run_folders import (
 )
 from tests.support.waiting import until
 from tppo.cancellation import cancel_all
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> RunFolderBuilder:
-    return RunFolderBuilder(tmp_path / "runs" / "quick")
 
 
 @pytest.fixture

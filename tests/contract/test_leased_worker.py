@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.support.streams import memory_streams
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo.leased_worker import LeasedWorker, WorkerSettings
 from tppo.streams import MemoryStreams, StreamsUnavailable
@@ -55,7 +56,7 @@ class Heartbeats:
 
 @pytest.fixture
 def streams() -> MemoryStreams:
-    return MemoryStreams(lease_seconds=60.0)
+    return memory_streams()
 
 
 def worker_on(

@@ -13,10 +13,10 @@ from tests.deploy.prometheus_documents import COMMON, Row, documented
 from tests.generation import test_generation_service as generation
 from tests.generation.fake_engine import FakeEngine
 from tests.reward import test_service as reward
+from tests.support.streams import memory_streams
 from tppo.prometheus import Exporter
 from tppo.prometheus.exposed import Exposed, Status, families
 from tppo.rollout import RewardRequest
-from tppo.streams import MemoryStreams
 
 TABLES = {
     "Learner": LEARNER_METRICS,
@@ -62,13 +62,13 @@ def exported_names(metrics: tuple[Exposed, ...], status: Status) -> set[str]:
 
 
 async def test_a_generators_status_has_a_number_for_each() -> None:
-    service = generation.service_on(MemoryStreams(lease_seconds=60).window_requests, FakeEngine())
+    service = generation.service_on(memory_streams().window_requests, FakeEngine())
 
     assert exported_names(GENERATION_METRICS, service.status()) == {one.name for one in GENERATION_METRICS}
 
 
 async def test_a_reward_services_status_has_a_number_for_each() -> None:
-    streams = MemoryStreams(lease_seconds=60)
+    streams = memory_streams()
     service = reward.service_on(streams.reward_requests)
     await streams.reward_requests.put([reward.request("a"), reward.request("b")])
     async with reward.running(service):

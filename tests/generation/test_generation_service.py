@@ -10,6 +10,7 @@ from services.generation.served_weights import ServedWeights
 from services.generation.service import WindowHandler
 from tests.generation.fake_engine import FakeEngine
 from tests.generation.tiny_models import a_request
+from tests.support.streams import memory_streams
 from tppo.codec import decode_inbox_record, encode_window_request
 from tppo.leased_worker import LeasedWorker, WorkerSettings
 from tppo.rollout import FinishReason, Window, WindowRequest
@@ -117,7 +118,7 @@ def an_update(policy_version: int, *, incarnation: int = 0) -> WeightUpdate:
 
 @pytest.fixture
 def streams() -> MemoryStreams:
-    return MemoryStreams(lease_seconds=60.0)
+    return memory_streams()
 
 
 async def test_a_request_becomes_a_window_in_the_inbox_that_bears_the_generators_name(streams: MemoryStreams) -> None:
@@ -248,7 +249,7 @@ async def test_a_stop_hands_the_unfinished_requests_to_another_generator(streams
 
 async def test_a_window_whose_lease_was_lost_is_not_delivered_twice() -> None:
     now = 0.0
-    streams = MemoryStreams(lease_seconds=10.0, clock=lambda: now)
+    streams = memory_streams(lease_seconds=10.0, clock=lambda: now)
     slow = FakeEngine(is_instant=False)
     service = service_on(streams.window_requests, slow, name="slow")
     await ask(streams, a_request("a"))

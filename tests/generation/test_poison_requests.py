@@ -5,6 +5,7 @@ import pytest
 from tests.generation.fake_engine import FakeEngine
 from tests.generation.test_generation_service import ask, running, service_on, windows
 from tests.generation.tiny_models import a_request
+from tests.support.streams import memory_streams
 from tppo.rollout import FinishReason
 from tppo.streams import MemoryStreams
 
@@ -19,7 +20,7 @@ async def after_deaths(streams: MemoryStreams, count: int) -> MemoryStreams:
 
 @pytest.fixture
 def streams() -> MemoryStreams:
-    return MemoryStreams(lease_seconds=60.0)
+    return memory_streams()
 
 
 async def test_a_request_that_three_workers_died_over_fails_with_that_cause(streams: MemoryStreams) -> None:
@@ -50,7 +51,7 @@ async def test_requests_that_two_workers_died_over_are_served_one_by_one(streams
 
 async def test_a_request_on_its_last_delivery_waits_for_what_runs_and_releases_the_others() -> None:
     now = 0.0
-    streams = MemoryStreams(lease_seconds=10.0, clock=lambda: now)
+    streams = memory_streams(lease_seconds=10.0, clock=lambda: now)
     queue, engine = streams.window_requests, FakeEngine(is_instant=False)
     await ask(streams, a_request("suspect"))
     await queue.lease("generation-1", max_count=1, wait_seconds=0)

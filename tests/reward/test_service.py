@@ -9,6 +9,7 @@ import pytest
 
 from services.reward.scorer import Functions, Scorer
 from services.reward.service import BusyClock, ScoreHandler
+from tests.support.streams import memory_streams
 from tppo.codec import decode_inbox_record, encode_reward_request
 from tppo.leased_worker import LeasedWorker, WorkerSettings
 from tppo.rollout import RewardRequest, Score, ScoreStatus
@@ -146,7 +147,7 @@ def request(rollout_id: str, data_source: str = "sums", response: str = "# 4", g
 
 @pytest.fixture
 def streams() -> MemoryStreams:
-    return MemoryStreams(lease_seconds=60.0)
+    return memory_streams()
 
 
 async def test_each_request_is_scored_by_the_function_of_its_data_source(streams: MemoryStreams) -> None:
@@ -224,7 +225,7 @@ async def test_what_is_held_is_renewed(streams: MemoryStreams) -> None:
 
 async def test_a_score_whose_lease_was_lost_is_not_written() -> None:
     now = 0.0
-    streams = MemoryStreams(lease_seconds=60.0, clock=lambda: now)
+    streams = memory_streams(clock=lambda: now)
     queue = Flaky(streams.reward_requests)
     await queue.put([request("a")])
     service = service_on(queue)

@@ -1,16 +1,23 @@
 """What processes and services write into a run's streams, once it is there."""
 
+import time
+from collections.abc import Callable
 from typing import TypeVar
 
 from tests.support.waiting import until_answered
 from tppo.codec import decode_inbox_record
 from tppo.presence import Presence, present
 from tppo.rollout import InboxRecord
-from tppo.streams import Streams
+from tppo.streams import MemoryStreams, Streams
 from tppo.streams.connection import RedisClient
 from tppo.streams.contract import BEGINNING
 
 Record = TypeVar("Record", bound=InboxRecord)
+
+
+def memory_streams(*, lease_seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> MemoryStreams:
+    """Streams whose workers stop at once: none waits for long at an empty queue."""
+    return MemoryStreams(lease_seconds=lease_seconds, clock=clock, max_wait_seconds=0.02)
 
 
 async def inbox_records(streams: Streams, kind: type[Record], count: int) -> list[Record]:

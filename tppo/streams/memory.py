@@ -14,13 +14,19 @@ Clock = Callable[[], float]
 
 
 class MemoryStreams:
-    """The streams of one run. `clock` counts seconds and decides which leases have expired."""
+    """The streams of one run.
 
-    def __init__(self, *, lease_seconds: float, clock: Clock = time.monotonic) -> None:
+    `clock` counts seconds and decides which leases have expired; longer waits for a request are cut to
+    `max_wait_seconds`.
+    """
+
+    def __init__(
+        self, *, lease_seconds: float, clock: Clock = time.monotonic, max_wait_seconds: float = MAX_WAIT_SECONDS
+    ) -> None:
         self.inbox = MemoryInbox()
         self.has_no_room = False  # for tests
-        self.window_requests = MemoryRequestQueue(self.inbox, lease_seconds, clock)
-        self.reward_requests = MemoryRequestQueue(self.inbox, lease_seconds, clock)
+        self.window_requests = MemoryRequestQueue(self.inbox, lease_seconds, clock, max_wait_seconds)
+        self.reward_requests = MemoryRequestQueue(self.inbox, lease_seconds, clock, max_wait_seconds)
 
     async def is_full(self) -> bool:
         """Never by itself."""
@@ -51,8 +57,11 @@ class _Request:
 class MemoryRequestQueue:
     """A dict of requests in the order in which they were put."""
 
-    def __init__(self, inbox: "MemoryInbox", lease_seconds: float, clock: Clock) -> None:
+    def __init__(
+        self, inbox: "MemoryInbox", lease_seconds: float, clock: Clock, max_wait_seconds: float = MAX_WAIT_SECONDS
+    ) -> None:
         self._inbox = inbox
+        self._max_wait_seconds = max_wait_seconds
         self._lease_seconds = lease_seconds
         self._clock = clock
         self._requests: dict[str, _Request] = {}
@@ -79,7 +88,7 @@ class MemoryRequestQueue:
         taken = self._take(worker, max_count)
         if taken or wait_seconds <= 0:
             return taken
-        await self._bell.wait(wait_seconds)
+        await self._bell.wait(min(wait_seconds, self._max_wait_seconds))
         return self._take(worker, max_count)
 
     async def renew(self, worker: str, leases: Sequence[Lease]) -> None:

@@ -1,15 +1,14 @@
 """What every worker of a request queue promises, whatever its handler does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 
 import pytest
 
-from tests.support.streams import memory_streams
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.leased_worker import Heartbeats, after_deaths, running
+from tests.support.streams import inbox_entries, memory_streams
 from tppo.leased_worker import LeasedWorker, WorkerSettings
-from tppo.streams import MemoryStreams, StreamsUnavailable
+from tppo.streams import MemoryStreams
 
 
 class Upper:
@@ -40,20 +39,6 @@ class Upper:
         return {"num_begun": self.begun.qsize()}
 
 
-class Heartbeats:
-    """Keeps what was announced; the first `num_failures` fail."""
-
-    def __init__(self, num_failures: int = 0) -> None:
-        self._num_failures = num_failures
-        self.sent: asyncio.Queue[Mapping[str, object]] = asyncio.Queue()
-
-    async def __call__(self, status: Mapping[str, object]) -> None:
-        if self._num_failures:
-            self._num_failures -= 1
-            raise StreamsUnavailable("connection refused")
-        self.sent.put_nowait(status)
-
-
 @pytest.fixture
 def streams() -> MemoryStreams:
     return memory_streams()
@@ -75,33 +60,9 @@ def worker_on(
     return LeasedWorker(settings, streams.window_requests, handler, heartbeats or Heartbeats(), on_held=on_held)
 
 
-@asynccontextmanager
-async def running(worker: LeasedWorker) -> AsyncIterator[None]:
-    task = asyncio.create_task(worker.run())
-    try:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            yield
-    finally:
-        worker.stop()
-        await task
-
-
 async def records(streams: MemoryStreams, count: int) -> list[bytes]:
     """The first records of the inbox, as soon as there are so many."""
-    position, found = "0-0", list[bytes]()
-    while len(found) < count:
-        for entry in await streams.inbox.read(position, max_count=count, wait_seconds=1.0):
-            position = entry.position
-            found.append(entry.payload)
-    return found
-
-
-async def after_deaths(streams: MemoryStreams, count: int) -> MemoryStreams:
-    """The streams after so many workers of the same name have leased everything and died."""
-    for _ in range(count):
-        streams = streams.reopened()
-        await streams.window_requests.lease("worker-0", max_count=10, wait_seconds=0)
-    return streams.reopened()
+    return [entry.payload for entry in await inbox_entries(streams, count)]
 
 
 async def test_each_request_is_answered_by_one_record(streams: MemoryStreams) -> None:
@@ -159,7 +120,7 @@ async def test_a_request_that_every_worker_died_over_is_refused_unserved(streams
     handler = Upper()
     await streams.window_requests.put([b"poison"])
 
-    async with running(worker_on(await after_deaths(streams, 3), handler)):
+    async with running(worker_on(await after_deaths(streams, "worker-0", 3), handler)):
         found = await records(streams, 1)
 
     assert found == [b"poison: 3 workers died over this request"]
@@ -173,7 +134,9 @@ async def test_a_suspect_is_served_alone_where_that_is_asked(
     handler = Upper()
     await streams.window_requests.put([b"slow suspect", b"slow neighbour"])
 
-    async with running(worker_on(await after_deaths(streams, 2), handler, isolates_suspects=isolates_suspects)):
+    async with running(
+        worker_on(await after_deaths(streams, "worker-0", 2), handler, isolates_suspects=isolates_suspects)
+    ):
         first = await handler.begun.get()
         depth = await streams.window_requests.depth()
         handler.gate.set()

@@ -10,13 +10,14 @@ from services.generation.exposed import GENERATION_METRICS
 from services.reward.attached.dispatch import AttachDeadlines, AttachedFunctions
 from services.reward.reporting.exposed import REWARD_METRICS
 from tests.deploy.prometheus_documents import COMMON, Row, documented
-from tests.generation import test_generation_service as generation
 from tests.generation.fake_engine import FakeEngine
+from tests.generation.serving import service_on
 from tests.reward import test_service as reward
-from tests.support.streams import memory_streams
+from tests.support.leased_worker import running
+from tests.support.streams import inbox_records, memory_streams
 from tppo.prometheus import Exporter
 from tppo.prometheus.exposed import Exposed, Status, families
-from tppo.rollout import RewardRequest
+from tppo.rollout import RewardRequest, Score
 
 TABLES = {
     "Learner": LEARNER_METRICS,
@@ -62,7 +63,7 @@ def exported_names(metrics: tuple[Exposed, ...], status: Status) -> set[str]:
 
 
 async def test_a_generators_status_has_a_number_for_each() -> None:
-    service = generation.service_on(memory_streams().window_requests, FakeEngine())
+    service = service_on(memory_streams().window_requests, FakeEngine())
 
     assert exported_names(GENERATION_METRICS, service.status()) == {one.name for one in GENERATION_METRICS}
 
@@ -71,8 +72,8 @@ async def test_a_reward_services_status_has_a_number_for_each() -> None:
     streams = memory_streams()
     service = reward.service_on(streams.reward_requests)
     await streams.reward_requests.put([reward.request("a"), reward.request("b")])
-    async with reward.running(service):
-        await reward.scores(streams, 2)
+    async with running(service):
+        await inbox_records(streams, Score, 2)
     attached = AttachedFunctions(AttachDeadlines(60, 60))
     waiting = asyncio.create_task(attached.outcome("mine", RewardRequest("c", 0, "poems", "", "", "")))
     await asyncio.sleep(0)

@@ -1,115 +1,18 @@
 """The serving loop against streams in memory and a fake engine."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 
 import pytest
 
 from services.generation.served_weights import ServedWeights
-from services.generation.service import WindowHandler
 from tests.generation.fake_engine import FakeEngine
+from tests.generation.serving import ask, service_on
 from tests.generation.tiny_models import a_request
-from tests.support.streams import memory_streams
-from tppo.codec import decode_inbox_record, encode_window_request
-from tppo.leased_worker import LeasedWorker, WorkerSettings
-from tppo.rollout import FinishReason, Window, WindowRequest
-from tppo.streams import Lease, MemoryStreams, QueueDepth, RequestQueue, StreamsUnavailable
+from tests.support.leased_worker import Heartbeats, ObservedQueue, running
+from tests.support.streams import inbox_records, memory_streams
+from tppo.rollout import FinishReason, Window
+from tppo.streams import MemoryStreams
 from tppo.weights import WeightUpdate
-
-
-class Announcements:
-    """Keeps what was announced."""
-
-    def __init__(self) -> None:
-        self.heard: asyncio.Queue[Mapping[str, object]] = asyncio.Queue()
-
-    async def __call__(self, status: Mapping[str, object]) -> None:
-        self.heard.put_nowait(status)
-
-
-class Observed:
-    """A queue that counts, and whose server is away at the first call of the methods named."""
-
-    def __init__(self, queue: RequestQueue, *, fails_first: Sequence[str] = ()) -> None:
-        self._queue = queue
-        self._to_fail = set(fails_first)
-        self.renewals: asyncio.Queue[list[Lease]] = asyncio.Queue()
-        self.batch_sizes: list[int] = []
-        self.num_leases_asked = 0
-
-    def _fail_first(self, method: str) -> None:
-        if method in self._to_fail:
-            self._to_fail.remove(method)
-            raise StreamsUnavailable("connection refused")
-
-    async def put(self, payloads: Sequence[bytes]) -> None:
-        await self._queue.put(payloads)
-
-    async def lease(self, worker: str, *, max_count: int, wait_seconds: float) -> list[Lease]:
-        self.num_leases_asked += 1
-        self._fail_first("lease")
-        return await self._queue.lease(worker, max_count=max_count, wait_seconds=wait_seconds)
-
-    async def renew(self, worker: str, leases: Sequence[Lease]) -> None:
-        self._fail_first("renew")
-        await self._queue.renew(worker, leases)
-        self.renewals.put_nowait(list(leases))
-
-    async def complete(self, worker: str, results: Sequence[tuple[Lease, bytes]]) -> list[bool]:
-        self._fail_first("complete")
-        self.batch_sizes.append(len(results))
-        return await self._queue.complete(worker, results)
-
-    async def release(self, worker: str, leases: Sequence[Lease]) -> None:
-        await self._queue.release(worker, leases)
-
-    async def outstanding(self) -> list[bytes]:
-        return await self._queue.outstanding()
-
-    async def depth(self) -> QueueDepth:
-        return await self._queue.depth()
-
-
-def service_on(
-    queue: RequestQueue,
-    engine: FakeEngine,
-    weights: ServedWeights | None = None,
-    *,
-    name: str = "generation-0",
-    capacity: int = 8,
-    lease_seconds: float = 60.0,
-    announce: Announcements | None = None,
-) -> LeasedWorker:
-    settings = WorkerSettings(name=name, lease_seconds=lease_seconds, capacity=capacity, isolates_suspects=True)
-    handler = WindowHandler(name, engine, weights or ServedWeights(engine))
-    return LeasedWorker(settings, queue, handler, announce or Announcements())
-
-
-@asynccontextmanager
-async def running(service: LeasedWorker) -> AsyncIterator[None]:
-    task = asyncio.create_task(service.run())
-    try:
-        yield
-    finally:
-        service.stop()
-        await task
-
-
-async def windows(streams: MemoryStreams, count: int) -> list[Window]:
-    """The first `count` windows of the inbox, as soon as they are there."""
-    position, found = "0-0", list[Window]()
-    while len(found) < count:
-        for entry in await streams.inbox.read(position, max_count=count, wait_seconds=1.0):
-            position = entry.position
-            record = decode_inbox_record(entry.payload)
-            assert isinstance(record, Window)
-            found.append(record)
-    return found
-
-
-async def ask(streams: MemoryStreams, *requests: WindowRequest) -> None:
-    await streams.window_requests.put([encode_window_request(request) for request in requests])
 
 
 def an_update(policy_version: int, *, incarnation: int = 0) -> WeightUpdate:
@@ -125,7 +28,7 @@ async def test_a_request_becomes_a_window_in_the_inbox_that_bears_the_generators
     await ask(streams, a_request("a", window_index=3))
 
     async with running(service_on(streams.window_requests, FakeEngine())):
-        (window,) = await windows(streams, 1)
+        (window,) = await inbox_records(streams, Window, 1)
 
     assert (window.key, list(window.tokens), window.generator) == (("a", 3), [7, 8], "generation-0")
     assert await streams.window_requests.outstanding() == []
@@ -136,7 +39,7 @@ async def test_a_request_that_the_engine_refuses_becomes_a_failed_window(streams
     service = service_on(streams.window_requests, FakeEngine())
 
     async with running(service):
-        found = {window.rollout_id: window for window in await windows(streams, 2)}
+        found = {window.rollout_id: window for window in await inbox_records(streams, Window, 2)}
 
     assert found["bad"].finish_reason is FinishReason.FAILED
     assert (found["bad"].error, len(found["bad"].tokens), found["bad"].is_evaluation) == ("too long", 0, True)
@@ -158,14 +61,14 @@ async def test_an_engine_that_breaks_ends_the_service(streams: MemoryStreams) ->
 async def test_nothing_is_leased_before_the_first_weights(streams: MemoryStreams) -> None:
     engine = FakeEngine(policy_version=-1)
     weights = ServedWeights(engine)
-    announce = Announcements()
+    heartbeats = Heartbeats()
     await ask(streams, a_request())
 
-    async with running(service_on(streams.window_requests, engine, weights, announce=announce)):
-        await announce.heard.get()  # the loops run
+    async with running(service_on(streams.window_requests, engine, weights, heartbeats=heartbeats)):
+        await heartbeats.sent.get()  # the loops run
         assert (await streams.window_requests.depth()).num_leased == 0
         await weights.take(an_update(0))
-        (window,) = await windows(streams, 1)
+        (window,) = await inbox_records(streams, Window, 1)
 
     assert window.oldest_policy_version == 0
 
@@ -186,17 +89,17 @@ async def test_a_request_waits_for_weights_that_are_new_enough_while_others_pass
     await ask(streams, a_request("newer", min_policy_version=6), a_request("any", min_policy_version=4))
 
     async with running(service_on(streams.window_requests, engine, weights)):
-        (first,) = await windows(streams, 1)
+        (first,) = await inbox_records(streams, Window, 1)
         await weights.take(an_update(5))
         await weights.take(an_update(6))
-        _, second = await windows(streams, 2)
+        _, second = await inbox_records(streams, Window, 2)
 
     assert (first.rollout_id, first.oldest_policy_version) == ("any", 4)
     assert (second.rollout_id, second.oldest_policy_version) == ("newer", 6)
 
 
 async def test_a_request_that_waits_for_weights_keeps_its_lease(streams: MemoryStreams) -> None:
-    queue = Observed(streams.window_requests)
+    queue = ObservedQueue(streams.window_requests)
     await ask(streams, a_request("newer", min_policy_version=6))
 
     async with running(service_on(queue, FakeEngine(), lease_seconds=0.03)):
@@ -216,23 +119,23 @@ async def test_no_more_is_leased_than_runs_and_is_fetched_ahead(streams: MemoryS
         depth = await streams.window_requests.depth()
         assert (depth.num_leased, depth.num_waiting) == (3, 2)
         engine.released.set()
-        found = await windows(streams, 5)
+        found = await inbox_records(streams, Window, 5)
 
     assert {window.rollout_id for window in found} == set("01234")
 
 
 async def test_windows_that_end_together_are_delivered_in_one_round_trip(streams: MemoryStreams) -> None:
     engine = FakeEngine(is_instant=False)
-    queue = Observed(streams.window_requests)
+    queue = ObservedQueue(streams.window_requests)
     await ask(streams, *(a_request(str(number)) for number in range(4)))
 
     async with running(service_on(queue, engine)):
         for _ in range(4):
             await engine.asked.get()
         engine.released.set()
-        await windows(streams, 4)
+        await inbox_records(streams, Window, 4)
 
-    assert queue.batch_sizes == [4]
+    assert (queue.deliveries.get_nowait(), queue.deliveries.qsize()) == (4, 0)
 
 
 async def test_a_stop_hands_the_unfinished_requests_to_another_generator(streams: MemoryStreams) -> None:
@@ -242,7 +145,7 @@ async def test_a_stop_hands_the_unfinished_requests_to_another_generator(streams
     async with running(service_on(streams.window_requests, stuck)):
         await stuck.asked.get()
     async with running(service_on(streams.window_requests, FakeEngine(), name="generation-1")):
-        (window,) = await windows(streams, 1)
+        (window,) = await inbox_records(streams, Window, 1)
 
     assert window.generator == "generation-1"
 
@@ -258,7 +161,7 @@ async def test_a_window_whose_lease_was_lost_is_not_delivered_twice() -> None:
         await slow.asked.get()
         now = 11.0  # the lease has expired without a renewal
         async with running(service_on(streams.window_requests, FakeEngine(), name="quick")):
-            (window,) = await windows(streams, 1)
+            (window,) = await inbox_records(streams, Window, 1)
         slow.released.set()
         while service.status()["num_held"]:  # noqa: ASYNC110  nothing announces it
             await asyncio.sleep(0)
@@ -273,17 +176,17 @@ async def test_a_restarted_generator_serves_what_it_held_before(streams: MemoryS
     await streams.window_requests.lease("generation-0", max_count=1, wait_seconds=0)  # and then it died
 
     async with running(service_on(streams.reopened().window_requests, FakeEngine())):
-        (window,) = await windows(streams, 1)
+        (window,) = await inbox_records(streams, Window, 1)
 
     assert window.rollout_id == "a"
 
 
 async def test_windows_are_delivered_after_redis_was_away(streams: MemoryStreams) -> None:
-    queue = Observed(streams.window_requests, fails_first=["lease", "complete", "renew"])
+    queue = ObservedQueue(streams.window_requests, fails_first=["lease", "complete", "renew"])
     await ask(streams, a_request("a"))
 
     async with running(service_on(queue, FakeEngine(), lease_seconds=0.03)):
-        (window,) = await windows(streams, 1)
+        (window,) = await inbox_records(streams, Window, 1)
         await queue.renewals.get()
 
     assert window.rollout_id == "a"
@@ -292,11 +195,11 @@ async def test_windows_are_delivered_after_redis_was_away(streams: MemoryStreams
 async def test_the_status_has_versions_and_the_engines_counts(streams: MemoryStreams) -> None:
     engine = FakeEngine()
     weights = ServedWeights(engine)
-    announce = Announcements()
+    heartbeats = Heartbeats()
     await weights.take(an_update(3, incarnation=2))
 
-    async with running(service_on(streams.window_requests, engine, weights, announce=announce)):
-        status = await announce.heard.get()
+    async with running(service_on(streams.window_requests, engine, weights, heartbeats=heartbeats)):
+        status = await heartbeats.sent.get()
 
     expected = {
         "policy_version": 3,

@@ -3,19 +3,12 @@
 import pytest
 
 from tests.generation.fake_engine import FakeEngine
-from tests.generation.test_generation_service import ask, running, service_on, windows
+from tests.generation.serving import ask, service_on
 from tests.generation.tiny_models import a_request
-from tests.support.streams import memory_streams
-from tppo.rollout import FinishReason
+from tests.support.leased_worker import after_deaths, running
+from tests.support.streams import inbox_records, memory_streams
+from tppo.rollout import FinishReason, Window
 from tppo.streams import MemoryStreams
-
-
-async def after_deaths(streams: MemoryStreams, count: int) -> MemoryStreams:
-    """The streams after so many workers have leased everything and died."""
-    for _ in range(count):
-        streams = streams.reopened()
-        await streams.window_requests.lease("generation-0", max_count=10, wait_seconds=0)
-    return streams.reopened()
 
 
 @pytest.fixture
@@ -27,8 +20,8 @@ async def test_a_request_that_three_workers_died_over_fails_with_that_cause(stre
     await ask(streams, a_request("poison"))
     engine = FakeEngine()
 
-    async with running(service_on((await after_deaths(streams, 3)).window_requests, engine)):
-        (window,) = await windows(streams, 1)
+    async with running(service_on((await after_deaths(streams, "generation-0", 3)).window_requests, engine)):
+        (window,) = await inbox_records(streams, Window, 1)
 
     assert (window.finish_reason, window.error) == (FinishReason.FAILED, "3 workers died over this request")
     assert engine.asked.empty()
@@ -38,11 +31,11 @@ async def test_requests_that_two_workers_died_over_are_served_one_by_one(streams
     await ask(streams, a_request("poison"), a_request("neighbour"))
     engine = FakeEngine(is_instant=False)
 
-    async with running(service_on((await after_deaths(streams, 2)).window_requests, engine)):
+    async with running(service_on((await after_deaths(streams, "generation-0", 2)).window_requests, engine)):
         first = await engine.asked.get()
         depth = await streams.window_requests.depth()
         engine.released.set()
-        found = await windows(streams, 2)
+        found = await inbox_records(streams, Window, 2)
 
     assert (depth.num_leased, depth.num_waiting) == (1, 1)
     assert first.rollout_id == "poison"
@@ -64,6 +57,6 @@ async def test_a_request_on_its_last_delivery_waits_for_what_runs_and_releases_t
         now += 11.0  # generation-2 died as well
         await ask(streams, a_request("other"))
         engine.released.set()
-        found = await windows(streams, 3)
+        found = await inbox_records(streams, Window, 3)
 
     assert [window.rollout_id for window in found] == ["running", "suspect", "other"]

@@ -1,20 +1,19 @@
 """The serving loop against streams in memory and fake workers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
 from services.reward.scorer import Functions, Scorer
 from services.reward.service import BusyClock, ScoreHandler
-from tests.support.streams import memory_streams
-from tppo.codec import decode_inbox_record, encode_reward_request
+from tests.support.leased_worker import Heartbeats, ObservedQueue, running
+from tests.support.streams import inbox_records, memory_streams
+from tppo.codec import encode_reward_request
 from tppo.leased_worker import LeasedWorker, WorkerSettings
 from tppo.rollout import RewardRequest, Score, ScoreStatus
 from tppo.scoring.outcome import Outcome, failed
-from tppo.streams import Lease, MemoryStreams, QueueDepth, RequestQueue, StreamsUnavailable
+from tppo.streams import MemoryStreams, RequestQueue
 
 FUNCTIONS = {"sums": "exact", "geometry": "boxed", "mine": "mine.py:f"}
 
@@ -47,60 +46,7 @@ class Silent:
         return await asyncio.Future[Outcome]()
 
 
-class Announcements:
-    """Keeps what was announced."""
-
-    def __init__(self) -> None:
-        self.heard: asyncio.Queue[Mapping[str, object]] = asyncio.Queue()
-
-    async def __call__(self, status: Mapping[str, object]) -> None:
-        self.heard.put_nowait(status)
-
-
-class Flaky:
-    """A queue whose server is unavailable at the first call of each method, and that reports the next."""
-
-    def __init__(self, queue: RequestQueue) -> None:
-        self._queue = queue
-        self._failed: set[str] = set()
-        self.renewed = asyncio.Event()
-        self.delivery_failed = asyncio.Event()
-        self.delivered = asyncio.Event()
-
-    def _fail_once(self, method: str) -> None:
-        if method not in self._failed:
-            self._failed.add(method)
-            raise StreamsUnavailable("connection refused")
-
-    async def put(self, payloads: Sequence[bytes]) -> None:
-        await self._queue.put(payloads)
-
-    async def lease(self, worker: str, *, max_count: int, wait_seconds: float) -> list[Lease]:
-        self._fail_once("lease")
-        return await self._queue.lease(worker, max_count=max_count, wait_seconds=wait_seconds)
-
-    async def renew(self, worker: str, leases: Sequence[Lease]) -> None:
-        self._fail_once("renew")
-        await self._queue.renew(worker, leases)
-        if leases:
-            self.renewed.set()
-
-    async def complete(self, worker: str, results: Sequence[tuple[Lease, bytes]]) -> list[bool]:
-        self.delivery_failed.set()
-        self._fail_once("complete")
-        self.delivered.set()
-        return await self._queue.complete(worker, results)
-
-    async def release(self, worker: str, leases: Sequence[Lease]) -> None:
-        await self._queue.release(worker, leases)
-
-    async def outstanding(self) -> list[bytes]:
-        return await self._queue.outstanding()
-
-    async def depth(self) -> QueueDepth:
-        return await self._queue.depth()
-
-
+METHODS = ("lease", "renew", "complete")
 NO_WORKERS = Answering(failed("no worker was to be called"))
 NOBODY_ATTACHED = Answering(failed("no user's process was to be called"))
 
@@ -111,34 +57,12 @@ def service_on(
     *,
     capacity: int = 8,
     lease_seconds: float = 60.0,
-    announce: Announcements | None = None,
+    heartbeats: Heartbeats | None = None,
 ) -> LeasedWorker:
     settings = WorkerSettings(name="reward-0", lease_seconds=lease_seconds, capacity=capacity)
     scorer = Scorer(FUNCTIONS, "", workers=workers, attached=NOBODY_ATTACHED)
     handler = ScoreHandler(scorer)
-    return LeasedWorker(settings, queue, handler, announce or Announcements(), on_held=handler.note_held)
-
-
-@asynccontextmanager
-async def running(service: LeasedWorker) -> AsyncIterator[None]:
-    task = asyncio.create_task(service.run())
-    try:
-        yield
-    finally:
-        service.stop()
-        await task
-
-
-async def scores(streams: MemoryStreams, count: int) -> list[Score]:
-    """The first `count` scores of the inbox, as soon as they are there."""
-    position, found = "0-0", list[Score]()
-    while len(found) < count:
-        for entry in await streams.inbox.read(position, max_count=count, wait_seconds=1.0):
-            position = entry.position
-            record = decode_inbox_record(entry.payload)
-            assert isinstance(record, Score)
-            found.append(record)
-    return found
+    return LeasedWorker(settings, queue, handler, heartbeats or Heartbeats(), on_held=handler.note_held)
 
 
 def request(rollout_id: str, data_source: str = "sums", response: str = "# 4", ground_truth: str = "4") -> bytes:
@@ -157,7 +81,7 @@ async def test_each_request_is_scored_by_the_function_of_its_data_source(streams
     )
 
     async with running(service_on(streams.reward_requests, workers)):
-        found = {score.rollout_id: score for score in await scores(streams, 4)}
+        found = {score.rollout_id: score for score in await inbox_records(streams, Score, 4)}
 
     assert {key: (score.function, score.score) for key, score in found.items()} == {
         "a": ("exact", 1.0),
@@ -173,7 +97,7 @@ async def test_a_data_source_without_a_function_fails_with_the_missing_key(strea
     await streams.reward_requests.put([request("a", "poems")])
 
     async with running(service_on(streams.reward_requests)):
-        (score,) = await scores(streams, 1)
+        (score,) = await inbox_records(streams, Score, 1)
 
     assert score.status is ScoreStatus.FAILED
     assert score.error == (
@@ -184,8 +108,8 @@ async def test_a_data_source_without_a_function_fails_with_the_missing_key(strea
 async def test_scores_survive_a_server_that_is_unavailable_for_a_while(streams: MemoryStreams) -> None:
     await streams.reward_requests.put([request("a"), request("b")])
 
-    async with running(service_on(Flaky(streams.reward_requests))):
-        found = await scores(streams, 2)
+    async with running(service_on(ObservedQueue(streams.reward_requests, fails_first=METHODS))):
+        found = await inbox_records(streams, Score, 2)
 
     assert [score.rollout_id for score in found] == ["a", "b"]
     assert await streams.inbox.length() == 2
@@ -212,42 +136,43 @@ async def test_a_stop_releases_what_is_not_scored_and_delivers_what_is(streams: 
     taken_over = await streams.reward_requests.lease("reward-1", max_count=9, wait_seconds=0)
 
     assert [lease.payload for lease in taken_over] == [request("slow", "mine")]
-    assert [score.rollout_id for score in await scores(streams, 1)] == ["fast"]
+    assert [score.rollout_id for score in await inbox_records(streams, Score, 1)] == ["fast"]
 
 
 async def test_what_is_held_is_renewed(streams: MemoryStreams) -> None:
-    queue = Flaky(streams.reward_requests)
+    queue = ObservedQueue(streams.reward_requests, fails_first=METHODS)
     await streams.reward_requests.put([request("slow", "mine")])
 
     async with running(service_on(queue, Silent(), lease_seconds=0.03)):
-        await queue.renewed.wait()
+        await queue.renewals.get()
 
 
 async def test_a_score_whose_lease_was_lost_is_not_written() -> None:
     now = 0.0
     streams = memory_streams(clock=lambda: now)
-    queue = Flaky(streams.reward_requests)
+    queue = ObservedQueue(streams.reward_requests, fails_first=METHODS)
     await queue.put([request("a")])
     service = service_on(queue)
 
     async with running(service):  # the first delivery fails; before the second another service takes over
-        await queue.delivery_failed.wait()
+        while await queue.failures.get() != "complete":
+            continue
         now = 100.0
         await streams.reward_requests.lease("reward-1", max_count=1, wait_seconds=0)
-        await queue.delivered.wait()
+        await queue.deliveries.get()
 
     assert await streams.inbox.length() == 0
     assert service.status()["num_leases_lost"] == 1
 
 
 async def test_the_heartbeat_reports_what_each_function_did(streams: MemoryStreams) -> None:
-    announced = Announcements()
+    heartbeats = Heartbeats()
     workers = Answering(replace(failed("out of luck"), duration_seconds=2.0))
     await streams.reward_requests.put([request("a"), request("b", response="# 5"), request("c", "mine")])
 
-    async with running(service_on(streams.reward_requests, workers, announce=announced)):
-        await scores(streams, 3)
-        while (status := await announced.heard.get())["num_held"] or not status["functions"]:
+    async with running(service_on(streams.reward_requests, workers, heartbeats=heartbeats)):
+        await inbox_records(streams, Score, 3)
+        while (status := await heartbeats.sent.get())["num_held"] or not status["functions"]:
             continue
 
     functions = status["functions"]

@@ -10,7 +10,7 @@ from tppo.presence import Presence, present
 from tppo.rollout import InboxRecord
 from tppo.streams import MemoryStreams, Streams
 from tppo.streams.connection import RedisClient
-from tppo.streams.contract import BEGINNING
+from tppo.streams.contract import BEGINNING, InboxEntry
 
 Record = TypeVar("Record", bound=InboxRecord)
 
@@ -20,15 +20,18 @@ def memory_streams(*, lease_seconds: float = 60.0, clock: Callable[[], float] = 
     return MemoryStreams(lease_seconds=lease_seconds, clock=clock, max_wait_seconds=0.02)
 
 
+async def inbox_entries(streams: Streams, count: int) -> list[InboxEntry]:
+    """The first entries of the inbox, once there are so many."""
+
+    async def entries() -> list[InboxEntry]:
+        return await streams.inbox.read(BEGINNING, max_count=count, wait_seconds=0)
+
+    return await until_answered(entries, f"{count} entries in the inbox", is_met=lambda found: len(found) == count)
+
+
 async def inbox_records(streams: Streams, kind: type[Record], count: int) -> list[Record]:
     """The first records of the inbox, which are of this kind alone."""
-    most = 10 * count
-
-    async def entries() -> list[bytes]:
-        return [entry.payload for entry in await streams.inbox.read(BEGINNING, max_count=most, wait_seconds=0)]
-
-    found = await until_answered(entries, f"{count} records in the inbox", is_met=lambda found: len(found) >= count)
-    records = [decode_inbox_record(payload) for payload in found[:count]]
+    records = [decode_inbox_record(entry.payload) for entry in await inbox_entries(streams, count)]
     assert all(isinstance(record, kind) for record in records), records
     return [record for record in records if isinstance(record, kind)]
 

@@ -4,18 +4,23 @@ PYTHON ?= $(shell for name in python3.11 python3 python3.12 python3.13; do \
 	$$name -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done)
 VENV ?= .venv
 BIN := $(VENV)/bin
+NODE_EXAMPLE := examples/custom_reward/node
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-fast check check-page proto docs bench study chaos screenshots clean
+.PHONY: run test test-fast node-example check check-page proto docs bench study chaos screenshots clean
 
 run: $(VENV)/.installed-local
 	$(BIN)/tppo run examples/iterated_map/quickstart.toml $(ARGS)
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev node-example
 	$(BIN)/pytest --durations=10 $(ARGS)
 
 test-fast: $(VENV)/.installed-dev
 	$(BIN)/pytest -n 2 -m "not process and not browser and not slow" $(ARGS)
+
+# The packages of the Node.js example; its tests are skipped without them.
+node-example:
+	@if command -v npm > /dev/null; then $(MAKE) -s $(NODE_EXAMPLE)/node_modules/.package-lock.json; fi
 
 check: $(VENV)/.installed-dev check-page
 	$(BIN)/ruff check .
@@ -32,6 +37,10 @@ check-page:
 
 node_modules/.package-lock.json: package.json package-lock.json
 	npm ci --silent --no-audit --no-fund
+	@touch $@
+
+$(NODE_EXAMPLE)/node_modules/.package-lock.json: $(NODE_EXAMPLE)/package.json $(NODE_EXAMPLE)/package-lock.json
+	cd $(NODE_EXAMPLE) && npm ci --silent --no-audit --no-fund --ignore-scripts
 	@touch $@
 
 proto: $(VENV)/.installed-dev

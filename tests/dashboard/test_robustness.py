@@ -68,6 +68,7 @@ def hold(operation: Any, mode: GenerationMode) -> None:
 
 
 @pytest.mark.parametrize("mode", [GOOD, BAD])
+@pytest.mark.slow
 def test_no_request_breaks_the_dashboard_of_a_live_run(tmp_path: Path, mode: GenerationMode) -> None:
     complete_run(tmp_path / "quick")
     for operation in operations_of(app_of(tmp_path, is_live=True)):

@@ -222,6 +222,7 @@ def test_a_system_without_a_number_in_one_seed_has_no_mean() -> None:
     assert mean_and_spread([1.0, 3.0]).deviation == pytest.approx(2**0.5)
 
 
+@pytest.mark.slow
 def test_table_json_and_picture_show_every_system(tmp_path: Path) -> None:
     runs = [
         measures_of(tmp_path, "ppo", 1, 0.7),

@@ -9,6 +9,8 @@ import textwrap
 import time
 from pathlib import Path
 
+import pytest
+
 from services.local.display import RunOverview
 from services.local.launch import prepare
 from services.local.processes import Plan
@@ -91,6 +93,7 @@ async def test_a_finished_run_writes_its_summary_and_its_learning_curve(tmp_path
     assert display.is_closed
 
 
+@pytest.mark.slow
 async def test_ctrl_c_stops_all_processes_and_still_writes_the_summary(tmp_path: Path) -> None:
     plan, display = plan_in(tmp_path), Recorder()
     running = asyncio.create_task(run(plan, learner(plan, then="time.sleep(600)"), display))
@@ -115,6 +118,7 @@ async def test_a_learner_that_refuses_its_configuration_ends_the_run(tmp_path: P
     assert not plan.paths.summary.exists()
 
 
+@pytest.mark.slow
 async def test_generators_are_counted_as_they_announce_themselves(tmp_path: Path) -> None:
     plan, display = plan_in(tmp_path), Recorder()
     running = asyncio.create_task(run(plan, learner(plan, then="time.sleep(600)"), display))

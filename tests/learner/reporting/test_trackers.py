@@ -92,6 +92,7 @@ def test_repeated_steps_leave_no_duplicate_point_in_tensorboard(tmp_path: Path) 
     assert points(tmp_path, "eval/accuracy") == [(0, 0.5), (3, 0.5)]
 
 
+@pytest.mark.slow
 def test_wandb_has_each_step_once_over_restarts(tmp_path: Path) -> None:
     first = replies_of("wandb", a_start(tmp_path), [an_evaluation(0), *steps(1, 5), an_evaluation(3)])
     again = [an_evaluation(3), *steps(4, 6)]
@@ -128,6 +129,7 @@ async def test_a_process_of_its_own_takes_the_lines(tmp_path: Path, kind: str) -
 
 
 @pytest.mark.parametrize("kind", ["tensorboard", "wandb"])
+@pytest.mark.slow
 def test_reported_lines_are_on_the_disk_although_the_learner_was_killed(tmp_path: Path, kind: str) -> None:
     command = [sys.executable, "-m", "learner.reporting.trackers.process", kind]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:

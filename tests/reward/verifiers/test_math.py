@@ -22,6 +22,7 @@ def request(answer: str, gold: str) -> RewardRequest:
 
 
 @pytest.mark.parametrize("category", BY_CATEGORY)
+@pytest.mark.slow
 def test_each_answer_of_the_category_gets_its_verdict(category: str) -> None:
     wrong = [
         case
@@ -32,6 +33,7 @@ def test_each_answer_of_the_category_gets_its_verdict(category: str) -> None:
     assert wrong == []
 
 
+@pytest.mark.slow
 async def test_no_hazard_earns_credit_and_the_next_answer_is_graded_as_usual() -> None:
     pool = WorkerPool(["math"], num_workers=1, timeout_seconds=10.0, memory_limit_bytes=2**31)
     await pool.start()

@@ -1,4 +1,4 @@
-"""What the responses that finish in a step tell of the values that their tokens were given along the way.
+"""What the responses that finish in a step show of the values that their tokens were given along the way.
 
 Only a finished response has a return. So a window that was cut is judged when its response has finished: the values
 stored in the window's own step stand against the score that came in the end. Explained by docs/metrics.md.

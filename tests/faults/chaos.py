@@ -3,7 +3,7 @@
     python -m tests.faults.chaos --faults 210 --seed 1 --folder runs/chaos
 
 Run after run of the quick-start model, each with its share of the faults, drawn from the seed. After the last one the
-run is interrupted, resumed and comes to its last step; then the audit reads its traces, and the run is lived again from
+run is interrupted, resumed and comes to its last step; then the audit reads its traces, and the run is replayed from
 its log and compared bit for bit. `chaos.json` is written after every run; another call with the same folder adds to it.
 """
 
@@ -143,7 +143,7 @@ def table(reports: Sequence[Report]) -> Iterator[str]:
     num_same = sum(report.replay == "the same" for report in reports)
     num_steps = sum(report.num_steps for report in reports)
     yield ""
-    yield f"{len(reports)} runs, {num_steps:,} training steps; {num_same} of {len(reports)} lived again bit for bit."
+    yield f"{len(reports)} runs, {num_steps:,} training steps; {num_same} of {len(reports)} were replayed bit for bit."
 
 
 if __name__ == "__main__":

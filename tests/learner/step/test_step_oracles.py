@@ -152,7 +152,7 @@ def test_by_default_length_costs_nothing() -> None:
     # Policy tokens: [.244 .16 . .] unfinished, [.327 .53 .2] finished; mean .2922, deviation .146681.
     [("none", 0.202), ("scale_only", 0.202 / 0.146681), ("full", (0.202 - 0.2922) / 0.146681)],
 )
-def test_the_mean_advantage_of_unfinished_rows_is_told_before_and_after_whitening(
+def test_the_mean_advantage_of_unfinished_rows_is_reported_before_and_after_whitening(
     whitening: str, whitened: float
 ) -> None:
     trainer = a_trainer(window_length=4, advantage_whitening=whitening)

@@ -87,10 +87,10 @@ def test_the_policys_rate_ends_at_its_least_though_its_first_steps_were_the_valu
     networks = policy_from_network(a_network("policy")), value_model_from_network(a_network("value"))
     trainer = Trainer(config, *networks)
 
-    told = [step(trainer, some_rows(), policy_version=version) for version in range(4)]
+    numbers_of_steps = [step(trainer, some_rows(), policy_version=version) for version in range(4)]
 
-    assert [numbers["actor/lr"] for numbers in told[1:]] == pytest.approx([1e-3, 0.625e-3, 0.25e-3])
-    assert told[-1]["critic/lr"] == pytest.approx(0.25e-3)
+    assert [numbers["actor/lr"] for numbers in numbers_of_steps[1:]] == pytest.approx([1e-3, 0.625e-3, 0.25e-3])
+    assert numbers_of_steps[-1]["critic/lr"] == pytest.approx(0.25e-3)
 
 
 def test_a_step_with_no_token_to_train_leaves_the_policy_untouched() -> None:
@@ -165,7 +165,7 @@ def test_the_bootstrap_boundary_takes_the_value_after_the_last_token() -> None:
     assert last_advantage("bootstrap") - last_advantage("hold") == pytest.approx(after_last - before_last, abs=1e-5)
 
 
-def test_the_steps_numbers_tell_what_the_rows_look_like() -> None:
+def test_the_steps_numbers_describe_its_rows() -> None:
     rows = [
         a_row([9, 4, 1], score=1.0, versions=[2, 3, 3]),
         a_row([9, 1], score=0.0, versions=[1, 1]),

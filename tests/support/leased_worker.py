@@ -1,4 +1,4 @@
-"""A worker that runs for the length of a block, and what it does to its queue and tells in its heartbeats."""
+"""A worker that runs for the length of a block, and what it does to its queue and reports in its heartbeats."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from services.dashboard.__main__ import _until_served
+from services.dashboard.build import until_served
 from tests.dashboard.run_folders import complete_run, event, requested
 from tests.support.processes import TPPO, a_process, terminated
 from tests.support.streams import announced
@@ -137,9 +137,9 @@ async def test_a_loop_that_ends_takes_the_server_down_with_its_error() -> None:
         raise OSError("the loop broke")
 
     with pytest.raises(OSError, match="the loop broke"):
-        await _until_served(asyncio.sleep(60), [breaks()])
+        await until_served(asyncio.sleep(60), [breaks()])
 
 
 async def test_a_loop_that_ends_quietly_is_an_error_too() -> None:
     with pytest.raises(RuntimeError, match="a loop of the dashboard has ended"):
-        await _until_served(asyncio.sleep(60), [asyncio.sleep(0)])
+        await until_served(asyncio.sleep(60), [asyncio.sleep(0)])

@@ -1,0 +1,165 @@
+"""The dashboard's real parts, built and served.
+
+Loops, all in one event loop; the first that ends unexpectedly ends the process:
+
+* the web server: answers requests, until SIGTERM.
+* `Observer.serve`: once a second, Redis -> the newest observation.          (with a run's configuration only)
+* `Broadcaster.serve`: four times a second, the run's folder -> messages for the readers of the stream.
+* `_beat`: once a second, this process' presence -> Redis.                   (with a run's configuration only)
+"""
+
+import asyncio
+import logging
+import secrets
+import socket
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from services.dashboard.api.access import Access
+from services.dashboard.api.app import create_app
+from services.dashboard.history.catalog import Catalog, is_run
+from services.dashboard.live.source import Observer, RedisSource
+from services.dashboard.live.stream import Broadcaster
+from services.dashboard.live.view import Views
+from tppo.authentication import (
+    metrics_token_from_environment,
+    require_token_beyond_loopback,
+    token_from_environment,
+)
+from tppo.config import Config, ConfigError
+from tppo.presence import announce, beat, this_process
+from tppo.process import on_stop_signal
+from tppo.steering_token import steering_token
+from tppo.streams import StreamsError
+
+SHUTDOWN_SECONDS = 3
+BACKLOG = 128
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingOptions:
+    """What is shown, and where."""
+
+    root: Path
+    """Folder of the runs."""
+    host: str
+    port: int
+    name: str
+    config: Config | None = None
+    """Of the live run; None: a folder of runs is browsed."""
+
+
+async def serve(options: ServingOptions) -> None:
+    """Until SIGTERM."""
+    access, catalog, config = _access(options), _catalog(options), options.config
+    with _listener(options.host, options.port) as listener:
+        log.info("dashboard at %s%s", _url(listener), f"/#token={access.token}" if _is_own_token(options) else "")
+        source = await _source(config) if config else None
+        observer = Observer(source) if source else None
+        views = Views(catalog, observer)
+        broadcaster = Broadcaster(views)
+        app = create_app(views, broadcaster, access=access, source=source, name=options.name)
+        settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS, lifespan="off")
+        # uvicorn takes the signals over and raises them again when it has shut down: no reason to die then.
+        on_stop_signal(lambda: None)
+        loops: list[Coroutine[Any, Any, None]] = [broadcaster.serve()]
+        if config and source and observer:
+            loops += [observer.serve(), _beat(source, config.run.name, options.name, _url(listener))]
+        try:
+            await until_served(uvicorn.Server(settings).serve(sockets=[listener]), loops)
+        finally:
+            if source:
+                await source.aclose()
+
+
+async def until_served(server: Coroutine[Any, Any, None], loops: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Until the server ends; a loop that ends before it takes the process down with its error."""
+    serving = asyncio.ensure_future(server)
+    beside = [asyncio.ensure_future(loop) for loop in loops]
+    done, _ = await asyncio.wait([serving, *beside], return_when=asyncio.FIRST_COMPLETED)
+    for task in (serving, *beside):
+        task.cancel()
+    await asyncio.gather(serving, *beside, return_exceptions=True)
+    for task in done:
+        task.result()
+    if serving not in done:
+        raise RuntimeError("a loop of the dashboard has ended")
+
+
+def _access(options: ServingOptions) -> Access:
+    """Who may look and steer; without a token of the user's, whoever reads the run's folder may steer."""
+    given = token_from_environment()
+    require_token_beyond_loopback(options.host, given)
+    return Access(
+        token=given or _own_token(options),
+        needs_token_to_look=bool(given),
+        metrics_token=metrics_token_from_environment(),
+    )
+
+
+def _is_own_token(options: ServingOptions) -> bool:
+    return bool(options.config) and not token_from_environment()
+
+
+def _own_token(options: ServingOptions) -> str:
+    if options.config:
+        try:
+            return steering_token(options.root / options.config.run.name)
+        except OSError as error:
+            log.warning("the bearer token that steers the run is in this log only: %s", error)
+    return secrets.token_urlsafe(24)
+
+
+def _catalog(options: ServingOptions) -> Catalog:
+    if options.config:
+        return Catalog(options.root, live=options.config.run.name, live_settings=options.config.model_dump(mode="json"))
+    root = options.root.resolve()
+    return Catalog(root.parent, chosen=root.name) if is_run(root) else Catalog(root)
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    """A socket that listens, or one sentence why not."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, asyncio sends small packets at once; else each answer waits 40 ms for the one before it.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        reason = f"cannot listen on {host}: {error.strerror}"
+        raise ConfigError(f"dashboard.port = {port}: {reason}; expected a free port") from None
+    return listener
+
+
+async def _source(config: Config) -> RedisSource:
+    """The run in Redis, whether it answers or not; only an address that can never do is refused."""
+    source = RedisSource(config.redis.url, run=config.run.name, lease_seconds=config.redis.lease_seconds)
+    try:
+        await source.connected()
+    except ValueError as error:
+        raise ConfigError(f"redis.url = {config.redis.url!r}: {error}") from None
+    except StreamsError as error:
+        log.warning("Redis does not answer (%s); serving the run's folder alone", error)
+    return source
+
+
+async def _beat(source: RedisSource, run: str, name: str, url: str) -> None:
+    presence = this_process(name, "dashboard", status={"url": url})
+
+    async def announce_page() -> None:
+        client, _ = await source.connected()
+        await announce(client, run, presence)
+
+    await beat(announce_page)

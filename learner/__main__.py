@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learner.reporting.prometheus import LearnerExporter
-from tppo.authentication import call_metadata, metrics_token_from_environment, token_from_environment
 from tppo.cancellation import TaskGroup, cancel_all
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments, dump
 from tppo.process import Announcer, configure_logging, connected, on_stop_signal, require_redis_url
 from tppo.prometheus import serving
 from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.paths import RunPaths
+from tppo.security.authentication import call_metadata, metrics_token_from_environment, token_from_environment
 from tppo.streams import Streams
 from tppo.streams.connection import RedisClient
 from tppo.streams.fence import Fence, FencedError

@@ -12,10 +12,10 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from tppo.authentication import server_interceptors
 from tppo.config import ConfigError
 from tppo.config.schema import GenerationSection, RewardSection
-from tppo.tls import TlsFiles
+from tppo.security.authentication import server_interceptors
+from tppo.security.tls import TlsFiles
 
 MAX_MESSAGE_BYTES = 16 * 2**20
 SHARED_OPTIONS = (

@@ -32,13 +32,13 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from tppo.authentication import call_metadata, token_from_environment
 from tppo.backoff import Backoff
 from tppo.cancellation import cancel_all
 from tppo.grpc_server import CHANNEL_OPTIONS
 from tppo.scoring.outcome import ScoreRange, cause_of
 from tppo.scoring.results import BATCHED, SINGLE, arguments_of, failure, results_of
-from tppo.tls import channel
+from tppo.security.authentication import call_metadata, token_from_environment
+from tppo.security.tls import channel
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import reward_pb2_grpc as pb_grpc
 

@@ -9,8 +9,8 @@ from tppo import weights
 from tppo.generation_totals import GenerationTally, GenerationTotals
 from tppo.grpc_server import CHANNEL_OPTIONS
 from tppo.presence import Presence, present
+from tppo.security.tls import channel
 from tppo.streams.connection import RedisClient
-from tppo.tls import channel
 from tppo.v1 import generation_pb2 as pb
 from tppo.v1 import generation_pb2_grpc as pb_grpc
 

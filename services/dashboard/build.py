@@ -25,15 +25,15 @@ from services.dashboard.history.catalog import Catalog, is_run
 from services.dashboard.live.source import Observer, RedisSource
 from services.dashboard.live.stream import Broadcaster
 from services.dashboard.live.view import Views
-from tppo.authentication import (
+from tppo.config import Config, ConfigError
+from tppo.presence import announce, beat, this_process
+from tppo.process import on_stop_signal
+from tppo.security.authentication import (
     metrics_token_from_environment,
     require_token_beyond_loopback,
     token_from_environment,
 )
-from tppo.config import Config, ConfigError
-from tppo.presence import announce, beat, this_process
-from tppo.process import on_stop_signal
-from tppo.steering_token import steering_token
+from tppo.security.steering_token import steering_token
 from tppo.streams import StreamsError
 
 SHUTDOWN_SECONDS = 3

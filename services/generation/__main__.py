@@ -9,12 +9,12 @@ import sys
 from collections.abc import Sequence
 
 from services.generation.exposed import GENERATION_METRICS
-from tppo.authentication import metrics_token_from_environment, token_from_environment
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 from tppo.process import Announcer, configure_logging, connected, require_redis_url, run_until_signalled
 from tppo.prometheus import Exporter, serving
+from tppo.security.authentication import metrics_token_from_environment, token_from_environment
+from tppo.security.tls import require_tls_or_token
 from tppo.streams.redis import RedisStreams
-from tppo.tls import require_tls_or_token
 
 log = logging.getLogger(__name__)
 

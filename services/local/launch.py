@@ -21,11 +21,11 @@ from services.local.redis_server import RedisServer, find_binary, free_port
 from services.local.results import Summary
 from services.local.session import Session
 from services.local.supervision.child import Ending, EndingKind
-from tppo.authentication import metrics_token_from_environment, token_from_environment
 from tppo.config import Config, ConfigError, dump, presets
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
-from tppo.steering_token import steering_token
+from tppo.security.authentication import metrics_token_from_environment, token_from_environment
+from tppo.security.steering_token import steering_token
 
 
 def check(config: Config, *, resume: bool) -> None:

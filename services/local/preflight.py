@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.local.processes import tppo_command
-from tppo.authentication import METRICS_TOKEN_VARIABLE, require_token_beyond_loopback
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
+from tppo.security.authentication import METRICS_TOKEN_VARIABLE, require_token_beyond_loopback
+from tppo.security.tls import require_tls_or_token
 from tppo.streams import StreamsError
 from tppo.streams.connection import connect
-from tppo.tls import require_tls_or_token
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 REDIS_TIMEOUT_SECONDS = 3.0

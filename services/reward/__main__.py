@@ -12,13 +12,13 @@ from services.reward.build import Scoring, attach_server, build_worker, scoring
 from services.reward.commands.conformance.__main__ import main as conformance
 from services.reward.reporting.exposed import REWARD_METRICS
 from services.reward.reporting.response_log import ResponseLog
-from tppo.authentication import metrics_token_from_environment, token_from_environment
 from tppo.config import Config, add_config_arguments, config_from_arguments
 from tppo.leased_worker import Announce
 from tppo.process import Announcer, configure_logging, connected, require_redis_url, run_until_signalled
 from tppo.prometheus import Exporter, serving
+from tppo.security.authentication import metrics_token_from_environment, token_from_environment
+from tppo.security.tls import require_tls_or_token
 from tppo.streams.redis import RedisStreams
-from tppo.tls import require_tls_or_token
 
 log = logging.getLogger(__name__)
 

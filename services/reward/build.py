@@ -12,11 +12,11 @@ from services.reward.service import ScoreHandler
 from services.reward.verifiers.functions import load
 from services.reward.verifiers.placement import Place, specs_at
 from services.reward.workers.pool import WorkerPool
-from tppo.authentication import token_from_environment
 from tppo.config import Config, ConfigError
 from tppo.config.services import RewardSection
 from tppo.grpc_server import serving_grpc
 from tppo.leased_worker import Announce, LeasedWorker, WorkerSettings
+from tppo.security.authentication import token_from_environment
 from tppo.streams import RequestQueue
 
 BATCH_CAPACITY = 256  # requests held when it is not workers alone that score

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from tppo.tls import VARIABLES
+from tppo.security.tls import VARIABLES
 
 
 def openssl(*arguments: object) -> None:

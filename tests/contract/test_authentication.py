@@ -10,8 +10,8 @@ import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from tests.support.waiting import DEADLINE_SECONDS
-from tppo.authentication import call_metadata, is_loopback, require_token_beyond_loopback, server_interceptors
 from tppo.config import ConfigError
+from tppo.security.authentication import call_metadata, is_loopback, require_token_beyond_loopback, server_interceptors
 
 TOKEN = "correct horse"
 

@@ -3,7 +3,7 @@
 import stat
 from pathlib import Path
 
-from tppo.steering_token import steering_token
+from tppo.security.steering_token import steering_token
 
 
 def test_it_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tests.contract.certificates import certified
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo.config import ConfigError
 from tppo.grpc_server import CHANNEL_OPTIONS, start_server
-from tppo.tls import VARIABLES, channel, require_tls_or_token
+from tppo.security.tls import VARIABLES, channel, require_tls_or_token
 
 
 def use(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:

@@ -17,9 +17,9 @@ from services.generation.served_weights import ServedWeights
 from services.generation.weight_intake import WeightIntake
 from tests.generation.fake_engine import FakeEngine
 from tests.support.waiting import DEADLINE_SECONDS
-from tppo.authentication import call_metadata
 from tppo.config import ConfigError
 from tppo.config.services import GenerationSection
+from tppo.security.authentication import call_metadata
 from tppo.v1 import generation_pb2 as pb
 from tppo.v1 import generation_pb2_grpc as pb_grpc
 from tppo.weights import digest, to_messages

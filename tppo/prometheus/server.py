@@ -20,11 +20,16 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
-from tppo.authentication import METRICS_TOKEN_VARIABLE, is_loopback, is_same_token, require_token_beyond_loopback
 from tppo.config import ConfigError
 from tppo.config.services import PrometheusSection
 from tppo.grpc_server import address, reachable
 from tppo.prometheus.exporter import Exporter
+from tppo.security.authentication import (
+    METRICS_TOKEN_VARIABLE,
+    is_loopback,
+    is_same_token,
+    require_token_beyond_loopback,
+)
 
 REQUEST_SECONDS = 5.0
 MAX_REQUESTS = 8

@@ -14,14 +14,14 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from tppo.authentication import call_metadata, token_from_environment
 from tppo.backoff import Backoff
 from tppo.codec import reward_request_message, score_record
 from tppo.config import ConfigError
 from tppo.grpc_server import CHANNEL_OPTIONS
 from tppo.rollout import RewardRequest, Score
 from tppo.scoring.lines import DESCRIPTION, UnreadableLineError, opened, print_score, requests_in, results_in_order
-from tppo.tls import channel
+from tppo.security.authentication import call_metadata, token_from_environment
+from tppo.security.tls import channel
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import reward_pb2_grpc as pb_grpc
 

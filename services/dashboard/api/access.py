@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.dashboard.api.problems import ProblemError, problem_response
-from tppo.authentication import TOKEN_VARIABLE, is_loopback, is_same_token
+from tppo.security.authentication import TOKEN_VARIABLE, is_loopback, is_same_token
 
 BEARER = HTTPBearer(auto_error=False, description="The token, as bearer token.")
 BASIC = HTTPBasic(auto_error=False, description="The token as password, with any user name; for browsers.")

@@ -10,13 +10,13 @@ from pydantic import ValidationError
 from services.reward.build import attach_server, placed, scoring
 from services.reward.scorer import Scorer
 from services.reward.verifiers.placement import Place
-from tppo.authentication import token_from_environment
 from tppo.config import ConfigError
 from tppo.config.reference import key_text
 from tppo.config.schema import RewardSection
 from tppo.rollout import RewardRequest, Score
 from tppo.scoring.lines import UnreadableLineError, results_in_order
-from tppo.tls import require_tls_or_token
+from tppo.security.authentication import token_from_environment
+from tppo.security.tls import require_tls_or_token
 
 log = logging.getLogger(__name__)
 

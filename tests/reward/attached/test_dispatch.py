@@ -11,8 +11,8 @@ import pytest
 
 from services.reward.attached.dispatch import MAX_WORK_BYTES
 from tests.reward.attached.attaching import SECTION, Process, a_server, reports
-from tppo.authentication import TOKEN_VARIABLE, call_metadata
 from tppo.grpc_server import MAX_MESSAGE_BYTES
+from tppo.security.authentication import TOKEN_VARIABLE, call_metadata
 from tppo.v1 import reward_pb2_grpc as pb_grpc
 from tppo.v1 import rollout_pb2
 

@@ -14,7 +14,7 @@ from tests.contract.certificates import certified
 from tests.reward.attached.attaching import SECTION, Server, a_server
 from tests.support.waiting import until
 from tppo.rollout import RewardRequest
-from tppo.tls import VARIABLES
+from tppo.security.tls import VARIABLES
 
 pytestmark = pytest.mark.process
 

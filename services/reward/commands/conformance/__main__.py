@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from services.reward.attached.rpc import SERVICE_NAME, registration
 from services.reward.commands.conformance.checks import Examination, Verdict, verdicts
 from services.reward.commands.conformance.examined import ExaminingServicer
-from tppo.authentication import token_from_environment
 from tppo.config import ConfigError
 from tppo.grpc_server import address, start_server
-from tppo.tls import require_tls_or_token
+from tppo.security.authentication import token_from_environment
+from tppo.security.tls import require_tls_or_token
 
 
 def main(argv: Sequence[str]) -> int:

@@ -14,8 +14,8 @@ from typing import Any, Self
 import grpc
 import grpc.aio
 
-from tppo.authentication import require_token_beyond_loopback
 from tppo.config import ConfigError
+from tppo.security.authentication import require_token_beyond_loopback
 
 VARIABLES = ("TPPO_TLS_CA", "TPPO_TLS_CERTIFICATE", "TPPO_TLS_KEY")
 

@@ -24,7 +24,7 @@ def test_a_finished_run_is_shown_from_its_folder_alone(browser: Browser, tmp_pat
         assert [one for one in reader.complaints if "404" not in one] == []
 
 
-def test_runs_are_laid_over_each_other(browser: Browser, tmp_path: Path) -> None:
+def test_the_runs_of_a_folder_are_compared_in_one_chart(browser: Browser, tmp_path: Path) -> None:
     complete_run(tmp_path / "quick")
     complete_run(tmp_path / "other")
 
@@ -37,7 +37,7 @@ def test_runs_are_laid_over_each_other(browser: Browser, tmp_path: Path) -> None
         assert reader.complaints == []
 
 
-def test_text_of_a_run_stays_text(browser: Browser, tmp_path: Path) -> None:
+def test_html_in_a_runs_text_is_shown_as_text(browser: Browser, tmp_path: Path) -> None:
     run = complete_run(tmp_path / "quick")
     (run.path / "train.jsonl").unlink()
     run.prompts(HOSTILE)

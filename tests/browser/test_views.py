@@ -38,7 +38,7 @@ def numbers_of(page: Page) -> list[str]:
     return page.locator(".equation b").all_inner_texts()
 
 
-def test_the_ledgers_numbers_move(browser: Browser, live: LiveRun) -> None:
+def test_the_ledgers_numbers_are_updated(browser: Browser, live: LiveRun) -> None:
     _, url, _ = live
     with a_reader(browser, url) as reader:
         reader.open("ledger")

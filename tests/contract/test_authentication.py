@@ -83,7 +83,7 @@ async def test_a_call_with_the_token_is_answered(method: str) -> None:
 
 @pytest.mark.parametrize("token", ["", "wrong", TOKEN.upper()])
 @pytest.mark.parametrize("method", ["Echo", "Repeat"])
-async def test_a_call_without_the_right_token_is_turned_away(method: str, token: str) -> None:
+async def test_a_call_without_the_right_token_is_refused(method: str, token: str) -> None:
     async with channel_to_server(TOKEN) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(channel, method, token)
@@ -93,7 +93,7 @@ async def test_a_call_without_the_right_token_is_turned_away(method: str, token:
 
 
 @pytest.mark.parametrize("method", ["Join", "Mirror"])
-async def test_a_stream_without_the_right_token_is_cut(method: str) -> None:
+async def test_a_stream_without_the_right_token_is_ended(method: str) -> None:
     async with channel_to_server(TOKEN) as channel:
         # Which status the caller sees depends on whether it was still sending when the stream was cut.
         with pytest.raises(grpc.aio.AioRpcError):

@@ -18,7 +18,7 @@ async def failing(error: Exception) -> None:
     raise error
 
 
-async def test_a_task_that_loses_its_first_cancellation_ends_nevertheless() -> None:
+async def test_a_task_that_swallows_its_first_cancellation_is_cancelled_again() -> None:
     tasks = [asyncio.create_task(careless()) for _ in range(2)]
     await asyncio.sleep(0)
 
@@ -45,7 +45,7 @@ async def test_a_group_waits_for_its_tasks_and_for_those_that_they_start() -> No
     assert ended == ["outer", "inner"]
 
 
-async def test_a_failure_ends_a_group_whose_tasks_lose_cancellations() -> None:
+async def test_a_failure_ends_a_group_whose_tasks_swallow_cancellations() -> None:
     tasks = list[asyncio.Task[None]]()
 
     async def grouped() -> None:
@@ -72,7 +72,7 @@ async def test_a_failure_interrupts_the_body() -> None:
     assert [str(error) for error in raised.value.exceptions] == ["this one"]
 
 
-async def test_who_cancels_a_group_cancels_its_careless_tasks_too() -> None:
+async def test_cancelling_a_group_ends_tasks_that_swallow_cancellations() -> None:
     tasks = list[asyncio.Task[None]]()
 
     async def grouped() -> None:
@@ -90,7 +90,7 @@ async def test_who_cancels_a_group_cancels_its_careless_tasks_too() -> None:
     assert tasks[0].cancelled()
 
 
-async def test_what_the_body_raises_comes_out_and_ends_the_tasks() -> None:
+async def test_an_error_in_the_body_is_raised_and_cancels_the_tasks() -> None:
     tasks = list[asyncio.Task[None]]()
 
     async def grouped() -> None:

@@ -142,7 +142,7 @@ def test_a_score_of_zero_differs_from_no_score() -> None:
     assert decoded_failed.score is None
 
 
-def test_a_score_that_is_not_a_number_stays_what_it_is() -> None:
+def test_a_nan_score_survives_the_wire() -> None:
     decoded = codec.decode_inbox_record(codec.encode_inbox_record(Score("r", 0, ScoreStatus.SCORED, score=math.nan)))
 
     assert isinstance(decoded, Score)

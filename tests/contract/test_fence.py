@@ -109,7 +109,7 @@ async def test_what_a_learner_writes_after_its_successor_began_is_refused(
     assert await present(redis_client, run_name) == []
 
 
-async def test_the_successor_writes(redis_client: RedisClient, run_name: str) -> None:
+async def test_the_successors_writes_are_accepted(redis_client: RedisClient, run_name: str) -> None:
     fence = a_fence(redis_client, run_name)
     successor = await granted(fence, dead_incarnation=await granted(fence))
     streams = RedisStreams(redis_client, run=run_name, lease_seconds=60, incarnation=successor)

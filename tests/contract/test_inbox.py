@@ -20,7 +20,7 @@ async def test_entries_come_in_the_order_in_which_they_arrived(inbox: Inbox) -> 
     assert await payloads_behind(inbox, BEGINNING) == [b"a", b"b", b"c"]
 
 
-async def test_reading_goes_on_strictly_behind_a_position(inbox: Inbox) -> None:
+async def test_a_read_begins_strictly_after_the_position(inbox: Inbox) -> None:
     await inbox.append([b"a", b"b", b"c"])
 
     assert await payloads_behind(inbox, await position_of(inbox, b"a")) == [b"b", b"c"]
@@ -74,7 +74,7 @@ async def test_trimming_deletes_up_to_and_including_the_position(inbox: Inbox) -
     assert await inbox.length() == 1
 
 
-async def test_positions_go_on_behind_a_trimmed_end(inbox: Inbox) -> None:
+async def test_positions_keep_rising_after_a_trim(inbox: Inbox) -> None:
     await inbox.append([b"a"])
     end = await position_of(inbox, b"a")
     await inbox.trim(end)

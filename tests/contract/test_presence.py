@@ -23,11 +23,11 @@ async def names(client: RedisClient, run: str) -> list[str]:
     return [one.name for one in await present(client, run, gone_after_seconds=3600)]
 
 
-async def test_nobody_is_present_in_a_new_run(redis_client: RedisClient, run_name: str) -> None:
+async def test_no_process_is_present_in_a_new_run(redis_client: RedisClient, run_name: str) -> None:
     assert await present(redis_client, run_name) == []
 
 
-async def test_who_announces_itself_is_seen_with_its_status(redis_client: RedisClient, run_name: str) -> None:
+async def test_an_announced_process_is_present_with_its_status(redis_client: RedisClient, run_name: str) -> None:
     status = {"policy_version": 3, "last_error": "", "busy": 0.5}
     one = Presence("g", "generation", address="", started_at=5.25, pid=1, host="h", status=status)
 
@@ -37,7 +37,7 @@ async def test_who_announces_itself_is_seen_with_its_status(redis_client: RedisC
     assert (seen.name, seen.kind, seen.started_at, seen.status) == ("g", "generation", 5.25, status)
 
 
-async def test_the_heartbeat_bears_the_servers_time(redis_client: RedisClient, run_name: str) -> None:
+async def test_a_heartbeat_has_the_time_of_the_server(redis_client: RedisClient, run_name: str) -> None:
     before = await redis_client.time()
     await announce(redis_client, run_name, a_presence("g"))
     after = await redis_client.time()
@@ -47,14 +47,16 @@ async def test_the_heartbeat_bears_the_servers_time(redis_client: RedisClient, r
     assert before[0] + before[1] / 1e6 <= seen.seen_at <= after[0] + after[1] / 1e6
 
 
-async def test_they_come_by_kind_and_name(redis_client: RedisClient, run_name: str) -> None:
+async def test_presences_are_sorted_by_kind_and_name(redis_client: RedisClient, run_name: str) -> None:
     for name, kind in (("b", "reward"), ("c", "generation"), ("a", "reward")):
         await announce(redis_client, run_name, a_presence(name, kind))
 
     assert await names(redis_client, run_name) == ["c", "a", "b"]
 
 
-async def test_who_has_been_silent_for_too_long_is_gone(redis_client: RedisClient, run_name: str) -> None:
+async def test_a_process_whose_heartbeat_is_missing_for_too_long_is_gone(
+    redis_client: RedisClient, run_name: str
+) -> None:
     await announce(redis_client, run_name, a_presence("silent"))
     await announce(redis_client, run_name, a_presence("alive"))
 
@@ -63,7 +65,7 @@ async def test_who_has_been_silent_for_too_long_is_gone(redis_client: RedisClien
     assert await names(redis_client, run_name) == ["alive"]
 
 
-async def test_a_new_heartbeat_brings_it_back(redis_client: RedisClient, run_name: str) -> None:
+async def test_a_new_heartbeat_makes_the_process_present_again(redis_client: RedisClient, run_name: str) -> None:
     await announce(redis_client, run_name, a_presence("g"))
     await backdate(redis_client, run_name, "g")
 
@@ -72,7 +74,7 @@ async def test_a_new_heartbeat_brings_it_back(redis_client: RedisClient, run_nam
     assert await names(redis_client, run_name) == ["g"]
 
 
-async def test_who_withdraws_is_gone_at_once(redis_client: RedisClient, run_name: str) -> None:
+async def test_a_withdrawn_process_is_gone_at_once(redis_client: RedisClient, run_name: str) -> None:
     await announce(redis_client, run_name, a_presence("g"))
 
     await withdraw(redis_client, run_name, "g")
@@ -80,13 +82,13 @@ async def test_who_withdraws_is_gone_at_once(redis_client: RedisClient, run_name
     assert await present(redis_client, run_name) == []
 
 
-async def test_runs_are_apart(redis_client: RedisClient, run_name: str) -> None:
+async def test_runs_do_not_share_presences(redis_client: RedisClient, run_name: str) -> None:
     await announce(redis_client, run_name, a_presence("g"))
 
     assert await present(redis_client, f"{run_name}-other") == []
 
 
-async def test_what_is_no_presence_is_refused(redis_client: RedisClient, run_name: str) -> None:
+async def test_malformed_presences_are_refused(redis_client: RedisClient, run_name: str) -> None:
     await redis_client.hset(f"tppo:{{{run_name}}}:presence", "g", '{"name": "g"}')
 
     with pytest.raises(ValueError, match="is no presence"):

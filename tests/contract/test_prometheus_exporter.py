@@ -88,7 +88,7 @@ def test_before_the_first_heartbeat_only_the_process_itself_is_exported() -> Non
     assert "tppo_" not in text
 
 
-def test_the_ages_distinguish_a_loop_that_stands_still_from_a_redis_that_is_away() -> None:
+def test_heartbeat_ages_distinguish_a_stopped_loop_from_an_unavailable_redis() -> None:
     exporter = an_exporter()
     with scraped(exporter) as address:
         _, _, before = get(address)
@@ -101,7 +101,7 @@ def test_the_ages_distinguish_a_loop_that_stands_still_from_a_redis_that_is_away
 
 
 @pytest.mark.parametrize("value", [None, "many", [], {}, float("nan"), float("inf")])
-def test_what_is_no_number_is_absent(value: Any) -> None:
+def test_a_value_that_is_no_number_is_not_exported(value: Any) -> None:
     with scraped(an_exporter(engine=value, num_tokens=value, queues={"a": value, "b": {"held": 2}})) as address:
         status, _, text = get(address)
 
@@ -162,7 +162,7 @@ def test_other_paths_and_methods_are_refused() -> None:
         assert [get(address, method=method)[0] for method in ("POST", "HEAD")] == [405, 405]
 
 
-def test_callers_that_say_nothing_hold_up_nobody_and_are_bounded() -> None:
+def test_silent_connections_delay_no_request_and_are_limited() -> None:
     with scraped(an_exporter()) as address:
         host, _, port = address.rpartition(":")
         silent = [socket.create_connection((host, int(port))) for _ in range(MAX_REQUESTS - 1)]

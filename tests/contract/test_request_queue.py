@@ -27,7 +27,7 @@ async def test_requests_are_leased_in_the_order_in_which_they_were_put(queue: Re
     assert await taken(queue, "w2") == [b"c"]
 
 
-async def test_a_leased_request_is_nobody_elses(queue: RequestQueue) -> None:
+async def test_a_leased_request_is_not_leased_to_another_worker(queue: RequestQueue) -> None:
     await queue.put([b"a"])
     await take(queue, "w1")
 
@@ -40,7 +40,7 @@ async def test_an_empty_queue_gives_nothing(queue: RequestQueue) -> None:
     assert await queue.lease("w1", max_count=1, wait_seconds=0.01) == []
 
 
-async def test_no_room_gives_nothing(queue: RequestQueue) -> None:
+async def test_a_worker_without_room_leases_nothing(queue: RequestQueue) -> None:
     await queue.put([b"a"])
 
     assert await taken(queue, "w1", max_count=0) == []
@@ -256,7 +256,7 @@ async def test_depth_counts_waiting_and_held_requests(queue: RequestQueue) -> No
     assert await queue.depth() == QueueDepth(num_waiting=2, num_leased=1)
 
 
-async def test_nothing_to_do_is_no_error(queue: RequestQueue) -> None:
+async def test_calls_with_empty_lists_do_nothing(queue: RequestQueue) -> None:
     await queue.put([])
     await queue.renew("w1", [])
     await queue.release("w1", [])
@@ -265,7 +265,7 @@ async def test_nothing_to_do_is_no_error(queue: RequestQueue) -> None:
     assert await queue.outstanding() == []
 
 
-async def test_the_queues_are_apart_and_share_the_inbox(streams: Streams, inbox: Inbox) -> None:
+async def test_the_queues_share_the_inbox_and_no_requests(streams: Streams, inbox: Inbox) -> None:
     windows, rewards = streams.window_requests, streams.reward_requests
     await windows.put([b"window request"])
     await rewards.put([b"reward request"])

@@ -163,7 +163,7 @@ def test_the_runs_to_choose_from_come_from_a_metric_that_is_exported() -> None:
     assert label in LABELS[metric]
 
 
-def test_panels_have_places_and_numbers_of_their_own() -> None:
+def test_panels_have_unique_ids_and_do_not_overlap() -> None:
     panels = dashboard()["panels"]
     taken = [
         (panel["gridPos"]["y"] + row, panel["gridPos"]["x"] + column)

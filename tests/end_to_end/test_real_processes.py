@@ -38,7 +38,7 @@ def test_killed_services_come_back_and_every_step_is_taken_once(start: Callable[
     assert run.incarnation() == 3
 
 
-def test_an_interrupted_run_says_how_to_go_on_and_does(start: Callable[..., Run]) -> None:
+def test_an_interrupted_run_prints_how_to_resume_and_resumes(start: Callable[..., Run]) -> None:
     run = start(**{"run.total_training_steps": "40"})
     run.wait_for_step(3)
 

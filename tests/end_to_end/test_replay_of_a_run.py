@@ -51,7 +51,7 @@ def test_a_killed_and_rolled_back_run_is_replayed_bit_for_bit(start: Callable[..
     assert all(reward is None or reward <= 0 for reward in rewards)
 
 
-def test_a_rollback_to_what_is_not_kept_says_what_is(tmp_path: Path) -> None:
+def test_a_rollback_to_a_missing_checkpoint_lists_those_that_are_kept(tmp_path: Path) -> None:
     (tmp_path / "checkpoints" / "global_step_4").mkdir(parents=True)
 
     refused = tppo("rollback", tmp_path, "--to", "3")

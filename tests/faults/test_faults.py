@@ -64,7 +64,7 @@ def test_every_fault_of_the_round_is_a_known_one() -> None:
     assert set(ROUND) <= set(FAULTS)
 
 
-def test_a_second_learner_is_refused_and_a_zombie_ends_itself(start: Callable[..., ChaoticRun]) -> None:
+def test_a_second_learner_is_refused_and_a_superseded_one_exits(start: Callable[..., ChaoticRun]) -> None:
     run = start()
     run.wait_for_step(2)
     second = ["learner", str(run.folder / "config.toml"), "--redis", run.redis_url, "--name", "second", "--resume"]

@@ -20,7 +20,7 @@ def all_splits(num_rows: int) -> list[list[range]]:
     return [split for split in splits if len(split) <= MAX_GROUPS]
 
 
-def test_alike_rows_stay_together() -> None:
+def test_rows_of_similar_length_stay_together() -> None:
     assert split_into_groups([100, 99, 100, 98], overhead=20) == [range(4)]
 
 
@@ -34,7 +34,7 @@ def test_a_long_row_stands_alone_when_that_saves_more_than_a_call_costs() -> Non
 @pytest.mark.parametrize(
     "lengths", [[7], [5, 900], [300, 20, 310, 15, 290, 10, 5, 2, 700], [900, 700, 500, 300, 200, 100, 50, 20, 10, 5]]
 )
-def test_no_split_is_cheaper(lengths: list[int], overhead: int) -> None:
+def test_the_chosen_split_is_the_cheapest(lengths: list[int], overhead: int) -> None:
     groups = split_into_groups(lengths, overhead=overhead)
 
     assert [row for group in groups for row in group] == list(range(len(lengths)))

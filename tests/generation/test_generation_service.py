@@ -24,7 +24,7 @@ def streams() -> MemoryStreams:
     return memory_streams()
 
 
-async def test_a_request_becomes_a_window_in_the_inbox_that_bears_the_generators_name(streams: MemoryStreams) -> None:
+async def test_a_request_becomes_a_window_with_the_generators_name(streams: MemoryStreams) -> None:
     await ask(streams, a_request("a", window_index=3))
 
     async with running(service_on(streams.window_requests, FakeEngine())):

@@ -86,7 +86,7 @@ async def test_greedy_tokens_are_the_most_likely_ones(config: PreTrainedConfig) 
 
 
 @each_family
-async def test_a_row_draws_the_same_tokens_alone_and_in_company(config: PreTrainedConfig) -> None:
+async def test_a_row_draws_the_same_tokens_alone_and_in_a_batch(config: PreTrainedConfig) -> None:
     requests = mixed_requests(9)
 
     async with an_engine(config, a_model(config), num_slots=5) as engine:
@@ -237,7 +237,7 @@ async def test_windows_are_bounded_in_time_and_name_their_slot() -> None:
     assert all(0 < window.started_at <= window.ended_at for window in windows)
 
 
-async def test_closing_cancels_what_runs_and_refuses_what_comes() -> None:
+async def test_closing_cancels_running_requests_and_refuses_new_ones() -> None:
     async with an_engine(TIED_QWEN2) as engine:  # without weights nothing runs
         waiting = asyncio.create_task(engine.generate(a_request()))
         await asyncio.sleep(0)

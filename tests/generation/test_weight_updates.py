@@ -123,7 +123,7 @@ async def test_between_windows_no_window_mixes_weights_and_none_starts_while_the
     )
 
 
-async def test_an_update_withdrawn_before_its_moment_is_not_taken() -> None:
+async def test_a_cancelled_weight_update_is_not_applied() -> None:
     decoder = Paused(a_decoder(TIED_QWEN2))
     policy = UpdatePolicy(in_flight=False)
 
@@ -216,7 +216,7 @@ class Failing(Watched):
         raise RuntimeError("out of memory")
 
 
-async def test_a_model_that_fails_fails_everything_that_waits_for_it(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_of_the_model_fails_all_waiting_requests(caplog: pytest.LogCaptureFixture) -> None:
     decoder = Failing(a_decoder(TIED_QWEN2, num_slots=1))
 
     async with an_engine(TIED_QWEN2, a_model(TIED_QWEN2), num_slots=1, decoder=decoder) as engine:

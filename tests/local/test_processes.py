@@ -106,7 +106,7 @@ def test_the_learner_is_stopped_first(tmp_path: Path) -> None:
     assert ranks["generation-0"] == ranks["reward-0"] == ranks["dashboard"]
 
 
-def test_the_user_decides_about_threads() -> None:
+def test_a_thread_count_in_the_environment_is_kept() -> None:
     assert child_environment({"OMP_NUM_THREADS": "7"}, num_processes=2)["OMP_NUM_THREADS"] == "7"
 
 

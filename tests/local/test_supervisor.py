@@ -185,7 +185,7 @@ async def test_stopping_does_not_wait_for_a_back_off(tmp_path: Path) -> None:
         assert supervisor.states() == {"generation-0": ChildState.ENDED}
 
 
-async def test_what_a_crashed_child_leaves_behind_is_killed(tmp_path: Path) -> None:
+async def test_grandchildren_of_a_crashed_child_are_killed(tmp_path: Path) -> None:
     with_grandchild = """
         import subprocess, sys
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])

@@ -1,4 +1,4 @@
-"""The serving loop against streams in memory and a fake engine."""
+"""Window requests served on streams in memory by a fake engine."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The serving loop against streams in memory and fake workers."""
+"""Reward requests served on streams in memory by fake workers."""
 
 import asyncio
 from dataclasses import replace

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OURS = {"tppo", "services", "learner", "tests", "benchmarks", "examples"}
+OURS = {"tppo", "services", "learner", "tests", "benchmarks", "examples", "tools"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ROOMS: Mapping[str, tuple[str, ...]] = {
     "tppo": ("weights",),
@@ -84,7 +84,7 @@ def test_the_wheel_alone_imports_only_what_it_installs_but_for_the_weights() -> 
     assert undeclared(imported("tppo", leaving_out="weights.py"), BASE) == set()
 
 
-@pytest.mark.parametrize("folder", ["tests", "benchmarks", "examples"])
+@pytest.mark.parametrize("folder", ["tests", "benchmarks", "examples", "tools"])
 def test_everything_else_imports_only_what_the_developers_extra_installs(folder: str) -> None:
     assert undeclared(imported(folder), BASE | set(declared("dev"))) == set()
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
+EXAMPLES = (page for page in (ROOT / "examples").rglob("*.md") if "node_modules" not in page.parts)
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted(EXAMPLES)]
 LINK = re.compile(r"\]\((?!https?://|#)([^)#\s]+)")
 ANCHOR = re.compile(r"\]\((?!https?://)([^)#\s]*)#([^)\s]+)\)")
 TEST = re.compile(r"`(test_\w+_\w+_\w+)`")  # a sentence; `test_freq` is a key

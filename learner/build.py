@@ -31,8 +31,10 @@ from learner.rollouts.prompts import DataError, Prompt, PromptReader, Tokenizer
 from learner.rollouts.requests import RequestRules
 from learner.service import LearnerService, Parts
 from learner.steering import Steering
+from learner.step.estimators import Estimators
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
+from learner.systems import system_for
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
 from tppo.run_folder.paths import RunPaths
@@ -70,8 +72,7 @@ def load_state(config: Config, identity: RunIdentity, *, resume: bool) -> Learne
             f"{identity.folder} holds checkpoints; expected --resume, another run.name, or no such folder"
         )
     tokenizer = load_tokenizer(config.model)
-    models = load_models(config.model, latest, temperature=config.generation.temperature)
-    trainer = Trainer(config, *models)
+    trainer = new_trainer(config, *load_models(config.model, latest, temperature=config.generation.temperature))
     manager = new_manager(config, tokenizer)
     state = LearnerState(
         checkpoints,
@@ -94,6 +95,27 @@ def restore(state: LearnerState, path: Path) -> None:
     state.progress = restored.progress
     state.steering.restore(restored.progress.step)
     logger.info("resumed from %s", path)
+
+
+def new_trainer(config: Config, policy: Policy, value_model: ValueModel) -> Trainer:
+    """The trainer of `run.algorithm`, with fresh optimizers."""
+    algorithm = config.algorithm.model_copy(update={"importance_cap": config.importance_cap})
+    estimators = Estimators(algorithm, config.run.window_length)
+    return Trainer(
+        policy,
+        value_model,
+        system_for(
+            config.run.algorithm,
+            policy,
+            estimators,
+            max_tokens_per_microbatch=config.actor.max_tokens_per_microbatch,
+        ),
+        estimators=estimators,
+        run=config.run,
+        actor=config.actor,
+        critic=config.critic,
+        keeps_traces=config.trace.enabled,
+    )
 
 
 async def discard_rolled_back(state: LearnerState, folder: Path, streams: Streams) -> None:

@@ -1,4 +1,4 @@
-"""Statistics over the tokens that count, and the normalisation of advantages as separate, named steps.
+"""Statistics over the tokens that count, and the whitening of advantages as separate, named steps.
 
 `whiten_full` is the usual choice for PPO. In T-PPO it has a side effect: a cut row's advantages lie near zero and a
 finished row's near its score, so subtracting the batch's mean pays cut rows when most finished ones failed.
@@ -28,7 +28,7 @@ def masked_variance(x: Tensor, mask: Tensor) -> Tensor:
 def whiten_full(advantages: Tensor, mask: Tensor) -> Tensor:
     """Advantages with mean 0 and variance 1 over the mask, 0 elsewhere; unchanged for fewer than two tokens."""
     if mask.sum() < 2:
-        return torch.where(mask, advantages, 0.0)
+        return without_whitening(advantages, mask)
     centred = advantages - masked_mean(advantages, mask)
     return scale_only(centred, mask)
 
@@ -36,9 +36,14 @@ def whiten_full(advantages: Tensor, mask: Tensor) -> Tensor:
 def scale_only(advantages: Tensor, mask: Tensor) -> Tensor:
     """Advantages with variance 1 and their mean scaled alike; 0 elsewhere; unchanged for fewer than two tokens."""
     if mask.sum() < 2:
-        return torch.where(mask, advantages, 0.0)
+        return without_whitening(advantages, mask)
     inverse_deviation = torch.rsqrt(masked_variance(advantages, mask) + VARIANCE_EPSILON)
     return torch.where(mask, advantages * inverse_deviation, 0.0)
+
+
+def without_whitening(advantages: Tensor, mask: Tensor) -> Tensor:
+    """Advantages as they are over the mask, 0 elsewhere."""
+    return torch.where(mask, advantages, 0.0)
 
 
 def clamp_advantages(advantages: Tensor, *, limit: float = 10.0) -> Tensor:

@@ -1,7 +1,10 @@
-"""AdamW with a schedule that counts its own updates, and a step that refuses gradients that are not finite."""
+"""AdamW with a schedule that counts its own updates, and a step that refuses gradients that are not finite.
+
+How a step's rows are dealt out to the updates: `mini_batches`.
+"""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +13,13 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from tppo.config.schema import OptimizerSection
+
+
+def mini_batches(rows: Sequence[int], *, count: int, epochs: int) -> Iterator[Sequence[int]]:
+    """`epochs` passes over the rows in `count` mini-batches, dealt like cards; empty ones are left out."""
+    for _ in range(epochs):
+        for first in range(min(count, len(rows))):
+            yield rows[first::count]
 
 
 def learning_rate_factor(num_updates: int, section: OptimizerSection, *, total_updates: int) -> float:

@@ -12,10 +12,9 @@ from learner.models.outputs import Policy, TokenScores, token_logprobs, token_sc
 from learner.models.packing import PackedBatch, TokenRow, pack, unpack
 from learner.step.experience import Estimates, Sampled
 from learner.step.metrics import Metrics, PartialMeans, mismatch_metrics
-from learner.step.mini_batches import mini_batches
-from learner.step.optimization import Optimization
-from learner.systems import Objective, PolicyTokens
-from tppo.config import Config
+from learner.step.optimization import Optimization, mini_batches
+from learner.step.system import PolicyTokens, System
+from tppo.config.schema import ActorSection, AlgorithmSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +40,13 @@ def train(
     sampled: Sampled,
     estimates: Estimates,
     *,
-    objective: Objective,
-    config: Config,
+    system: System,
+    actor: ActorSection,
+    algorithm: AlgorithmSection,
 ) -> PolicyResult:
     """Update the policy; with no token in the masks it stays untouched."""
-    selection = _Selection.of(sampled, estimates, config)
-    update = _PolicyUpdate(policy, objective, config, selection)
+    selection = _Selection.of(sampled, estimates, algorithm)
+    update = _PolicyUpdate(policy, system, actor, algorithm.lm_loss_weight, selection)
     if estimates.old_logprobs is not None:
         for row in selection.trained_rows():
             update.old_logprobs[row] = sampled.window_part(row, estimates.old_logprobs)
@@ -68,14 +68,13 @@ class _Selection:
     positive_mask: list[Tensor]
 
     @classmethod
-    def of(cls, sampled: Sampled, estimates: Estimates, config: Config) -> "_Selection":
+    def of(cls, sampled: Sampled, estimates: Estimates, algorithm: AlgorithmSection) -> "_Selection":
         """What the configuration demands."""
-        options = config.algorithm
-        has_likelihood_loss = options.lm_loss_weight > 0
+        has_likelihood_loss = algorithm.lm_loss_weight > 0
         positive = token_filter.positive_example_mask(
             sampled.all_windows_mask(), sampled.is_finished & has_likelihood_loss, sampled.scores
         )
-        takes_all = positive.any(dim=1) & (options.lm_tokens == "all_windows")
+        takes_all = positive.any(dim=1) & (algorithm.lm_tokens == "all_windows")
         first = [0 if takes_all[index] else start for index, start in enumerate(sampled.window_starts)]
 
         def with_earlier(of_window: Tensor) -> list[Tensor]:
@@ -108,26 +107,26 @@ class _PolicyUpdate:
     """One step's passes over the rows."""
 
     policy: Policy
-    objective: Objective
-    config: Config
+    system: System
+    actor: ActorSection
+    lm_loss_weight: float
     selection: _Selection
     old_logprobs: dict[int, Tensor] = field(default_factory=dict)  # by row; fixed before the first update
     last_pass: dict[int, TokenOutcome] = field(default_factory=dict)
     means: PartialMeans = field(default_factory=PartialMeans)
 
     def train(self, optimization: Optimization) -> None:
-        section = self.config.actor
         rows = self.selection.trained_rows()
         if not self.old_logprobs:
             # The first mini-batch is scored by the same weights in its own training pass.
-            for later in list(mini_batches(rows, count=section.ppo_mini_batches, epochs=1))[1:]:
+            for later in list(mini_batches(rows, count=self.actor.ppo_mini_batches, epochs=1))[1:]:
                 self._score_before_update(later)
-        for mini_batch in mini_batches(rows, count=section.ppo_mini_batches, epochs=section.ppo_epochs):
+        for mini_batch in mini_batches(rows, count=self.actor.ppo_mini_batches, epochs=self.actor.ppo_epochs):
             for batch in self._packed(mini_batch):
                 self._backward(mini_batch, batch)
             update = optimization.update()
             if not update.was_skipped:
-                self.objective.after_update()
+                self.system.after_update()
             self.means.add({"actor/grad_norm": update.grad_norm, "actor/lr": update.lr}, weight=1)
 
     def metrics(self) -> Metrics:
@@ -146,7 +145,7 @@ class _PolicyUpdate:
 
     def _packed(self, mini_batch: Sequence[int]) -> list[PackedBatch]:
         rows = [self.selection.rows[index] for index in mini_batch]
-        return pack(rows, max_tokens=self.config.actor.max_tokens_per_microbatch)
+        return pack(rows, max_tokens=self.actor.max_tokens_per_microbatch)
 
     def _backward(self, mini_batch: Sequence[int], batch: PackedBatch) -> None:
         """Backward pass of one micro-batch, its loss as part of the mini-batch's token mean."""
@@ -170,11 +169,11 @@ class _PolicyUpdate:
             policy_mask=policy_mask,
             normalizer=_num_tokens(selection.policy_mask, mini_batch),
         )
-        result = self.objective.policy_loss(tokens)
+        result = self.system.policy_loss(tokens)
         imitation = losses.positive_example_loss(
             logprobs, positive_mask, normalizer=_num_tokens(selection.positive_mask, mini_batch)
         )
-        (result.loss + self.config.algorithm.lm_loss_weight * imitation).backward()  # type: ignore[no-untyped-call]
+        (result.loss + self.lm_loss_weight * imitation).backward()  # type: ignore[no-untyped-call]
         self._log(scores, policy_mask, result)
         ratios, is_clipped = (torch.split(x, list(batch.num_selected)) for x in (result.ratio, result.is_clipped))
         for place, row in enumerate(rows):

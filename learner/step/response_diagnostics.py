@@ -14,9 +14,9 @@ from learner.algorithm import diagnostics, egae
 from learner.algorithm.rewards import terminal_rewards
 from learner.models.packing import pad_rows
 from learner.rollouts.rollout import Rollout
+from learner.step.estimators import Estimators
 from learner.step.experience import Estimates, Sampled
 from learner.step.metrics import Metrics
-from tppo.config import Config
 
 EXPLAINED_VARIANCES = (
     "critic/vf_explained_var",
@@ -66,13 +66,17 @@ class FinishedResponses:
 
 
 @torch.no_grad()
-def metrics(sampled: Sampled, estimates: Estimates, *, gae_lambda: float | Tensor, config: Config) -> Metrics:
+def metrics(sampled: Sampled, estimates: Estimates, *, estimators: Estimators, max_response_length: int) -> Metrics:
     """Explained variances, and what the cuts cost; None where nothing finished, or nothing of it was cut."""
-    finished = FinishedResponses.of(sampled, estimates, gamma=config.algorithm.gamma)
+    finished = FinishedResponses.of(sampled, estimates, gamma=estimators.algorithm.gamma)
     if finished is None:
         return dict.fromkeys(EXPLAINED_VARIANCES + COSTS_OF_CUTS)
+    gae_lambda = estimators.gae_lambda(sampled)
     of_finished = gae_lambda[finished.row_indices] if isinstance(gae_lambda, Tensor) else gae_lambda
-    return {**_explained_variances(finished, config), **_costs_of_cuts(finished, of_finished, config)}
+    return {
+        **_explained_variances(finished, max_response_length),
+        **_costs_of_cuts(finished, of_finished, estimators),
+    }
 
 
 def prefix_age(rows: Sequence[Rollout], policy_version: int) -> Metrics:
@@ -85,12 +89,12 @@ def prefix_age(rows: Sequence[Rollout], policy_version: int) -> Metrics:
     }
 
 
-def _explained_variances(finished: FinishedResponses, config: Config) -> Metrics:
+def _explained_variances(finished: FinishedResponses, max_response_length: int) -> Metrics:
     positions = torch.arange(finished.mask.shape[1]).expand_as(finished.mask)
     columns = (finished.values, finished.returns, finished.mask, finished.is_cut, positions)
     values, returns, mask, is_cut, positions = (column[finished.mask] for column in columns)  # without the padding
     by_cut = diagnostics.explained_variance_by_cut(values, returns, mask, is_cut=is_cut)
-    limit = config.run.max_response_length
+    limit = max_response_length
     by_position = diagnostics.explained_variance_by_position(
         values,
         returns,
@@ -105,11 +109,11 @@ def _explained_variances(finished: FinishedResponses, config: Config) -> Metrics
     }
 
 
-def _costs_of_cuts(finished: FinishedResponses, gae_lambda: float | Tensor, config: Config) -> Metrics:
+def _costs_of_cuts(finished: FinishedResponses, gae_lambda: float | Tensor, estimators: Estimators) -> Metrics:
     """Bias over the tokens that the ignored tail leaves in the policy's loss; jumps over all borders."""
-    window_length, options = config.run.window_length, config.algorithm
+    window_length, algorithm = estimators.window_length, estimators.algorithm
     place_in_window = torch.arange(finished.values.shape[1]) % window_length
-    is_trained = finished.is_cut & (place_in_window < window_length - options.num_ignored_tail_tokens)
+    is_trained = finished.is_cut & (place_in_window < window_length - algorithm.num_ignored_tail_tokens)
     if not finished.is_cut.any():
         return dict.fromkeys(COSTS_OF_CUTS)
     bias = diagnostics.bias_at_cut(
@@ -117,9 +121,9 @@ def _costs_of_cuts(finished: FinishedResponses, gae_lambda: float | Tensor, conf
         finished.values,
         finished.mask,
         window_length=window_length,
-        gamma=options.gamma,
+        gamma=algorithm.gamma,
         gae_lambda=gae_lambda,
-        boundary=options.boundary,
+        boundary=algorithm.boundary,
     )[is_trained]
     jump = diagnostics.border_value_jump(finished.values, finished.mask, window_length=window_length)
     of_tokens = [float(bias.mean()), float(bias.abs().mean())] if len(bias) else [None, None]

@@ -18,7 +18,6 @@ from learner.rollouts.rollout import Rollout
 from learner.step.experience import Estimates, Sampled
 from learner.step.policy_update import TokenOutcome
 from learner.step.trace_schema import SCHEMA, Header
-from tppo.config import Config
 
 Column = NDArray[Any]
 
@@ -29,10 +28,10 @@ def trace_table(
     estimates: Estimates,
     outcomes: Mapping[int, TokenOutcome],
     *,
-    policy_version: int,
-    config: Config,
+    header: Header,
+    gamma: float,
 ) -> pyarrow.Table:
-    """The table of the step that trains `policy_version`; `outcomes` by row, empty while the value model warms up."""
+    """The table of a step; `outcomes` by row, empty while the value model warms up."""
     tokens = _Tokens.of(rows)
     policy = _PolicyColumns.of(sampled, outcomes)
     trains_policy = estimates.policy_mask[sampled.response_mask].numpy() & policy.has_outcome
@@ -50,12 +49,11 @@ def trace_table(
         "value": _values(tokens, rows, sampled, estimates),
         "raw_advantage": tokens.spread(_flat(sampled, estimates.raw_advantages)),
         "advantage": tokens.spread(_flat(sampled, estimates.advantages), trains_policy),
-        "return": _nullable(_returns(tokens, sampled, config.algorithm.gamma), is_finished),
+        "return": _nullable(_returns(tokens, sampled, gamma), is_finished),
         "in_window": tokens.in_window,
         "policy_mask": tokens.spread(trains_policy).fill_null(False),
         "value_mask": estimates.value_mask.numpy()[tokens.row, tokens.position],
     }
-    header = Header(policy_version + 1, config.run.algorithm, config.run.mode, config.run.max_token_lag)
     return pyarrow.table(columns, schema=SCHEMA.with_metadata(header.metadata()))
 
 

@@ -12,10 +12,8 @@ from learner.models.outputs import ValueModel, token_values
 from learner.models.packing import PackedBatch, pack
 from learner.step.experience import Estimates, Sampled
 from learner.step.metrics import Metrics, PartialMeans
-from learner.step.mini_batches import mini_batches
-from learner.step.optimization import Optimization
-from learner.systems import Objective
-from tppo.config import Config
+from learner.step.optimization import Optimization, mini_batches
+from learner.step.system import System
 from tppo.config.schema import CriticSection
 
 TOKEN_WEIGHTS = {"row_mean": losses.row_mean_weights, "token_mean": losses.token_mean_weights}
@@ -27,15 +25,14 @@ def train(
     sampled: Sampled,
     estimates: Estimates,
     *,
-    objective: Objective,
-    config: Config,
+    system: System,
+    section: CriticSection,
 ) -> Metrics:
     """Update the value model; without a finished row it, its optimizer and its schedule stay untouched."""
-    section = config.critic
     means = PartialMeans()
     finished = estimates.rows_with_returns()
     for rows in mini_batches(finished, count=section.ppo_mini_batches, epochs=section.ppo_epochs):
-        targets = _Targets.of(rows, sampled, estimates, objective, section)
+        targets = _Targets.of(rows, sampled, estimates, system, section)
         batches = pack([sampled.row_from(index, 0) for index in rows], max_tokens=section.max_tokens_per_microbatch)
         loss = sum(_backward(value_model, batch, targets, section, means) for batch in batches)
         update = optimization.update()
@@ -54,14 +51,14 @@ class _Targets:
 
     @classmethod
     def of(
-        cls, rows: Sequence[int], sampled: Sampled, estimates: Estimates, objective: Objective, section: CriticSection
+        cls, rows: Sequence[int], sampled: Sampled, estimates: Estimates, system: System, section: CriticSection
     ) -> "_Targets":
         """What the system and the configuration make of the rows."""
         mask = estimates.value_mask[list(rows)]
         weights = TOKEN_WEIGHTS[section.loss_aggregation](mask)
         lengths = [int(sampled.response_lengths[index]) for index in rows]
         return cls(
-            returns=objective.value_targets(sampled, estimates, rows),
+            returns=system.value_targets(sampled, estimates, rows),
             old_values=[sampled.response_values(index, estimates.values) for index in rows],
             value_mask=[of_row[:length] for of_row, length in zip(mask, lengths, strict=True)],
             weights=[of_row[:length] for of_row, length in zip(weights, lengths, strict=True)],

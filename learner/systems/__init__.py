@@ -1,28 +1,27 @@
-"""What the compared systems do differently in a training step: one small class each, behind one Protocol."""
-
-from collections.abc import Callable
+"""What the compared systems do differently in a training step: one small class each, behind `learner.step.system`."""
 
 from learner.models.outputs import Policy
-from learner.systems.clipped import ClippedObjective
-from learner.systems.contract import Objective, PolicyTokens
-from learner.systems.estimators import lambda_return_targets, monte_carlo_targets
-from learner.systems.geppo import ReuseObjective
-from learner.systems.ppo_ewma import WeightAverageObjective
-from tppo.config import Config
+from learner.step.estimators import Estimators
+from learner.step.system import System
+from learner.systems.clipped import ClippedSystem
+from learner.systems.geppo import GeppoSystem
+from learner.systems.ppo_ewma import PpoEwmaSystem
 from tppo.config.presets import Algorithm
 
-OBJECTIVES: dict[Algorithm, Callable[[Config, Policy], Objective]] = {
-    "tppo": lambda config, _: ClippedObjective(config, monte_carlo_targets),
-    "ppo": lambda config, _: ClippedObjective(config, lambda_return_targets),
-    "vapo": lambda config, _: ClippedObjective(config, monte_carlo_targets),
-    "ppo-ewma": WeightAverageObjective,
-    "geppo": ReuseObjective,
-}
+
+def system_for(
+    algorithm: Algorithm, policy: Policy, estimators: Estimators, *, max_tokens_per_microbatch: int
+) -> System:
+    """The system that `run.algorithm` names."""
+    match algorithm:
+        case "tppo" | "vapo":
+            return ClippedSystem(estimators, estimators.monte_carlo_targets)
+        case "ppo":
+            return ClippedSystem(estimators, estimators.lambda_return_targets)
+        case "ppo-ewma":
+            return PpoEwmaSystem(estimators, policy)
+        case "geppo":
+            return GeppoSystem(estimators, policy, max_tokens_per_microbatch=max_tokens_per_microbatch)
 
 
-def objective_for(config: Config, policy: Policy) -> Objective:
-    """What `run.algorithm` names."""
-    return OBJECTIVES[config.run.algorithm](config, policy)
-
-
-__all__ = ["Objective", "PolicyTokens", "objective_for"]
+__all__ = ["system_for"]

@@ -13,37 +13,40 @@ from torch import Tensor
 
 from learner.algorithm import geppo
 from learner.algorithm.losses import PolicyLoss
-from learner.models.outputs import Policy
+from learner.models.outputs import Policy, token_logprobs
+from learner.models.packing import pack, pad_rows, unpack
+from learner.step.estimators import Estimators
 from learner.step.experience import Estimates, Sampled, joined
 from learner.step.metrics import Metrics
 from learner.step.optimization import Optimization
-from learner.systems.contract import Advantages, PolicyTokens
-from learner.systems.estimators import fixed_lambda, lambda_return_targets, window_logprobs
-from tppo.config import Config
+from learner.step.system import Advantages, PolicyTokens, System
 
 
-class ReuseObjective:
-    """See `Objective`; keeps the rows of the last M - 1 steps, newest first."""
+class GeppoSystem(System):
+    """See `System`; keeps the rows of the last M - 1 steps, newest first."""
 
-    def __init__(self, config: Config, policy: Policy) -> None:
-        assert config.importance_cap is not None, "the preset sets it"
-        self._config, self._policy, self._trace_cap = config, policy, config.importance_cap
+    def __init__(self, estimators: Estimators, policy: Policy, *, max_tokens_per_microbatch: int) -> None:
+        assert estimators.algorithm.importance_cap is not None, "the preset sets it"
+        self._estimators, self._policy = estimators, policy
+        self._algorithm = estimators.algorithm
+        self._trace_cap = estimators.algorithm.importance_cap
+        self._max_tokens = max_tokens_per_microbatch
         self._kept: list[Sampled] = []
-        self._clip_range = config.algorithm.clip_ratio_low
+        self._clip_range = self._algorithm.clip_ratio_low
 
     def trained_rows(self, sampled: Sampled, *, policy_version: int) -> Sampled:
         """The rows that arrived, and those that were kept."""
         rows = joined([sampled, *self._kept])
-        self._kept = [sampled, *self._kept][: self._config.algorithm.num_reused_batches - 1]
+        self._kept = [sampled, *self._kept][: self._algorithm.num_reused_batches - 1]
         ages = (policy_version - rows.token_versions[rows.response_mask]).clamp(min=0)
         self._clip_range = geppo.reuse_clip_range(
-            self._config.algorithm.clip_ratio_low, policy_weights=torch.bincount(ages, minlength=1).tolist()
+            self._algorithm.clip_ratio_low, policy_weights=torch.bincount(ages, minlength=1).tolist()
         )
         return rows
 
     def advantages(self, sampled: Sampled, values: Tensor, boundary_values: Tensor) -> Advantages:
         """V-trace towards the present policy."""
-        old_logprobs = window_logprobs(self._policy, sampled, self._config)
+        old_logprobs = self._window_logprobs(sampled)
         raw = geppo.vtrace_advantages(
             sampled.window_rewards(),
             values,
@@ -51,15 +54,15 @@ class ReuseObjective:
             sampled.is_finished,
             old_logprobs=old_logprobs,
             rollout_logprobs=sampled.rollout_logprobs,
-            gamma=self._config.algorithm.gamma,
-            gae_lambda=fixed_lambda(self._config),
+            gamma=self._algorithm.gamma,
+            gae_lambda=self._estimators.fixed_lambda,
             importance_cap=self._trace_cap,
         )
         return Advantages(raw, old_logprobs)
 
     def value_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
         """V-trace's: the corrected advantages on top of the values."""
-        return lambda_return_targets(sampled, estimates, rows, self._config)
+        return self._estimators.lambda_return_targets(sampled, estimates, rows)
 
     def policy_loss(self, tokens: PolicyTokens) -> PolicyLoss:
         """Clipped around pi_old / pi_rollout."""
@@ -73,15 +76,12 @@ class ReuseObjective:
             normalizer=tokens.normalizer,
         )
 
-    def after_update(self) -> None:
-        """Nothing."""
-
     def after_step(self, sampled: Sampled, estimates: Estimates, optimization: Optimization) -> Metrics:
         """Adapt the learning rate to how far the step has moved the policy."""
         assert estimates.old_logprobs is not None
         total_variation = float(
             geppo.estimated_total_variation(
-                window_logprobs(self._policy, sampled, self._config),
+                self._window_logprobs(sampled),
                 estimates.old_logprobs,
                 sampled.rollout_logprobs,
                 estimates.policy_mask,
@@ -91,7 +91,7 @@ class ReuseObjective:
             optimization.lr_scale,
             total_variation=total_variation,
             clip_range=self._clip_range,
-            factor=self._config.algorithm.lr_adaptation_factor,
+            factor=self._algorithm.lr_adaptation_factor,
         )
         return {
             "actor/total_variation": total_variation,
@@ -100,9 +100,14 @@ class ReuseObjective:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """The kept rows."""
         return {"kept": [batch.as_columns() for batch in self._kept]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict`."""
         self._kept = [Sampled(**columns) for columns in state["kept"]]
+
+    @torch.no_grad()
+    def _window_logprobs(self, sampled: Sampled) -> Tensor:
+        """log pi of the windows' tokens under the policy as it is [batch, time]."""
+        batches = pack(sampled.window_rows(), max_tokens=self._max_tokens)
+        scored = [token_logprobs(self._policy, batch).cpu() for batch in batches]
+        return pad_rows(unpack(batches, scored)).values

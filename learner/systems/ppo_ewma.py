@@ -15,39 +15,31 @@ from torch import Tensor
 from learner.algorithm.losses import PolicyLoss
 from learner.algorithm.ppo_ewma import decay_from_center_of_mass, ppo_ewma_policy_loss, update_weight_average
 from learner.models.outputs import Policy, token_logprobs
+from learner.step.estimators import Estimators
 from learner.step.experience import Estimates, Sampled
-from learner.step.metrics import Metrics
-from learner.step.optimization import Optimization
-from learner.systems.contract import Advantages, PolicyTokens
-from learner.systems.estimators import lambda_return_targets, window_advantages
-from tppo.config import Config
+from learner.step.system import Advantages, PolicyTokens, System
 
 
-class WeightAverageObjective:
-    """See `Objective`; keeps the averaged weights and how much history they hold."""
+class PpoEwmaSystem(System):
+    """See `System`; keeps the averaged weights and how much history they hold."""
 
-    def __init__(self, config: Config, policy: Policy) -> None:
-        assert config.importance_cap is not None, "the preset sets it"
-        self._config, self._policy, self._importance_cap = config, policy, config.importance_cap
+    def __init__(self, estimators: Estimators, policy: Policy) -> None:
+        assert estimators.algorithm.importance_cap is not None, "the preset sets it"
+        self._estimators, self._policy = estimators, policy
+        self._importance_cap = estimators.algorithm.importance_cap
         self._average = copy.deepcopy(policy.network).requires_grad_(False)
         self._total_weight = 1.0
-        self._decay = decay_from_center_of_mass(config.algorithm.ewma_center_of_mass)
-
-    def trained_rows(self, sampled: Sampled, *, policy_version: int) -> Sampled:
-        """Each row once."""
-        return sampled
+        self._decay = decay_from_center_of_mass(estimators.algorithm.ewma_center_of_mass)
 
     def advantages(self, sampled: Sampled, values: Tensor, boundary_values: Tensor) -> Advantages:
-        """GAE."""
-        return Advantages(window_advantages(sampled, values, boundary_values, self._config))
+        return Advantages(self._estimators.window_advantages(sampled, values, boundary_values))
 
     def value_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
-        """Lambda-returns."""
-        return lambda_return_targets(sampled, estimates, rows, self._config)
+        return self._estimators.lambda_return_targets(sampled, estimates, rows)
 
     def policy_loss(self, tokens: PolicyTokens) -> PolicyLoss:
-        """Against the average as it is at this update."""
-        options = self._config.algorithm
+        """Against the average as it is at this update: `actor/ppo_kl` and `actor/pg_clipfrac` are those to it."""
+        algorithm = self._estimators.algorithm
         averaged_policy = replace(self._policy, network=self._average)  # at the temperature that the policy has now
         with torch.no_grad():
             proximal_logprobs = token_logprobs(averaged_policy, tokens.batch)
@@ -57,14 +49,13 @@ class WeightAverageObjective:
             tokens.advantages,
             tokens.policy_mask,
             rollout_logprobs=tokens.rollout_logprobs,
-            clip_low=options.clip_ratio_low,
-            clip_high=options.clip_ratio_high,
+            clip_low=algorithm.clip_ratio_low,
+            clip_high=algorithm.clip_ratio_high,
             importance_cap=self._importance_cap,
             normalizer=tokens.normalizer,
         )
 
     def after_update(self) -> None:
-        """The average follows."""
         self._total_weight = update_weight_average(
             self._average.parameters(),
             self._policy.network.parameters(),
@@ -72,17 +63,11 @@ class WeightAverageObjective:
             decay=self._decay,
         )
 
-    def after_step(self, sampled: Sampled, estimates: Estimates, optimization: Optimization) -> Metrics:
-        """Nothing to add: `actor/ppo_kl` and `actor/pg_clipfrac` are those to the average."""
-        return {}
-
     def state_dict(self) -> dict[str, Any]:
-        """The average."""
         averages = {name: parameter.detach() for name, parameter in self._average.named_parameters()}
         return {"averages": averages, "total_weight": self._total_weight}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict`."""
         for name, parameter in self._average.named_parameters():
             parameter.copy_(state["averages"][name])
         self._total_weight = float(state["total_weight"])

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from learner.build import LearnerState, learner_service, restore
+from learner.build import LearnerState, learner_service, new_trainer, restore
 from learner.commands.replay.replay import NO_PEERS
 from learner.models.loading import load_policy, load_value_model, value_model_from_policy
 from learner.persistence.checkpoint import Checkpoints
@@ -99,9 +99,11 @@ class Laboratory:
 
     def _trainer(self, latest: Path | None) -> Trainer:
         if latest is not None:
-            return Trainer(self.config, load_policy(str(latest / "actor")), load_value_model(str(latest / "critic")))
+            return new_trainer(
+                self.config, load_policy(str(latest / "actor")), load_value_model(str(latest / "critic"))
+            )
         base = str(self.folder / "base")
-        return Trainer(self.config, load_policy(base), value_model_from_policy(base))
+        return new_trainer(self.config, load_policy(base), value_model_from_policy(base))
 
     def lines(self, run: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / run / "metrics.jsonl").read_text().splitlines()]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification
 
+from learner.build import new_trainer
 from learner.models.loading import policy_from_network, value_model_from_network
 from learner.rollouts.rollout import Rollout
 from learner.step.optimization import Optimization, Update
@@ -74,7 +75,7 @@ class TinyTrainer(Trainer):
     def __init__(self, config: Config) -> None:
         policy = policy_from_network(a_network("policy"), temperature=config.generation.temperature)
         value_model = value_model_from_network(a_network("value"))
-        super().__init__(config, policy, value_model)
+        vars(self).update(vars(new_trainer(config, policy, value_model)))  # built as the learner builds its own
         self.actor = RecordingOptimization(policy.network, config.actor)
         self.critic = RecordingOptimization(value_model.network, config.critic)
 

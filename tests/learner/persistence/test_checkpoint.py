@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from learner.build import new_trainer
 from learner.models.loading import load_policy, value_model_from_policy
 from learner.persistence.checkpoint import Capture, Checkpoints, capture
 from learner.persistence.manifest import DamagedError
 from learner.rollouts.ledger_state import LedgerState
 from learner.step.progress import TrainingProgress
-from learner.step.trainer import Trainer
 from tests.learner.test_learner_service import Laboratory, NoTokenizer
 from tests.support.small_disk import files_of_at_most
 from tppo import weights
@@ -21,7 +21,7 @@ class Disk:
     def __init__(self, folder: Path, *, keep: int = 10) -> None:
         laboratory = Laboratory(folder, "streaming")
         base = str(folder / "base")
-        self.trainer = Trainer(laboratory.config, load_policy(base), value_model_from_policy(base))
+        self.trainer = new_trainer(laboratory.config, load_policy(base), value_model_from_policy(base))
         self.folder = folder / "checkpoints"
         self.checkpoints = Checkpoints(self.folder, keep=keep)
 

@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.models.loading import policy_from_network
 from learner.models.packing import TokenRow, pack
 from learner.rollouts.rollout import Rollout
-from learner.systems import PolicyTokens, objective_for
+from learner.step.system import PolicyTokens
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import (
     Gradients,
@@ -216,7 +215,7 @@ def test_the_learners_and_the_engines_probabilities_are_compared_on_the_trained_
 
 
 def test_the_configured_bound_holds_a_wrong_token_that_has_become_much_likelier() -> None:
-    policy = policy_from_network(a_network("policy"))
+    system = TinyTrainer(a_step_config(algorithm={"clip_ratio_c": 3.0})).system
     one = torch.ones(1)
     tokens = PolicyTokens(
         batch=pack([TokenRow([2, 9], start=1)], max_tokens=2)[0],
@@ -228,7 +227,7 @@ def test_the_configured_bound_holds_a_wrong_token_that_has_become_much_likelier(
         normalizer=1,
     )
 
-    result = objective_for(a_step_config(algorithm={"clip_ratio_c": 3.0}), policy).policy_loss(tokens)
+    result = system.policy_loss(tokens)
 
     assert (float(result.loss), float(result.dual_clip_fraction)) == (3.0, 1.0)
 

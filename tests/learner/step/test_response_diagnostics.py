@@ -10,18 +10,28 @@ from learner.algorithm import token_filter
 from learner.models.packing import pad_rows
 from learner.rollouts.rollout import Rollout
 from learner.step import response_diagnostics
+from learner.step.estimators import Estimators
 from learner.step.experience import Estimates, gather
 from learner.step.response_diagnostics import COSTS_OF_CUTS, EXPLAINED_VARIANCES
 from tests.learner.builders import a_config, a_row
 
 
 def metrics_of(
-    rows: Sequence[Rollout], window_values: Sequence[list[float]], *, gae_lambda: float = 0.9, **sections: Any
+    rows: Sequence[Rollout],
+    window_values: Sequence[list[float]],
+    *,
+    algorithm: dict[str, Any] | None = None,
+    **run: int,
 ) -> dict[str, Any]:
     sampled, values = gather(rows), pad_rows([torch.tensor(of_row) for of_row in window_values]).values
     value_mask = token_filter.value_mask(sampled.all_windows_mask(), sampled.is_finished)
     estimates = Estimates(values, values, values, sampled.response_mask, value_mask, num_too_old=0)
-    return dict(response_diagnostics.metrics(sampled, estimates, gae_lambda=gae_lambda, config=a_config(**sections)))
+    config = a_config(run=run, algorithm={"lam": 0.9} | (algorithm or {}))
+    estimators = Estimators(config.algorithm, config.run.window_length)
+    max_response_length = config.run.max_response_length
+    return dict(
+        response_diagnostics.metrics(sampled, estimates, estimators=estimators, max_response_length=max_response_length)
+    )
 
 
 def a_finished_row(score: float, earlier_values: list[float], num_in_window: int) -> Rollout:
@@ -34,7 +44,7 @@ def a_finished_row(score: float, earlier_values: list[float], num_in_window: int
 def test_values_of_cut_windows_are_judged_by_the_score_that_came_in_the_end() -> None:
     rows = [a_finished_row(1.0, [1.0, 1.0], 2), a_finished_row(-1.0, [-1.0, -1.0], 2)]
 
-    metrics = metrics_of(rows, [[0.5, 0.5], [0.5, 0.5]], run={"window_length": 2, "max_response_length": 8})
+    metrics = metrics_of(rows, [[0.5, 0.5], [0.5, 0.5]], window_length=2, max_response_length=8)
 
     assert metrics["critic/vf_explained_var_cut"] == pytest.approx(1.0)
     assert metrics["critic/vf_explained_var"] == pytest.approx(0.0)
@@ -44,7 +54,7 @@ def test_the_place_in_the_response_is_a_share_of_its_limit() -> None:
     # places 0 | 1 | 2, 3 | 4: right, half right, ignorant, and the wrong way round
     rows = [a_finished_row(sign, [sign, 0.5 * sign, 0.0, 0.0], 1) for sign in (1.0, -1.0)]
 
-    metrics = metrics_of(rows, [[-1.0], [1.0]], run={"window_length": 4, "max_response_length": 8})
+    metrics = metrics_of(rows, [[-1.0], [1.0]], window_length=4, max_response_length=8)
 
     by_position = [metrics[f"critic/vf_explained_var_{place}"] for place in
                    ("first_eighth", "second_eighth", "second_quarter", "second_half")]  # fmt: skip
@@ -58,7 +68,8 @@ def test_the_cost_of_a_cut_is_known_once_the_response_has_finished() -> None:
     metrics = metrics_of(
         [row],
         [[0.6, 0.45, 0.8]],
-        run={"window_length": 4, "max_response_length": 8},
+        window_length=4,
+        max_response_length=8,
         algorithm={"num_ignored_tail_tokens": 2},
     )
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from learner.build import new_trainer
 from learner.models.loading import policy_from_network
 from learner.models.outputs import ValueModel
 from learner.rollouts.rollout import Rollout
@@ -43,7 +44,7 @@ def a_trainer(*, window_length: int, **algorithm: Any) -> Trainer:
         trace={"enabled": True},
     )
     network: Any = TableOfValues()
-    return Trainer(config, policy_from_network(a_network("policy")), ValueModel(network, packs_rows=True))
+    return new_trainer(config, policy_from_network(a_network("policy")), ValueModel(network, packs_rows=True))
 
 
 def column(result: StepResult, name: str) -> list[Any]:

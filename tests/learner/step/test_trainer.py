@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from learner.build import new_trainer
 from learner.models.loading import policy_from_network, value_model_from_network
 from learner.rollouts.rollout import Rollout
-from learner.step.trainer import Trainer
 from tests.learner.builders import a_row
 from tests.learner.plain_ppo import PlainPPO
 from tests.learner.tiny_models import (
@@ -85,7 +85,7 @@ def test_the_policys_rate_ends_at_its_least_though_its_first_steps_were_the_valu
     run = {"total_training_steps": 4, "mode": "lockstep", "window_length": 6, "max_response_length": 18}
     config = a_step_config(run=run, actor=rates, critic=rates | {"warmup_steps": 1})
     networks = policy_from_network(a_network("policy")), value_model_from_network(a_network("value"))
-    trainer = Trainer(config, *networks)
+    trainer = new_trainer(config, *networks)
 
     numbers_of_steps = [step(trainer, some_rows(), policy_version=version) for version in range(4)]
 

@@ -191,7 +191,7 @@ def test_the_average_has_the_configured_centre_of_mass() -> None:
     step(trainer, first_rows())
 
     second = weights_of(trainer.policy.network)
-    state = trainer.objective.state_dict()
+    state = trainer.system.state_dict()
     assert state["total_weight"] == 1.75
     for name, average in state["averages"].items():  # decay 3/4: the first weights weigh 3/4, the second ones 1
         torch.testing.assert_close(average, (0.75 * first[name] + second[name]) / 1.75)
@@ -202,7 +202,7 @@ def test_an_update_that_was_refused_does_not_move_the_average() -> None:
 
     step(trainer, [a_row([9, 4, 7, 1], score=float("nan"))])
 
-    assert trainer.objective.state_dict()["total_weight"] == 1.0
+    assert trainer.system.state_dict()["total_weight"] == 1.0
 
 
 def test_ppo_ewma_caps_the_ratio_to_the_policy_that_sampled_at_the_configured_number() -> None:

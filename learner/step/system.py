@@ -34,11 +34,15 @@ class PolicyTokens:
     normalizer: int  # tokens that count in the whole mini-batch
 
 
-class Objective(Protocol):
-    """One of the compared systems. Called in this order in each step; what it keeps between steps is its state."""
+class System(Protocol):
+    """One of the compared systems. Called in this order in each step; what it keeps between steps is its state.
+
+    What most systems do alike has a body here, which they inherit.
+    """
 
     def trained_rows(self, sampled: Sampled, *, policy_version: int) -> Sampled:
-        """The rows to train on; those that arrived come first."""
+        """The rows to train on; those that arrived come first. By default each row once, in the step it arrived for."""
+        return sampled
 
     def advantages(self, sampled: Sampled, values: Tensor, boundary_values: Tensor) -> Advantages:
         """From values [batch, time] and those of the states after the last tokens [batch]."""
@@ -51,12 +55,16 @@ class Objective(Protocol):
 
     def after_update(self) -> None:
         """The policy has moved by one optimizer update."""
+        return
 
     def after_step(self, sampled: Sampled, estimates: Estimates, optimization: Optimization) -> Metrics:
         """All updates of the policy are done; the system's own numbers."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers, lists and dictionaries that a resume needs."""
+        return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`."""
+        return

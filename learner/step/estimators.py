@@ -1,0 +1,86 @@
+"""Advantages and value targets of a step's rows, as several systems compute them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from learner.algorithm import egae
+from learner.algorithm.rewards import terminal_rewards
+from learner.step.experience import Estimates, Sampled
+from tppo.config.schema import AlgorithmSection
+
+
+@dataclass(frozen=True, slots=True)
+class Estimators:
+    """The formulas of `learner.algorithm` under one configuration."""
+
+    algorithm: AlgorithmSection
+    window_length: int
+
+    def gae_lambda(self, sampled: Sampled) -> float | Tensor:
+        """The policy's lambda: one number, or one for each row [batch] that follows from its length."""
+        if self.algorithm.lam != "length_adaptive":
+            return self.algorithm.lam
+        lengths = egae.effective_lengths(
+            sampled.response_lengths, sampled.is_finished, window_length=self.window_length
+        )
+        return egae.length_adaptive_lambda(lengths, alpha=self.algorithm.lam_alpha, floor=self.algorithm.lam_floor)
+
+    @property
+    def fixed_lambda(self) -> float:
+        """The one lambda of PPO and its kin."""
+        lam = self.algorithm.lam
+        assert isinstance(lam, float), "the configuration refuses any other for these systems"
+        return lam
+
+    def window_advantages(self, sampled: Sampled, values: Tensor, boundary_values: Tensor) -> Tensor:
+        """EGAE of the windows [batch, time]; for whole responses that is GAE."""
+        return egae.extended_gae(
+            sampled.window_rewards(),
+            values,
+            sampled.response_mask,
+            sampled.is_finished,
+            gamma=self.algorithm.gamma,
+            gae_lambda=self.gae_lambda(sampled),
+            boundary=self.algorithm.boundary,
+            bootstrap_values=boundary_values,
+        )
+
+    def monte_carlo_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
+        """R_t of all windows of each response: what came in the end, discounted.
+
+        The value model's lambda is 1, whatever the policy's is (decoupled GAE).
+        """
+        mask = estimates.value_mask[list(rows)]
+        rewards = terminal_rewards(sampled.rewards[list(rows)], mask)
+        returns = egae.monte_carlo_returns(rewards, mask, gamma=self.algorithm.gamma)
+        return [of_row[counted] for of_row, counted in zip(returns, mask, strict=True)]
+
+    def lambda_return_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
+        """G_t = A_t + V_t, with the policy's own advantages (PPO): one lambda for both models."""
+        targets = []
+        for index in rows:
+            values = sampled.window_part(index, estimates.values)
+            in_window = sampled.window_part(index, estimates.raw_advantages) + values
+            if sampled.window_starts[index]:
+                reward = float(sampled.rewards[index])
+                in_window = self._with_earlier_tokens(sampled.earlier_values[index], values, in_window, reward)
+            targets.append(in_window)
+        return targets
+
+    def _with_earlier_tokens(self, earlier_values: Tensor, values: Tensor, in_window: Tensor, reward: float) -> Tensor:
+        """The window's lambda-returns, carried back over the response's earlier tokens.
+
+            G_t = gamma ((1 - lambda) V_{t+1} + lambda G_{t+1})
+
+        A whole response has no earlier tokens; one that an engine cut short has. An empty last window leaves the
+        reward to the token before it.
+        """
+        gamma, gae_lambda = self.algorithm.gamma, self.fixed_lambda
+        next_values = [*torch.cat([earlier_values, values]).tolist()[1:], 0.0]
+        returns = in_window.tolist() or [reward]
+        for t in reversed(range(len(earlier_values) + len(values) - len(returns))):
+            returns.insert(0, gamma * ((1.0 - gae_lambda) * next_values[t] + gae_lambda * returns[0]))
+        return torch.tensor(returns, dtype=torch.float32)

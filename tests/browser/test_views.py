@@ -7,6 +7,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.browsing import DESK, PHONE, VIEWS, Theme, a_reader
 from tests.browser.conftest import LiveRun
+from tests.support.waiting import wait_until
 
 SHOWN = {
     "overview": "Accuracy on the evaluation set",
@@ -57,11 +58,14 @@ def test_the_windows_keep_up_with_a_run_of_many_steps_a_second(browser: Browser,
         reader.open("windows")
         expect(reader.page.locator("#windows-text")).to_contain_text("responses ended")
         reader.page.wait_for_timeout(12_000)  # longer than the stretch that is shown
-        before = max(line["step"] for line in run.lines("step"))
-        reader.page.wait_for_timeout(3_000)
+        step = run.num_steps_done
+        scale = reader.page.locator(".legend .scale")
 
-        newest_version = int(reader.page.locator(".legend .scale").evaluate("(scale) => scale.nextSibling.textContent"))
-        assert newest_version >= before
+        wait_until(
+            lambda: int(scale.evaluate("(scale) => scale.nextSibling.textContent")),
+            f"policy version {step} in the picture",
+            is_met=lambda newest_version: newest_version >= step,
+        )
         assert reader.complaints == []
 
 

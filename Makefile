@@ -28,7 +28,7 @@ check: $(VENV)/.installed-dev check-page
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/house.py
-	$(BIN)/pytest $(addprefix tests/contract/test_,stubs_are_fresh.py configuration_reference.py documents.py)
+	$(BIN)/pytest $(addprefix tests/repository/test_,stubs_are_fresh.py configuration_reference.py documents.py)
 
 # The types of the dashboard's page. It has no build step, so only its developers need Node.js.
 check-page:

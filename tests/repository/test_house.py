@@ -1,36 +1,19 @@
 """`tools/house.py` finds what breaks the rules of CONTRIBUTING.md, and nothing else."""
 
-import importlib.util
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-PROGRAM = Path(__file__).parents[2] / "tools" / "house.py"
+from tools import house
 
 
-def program() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("house", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["house"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-house: Any = program()
-
-
-def modules(root: Path, files: Mapping[str, str]) -> Any:
+def modules(root: Path, files: Mapping[str, str]) -> house.Modules:
     for path, source in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(source)
     return house.read_modules(root, list(files))
 
 
-def places(findings: Any) -> list[str]:
+def places(findings: Iterable[house.Finding]) -> list[str]:
     return sorted(place for place, _ in findings)
 
 

@@ -209,3 +209,12 @@ def test_scrapes_bring_the_metrics_token_and_never_the_one_that_steers(name: str
     assert compose["secrets"] == {"tppo_metrics_token": {"environment": "TPPO_METRICS_TOKEN"}}
     for service in ("prometheus", "grafana"):
         assert "TPPO_TOKEN" not in yaml.dump(compose["services"][service])
+
+
+@pytest.mark.parametrize("name", SCRAPES)
+def test_every_scrape_and_the_discovery_name_their_scheme(name: str) -> None:
+    content = (DEPLOY / "prometheus" / name).read_text().replace("# authorization:", "authorization:")
+    own, others = yaml.safe_load(content)["scrape_configs"]
+
+    for one in (own, others, *others["http_sd_configs"]):
+        assert one["authorization"]["type"] == "Bearer"

@@ -32,7 +32,7 @@ from learner.persistence.checkpoint import cloned
 from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.persistence.deferred_weights import DeferredWeights
 from learner.persistence.run_identity import RunIdentity
-from learner.reporting.heartbeat import beat, learner_status, missing_rows
+from learner.reporting.heartbeat import learner_status, missing_rows
 from learner.reporting.run_log import RunLog
 from learner.reporting.trace_writer import TraceWriter
 from learner.reporting.watchdog import Watchdog
@@ -43,6 +43,7 @@ from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
 from tppo.cancellation import TaskGroup, cancel_all
 from tppo.config.schema import EvaluationSection, RunSection
+from tppo.presence import beat
 from tppo.rollout import InboxRecord
 from tppo.streams import Streams
 
@@ -140,7 +141,7 @@ class LearnerService:
             "watchdog": self._watchdog.serve(),
             "inbox": self._inbox.serve(),
             "publisher": self._publisher.serve(),
-            "heartbeat": beat(self._parts.peers.announce, self._status),
+            "heartbeat": beat(lambda: self._parts.peers.announce(self._status())),
             "checkpoints": self._parts.checkpoints.serve(),
             "traces": self._parts.traces.serve(),
         }

@@ -66,7 +66,7 @@ async def beat(announce_once: Callable[[], Awaitable[object]]) -> None:
         try:
             await announce_once()
         except StreamsError as error:
-            log.warning("heartbeat failed: %s; retrying", error)
+            log.warning("cannot announce: %s; retry in %g s", error, HEARTBEAT_SECONDS)
         await asyncio.sleep(HEARTBEAT_SECONDS)
 
 

@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from tppo.config import ConfigError
@@ -16,9 +17,9 @@ from tppo.streams.connection import RedisClient, connect
 from tppo.streams.fence import UNFENCED
 
 
-def configure_logging() -> None:
-    """One line an event, to standard error."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+def configure_logging(level: int = logging.INFO, *, file: Path | None = None) -> None:
+    """One line an event, to standard error or to a file."""
+    logging.basicConfig(level=level, filename=file, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
 def require_redis_url(url: str) -> None:

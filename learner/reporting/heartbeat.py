@@ -1,32 +1,14 @@
-"""The learner's heartbeat: its state, once a second, to Redis and to Prometheus.
+"""The learner's heartbeat: its state, once a second, to Redis and to Prometheus."""
 
-Loop `beat`: consumes the learner's state / waits a heartbeat / unblocked by the clock / produces its presence.
-"""
-
-import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from learner.exchange.weight_publisher import GeneratorState
 from learner.rollouts.manager import RolloutManager
-from tppo.presence import HEARTBEAT_SECONDS
-from tppo.streams import Streams, StreamsError
-
-logger = logging.getLogger(__name__)
+from tppo.streams import Streams
 
 Status = Mapping[str, Any]
-
-
-async def beat(announce: Callable[[Status], Awaitable[None]], status: Callable[[], Status]) -> None:
-    """Announce the status once a second, until cancelled."""
-    while True:
-        try:
-            await announce(status())
-        except StreamsError as error:
-            logger.warning("cannot announce: %s; retry in %g s", error, HEARTBEAT_SECONDS)
-        await asyncio.sleep(HEARTBEAT_SECONDS)
 
 
 def learner_status(manager: RolloutManager, generators: Mapping[str, GeneratorState], **state: Any) -> Status:

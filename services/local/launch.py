@@ -2,7 +2,6 @@
 
 import asyncio
 import fcntl
-import logging
 import os
 import shlex
 import shutil
@@ -22,6 +21,7 @@ from services.local.results import Summary
 from services.local.session import Session
 from services.local.supervision.child import Ending, EndingKind
 from tppo.config import Config, ConfigError, dump, presets
+from tppo.process import configure_logging
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import metrics_token_from_environment, token_from_environment
@@ -78,8 +78,7 @@ def train(plan: Plan, *, started_at: float) -> int:
 
 
 def _train(plan: Plan, *, started_at: float) -> int:
-    log_format = "%(asctime)s %(levelname)s %(name)s %(message)s"
-    logging.basicConfig(filename=plan.paths.logs / "run.log", level=logging.INFO, format=log_format)
+    configure_logging(file=plan.paths.logs / "run.log")
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"run {plan.paths.folder}, dashboard at {_steering_address(plan)}")
     session = Session(plan, service_children(plan), display_for(console, title=f"T-PPO: {plan.config.run.name}"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tppo.config import Config, ConfigError, load
+from tppo.process import configure_logging
 from tppo.run_folder.paths import RunPaths, run_path
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logging(logging.WARNING)
     variant: list[str] = arguments.variant
     files = [Path(one.removeprefix(SCORES)) for one in variant if one.startswith(SCORES)]
     config = _config(arguments.run, [one for one in variant if not one.startswith(SCORES)])

@@ -47,7 +47,7 @@ class RedisBackend:
         return RedisStreams(self._client, run=self._run, lease_seconds=LEASE_SECONDS)
 
     async def age_leases(self, lifetimes: float) -> None:
-        """Dates back each delivery in the server's own manager."""
+        """Dates back each delivery in the server's own records."""
         key = f"tppo:{{{self._run}}}:window_requests"
         delivered: list[dict[str, Any]] = await self._client.xpending_range(key, "workers", "-", "+", 1000)
         for entry in delivered:

@@ -87,10 +87,11 @@ Modules = Mapping[str, Module]
 def small_files_with_one_importer(modules: Modules) -> Iterator[Finding]:
     """A file that only one other file uses belongs into that one."""
     importers = _importers(modules)
-    loaded_by_name = {text for module in modules.values() for text in _strings(module) if text in modules}
+    exempt = {text for module in modules.values() for text in _strings(module) if text in modules}  # loaded by name
+    exempt.update(*(_variants(module, modules) for module in modules.values()))
     for module in modules.values():
         users = importers[module.name]
-        if module.is_package or module.is_program or module.name in loaded_by_name:
+        if module.is_package or module.is_program or module.name in exempt:
             continue
         if module.num_lines >= SMALL_FILE_LINES or len(users) > 1:
             continue
@@ -188,6 +189,13 @@ def _importers(modules: Modules) -> Mapping[str, set[str]]:
             if owner != module.name and not is_reexport:
                 importers[owner].add(module.name)
     return importers
+
+
+def _variants(package: Module, modules: Modules) -> set[str]:
+    """The modules among which a function of their package's `__init__` chooses, one variant each."""
+    has_function = any(isinstance(node, ast.FunctionDef) for node in package.tree.body)
+    own = {name for name in _imported(package, modules) if name.startswith(f"{package.name}.")}
+    return own if package.is_package and has_function and len(own) > 1 else set()
 
 
 def _strings(module: Module) -> Iterator[str]:

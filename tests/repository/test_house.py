@@ -61,6 +61,19 @@ def test_a_program_and_a_module_that_is_loaded_by_name_need_no_importer(tmp_path
     assert places(house.small_files_with_one_importer(tree)) == []
 
 
+def test_variants_among_which_their_package_chooses_need_no_other_importer(tmp_path: Path) -> None:
+    tree = modules(
+        tmp_path,
+        {
+            "learner/systems/__init__.py": "from learner.systems import a, b\ndef system_for(name):\n    pass\n",
+            "learner/systems/a.py": "x = 1\n",
+            "learner/systems/b.py": "x = 1\n",
+        },
+    )
+
+    assert places(house.small_files_with_one_importer(tree)) == []
+
+
 def test_a_class_name_in_two_places_is_found(tmp_path: Path) -> None:
     tree = modules(
         tmp_path, {"learner/a.py": "class Answer: ...\n", "services/b.py": "class Answer: ...\nclass _Own: ...\n"}

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from learner.algorithm import egae
-from learner.algorithm.rewards import terminal_rewards
 from learner.step.experience import Estimates, Sampled
 from tppo.config.schema import AlgorithmSection
 
@@ -47,16 +46,6 @@ class Estimators:
             boundary=self.algorithm.boundary,
             bootstrap_values=boundary_values,
         )
-
-    def monte_carlo_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
-        """R_t of all windows of each response: what came in the end, discounted.
-
-        The value model's lambda is 1, whatever the policy's is (decoupled GAE).
-        """
-        mask = estimates.value_mask[list(rows)]
-        rewards = terminal_rewards(sampled.rewards[list(rows)], mask)
-        returns = egae.monte_carlo_returns(rewards, mask, gamma=self.algorithm.gamma)
-        return [of_row[counted] for of_row, counted in zip(returns, mask, strict=True)]
 
     def lambda_return_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
         """G_t = A_t + V_t, with the policy's own advantages (PPO): one lambda for both models."""

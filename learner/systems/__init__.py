@@ -3,7 +3,7 @@
 from learner.models.outputs import Policy
 from learner.step.estimators import Estimators
 from learner.step.system import System
-from learner.systems.clipped import ClippedSystem
+from learner.systems.clipped import ClippedSystem, PpoSystem
 from learner.systems.geppo import GeppoSystem
 from learner.systems.ppo_ewma import PpoEwmaSystem
 from tppo.config.presets import Algorithm
@@ -15,9 +15,9 @@ def system_for(
     """The system that `run.algorithm` names."""
     match algorithm:
         case "tppo" | "vapo":
-            return ClippedSystem(estimators, estimators.monte_carlo_targets)
+            return ClippedSystem(estimators)
         case "ppo":
-            return ClippedSystem(estimators, estimators.lambda_return_targets)
+            return PpoSystem(estimators)
         case "ppo-ewma":
             return PpoEwmaSystem(estimators, policy)
         case "geppo":

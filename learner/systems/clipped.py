@@ -3,31 +3,37 @@
 T-PPO and VAPO fit the value model to what came in the end (decoupled GAE), PPO to lambda-returns.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from learner.algorithm import losses
+from learner.algorithm.egae import monte_carlo_returns
+from learner.algorithm.rewards import terminal_rewards
 from learner.step.estimators import Estimators
 from learner.step.experience import Estimates, Sampled
 from learner.step.system import Advantages, PolicyTokens, System
 
-ValueTargets = Callable[[Sampled, Estimates, Sequence[int]], list[Tensor]]
-
 
 @dataclass(frozen=True)
 class ClippedSystem(System):
-    """See `System`; it keeps nothing between steps."""
+    """T-PPO and VAPO; see `System`. It keeps nothing between steps."""
 
     estimators: Estimators
-    targets: ValueTargets
 
     def advantages(self, sampled: Sampled, values: Tensor, boundary_values: Tensor) -> Advantages:
         return Advantages(self.estimators.window_advantages(sampled, values, boundary_values))
 
     def value_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
-        return self.targets(sampled, estimates, rows)
+        """R_t of the tokens of all windows of each response: what came in the end, discounted (Monte-Carlo returns).
+
+        So the value model's lambda is 1, whatever the policy's is.
+        """
+        mask = estimates.value_mask[list(rows)]
+        rewards = terminal_rewards(sampled.rewards[list(rows)], mask)
+        returns = monte_carlo_returns(rewards, mask, gamma=self.estimators.algorithm.gamma)
+        return [of_row[counted] for of_row, counted in zip(returns, mask, strict=True)]
 
     def policy_loss(self, tokens: PolicyTokens) -> losses.PolicyLoss:
         """Importance sampling corrects for the policy that sampled (decoupled loss) where a cap is set."""
@@ -45,3 +51,10 @@ class ClippedSystem(System):
             importance_cap=algorithm.importance_cap,
             normalizer=tokens.normalizer,
         )
+
+
+class PpoSystem(ClippedSystem):
+    """PPO: one lambda for both models."""
+
+    def value_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
+        return self.estimators.lambda_return_targets(sampled, estimates, rows)

@@ -99,7 +99,7 @@ def test_geppo_lowers_the_rate_after_large_steps_alone(lr: float, scale: float) 
     assert trainer.actor.adamw.param_groups[0]["lr"] == pytest.approx(lr * scale)
 
 
-def test_geppo_lets_go_of_the_rows_of_the_step_before_the_last() -> None:
+def test_geppo_drops_rows_after_the_configured_number_of_steps() -> None:
     trainer = a_trainer("geppo", algorithm={"num_reused_batches": 2})
 
     counts = [

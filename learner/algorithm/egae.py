@@ -1,7 +1,7 @@
 """Extended Generalised Advantage Estimation (EGAE): advantages for a response that has not ended yet.
 
 It differs from the textbook's GAE in one number. A window cut after token l-1 lacks V(s_l), and T-PPO puts V(s_{l-1})
-in its place ("hold"), so that a partial response can be trained on at once. A finished row is plain GAE.
+in its place (boundary "hold"), so that a partial response can be trained on at once. A finished row is plain GAE.
 
 Values: `values[:, t]` is V(s_t), the value model's output at the position of the token before token t.
 Equation numbers are those of T-PPO (arXiv 2506.15050) and of VAPO (arXiv 2504.05118).

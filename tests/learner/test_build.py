@@ -1,0 +1,46 @@
+"""What a learner's configuration makes of its models and its training step."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learner.build import load_models
+from tests.learner.builders import a_row
+from tests.learner.tiny_models import TinyTrainer, a_network, a_step_config, padded_logprobs, step
+
+
+def test_the_policy_is_loaded_with_the_sampling_temperature(tmp_path: Path) -> None:
+    a_network("policy").save_pretrained(tmp_path)
+    config = a_step_config(model={"path": tmp_path, "device": "cpu"})
+
+    policy, _ = load_models(config.model, None, temperature=0.7)
+
+    assert policy.temperature == 0.7
+
+
+@pytest.mark.parametrize(
+    ("mode", "algorithm", "expected"),
+    [
+        ("lockstep", {}, 1.0),
+        ("overlapped", {}, 2.0),
+        ("streaming", {}, 2.0),
+        ("streaming", {"importance_cap": 3.0}, 3.0),
+    ],
+)
+def test_importance_sampling_is_capped_as_the_mode_wants_unless_the_file_says_otherwise(
+    mode: str, algorithm: dict[str, Any], expected: float
+) -> None:
+    row = a_row([9, 4, 7, 1], score=1.0)
+    (old,) = padded_logprobs(a_network("policy"), [row])
+    sampled = [logprob - math.log(8.0) for logprob in old.tolist()]  # so that each weight is 8 before its cap
+    run = {"mode": mode, "window_length": 6, "max_response_length": 18}
+    options = {"num_ignored_tail_tokens": 0, "advantage_whitening": "none", **algorithm}
+
+    metrics = step(
+        TinyTrainer(a_step_config(run=run, algorithm=options)),
+        [a_row([9, 4, 7, 1], score=1.0, rollout_logprobs=sampled)],
+    )
+
+    assert metrics["actor/importance_weight_mean"] == pytest.approx(expected)

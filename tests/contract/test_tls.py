@@ -7,7 +7,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.contract.certificates import certified
+from tests.support.certificates import certified
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo.config import ConfigError
 from tppo.grpc_server import CHANNEL_OPTIONS, start_server

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.certificates import certified
 from tests.reward.attached.attaching import SECTION, Server, a_server
+from tests.support.certificates import certified
 from tests.support.waiting import until
 from tppo.rollout import RewardRequest
 from tppo.security.tls import VARIABLES

@@ -60,10 +60,8 @@ class Steering:
 
     def restore(self, step: int) -> None:
         """Apply the settings of a checkpoint; a stop that was applied is over."""
-        num_extra = self._manager.scheduler.num_extra
         for key, value in self._commands.settings.items():
             self._change(key, value)
-        self._manager.scheduler.num_extra = num_extra  # the checkpoint's has the change in it
         if self.is_over(step):
             self._commands.stop_after_step = None
 

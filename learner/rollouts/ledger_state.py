@@ -62,7 +62,6 @@ def captured(manager: RolloutManager) -> LedgerState:
         "lost": ledger.lost,
         "dropped": dict(ledger.dropped),
         "commands": manager.commands.state(),
-        "num_extra": scheduler.num_extra,
         "early": [
             [list(position), base64.b64encode(codec.encode_inbox_record(record)).decode()]
             for position, record in _early(ledger)
@@ -92,7 +91,6 @@ def restore(manager: RolloutManager, state: LedgerState) -> None:
     ledger.lost = [Lost((position[0], position[1]), cohort) for position, cohort in plain["lost"]]
     ledger.dropped.update(plain["dropped"])
     manager.commands.restore(plain["commands"])
-    scheduler.num_extra = plain["num_extra"]
     for position, payload in plain["early"]:
         _add_early(ledger, (position[0], position[1]), codec.decode_inbox_record(base64.b64decode(payload)))
     ledger.num_issued, ledger.num_trained = plain["num_issued"], plain["num_trained"]

@@ -2,7 +2,8 @@
 
 Pure, on top of the ledger. Requests go out when the run begins, at the end of a training step, and when so much is
 parked that no step can come; a step's rows, and what counts as parked by then, are decided by inbox position. So both
-are a function of the inbox alone, however fast it is read.
+are a function of the inbox alone, however fast it is read. Only a configuration that was raised before the run was
+resumed, to more steps or a larger lag, makes requests of its own.
 
 * streaming: the first `rollouts_per_step` ready rows make a step; a slow window waits for a later step.
 * lockstep and overlapped: a step is exactly the windows that were requested together (a cohort), so that no row is
@@ -31,13 +32,16 @@ class Scheduler:
     next_ordinal: int = 0
     next_cohort: int = 0
     is_opened: bool = False
-    num_extra: int = 0  # windows that a changed bound admits; negative: so many too many are out
 
     def open(self, policy_version: int) -> None:
         """The first requests of a run: as many as may be out."""
         assert not self.is_opened
         self.is_opened = True
-        self._request(self.run.max_windows_out, policy_version)
+        self.refill(policy_version)
+
+    def refill(self, policy_version: int) -> None:
+        """Request as many windows as may be out. A resumed run lacks some where its configuration was raised."""
+        self._request(self.run.max_windows_out - self._num_out(), policy_version)
 
     def next_batch(self) -> list[Rollout]:
         """The rows of the next step, in inbox order; empty while they are not all there."""
@@ -45,16 +49,13 @@ class Scheduler:
 
     def close_step(self, batch: Sequence[Rollout], policy_version: int) -> None:
         """The batch was trained and made `policy_version`: request as many windows as have become free."""
-        num_free = len(batch) + self._forget_lost(batch) + self.num_extra
-        self.num_extra = min(0, num_free)
-        self._request(num_free, policy_version)
+        self._forget_lost(batch)
+        self.refill(policy_version)
 
     def set_policy_lag(self, max_policy_lag: int) -> None:
         """Admit more, or fewer, from the end of the next step on. In streaming only: the other modes fix it."""
         assert self.run.mode == "streaming"
-        before = self.run.max_windows_out
         self.run = self.run.model_copy(update={"max_policy_lag": max_policy_lag})
-        self.num_extra += self.run.max_windows_out - before
 
     def replace_parked(self, policy_version: int) -> bool:
         """Where no further step can come because too much was parked, request others; whether it did.
@@ -87,20 +88,17 @@ class Scheduler:
         is_complete = all(row.state is State.READY for row in rows)
         return sorted(rows, key=lambda row: row.ready_position) if is_complete else []
 
-    def _forget_lost(self, batch: Sequence[Rollout]) -> int:
-        """Takes off the list of parked windows those that the end of this step replaces; how many.
+    def _forget_lost(self, batch: Sequence[Rollout]) -> None:
+        """Takes off the list of parked windows those that the end of this step replaces.
 
         Streaming: what was lost before the batch's last row came. Else: what was lost of its cohort, or of an older
         one that came to nothing, so that a new cohort is as large as the one that it follows.
         """
         if self.run.mode == "streaming":
             last = max(row.ready_position for row in batch)
-            kept = [lost for lost in self.ledger.lost if lost.position > last]
+            self.ledger.lost = [lost for lost in self.ledger.lost if lost.position > last]
         else:
-            kept = [lost for lost in self.ledger.lost if lost.cohort > batch[0].cohort]
-        num_lost = len(self.ledger.lost) - len(kept)
-        self.ledger.lost = kept
-        return num_lost
+            self.ledger.lost = [lost for lost in self.ledger.lost if lost.cohort > batch[0].cohort]
 
     def _rows_in(self, *states: State) -> list[Rollout]:
         rollouts = self.ledger.rollouts.values()

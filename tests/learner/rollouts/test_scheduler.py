@@ -241,6 +241,19 @@ def test_without_failures_a_run_requests_exactly_what_it_trains(mode: str, seed:
     assert [len(batch) for batch in live.reader.batches] == [size] * steps
 
 
+def test_a_smaller_lag_near_the_end_leaves_the_windows_that_the_last_step_needs() -> None:
+    reader, answers = a_reader("streaming", steps=2, max_policy_lag=2)  # 4 windows are out, of the 6 that it admits
+    answers.failed("0-0-0")
+    answers.window("0-1-0")
+    answers.window("0-2-0")
+
+    assert reader.begin_step()
+    reader.manager.scheduler.set_policy_lag(0)
+    reader.end_step()
+
+    assert asked(reader.window_requests[4:]) == [("0-1-0", 1)]
+
+
 @settings(max_examples=60)
 @given(lag=st.sampled_from([0, 1]), seed=st.integers(0, 10**6), failing=st.sampled_from([0.0, 0.3]))
 def test_no_token_of_a_cohort_is_older_than_the_mode_allows(lag: int, seed: int, failing: float) -> None:

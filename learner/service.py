@@ -166,7 +166,9 @@ class LearnerService:
     async def _train(self) -> None:
         self._log.started(self._identity.incarnation, step=self.step)
         await self._publish(self.step, cloned(self._trainer.policy.network))
-        if not self._manager.scheduler.is_opened:
+        if self._manager.scheduler.is_opened:
+            self._manager.scheduler.refill(self.step)
+        else:
             self._start_evaluation_if_due()
             self._manager.scheduler.open(self.step)
         self._settle()

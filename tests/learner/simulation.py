@@ -60,14 +60,16 @@ class Reader:
     def is_over(self) -> bool:
         return self.version == self.run.total_training_steps
 
-    def checkpointed(self) -> "Reader":
+    def checkpointed(self, config: Config | None = None) -> "Reader":
         """Another learner that starts from what a checkpoint keeps of this one, through JSON."""
         state = ledger_state.captured(self.manager)
-        other = Reader(self.config)
-        other.manager = a_manager(self.config)
+        other = Reader(config or self.config)
+        other.manager = a_manager(other.config)
         ledger_state.restore(other.manager, replace(state, plain=json.loads(json.dumps(state.plain))))
         other.version, other.batches = self.version, list(self.batches)
         other.window_requests, other.reward_requests = list(self.window_requests), list(self.reward_requests)
+        other.manager.scheduler.refill(other.version)
+        other._collect()
         return other
 
     def read(self, log: Log) -> None:

@@ -241,6 +241,19 @@ def test_without_failures_a_run_requests_exactly_what_it_trains(mode: str, seed:
     assert [len(batch) for batch in live.reader.batches] == [size] * steps
 
 
+@settings(max_examples=40)
+@given(mode=st.sampled_from(MODES), seed=st.integers(0, 10**6), failing=st.sampled_from([0.0, 0.3]))
+def test_a_finished_run_that_is_resumed_with_more_steps_takes_them(mode: str, seed: int, failing: float) -> None:
+    world = World(seed, max_length=10, failing_windows=failing, failing_scores=failing)
+    live = LiveRun(a_run_config(mode, total_training_steps=2), world, random.Random(seed)).to_the_end()
+
+    live.reader = live.reader.checkpointed(a_run_config(mode, total_training_steps=6))
+    live.to_the_end()
+
+    assert len(live.reader.batches) == 6
+    assert failing or live.reader.manager.ledger.num_issued == 6 * 3
+
+
 def test_a_smaller_lag_near_the_end_leaves_the_windows_that_the_last_step_needs() -> None:
     reader, answers = a_reader("streaming", steps=2, max_policy_lag=2)  # 4 windows are out, of the 6 that it admits
     answers.failed("0-0-0")
@@ -252,6 +265,15 @@ def test_a_smaller_lag_near_the_end_leaves_the_windows_that_the_last_step_needs(
     reader.end_step()
 
     assert asked(reader.window_requests[4:]) == [("0-1-0", 1)]
+
+
+def test_a_run_that_is_resumed_with_a_larger_lag_requests_as_many_windows_as_it_admits() -> None:
+    reader, _ = a_reader("streaming", max_policy_lag=1)
+
+    resumed = reader.checkpointed(a_run_config("streaming", rollouts_per_step=2, max_policy_lag=3))
+
+    assert len(reader.window_requests) == 4
+    assert len(resumed.window_requests) == 8
 
 
 @settings(max_examples=60)

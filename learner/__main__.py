@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from learner.exchange.peers import Peers
     from learner.persistence.run_identity import RunIdentity
     from learner.reporting.heartbeat import Heartbeat
+    from learner.reporting.trackers.contract import TrackerStart
     from learner.reporting.trackers.trackers import Trackers
 
 ROLL_BACK_EXIT_CODE = 75  # "try again": the restarted learner begins with the rollback
@@ -107,22 +108,13 @@ async def _train(
 ) -> int:
     from learner.build import discard_rolled_back, learner_service, load_state
     from learner.persistence import rollback
-    from learner.reporting.trackers.contract import TrackerStart
     from learner.reporting.trackers.trackers import Trackers, feeds
 
     rollback.apply_requested(identity.folder, identity.incarnation)
     RunPaths(identity.folder).stopped_mark.unlink(missing_ok=True)
     state = await asyncio.to_thread(load_state, config, identity, resume=resume)
     streams = _streams(config, identity, client)
-    start = TrackerStart(
-        folder=str(identity.folder.resolve()),
-        run=config.run.name,
-        run_id=identity.run_id,
-        incarnation=identity.incarnation,
-        through_step=state.progress.step,
-        is_rolled_back=rollback.is_unfinished(identity.folder),
-        settings=config.model_dump(mode="json", exclude={"redis"}),  # its address may hold a password
-    )
+    start = _tracker_start(config, identity, state.progress.step)
     trackers = Trackers(feeds(config.trackers, start))
     heartbeat = _heartbeat(config, identity, client, exporter, trackers, name=name)
     await discard_rolled_back(state, identity.folder, streams)
@@ -137,6 +129,21 @@ async def _train(
     if service.step < config.run.total_training_steps and service.steering.is_over(service.step):
         RunPaths(identity.folder).stopped_mark.touch()
     return 0
+
+
+def _tracker_start(config: Config, identity: "RunIdentity", step: int) -> "TrackerStart":
+    from learner.persistence import rollback
+    from learner.reporting.trackers.contract import TrackerStart
+
+    return TrackerStart(
+        folder=str(identity.folder.resolve()),
+        run=config.run.name,
+        run_id=identity.run_id,
+        incarnation=identity.incarnation,
+        through_step=step,
+        is_rolled_back=rollback.is_unfinished(identity.folder),
+        settings=config.model_dump(mode="json", exclude={"redis"}),  # its address may hold a password
+    )
 
 
 def write_settings(config: Config, folder: Path, *, source: Path) -> None:

@@ -36,7 +36,7 @@ from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
 from learner.systems import system_for
 from tppo.config import Config, ConfigError
-from tppo.config.schema import ModelSection
+from tppo.config.schema import EvaluationSection, ModelSection
 from tppo.run_folder.paths import RunPaths
 from tppo.streams import Streams
 from tppo.streams.contract import BEGINNING
@@ -139,13 +139,7 @@ def learner_service(
     settling_seconds: float = SETTLING_SECONDS,
 ) -> LearnerService:
     """The learner on these streams, with the files in its run's folder."""
-    paths, step = RunPaths(identity.folder), state.progress.step
-    traces = TraceWriter(paths.traces, through_step=step, require_right=identity.require_current)
-    journal = JournalWriter(paths.journal, is_new_run=step == 0)
-    metrics_log = MetricsLog(
-        paths.metrics, through_step=step, require_right=identity.require_current, on_line=peers.on_metrics_line
-    )
-    generation = GenerationWatch(peers.generation_totals, is_resumed=step > 0, settling_seconds=settling_seconds)
+    run_log = _run_log(config.evaluation, identity, state, peers, settling_seconds=settling_seconds)
     parts = Parts(
         streams=streams,
         peers=peers,
@@ -158,21 +152,30 @@ def learner_service(
             state.tokenizer,
             save_freq=config.checkpoint.save_freq,
             inbox=streams.inbox,
-            traces=traces,
-            journal=journal,
+            traces=run_log.traces,
+            journal=run_log.journal,
         ),
-        deferred=DeferredWeights(paths.deferred),
-        run_log=RunLog(
-            state.manager.ledger,
-            metrics_log=metrics_log,
-            journal=journal,
-            traces=traces,
-            generation=generation,
-            is_evaluation_deferred=config.evaluation.after_training,
-        ),
-        traces=traces,
+        deferred=DeferredWeights(RunPaths(identity.folder).deferred),
+        run_log=run_log,
     )
     return LearnerService(config.run, config.evaluation, identity, parts, state.progress, until_step=until_step)
+
+
+def _run_log(
+    section: EvaluationSection, identity: RunIdentity, state: LearnerState, peers: Peers, *, settling_seconds: float
+) -> RunLog:
+    """Metrics, journal and traces in the run's folder, continued after the restored step."""
+    paths, step, require_right = RunPaths(identity.folder), state.progress.step, identity.require_current
+    return RunLog(
+        state.manager.ledger,
+        metrics_log=MetricsLog(
+            paths.metrics, through_step=step, require_right=require_right, on_line=peers.on_metrics_line
+        ),
+        journal=JournalWriter(paths.journal, is_new_run=step == 0),
+        traces=TraceWriter(paths.traces, through_step=step, require_right=require_right),
+        generation=GenerationWatch(peers.generation_totals, is_resumed=step > 0, settling_seconds=settling_seconds),
+        is_evaluation_deferred=section.after_training,
+    )
 
 
 def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase:

@@ -34,7 +34,6 @@ from learner.persistence.deferred_weights import DeferredWeights
 from learner.persistence.run_identity import RunIdentity
 from learner.reporting.heartbeat import learner_status, missing_rows
 from learner.reporting.run_log import RunLog
-from learner.reporting.trace_writer import TraceWriter
 from learner.reporting.watchdog import Watchdog
 from learner.rollouts.manager import RolloutManager
 from learner.rollouts.rollout import Position, Rollout
@@ -60,7 +59,6 @@ class Parts:
     checkpoints: CheckpointWriter
     deferred: DeferredWeights
     run_log: RunLog
-    traces: TraceWriter
 
 
 class LearnerService:
@@ -143,7 +141,7 @@ class LearnerService:
             "publisher": self._publisher.serve(),
             "heartbeat": beat(lambda: self._parts.peers.announce(self._status())),
             "checkpoints": self._parts.checkpoints.serve(),
-            "traces": self._parts.traces.serve(),
+            "traces": self._log.traces.serve(),
         }
 
     def _enter(self, position: Position, record: InboxRecord) -> None:

@@ -39,15 +39,15 @@ class RunLog:
     ) -> None:
         self._ledger = ledger
         self._metrics_log = metrics_log
-        self._journal = journal
-        self._traces = traces
+        self.journal = journal
+        self.traces = traces
         self._generation = generation
         self._is_evaluation_deferred = is_evaluation_deferred
 
     @property
     def last_error(self) -> str:
         """Why one of the files could not be written the last time; empty when all could."""
-        return self._traces.last_error or self._metrics_log.last_error or self._journal.last_error
+        return self.traces.last_error or self._metrics_log.last_error or self.journal.last_error
 
     def observe(self, record: InboxRecord) -> None:
         """A record of the inbox has arrived."""
@@ -56,28 +56,28 @@ class RunLog:
     def started(self, incarnation: int, *, step: int) -> None:
         """An incarnation of the learner has started after `step`."""
         text = f"learner started after training step {step}, incarnation {incarnation}"
-        self._journal.event("start", step=step, text=text, incarnation=incarnation)
+        self.journal.event("start", step=step, text=text, incarnation=incarnation)
 
     def ended(self, *, step: int, total_training_steps: int) -> None:
         """The learner ends in order: after the last step, or after SIGTERM or an operator's command."""
         self._metrics_log.flush()
         what = "all steps are done" if step == total_training_steps else "stopped in order"
-        self._journal.event("end", step=step, text=f"{what}, at step {step} of {total_training_steps}")
+        self.journal.event("end", step=step, text=f"{what}, at step {step} of {total_training_steps}")
 
     def occurrences(self, *, policy_version: int) -> None:
         """What has happened in the ledger since the last call."""
         occurrences, self._ledger.occurrences = self._ledger.occurrences, []
         if occurrences:
-            self._journal.note(occurrences, policy_version=policy_version)
+            self.journal.note(occurrences, policy_version=policy_version)
 
     def commands(self, sentences: Sequence[str], *, step: int) -> None:
         """Operators' commands were applied, or refused."""
         for sentence in sentences:
-            self._journal.event("command", step=step, text=sentence)
+            self.journal.event("command", step=step, text=sentence)
 
     def trained(self, rows: Sequence[Rollout], *, step: int) -> None:
         """The rows made the step, and are marked as trained."""
-        self._journal.trained(step, [(row.rollout_id, row.window_index - 1) for row in rows])
+        self.journal.trained(step, [(row.rollout_id, row.window_index - 1) for row in rows])
 
     async def step(
         self, result: StepResult, progress: TrainingProgress, *, waited_seconds: float, trained_seconds: float
@@ -95,7 +95,7 @@ class RunLog:
         self._metrics_log.append(line)
         logger.info("step %d: %s", progress.step, _summary(line))
         if result.trace is not None:
-            await self._traces.add(result.trace)
+            await self.traces.add(result.trace)
 
     async def training_done(self, progress: TrainingProgress) -> None:
         """The last step is done, and nothing is in flight any more."""
@@ -110,7 +110,7 @@ class RunLog:
         self._metrics_log.append(evaluation_line(evaluation, seconds_since_start=seconds_since_start))
         accuracy = "nothing was scored" if evaluation.accuracy is None else f"accuracy {evaluation.accuracy:.3f}"
         text = f"step {evaluation.step} is evaluated: {accuracy}"
-        self._journal.event("evaluation", step=evaluation.step, text=text)
+        self.journal.event("evaluation", step=evaluation.step, text=text)
         logger.info("%s", text)
 
 

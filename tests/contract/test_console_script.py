@@ -10,7 +10,7 @@ from tests.support.waiting import DEADLINE_SECONDS
 
 @pytest.mark.process
 def test_a_closed_pipe_ends_the_process_without_an_error_message() -> None:
-    command = [*TPPO, "run", str(QUICKSTART), "--dry-run"]
+    command = [*TPPO, "run", str(QUICKSTART), "--dry-run", "--set=dashboard.port=0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.close()

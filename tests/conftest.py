@@ -22,6 +22,7 @@ MARKS_OF_FOLDERS = {
 MARKS_OF_FIXTURES = {"redis_url": "redis", "start_redis": "redis", "node_example": "process"}
 PROCESS_TEST_SECONDS = 6 * DEADLINE_SECONDS
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny models gain nothing from threads
 settings.register_profile("tppo", deadline=None)  # a busy machine is no failure
 settings.load_profile("tppo")
 

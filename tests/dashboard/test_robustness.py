@@ -75,6 +75,7 @@ def test_no_request_breaks_the_dashboard_of_a_live_run(tmp_path: Path, mode: Gen
         hold(operation, mode)
 
 
+@pytest.mark.slow
 def test_no_request_breaks_the_dashboard_of_a_finished_run(tmp_path: Path) -> None:
     complete_run(tmp_path / "quick")
     for operation in operations_of(app_of(tmp_path, is_live=False)):

@@ -106,6 +106,7 @@ def test_wandb_has_each_step_once_over_restarts(tmp_path: Path) -> None:
     assert [row["step"] for row in rows if "eval/accuracy" in row] == [0, 3]
 
 
+@pytest.mark.slow
 def test_after_a_rollback_another_run_of_wandb_begins(tmp_path: Path) -> None:
     replies_of("wandb", a_start(tmp_path), steps(1, 5))
     replies_of("wandb", a_start(tmp_path, through_step=3, incarnation=2, is_rolled_back=True), steps(4, 5))

@@ -65,8 +65,8 @@ def load_state(config: Config, identity: RunIdentity, *, resume: bool) -> Learne
         latest = checkpoints.usable()
     except DamagedError as error:
         raise ConfigError(f"{error}; expected a whole checkpoint, or another run.name") from None
-    if resume and latest is None:
-        logger.info("no checkpoint yet; the run starts from scratch and re-reads its inbox")
+    if latest is None:
+        logger.info("no checkpoint yet; the run starts from scratch and reads its inbox from the beginning")
     if latest is not None and not resume:
         raise ConfigError(
             f"{identity.folder} holds checkpoints; expected --resume, another run.name, or no such folder"
@@ -171,7 +171,7 @@ def _run_log(
         metrics_log=MetricsLog(
             paths.metrics, through_step=step, require_right=require_right, on_line=peers.on_metrics_line
         ),
-        journal=JournalWriter(paths.journal, is_new_run=step == 0),
+        journal=JournalWriter(paths.journal),
         traces=TraceWriter(paths.traces, through_step=step, require_right=require_right),
         generation=GenerationWatch(peers.generation_totals, is_resumed=step > 0, settling_seconds=settling_seconds),
         is_evaluation_deferred=section.after_training,

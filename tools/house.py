@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-ROOMS = ("tppo", "learner", "services", "planner")
+ROOMS = ("tppo", "learner", "services")
 GENERATED = ("tppo/v1/",)
 SMALL_FILE_LINES = 60
 MAX_FILE_LINES = 300

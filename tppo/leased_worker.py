@@ -85,7 +85,7 @@ class LeasedWorker:
         self._num_leases_lost = 0
 
     def stop(self) -> None:
-        """Take no new work, deliver what is done, release the rest; then `run` returns."""
+        """After SIGTERM: take no new work, deliver what is done, release the rest; then `run` returns."""
         self._stopping.set()
         self._held.wake()
 
@@ -149,7 +149,7 @@ class LeasedWorker:
     def _begin(self, lease: Lease, group: TaskGroup) -> None:
         self._held.add(lease)
         if lease.num_deliveries > self._settings.max_deliveries:
-            cause = f"{lease.num_deliveries - 1} workers died over this request"
+            cause = f"{lease.num_deliveries - 1} workers ended while serving this request"
             self._post(lease, self._handler.refuse(lease.payload, cause))
             return
         task = group.create_task(self._serve(lease))

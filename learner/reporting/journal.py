@@ -19,11 +19,9 @@ Line = dict[str, Any]
 class JournalWriter:
     """Appends to the file; `step` is that of metrics.jsonl."""
 
-    def __init__(self, path: Path, *, is_new_run: bool = False, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
         self._file = JsonLinesWriter(path)
         self._clock = clock
-        if is_new_run:
-            path.unlink(missing_ok=True)
 
     @property
     def last_error(self) -> str:

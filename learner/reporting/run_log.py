@@ -61,7 +61,7 @@ class RunLog:
     def ended(self, *, step: int, total_training_steps: int) -> None:
         """The learner ends in order: after the last step, or after SIGTERM or an operator's command."""
         self._metrics_log.flush()
-        what = "all steps are done" if step == total_training_steps else "stopped in order"
+        what = "all steps are done" if step == total_training_steps else "stopped cleanly"
         self.journal.event("end", step=step, text=f"{what}, at step {step} of {total_training_steps}")
 
     def occurrences(self, *, policy_version: int) -> None:

@@ -230,6 +230,7 @@ class Ledger:
             self.add_score(*early)
 
     def _retry_or_park(self, rollout: Rollout, position: Position, score: Score) -> None:
+        """A failed reward is never a zero: it is retried, and then the rollout is parked with the cause."""
         self.occurrences.append(Scored(score))
         if rollout.attempt - rollout.first_attempt + 1 < self.rules.max_score_attempts:
             rollout.attempt += 1

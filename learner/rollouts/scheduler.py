@@ -1,4 +1,4 @@
-"""The scheduler: which rows make the next training step, and which windows are requested next (slots are refilled).
+"""The scheduler: which rows make the next training step, and which windows are requested next.
 
 Pure, on top of the ledger. Requests go out when the run begins, at the end of a training step, and when so much is
 parked that no step can come; a step's rows, and what counts as parked by then, are decided by inbox position. So both

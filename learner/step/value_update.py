@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -88,5 +89,5 @@ def _backward(
     return float(result.loss.detach())
 
 
-def _bound(clip_range: float | None) -> float:
-    return math.inf if clip_range is None else clip_range
+def _bound(clip_range: float | Literal["none"]) -> float:
+    return math.inf if clip_range == "none" else clip_range

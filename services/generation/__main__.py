@@ -23,7 +23,11 @@ def main(argv: Sequence[str]) -> int:
     """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(prog="tppo generation", description="Sample responses, window by window.")
     add_config_arguments(parser)
-    parser.add_argument("--name", default=f"generation-{socket.gethostname()}-{os.getpid()}", help="this one's own")
+    parser.add_argument(
+        "--name",
+        default=f"generation-{socket.gethostname()}-{os.getpid()}",
+        help="of this generator, unique in the run",
+    )
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
     configure_logging()

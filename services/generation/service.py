@@ -29,7 +29,10 @@ class WindowHandler:
         await self._weights.at_least(0)
 
     async def handle(self, payload: bytes) -> bytes:
-        """The window; a failed one where the engine can never serve the request."""
+        """The window; a failed one where the engine can never serve the request.
+
+        A generator whose weights are behind the required version waits for newer ones first.
+        """
         request = decode_window_request(payload)
         await self._weights.at_least(request.min_policy_version)
         started_at = time.time()

@@ -128,6 +128,9 @@ class Display(Protocol):
     def show(self, overview: RunOverview) -> None:
         """Show this moment."""
 
+    def note(self, text: str) -> None:
+        """Print a line that stays: what happened to a process."""
+
     def close(self) -> None:
         """Leave the last moment standing."""
 
@@ -143,6 +146,10 @@ class LiveDisplay:
     def show(self, overview: RunOverview) -> None:
         """Redraw."""
         self._live.update(live_table(overview, title=self._title), refresh=True)
+
+    def note(self, text: str) -> None:
+        """Above the table."""
+        self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Give the terminal back."""
@@ -165,6 +172,10 @@ class PlainDisplay:
         if is_due or silence_seconds >= SILENCE_SECONDS:
             self._write(plain_line(overview))
             self._last, self._written_at = overview, self._clock()
+
+    def note(self, text: str) -> None:
+        """At once."""
+        self._write(text)
 
     def close(self) -> None:
         """Nothing is held back: the closing table follows."""

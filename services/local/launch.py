@@ -130,7 +130,7 @@ def prepare(paths: RunPaths, *, resume: bool) -> None:
     if not resume:
         for folder in (paths.logs, paths.redis, paths.checkpoints, paths.inbox):
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (paths.metrics, paths.summary, paths.learning_curve, paths.stopped_mark):
+        for file in (paths.metrics, paths.journal, paths.summary, paths.learning_curve, paths.stopped_mark):
             file.unlink(missing_ok=True)
     for folder in (paths.logs, paths.redis, paths.checkpoints):
         folder.mkdir(parents=True, exist_ok=True)

@@ -67,7 +67,7 @@ class Session:
     async def _supervised(self, totals: GenerationTally) -> Ending:
         plan = self._plan
         environment = child_environment(os.environ, num_processes=num_computing_processes(plan.config))
-        supervisor = Supervisor(plan.paths.logs, environment=environment)
+        supervisor = Supervisor(plan.paths.logs, environment=environment, note=self._display.note)
         with _interrupts_end(supervisor):
             try:
                 async with TaskGroup() as tasks:

@@ -31,7 +31,9 @@ def main(argv: Sequence[str]) -> int:
         return conformance(argv[1:])
     parser = argparse.ArgumentParser(prog="tppo reward", description="Score finished responses.", epilog=EPILOG)
     add_config_arguments(parser)
-    parser.add_argument("--name", default=f"reward-{socket.gethostname()}-{os.getpid()}", help="this service's own")
+    parser.add_argument(
+        "--name", default=f"reward-{socket.gethostname()}-{os.getpid()}", help="of this service, unique in the run"
+    )
     parser.add_argument("--check", action="store_true", help="load the reward functions and exit: 0 good, 2 not")
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)

@@ -14,7 +14,7 @@ SHOWN = {
     "windows": "responses ended",
     "rollouts": "generation-0",
     "critic": "Mean return where the value was about the same",
-    "ledger": "It holds.",
+    "ledger": "Every window is accounted for.",
     "services": "weights' digest",
     "compare": "accuracy before",
     "steer": "learning rate of the policy",

@@ -123,7 +123,7 @@ async def test_a_request_that_every_worker_died_over_is_refused_unserved(streams
     async with running(worker_on(await after_deaths(streams, "worker-0", 3), handler)):
         found = await records(streams, 1)
 
-    assert found == [b"poison: 3 workers died over this request"]
+    assert found == [b"poison: 3 workers ended while serving this request"]
     assert handler.begun.empty()
 
 

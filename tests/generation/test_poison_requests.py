@@ -23,7 +23,7 @@ async def test_a_request_that_three_workers_died_over_fails_with_that_cause(stre
     async with running(service_on((await after_deaths(streams, "generation-0", 3)).window_requests, engine)):
         (window,) = await inbox_records(streams, Window, 1)
 
-    assert (window.finish_reason, window.error) == (FinishReason.FAILED, "3 workers died over this request")
+    assert (window.finish_reason, window.error) == (FinishReason.FAILED, "3 workers ended while serving this request")
     assert engine.asked.empty()
 
 

@@ -45,11 +45,15 @@ class Recorder:
         self.shown = asyncio.Event()
         self.step_seen = asyncio.Event()
         self.is_closed = False
+        self.notes: list[str] = []
 
     def show(self, overview: RunOverview) -> None:
         self.shown.set()
         if overview.step:
             self.step_seen.set()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def close(self) -> None:
         self.is_closed = True

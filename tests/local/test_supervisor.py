@@ -84,6 +84,16 @@ async def test_a_crashed_child_is_restarted_after_growing_delays(tmp_path: Path)
     assert sleeper.durations == [0.5, 1.0, 2.0]
 
 
+async def test_a_crash_is_noted_for_the_user_and_its_log_is_the_owners_alone(tmp_path: Path) -> None:
+    notes: list[str] = []
+    async with supervisor_in(tmp_path, sleep=Sleeper(), note=notes.append) as supervisor:
+        supervisor.start(program("learner", "import os; os.kill(os.getpid(), 9)", "pass", is_done=True))
+        await supervisor.ending()
+
+    assert notes == ["learner was killed by SIGKILL; restart in 0.5 s"]
+    assert (tmp_path / "learner.log").stat().st_mode & 0o077 == 0
+
+
 async def test_a_service_that_exits_by_itself_is_restarted(tmp_path: Path) -> None:
     async with supervisor_in(tmp_path, sleep=Sleeper()) as supervisor:
         supervisor.start(program("reward-0", "pass", FOREVER))

@@ -153,13 +153,13 @@ class CriticSection(OptimizerSection):
 
     Up without a pre-trained critic, down with one. verl: `trainer.critic_warmup`.
     """
-    cliprange_value_low: PositiveFloat | None = 0.5
-    """Value clip: a value moves at most this far down from the old one; unset: no clip. [score]
+    cliprange_value_low: PositiveFloat | Literal["none"] = 0.5
+    """Value clip: a value moves at most this far down from the old one; `none`: no clip. [score]
 
     In proportion to the range of your scores; the default fits 0 to 1. verl: `cliprange_value`.
     """
-    cliprange_value_high: PositiveFloat | None = 0.6
-    """Value clip: a value moves at most this far up from the old one; unset: no clip. [score]
+    cliprange_value_high: PositiveFloat | Literal["none"] = 0.6
+    """Value clip: a value moves at most this far up from the old one; `none`: no clip. [score]
 
     As `cliprange_value_low`.
     """

@@ -5,10 +5,11 @@ import asyncio
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from learner.commands.replay.records import archived_records, read_scores
 from tppo.config import Config, ConfigError, load
 from tppo.process import configure_logging
 from tppo.run_folder.paths import RunPaths, run_path
@@ -23,17 +24,16 @@ VARIABLE = ("algorithm.", "actor.", "critic.")  # keys that do not change which 
 def main(argv: Sequence[str]) -> int:
     """Replay, compare, and print the result."""
     arguments = _arguments(argv)
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # type: ignore[no-untyped-call]
     configure_logging(logging.WARNING)
     variant: list[str] = arguments.variant
     files = [Path(one.removeprefix(SCORES)) for one in variant if one.startswith(SCORES)]
     config = _config(arguments.run, [one for one in variant if not one.startswith(SCORES)])
-    scores = _scores(files)
-    from learner.commands.replay.replay import archived_records, replay
+    records = archived_records(arguments.run, read_scores(files[-1]) if files else None)  # of several the last counts
+    from transformers.utils.logging import disable_progress_bar
 
-    records = archived_records(arguments.run, scores)
+    from learner.commands.replay.replay import replay
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = _new_folder(arguments.run, variant)
     result = asyncio.run(replay(config, records, arguments.run, folder, until_step=arguments.until))
     return _report(result, folder, is_variant=bool(variant))
@@ -68,13 +68,6 @@ def _config(run: Path, overrides: Sequence[str]) -> Config:
     if not path.exists():
         raise ConfigError(f"{run} holds no {path.name}; expected the folder of a run")
     return load(path, overrides)
-
-
-def _scores(files: Sequence[Path]) -> "dict[tuple[str, int], Mapping[str, Any]] | None":
-    """Of several files the last one counts."""
-    from learner.commands.replay.rescored import read_scores
-
-    return read_scores(files[-1]) if files else None
 
 
 def _new_folder(run: Path, variant: Sequence[str]) -> Path:

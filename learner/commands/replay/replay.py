@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from learner.build import learner_service, load_state
-from learner.commands.replay.rescored import with_scores
 from learner.exchange.peers import Peers
 from learner.exchange.weight_publisher import FoundGenerator, Snapshot
-from learner.persistence.archive import InboxArchive
 from learner.persistence.checkpoint import cloned
 from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.persistence.run_identity import begin_incarnation
@@ -20,13 +18,12 @@ from learner.rollouts.manager import RolloutManager
 from learner.service import LearnerService
 from learner.step.progress import TrainingProgress
 from tppo import weights
-from tppo.config import Config, ConfigError
+from tppo.config import Config
 from tppo.generation_totals import GenerationTotals
 from tppo.presence import Presence
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
 from tppo.streams import MemoryStreams
-from tppo.streams.contract import BEGINNING
 
 logger = logging.getLogger(__name__)
 
@@ -79,17 +76,6 @@ class Nowhere:
 
     async def send(self, address: str, snapshot: Snapshot) -> None:
         """Never called."""
-
-
-def archived_records(
-    run_folder: Path, scores: Mapping[tuple[str, int], Mapping[str, Any]] | None = None
-) -> list[bytes]:
-    """The records of the run's archived inbox, with other scores if they are given. Raises `ConfigError`."""
-    folder = RunPaths(run_folder).inbox
-    records = [entry.payload for entry in InboxArchive(folder).entries(BEGINNING)]
-    if not records:
-        raise ConfigError(f"{folder} holds no archived inbox; expected a run with run.archive_inbox = true")
-    return records if scores is None else list(with_scores(records, scores))
 
 
 async def replay(

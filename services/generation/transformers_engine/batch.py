@@ -44,7 +44,7 @@ class Batch:
         return len(self._rows) - len(self._leaving) + len(self._arriving)
 
     def admit(self, row: DecodeRow) -> None:
-        """Give the row a slot."""
+        """Refill a free slot with the row."""
         row.start(heapq.heappop(self._free_slots))
         self._arriving.append(row)
 

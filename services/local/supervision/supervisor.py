@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+from typing import BinaryIO
 
 from services.local.supervision.child import REFUSED_EXIT_CODE, Child, ChildState, Ending, EndingKind
 from tppo.backoff import Backoff
@@ -83,12 +84,15 @@ class Supervisor:
         restart_rule: RestartRule | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        note: Callable[[str], None] = lambda text: None,
     ) -> None:
+        """`note` is given a line whenever a child crashed and will be restarted, for the user to see."""
         self._log_folder = log_folder
         self._environment = dict(os.environ if environment is None else environment)
         self._restart_rule = restart_rule or RestartRule()
         self._clock = clock
         self._sleep = sleep
+        self._note = note
         self._watched: dict[str, _Watched] = {}
         self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
@@ -145,7 +149,9 @@ class Supervisor:
                 return
             assert delay_seconds is not None
             watched.state = ChildState.BACKING_OFF
-            log.warning("%s %s; restart in %.1f s", watched.child.name, describe_exit(exit_code), delay_seconds)
+            text = f"{watched.child.name} {describe_exit(exit_code)}; restart in {delay_seconds:.1f} s"
+            log.warning("%s", text)
+            self._note(text)
             await self._sleep(delay_seconds)
 
     async def _run_once(self, watched: _Watched) -> int:
@@ -162,7 +168,7 @@ class Supervisor:
         return exit_code
 
     async def _spawn(self, name: str, command: Sequence[str]) -> asyncio.subprocess.Process:
-        with self.log_path(name).open("ab") as output:
+        with _open_log(self.log_path(name)) as output:
             return await asyncio.create_subprocess_exec(
                 *_tethered(command),
                 stdin=asyncio.subprocess.DEVNULL,
@@ -229,6 +235,11 @@ def tail(path: Path, *, num_lines: int) -> list[str]:
         file.seek(max(0, path.stat().st_size - longest_bytes))
         text = file.read().decode(errors="replace")
     return [line.rstrip() for line in text.splitlines() if line.strip()][-num_lines:]
+
+
+def _open_log(path: Path) -> BinaryIO:
+    """For its owner only: the dashboard's log has the address with the token that steers the run."""
+    return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
 def _tethered(command: Sequence[str]) -> list[str]:

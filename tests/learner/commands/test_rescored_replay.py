@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.commands.replay.rescored import read_scores, with_scores
+from learner.commands.replay.records import read_scores, with_scores
 from tppo.codec import decode_inbox_record, encode_inbox_record
 from tppo.config import ConfigError
 from tppo.rollout import FinishReason, Score, ScoreStatus, VersionSpan, Window, logprobs, tokens

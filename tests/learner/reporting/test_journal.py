@@ -87,13 +87,10 @@ def test_steps_and_events_are_written(tmp_path: Path) -> None:
     ]
 
 
-def test_a_resumed_run_appends_to_the_file_and_a_new_run_replaces_it(tmp_path: Path) -> None:
+def test_a_restarted_learner_appends_to_the_file(tmp_path: Path) -> None:
     a_journal(tmp_path).event("start", step=0, text="one")
     a_journal(tmp_path).event("start", step=4, text="two")
     assert [line["text"] for line in lines(tmp_path / "journal.jsonl")] == ["one", "two"]
-
-    a_journal(tmp_path, is_new_run=True).event("start", step=0, text="three")
-    assert [line["text"] for line in lines(tmp_path / "journal.jsonl")] == ["three"]
 
 
 def test_lines_that_the_disk_refused_are_an_error_and_written_later(tmp_path: Path) -> None:

@@ -110,12 +110,12 @@ def test_a_value_that_moved_away_from_its_return_past_the_clip_keeps_its_gradien
 
 
 @pytest.mark.parametrize("unset", [("cliprange_value_high",), ("cliprange_value_low", "cliprange_value_high")])
-def test_an_unset_clip_range_clips_nothing_on_its_side(unset: tuple[str, ...]) -> None:
+def test_a_clip_range_of_none_clips_nothing_on_its_side(unset: tuple[str, ...]) -> None:
     network = a_network("value")
     row = a_row_with_earlier_values(-2.0)
     (errors,) = squared_errors(network, [row])
 
-    actual = first_gradients([row], **dict.fromkeys(unset))
+    actual = first_gradients([row], **dict.fromkeys(unset, "none"))
 
     assert_gradients_equal(actual, gradients_of(0.5 * errors.mean(), network))
 

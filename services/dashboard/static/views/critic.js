@@ -19,8 +19,8 @@ const PARTS = ["first_eighth", "second_eighth", "second_quarter", "second_half"]
 const CHARTS = [
   ["Explained variance: finished rows and rows that were cut", [["finished", "critic/vf_explained_var"], ["cut", "critic/vf_explained_var_cut"]], "1: the values are the returns; 0: no better than a constant; below -1 nothing is drawn.", EXPLAINED],
   ["Explained variance by place in the response", PARTS.map((part) => [part.replace("_", " "), `critic/vf_explained_var_${part}`]), "Parts of the response limit.", EXPLAINED],
-  ["Bias at the cut", [["mean", "critic/bias_at_cut/mean"], ["mean of the amount", "critic/bias_at_cut/mean_abs"]], "EGAE of a cut window less the GAE of the whole response, for the same tokens."],
-  ["Jump of the value at a window's border", [["mean", "critic/border_value_jump/mean"], ["mean of the amount", "critic/border_value_jump/mean_abs"]], ""],
+  ["Bias at the cut", [["mean", "critic/bias_at_cut/mean"], ["mean absolute value", "critic/bias_at_cut/mean_abs"]], "EGAE of a cut window less the GAE of the whole response, for the same tokens."],
+  ["Jump of the value at a window's border", [["mean", "critic/border_value_jump/mean"], ["mean absolute value", "critic/border_value_jump/mean_abs"]], ""],
   ["Loss and share clipped", [["loss", "critic/vf_loss"], ["share clipped", "critic/vf_clipfrac"]], ""],
   ["Mean value beside mean reward", [["value", "critic/values/mean"], ["reward", "reward/mean"]], ""],
 ];

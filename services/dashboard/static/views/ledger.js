@@ -19,7 +19,7 @@ const MAX_PARKED = 100;
 /** @param {LedgerReport} ledger */
 function equation(ledger) {
   const part = (/** @type {"issued" | typeof PARTS[number]} */ name) => h("span", {}, h("b", {}, whole(ledger[name])), " ", h("small", {}, words(name)));
-  const holds = ledger.holds === null ? "Some numbers are not known." : ledger.holds ? "It holds." : "It does not hold: windows are lost or counted twice.";
+  const holds = ledger.holds === null ? "Some numbers are not known." : ledger.holds ? "Every window is accounted for." : "The equation does not hold: windows are lost or counted twice.";
   return [
     h("div", { class: "equation" }, part("issued"), " = ", PARTS.map((name, index) => [index ? " + " : "", part(name)])),
     h("p", { class: ledger.holds === false ? "badge bad" : "soft" }, `In windows. ${holds}`),

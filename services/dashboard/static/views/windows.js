@@ -84,7 +84,7 @@ class View {
     fill(
       place,
       h("section", { class: "card" },
-        h("div", { class: "line" }, labelled("Stretch of time", span), this.slider, this.followed),
+        h("div", { class: "line" }, labelled("Time range", span), this.slider, this.followed),
         this.text,
         h("div", { class: "picture" }, this.picture.canvas, this.tip),
         this.picture.legend,

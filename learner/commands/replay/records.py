@@ -1,4 +1,4 @@
-"""Another function's scores in place of those of an archived inbox: the output of `tppo rescore`, for a replay."""
+"""What a replay trains on: the run's archived inbox, perhaps with the scores of another function (`tppo rescore`)."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -6,11 +6,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from learner.persistence.archive import InboxArchive
 from tppo.codec import decode_inbox_record, encode_inbox_record
 from tppo.config import ConfigError
 from tppo.rollout import Score, ScoreStatus
+from tppo.run_folder.paths import RunPaths
+from tppo.streams.contract import BEGINNING
 
 Key = tuple[str, int]  # rollout and attempt
+
+
+def archived_records(
+    run_folder: Path, scores: Mapping[tuple[str, int], Mapping[str, Any]] | None = None
+) -> list[bytes]:
+    """The records of the run's archived inbox, with other scores if they are given. Raises `ConfigError`."""
+    folder = RunPaths(run_folder).inbox
+    records = [entry.payload for entry in InboxArchive(folder).entries(BEGINNING)]
+    if not records:
+        raise ConfigError(f"{folder} holds no archived inbox; expected a run with run.archive_inbox = true")
+    return records if scores is None else list(with_scores(records, scores))
 
 
 def read_scores(path: Path) -> dict[Key, Mapping[str, Any]]:

@@ -105,6 +105,7 @@ def report_ending(plan: Plan, ending: Ending, summary: Summary, console: Console
         can_resume = CheckpointFolder(paths.checkpoints).newest() is not None
         hint = f"continue with: tppo run {paths.config} --resume" if can_resume else "no checkpoint yet"
         console.print(f"stopped at training step {summary.steps}; {hint}")
+    console.print(f"look at it again: tppo dashboard {paths.folder.parent}")
     return ending.exit_code
 
 

@@ -105,11 +105,20 @@ async function showRun(run) {
   page.live = new Live(run, run === followed, receive);
 }
 
+/**
+ * `tppo run` ends its dashboard with the run.
+ * @param {string} reason
+ */
+function unanswered(reason) {
+  if (page.status && ["finished", "stopped"].includes(page.status.state)) return "The run and its dashboard have ended. `tppo dashboard runs/` shows the run again.";
+  return `The dashboard does not answer (${reason}). Retrying.`;
+}
+
 /** @type {Receive} */
 const receive = (...message) => {
   const [kind, data] = message;
   if (kind === "status") showStatus(data);
-  if (kind === "gone") at("banner").textContent = `The dashboard does not answer (${data.reason}). Retrying.`;
+  if (kind === "gone") at("banner").textContent = unanswered(data.reason);
   if (kind === "back" && page.status) showStatus(page.status);
   if (kind === "reset" || (kind === "back" && !page.view)) showRoute();
   else whileAnswered(page.view?.receive?.(...message));
@@ -164,7 +173,7 @@ async function renewRuns() {
     }
   } catch (error) {
     if (!(error instanceof RestError)) throw error;
-    at("banner").textContent = `The dashboard does not answer (${error.message}). Retrying.`;
+    at("banner").textContent = unanswered(error.message);
   } finally {
     setTimeout(renewRuns, RUNS_MILLISECONDS);
   }

@@ -61,7 +61,7 @@ class TrackerFeed:
         self.name = name
         self.last_error = ""
         self._start = start
-        self._command = command or (sys.executable, "-m", "learner.reporting.trackers.process", name)
+        self._command = command or (sys.executable, "-P", "-m", "learner.reporting.trackers.process", name)
         self._deadlines = deadlines = deadlines or TrackerDeadlines()
         self._backoff = Backoff(first_seconds=deadlines.first_delay, longest_seconds=deadlines.longest_delay)
         self._max_waiting = max_waiting

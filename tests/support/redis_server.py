@@ -41,7 +41,7 @@ class Redis:
         command = [*self._server.command(), *self._options]
         # Python ignores the signal of a full disk and so do its children, unless signals are restored.
         self.process = subprocess.Popen(command, stdout=quiet, stderr=quiet, restore_signals=False)
-        wait_until(self._accepts, f"a server on port {self.port}")
+        wait_until(self._answers, f"a server on port {self.port}")
 
     def kill(self) -> None:
         self.process.kill()
@@ -56,13 +56,16 @@ class Redis:
         """No more room for its file."""
         return full_disk(self.process.pid)
 
-    def _accepts(self) -> bool:
+    def _answers(self) -> bool:
+        """Whether it has loaded its data: until then it accepts connections and refuses commands."""
         assert self.process.poll() is None, f"{self._server} exited with code {self.process.returncode}"
         try:
-            socket.create_connection(("127.0.0.1", self.port)).close()
+            with socket.create_connection(("127.0.0.1", self.port)) as connection:
+                connection.sendall(b"PING\r\n")
+                reply = connection.recv(64)
         except OSError:
             return False
-        return True
+        return bool(reply) and not reply.startswith(b"-LOADING")
 
 
 StartRedis = Callable[..., AbstractContextManager[Redis]]

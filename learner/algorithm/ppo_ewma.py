@@ -52,14 +52,17 @@ def ppo_ewma_policy_loss(
     """Mean over the mask of max(-A pi/pi_rollout, -A clip(pi/pi_prox, 1 - clip_low, 1 + clip_high) pi_prox/pi_rollout).
 
     Ratios stay in log space up to the end. Where pi/pi_rollout exceeds `importance_cap`, pi_rollout is raised until it
-    does not: the ratio is then capped without cutting off its gradient.
+    does not: the ratio is then capped without cutting off its gradient. Within the clip both terms are the same number,
+    so that rounding clips no token.
     """
     behaviour_logprobs = torch.maximum(rollout_logprobs, logprobs.detach() - math.log(importance_cap))
     log_ratio = bounded_log_ratio(logprobs, behaviour_logprobs, policy_mask)
     proximal_log_ratio = bounded_log_ratio(logprobs, proximal_logprobs, policy_mask)
     proximal_offset = bounded_log_ratio(proximal_logprobs, behaviour_logprobs, policy_mask)
 
-    clipped_log_ratio = proximal_log_ratio.clamp(math.log1p(-clip_low), math.log1p(clip_high)) + proximal_offset
+    held_log_ratio = proximal_log_ratio.clamp(math.log1p(-clip_low), math.log1p(clip_high))
+    is_within_clip = held_log_ratio == proximal_log_ratio
+    clipped_log_ratio = torch.where(is_within_clip, log_ratio, held_log_ratio + proximal_offset)
     surrogate = pessimistic_surrogate(log_ratio.exp(), clipped_log_ratio.exp(), advantages)
     return summarize(
         surrogate,

@@ -76,6 +76,21 @@ def test_the_clip_may_reach_further_up_than_down(probability: float, advantage: 
     assert result.loss.item() == pytest.approx(expected)
 
 
+def test_rounding_clips_no_token_within_the_bounds() -> None:
+    logprobs = -torch.linspace(0.01, 9.0, 500)
+
+    result = ppo_ewma_policy_loss(
+        logprobs,
+        logprobs - 0.1,  # a ratio of 1.105, inside [0.8, 1.2]; in float32 the two terms' sums round apart
+        torch.ones_like(logprobs),
+        torch.ones_like(logprobs, dtype=torch.bool),
+        rollout_logprobs=logprobs.flip(0),
+        **CLIP,
+    )
+
+    assert result.clip_fraction == 0.0
+
+
 def test_a_ratio_above_the_cap_is_capped_and_keeps_its_gradient() -> None:
     logprobs = torch.tensor([0.5], dtype=torch.float64).log().requires_grad_()
 

@@ -13,21 +13,21 @@ import torch
 from torch import Tensor
 
 from learner.algorithm.arguments import require_masks, require_shape
-from learner.algorithm.importance import bounded_log_ratio, effective_sample_size, importance_weights
+from learner.algorithm.importance import bounded_log_ratio, importance_weights
 from learner.algorithm.masked_stats import masked_mean
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyLoss:
-    """A policy loss and, without gradient, what to log with it: means over the given tokens, and two per token."""
+    """A policy loss and, without gradient, what to log with it: means over the given tokens, and three per token."""
 
     loss: Tensor
     clip_fraction: Tensor  # share of tokens whose clipped term exceeds the unclipped one
     dual_clip_fraction: Tensor  # share of tokens held by the upper bound for negative advantages
     approx_kl: Tensor  # mean of old - new log-probability, the "k1" estimate of KL(old || new)
     importance_weight_mean: Tensor
-    effective_sample_size: Tensor  # as a share of num_tokens
     num_tokens: Tensor
+    importance_weights: Tensor  # per token: their effective sample size is one of a whole mini-batch
     ratio: Tensor  # per token: of the policy to the clip's reference
     is_clipped: Tensor  # per token: held by one of the two clips
 
@@ -128,8 +128,8 @@ def summarize(
         dual_clip_fraction=masked_mean(surrogate.is_dual_clipped.float(), policy_mask),
         approx_kl=masked_mean(-log_ratio.detach(), policy_mask),
         importance_weight_mean=masked_mean(weights, policy_mask),
-        effective_sample_size=effective_sample_size(weights, policy_mask),
         num_tokens=policy_mask.sum(),
+        importance_weights=weights,
         ratio=log_ratio.detach().exp(),
         is_clipped=(surrogate.is_clipped | surrogate.is_dual_clipped) & policy_mask,
     )

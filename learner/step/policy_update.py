@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from learner.algorithm import losses, token_filter
+from learner.algorithm.importance import effective_sample_size
 from learner.models.outputs import Policy, TokenScores, token_logprobs, token_scores
 from learner.models.packing import PackedBatch, TokenRow, pack, unpack
 from learner.step.experience import Estimates, Sampled
@@ -122,12 +123,14 @@ class _PolicyUpdate:
             for later in list(mini_batches(rows, count=self.actor.ppo_mini_batches, epochs=1))[1:]:
                 self._score_before_update(later)
         for mini_batch in mini_batches(rows, count=self.actor.ppo_mini_batches, epochs=self.actor.ppo_epochs):
-            for batch in self._packed(mini_batch):
-                self._backward(mini_batch, batch)
+            weights = torch.cat([self._backward(mini_batch, batch) for batch in self._packed(mini_batch)])
             update = optimization.update()
             if not update.was_skipped:
                 self.system.after_update()
             self.means.add({"actor/grad_norm": update.grad_norm, "actor/lr": update.lr}, weight=1)
+            # Of the whole mini-batch: it is no mean over tokens, so that of its parts would depend on the parts.
+            in_effect = effective_sample_size(weights, torch.ones_like(weights, dtype=torch.bool))
+            self.means.add({"actor/effective_sample_size": float(in_effect)}, weight=len(weights))
 
     def metrics(self) -> Metrics:
         if not self.old_logprobs:
@@ -147,8 +150,8 @@ class _PolicyUpdate:
         rows = [self.selection.rows[index] for index in mini_batch]
         return pack(rows, max_tokens=self.actor.max_tokens_per_microbatch)
 
-    def _backward(self, mini_batch: Sequence[int], batch: PackedBatch) -> None:
-        """Backward pass of one micro-batch, its loss as part of the mini-batch's token mean."""
+    def _backward(self, mini_batch: Sequence[int], batch: PackedBatch) -> Tensor:
+        """Backward pass of one micro-batch, its loss as part of the mini-batch's token mean; its importance weights."""
         selection = self.selection
         rows = [mini_batch[place] for place in batch.row_indices]
         scores = token_scores(self.policy, batch)
@@ -178,6 +181,7 @@ class _PolicyUpdate:
         ratios, is_clipped = (torch.split(x, list(batch.num_selected)) for x in (result.ratio, result.is_clipped))
         for place, row in enumerate(rows):
             self.last_pass[row] = TokenOutcome(self.old_logprobs[row], ratios[place], is_clipped[place])
+        return result.importance_weights[policy_mask]
 
     def _log(self, scores: TokenScores, policy_mask: Tensor, result: losses.PolicyLoss) -> None:
         num_tokens = int(result.num_tokens)
@@ -189,7 +193,6 @@ class _PolicyUpdate:
                 "actor/pg_clipfrac_lower": float(result.dual_clip_fraction),
                 "actor/ppo_kl": float(result.approx_kl),
                 "actor/importance_weight_mean": float(result.importance_weight_mean),
-                "actor/effective_sample_size": float(result.effective_sample_size),
             },
             weight=num_tokens,
         )

@@ -58,7 +58,6 @@ def test_what_is_logged_counts_the_tokens_where_each_clip_decided() -> None:
     # mean of old - new = -log(1.5 * .5 * 1.5 * .5 * 20 * 1.27) / 7
     assert result.approx_kl.item() == pytest.approx(-math.log(14.2875) / 7)
     assert result.importance_weight_mean == 1.0
-    assert result.effective_sample_size == 1.0
 
 
 def test_without_the_dual_clip_a_bad_token_far_too_likely_has_its_whole_loss() -> None:
@@ -94,7 +93,7 @@ def test_decoupled_loss_weighs_tokens_by_their_capped_importance() -> None:
     # -(1/2 * 1.04 * 1 + 2 * 1.1 * 1/2) / 2
     assert result.loss.item() == pytest.approx(-0.81, abs=1e-12)
     assert result.importance_weight_mean.item() == pytest.approx(1.25)
-    assert result.effective_sample_size.item() == pytest.approx(2.5**2 / (2 * 4.25))
+    assert result.importance_weights.tolist() == pytest.approx([0.5, 2.0])
 
 
 def test_decoupled_loss_without_a_cap_uses_the_whole_weight() -> None:
@@ -197,7 +196,7 @@ def test_padding_reaches_neither_the_loss_nor_its_gradient(garbage: float) -> No
     assert gradient(result.loss, of=logprobs).tolist() == pytest.approx(
         [*[g / 7 for *_, g in SEVEN_TOKENS], 0.0], abs=1e-12
     )
-    assert result.effective_sample_size == 1.0
+    assert result.importance_weight_mean == 1.0
 
 
 def test_a_batch_and_its_flat_tokens_have_the_same_loss() -> None:

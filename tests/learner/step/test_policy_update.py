@@ -155,6 +155,46 @@ def test_importance_weights_are_old_over_rollout_probabilities_up_to_the_cap() -
     assert_gradients_equal(actual, expected_gradients(rows, [[0.5, 1.0, 1.5, 2.0]]))
 
 
+@pytest.mark.parametrize("max_tokens", [4, 4096])
+def test_the_effective_sample_is_that_of_the_mini_batch_however_it_is_split(max_tokens: int) -> None:
+    unweighted = [a_row([9], score=1.0), a_row([4], score=1.0)]
+    sampled = [logprobs.item() for logprobs in window_logprobs(a_network("policy"), unweighted)]
+    # Ratios 1/2 and 2: (1/2 + 2)^2 / (2 (1/4 + 4)). Each by itself would be 1.
+    rows = [
+        a_row([9], score=1.0, rollout_logprobs=[sampled[0] - math.log(0.5)]),
+        a_row([4], score=1.0, rollout_logprobs=[sampled[1] - math.log(2.0)]),
+    ]
+    actor = {"max_tokens_per_microbatch": max_tokens}
+
+    metrics = step(TinyTrainer(a_step_config(algorithm={"importance_cap": 2.0}, actor=actor)), rows)
+
+    assert metrics["actor/effective_sample_size"] == pytest.approx(6.25 / 8.5, abs=1e-5)
+
+
+def test_no_number_of_a_step_depends_on_the_micro_batches() -> None:
+    sections = {"actor": {"ppo_mini_batches": 2, "ppo_epochs": 2}, "critic": {"ppo_mini_batches": 2}}
+    algorithm = {"importance_cap": 2.0, "lm_loss_weight": 0.1, "num_ignored_tail_tokens": 0}
+    in_one, in_many = (
+        step(
+            TinyTrainer(
+                a_step_config(
+                    algorithm=algorithm,
+                    **{name: keys | {"max_tokens_per_microbatch": tokens} for name, keys in sections.items()},
+                )
+            ),
+            some_rows(),
+        )
+        for tokens in (4096, 16)
+    )
+
+    assert in_many.keys() == in_one.keys()
+    for name in in_one.keys() - {"timing_s/values", "timing_s/update_critic", "timing_s/update_actor"}:
+        if in_one[name] is None:
+            assert in_many[name] is None, name
+        else:
+            assert in_many[name] == pytest.approx(in_one[name], rel=1e-3, abs=1e-5), name
+
+
 def test_in_lockstep_there_are_no_importance_weights_unless_configured() -> None:
     rows = [a_row([9, 4, 7, 1], score=1.0, rollout_logprobs=[-5.0, -0.1, -3.0, -9.0])]
 

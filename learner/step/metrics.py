@@ -30,7 +30,7 @@ class PartialMeans:
         return {name: self._sums[name] / weight if weight else None for name, weight in self._weights.items()}
 
 
-def sampled_metrics(sampled: Sampled, policy_version: int) -> Metrics:
+def sampled_metrics(sampled: Sampled, policy_version: int, *, max_response_length: int) -> Metrics:
     """What the rows of the step look like."""
     mask = sampled.response_mask
     lag = (policy_version - sampled.token_versions)[mask].float()
@@ -44,6 +44,7 @@ def sampled_metrics(sampled: Sampled, policy_version: int) -> Metrics:
         "response_length/mean": _mean(lengths),
         **{f"response_length/p{percent}": _quantile(lengths, percent / 100) for percent in (10, 50, 90)},
         "response_length/max": int(lengths.max()) if len(lengths) else None,
+        "response_length/clip_ratio": _mean((lengths >= max_response_length).float()),
         "response/finished_fraction": _mean(finished.float()),
         "policy_lag/mean": _mean(lag),
         "policy_lag/max": int(lag.max()) if len(lag) else None,

@@ -79,11 +79,12 @@ class Trainer:
         estimates = self._estimates(sampled, policy_version)
         estimated = time.perf_counter()
         arrived, of_arrived = sampled.first(len(rows)), estimates.first(len(rows))
-        metrics = step_metrics.sampled_metrics(arrived, policy_version)
+        limit = self._run.max_response_length
+        metrics = step_metrics.sampled_metrics(arrived, policy_version, max_response_length=limit)
         metrics |= step_metrics.estimate_metrics(sampled, estimates)
         metrics |= response_diagnostics.prefix_age(rows, policy_version)
         metrics |= response_diagnostics.metrics(
-            arrived, of_arrived, estimators=self._estimators, max_response_length=self._run.max_response_length
+            arrived, of_arrived, estimators=self._estimators, max_response_length=limit
         )
         metrics |= value_update.train(
             self.value_model, self.critic, sampled, estimates, system=self.system, section=self._critic_section

@@ -1,6 +1,7 @@
 """A whole step: which model moves, what is left behind, and that plain PPO is the limit of long windows."""
 
 import math
+import statistics
 from typing import Any
 
 import pytest
@@ -179,8 +180,34 @@ def test_the_steps_numbers_describe_its_rows() -> None:
     assert (metrics["response_length/mean"], metrics["response_length/max"]) == (2.5, 3)
     percentiles = [metrics[f"response_length/p{percent}"] for percent in (10, 50, 90)]
     assert percentiles == pytest.approx([2.1, 2.5, 2.9])
+    assert metrics["response_length/clip_ratio"] == 0.0
     assert metrics["response/finished_fraction"] == pytest.approx(2 / 3)
     assert metrics["policy_lag/mean"] == pytest.approx((1 + 0 + 0 + 2 + 2 + 0) / 6)
     assert (metrics["policy_lag/max"], metrics["tokens/window"], metrics["tokens/value_mask"]) == (2, 6, 5)
     assert metrics["tokens/policy_mask_fraction"] == pytest.approx(5 / 6)
     assert metrics["tokens/value_mask_fraction"] == 5 / 10  # of all windows' tokens
+
+
+def test_responses_that_reach_the_limit_are_a_share_of_those_that_finish() -> None:
+    rows = [
+        a_row([9] * 18, window_start=12, score=0.0),  # of max_response_length
+        *(a_row([9, 4, 1], score=1.0) for _ in range(3)),
+        a_row([9] * 6),  # cut, not finished
+    ]
+
+    assert step(TinyTrainer(a_step_config()), rows)["response_length/clip_ratio"] == 0.25
+
+
+def test_whitening_by_scale_divides_the_unfinished_responses_mean_advantage_by_the_deviation_of_all() -> None:
+    # lambda 0: the advantages are V differences, for a cut window with a 0 at its end.
+    rows = [a_row([9, 4, 7, 1], score=1.0), a_row([8, 2, 3, 11])]
+    finished, cut = (of_row.tolist() for of_row in padded_values(a_network("value"), rows))
+    of_cut = [cut[1] - cut[0], cut[2] - cut[1], cut[3] - cut[2], 0.0]
+    of_finished = [finished[1] - finished[0], finished[2] - finished[1], finished[3] - finished[2], 1.0 - finished[3]]
+    mean = sum(of_cut) / 4
+
+    metrics = step(TinyTrainer(a_step_config(algorithm={"lam": 0.0, "advantage_whitening": "scale_only"})), rows)
+
+    assert metrics["critic/advantages/unfinished_mean"] == pytest.approx(mean, abs=1e-5)
+    scaled = mean / statistics.stdev(of_finished + of_cut)
+    assert metrics["critic/advantages/unfinished_mean_whitened"] == pytest.approx(scaled, abs=1e-4)

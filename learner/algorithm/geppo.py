@@ -18,8 +18,11 @@ from learner.algorithm.masked_stats import masked_mean
 def reuse_clip_range(ppo_clip_range: float, *, policy_weights: Sequence[float]) -> float:
     """The clip range that lets M reused policies drift no further than one of PPO's batches would: eps / E[age + 1].
 
-    `policy_weights[i]` is the share of tokens sampled i policies ago. Equal shares give eps * 2 / (M + 1).
+    `policy_weights[i]` is the share of tokens sampled i policies ago. Equal shares give eps * 2 / (M + 1). Where there
+    are no tokens, nothing is reused.
     """
+    if not any(policy_weights):
+        return ppo_clip_range
     mean_reuse = sum((age + 1) * weight for age, weight in enumerate(policy_weights)) / sum(policy_weights)
     return ppo_clip_range / mean_reuse
 

@@ -48,7 +48,13 @@ def test_total_variation_is_half_the_mean_distance_of_the_ratios() -> None:
 
 @pytest.mark.parametrize(
     ("policy_weights", "expected"),
-    [([1.0], 0.2), ([1.0, 1.0, 1.0], 0.1), ([0.5, 0.25, 0.25], 0.2 / 1.75), ([2.0, 1.0, 1.0], 0.2 / 1.75)],
+    [
+        ([1.0], 0.2),
+        ([1.0, 1.0, 1.0], 0.1),
+        ([0.5, 0.25, 0.25], 0.2 / 1.75),
+        ([2.0, 1.0, 1.0], 0.2 / 1.75),
+        ([0.0], 0.2),
+    ],
 )
 def test_clip_range_shrinks_with_the_mean_number_of_uses(policy_weights: list[float], expected: float) -> None:
     assert reuse_clip_range(0.2, policy_weights=policy_weights) == pytest.approx(expected)

@@ -7,6 +7,7 @@ import torch
 
 from learner.rollouts.rollout import Rollout
 from tests.learner import plain_formulas
+from tests.learner.builders import a_row
 from tests.learner.compared import (
     LAM,
     a_trainer,
@@ -117,3 +118,13 @@ def test_geppo_returns_values_for_the_rows_that_arrived_and_for_no_other() -> No
     values = trainer.step(second_rows(a_network("policy")), policy_version=1).values
 
     assert [len(of_row) for of_row in values] == [3, 3]
+
+
+def test_a_step_of_empty_responses_moves_nothing_and_is_followed_by_a_usual_one() -> None:
+    trainer = a_trainer("geppo")
+
+    empty = step(trainer, [a_row([], score=0.0), a_row([], score=0.0)])
+    usual = step(trainer, second_rows(a_network("policy")), policy_version=1)
+
+    assert (empty["tokens/policy_mask"], empty["actor/clip_range"], trainer.actor.num_updates) == (0, 0.2, 1)
+    assert usual["actor/clip_range"] == pytest.approx(0.2)  # six tokens of age 0, each used once

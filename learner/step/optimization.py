@@ -5,7 +5,7 @@ How a step's rows are dealt out to the updates: `mini_batches`.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -22,20 +22,31 @@ def mini_batches(rows: Sequence[int], *, count: int, epochs: int) -> Iterator[Se
             yield rows[first::count]
 
 
-def learning_rate_factor(num_updates: int, section: OptimizerSection, *, total_updates: int) -> float:
+@dataclass(frozen=True, slots=True)
+class Decay:
+    """Where the learning rate's decay begins: after how many updates, and from which share of the peak."""
+
+    num_updates: int
+    factor: float = 1.0
+
+
+def learning_rate_factor(
+    num_updates: int, section: OptimizerSection, *, total_updates: int, decay: Decay | None = None
+) -> float:
     """Share of the peak rate for the next update after `num_updates`: linear warm-up, then the configured decay.
 
-    The last of `total_updates` has `section.min_lr_ratio`.
+    The last of `total_updates` has `section.min_lr_ratio`. By default the decay begins at the peak, after the warm-up.
     """
     if num_updates < section.lr_warmup_steps:
         return (num_updates + 1) / section.lr_warmup_steps
-    progress = (num_updates - section.lr_warmup_steps) / max(1, total_updates - 1 - section.lr_warmup_steps)
+    begin = decay or Decay(section.lr_warmup_steps)
+    progress = (num_updates - begin.num_updates) / max(1, total_updates - 1 - begin.num_updates)
     remaining = {
         "constant": 1.0,
         "linear": 1.0 - min(1.0, progress),
         "cosine": 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress))),
     }[section.lr_decay]
-    return section.min_lr_ratio + (1.0 - section.min_lr_ratio) * remaining
+    return section.min_lr_ratio + (begin.factor - section.min_lr_ratio) * remaining
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,7 @@ class Optimization:
         self._parameters = list(parameters)
         self._section = section
         self._total_updates = num_steps * section.ppo_epochs * section.ppo_mini_batches
+        self._decay: Decay | None = None
         self.num_updates = 0
         self.num_skipped = 0
         self.lr_scale = 1.0  # for a system that adapts the rate on top of the schedule
@@ -68,8 +80,7 @@ class Optimization:
     def update(self) -> Update:
         """Apply the gradients that backward passes have gathered, and clear them."""
         norm: Tensor = torch.nn.utils.clip_grad_norm_(self._parameters, self._section.grad_clip)
-        factor = learning_rate_factor(self.num_updates, self._section, total_updates=self._total_updates)
-        rate = self._section.lr * factor * self.lr_scale
+        rate = self._section.lr * self._factor(self._total_updates) * self.lr_scale
         is_finite = bool(torch.isfinite(norm))
         if is_finite:
             self.adamw.param_groups[0]["lr"] = rate
@@ -81,16 +92,27 @@ class Optimization:
         return Update(float(norm), rate, was_skipped=not is_finite)
 
     def state_dict(self) -> dict[str, Any]:
-        """Moments and counts."""
+        """Moments, counts and the schedule."""
         return {
             "adamw": self.adamw.state_dict(),
             "num_updates": self.num_updates,
             "num_skipped": self.num_skipped,
             "lr_scale": self.lr_scale,
+            "total_updates": self._total_updates,
+            "decay": None if self._decay is None else asdict(self._decay),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict`."""
+        """Continue from `state_dict`. Where the run has another length now, the rate decays from where it stands."""
         self.adamw.load_state_dict(state["adamw"])
         self.num_updates, self.num_skipped = state["num_updates"], state["num_skipped"]
         self.lr_scale = state["lr_scale"]
+        decay = state.get("decay")  # a checkpoint without a schedule keeps the configuration's
+        self._decay = None if decay is None else Decay(**decay)
+        is_decaying = self.num_updates >= self._section.lr_warmup_steps
+        planned_updates = state.get("total_updates", self._total_updates)
+        if is_decaying and planned_updates != self._total_updates:
+            self._decay = Decay(self.num_updates, self._factor(planned_updates))
+
+    def _factor(self, total_updates: int) -> float:
+        return learning_rate_factor(self.num_updates, self._section, total_updates=total_updates, decay=self._decay)

@@ -43,7 +43,8 @@ class RunSection(Section):
     total_training_steps: PositiveInt = 100
     """The run ends after this many training steps. [steps]
 
-    Up while the accuracy still rises at the end; the learning rates' decay follows. verl: `total_training_steps`.
+    Up while the accuracy still rises at the end. In a run that is resumed with another number the learning rates go on
+    from where they stand and decay to the new end. verl: `total_training_steps`.
     """
     rollouts_per_step: PositiveInt = 32
     """Windows that make one training step. [windows]

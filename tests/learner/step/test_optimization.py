@@ -107,6 +107,67 @@ def test_a_restored_optimization_goes_on_as_the_first_would_have() -> None:
     assert (second.num_updates, second.num_skipped) == (2, 1)
 
 
+def continued(first: Optimization, *, num_steps: int, **section: Any) -> list[float]:
+    """The rates of the remaining updates, one each step, of a run that was resumed with so many steps."""
+    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    defaults: dict[str, Any] = {"lr": 0.5, "lr_decay": "linear", "min_lr_ratio": 0.2}
+    resumed = Optimization([weight], ActorSection(**defaults | section), num_steps=num_steps)
+    resumed.load_state_dict(copy.deepcopy(first.state_dict()))
+    return [update(resumed, weight, [1.0, 1.0]).lr for _ in range(num_steps - first.num_updates)]
+
+
+@pytest.mark.parametrize(
+    ("lr_decay", "rates"),
+    [
+        # Five updates fall from .5 by .1 to .1. After two of them the next is .3; nine steps leave seven updates.
+        ("linear", [0.3 - n * 0.2 / 6 for n in range(7)]),
+        # Half-way between 1 and .2 of the peak stands .6; then cos at 0, 30, ... 180 degrees.
+        ("cosine", [0.1 + 0.2 * (1 + math.cos(math.radians(30 * n))) / 2 for n in range(7)]),
+        ("constant", [0.5] * 7),
+    ],
+)
+def test_the_rate_of_a_prolonged_run_goes_on_where_it_stood_and_decays_to_the_new_end(
+    lr_decay: str, rates: list[float]
+) -> None:
+    section: dict[str, Any] = {"ppo_mini_batches": 1, "min_lr_ratio": 0.2, "lr_decay": lr_decay}
+    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    first = Optimization([weight], ActorSection(lr=0.5, **section), num_steps=5)
+    for _ in range(2):
+        update(first, weight, [1.0, 1.0])
+
+    assert continued(first, num_steps=9, **section) == pytest.approx(rates)
+
+
+def test_a_run_that_was_prolonged_resumes_on_its_new_schedule() -> None:
+    prolonged, weight = an_optimization(min_lr_ratio=0.1)  # ten updates
+    for _ in range(4):
+        update(prolonged, weight, [1.0, 1.0])
+    first = Optimization([weight], ActorSection(lr=0.5, min_lr_ratio=0.1), num_steps=16)
+    first.load_state_dict(copy.deepcopy(prolonged.state_dict()))
+    expected = [0.3 - n * 0.25 / 11 for n in range(12)]  # .5 less four times .05, to .05 in the last of 16 updates
+
+    rates = [update(first, weight, [1.0, 1.0]).lr for _ in range(3)]
+
+    assert rates + continued(first, num_steps=16, min_lr_ratio=0.1) == pytest.approx(expected)
+
+
+def test_a_run_that_is_prolonged_after_its_end_keeps_its_smallest_rate() -> None:
+    first, weight = an_optimization(min_lr_ratio=0.2, ppo_mini_batches=1)
+    for _ in range(2):
+        update(first, weight, [1.0, 1.0])
+
+    assert continued(first, num_steps=4) == pytest.approx([0.1, 0.1])
+
+
+def test_a_run_that_is_prolonged_while_its_rate_warms_up_has_the_longer_runs_schedule() -> None:
+    section: dict[str, Any] = {"lr_warmup_steps": 4, "ppo_mini_batches": 1}
+    first, weight = an_optimization(**section)
+    update(first, weight, [1.0, 1.0])
+
+    # Of four steps' warm-up .5, .75 and 1 of the peak are left; then 1 and the smallest share.
+    assert continued(first, num_steps=6, **section) == pytest.approx([0.25, 0.375, 0.5, 0.5, 0.1])
+
+
 def test_mini_batches_are_dealt_like_cards_once_per_epoch() -> None:
     assert list(mini_batches([7, 8, 9, 10, 11], count=2, epochs=2)) == [[7, 9, 11], [8, 10]] * 2
 

@@ -19,7 +19,7 @@ from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.persistence.deferred_weights import DeferredWeights
 from learner.persistence.manifest import DamagedError
 from learner.persistence.run_identity import RunIdentity
-from learner.preflight import require_reward_functions
+from learner.preflight import log_warnings, require_reward_functions
 from learner.reporting.generation_watch import SETTLING_SECONDS, GenerationWatch
 from learner.reporting.journal import JournalWriter
 from learner.reporting.metrics_log import MetricsLog
@@ -71,6 +71,7 @@ def load_state(config: Config, identity: RunIdentity, *, resume: bool) -> Learne
         raise ConfigError(
             f"{identity.folder} holds checkpoints; expected --resume, another run.name, or no such folder"
         )
+    log_warnings(config)
     tokenizer = load_tokenizer(config.model)
     trainer = new_trainer(config, *load_models(config.model, latest, temperature=config.generation.temperature))
     manager = new_manager(config, tokenizer)

@@ -3,16 +3,20 @@
 What needs the tokenizer (the length of a prompt, a chat template) is refused when the learner starts, before any step.
 """
 
+import logging
 from collections.abc import Iterable
 
 from learner.reporting.trackers import trackers
 from learner.rollouts.prompts import DataError, read_rows
 from tppo.config import Config, ConfigError
 
+logger = logging.getLogger(__name__)
+
 
 def check(config: Config) -> None:
     """Raise `ConfigError` at the first row that cannot be asked or scored, or a tracker that cannot work here."""
     trackers.check(config.trackers)
+    log_warnings(config)
     try:
         rows = [
             row
@@ -23,6 +27,12 @@ def check(config: Config) -> None:
     except DataError as error:
         raise ConfigError(str(error)) from None
     require_reward_functions(config, (row.data_source for row in rows))
+
+
+def log_warnings(config: Config) -> None:
+    """Say what is allowed but may not be meant."""
+    for warning in config.warnings:
+        logger.warning("%s", warning)
 
 
 def require_reward_functions(config: Config, data_sources: Iterable[str]) -> None:

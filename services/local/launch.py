@@ -64,6 +64,7 @@ def plan_of(config: Config, *, resume: bool) -> Plan:
 def description(plan: Plan) -> Iterator[str]:
     """The resolved configuration and the processes, as text that is still TOML."""
     yield dump(plan.config)
+    yield from (f"# warning: {warning}" for warning in plan.config.warnings)
     yield from (f"# {plan.config.run.algorithm}: {line}" for line in presets.description(plan.config.run.algorithm))
     for child in [*([redis_child(plan.server)] if plan.server else []), *service_children(plan)]:
         yield f"# {child.name}: {shlex.join(child.command(0))}"

@@ -44,6 +44,20 @@ def test_a_default_function_scores_every_data_source(tmp_path: Path) -> None:
     assert check(config) is None  # type: ignore[func-returns-value]
 
 
+def test_a_short_warm_up_passes_with_a_warning_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = config_with(tmp_path, ROW, default_function="exact")
+    short = config.model_copy(update={"critic": config.critic.model_copy(update={"warmup_steps": 3})})
+
+    check(config)
+    assert caplog.messages == []
+    check(short)
+
+    assert caplog.messages == list(short.warnings)
+    assert caplog.messages[0].startswith(
+        "critic.warmup_steps = 3: a response of run.max_response_length = 2048 needs 8"
+    )
+
+
 def test_the_check_loads_neither_torch_nor_transformers() -> None:
     program = "import sys, learner.preflight; print(sorted({'torch', 'transformers'} & sys.modules.keys()))"
 

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from services.local.launch import description
 from services.local.processes import Plan, child_environment, service_children
 from services.local.supervision.child import Child
 from tppo.config import Config
@@ -25,6 +26,16 @@ def plan(folder: Path, *, resume: bool = False, **sections: Any) -> Plan:
         server=None,
         dashboard_port=8265,
     )
+
+
+def test_a_dry_run_prints_the_warnings_beside_the_configuration(tmp_path: Path) -> None:
+    lines = list(description(plan(tmp_path, critic={"warmup_steps": 3})))
+
+    assert [line for line in lines if "warning" in line] == [
+        "# warning: critic.warmup_steps = 3: a response of run.max_response_length = 2048 needs 8 steps of 256 tokens, "
+        "so the policy trains before the value model has seen one; expected 8 or more, or model.critic_path"
+    ]
+    assert not any("warning" in line for line in description(plan(tmp_path)))
 
 
 def commit(paths: RunPaths, *, step: int) -> None:

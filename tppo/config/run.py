@@ -1,5 +1,6 @@
 """`[run]`: name, lengths, and how far generation and training may overlap."""
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -97,6 +98,11 @@ class RunSection(Section):
     def max_windows_out(self) -> int:
         """How many windows may be requested and not yet trained."""
         return (self.policy_lag_bound + 1) * self.rollouts_per_step
+
+    @property
+    def num_windows_at_limit(self) -> int:
+        """Windows of a response of `max_response_length` tokens; also the fewest steps in which it can finish."""
+        return math.ceil(self.max_response_length / self.window_length)
 
     @property
     def path(self) -> Path:

@@ -55,6 +55,18 @@ class Config(Section):
         cap = self.algorithm.importance_cap
         return cap if cap is not None or self.run.mode == "lockstep" else DEFAULT_IMPORTANCE_CAP
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is allowed but may not be meant; the learner logs it, and `--dry-run` prints it."""
+        num_steps, run = self.run.num_windows_at_limit, self.run
+        if self.model.critic_path is not None or self.critic.warmup_steps >= num_steps:
+            return ()
+        return (
+            f"critic.warmup_steps = {self.critic.warmup_steps}: a response of run.max_response_length = "
+            f"{run.max_response_length} needs {num_steps} steps of {run.window_length} tokens, so the policy trains "
+            f"before the value model has seen one; expected {num_steps} or more, or model.critic_path",
+        )
+
 
 def _default_of(key: str) -> Any:
     """The default of `section.name`."""

@@ -151,7 +151,8 @@ class CriticSection(OptimizerSection):
     warmup_steps: NonNegativeInt = 10
     """First steps in which only the value model trains. [steps]
 
-    Up without a pre-trained critic, down with one. verl: `trainer.critic_warmup`.
+    At least max_response_length / window_length without a pre-trained critic: only then can the longest responses have
+    finished, and fewer are warned of. Down with one. verl: `trainer.critic_warmup`.
     """
     cliprange_value_low: PositiveFloat | Literal["none"] = 0.5
     """Value clip: a value moves at most this far down from the old one; `none`: no clip. [score]

@@ -149,3 +149,22 @@ def test_help_loads_nothing_heavy(verb: str) -> None:
 @pytest.mark.parametrize(("mode", "bound"), [("lockstep", 32), ("overlapped", 64), ("streaming", 64)])
 def test_the_bound_of_windows_out_follows_from_the_mode(tmp_path: Path, mode: str, bound: int) -> None:
     assert load(write(tmp_path, MINIMAL), [f"run.mode={mode}"]).run.max_windows_out == bound
+
+
+# Windows of 256 tokens: a response of 2000 has eight, one of 2048 too, one of 2049 nine.
+@pytest.mark.parametrize(("limit", "warmup_steps", "num_needed"), [(2000, 7, 8), (2048, 7, 8), (2049, 8, 9)])
+def test_a_warm_up_that_no_response_of_the_limit_fits_into_is_warned_of(
+    tmp_path: Path, limit: int, warmup_steps: int, num_needed: int
+) -> None:
+    overrides = [f"run.max_response_length={limit}", "run.window_length=256"]
+    path = write(tmp_path, MINIMAL)
+
+    (warning,) = load(path, [*overrides, f"critic.warmup_steps={warmup_steps}"]).warnings
+
+    assert warning == (
+        f"critic.warmup_steps = {warmup_steps}: a response of run.max_response_length = {limit} needs {num_needed} "
+        "steps of 256 tokens, so the policy trains before the value model has seen one; "
+        f"expected {num_needed} or more, or model.critic_path"
+    )
+    assert load(path, [*overrides, f"critic.warmup_steps={num_needed}"]).warnings == ()
+    assert load(path, [*overrides, "critic.warmup_steps=0", "model.critic_path=trained"]).warnings == ()

@@ -61,3 +61,7 @@ class Rollout:
     def window_tokens(self) -> "array[int]":
         """Tokens of the current window."""
         return self.response_tokens[self.window_start :]
+
+    def prefix_age(self, policy_version: int) -> int | None:
+        """Steps from the oldest token before the current window to these weights; None without such tokens."""
+        return policy_version - min(self.token_versions[: self.window_start]) if self.window_start else None

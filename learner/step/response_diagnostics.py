@@ -81,8 +81,7 @@ def metrics(sampled: Sampled, estimates: Estimates, *, estimators: Estimators, m
 
 def prefix_age(rows: Sequence[Rollout], policy_version: int) -> Metrics:
     """Steps since the oldest token before the window was sampled, over the rows that have such tokens."""
-    prefixes = [row.token_versions[: row.window_start] for row in rows if row.window_start]
-    ages = [policy_version - int(torch.frombuffer(prefix, dtype=torch.int32).min()) for prefix in prefixes]
+    ages = [age for row in rows if (age := row.prefix_age(policy_version)) is not None]
     return {
         "prefix_age/mean": sum(ages) / len(ages) if ages else None,
         "prefix_age/max": max(ages, default=None),

@@ -40,6 +40,7 @@ class BatchRow:
     response_length: int
     score: float | None
     lag: int  # of its oldest token
+    prefix_age: int | None
 
 
 class Reader:
@@ -116,6 +117,7 @@ class Reader:
             len(row.response_tokens),
             row.score,
             self.version - oldest,
+            row.prefix_age(self.version),
         )
 
     def _collect(self) -> None:

@@ -1,7 +1,7 @@
 """What a run left behind that an audit reads: traces, metrics, and the ledger of the newest checkpoint."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Evidence:
     unreadable: Sequence[int] = ()  # steps whose trace is no parquet file of ours
     metrics: Sequence[Mapping[str, Any]] = ()  # lines of the steps, in order
     ledger: LedgerSnapshot = field(default_factory=lambda: LedgerSnapshot(step=0))
+    parked: Set[str] = frozenset()  # rollouts that were parked at some time, by the journal
 
 
 def require_run(folder: Path) -> None:
@@ -65,6 +66,7 @@ def collect(folder: Path) -> Evidence:
         unreadable=[step for step, table in read.items() if table is None],
         metrics=[line for line in read_objects(paths.metrics) if line["kind"] == "step"],
         ledger=newest_ledger(folder),
+        parked=frozenset(line["rollout"] for line in read_objects(paths.journal) if line.get("kind") == "parked"),
     )
 
 

@@ -4,9 +4,9 @@ Beside them, what has not trained yet.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow
 import pyarrow.compute as pc
@@ -36,6 +36,15 @@ class Untrained:
     what: str
     windows: int | None
     tokens: int
+
+
+class PrefixAge(NamedTuple):
+    """Steps from the oldest token before a window to the weights that the window trained."""
+
+    rollout_id: str
+    window_index: int
+    step: int
+    steps: int
 
 
 def findings(evidence: Evidence) -> list[Finding]:
@@ -104,6 +113,24 @@ def is_any_token_too_old(evidence: Evidence) -> Finding:
     return Finding(question, True, f"no: {oldest} steps at most; the bound is {max(bounds.values(), default=0)}")
 
 
+def is_any_prefix_too_old(evidence: Evidence) -> Finding:
+    """In lockstep a response goes on in the very next step, so that its prefix is as old as it has windows.
+
+    With full windows that is ceil(L / W) - 1 steps at most. What was parked has waited for its operator.
+    """
+    question = "Was any prefix older than its windows, in lockstep?"
+    ages = [age for age in _prefix_ages(evidence) if age.rollout_id not in evidence.parked]
+    bounded = [age for age in ages if evidence.headers[age.step].mode == "lockstep"]
+    broken = [age for age in bounded if age.steps > age.window_index]
+    if broken:
+        worst = max(broken, key=lambda age: age.steps - age.window_index)
+        where = f"window {worst.window_index} of {worst.rollout_id} in step {worst.step}"
+        return Finding(question, False, f"{where}: its prefix is {worst.steps} steps old; the bound is its index")
+    oldest = max((age.steps for age in ages), default=0)
+    not_bounded = "" if len(bounded) == len(ages) else "; no bound in the other modes"
+    return Finding(question, True, f"no: {oldest} steps at most{not_bounded}")
+
+
 def is_any_response_lost(evidence: Evidence) -> Finding:
     """A response that was trained on either trained the value model in the end, or is in the ledger still."""
     question = "Was any response dropped before it trained the value model?"
@@ -155,6 +182,7 @@ PROMISES: Sequence[Callable[[Evidence], Finding]] = (
     is_any_window_taken_twice,
     is_any_value_trained_twice,
     is_any_token_too_old,
+    is_any_prefix_too_old,
     is_any_response_lost,
     does_the_equation_hold,
     does_every_step_have_its_trace,
@@ -181,6 +209,17 @@ def _in_state(rollouts: Sequence[Mapping[str, Any]], state: str, what: str) -> U
     found = [rollout for rollout in rollouts if rollout["state"] == state]
     num_tokens = sum(rollout["lengths"]["response_tokens"] - rollout["window_start"] for rollout in found)
     return Untrained(what, len(found), num_tokens)
+
+
+def _prefix_ages(evidence: Evidence) -> Iterator[PrefixAge]:
+    """Of every window behind another one of its response."""
+    taken = evidence.tokens.filter(pc.field("in_window")).group_by(["rollout_id", "window_index", "step"])
+    oldest: dict[str, int] = {}
+    for window in taken.aggregate([("policy_version", "min")]).sort_by("step").to_pylist():
+        rollout_id, version = window["rollout_id"], window["policy_version_min"]
+        if rollout_id in oldest:
+            yield PrefixAge(rollout_id, window["window_index"], window["step"], window["step"] - 1 - oldest[rollout_id])
+        oldest[rollout_id] = min(version, oldest.get(rollout_id, version))
 
 
 def _counted(table: pyarrow.Table, keys: list[str]) -> pyarrow.Table:

@@ -198,6 +198,30 @@ def test_a_token_of_weights_that_did_not_exist_yet_is_found(run: Run) -> None:
     assert finding.question == question_of(promises.is_any_token_too_old, run)
 
 
+def test_a_prefix_that_waited_for_a_step_is_found_in_lockstep(run: Run) -> None:
+    run.mode = "lockstep"
+    run.traces[3] = [*run.traces.pop(2)[:2], a_token("a", 2, window=1, version=2, value_mask=True)]
+    run.traces[2] = [a_token("b", 0, version=1), a_token("b", 1, version=1)]
+    run.metrics = [run.metrics_line(step, issued=step + 1, trained=step) for step in (1, 2, 3)]
+
+    (finding,) = run.broken()
+
+    assert finding.question == question_of(promises.is_any_prefix_too_old, run)
+    assert finding.answer == "window 1 of a in step 3: its prefix is 2 steps old; the bound is its index"
+
+    (run.folder / "journal.jsonl").write_text(json.dumps({"kind": "parked", "rollout": "a", "window": 1}) + "\n")
+    assert by_question(run, promises.is_any_prefix_too_old).is_kept
+
+
+def test_in_streaming_a_prefix_has_no_bound(run: Run) -> None:
+    run.written()
+
+    # a's second window trained version 1 in step 2, and its prefix is of version 0.
+    answer = by_question(run, promises.is_any_prefix_too_old).answer
+
+    assert answer == "no: 1 steps at most; no bound in the other modes"
+
+
 def test_a_response_that_vanished_from_the_ledger_is_found(run: Run) -> None:
     run.rollouts = []
 

@@ -289,6 +289,23 @@ def test_no_token_of_a_cohort_is_older_than_the_mode_allows(lag: int, seed: int,
 
 
 @settings(max_examples=40)
+@given(seed=st.integers(0, 10**6), failing=st.sampled_from([0.0, 0.3]), stalling_windows=st.sampled_from([0.0, 0.3]))
+def test_in_lockstep_a_response_goes_on_in_the_very_next_step(
+    seed: int, failing: float, stalling_windows: float
+) -> None:
+    config = a_run_config("lockstep", total_training_steps=6)  # of 8 tokens in windows of 3
+    world = World(seed, 10, failing_windows=failing, stalling_windows=stalling_windows, failing_scores=failing)
+
+    live = LiveRun(config, world, random.Random(seed)).to_the_end()
+
+    rows = [row for batch in live.reader.batches for row in batch]
+    ages = [(row.prefix_age, row.window_index) for row in rows if row.prefix_age is not None]
+    assert all(age <= num_windows_before for age, num_windows_before in ages)
+    # So where no window is empty, no prefix is older than ceil(8 / 3) - 1.
+    assert stalling_windows or max((age for age, _ in ages), default=0) <= 2
+
+
+@settings(max_examples=40)
 @given(mode=st.sampled_from(MODES), seed=st.integers(0, 10**6))
 def test_a_run_in_which_most_windows_fail_still_takes_every_step(mode: str, seed: int) -> None:
     world = World(seed, max_length=10, failing_windows=0.6, failing_scores=0.6)

@@ -4,6 +4,7 @@ How a step's rows are dealt out to the updates: `mini_batches`.
 """
 
 import math
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,11 +16,17 @@ from torch.nn import Parameter
 from tppo.config.schema import OptimizerSection
 
 
-def mini_batches(rows: Sequence[int], *, count: int, epochs: int) -> Iterator[Sequence[int]]:
-    """`epochs` passes over the rows in `count` mini-batches, dealt like cards; empty ones are left out."""
-    for _ in range(epochs):
+def mini_batches(rows: Sequence[int], *, count: int, epochs: int, seed: str) -> Iterator[Sequence[int]]:
+    """`epochs` passes over the rows in `count` mini-batches, dealt like cards; empty ones are left out.
+
+    Before each pass but the first the rows are shuffled, by `seed` and the number of the pass alone.
+    """
+    for epoch in range(epochs):
+        places = list(range(len(rows)))
+        if epoch > 0:
+            random.Random(f"{seed}/{epoch}").shuffle(places)
         for first in range(min(count, len(rows))):
-            yield rows[first::count]
+            yield [rows[place] for place in sorted(places[first::count])]
 
 
 @dataclass(frozen=True, slots=True)

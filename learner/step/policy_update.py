@@ -1,6 +1,6 @@
 """The policy's part of a step: the clipped loss over the tokens that count, and the optional likelihood term."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -44,10 +44,11 @@ def train(
     system: System,
     actor: ActorSection,
     algorithm: AlgorithmSection,
+    seed: str,
 ) -> PolicyResult:
-    """Update the policy; with no token in the masks it stays untouched."""
+    """Update the policy; with no token in the masks it stays untouched. `seed` deals the rows to the mini-batches."""
     selection = _Selection.of(sampled, estimates, algorithm)
-    update = _PolicyUpdate(policy, system, actor, algorithm.lm_loss_weight, selection)
+    update = _PolicyUpdate(policy, system, actor, algorithm.lm_loss_weight, seed, selection)
     if estimates.old_logprobs is not None:
         for row in selection.trained_rows():
             update.old_logprobs[row] = sampled.window_part(row, estimates.old_logprobs)
@@ -111,18 +112,18 @@ class _PolicyUpdate:
     system: System
     actor: ActorSection
     lm_loss_weight: float
+    seed: str
     selection: _Selection
     old_logprobs: dict[int, Tensor] = field(default_factory=dict)  # by row; fixed before the first update
     last_pass: dict[int, TokenOutcome] = field(default_factory=dict)
     means: PartialMeans = field(default_factory=PartialMeans)
 
     def train(self, optimization: Optimization) -> None:
-        rows = self.selection.trained_rows()
         if not self.old_logprobs:
             # The first mini-batch is scored by the same weights in its own training pass.
-            for later in list(mini_batches(rows, count=self.actor.ppo_mini_batches, epochs=1))[1:]:
+            for later in list(self._mini_batches(epochs=1))[1:]:
                 self._score_before_update(later)
-        for mini_batch in mini_batches(rows, count=self.actor.ppo_mini_batches, epochs=self.actor.ppo_epochs):
+        for mini_batch in self._mini_batches(epochs=self.actor.ppo_epochs):
             weights = torch.cat([self._backward(mini_batch, batch) for batch in self._packed(mini_batch)])
             update = optimization.update()
             if not update.was_skipped:
@@ -145,6 +146,10 @@ class _PolicyUpdate:
         batches = self._packed(mini_batch)
         scored = unpack(batches, [token_logprobs(self.policy, batch) for batch in batches])
         self.old_logprobs.update(zip(mini_batch, scored, strict=True))
+
+    def _mini_batches(self, *, epochs: int) -> Iterator[Sequence[int]]:
+        rows = self.selection.trained_rows()
+        return mini_batches(rows, count=self.actor.ppo_mini_batches, epochs=epochs, seed=self.seed)
 
     def _packed(self, mini_batch: Sequence[int]) -> list[PackedBatch]:
         rows = [self.selection.rows[index] for index in mini_batch]

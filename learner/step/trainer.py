@@ -86,12 +86,19 @@ class Trainer:
         metrics |= response_diagnostics.metrics(
             arrived, of_arrived, estimators=self._estimators, max_response_length=limit
         )
+        seed = f"{self._run.seed}/{policy_version}"
         metrics |= value_update.train(
-            self.value_model, self.critic, sampled, estimates, system=self.system, section=self._critic_section
+            self.value_model,
+            self.critic,
+            sampled,
+            estimates,
+            system=self.system,
+            section=self._critic_section,
+            seed=seed,
         )
         values_trained = time.perf_counter()
         is_warming_up = policy_version < self._critic_section.warmup_steps
-        update = PolicyResult({}) if is_warming_up else self._train_policy(sampled, estimates)
+        update = PolicyResult({}) if is_warming_up else self._train_policy(sampled, estimates, seed)
         metrics |= update.metrics | {
             "timing_s/values": estimated - started,
             "timing_s/update_critic": values_trained - estimated,
@@ -130,7 +137,7 @@ class Trainer:
             max_penalty=self._algorithm.overlong_penalty_factor,
         )
 
-    def _train_policy(self, sampled: Sampled, estimates: Estimates) -> PolicyResult:
+    def _train_policy(self, sampled: Sampled, estimates: Estimates, seed: str) -> PolicyResult:
         result = policy_update.train(
             self.policy,
             self.actor,
@@ -139,6 +146,7 @@ class Trainer:
             system=self.system,
             actor=self._actor_section,
             algorithm=self._algorithm,
+            seed=seed,
         )
         own_metrics = self.system.after_step(sampled, estimates, self.actor)
         return replace(result, metrics={**result.metrics, **own_metrics})

@@ -28,11 +28,15 @@ def train(
     *,
     system: System,
     section: CriticSection,
+    seed: str,
 ) -> Metrics:
-    """Update the value model; without a finished row it, its optimizer and its schedule stay untouched."""
+    """Update the value model; without a finished row it, its optimizer and its schedule stay untouched.
+
+    `seed` deals the rows to the mini-batches.
+    """
     means = PartialMeans()
     finished = estimates.rows_with_returns()
-    for rows in mini_batches(finished, count=section.ppo_mini_batches, epochs=section.ppo_epochs):
+    for rows in mini_batches(finished, count=section.ppo_mini_batches, epochs=section.ppo_epochs, seed=seed):
         targets = _Targets.of(rows, sampled, estimates, system, section)
         batches = pack([sampled.row_from(index, 0) for index in rows], max_tokens=section.max_tokens_per_microbatch)
         loss = sum(_backward(value_model, batch, targets, section, means) for batch in batches)

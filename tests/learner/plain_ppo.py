@@ -3,6 +3,7 @@
 Values are fitted to the Monte-Carlo return (lambda = 1), advantages use lambda = max(1 - 1 / (0.05 l), 0.95).
 """
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ class PlainPPO:
     lr: float
     num_mini_batches: int
     num_epochs: int
+    num_steps: int = 0
 
     def __post_init__(self) -> None:
         options: dict[str, Any] = {"lr": self.lr, "betas": (0.9, 0.95), "weight_decay": 0.0}
@@ -32,20 +34,24 @@ class PlainPPO:
             old_logprobs = padded_logprobs(self.policy, rows)
             old_values = padded_values(self.value_network, rows)
         advantages = scaled([gae(values, row.score or 0.0) for values, row in zip(old_values, rows, strict=True)])
-        for _ in range(self.num_epochs):
-            for chosen in self._mini_batches(len(rows)):
+        for epoch in range(self.num_epochs):
+            for chosen in self._mini_batches(len(rows), epoch):
                 loss = value_loss(self.value_network, pick(rows, chosen), pick(old_values, chosen))
                 descend(loss, self.value_network, self.value_optimizer)
-        for _ in range(self.num_epochs):
-            for chosen in self._mini_batches(len(rows)):
+        for epoch in range(self.num_epochs):
+            for chosen in self._mini_batches(len(rows), epoch):
                 loss = policy_loss(
                     self.policy, pick(rows, chosen), pick(old_logprobs, chosen), pick(advantages, chosen)
                 )
                 descend(loss, self.policy, self.policy_optimizer)
+        self.num_steps += 1
 
-    def _mini_batches(self, num_rows: int) -> list[list[int]]:
+    def _mini_batches(self, num_rows: int, epoch: int) -> list[list[int]]:
+        order = list(range(num_rows))
+        if epoch > 0:  # run.seed is 0
+            random.Random(f"0/{self.num_steps}/{epoch}").shuffle(order)
         return [
-            [row for row in range(num_rows) if row % self.num_mini_batches == number]
+            [row for place, row in enumerate(order) if place % self.num_mini_batches == number]
             for number in range(self.num_mini_batches)
         ]
 

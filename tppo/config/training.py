@@ -116,7 +116,8 @@ class OptimizerSection(Section):
     ppo_epochs: PositiveInt = 1
     """Passes over a step's windows. [passes]
 
-    Up when generation is expensive; watch `ppo_kl`. verl: `ppo_epochs`.
+    Up when generation is expensive; watch `ppo_kl`. Each pass but the first deals the windows to its mini-batches in an
+    order drawn from run.seed, the step and the pass. verl: `ppo_epochs`.
     """
     ppo_mini_batches: PositiveInt = 1
     """Optimizer updates per pass. [updates]

@@ -168,10 +168,27 @@ def test_a_run_that_is_prolonged_while_its_rate_warms_up_has_the_longer_runs_sch
     assert continued(first, num_steps=6, **section) == pytest.approx([0.25, 0.375, 0.5, 0.5, 0.1])
 
 
-def test_mini_batches_are_dealt_like_cards_once_per_epoch() -> None:
-    assert list(mini_batches([7, 8, 9, 10, 11], count=2, epochs=2)) == [[7, 9, 11], [8, 10]] * 2
+def test_mini_batches_are_dealt_like_cards_in_the_first_pass() -> None:
+    assert list(mini_batches([7, 8, 9, 10, 11], count=2, epochs=1, seed="0/3")) == [[7, 9, 11], [8, 10]]
+
+
+def test_later_passes_deal_all_rows_again_in_another_order_that_follows_from_the_seed() -> None:
+    rows = list(range(100, 120))
+
+    passes = list(mini_batches(rows, count=2, epochs=3, seed="0/3"))
+
+    first, second, third = passes[:2], passes[2:4], passes[4:]
+    assert first == [rows[::2], rows[1::2]]
+    assert all(sorted([*one, *other]) == rows for one, other in (second, third))
+    assert first != second != third != first
+    assert list(mini_batches(rows, count=2, epochs=3, seed="0/3")) == passes
+    assert list(mini_batches(rows, count=2, epochs=3, seed="0/4"))[2:] != passes[2:]
+
+
+def test_one_mini_batch_has_all_rows_in_their_order_in_every_pass() -> None:
+    assert list(mini_batches([7, 8, 9], count=1, epochs=3, seed="0/3")) == [[7, 8, 9]] * 3
 
 
 def test_there_are_no_empty_mini_batches() -> None:
-    assert list(mini_batches([7, 8], count=3, epochs=1)) == [[7], [8]]
-    assert list(mini_batches([], count=3, epochs=1)) == []
+    assert list(mini_batches([7, 8], count=3, epochs=1, seed="0/3")) == [[7], [8]]
+    assert list(mini_batches([], count=3, epochs=1, seed="0/3")) == []

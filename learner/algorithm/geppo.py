@@ -65,7 +65,8 @@ def vtrace_advantages(
 
         A_t = delta_t + gamma lambda c_{t+1} A_{t+1},    c = min(pi_old / pi_rollout, importance_cap)
 
-    With c = 1 this is `extended_gae`; a cut row has the same "hold" boundary.
+    With c = 1 this is `extended_gae`; a cut row has the same "hold" boundary. The value model's target
+    is V_t + c_t A_t.
     """
     deltas = temporal_differences(rewards, values, response_mask, is_finished, gamma=gamma)
     weights = importance_weights(old_logprobs, rollout_logprobs, response_mask, cap=importance_cap)

@@ -6,12 +6,14 @@ V-trace, and the learning rate follows the total variation by which the step mov
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from learner.algorithm import geppo
+from learner.algorithm.importance import importance_weights
 from learner.algorithm.losses import PolicyLoss
 from learner.models.outputs import Policy, token_logprobs
 from learner.models.packing import pack, pad_rows, unpack
@@ -61,8 +63,16 @@ class GeppoSystem(System):
         return Advantages(raw, old_logprobs)
 
     def value_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
-        """V-trace's: the corrected advantages on top of the values."""
-        return self._estimators.lambda_return_targets(sampled, estimates, rows)
+        """V + c A, as the authors' release has it: V-trace's target weighs each token's own step, too.
+
+        Of tokens before the window no ratio is known; theirs counts as 1.
+        """
+        assert estimates.old_logprobs is not None
+        weights = importance_weights(
+            estimates.old_logprobs, sampled.rollout_logprobs, sampled.response_mask, cap=self._trace_cap
+        )
+        weighted = replace(estimates, raw_advantages=weights * estimates.raw_advantages)
+        return self._estimators.lambda_return_targets(sampled, weighted, rows)
 
     def policy_loss(self, tokens: PolicyTokens) -> PolicyLoss:
         """Clipped around pi_old / pi_rollout."""

@@ -1,5 +1,6 @@
 """What a step of GePPO computes on its own rows and on those that it kept, against the paper's formulas."""
 
+import math
 from typing import Any
 
 import pytest
@@ -59,7 +60,7 @@ def test_geppo_trains_on_both_batches_with_corrected_advantages_and_the_clip_aro
     assert_gradients_equal(trainer.actor.gradients[1], expected, tolerance=1e-5)
 
 
-def test_geppo_fits_the_value_model_to_the_corrected_advantages_on_top_of_the_values() -> None:
+def test_geppo_fits_the_value_model_to_the_values_and_the_weighted_corrected_advantages() -> None:
     trainer, policy, value_network, rows, _ = reuse_step(lr=3e-2)
     centres = [
         (mine.detach() - theirs).exp()
@@ -69,11 +70,25 @@ def test_geppo_fits_the_value_model_to_the_corrected_advantages_on_top_of_the_va
     for row, of_row, centre, predicted in zip(
         rows, values_of(value_network, rows), centres, padded_values(value_network, rows), strict=True
     ):
-        corrected = plain_formulas.vtrace(of_row, score_of(row), LAM, centre.clamp(max=1.0).tolist())
-        of_rows.append((predicted - torch.tensor(corrected) - torch.tensor(of_row)).square().mean())
+        weights = centre.clamp(max=1.0)
+        corrected = plain_formulas.vtrace(of_row, score_of(row), LAM, weights.tolist())
+        of_rows.append((predicted - weights * torch.tensor(corrected) - torch.tensor(of_row)).square().mean())
 
     expected = gradients_of(0.5 * torch.stack(of_rows).mean(), value_network)
     assert_gradients_equal(trainer.critic.gradients[1], expected, tolerance=1e-5)
+
+
+def test_geppos_value_target_takes_half_the_advantage_of_a_token_that_has_become_half_as_likely() -> None:
+    row = a_row([9], score=1.0)
+    (value,) = values_of(a_network("value"), [row])[0]
+    (now,) = padded_logprobs(a_network("policy"), [row])[0].tolist()
+    row.rollout_logprobs = type(row.rollout_logprobs)("f", [now + math.log(2.0)])
+    trainer = a_trainer("geppo")
+
+    metrics = step(trainer, [row])
+
+    # A = 1 - V, the target is V + 1/2 (1 - V), and the loss 1/2 (V - target)^2.
+    assert metrics["critic/vf_loss"] == pytest.approx(0.5 * (0.5 * (1.0 - value)) ** 2, rel=1e-4)
 
 
 def test_geppo_measures_by_how_much_a_step_has_moved_the_policy() -> None:

@@ -1,5 +1,6 @@
 """`metrics.jsonl` as the course of a run."""
 
+import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,11 @@ class RunMetrics:
         elif line.get("kind") == "step":
             self._rewind_to(int(line["step"]) - 1)
             self.steps.append(line)
+
+    def mean(self, name: str) -> float | None:
+        """Over the steps that have this number; None where none has."""
+        known = [line[name] for line in self.steps if line.get(name) is not None]
+        return statistics.mean(known) if known else None
 
     def _rewind_to(self, step: int) -> None:
         if self.steps and self.steps[-1]["step"] > step:

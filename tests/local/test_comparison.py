@@ -47,7 +47,9 @@ def lines_of_a_run(steps: int, final_accuracy: float = 0.8) -> list[dict[str, An
             "kind": "step", "step": number, "seconds_since_start": 9 + 0.5 * number,
             "seconds_since_first_window": 0.5 * number, "timing_s/train": 0.2, "response/finished_fraction": 0.75,
             "generation/num_decode_steps": 100 * number, "generation/num_tokens": 400 * number,
+            "policy_lag/mean": 0.5 * (number % 2), "critic/vf_clipfrac": None,
         }
+        | ({} if number == 1 else {"actor/pg_clipfrac": 0.01 * number, "actor/effective_sample_size": 0.8})
         for number in range(1, steps + 1)
     ]  # fmt: skip
     end = {
@@ -201,6 +203,16 @@ def test_a_run_is_measured_by_its_clock_and_by_the_generators_counts_at_the_end_
     )
 
 
+def test_what_bounded_the_updates_is_a_mean_over_the_steps_that_have_it(tmp_path: Path) -> None:
+    measures = measures_of(tmp_path)
+
+    # Nine of ten steps updated the policy, and clipped 2 % to 10 % of its tokens; no value was updated.
+    assert measures.clip_fraction == pytest.approx(0.06)
+    assert measures.effective_sample_size == pytest.approx(0.8)
+    assert measures.token_lag == pytest.approx(0.25)
+    assert (measures.value_clip_fraction, measures.dual_clip_fraction) == (None, None)
+
+
 @pytest.mark.parametrize(("target", "seconds"), [(0.4, 0.0), (0.5, 1.0), (0.6, 2.0), (0.7, 3.5), (0.81, None)])
 def test_the_time_to_an_accuracy_is_read_on_straight_lines_between_evaluations(
     tmp_path: Path, target: float, seconds: float | None
@@ -237,7 +249,9 @@ def test_table_json_and_picture_show_every_system(tmp_path: Path) -> None:
     systems = json.loads((tmp_path / "comparison.json").read_text())["systems"]
     assert systems["ppo"]["summary"]["final_accuracy"]["mean"] == pytest.approx(0.75)
     assert [run["seed"] for run in systems["ppo"]["runs"]] == [1, 2]
+    assert systems["tppo"]["summary"]["token_lag"] == {"mean": 0.25, "deviation": None}
     rows = [line for line in (tmp_path / "comparison.md").read_text().splitlines() if line.startswith("| ")]
     assert rows[1].startswith("| ppo | 0.400 ± 0.000 | 0.750 ± 0.071 | 5.0 ± 0.0 |")
     assert rows[2].startswith("| tppo | 0.400 | 0.900 | 5.0 |")
+    assert rows[4] == "| ppo | 0.0600 ± 0.0000 | none | none | 0.800 ± 0.000 | 0.25 ± 0.00 |"
     assert (tmp_path / "comparison.png").read_bytes().startswith(PNG_SIGNATURE)

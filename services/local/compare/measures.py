@@ -47,6 +47,13 @@ class Measures:
     generation_share: float
     """Of the time in which generators and learner computed, the generators' part."""
     curve: tuple[Point, ...]
+    clip_fraction: float | None = None
+    """Of the policy's tokens; this and what follows are means over the steps that updated, None where none did."""
+    dual_clip_fraction: float | None = None
+    value_clip_fraction: float | None = None
+    effective_sample_size: float | None = None
+    token_lag: float | None = None
+    """Steps between the weights that sampled a token and those that it trained."""
 
 
 def measured(folder: Path, *, algorithm: str, seed: int, rollouts_per_step: int) -> Measures:
@@ -69,6 +76,11 @@ def measured(folder: Path, *, algorithm: str, seed: int, rollouts_per_step: int)
         slot_occupancy=end["generation/num_active_slot_steps"] / max(1, end["generation/num_slot_steps"]),
         generation_share=busy / (busy + trained),
         curve=curve,
+        clip_fraction=metrics.mean("actor/pg_clipfrac"),
+        dual_clip_fraction=metrics.mean("actor/pg_clipfrac_lower"),
+        value_clip_fraction=metrics.mean("critic/vf_clipfrac"),
+        effective_sample_size=metrics.mean("actor/effective_sample_size"),
+        token_lag=metrics.mean("policy_lag/mean"),
     )
 
 

@@ -29,6 +29,8 @@ class Column:
     title: str
     form: str
     of: Callable[[Measures], float | None]
+    missing: str = "none"
+    """What stands where a run has no such number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,13 @@ def columns(target: float) -> list[Column]:
         Column("base_accuracy", "accuracy before", "{:.3f}", lambda run: run.base_accuracy),
         Column("final_accuracy", "accuracy after", "{:.3f}", lambda run: run.final_accuracy),
         Column("seconds", "seconds of training", "{:.1f}", lambda run: run.seconds),
-        Column("seconds_to_target", f"seconds to {target:.2f}", "{:.1f}", lambda run: reached(run.curve, target)),
+        Column(
+            "seconds_to_target",
+            f"seconds to {target:.2f}",
+            "{:.1f}",
+            lambda run: reached(run.curve, target),
+            "not reached",
+        ),
         Column("decode_steps", "decode steps", "{:,.0f}", lambda run: run.decode_steps),
         Column("tokens", "tokens generated", "{:,.0f}", lambda run: run.tokens),
         Column("slot_occupancy", "slot occupancy", "{:.2f}", lambda run: run.slot_occupancy),
@@ -53,6 +61,16 @@ def columns(target: float) -> list[Column]:
         Column("responses", "responses finished", "{:,.0f}", lambda run: run.responses),
         Column("steps", "steps", "{:,.0f}", lambda run: run.steps),
     ]
+
+
+UPDATE_COLUMNS = (
+    Column("clip_fraction", "clipped tokens", "{:.4f}", lambda run: run.clip_fraction),
+    Column("dual_clip_fraction", "by the dual clip", "{:.4f}", lambda run: run.dual_clip_fraction),
+    Column("value_clip_fraction", "clipped values", "{:.4f}", lambda run: run.value_clip_fraction),
+    Column("effective_sample_size", "effective sample size", "{:.3f}", lambda run: run.effective_sample_size),
+    Column("token_lag", "token lag", "{:.2f}", lambda run: run.token_lag),
+)
+"""What bounded the updates."""
 
 
 def by_algorithm(runs: Sequence[Measures]) -> dict[str, list[Measures]]:
@@ -77,7 +95,7 @@ def write_json(runs: Sequence[Measures], path: Path, *, target: float) -> None:
         algorithm: {
             "summary": {
                 column.name: asdict(mean_and_spread([column.of(run) for run in of_system]))
-                for column in columns(target)
+                for column in (*columns(target), *UPDATE_COLUMNS)
             },
             "runs": [asdict(run) for run in of_system],
         }
@@ -116,7 +134,16 @@ def _document(runs: Sequence[Measures], *, target: float, task: str) -> Iterator
     yield "Seconds run from the first window to the end of the last step; evaluations come after it and count nowhere."
     yield f"{target:.2f} is the requested accuracy, or the highest that every run reached, read between evaluations."
     yield ""
-    shown = columns(target)
+    yield from _table(runs, columns(target))
+    yield ""
+    yield "What bounded the updates, as means over the steps: shares of the tokens that the clip, the dual clip"
+    yield "and the value clip held; the share that the importance weights leave in effect; and the steps between the"
+    yield "weights that sampled a token and those that it trained (docs/metrics.md)."
+    yield ""
+    yield from _table(runs, UPDATE_COLUMNS)
+
+
+def _table(runs: Sequence[Measures], shown: Sequence[Column]) -> Iterator[str]:
     yield f"| system | {' | '.join(column.title for column in shown)} |"
     yield f"|---|{'---|' * len(shown)}"
     for algorithm, of_system in by_algorithm(runs).items():
@@ -126,7 +153,7 @@ def _document(runs: Sequence[Measures], *, target: float, task: str) -> Iterator
 
 def _cell(column: Column, numbers: MeanAndSpread) -> str:
     if numbers.mean is None:
-        return "not reached"
+        return column.missing
     mean = column.form.format(numbers.mean)
     return mean if numbers.deviation is None else f"{mean} ± {column.form.format(numbers.deviation)}"
 

@@ -2,7 +2,8 @@
 
 The cut's questions: is V(s_l) := V(s_{l-1}) fair (`border_value_jump`)? How far does a window's advantage stray from
 the one that the whole response would have given (`bias_at_cut`)? Are the values worse where a response was cut
-(`explained_variance_by_cut`) or late in it (`explained_variance_by_position`)?
+(`explained_variance_by_cut`) or late in it (`explained_variance_by_position`)? The gradient's: do few tokens carry it
+(`top_percent_weight`)?
 """
 
 import math
@@ -141,6 +142,19 @@ def border_value_jump(values: Tensor, response_mask: Tensor, *, window_length: i
     return BorderValueJump(
         mean=masked_mean(jumps, mask), mean_absolute=masked_mean(jumps.abs(), mask), num_borders=mask.sum()
     )
+
+
+@torch.no_grad()
+def top_percent_weight(advantages: Tensor, policy_mask: Tensor) -> Tensor:
+    """Share of the sum of |A| over the mask that its top percent of tokens carries; NaN where all are 0.
+
+    A token's |A| / N is its weight in the policy's gradient where the ratio is 1. Equal weights give 0.01; at least one
+    token counts.
+    """
+    weights = advantages[policy_mask].abs()
+    num_top = math.ceil(len(weights) / 100)
+    total = weights.sum()
+    return torch.where(total > 0, weights.topk(num_top).values.sum() / total, math.nan)
 
 
 @torch.no_grad()

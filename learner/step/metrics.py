@@ -1,5 +1,6 @@
 """The numbers of one training step, under verl's names where it has one; docs/metrics.md explains each."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 
@@ -56,12 +57,14 @@ def estimate_metrics(sampled: Sampled, estimates: Estimates) -> Metrics:
     """What the value model says of the rows, and the advantages before they were scaled."""
     mask, finished = sampled.response_mask, sampled.is_finished
     counted = estimates.policy_mask
+    top_weight = float(diagnostics.top_percent_weight(estimates.advantages, counted))
     num_policy_tokens, num_value_tokens = int(counted.sum()), int(estimates.value_mask.sum())
     return {
         "critic/values/mean": _mean(estimates.values[mask]),
         "critic/advantages/mean": _mean(estimates.raw_advantages[counted]),
         "critic/advantages/unfinished_mean": _mean(estimates.raw_advantages[counted & ~finished[:, None]]),
         "critic/advantages/unfinished_mean_whitened": _mean(estimates.advantages[counted & ~finished[:, None]]),
+        "actor/top_percent_weight": None if math.isnan(top_weight) else top_weight,
         "tokens/policy_mask": num_policy_tokens,
         "tokens/policy_mask_fraction": num_policy_tokens / max(1, int(mask.sum())),
         "tokens/value_mask": num_value_tokens,

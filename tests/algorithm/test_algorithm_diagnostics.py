@@ -11,6 +11,7 @@ from learner.algorithm.diagnostics import (
     explained_variance_by_cut,
     explained_variance_by_position,
     probability_gap,
+    top_percent_weight,
     window_advantages,
 )
 from tests.algorithm import reference
@@ -146,3 +147,28 @@ def test_probability_gap_of_no_tokens_is_zero() -> None:
     gap = probability_gap(torch.zeros(0), torch.zeros(0), torch.zeros(0, dtype=torch.bool))
 
     assert [gap.mean.item(), gap.largest.item(), gap.kl.item()] == [0.0, 0.0, 0.0]
+
+
+def test_the_top_percent_of_200_tokens_are_the_two_of_the_largest_advantages() -> None:
+    advantages = torch.full((2, 101), 0.5)
+    advantages[0, 3], advantages[1, 7] = -30.0, 21.0
+    mask = torch.ones_like(advantages, dtype=torch.bool)
+    mask[:, -1] = False
+    advantages[:, -1] = math.nan
+
+    # (30 + 21) / (51 + 198 * .5)
+    assert top_percent_weight(advantages, mask).item() == pytest.approx(51 / 150)
+
+
+@pytest.mark.parametrize(
+    ("advantages", "expected"),
+    [([1.0] * 200, 0.01), ([3.0, -1.0], 0.75), ([2.0], 1.0), ([0.0, 0.0], math.nan), ([], math.nan)],
+)
+def test_the_top_percent_is_at_least_one_token_and_undefined_without_weight(
+    advantages: list[float], expected: float
+) -> None:
+    of_tokens = torch.tensor(advantages)
+
+    weight = top_percent_weight(of_tokens, torch.ones_like(of_tokens, dtype=torch.bool))
+
+    assert weight.item() == pytest.approx(expected, nan_ok=True)

@@ -184,6 +184,7 @@ def test_the_steps_numbers_describe_its_rows() -> None:
     assert metrics["response/finished_fraction"] == pytest.approx(2 / 3)
     assert metrics["policy_lag/mean"] == pytest.approx((1 + 0 + 0 + 2 + 2 + 0) / 6)
     assert (metrics["policy_lag/max"], metrics["tokens/window"], metrics["tokens/value_mask"]) == (2, 6, 5)
+    assert 1 / 5 < metrics["actor/top_percent_weight"] < 1  # of five tokens, the one with the largest advantage
     assert metrics["tokens/policy_mask_fraction"] == pytest.approx(5 / 6)
     assert metrics["tokens/value_mask_fraction"] == 5 / 10  # of all windows' tokens
 

@@ -1,4 +1,4 @@
-"""AdamW with a schedule that counts its own updates, and a step that refuses gradients that are not finite.
+"""AdamW with a schedule that counts its own updates; updates that are refused leave everything as it was.
 
 How a step's rows are dealt out to the updates: `mini_batches`.
 """
@@ -74,7 +74,8 @@ class Optimization:
         self._total_updates = num_steps * section.ppo_epochs * section.ppo_mini_batches
         self._decay: Decay | None = None
         self.num_updates = 0
-        self.num_skipped = 0
+        self.num_skipped = 0  # the gradients were not finite
+        self.num_skipped_kl = 0
         self.lr_scale = 1.0  # for a system that adapts the rate on top of the schedule
         self.adamw = torch.optim.AdamW(
             self._parameters, lr=section.lr, betas=section.betas, weight_decay=section.weight_decay, fused=True
@@ -98,12 +99,18 @@ class Optimization:
         self.adamw.zero_grad(set_to_none=True)
         return Update(float(norm), rate, was_skipped=not is_finite)
 
+    def skip(self) -> None:
+        """Drop the gradients that backward passes have gathered: the policy has moved too far to be trained on them."""
+        self.adamw.zero_grad(set_to_none=True)
+        self.num_skipped_kl += 1
+
     def state_dict(self) -> dict[str, Any]:
         """Moments, counts and the schedule."""
         return {
             "adamw": self.adamw.state_dict(),
             "num_updates": self.num_updates,
             "num_skipped": self.num_skipped,
+            "num_skipped_kl": self.num_skipped_kl,
             "lr_scale": self.lr_scale,
             "total_updates": self._total_updates,
             "decay": None if self._decay is None else asdict(self._decay),
@@ -113,8 +120,9 @@ class Optimization:
         """Continue from `state_dict`. Where the run has another length now, the rate decays from where it stands."""
         self.adamw.load_state_dict(state["adamw"])
         self.num_updates, self.num_skipped = state["num_updates"], state["num_skipped"]
+        self.num_skipped_kl = state.get("num_skipped_kl", 0)
         self.lr_scale = state["lr_scale"]
-        decay = state.get("decay")  # a checkpoint without a schedule keeps the configuration's
+        decay = state.get("decay")  # a checkpoint without one keeps the configuration's
         self._decay = None if decay is None else Decay(**decay)
         is_decaying = self.num_updates >= self._section.lr_warmup_steps
         planned_updates = state.get("total_updates", self._total_updates)

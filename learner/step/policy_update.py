@@ -9,6 +9,7 @@ from torch.nn.functional import pad
 
 from learner.algorithm import losses, token_filter
 from learner.algorithm.importance import effective_sample_size
+from learner.algorithm.masked_stats import masked_mean
 from learner.models.outputs import Policy, TokenScores, token_logprobs, token_scores
 from learner.models.packing import PackedBatch, TokenRow, pack, unpack
 from learner.step.experience import Estimates, Sampled
@@ -53,7 +54,11 @@ def train(
         for row in selection.trained_rows():
             update.old_logprobs[row] = sampled.window_part(row, estimates.old_logprobs)
     update.train(optimization)
-    return PolicyResult({**update.metrics(), "actor/num_skipped_updates": optimization.num_skipped}, update.last_pass)
+    skipped = {
+        "actor/num_skipped_updates": optimization.num_skipped,
+        "actor/num_skipped_kl": optimization.num_skipped_kl,
+    }
+    return PolicyResult({**update.metrics(), **skipped}, update.last_pass)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,14 @@ class _Selection:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class _PartOfMiniBatch:
+    """Of a micro-batch's tokens that train the policy [n]."""
+
+    importance_weights: Tensor
+    kl_to_old: Tensor  # KL(pi_old || pi), k3 estimate
+
+
 @dataclass(slots=True)
 class _PolicyUpdate:
     """One step's passes over the rows."""
@@ -117,6 +130,7 @@ class _PolicyUpdate:
     old_logprobs: dict[int, Tensor] = field(default_factory=dict)  # by row; fixed before the first update
     last_pass: dict[int, TokenOutcome] = field(default_factory=dict)
     means: PartialMeans = field(default_factory=PartialMeans)
+    largest_kl: float = 0.0  # of a mini-batch, before its update
 
     def train(self, optimization: Optimization) -> None:
         if not self.old_logprobs:
@@ -124,14 +138,24 @@ class _PolicyUpdate:
             for later in list(self._mini_batches(epochs=1))[1:]:
                 self._score_before_update(later)
         for mini_batch in self._mini_batches(epochs=self.actor.ppo_epochs):
-            weights = torch.cat([self._backward(mini_batch, batch) for batch in self._packed(mini_batch)])
-            update = optimization.update()
-            if not update.was_skipped:
-                self.system.after_update()
-            self.means.add({"actor/grad_norm": update.grad_norm, "actor/lr": update.lr}, weight=1)
-            # Of the whole mini-batch: it is no mean over tokens, so that of its parts would depend on the parts.
-            in_effect = effective_sample_size(weights, torch.ones_like(weights, dtype=torch.bool))
-            self.means.add({"actor/effective_sample_size": float(in_effect)}, weight=len(weights))
+            self._update(mini_batch, optimization)
+
+    def _update(self, mini_batch: Sequence[int], optimization: Optimization) -> None:
+        """One optimizer update, unless the policy is too far from where the step began."""
+        parts = [self._backward(mini_batch, batch) for batch in self._packed(mini_batch)]
+        weights = torch.cat([part.importance_weights for part in parts])
+        kl_to_old = float(masked_mean(torch.cat([part.kl_to_old for part in parts]), torch.ones_like(weights).bool()))
+        self.largest_kl = max(self.largest_kl, kl_to_old)
+        # Of the whole mini-batch: it is no mean over tokens, so that of its parts would depend on the parts.
+        in_effect = effective_sample_size(weights, torch.ones_like(weights).bool())
+        self.means.add({"actor/effective_sample_size": float(in_effect)}, weight=len(weights))
+        if self.actor.max_kl is not None and kl_to_old > self.actor.max_kl:
+            optimization.skip()
+            return
+        update = optimization.update()
+        if not update.was_skipped:
+            self.system.after_update()
+        self.means.add({"actor/grad_norm": update.grad_norm, "actor/lr": update.lr}, weight=1)
 
     def metrics(self) -> Metrics:
         if not self.old_logprobs:
@@ -139,7 +163,8 @@ class _PolicyUpdate:
         masks = torch.cat([self.selection.policy_mask[row] for row in self.old_logprobs])
         old = torch.cat(list(self.old_logprobs.values())).cpu()[masks]
         rollout = torch.cat([self.selection.rollout_logprobs[row] for row in self.old_logprobs])[masks]
-        return {**self.means.values(), **(mismatch_metrics(old, rollout) if len(old) else {})}
+        mismatch = mismatch_metrics(old, rollout) if len(old) else {}
+        return {**self.means.values(), "actor/kl_to_old/max": self.largest_kl, **mismatch}
 
     @torch.no_grad()
     def _score_before_update(self, mini_batch: Sequence[int]) -> None:
@@ -155,8 +180,8 @@ class _PolicyUpdate:
         rows = [self.selection.rows[index] for index in mini_batch]
         return pack(rows, max_tokens=self.actor.max_tokens_per_microbatch)
 
-    def _backward(self, mini_batch: Sequence[int], batch: PackedBatch) -> Tensor:
-        """Backward pass of one micro-batch, its loss as part of the mini-batch's token mean; its importance weights."""
+    def _backward(self, mini_batch: Sequence[int], batch: PackedBatch) -> "_PartOfMiniBatch":
+        """Backward pass of one micro-batch, its loss as part of the mini-batch's token mean."""
         selection = self.selection
         rows = [mini_batch[place] for place in batch.row_indices]
         scores = token_scores(self.policy, batch)
@@ -186,7 +211,9 @@ class _PolicyUpdate:
         ratios, is_clipped = (torch.split(x, list(batch.num_selected)) for x in (result.ratio, result.is_clipped))
         for place, row in enumerate(rows):
             self.last_pass[row] = TokenOutcome(self.old_logprobs[row], ratios[place], is_clipped[place])
-        return result.importance_weights[policy_mask]
+        with torch.no_grad():
+            kl_to_old = losses.k3_kl(tokens.old_logprobs, logprobs, policy_mask)
+        return _PartOfMiniBatch(result.importance_weights[policy_mask], kl_to_old[policy_mask])
 
     def _log(self, scores: TokenScores, policy_mask: Tensor, result: losses.PolicyLoss) -> None:
         num_tokens = int(result.num_tokens)

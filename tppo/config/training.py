@@ -139,6 +139,13 @@ class ActorSection(OptimizerSection):
 
     Down when `actor/ppo_kl` or `actor/pg_clipfrac` is high, up when the reward does not move; a small model takes more.
     """
+    max_kl: PositiveFloat | None = None
+    """An update is skipped while the KL of its mini-batch to the policy before the step, k3 estimate, exceeds this;
+    unset: never. [nats]
+
+    With several updates in a step (`ppo_mini_batches`, `ppo_epochs`; the first one of a step is at 0): to a few times
+    the usual `actor/kl_to_old/max`, when single steps move the policy too far. TRL, Stable-Baselines3: `target_kl`.
+    """
 
 
 class CriticSection(OptimizerSection):

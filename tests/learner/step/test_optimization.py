@@ -93,6 +93,19 @@ def test_an_update_that_is_not_finite_leaves_weights_moments_and_schedule(bad: f
     assert weight.grad is None
 
 
+def test_a_skipped_update_leaves_no_gradient_behind_and_is_counted_through_a_restart() -> None:
+    optimization, weight = an_optimization()
+    weight.grad = torch.tensor([0.3, -0.4])
+
+    optimization.skip()
+
+    assert (weight.tolist(), optimization.num_updates) == ([1.0, -2.0], 0)
+    assert weight.grad is None
+    resumed, _ = an_optimization()
+    resumed.load_state_dict(optimization.state_dict())
+    assert resumed.num_skipped_kl == 1
+
+
 def test_a_restored_optimization_goes_on_as_the_first_would_have() -> None:
     first, weight = an_optimization()
     update(first, weight, [0.3, -0.4])

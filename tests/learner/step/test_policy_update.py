@@ -281,3 +281,46 @@ def test_gradients_that_are_not_finite_skip_the_update_and_are_counted() -> None
     assert metrics["actor/num_skipped_updates"] == metrics["critic/num_skipped_updates"] == 1
     assert trainer.actor.num_updates == 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights_of(trainer.policy.network).items())
+
+
+def after_one_update(rows: list[Rollout]) -> tuple[TinyTrainer, float]:
+    """The policy after the first of two passes, and rho - 1 - log rho over the rows' tokens, by padded rows."""
+    trainer = TinyTrainer(a_step_config(actor={"lr": 1e-2}))
+    step(trainer, rows)
+    moved = a_network("policy")
+    moved.load_state_dict(weights_of(trainer.policy.network))
+    with torch.no_grad():
+        old = torch.cat(window_logprobs(a_network("policy"), rows))
+        log_ratio = torch.cat(window_logprobs(moved, rows)) - old
+    return trainer, float((log_ratio.exp() - 1 - log_ratio).mean())
+
+
+@pytest.mark.parametrize(("share", "num_updates"), [(0.99, 1), (1.01, 2), (None, 2)])
+@pytest.mark.parametrize("max_tokens", [16, 4096])
+def test_an_update_is_skipped_where_the_policy_is_further_than_the_bound_from_that_before_the_step(
+    share: float | None, num_updates: int, max_tokens: int
+) -> None:
+    rows = some_rows()
+    once, kl = after_one_update(rows)
+    bound = None if share is None else share * kl
+    actor = {"lr": 1e-2, "ppo_epochs": 2, "max_kl": bound, "max_tokens_per_microbatch": max_tokens}
+    trainer = TinyTrainer(a_step_config(actor=actor))
+
+    metrics = step(trainer, rows)
+
+    assert metrics["actor/kl_to_old/max"] == pytest.approx(kl, rel=1e-3)
+    assert (trainer.actor.num_updates, metrics["actor/num_skipped_kl"]) == (num_updates, 2 - num_updates)
+    assert metrics["actor/num_skipped_updates"] == 0
+    if num_updates == 1:
+        expected = weights_of(once.policy.network)
+        for name, tensor in weights_of(trainer.policy.network).items():
+            torch.testing.assert_close(tensor, expected[name], atol=1e-4, rtol=0)  # a move is 1e-2
+
+
+def test_the_first_update_of_a_step_is_never_skipped_by_its_kl() -> None:
+    trainer = TinyTrainer(a_step_config(actor={"lr": 1e-2, "max_kl": 1e-9}))
+
+    numbers_of_steps = [step(trainer, some_rows(), policy_version=version) for version in range(2)]
+
+    assert [numbers["actor/num_skipped_kl"] for numbers in numbers_of_steps] == [0, 0]
+    assert trainer.actor.num_updates == 2

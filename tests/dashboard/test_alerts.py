@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from services.dashboard.history.columns import Columns
-from services.dashboard.live.alerts import Situation, alerts_of_metrics, alerts_of_moment, worst_first
+from services.dashboard.live.alerts import alerts_of_metrics, alerts_of_moment, worst_first
+from services.dashboard.live.situation import Situation
 
 
 def columns_of(values: Mapping[str, Sequence[float | None]], first_step: int = 1) -> Columns:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from prometheus_client import ProcessCollector
 
-from services.dashboard.live.alerts import Severity
+from services.dashboard.live.situation import Severity
 from services.dashboard.live.status import RunState
 from tests.deploy.prometheus_documents import DOCS, known_labels
 from tppo.config.load import load

@@ -8,7 +8,7 @@ from prometheus_client import ProcessCollector
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from services.dashboard.live.alerts import Severity
+from services.dashboard.live.situation import Severity
 from services.dashboard.live.status import RunState, ServiceStatus, status_of
 from services.dashboard.live.view import View
 from tppo.prometheus.exposed import Exposed, Sample, Status, at, families

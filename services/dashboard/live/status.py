@@ -6,7 +6,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from services.dashboard.api_model import ApiModel
-from services.dashboard.live.alerts import Severity, Situation, alerts_of_metrics, alerts_of_moment, worst_first
+from services.dashboard.live.alerts import alerts_of_metrics, alerts_of_moment, worst_first
+from services.dashboard.live.situation import Severity, Situation
 from services.dashboard.live.view import View
 from tppo.presence import Presence
 from tppo.streams import QueueDepth

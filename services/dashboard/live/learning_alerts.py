@@ -1,0 +1,131 @@
+"""The rules that look at the numbers of the training steps; each threshold says why it stands where it does.
+
+What a metric means: docs/metrics.md.
+"""
+
+from collections.abc import Iterator
+from statistics import mean
+
+from services.dashboard.live.situation import (
+    LOOK_BACK,
+    STREAK,
+    Alert,
+    Rule,
+    Situation,
+    bad_since,
+    block_means,
+    noise,
+    step_of,
+    total,
+)
+
+ENTROPY_FLOOR = 0.02
+"""Nats. Below, 99.8 % of the probability lies on one token: nothing else is explored."""
+NEAR_BEST = 0.95
+"""A policy that is sure and earns at least this share of its best reward has learned; it has not collapsed."""
+TOO_OLD_SHARE = 0.01
+"""Of the tokens sampled. Below, the bound cuts the rare straggler, which is what it is for."""
+REWARD_FALL = 0.25
+"""Of the range between the worst and the best ten steps: a loss of a quarter of what was ever learned."""
+ACCURACY_STDERRS = 3.0
+"""Standard errors of the difference: by chance once in a thousand evaluations."""
+CLIPPED_SHARE = 0.2
+"""Of the tokens held by the clip; docs/metrics.md calls less than this healthy."""
+FINISHED_SHARE = 0.05
+"""Of the rows. The value model learns from finished responses only; with one row in twenty it starves."""
+PROBABILITY_GAP = 0.01
+"""Mean difference between the engine's and the learner's probability at lag 0; rounding stays a hundred times below."""
+
+
+def _value_model(situation: Situation) -> Iterator[Alert]:
+    since = bad_since(situation.steps, "critic/vf_explained_var", lambda value: value < 0)
+    if since is not None:
+        yield Alert(
+            "warning",
+            f"Explained variance below 0 since step {since}: the value model predicts worse than a constant.",
+            since,
+        )
+
+
+def _entropy(situation: Situation) -> Iterator[Alert]:
+    since = bad_since(situation.steps, "actor/entropy", lambda value: value < ENTROPY_FLOOR)
+    if since is None:
+        return
+    blocks = block_means(situation.steps, "reward/mean")
+    if blocks and blocks[-1][1] >= NEAR_BEST * max(value for _, value in blocks) > 0:
+        return
+    yield Alert("warning", f"The policy's entropy has collapsed since step {since}: it explores nothing.", since)
+
+
+def _too_old(situation: Situation) -> Iterator[Alert]:
+    old = total(situation.steps, "tokens/too_old")
+    sampled = total(situation.steps, "tokens/window")
+    if sampled and old / sampled > TOO_OLD_SHARE:
+        share = f"{100 * old / sampled:.0f} %"
+        since = bad_since(situation.steps, "tokens/too_old", lambda value: value > 0, at_least=1)
+        yield Alert("warning", f"{share} of the tokens were masked as too old in the last {STREAK} steps.", since)
+
+
+def _reward(situation: Situation) -> Iterator[Alert]:
+    blocks = block_means(situation.steps, "reward/mean")
+    if len(blocks) < 2:
+        return
+    (best_step, best), (_, now) = max(blocks, key=lambda block: block[1]), blocks[-1]
+    worst = min(value for _, value in blocks)
+    # A noisy plateau has a small range of its own, of which any block may lose a quarter: the worst has to lie before.
+    has_risen = worst < best and min(blocks, key=lambda block: block[1])[0] <= best_step
+    fall = best - now
+    if has_risen and fall > REWARD_FALL * (best - worst) and fall > noise(situation.steps):
+        text = f"The reward falls since step {best_step}: from {best:.3g} to {now:.3g}."
+        yield Alert("warning", text, best_step)
+
+
+def _accuracy(situation: Situation) -> Iterator[Alert]:
+    evaluations = situation.evaluations
+    names = ("eval/accuracy", "eval/accuracy_stderr", "step")
+    rows = zip(*(evaluations.newest(name, LOOK_BACK) for name in names), strict=True)
+    known = [(accuracy, stderr or 0.0, step) for accuracy, stderr, step in rows if accuracy is not None]
+    if len(known) < 2:
+        return
+    best, now = max(known, key=lambda row: row[0]), known[-1]
+    if best[0] - now[0] > max(ACCURACY_STDERRS * (best[1] ** 2 + now[1] ** 2) ** 0.5, 1e-9):
+        step = int(best[2] or 0)
+        yield Alert("warning", f"The accuracy fell from {best[0]:.1%} at step {step} to {now[0]:.1%}.", step)
+
+
+def _clipping(situation: Situation) -> Iterator[Alert]:
+    since = bad_since(situation.steps, "actor/pg_clipfrac", lambda value: value > CLIPPED_SHARE)
+    if since is not None:
+        yield Alert(
+            "warning", f"More than a fifth of the tokens are clipped since step {since}: actor.lr is high.", since
+        )
+
+
+def _starving(situation: Situation) -> Iterator[Alert]:
+    since = bad_since(situation.steps, "response/finished_fraction", lambda value: value < FINISHED_SHARE)
+    if since is not None:
+        text = f"Hardly any response finishes since step {since}: the value model starves; try longer windows."
+        yield Alert("warning", text, since)
+
+
+def _skipped(situation: Situation) -> Iterator[Alert]:
+    for who in ("actor", "critic"):
+        counts = [value for value in situation.steps.newest(f"{who}/num_skipped_updates", STREAK) if value is not None]
+        if len(counts) > 1 and counts[-1] > counts[0]:
+            text = f"{who}: {counts[-1] - counts[0]:.0f} updates were skipped lately, their gradients were not finite."
+            yield Alert("error", text, step_of(situation))
+
+
+def _disagreement(situation: Situation) -> Iterator[Alert]:
+    """Only steps without lag count: with lag, the probabilities differ by design."""
+    gaps = situation.steps.newest("training/rollout_probs_diff_mean", STREAK)
+    lags = situation.steps.newest("policy_lag/max", STREAK)
+    fresh = [gap for gap, lag in zip(gaps, lags, strict=True) if gap is not None and lag == 0]
+    if len(fresh) == STREAK and min(fresh) > PROBABILITY_GAP:
+        text = f"Engine and learner disagree: the same tokens' probabilities differ by {mean(fresh):.2g} on average."
+        yield Alert("error", text, step_of(situation))
+
+
+METRIC_RULES: tuple[Rule, ...] = (
+    *(_value_model, _entropy, _too_old, _reward, _accuracy, _clipping, _starving, _skipped, _disagreement),
+)

@@ -163,5 +163,65 @@ def test_probabilities_may_differ_where_there_is_lag() -> None:
     assert texts({"training/rollout_probs_diff_mean": [0.02] * 10, "policy_lag/max": [*[0] * 9, 1]}) == []
 
 
+# Blocks of ten steps: the reward rises from .2 to .9 and falls by .1, more than a tenth of what it had risen by.
+RUNAWAY = {
+    "reward/mean": [*[0.2] * 10, *[0.9] * 10, *[0.8] * 10],
+    "response_length/mean": [*[60.0] * 10, *[80.0] * 10, *[200.0] * 10],
+}
+
+
+def test_responses_that_grow_while_the_reward_falls_are_an_alert_that_names_the_way_back() -> None:
+    assert texts(RUNAWAY, run="mine", best_step=20) == [
+        "Responses grow while the reward falls since step 20: from 80 to 200 tokens, from 0.9 to 0.8. "
+        "Lower actor.lr; the best checkpoint is version 20: tppo rollback mine --to 20."
+    ]
+
+
+def test_without_a_best_checkpoint_the_alert_says_so() -> None:
+    (text,) = texts(RUNAWAY)
+
+    assert text.endswith("no best checkpoint is known; tppo rollback RUN --to VERSION takes any that is kept.")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"response_length/mean": [80.0] * 30},  # the reward alone
+        {"reward/mean": [*[0.2] * 10, *[0.8] * 10, *[0.9] * 10]},  # the length alone
+        {"reward/mean": [*[0.2] * 10, *[0.9] * 10, *[0.85] * 10]},  # by less than .07
+        {"reward/mean": [*[0.9] * 10, *[0.8] * 20]},  # from the first steps, in which short responses alone finish
+    ],
+)
+def test_lengths_may_grow_and_rewards_may_waver_by_themselves(changes: dict[str, list[float]]) -> None:
+    assert texts(RUNAWAY | changes) == []
+
+
+def test_values_above_what_is_earned_are_an_alert() -> None:
+    # By .23, of a deviation of .5: 0.46 of it.
+    steps = {"critic/values/mean": [0.88] * 10, "reward/mean": [0.65] * 10, "reward/std": [0.5] * 10}
+
+    assert texts(steps, best_step=40) == [
+        "The value model expects 0.88 where the reward is 0.65, over the last 10 steps: it does not see what fails. "
+        "Lower actor.lr; the best checkpoint is version 40: tppo rollback RUN --to 40."
+    ]
+    assert texts(steps | {"critic/values/mean": [0.84] * 10}) == []
+    assert texts(steps | {"reward/std": [None, *[0.5] * 9]}) == []
+
+
+def test_a_gradient_of_few_tokens_is_an_alert() -> None:
+    assert texts({"actor/top_percent_weight": [0.1, *[0.4] * 10]}, best_step=1) == [
+        "One percent of the tokens carries more than 30% of the gradient since step 2: the value model is far off "
+        "there. Lower actor.lr; if the reward falls, the best checkpoint is version 1: tppo rollback RUN --to 1."
+    ]
+    assert texts({"actor/top_percent_weight": [0.4] * 9}) == []
+
+
+def test_updates_that_the_bound_on_the_kl_skipped_are_a_notice() -> None:
+    assert texts({"actor/num_skipped_kl": [2, 2, 5]}) == [
+        "3 updates exceeded actor.max_kl in the last 10 steps; lower actor.lr."
+    ]
+    assert texts({"actor/num_skipped_kl": [2] * 10}) == []
+
+
 def test_the_worst_comes_first() -> None:
     assert texts({"actor/pg_clipfrac": [0.3] * 10}, is_paused=True, redis_error="refused")[0].startswith("Redis")

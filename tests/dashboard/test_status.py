@@ -9,6 +9,8 @@ from services.dashboard.live.source import Observation
 from services.dashboard.live.status import status_of as status_of_view
 from tests.dashboard.clients import NOW, FixedSource, answer_of, process, views_of
 from tests.dashboard.run_folders import RunFolderBuilder, evaluation_line, requested, step_line
+from tppo.run_folder.checkpoints import CheckpointFolder
+from tppo.run_folder.paths import RunPaths
 from tppo.streams import QueueDepth, StreamsUnavailable
 
 AWAY = StreamsUnavailable("connection refused")
@@ -44,6 +46,18 @@ async def test_a_running_run_has_its_numbers(run: RunFolderBuilder) -> None:
     assert (status["metrics"]["reward/mean"], status["evaluation"]["eval/accuracy"]) == (0.5, 0.75)
     assert status["queues"]["window_requests"] == {"num_waiting": 3, "num_leased": 32}
     assert (status["num_inbox_entries"], status["known_since"], status["has_control"]) == (7, None, True)
+
+
+async def test_an_alert_about_learning_names_the_best_checkpoint(run: RunFolderBuilder) -> None:
+    run.metrics(*(step_line(step, actor__top_percent_weight=0.5) for step in range(1, 11)))
+    folder = CheckpointFolder(RunPaths(run.path).checkpoints)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    folder.best_record.write_text('{"step": 8, "accuracy": 0.9}')
+
+    (alert,) = (await status_of(run, seen(process("learner"))))["alerts"]
+
+    assert alert["text"].endswith("the best checkpoint is version 8: tppo rollback quick --to 8.")
+    assert (alert["severity"], alert["since_step"]) == ("warning", 1)
 
 
 async def test_each_process_has_the_age_of_its_heartbeat(run: RunFolderBuilder) -> None:

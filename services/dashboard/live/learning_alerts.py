@@ -35,6 +35,15 @@ FINISHED_SHARE = 0.05
 """Of the rows. The value model learns from finished responses only; with one row in twenty it starves."""
 PROBABILITY_GAP = 0.01
 """Mean difference between the engine's and the learner's probability at lag 0; rounding stays a hundred times below."""
+RUNAWAY_FALL = 0.1
+"""Of what the reward had risen by: less than `REWARD_FALL`, since the lengths bear witness too."""
+RUNAWAY_GROWTH = 1.5
+"""Times the length at the best reward: responses that have lost their way double and more within ten steps."""
+OPTIMISM = 0.4
+"""Standard deviations of the scores by which values may exceed the reward. The quick start's exceed it by 0.37 in the
+first ten steps, and lie below it from the twentieth on; where the value model is blind to failures it was 0.48."""
+TOP_WEIGHT = 0.3
+"""Of the gradient, for one percent of the tokens: twice the most that a healthy run of the quick start has."""
 
 
 def _value_model(situation: Situation) -> Iterator[Alert]:
@@ -78,6 +87,64 @@ def _reward(situation: Situation) -> Iterator[Alert]:
     if has_risen and fall > REWARD_FALL * (best - worst) and fall > noise(situation.steps):
         text = f"The reward falls since step {best_step}: from {best:.3g} to {now:.3g}."
         yield Alert("warning", text, best_step)
+
+
+def _runaway(situation: Situation) -> Iterator[Alert]:
+    """Responses that do not end: they are longer, and earn less, than those of the best ten steps."""
+    rewards = block_means(situation.steps, "reward/mean")
+    lengths = dict(block_means(situation.steps, "response_length/mean"))
+    if len(rewards) < 2:
+        return
+    (best_step, best), (step, now) = max(rewards, key=lambda block: block[1]), rewards[-1]
+    risen = best - min(value for at, value in rewards if at <= best_step)
+    has_fallen = best - now > max(RUNAWAY_FALL * risen, noise(situation.steps))
+    before, after = lengths.get(best_step), lengths.get(step)
+    if risen > 0 and has_fallen and before and after and after > RUNAWAY_GROWTH * before:
+        text = (
+            f"Responses grow while the reward falls since step {best_step}: from {before:.0f} to {after:.0f} tokens, "
+            f"from {best:.3g} to {now:.3g}. Lower actor.lr; {_way_back(situation)}"
+        )
+        yield Alert("warning", text, best_step)
+
+
+def _optimism(situation: Situation) -> Iterator[Alert]:
+    names = ("critic/values/mean", "reward/mean", "reward/std")
+    rows = zip(*(situation.steps.newest(name, STREAK) for name in names), strict=True)
+    known = [row for row in rows if None not in row]
+    if len(known) < STREAK:
+        return
+    value, reward, deviation = (mean(number or 0.0 for number in column) for column in zip(*known, strict=True))
+    if deviation > 0 and value - reward > OPTIMISM * deviation:
+        text = (
+            f"The value model expects {value:.2f} where the reward is {reward:.2f}, over the last {STREAK} steps: "
+            f"it does not see what fails. Lower actor.lr; {_way_back(situation)}"
+        )
+        yield Alert("warning", text, step_of(situation))
+
+
+def _few_tokens(situation: Situation) -> Iterator[Alert]:
+    since = bad_since(situation.steps, "actor/top_percent_weight", lambda value: value > TOP_WEIGHT)
+    if since is not None:
+        text = (
+            f"One percent of the tokens carries more than {TOP_WEIGHT:.0%} of the gradient since step {since}: the "
+            f"value model is far off there. Lower actor.lr; if the reward falls, {_way_back(situation)}"
+        )
+        yield Alert("warning", text, since)
+
+
+def _way_back(situation: Situation) -> str:
+    """To the best policy so far."""
+    if situation.best_step is None:
+        return f"no best checkpoint is known; tppo rollback {situation.run} --to VERSION takes any that is kept."
+    version = situation.best_step
+    return f"the best checkpoint is version {version}: tppo rollback {situation.run} --to {version}."
+
+
+def _far_updates(situation: Situation) -> Iterator[Alert]:
+    counts = [value for value in situation.steps.newest("actor/num_skipped_kl", STREAK) if value is not None]
+    if len(counts) > 1 and counts[-1] > counts[0]:
+        text = f"{counts[-1] - counts[0]:.0f} updates exceeded actor.max_kl in the last {STREAK} steps; lower actor.lr."
+        yield Alert("notice", text, step_of(situation))
 
 
 def _accuracy(situation: Situation) -> Iterator[Alert]:
@@ -128,4 +195,5 @@ def _disagreement(situation: Situation) -> Iterator[Alert]:
 
 METRIC_RULES: tuple[Rule, ...] = (
     *(_value_model, _entropy, _too_old, _reward, _accuracy, _clipping, _starving, _skipped, _disagreement),
+    *(_runaway, _optimism, _few_tokens, _far_updates),
 )

@@ -29,6 +29,9 @@ class Situation:
 
     steps: Columns
     evaluations: Columns
+    run: str = "RUN"
+    best_step: int | None = None
+    """Of the checkpoint that did best in an evaluation."""
     is_running: bool = False
     """The learner is there and its run has not ended."""
     seconds_since_step: float | None = None

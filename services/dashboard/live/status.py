@@ -10,6 +10,7 @@ from services.dashboard.live.alerts import alerts_of_metrics, alerts_of_moment, 
 from services.dashboard.live.situation import Severity, Situation
 from services.dashboard.live.view import View
 from tppo.presence import Presence
+from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.streams import QueueDepth
 
 RunState = Literal["starting", "running", "learner_gone", "redis_gone", "stopped", "finished"]
@@ -188,9 +189,12 @@ def _situation(view: View, state: RunState) -> Situation:
     learner, journal = view.learner, view.history.journal
     control = _control(learner.status.get("control")) if learner else None
     watchdog_seconds = view.history.setting("run", "watchdog_seconds")
+    best = CheckpointFolder(view.history.paths.checkpoints).best()
     return Situation(
         steps=view.history.steps,
         evaluations=view.history.evaluations,
+        run=view.history.name,
+        best_step=None if best is None else best.step,
         is_running=view.is_live and state == "running",
         seconds_since_step=_seconds_since_step(view),
         watchdog_seconds=watchdog_seconds if isinstance(watchdog_seconds, int | float) else 60.0,

@@ -75,6 +75,12 @@ def test_a_falling_reward_is_an_alert_with_its_range() -> None:
     assert texts(steps) == ["The reward falls since step 20: from 0.8 to 0.5."]
 
 
+def test_a_reward_that_falls_below_where_it_began_is_an_alert() -> None:
+    steps = {"reward/mean": [*[0.4] * 10, *[0.9] * 10, *[0.2] * 10]}
+
+    assert texts(steps) == ["The reward falls since step 20: from 0.9 to 0.2."]
+
+
 def test_a_noisy_plateau_does_not_fall() -> None:
     assert texts({"reward/mean": [*[0.52] * 10, *[0.50, 0.46] * 5]}) == []
 

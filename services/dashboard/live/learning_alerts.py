@@ -26,7 +26,7 @@ NEAR_BEST = 0.95
 TOO_OLD_SHARE = 0.01
 """Of the tokens sampled. Below, the bound cuts the rare straggler, which is what it is for."""
 REWARD_FALL = 0.25
-"""Of the range between the worst and the best ten steps: a loss of a quarter of what was ever learned."""
+"""Of the rise from the worst to the best ten steps: a loss of a quarter of what was ever learned."""
 ACCURACY_STDERRS = 3.0
 """Standard errors of the difference: by chance once in a thousand evaluations."""
 CLIPPED_SHARE = 0.2
@@ -80,11 +80,10 @@ def _reward(situation: Situation) -> Iterator[Alert]:
     if len(blocks) < 2:
         return
     (best_step, best), (_, now) = max(blocks, key=lambda block: block[1]), blocks[-1]
-    worst = min(value for _, value in blocks)
-    # A noisy plateau has a small range of its own, of which any block may lose a quarter: the worst has to lie before.
-    has_risen = worst < best and min(blocks, key=lambda block: block[1])[0] <= best_step
+    # A noisy plateau has a small range of its own, of which any block may lose a quarter: the rise before counts.
+    risen = best - min(value for step, value in blocks if step <= best_step)
     fall = best - now
-    if has_risen and fall > REWARD_FALL * (best - worst) and fall > noise(situation.steps):
+    if risen > 0 and fall > REWARD_FALL * risen and fall > noise(situation.steps):
         text = f"The reward falls since step {best_step}: from {best:.3g} to {now:.3g}."
         yield Alert("warning", text, best_step)
 

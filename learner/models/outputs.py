@@ -3,8 +3,10 @@
 The sampling temperature is applied here and nowhere else in the learner: logits are divided by `Policy.temperature`.
 """
 
+import copy
 import inspect
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -13,10 +15,12 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from learner.models.attention import PACKED_ATTENTION
-from learner.models.packing import PackedBatch
+from learner.models.packing import PackedBatch, TokenRow, pack, unpack
 
 #: Logits held at once (64 MB in float32); more are computed in chunks, and again in the backward pass.
 MAX_LOGITS_PER_CHUNK = 2**24
+#: Rows that `sequence_probabilities` lays out at once: its memory does not grow with their number.
+MAX_ROWS_LAID_OUT = 256
 
 
 @dataclass
@@ -26,7 +30,7 @@ class Policy:
     network: PreTrainedModel
     packs_rows: bool  # several rows may stand in one line
     has_plain_head: bool  # logits = output embedding x last hidden state, with no cap, scale or shift
-    temperature: float = 1.0  # of sampling; an operator may change it in a run
+    temperature: float = 1.0  # of sampling, 0 is greedy; an operator may change it in a run
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,25 @@ def token_logprobs(policy: Policy, packed: PackedBatch) -> Tensor:
 def token_scores(policy: Policy, packed: PackedBatch) -> TokenScores:
     """Return the log-probabilities of the selected tokens and the entropy of the distribution each was drawn from."""
     return _token_scores(policy, packed, _Scorer(policy.temperature, with_entropy=True))
+
+
+def with_weights(policy: Policy, weights: Mapping[str, Tensor]) -> Policy:
+    """A copy of the policy with other weights, by name, tied ones once."""
+    network = copy.deepcopy(policy.network)
+    unknown = network.load_state_dict(dict(weights), strict=False).unexpected_keys
+    assert not unknown, f"weights of another model: {unknown}"
+    return replace(policy, network=network)
+
+
+@torch.no_grad()
+def sequence_probabilities(policy: Policy, rows: Sequence[TokenRow], *, max_tokens: int) -> list[float]:
+    """Return per row the probability of its selected tokens together, in micro-batches of at most ``max_tokens``."""
+    found: list[float] = []
+    for first in range(0, len(rows), MAX_ROWS_LAID_OUT):
+        batches = pack(rows[first : first + MAX_ROWS_LAID_OUT], max_tokens=max_tokens)
+        logprobs = unpack(batches, [token_logprobs(policy, batch).double() for batch in batches])
+        found += [of_row.sum().exp().item() for of_row in logprobs]
+    return found
 
 
 def token_values(value_model: ValueModel, packed: PackedBatch) -> Tensor:
@@ -103,9 +126,14 @@ class _Scorer:
     with_entropy: bool
 
     def __call__(self, logits: Tensor, target_ids: Tensor) -> TokenScores:
-        logprobs = torch.log_softmax(logits.float() / self.temperature, dim=-1)
+        logprobs = self._logprobs(logits.float())
         chosen = logprobs.gather(-1, target_ids[:, None]).squeeze(-1)
         return TokenScores(chosen, self._entropies(logprobs.detach()))
+
+    def _logprobs(self, logits: Tensor) -> Tensor:
+        if self.temperature == 0:  # the likeliest token is certain
+            return torch.full_like(logits, -torch.inf).scatter(-1, logits.argmax(-1, keepdim=True), 0.0)
+        return torch.log_softmax(logits / self.temperature, dim=-1)
 
     def _entropies(self, logprobs: Tensor) -> Tensor:
         if not self.with_entropy:

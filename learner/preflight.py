@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable
 
 from learner.reporting.trackers import trackers
+from learner.rollouts.evaluation_prompts import group_of, solution_of
 from learner.rollouts.prompts import DataError, read_rows
 from tppo.config import Config, ConfigError
 
@@ -18,15 +19,15 @@ def check(config: Config) -> None:
     trackers.check(config.trackers)
     log_warnings(config)
     try:
-        rows = [
-            row
-            for files in (config.data.train_files, config.data.val_files)
-            if files
-            for row in read_rows(config.data, files)
-        ]
+        train, evaluation = (
+            read_rows(config.data, files) if files else [] for files in (config.data.train_files, config.data.val_files)
+        )
+        for row in evaluation[: config.evaluation.num_prompts]:
+            solution_of(row, config.evaluation)
+            group_of(row, config.evaluation)
     except DataError as error:
         raise ConfigError(str(error)) from None
-    require_reward_functions(config, (row.data_source for row in rows))
+    require_reward_functions(config, (row.data_source for row in (*train, *evaluation)))
 
 
 def log_warnings(config: Config) -> None:

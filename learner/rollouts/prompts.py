@@ -44,6 +44,8 @@ class Prompt:
     data_source: str
     ground_truth: str
     extra_info: str  # JSON object
+    solution: "array[int] | None" = None  # worked, with the token that ends it; of evaluation prompts
+    group: str = ""  # of evaluation prompts; empty: of none
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +77,10 @@ class PromptReader:
 
     def read(self, files: Sequence[Path]) -> list[Prompt]:
         """All rows of the files in order. Raises `DataError` at the first row that cannot be used."""
-        return [self._prompt(index, row) for index, row in enumerate(read_rows(self.section, files))]
+        return [self.prompt(index, row) for index, row in enumerate(read_rows(self.section, files))]
 
-    def _prompt(self, index: int, row: DataRow) -> Prompt:
+    def prompt(self, index: int, row: DataRow) -> Prompt:
+        """The row as a prompt. Raises `DataError` when it cannot be used."""
         text = self._rendered(row.where, row.prompt)
         # A chat template writes the special tokens itself.
         token_ids = tokens(self.tokenizer(text, add_special_tokens=isinstance(row.prompt, str))["input_ids"])

@@ -58,6 +58,15 @@ def test_a_short_warm_up_passes_with_a_warning_in_the_log(tmp_path: Path, caplog
     )
 
 
+def test_an_evaluated_row_without_its_worked_solution_is_named(tmp_path: Path) -> None:
+    config = config_with(tmp_path, ROW, functions={"sums": "exact"})
+    data = config.data.model_copy(update={"val_files": config.data.train_files})
+    evaluation = config.evaluation.model_copy(update={"solution_key": "solution"})
+
+    with pytest.raises(ConfigError, match=r"train\.jsonl, line 1: extra_info\.solution is None; expected a worked"):
+        check(config.model_copy(update={"data": data, "evaluation": evaluation}))
+
+
 def test_the_check_loads_neither_torch_nor_transformers() -> None:
     program = "import sys, learner.preflight; print(sorted({'torch', 'transformers'} & sys.modules.keys()))"
 

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tppo.config.section import NonNegativeFloat, NonNegativeInt, PositiveInt, Section
+
+Name = Annotated[str, Field(pattern=r"^\w{1,64}$")]
 
 
 class EvaluationSection(Section):
@@ -30,6 +32,32 @@ class EvaluationSection(Section):
 
     To 0 for the usual benchmark numbers. verl: `rollout.val_kwargs.temperature`.
     """
+    solution_key: Name | None = None
+    """Name in `extra_info` of each prompt's worked solution, a text, for `eval/accuracy_exact`; unset: none.
+
+    When a right answer practically has one path, to measure it without sampling noise (docs/metrics.md).
+    """
+    group_key: Name | None = None
+    """Name in `extra_info` of a whole number, by whose ranges accuracies are reported too; unset: none.
+
+    When prompts differ in difficulty, and the mean hides which of them are still to learn.
+    """
+    group_bounds: list[NonNegativeInt] = Field(default_factory=list)
+    """Where the ranges of `group_key` end, rising; each includes it, one more is above the last. [group_key]
+
+    With `group_key`: `[20, 200]` makes the three ranges up to 20, 21 to 200, and above 200.
+    """
+
+    @model_validator(mode="after")
+    def _groups_are_ranges(self) -> "EvaluationSection":
+        bounds = self.group_bounds
+        if (self.group_key is None) != (not bounds):
+            raise ValueError(
+                f"group_key = {self.group_key!r} with group_bounds = {bounds}; expected both or neither of them"
+            )
+        if bounds != sorted(set(bounds)):
+            raise ValueError(f"group_bounds = {bounds}; expected rising numbers")
+        return self
 
 
 class CheckpointSection(Section):

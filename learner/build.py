@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
+from learner.evaluation_rounds import EvaluationRounds
 from learner.exchange.peers import Peers
 from learner.models.loading import load_policy, load_value_model, value_model_from_policy
 from learner.models.outputs import Policy, ValueModel
@@ -26,6 +27,7 @@ from learner.reporting.metrics_log import MetricsLog
 from learner.reporting.run_log import RunLog
 from learner.reporting.trace_writer import TraceWriter
 from learner.rollouts import ledger_state
+from learner.rollouts.evaluation_prompts import EvaluationPromptReader
 from learner.rollouts.manager import RolloutManager, open_manager
 from learner.rollouts.prompts import DataError, Prompt, PromptReader, Tokenizer
 from learner.rollouts.requests import RequestRules
@@ -156,10 +158,16 @@ def learner_service(
             traces=run_log.traces,
             journal=run_log.journal,
         ),
-        deferred=DeferredWeights(RunPaths(identity.folder).deferred),
+        rounds=EvaluationRounds(
+            config.evaluation,
+            state.manager.evaluator,
+            state.trainer,
+            DeferredWeights(RunPaths(identity.folder).deferred),
+            total_training_steps=config.run.total_training_steps,
+        ),
         run_log=run_log,
     )
-    return LearnerService(config.run, config.evaluation, identity, parts, state.progress, until_step=until_step)
+    return LearnerService(config.run, identity, parts, state.progress, until_step=until_step)
 
 
 def _run_log(
@@ -210,13 +218,21 @@ def stop_token_ids(model: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int
 def read_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Prompt], list[Prompt]]:
     """(training prompts, evaluation prompts). Raises `ConfigError`."""
     reader = PromptReader(config.data, cast(Tokenizer, tokenizer), config.run.max_prompt_length)
+    end_token_id = _end_token_id(config.model.path, tokenizer)
+    evaluation_reader = EvaluationPromptReader(config.evaluation, reader, end_token_id)
     try:
         train = reader.read(config.data.train_files)
-        evaluation = reader.read(config.data.val_files) if config.data.val_files else []
+        evaluation = evaluation_reader.read(config.data.val_files)
     except DataError as error:
         raise ConfigError(str(error)) from None
     require_reward_functions(config, (prompt.data_source for prompt in (*train, *evaluation)))
-    return train, evaluation[: config.evaluation.num_prompts]
+    return train, evaluation
+
+
+def _end_token_id(model: Path, tokenizer: PreTrainedTokenizerBase) -> int:
+    """What a worked solution ends in: the tokenizer's end of sequence, else the model's first."""
+    own = tokenizer.eos_token_id
+    return own if isinstance(own, int) else stop_token_ids(model, tokenizer)[0]
 
 
 def load_models(section: ModelSection, latest: Path | None, *, temperature: float) -> tuple[Policy, ValueModel]:

@@ -23,6 +23,7 @@ from typing import Any
 
 from torch import Tensor
 
+from learner.evaluation_rounds import EvaluationRounds
 from learner.exchange.inbox import InboxLoop, MemoryPressure
 from learner.exchange.peers import Peers
 from learner.exchange.reconciliation import Reconciliation
@@ -30,7 +31,6 @@ from learner.exchange.request_sender import RequestSender
 from learner.exchange.weight_publisher import Snapshot, WeightPublisher
 from learner.persistence.checkpoint import cloned
 from learner.persistence.checkpoint_writer import CheckpointWriter
-from learner.persistence.deferred_weights import DeferredWeights
 from learner.persistence.run_identity import RunIdentity
 from learner.reporting.heartbeat import learner_status, missing_rows
 from learner.reporting.run_log import RunLog
@@ -41,7 +41,7 @@ from learner.steering import Steering
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
 from tppo.cancellation import TaskGroup, cancel_all
-from tppo.config.schema import EvaluationSection, RunSection
+from tppo.config.schema import RunSection
 from tppo.presence import beat
 from tppo.rollout import InboxRecord
 from tppo.streams import Streams
@@ -57,7 +57,7 @@ class Parts:
     trainer: Trainer
     steering: Steering
     checkpoints: CheckpointWriter
-    deferred: DeferredWeights
+    rounds: EvaluationRounds
     run_log: RunLog
 
 
@@ -67,7 +67,6 @@ class LearnerService:
     def __init__(
         self,
         run: RunSection,
-        evaluation: EvaluationSection,
         identity: RunIdentity,
         parts: Parts,
         progress: TrainingProgress,
@@ -76,10 +75,9 @@ class LearnerService:
     ) -> None:
         """`until_step`: end there, although the run is longer."""
         self._run = run
-        self._evaluation = evaluation
         self._identity = identity
         self._parts = parts
-        self._manager, self._trainer = parts.manager, parts.trainer
+        self._manager, self._trainer, self._rounds = parts.manager, parts.trainer, parts.rounds
         self._log = parts.run_log
         self._until_step = until_step
         self._progress = progress
@@ -167,9 +165,10 @@ class LearnerService:
         if self._manager.scheduler.is_opened:
             self._manager.scheduler.refill(self.step)
         else:
-            self._start_evaluation_if_due()
+            self._rounds.start_if_due(self.step)
             self._manager.scheduler.open(self.step)
         self._settle()
+        await self._add_solutions(self.step)
         last_step = min(total := self._run.total_training_steps, self._until_step or total)
         while self.step < last_step and not self._is_stopping:
             began = time.monotonic()
@@ -225,11 +224,12 @@ class LearnerService:
         self._log.trained(batch, step=self.step)
         await self._publish(self.step, cloned(self._trainer.policy.network))
         self._log.commands(self.steering.apply_due(batch, self.step), step=self.step)
-        self._start_evaluation_if_due()
+        self._rounds.start_if_due(self.step)
         self._manager.scheduler.close_step(batch, self.step)
         self._settle()
         await self._log.step(result, self._progress, waited_seconds=waited_seconds, trained_seconds=trained_seconds)
         self._watchdog.note_step()
+        await self._add_solutions(self.step)
         if self._manager.commands.take_checkpoint_request():
             self._parts.checkpoints.commit_soon(self._present_progress(), self._manager)
         self._parts.checkpoints.commit_if_due(self._present_progress(), self._manager)
@@ -240,34 +240,32 @@ class LearnerService:
         incarnation = self._identity.incarnation
         await self._publisher.publish(Snapshot.of(tensors, self._run.name, policy_version, incarnation=incarnation))
 
-    def _start_evaluation_if_due(self) -> None:
-        frequency = self._evaluation.test_freq
-        is_last = self.step == self._run.total_training_steps
-        if not frequency or not (is_last or self.step % frequency == 0):
-            return
-        if self._evaluation.after_training:
-            self._parts.deferred.put(self.step, cloned(self._trainer.policy.network))
-        else:
-            self._manager.evaluator.start(self.step, min_policy_version=self.step)
+    async def _add_solutions(self, step: int, weights: Mapping[str, Tensor] | None = None) -> None:
+        if self._manager.evaluator.awaits_solutions(step):
+            before, self._waiting_for = self._waiting_for, f"exact accuracy of step {step}"
+            await self._rounds.add_solutions(step, weights)
+            self._waiting_for = before
+            self._settle()
 
     async def _finish_evaluations(self) -> None:
         self._waiting_for = "evaluation"
-        if self._evaluation.after_training:
+        if self._rounds.section.after_training:
             await self._log.training_done(self._progress)
             await self._evaluate_deferred()
         await self._rounds_are_over()
 
     async def _evaluate_deferred(self) -> None:
-        for step in self._parts.deferred.steps():
+        for step in self._rounds.deferred.steps():
             # A generator takes only what is newer than what it has; a resumed learner must find the same number.
             serving_version = self._run.total_training_steps + 1 + step
-            await self._publish(serving_version, self._parts.deferred.weights(step))
+            await self._publish(serving_version, weights := self._rounds.deferred.weights(step))
             self._manager.evaluator.start(step, min_policy_version=serving_version)
             self._settle()
+            await self._add_solutions(step, weights)
             await self._rounds_are_over()
             if self._is_stopping:
                 return
-            self._parts.deferred.delete(step)
+            self._rounds.deferred.delete(step)
 
     async def _rounds_are_over(self) -> None:
         while self._manager.evaluator.is_under_way and not self._is_stopping:

@@ -107,6 +107,18 @@ def evaluation_line(evaluation: Evaluation, *, seconds_since_start: float) -> Li
         "eval/response_length/mean": evaluation.mean_response_length,
         "eval/policy_version/min": evaluation.oldest_policy_version,
         "eval/policy_version/max": evaluation.newest_policy_version,
+        **{f"eval/accuracy/{group}": mean for group, mean in evaluation.accuracy_by_group.items()},
+        **_exact_numbers(evaluation),
+    }
+
+
+def _exact_numbers(evaluation: Evaluation) -> Line:
+    if evaluation.accuracy_exact is None:
+        return {}
+    return {
+        "eval/accuracy_exact": evaluation.accuracy_exact,
+        **{f"eval/accuracy_exact/{group}": mean for group, mean in evaluation.accuracy_exact_by_group.items()},
+        "eval/timing_s/accuracy_exact": evaluation.exact_seconds,
     }
 
 

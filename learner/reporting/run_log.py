@@ -109,7 +109,8 @@ class RunLog:
             evaluation = replace(evaluation, oldest_policy_version=step, newest_policy_version=step)
         self._metrics_log.append(evaluation_line(evaluation, seconds_since_start=seconds_since_start))
         accuracy = "nothing was scored" if evaluation.accuracy is None else f"accuracy {evaluation.accuracy:.3f}"
-        text = f"step {evaluation.step} is evaluated: {accuracy}"
+        exact = "" if evaluation.accuracy_exact is None else f", exact {evaluation.accuracy_exact:.4f}"
+        text = f"step {evaluation.step} is evaluated: {accuracy}{exact}"
         self.journal.event("evaluation", step=evaluation.step, text=text)
         logger.info("%s", text)
 

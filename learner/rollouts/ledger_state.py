@@ -7,13 +7,14 @@ not kept: they are read from the data again, and found by their index.
 import base64
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from learner.rollouts.evaluation import SolutionProbabilities
 from learner.rollouts.ledger import Ledger, Lost
 from learner.rollouts.manager import RolloutManager
 from learner.rollouts.prompts import Prompt
@@ -54,6 +55,7 @@ def captured(manager: RolloutManager) -> LedgerState:
     """A copy of everything, to be written while the manager changes."""
     ledger, scheduler, evaluator = manager.ledger, manager.scheduler, manager.evaluator
     assert not ledger.scored_evaluations, "the evaluator gathers what was scored before a checkpoint is taken"
+    assert not any(map(evaluator.awaits_solutions, evaluator.gathered)), "solutions come before the next checkpoint"
     gathered = {step: [row.rollout_id for row in rows] for step, rows in evaluator.gathered.items()}
     rollouts = [*ledger.rollouts.values(), *(row for rows in evaluator.gathered.values() for row in rows)]
     plain = {
@@ -75,6 +77,7 @@ def captured(manager: RolloutManager) -> LedgerState:
         "is_opened": scheduler.is_opened,
         "gathered": gathered,
         "finished_evaluations": sorted(evaluator.finished_steps),
+        "solutions": {step: asdict(found) for step, found in evaluator.solutions.items()},
     }
     return LedgerState(plain, {name: _laid_out(rollouts, name) for name in PER_TOKEN})
 
@@ -86,6 +89,8 @@ def restore(manager: RolloutManager, state: LedgerState) -> None:
     for step, ids in plain["gathered"].items():
         evaluator.gathered[int(step)] = [rollouts.pop(rollout_id) for rollout_id in ids]
     evaluator.finished_steps = set(plain["finished_evaluations"])
+    for step, found in plain.get("solutions", {}).items():  # not in the checkpoints of earlier releases
+        evaluator.solutions[int(step)] = SolutionProbabilities(**found)
     ledger.rollouts.update(rollouts)
     ledger.ready = [rollouts[rollout_id] for rollout_id in plain["ready"]]
     ledger.lost = [Lost((position[0], position[1]), cohort) for position, cohort in plain["lost"]]

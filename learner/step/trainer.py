@@ -18,8 +18,15 @@ import torch
 from torch import Tensor
 
 from learner.algorithm import masked_stats, token_filter
-from learner.models.outputs import Policy, ValueModel, token_and_boundary_values
-from learner.models.packing import pack, pad_rows, unpack
+from learner.models.outputs import (
+    Policy,
+    ValueModel,
+    sequence_probabilities,
+    token_and_boundary_values,
+    with_weights,
+)
+from learner.models.packing import TokenRow, pack, pad_rows, unpack
+from learner.rollouts.prompts import Prompt
 from learner.rollouts.rollout import Rollout
 from learner.step import metrics as step_metrics
 from learner.step import policy_update, response_diagnostics, value_update
@@ -108,6 +115,27 @@ class Trainer:
         outcomes = {row: outcome for row, outcome in update.outcomes.items() if row < len(rows)}
         trace = self._trace(rows, arrived, of_arrived, outcomes, policy_version) if self._keeps_traces else None
         return StepResult(values, metrics, trace)
+
+    def solution_probabilities(
+        self, prompts: Sequence[Prompt], *, temperature: float, weights: Mapping[str, Tensor] | None = None
+    ) -> list[float]:
+        """Per prompt, how likely the policy, or that of `weights`, is to answer by the prompt's worked solution.
+
+        0 for a solution that is longer than a response may be.
+        """
+        rows = {
+            index: TokenRow(prompt.token_ids + prompt.solution, start=len(prompt.token_ids))
+            for index, prompt in enumerate(prompts)
+            if prompt.solution is not None and len(prompt.solution) <= self._run.max_response_length
+        }
+        policy = self.policy if weights is None else with_weights(self.policy, weights)
+        probabilities = sequence_probabilities(
+            replace(policy, temperature=temperature),
+            list(rows.values()),
+            max_tokens=self._actor_section.max_tokens_per_microbatch,
+        )
+        by_index = dict(zip(rows, probabilities, strict=True))
+        return [by_index.get(index, 0.0) for index in range(len(prompts))]
 
     def set_temperature(self, temperature: float) -> None:
         """From the next step on the policy is the one under this sampling temperature, in every system."""

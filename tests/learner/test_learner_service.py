@@ -34,6 +34,18 @@ from tppo.streams.contract import BEGINNING
 STEPS = 6
 
 
+def a_prompt(index: int) -> Prompt:
+    return Prompt(index, str(index), tokens([2 + index]), "task", "answer", "{}")
+
+
+def evaluation_prompts() -> list[Prompt]:
+    """Four, of which the last is alone in its group; each has a worked solution of three tokens."""
+    groups = ("k_to_2", "k_to_2", "k_to_2", "k_above_2")
+    return [
+        replace(a_prompt(index), solution=tokens([3, 4 + index, 1]), group=group) for index, group in enumerate(groups)
+    ]
+
+
 class NoTokenizer:
     def save_pretrained(self, _folder: Path) -> None:
         pass
@@ -67,7 +79,7 @@ class Laboratory:
                 "algorithm": {"num_ignored_tail_tokens": 1},
                 "actor": {"lr": 1e-2, "ppo_mini_batches": 2},
                 "critic": {"lr": 1e-2, "warmup_steps": 1},
-                "evaluation": {"test_freq": 3, "after_training": evaluates_after_training},
+                "evaluation": {"test_freq": 3, "after_training": evaluates_after_training, "temperature": 0.7},
                 "checkpoint": {"save_freq": 2, "keep": 10},
                 "trace": {"enabled": True},
             }
@@ -80,13 +92,13 @@ class Laboratory:
         checkpoints = Checkpoints(folder / "checkpoints", keep=self.config.checkpoint.keep)
         latest = checkpoints.folder.newest()
         trainer = self._trainer(latest)
-        prompts = [Prompt(i, str(i), tokens([2 + i]), "task", "answer", "{}") for i in range(10)]
+        prompts = [a_prompt(index) for index in range(10)]
         manager = open_manager(
             self.config.run,
             self.config.data,
             rules_of(self.config),
             prompts=prompts,
-            evaluation_prompts=prompts[:4],
+            evaluation_prompts=evaluation_prompts(),
             decode=text_of,
         )
         steering = Steering(self.config.run, manager, trainer, checkpoints)

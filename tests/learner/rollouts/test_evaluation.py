@@ -1,13 +1,16 @@
 """Evaluation rounds: what they find, and that training does not see them."""
 
+import json
 import math
+from dataclasses import replace
 
 import pytest
 
-from learner.rollouts.evaluation import Evaluation
+from learner.rollouts import ledger_state
+from learner.rollouts.evaluation import Evaluation, SolutionProbabilities
 from learner.rollouts.manager import RolloutManager
 from tests.learner.builders import a_config, a_failed_score, a_failed_window, a_manager, a_score, a_window
-from tppo.rollout import InboxRecord, Window
+from tppo.rollout import InboxRecord, Window, tokens
 
 
 def some_evaluation_manager(num_prompts: int = 4) -> RolloutManager:
@@ -163,3 +166,66 @@ def test_without_evaluation_prompts_there_is_no_round() -> None:
     manager.evaluator.start(0, min_policy_version=0)
 
     assert not manager.evaluator.is_under_way
+
+
+def a_manager_with_solutions(*groups: str) -> RolloutManager:
+    manager = some_evaluation_manager(len(groups))
+    manager.evaluator.prompts = [
+        replace(prompt, solution=tokens([4, 1]), group=group)
+        for prompt, group in zip(manager.evaluator.prompts, groups, strict=True)
+    ]
+    return manager
+
+
+def test_exact_accuracy_is_the_mean_probability_of_the_worked_solutions_of_each_group_too() -> None:
+    manager = a_manager_with_solutions("k_to_20", "k_above_20", "k_to_20")
+    manager.evaluator.start(20, min_policy_version=20)
+    manager.evaluator.add_solutions(20, SolutionProbabilities([0.5, 0.1, 0.9], seconds=1.5))
+
+    (found,) = enter(
+        manager, *(record for n, score in enumerate([1.0, 0.0, 0.0]) for record in answered(n, score, step=20))
+    )
+
+    # (0.5 + 0.1 + 0.9) / 3, and (0.5 + 0.9) / 2 of the first group.
+    assert found.accuracy_exact == pytest.approx(0.5)
+    assert found.accuracy_exact_by_group == pytest.approx({"k_to_20": 0.7, "k_above_20": 0.1})
+    assert found.accuracy_by_group == {"k_to_20": 0.5, "k_above_20": 0.0}
+    assert found.exact_seconds == 1.5
+
+
+def test_a_round_with_solutions_is_over_only_when_their_probabilities_are_there() -> None:
+    manager = a_manager_with_solutions("")
+    manager.evaluator.start(0, min_policy_version=0)
+    assert manager.evaluator.awaits_solutions(0)
+
+    assert enter(manager, *answered(0, 1.0)) == []
+    manager.evaluator.add_solutions(0, SolutionProbabilities([0.25], seconds=0.0))
+    (found,) = manager.evaluator.gather()
+
+    assert (found.accuracy_exact, found.accuracy_exact_by_group) == (0.25, {})
+    assert not manager.evaluator.awaits_solutions(0)
+
+
+def test_prompts_without_solutions_have_no_exact_accuracy() -> None:
+    manager = some_evaluation_manager(1)
+    manager.evaluator.start(0, min_policy_version=0)
+
+    (found,) = enter(manager, *answered(0, 1.0))
+
+    assert not manager.evaluator.awaits_solutions(0)
+    assert (found.accuracy_exact, found.exact_seconds) == (None, None)
+
+
+def test_probabilities_of_a_round_under_way_survive_a_restart() -> None:
+    manager = a_manager_with_solutions("", "")
+    manager.evaluator.start(0, min_policy_version=0)
+    manager.evaluator.add_solutions(0, SolutionProbabilities([0.1, 1 / 3], seconds=0.5))
+    enter(manager, *answered(0, 1.0))
+    kept = ledger_state.captured(manager)
+
+    restored = a_manager_with_solutions("", "")
+    ledger_state.restore(restored, replace(kept, plain=json.loads(json.dumps(kept.plain))))
+    (found,) = enter(restored, *answered(1, 0.0))
+
+    assert found.accuracy_exact == (0.1 + 1 / 3) / 2
+    assert found.exact_seconds == 0.5

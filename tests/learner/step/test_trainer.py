@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,17 +11,19 @@ import torch
 from learner.build import new_trainer
 from learner.models.loading import policy_from_network, value_model_from_network
 from learner.rollouts.rollout import Rollout
-from tests.learner.builders import a_row
+from tests.learner.builders import a_prompt, a_row
 from tests.learner.plain_ppo import PlainPPO
 from tests.learner.tiny_models import (
     TinyTrainer,
     a_network,
     a_step_config,
+    padded_logprobs,
     padded_values,
     some_rows,
     step,
     weights_of,
 )
+from tppo.rollout import tokens
 
 
 def finished_rows() -> list[Rollout]:
@@ -212,3 +215,18 @@ def test_whitening_by_scale_divides_the_unfinished_responses_mean_advantage_by_t
     assert metrics["critic/advantages/unfinished_mean"] == pytest.approx(mean, abs=1e-5)
     scaled = mean / statistics.stdev(of_finished + of_cut)
     assert metrics["critic/advantages/unfinished_mean_whitened"] == pytest.approx(scaled, abs=1e-4)
+
+
+def test_a_solution_that_is_longer_than_a_response_may_be_has_no_chance() -> None:
+    trainer = TinyTrainer(a_step_config(run={"max_response_length": 18}))
+    solutions = [[9, 4, 1], [9] * 18 + [1], [8, 2, 3, 1]]
+    prompts = [replace(a_prompt(), solution=tokens(solution)) for solution in solutions]
+
+    first, too_long, last = trainer.solution_probabilities(prompts, temperature=0.5)
+
+    with torch.no_grad():
+        logprobs = padded_logprobs(a_network("policy"), [a_row(row) for row in solutions], temperature=0.5)
+    expected = [math.exp(float(of_row.sum())) for of_row in logprobs]
+    assert [first, last] == pytest.approx([expected[0], expected[2]], rel=1e-4)
+    assert too_long == 0.0
+    assert trainer.policy.temperature == 1.0

@@ -92,11 +92,13 @@ def write_data(folder: Path) -> None:
 
 
 def _record(problem: Problem, index: int) -> dict[str, object]:
+    """A row; those that are evaluated have their solution."""
+    solution = {"solution": problem.solution()} if problem.is_held_out else {}
     return {
         "data_source": DATA_SOURCE,
         "prompt": problem.prompt,
         "reward_model": {"style": "rule", "ground_truth": problem.result},
-        "extra_info": {"k": problem.num_steps, "index": index},
+        "extra_info": {"k": problem.num_steps, "index": index, **solution},
     }
 
 

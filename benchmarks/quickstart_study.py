@@ -43,6 +43,8 @@ class Outcome:
     seed: int
     accuracy_after_40: float
     final_accuracy: float
+    exact_after_40: float  # without sampling noise
+    final_exact: float
     final_response_length: float  # tokens, on the evaluation set
     unfinished_advantage: float | None  # mean over the tokens of unfinished rows, whitened
     bias_at_cut: float | None  # mean absolute difference of EGAE to the whole response's GAE
@@ -87,12 +89,15 @@ def outcome(folder: Path, variant: str, seed: int) -> Outcome:
     steps = [line for line in lines if line["kind"] == "step"]
     evaluations = {line["eval/step"]: line for line in lines if line["kind"] == "evaluation"}
     last = evaluations[max(evaluations)]
+    after_40 = evaluations[min(40, max(evaluations))]
     late = steps[-len(steps) // 4 :]
     return Outcome(
         variant=variant,
         seed=seed,
-        accuracy_after_40=evaluations[min(40, max(evaluations))]["eval/accuracy"],
+        accuracy_after_40=after_40["eval/accuracy"],
         final_accuracy=last["eval/accuracy"],
+        exact_after_40=after_40["eval/accuracy_exact"],
+        final_exact=last["eval/accuracy_exact"],
         final_response_length=last["eval/response_length/mean"],
         unfinished_advantage=mean_of(late, "critic/advantages/unfinished_mean_whitened"),
         bias_at_cut=mean_of(late, "critic/bias_at_cut/mean_abs"),
@@ -114,6 +119,8 @@ def write(outcomes: Sequence[Outcome], folder: Path) -> None:
 COLUMNS = {
     "accuracy_after_40": ("accuracy after 40 steps", "{:.3f}"),
     "final_accuracy": ("accuracy at the end", "{:.3f}"),
+    "exact_after_40": ("exact after 40 steps", "{:.4f}"),
+    "final_exact": ("exact at the end", "{:.4f}"),
     "final_response_length": ("response length", "{:.0f}"),
     "unfinished_advantage": ("mean whitened advantage of unfinished rows", "{:+.3f}"),
     "bias_at_cut": ("bias at the cut, absolute", "{:.3f}"),

@@ -112,6 +112,8 @@ def closing_table(summary: Summary, files: Mapping[str, str]) -> Table:
     table.add_column(overflow="fold")
     table.add_row("accuracy before", _accuracy_text(summary.base_accuracy, summary.base_accuracy_stderr))
     table.add_row("accuracy after", _accuracy_text(summary.final_accuracy, summary.final_accuracy_stderr))
+    if summary.base_accuracy_exact is not None and summary.final_accuracy_exact is not None:
+        table.add_row("  exact", f"{summary.base_accuracy_exact:.4f} -> {summary.final_accuracy_exact:.4f}")
     table.add_row("steps", str(summary.steps))
     table.add_row("seconds", f"{summary.seconds_total:.0f}")
     table.add_row("  generators computing", f"{summary.seconds_generation:.0f}")

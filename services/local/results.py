@@ -22,6 +22,9 @@ class Summary:
     final_accuracy: float | None
     """The last evaluation's, if there was one after the first step."""
     final_accuracy_stderr: float | None
+    base_accuracy_exact: float | None
+    """Without sampling noise, where the evaluation set has worked solutions."""
+    final_accuracy_exact: float | None
     steps: int
     seconds_total: float
     """Wall-clock time of `tppo run`, start and end included; a resumed run adds its sessions up."""
@@ -47,6 +50,8 @@ def summarize(metrics: RunMetrics, totals: GenerationTotals, *, seconds_total: f
         base_accuracy_stderr=base.get("eval/accuracy_stderr"),
         final_accuracy=final.get("eval/accuracy"),
         final_accuracy_stderr=final.get("eval/accuracy_stderr"),
+        base_accuracy_exact=base.get("eval/accuracy_exact"),
+        final_accuracy_exact=final.get("eval/accuracy_exact"),
         steps=int(metrics.steps[-1]["step"]) if metrics.steps else 0,
         seconds_total=round(seconds_total, 3),
         seconds_generation=round(totals.seconds_busy, 3),

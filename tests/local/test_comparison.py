@@ -1,6 +1,7 @@
 """`tppo compare`: which runs there are, what is not repeated, and what is read from them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,22 @@ def test_a_system_without_a_number_in_one_seed_has_no_mean() -> None:
     assert mean_and_spread([1.0, None]).mean is None
     assert mean_and_spread([1.0]).deviation is None
     assert mean_and_spread([1.0, 3.0]).deviation == pytest.approx(2**0.5)
+
+
+def test_exact_accuracies_stand_beside_the_sampled_ones_where_every_run_has_them(tmp_path: Path) -> None:
+    without = measures_of(tmp_path, "ppo")
+    exact = {0: 0.4012, 4: 0.61, 10: 0.81239}
+    having = replace(
+        without,
+        algorithm="tppo",
+        curve=tuple(replace(point, accuracy_exact=exact[point.step]) for point in without.curve),
+    )
+
+    write_table([having], tmp_path / "every.md", target=0.65, task="sums")
+    write_table([having, without], tmp_path / "some.md", target=0.65, task="sums")
+
+    assert "| tppo | 0.400 | 0.800 | 0.4012 | 0.8124 | 5.0 |" in (tmp_path / "every.md").read_text()
+    assert "| tppo | 0.400 | 0.800 | 5.0 |" in (tmp_path / "some.md").read_text()
 
 
 @pytest.mark.slow

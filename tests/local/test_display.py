@@ -87,6 +87,15 @@ def test_the_closing_table_shows_accuracy_before_and_after() -> None:
         assert fact in text
 
 
+def test_the_closing_table_shows_exact_accuracies_where_there_are_some() -> None:
+    exact = {"eval/accuracy_exact": 0.9571}
+    with_exact = summarize(RunMetrics([line | exact for line in LINES]), GenerationTotals(), seconds_total=1.0)
+    without = summarize(RunMetrics(LINES), GenerationTotals(), seconds_total=1.0)
+
+    assert "0.9571 -> 0.9571" in rendered(closing_table(with_exact, {}))
+    assert "exact" not in rendered(closing_table(without, {}))
+
+
 def test_lines_are_written_when_something_changed_and_not_too_often() -> None:
     now = 0.0
     written: list[str] = []

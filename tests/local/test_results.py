@@ -59,6 +59,17 @@ def test_the_summary_has_accuracies_times_and_occupancy() -> None:
     assert (summary.tokens_generated, summary.decode_steps, summary.slot_occupancy) == (9000, 300, 0.75)
 
 
+def test_the_summary_has_the_exact_accuracies_of_runs_that_have_them() -> None:
+    exact = [{"eval/accuracy_exact": value} for value in (0.4012, 0.9571)]
+    metrics = RunMetrics([evaluation(0, 0.41) | exact[0], step(1), step(2), evaluation(2, 0.93) | exact[1]])
+
+    summary = summarize(metrics, GenerationTotals(), seconds_total=1.0)
+    without = summarize(RunMetrics([evaluation(0, 0.41)]), GenerationTotals(), seconds_total=1.0)
+
+    assert (summary.base_accuracy_exact, summary.final_accuracy_exact) == (0.4012, 0.9571)
+    assert (without.base_accuracy_exact, without.final_accuracy_exact) == (None, None)
+
+
 def test_the_base_models_accuracy_is_not_taken_for_the_runs() -> None:
     summary = summarize(RunMetrics([evaluation(0, 0.4), step(1)]), GenerationTotals(), seconds_total=1.0)
 

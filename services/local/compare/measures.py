@@ -25,6 +25,8 @@ class Point:
     seconds: float
     decode_steps: float
     tokens: float
+    accuracy_exact: float | None = None
+    """Without sampling noise, where the evaluation set has worked solutions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +121,7 @@ def _point(evaluation: MetricLine, step: MetricLine | None) -> Point:
         seconds=spent.get("seconds_since_first_window", 0.0),
         decode_steps=spent.get("generation/num_decode_steps", 0),
         tokens=spent.get("generation/num_tokens", 0),
+        accuracy_exact=evaluation.get("eval/accuracy_exact"),
     )
 
 

@@ -33,6 +33,12 @@ class Column:
     """What stands where a run has no such number."""
 
 
+EXACT_COLUMNS = (
+    Column("base_accuracy_exact", "exact before", "{:.4f}", lambda run: run.curve[0].accuracy_exact),
+    Column("final_accuracy_exact", "exact after", "{:.4f}", lambda run: run.curve[-1].accuracy_exact),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class MeanAndSpread:
     """Over the seeds; None where a run has no such number, or where one seed has no spread."""
@@ -41,11 +47,13 @@ class MeanAndSpread:
     deviation: float | None
 
 
-def columns(target: float) -> list[Column]:
-    """The table's columns."""
+def columns(runs: Sequence[Measures], target: float) -> list[Column]:
+    """The table's columns; exact accuracies where every run has them."""
+    has_exact = all(point.accuracy_exact is not None for run in runs for point in run.curve)
     return [
         Column("base_accuracy", "accuracy before", "{:.3f}", lambda run: run.base_accuracy),
         Column("final_accuracy", "accuracy after", "{:.3f}", lambda run: run.final_accuracy),
+        *(EXACT_COLUMNS if has_exact else ()),
         Column("seconds", "seconds of training", "{:.1f}", lambda run: run.seconds),
         Column(
             "seconds_to_target",
@@ -95,7 +103,7 @@ def write_json(runs: Sequence[Measures], path: Path, *, target: float) -> None:
         algorithm: {
             "summary": {
                 column.name: asdict(mean_and_spread([column.of(run) for run in of_system]))
-                for column in (*columns(target), *UPDATE_COLUMNS)
+                for column in (*columns(runs, target), *UPDATE_COLUMNS)
             },
             "runs": [asdict(run) for run in of_system],
         }
@@ -134,7 +142,7 @@ def _document(runs: Sequence[Measures], *, target: float, task: str) -> Iterator
     yield "Seconds run from the first window to the end of the last step; evaluations come after it and count nowhere."
     yield f"{target:.2f} is the requested accuracy, or the highest that every run reached, read between evaluations."
     yield ""
-    yield from _table(runs, columns(target))
+    yield from _table(runs, columns(runs, target))
     yield ""
     yield "What bounded the updates, as means over the steps: shares of the tokens that the clip, the dual clip"
     yield "and the value clip held; the share that the importance weights leave in effect; and the steps between the"

@@ -18,7 +18,7 @@ const STEP_NAMES = [
   "actor/entropy", "actor/ppo_kl", "actor/pg_clipfrac", "timing_s/step", "timing_s/wait", "tokens/trained",
   "generation/num_tokens", "generation/num_active_slot_steps", "generation/num_slot_steps", "response/finished_fraction",
 ];
-const EVALUATION_NAMES = ["eval/accuracy", "eval/accuracy_stderr"];
+const EVALUATION_NAMES = ["eval/accuracy", "eval/accuracy_stderr", "eval/accuracy_exact"];
 /** @type {[number, number]} */
 const SHARE = [0, 1];
 /**
@@ -96,10 +96,11 @@ function tiles(status, steps, evaluations) {
   const now = status?.metrics ?? {};
   const base = evaluations.first("eval/accuracy");
   const error = evaluations.last("eval/accuracy_stderr");
+  const exact = evaluations.last("eval/accuracy_exact");
   const sampled = rates(steps, "generation/num_tokens", "seconds_since_start").at(-1);
   const trained = rates(steps, "tokens/trained", "seconds_since_start").at(-1);
   return [
-    tile("accuracy, evaluation", fixed(evaluations.last("eval/accuracy")), `± ${fixed(error)}; began at ${fixed(base)}`),
+    tile("accuracy, evaluation", fixed(evaluations.last("eval/accuracy")), `± ${fixed(error)}; ${exact === undefined ? "" : `exact ${fixed(exact)}; `}began at ${fixed(base)}`),
     tile("reward", fixed(steps.last("reward/mean")), `${percent(now["response/finished_fraction"])} of the rows finished`),
     tile("response length", whole(steps.last("response_length/p50")), `median, tokens; longest ${whole(steps.last("response_length/max"))}`),
     tile("tokens a second", whole(sampled), `sampled; ${whole(trained)} trained`),

@@ -7,7 +7,8 @@ resumed, to more steps or a larger lag, makes requests of its own.
 
 * streaming: the first `rollouts_per_step` ready rows make a step; a slow window waits for a later step.
 * lockstep and overlapped: a step is exactly the windows that were requested together (a cohort), so that no row is
-  trained by weights further from those that sampled it than the mode allows, however many generators there are.
+  trained by weights further from those that sampled it than the mode allows, however many generators there are. Its
+  rows stand in the order of their prompts, so that undisturbed lockstep runs of one seed are the same.
 """
 
 from collections.abc import Sequence
@@ -44,7 +45,10 @@ class Scheduler:
         self._request(self.run.max_windows_out - self._num_out(), policy_version)
 
     def next_batch(self) -> list[Rollout]:
-        """The rows of the next step, in inbox order; empty while they are not all there."""
+        """The rows of the next step, empty while they are not all there.
+
+        In streaming in inbox order; else in that of their prompts, so that which came first makes no difference.
+        """
         return self._first_ready_rows() if self.run.mode == "streaming" else self._oldest_cohort()
 
     def close_step(self, batch: Sequence[Rollout], policy_version: int) -> None:
@@ -86,7 +90,7 @@ class Scheduler:
         oldest = min((row.cohort for row in rows_in_flight), default=0)
         rows = [row for row in rows_in_flight if row.cohort == oldest]
         is_complete = all(row.state is State.READY for row in rows)
-        return sorted(rows, key=lambda row: row.ready_position) if is_complete else []
+        return sorted(rows, key=lambda row: row.ordinal) if is_complete else []
 
     def _forget_lost(self, batch: Sequence[Rollout]) -> None:
         """Takes off the list of parked windows those that the end of this step replaces.

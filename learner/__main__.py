@@ -43,7 +43,8 @@ def main(argv: Sequence[str]) -> int:
     if arguments.check:
         from learner.preflight import check
 
-        check(config)
+        for note in check(config):
+            print(note)
         return 0
     require_redis_url(config.redis.url)
     from learner.reporting.trackers import trackers

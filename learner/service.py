@@ -188,7 +188,7 @@ class LearnerService:
                 self._waiting_for = "paused by operator"
                 await self._news()
                 continue
-            batch = [] if self._awaits_first_evaluation() else self._manager.scheduler.next_batch()
+            batch = [] if self._awaits_first_evaluation() else self._manager.scheduler.next_batch(self.step)
             if batch:
                 return batch
             if self._manager.scheduler.replace_parked(self.step):

@@ -22,7 +22,6 @@ class RolloutManager:
     scheduler: Scheduler
     evaluator: Evaluator
     commands: Commands
-    num_skipped_prompts: int  # rows of the data files that are too long
 
     def enter(self, position: tuple[int, int], record: InboxRecord) -> None:
         """Apply a record of the inbox; a duplicate is counted and dropped."""
@@ -39,18 +38,18 @@ def open_manager(
     data: DataSection,
     rules: RequestRules,
     *,
+    num_cohort_steps: int,
     prompts: Sequence[Prompt],
     evaluation_prompts: Sequence[Prompt],
-    num_skipped_prompts: int = 0,
     decode: Callable[["array[int]"], str],
 ) -> RolloutManager:
-    """The manager of a run that has not begun."""
+    """The manager of a run that has not begun; `num_cohort_steps` as in `Scheduler`."""
     order = PromptOrder(len(prompts), data.samples_per_prompt, run.seed, data.shuffle)
 
     def is_past(rollout_id: str) -> bool:
         return scheduler.is_past(rollout_id) or evaluator.is_past(rollout_id)
 
     ledger = Ledger(rules, decode, is_past)
-    scheduler = Scheduler(ledger, prompts, order, run)
+    scheduler = Scheduler(ledger, prompts, order, run, num_cohort_steps)
     evaluator = Evaluator(ledger, evaluation_prompts)
-    return RolloutManager(ledger, scheduler, evaluator, Commands(), num_skipped_prompts)
+    return RolloutManager(ledger, scheduler, evaluator, Commands())

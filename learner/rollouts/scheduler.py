@@ -5,10 +5,11 @@ parked that no step can come; a step's rows, and what counts as parked by then, 
 are a function of the inbox alone, however fast it is read. Only a configuration that was raised before the run was
 resumed, to more steps or a larger lag, makes requests of its own.
 
-* streaming: the first `rollouts_per_step` ready rows make a step; a slow window waits for a later step.
+* streaming: the first `rollouts_per_step` ready rows make a step; a slow window waits for a later step. The first
+  `num_cohort_steps`, while the value model warms up, take cohorts: those that are ready first are the short ones, and
+  a value model that has seen no others takes length for failure, or for success.
 * lockstep and overlapped: a step is exactly the windows that were requested together (a cohort), so that no row is
-  trained by weights further from those that sampled it than the mode allows, however many generators there are. Its
-  rows stand in the order of their prompts, so that undisturbed lockstep runs of one seed are the same.
+  trained by weights further from those that sampled it than the mode allows, however many generators there are.
 """
 
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ class Scheduler:
     prompts: Sequence[Prompt]
     order: PromptOrder
     run: RunSection
+    num_cohort_steps: int = 0
     next_ordinal: int = 0
     next_cohort: int = 0
     is_opened: bool = False
@@ -44,16 +46,13 @@ class Scheduler:
         """Request as many windows as may be out. A resumed run lacks some where its configuration was raised."""
         self._request(self.run.max_windows_out - self._num_out(), policy_version)
 
-    def next_batch(self) -> list[Rollout]:
-        """The rows of the next step, empty while they are not all there.
-
-        In streaming in inbox order; else in that of their prompts, so that which came first makes no difference.
-        """
-        return self._first_ready_rows() if self.run.mode == "streaming" else self._oldest_cohort()
+    def next_batch(self, policy_version: int) -> list[Rollout]:
+        """The rows of the step that trains `policy_version`, in inbox order; empty while they are not all there."""
+        return self._oldest_cohort() if self._takes_cohort(policy_version) else self._first_ready_rows()
 
     def close_step(self, batch: Sequence[Rollout], policy_version: int) -> None:
         """The batch was trained and made `policy_version`: request as many windows as have become free."""
-        self._forget_lost(batch)
+        self._forget_lost(batch, takes_cohort=self._takes_cohort(policy_version - 1))
         self.refill(policy_version)
 
     def set_policy_lag(self, max_policy_lag: int) -> None:
@@ -68,7 +67,7 @@ class Scheduler:
         slowly knows of no more at that moment.
         """
         lost = self.ledger.lost
-        smallest_batch = self.run.rollouts_per_step if self.run.mode == "streaming" else 1
+        smallest_batch = 1 if self._takes_cohort(policy_version) else self.run.rollouts_per_step
         num_lost = self._num_out() - smallest_batch + 1
         if not 0 < num_lost <= len(lost):
             return False
@@ -81,6 +80,10 @@ class Scheduler:
         ordinal = self.order.ordinal(rollout_id)
         return ordinal is not None and ordinal < self.next_ordinal
 
+    def _takes_cohort(self, policy_version: int) -> bool:
+        """Whether the step that trains this version takes the windows that were requested together."""
+        return self.run.mode != "streaming" or policy_version < self.num_cohort_steps
+
     def _first_ready_rows(self) -> list[Rollout]:
         size = self.run.rollouts_per_step
         return self.ledger.ready[:size] if len(self.ledger.ready) >= size else []
@@ -90,19 +93,19 @@ class Scheduler:
         oldest = min((row.cohort for row in rows_in_flight), default=0)
         rows = [row for row in rows_in_flight if row.cohort == oldest]
         is_complete = all(row.state is State.READY for row in rows)
-        return sorted(rows, key=lambda row: row.ordinal) if is_complete else []
+        return sorted(rows, key=lambda row: row.ready_position) if is_complete else []
 
-    def _forget_lost(self, batch: Sequence[Rollout]) -> None:
+    def _forget_lost(self, batch: Sequence[Rollout], *, takes_cohort: bool) -> None:
         """Takes off the list of parked windows those that the end of this step replaces.
 
-        Streaming: what was lost before the batch's last row came. Else: what was lost of its cohort, or of an older
-        one that came to nothing, so that a new cohort is as large as the one that it follows.
+        Of a cohort: what was lost of it, or of an older one that came to nothing, so that a new cohort is as large as
+        the one that it follows. Else: what was lost before the batch's last row came.
         """
-        if self.run.mode == "streaming":
+        if takes_cohort:
+            self.ledger.lost = [lost for lost in self.ledger.lost if lost.cohort > batch[0].cohort]
+        else:
             last = max(row.ready_position for row in batch)
             self.ledger.lost = [lost for lost in self.ledger.lost if lost.position > last]
-        else:
-            self.ledger.lost = [lost for lost in self.ledger.lost if lost.cohort > batch[0].cohort]
 
     def _rows_in(self, *states: State) -> list[Rollout]:
         rollouts = self.ledger.rollouts.values()

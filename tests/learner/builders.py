@@ -38,6 +38,7 @@ def a_manager(config: Config, *, num_prompts: int = 20, num_evaluation_prompts: 
         config.run,
         config.data,
         rules_of(config),
+        num_cohort_steps=config.critic.warmup_steps,
         prompts=[a_prompt(index) for index in range(num_prompts)],
         evaluation_prompts=[a_prompt(index) for index in range(num_evaluation_prompts)],
         decode=lambda response: " ".join(map(str, response)),

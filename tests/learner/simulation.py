@@ -82,7 +82,7 @@ class Reader:
         """Take the next batch when it is there; where none can come, replace what was parked; whether one was taken."""
         if self.in_training or self.is_over:
             return False
-        while not (batch := self.manager.scheduler.next_batch()):
+        while not (batch := self.manager.scheduler.next_batch(self.version)):
             if not self.manager.scheduler.replace_parked(self.version):
                 return False
             self._collect()
@@ -240,10 +240,10 @@ class LiveRun:
         assert equation.in_flight <= self.config.run.max_windows_out
 
 
-def a_run_config(mode: str, **run: Any) -> Config:
+def a_run_config(mode: str, *, warmup_steps: int = 0, **run: Any) -> Config:
     sizes = {"total_training_steps": 5, "rollouts_per_step": 3, "window_length": 3, "max_response_length": 8}
     data = {"train_files": ["train.jsonl"], "shuffle": False}  # so that the n-th rollout is named 0-n-0
-    return a_config(run=sizes | run | {"mode": mode}, data=data)
+    return a_config(run=sizes | run | {"mode": mode}, data=data, critic={"warmup_steps": warmup_steps})
 
 
 def replayed_at_once(config: Config, log: Log) -> Reader:

@@ -131,7 +131,7 @@ def test_evaluation_rows_never_make_a_training_step_nor_count_as_issued() -> Non
     manager.evaluator.start(0, min_policy_version=0)
     enter(manager, *(record for ordinal in range(4) for record in answered(ordinal, 1.0)))
 
-    assert not manager.scheduler.next_batch()
+    assert not manager.scheduler.next_batch(0)
     assert not manager.ledger.ready
     assert manager.ledger.conservation().issued == 0
 

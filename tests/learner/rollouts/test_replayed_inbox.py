@@ -26,6 +26,7 @@ def configs(draw: st.DrawFn) -> Config:
     lag = draw(st.sampled_from([None, 0, 1, 2])) if mode == "streaming" else None
     return a_run_config(
         mode,
+        warmup_steps=draw(st.integers(0, 4)),
         max_policy_lag=lag,
         total_training_steps=draw(st.integers(1, 6)),
         rollouts_per_step=draw(st.integers(1, 4)),

@@ -78,30 +78,44 @@ def test_streaming_trains_the_rows_that_came_first() -> None:
     for rollout_id in ("0-3-0", "0-1-0", "0-0-0"):
         answers.window(rollout_id)
 
-    assert names(reader.manager.scheduler.next_batch()) == ["0-3-0", "0-1-0"]
+    assert names(reader.manager.scheduler.next_batch(reader.version)) == ["0-3-0", "0-1-0"]
+
+
+def test_streaming_waits_for_the_slowest_window_while_the_value_model_warms_up() -> None:
+    reader, answers = a_reader("streaming", warmup_steps=1)
+    for rollout_id in ("0-3-0", "0-1-0"):
+        answers.window(rollout_id)
+    assert not reader.manager.scheduler.next_batch(reader.version)
+
+    answers.window("0-0-0")
+    assert names(reader.manager.scheduler.next_batch(reader.version)) == ["0-1-0", "0-0-0"]
+    answers.step()
+    answers.window("0-1-0", 1)
+
+    assert names(reader.manager.scheduler.next_batch(reader.version)) == ["0-3-0", "0-1-0"]
 
 
 def test_streaming_leaves_a_slow_window_to_a_later_step() -> None:
     reader, answers = a_reader("streaming")
     answers.window("0-1-0")
-    assert not reader.manager.scheduler.next_batch()
+    assert not reader.manager.scheduler.next_batch(reader.version)
 
     answers.window("0-2-0")
     answers.step()
 
-    assert names(reader.manager.scheduler.next_batch()) == []
+    assert names(reader.manager.scheduler.next_batch(reader.version)) == []
     assert reader.version == 1
 
 
 @pytest.mark.parametrize("mode", ["lockstep", "overlapped"])
-def test_a_cohort_waits_for_its_slowest_window_and_stands_in_the_order_of_its_prompts(mode: str) -> None:
+def test_a_cohort_waits_for_its_slowest_window(mode: str) -> None:
     reader, answers = a_reader(mode)
     answers.window("0-1-0")
-    assert not reader.manager.scheduler.next_batch()
+    assert not reader.manager.scheduler.next_batch(reader.version)
 
     answers.window("0-0-0")
 
-    assert names(reader.manager.scheduler.next_batch()) == ["0-0-0", "0-1-0"]
+    assert names(reader.manager.scheduler.next_batch(reader.version)) == ["0-1-0", "0-0-0"]
 
 
 def test_a_younger_cohort_that_is_complete_waits_for_the_older_one() -> None:
@@ -109,10 +123,10 @@ def test_a_younger_cohort_that_is_complete_waits_for_the_older_one() -> None:
 
     for rollout_id in ("0-2-0", "0-3-0", "0-1-0"):
         answers.window(rollout_id)
-    assert not reader.manager.scheduler.next_batch()
+    assert not reader.manager.scheduler.next_batch(reader.version)
     answers.window("0-0-0")
 
-    assert names(reader.manager.scheduler.next_batch()) == ["0-0-0", "0-1-0"]
+    assert names(reader.manager.scheduler.next_batch(reader.version)) == ["0-1-0", "0-0-0"]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -201,10 +215,10 @@ def test_an_older_cohort_that_is_all_parked_is_replaced_by_a_cohort_of_its_own()
     assert asked(reader.window_requests[2:]) == [("0-1-0", 1), ("0-2-0", 0)]
 
     answers.window("0-2-0")
-    assert not reader.manager.scheduler.next_batch()
+    assert not reader.manager.scheduler.next_batch(reader.version)
     answers.window("0-1-0", 1)
 
-    assert names(reader.manager.scheduler.next_batch()) == ["0-1-0"]
+    assert names(reader.manager.scheduler.next_batch(reader.version)) == ["0-1-0"]
 
 
 # Streaming requests three when the third failure leaves one row, and keeps the fourth failure for a step's end.

@@ -1,0 +1,81 @@
+"""Worked solutions and groups of an evaluation set's rows."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learner.rollouts.evaluation_prompts import EvaluationPromptReader
+from learner.rollouts.prompts import DataError, Prompt, PromptReader
+from tests.learner.builders import a_config
+from tests.learner.rollouts.test_prompts import LetterTokenizer, a_data_row, jsonl
+
+END = 1
+
+
+def read(path: Path, **evaluation: Any) -> list[Prompt]:
+    config = a_config(evaluation=evaluation)
+    prompts = PromptReader(config.data, LetterTokenizer(), 40)
+    return EvaluationPromptReader(config.evaluation, prompts, END).read([path])
+
+
+def test_a_solution_is_its_own_tokens_and_the_end_of_the_sequence(tmp_path: Path) -> None:
+    (prompt,) = read(jsonl(tmp_path, a_data_row(extra_info={"worked": "2+2=4"})), solution_key="worked")
+
+    assert prompt.solution is not None
+    assert list(prompt.solution) == [*map(ord, "2+2=4"), END]
+
+
+def test_without_the_keys_a_row_has_neither_solution_nor_group(tmp_path: Path) -> None:
+    (prompt,) = read(jsonl(tmp_path, a_data_row(extra_info={"solution": "4", "k": 3})))
+
+    assert (prompt.solution, prompt.group) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("number", "group"),
+    [(0, "k_to_20"), (20, "k_to_20"), (21, "k_21_to_200"), (200, "k_21_to_200"), (201, "k_above_200")],
+)
+def test_a_range_includes_its_bound_and_begins_after_the_one_before(tmp_path: Path, number: int, group: str) -> None:
+    path = jsonl(tmp_path, a_data_row(extra_info={"k": number}))
+
+    (prompt,) = read(path, group_key="k", group_bounds=[20, 200])
+
+    assert prompt.group == group
+
+
+def test_only_the_rows_that_are_evaluated_need_a_solution(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, a_data_row(extra_info={"solution": "4"}), a_data_row())
+
+    assert len(read(path, solution_key="solution", num_prompts=1)) == 1
+
+
+@pytest.mark.parametrize("extra_info", [{}, {"solution": ""}, {"solution": 4}, ["solution"]])
+def test_a_row_without_the_named_solution_is_refused_by_its_line(tmp_path: Path, extra_info: Any) -> None:
+    path = jsonl(tmp_path, a_data_row(extra_info=extra_info))
+
+    with pytest.raises(DataError, match=r"line 1: extra_info\.solution is .*; expected a worked solution, as a text"):
+        read(path, solution_key="solution")
+
+
+@pytest.mark.parametrize("value", [None, "3", 3.0, True])
+def test_a_group_that_is_no_whole_number_is_refused_by_its_line(tmp_path: Path, value: Any) -> None:
+    path = jsonl(tmp_path, a_data_row(extra_info={"k": value}))
+
+    with pytest.raises(DataError, match=r"line 1: extra_info\.k is .*; expected a whole number"):
+        read(path, group_key="k", group_bounds=[20])
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "sentence"),
+    [
+        ({"group_key": "k"}, "expected both or neither of them"),
+        ({"group_bounds": [20]}, "expected both or neither of them"),
+        ({"group_key": "k", "group_bounds": [20, 20]}, "expected rising numbers"),
+        ({"group_key": "k", "group_bounds": [200, 20]}, "expected rising numbers"),
+        ({"group_key": "k/l", "group_bounds": [20]}, "match pattern"),
+    ],
+)
+def test_groups_that_are_no_ranges_are_refused(evaluation: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        a_config(evaluation=evaluation)

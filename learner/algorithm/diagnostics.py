@@ -3,7 +3,7 @@
 The cut's questions: is V(s_l) := V(s_{l-1}) fair (`border_value_jump`)? How far does a window's advantage stray from
 the one that the whole response would have given (`bias_at_cut`)? Are the values worse where a response was cut
 (`explained_variance_by_cut`) or late in it (`explained_variance_by_position`)? The gradient's: do few tokens carry it
-(`top_percent_weight`)?
+(`top_percent_weight`), or one response (`largest_row_share`)?
 """
 
 import math
@@ -155,6 +155,19 @@ def top_percent_weight(advantages: Tensor, policy_mask: Tensor) -> Tensor:
     num_top = math.ceil(len(weights) / 100)
     total = weights.sum()
     return torch.where(total > 0, weights.topk(num_top).values.sum() / total, math.nan)
+
+
+@torch.no_grad()
+def largest_row_share(advantages: Tensor, logprobs: Tensor, policy_mask: Tensor) -> Tensor:
+    """Share of the sum of |A_t| (1 - pi_t) over the mask that the row with the most carries; NaN where all are 0.
+
+    1 - pi_t is the derivative of log pi_t by the logit of the sampled token: a token that the policy is sure of pulls
+    at nothing, whatever its advantage. `logprobs` [batch, time] are those of the sampled tokens; equal rows give
+    1 / batch.
+    """
+    pulls = torch.where(policy_mask, advantages.abs() * -torch.expm1(logprobs.clamp(max=0.0)), 0.0).sum(dim=1)
+    total = pulls.sum()
+    return torch.where(total > 0, pulls.max() / total, math.nan)
 
 
 @torch.no_grad()

@@ -58,6 +58,7 @@ def estimate_metrics(sampled: Sampled, estimates: Estimates) -> Metrics:
     mask, finished = sampled.response_mask, sampled.is_finished
     counted = estimates.policy_mask
     top_weight = float(diagnostics.top_percent_weight(estimates.advantages, counted))
+    row_share = float(diagnostics.largest_row_share(estimates.advantages, sampled.rollout_logprobs, counted))
     num_policy_tokens, num_value_tokens = int(counted.sum()), int(estimates.value_mask.sum())
     return {
         "critic/values/mean": _mean(estimates.values[mask]),
@@ -65,6 +66,7 @@ def estimate_metrics(sampled: Sampled, estimates: Estimates) -> Metrics:
         "critic/advantages/unfinished_mean": _mean(estimates.raw_advantages[counted & ~finished[:, None]]),
         "critic/advantages/unfinished_mean_whitened": _mean(estimates.advantages[counted & ~finished[:, None]]),
         "actor/top_percent_weight": None if math.isnan(top_weight) else top_weight,
+        "actor/row_share/max": None if math.isnan(row_share) else row_share,
         "tokens/policy_mask": num_policy_tokens,
         "tokens/policy_mask_fraction": num_policy_tokens / max(1, int(mask.sum())),
         "tokens/value_mask": num_value_tokens,

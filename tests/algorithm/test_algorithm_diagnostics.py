@@ -10,6 +10,7 @@ from learner.algorithm.diagnostics import (
     border_value_jump,
     explained_variance_by_cut,
     explained_variance_by_position,
+    largest_row_share,
     probability_gap,
     top_percent_weight,
     window_advantages,
@@ -172,3 +173,18 @@ def test_the_top_percent_is_at_least_one_token_and_undefined_without_weight(
     weight = top_percent_weight(of_tokens, torch.ones_like(of_tokens, dtype=torch.bool))
 
     assert weight.item() == pytest.approx(expected, nan_ok=True)
+
+
+def test_the_row_with_the_largest_share_counts_advantages_of_tokens_that_the_policy_was_unsure_of() -> None:
+    advantages = torch.tensor([[-2.0, 1.0, 4.0], [1.0, 0.5, 0.0]])
+    logprobs = torch.tensor([[0.25, 1.0, 0.5], [0.5, 1.0, 0.5]]).log()
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+
+    # rows: 2 * 0.75, and 1 * 0.5
+    assert largest_row_share(advantages, logprobs, mask).item() == pytest.approx(0.75)
+
+
+def test_no_row_has_a_share_where_the_policy_is_sure_of_every_token() -> None:
+    ones = torch.ones(2, 3)
+
+    assert largest_row_share(ones, 0.0 * ones, ones.bool()).isnan()

@@ -1,6 +1,6 @@
 """The policy's part of a step: the clipped loss over the tokens that count, and the optional likelihood term."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,6 +13,7 @@ from learner.algorithm.masked_stats import masked_mean
 from learner.models.outputs import Policy, TokenScores, token_logprobs, token_scores
 from learner.models.packing import PackedBatch, TokenRow, pack, unpack
 from learner.step.experience import Estimates, Sampled
+from learner.step.loss_normalizer import LossNormalizer
 from learner.step.metrics import Metrics, PartialMeans, mismatch_metrics
 from learner.step.optimization import Optimization, mini_batches
 from learner.step.system import PolicyTokens, System
@@ -43,13 +44,15 @@ def train(
     estimates: Estimates,
     *,
     system: System,
+    normalizer: LossNormalizer,
     actor: ActorSection,
     algorithm: AlgorithmSection,
     seed: str,
 ) -> PolicyResult:
     """Update the policy; with no token in the masks it stays untouched. `seed` deals the rows to the mini-batches."""
     selection = _Selection.of(sampled, estimates, algorithm)
-    update = _PolicyUpdate(policy, system, actor, algorithm.lm_loss_weight, seed, selection)
+    normalizer.observe([selection.num_policy_tokens(row) for row in selection.trained_rows()])
+    update = _PolicyUpdate(policy, system, normalizer, actor, algorithm.lm_loss_weight, seed, selection)
     if estimates.old_logprobs is not None:
         for row in selection.trained_rows():
             update.old_logprobs[row] = sampled.window_part(row, estimates.old_logprobs)
@@ -100,6 +103,10 @@ class _Selection:
             ],
         )
 
+    def num_policy_tokens(self, row: int) -> int:
+        """Its tokens in the policy's mask."""
+        return int(self.policy_mask[row].sum())
+
     def trained_rows(self) -> list[int]:
         """Rows with a token in one of the masks."""
         return [
@@ -123,6 +130,7 @@ class _PolicyUpdate:
 
     policy: Policy
     system: System
+    normalizer: LossNormalizer
     actor: ActorSection
     lm_loss_weight: float
     seed: str
@@ -142,7 +150,9 @@ class _PolicyUpdate:
 
     def _update(self, mini_batch: Sequence[int], optimization: Optimization) -> None:
         """One optimizer update, unless the policy is too far from where the step began."""
-        parts = [self._backward(mini_batch, batch) for batch in self._packed(mini_batch)]
+        lengths = [self.selection.num_policy_tokens(row) for row in mini_batch]
+        factors = dict(zip(mini_batch, self.normalizer.factors(lengths), strict=True))
+        parts = [self._backward(mini_batch, batch, factors) for batch in self._packed(mini_batch)]
         weights = torch.cat([part.importance_weights for part in parts])
         kl_to_old = float(masked_mean(torch.cat([part.kl_to_old for part in parts]), torch.ones_like(weights).bool()))
         self.largest_kl = max(self.largest_kl, kl_to_old)
@@ -180,7 +190,9 @@ class _PolicyUpdate:
         rows = [self.selection.rows[index] for index in mini_batch]
         return pack(rows, max_tokens=self.actor.max_tokens_per_microbatch)
 
-    def _backward(self, mini_batch: Sequence[int], batch: PackedBatch) -> "_PartOfMiniBatch":
+    def _backward(
+        self, mini_batch: Sequence[int], batch: PackedBatch, factors: Mapping[int, float]
+    ) -> "_PartOfMiniBatch":
         """Backward pass of one micro-batch, its loss as part of the mini-batch's token mean."""
         selection = self.selection
         rows = [mini_batch[place] for place in batch.row_indices]
@@ -198,7 +210,7 @@ class _PolicyUpdate:
             logprobs=logprobs,
             old_logprobs=torch.cat([self.old_logprobs[row] for row in rows]).to(logprobs.device),
             rollout_logprobs=flat(selection.rollout_logprobs),
-            advantages=flat(selection.advantages),
+            advantages=torch.cat([selection.advantages[row] * factors[row] for row in rows]).to(logprobs.device),
             policy_mask=policy_mask,
             normalizer=_num_tokens(selection.policy_mask, mini_batch),
         )

@@ -32,6 +32,7 @@ from learner.step import metrics as step_metrics
 from learner.step import policy_update, response_diagnostics, value_update
 from learner.step.estimators import Estimators
 from learner.step.experience import Estimates, Sampled, gather, with_overlong_penalty
+from learner.step.loss_normalizer import LossNormalizer
 from learner.step.metrics import Metrics
 from learner.step.optimization import Optimization
 from learner.step.policy_update import PolicyResult, TokenOutcome
@@ -76,6 +77,7 @@ class Trainer:
         self._run, self._actor_section, self._critic_section = run, actor, critic
         self._keeps_traces = keeps_traces
         steps = run.total_training_steps
+        self._normalizer = LossNormalizer(estimators.algorithm.loss_normalizer, run.window_length)
         self.actor = Optimization(policy.network.parameters(), actor, num_steps=max(1, steps - critic.warmup_steps))
         self.critic = Optimization(value_model.network.parameters(), critic, num_steps=steps)
 
@@ -147,6 +149,7 @@ class Trainer:
             "actor": self.actor.state_dict(),
             "critic": self.critic.state_dict(),
             "system": self.system.state_dict(),
+            "mean_row_length": self._normalizer.mean_length,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -154,6 +157,7 @@ class Trainer:
         self.actor.load_state_dict(state["actor"])
         self.critic.load_state_dict(state["critic"])
         self.system.load_state_dict(state["system"])
+        self._normalizer.mean_length = state.get("mean_row_length")
 
     def _gathered(self, rows: Sequence[Rollout]) -> Sampled:
         if not self._algorithm.overlong_buffer_length:
@@ -172,6 +176,7 @@ class Trainer:
             sampled,
             estimates,
             system=self.system,
+            normalizer=self._normalizer,
             actor=self._actor_section,
             algorithm=self._algorithm,
             seed=seed,

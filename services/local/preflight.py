@@ -13,13 +13,12 @@ from pathlib import Path
 from services.local.processes import tppo_command
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
-from tppo.process import refusal
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import METRICS_TOKEN_VARIABLE, require_token_beyond_loopback
 from tppo.security.tls import require_tls_or_token
-from tppo.streams import StreamsError, StreamsUnavailable
-from tppo.streams.connection import connect, without_password
+from tppo.streams import StreamsError
+from tppo.streams.connection import connect
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 REDIS_TIMEOUT_SECONDS = 3.0
@@ -103,38 +102,31 @@ def check_redis(url: str) -> None:
     """The server at `url` answers and is new enough."""
     try:
         asyncio.run(_reach_redis(url))
-    except StreamsUnavailable as error:
-        raise ConfigError(f"redis.url = {without_password(url)!r}: no answer from the server: {error}") from None
-    except (ValueError, StreamsError) as error:
-        raise ConfigError(refusal(url, error)) from None
+    except ValueError as error:
+        raise ConfigError(f"redis.url = {url!r}: {error}") from None
+    except StreamsError as error:
+        raise ConfigError(f"redis.url = {url!r}: no answer from the server: {error}") from None
 
 
 async def _reach_redis(url: str) -> None:
     await (await connect(url, timeout_seconds=REDIS_TIMEOUT_SECONDS)).aclose()
 
 
-def check_with_processes(config_path: Path, verbs: Sequence[str] = CHECKING_VERBS) -> list[str]:
-    """Let the processes that read data and load reward functions check them, in parallel; the learner's notes.
-
-    Raises `ConfigError` with the first refusal.
-    """
+def check_with_processes(config_path: Path, verbs: Sequence[str] = CHECKING_VERBS) -> None:
+    """Let the processes that read data and load reward functions check them, in parallel; the first error counts."""
+    commands = [tppo_command(verb, str(config_path), "--check") for verb in verbs]
     processes = [
         subprocess.Popen(
-            tppo_command(verb, str(config_path), "--check"),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if verb == "learner" else subprocess.DEVNULL,  # users' modules may print
-            stderr=subprocess.PIPE,
-            text=True,
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
-        for verb in verbs
+        for command in commands
     ]
-    answers = [(*process.communicate(), process.returncode) for process in processes]
-    for verb, (_, complaint, exit_code) in zip(verbs, answers, strict=True):
+    answers = [(process.communicate()[1], process.returncode) for process in processes]
+    for verb, (complaint, exit_code) in zip(verbs, answers, strict=True):
         if exit_code != 0:
             no_message = f"tppo {verb} --check exited with code {exit_code} and no message"
             lines = [line for line in complaint.splitlines() if line.strip()]
             raise ConfigError(lines[-1].removeprefix(f"tppo {verb}: ") if lines else no_message)
-    return [line for notes, _, _ in answers if notes for line in notes.splitlines()]
 
 
 def _check_model_folder(key: str, path: Path) -> None:

@@ -46,6 +46,12 @@ class AlgorithmSection(Section):
 
     `full` as PPO usually does, at the risk that unfinished responses are rewarded for their length.
     """
+    loss_normalizer: Literal["tokens", "rows", "constant", "running"] = "tokens"
+    """What the policy's loss is a mean over: the update's tokens; its rows, each by its own mean; as if each row had
+    window_length tokens; or as many as the mean row of the steps so far.
+
+    `rows` when long responses drown short ones. verl: `loss_agg_mode`.
+    """
     clip_ratio_low: Fraction = 0.2
     """The ratio is clipped below at 1 - this. [ratio]
 

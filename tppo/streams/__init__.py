@@ -7,7 +7,6 @@ from tppo.streams.contract import (
     QueueDepth,
     RequestQueue,
     Streams,
-    StreamsDenied,
     StreamsError,
     StreamsUnavailable,
 )
@@ -22,7 +21,6 @@ __all__ = [
     "QueueDepth",
     "RequestQueue",
     "Streams",
-    "StreamsDenied",
     "StreamsError",
     "StreamsUnavailable",
     "until_redis_answers",

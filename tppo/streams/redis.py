@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from tppo.streams import scripts
-from tppo.streams.connection import RedisClient
+from tppo.streams.connection import RedisClient, translated_errors
 from tppo.streams.contract import MAX_WAIT_SECONDS, Inbox, InboxEntry, Lease, QueueDepth, StreamsError
 from tppo.streams.fence import UNFENCED, fence_key, fenced
-from tppo.streams.positions import HighestPosition, position_key
 
 GROUP = "workers"
 FIELD = b"payload"
-GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED")  # before a blocked read began, or while it waited
 FULL_SHARE = 0.9  # of the server's memory limit, from which on it counts as full
 PAGE_SIZE = 256  # entries of one XRANGE reply
 
@@ -31,11 +29,9 @@ class RedisStreams:
         prefix = f"tppo:{{{run}}}"
         inbox = f"{prefix}:inbox"
         fence = self._fence = _Fence(fence_key(run), incarnation)
-        self.position = HighestPosition()
-        log = _Log(inbox, position_key(run), self.position)
-        self.inbox: Inbox = RedisInbox(client, log, fence)
-        self.window_requests = RedisRequestQueue(client, f"{prefix}:window_requests", log, lease_seconds, fence)
-        self.reward_requests = RedisRequestQueue(client, f"{prefix}:reward_requests", log, lease_seconds, fence)
+        self.inbox: Inbox = RedisInbox(client, inbox, fence)
+        self.window_requests = RedisRequestQueue(client, f"{prefix}:window_requests", inbox, lease_seconds, fence)
+        self.reward_requests = RedisRequestQueue(client, f"{prefix}:reward_requests", inbox, lease_seconds, fence)
         self._keys = [fence.key, inbox, f"{prefix}:window_requests", f"{prefix}:reward_requests"]
 
     async def is_full(self) -> bool:
@@ -56,23 +52,14 @@ class _Fence:
     incarnation: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Log:
-    """Where the inbox stands, and its highest position, and up to where this process knows it."""
-
-    key: str
-    position_key: str
-    known: HighestPosition
-
-
 class RedisRequestQueue:
     """A stream and its consumer group; one object per process, as it remembers who has read its own entries."""
 
-    def __init__(self, client: RedisClient, key: str, log: _Log, lease_seconds: float, fence: _Fence) -> None:
+    def __init__(self, client: RedisClient, key: str, inbox_key: str, lease_seconds: float, fence: _Fence) -> None:
         self._client = client
         self._fence = fence
         self._key = key
-        self._log = log
+        self._inbox_key = inbox_key
         self._lease_milliseconds = round(lease_seconds * 1000)
         self._workers_known: set[str] = set()
         self._put = client.register_script(scripts.PUT)
@@ -84,8 +71,7 @@ class RedisRequestQueue:
     async def put(self, payloads: Sequence[bytes]) -> None:
         """One script, so that a crash cannot leave half of them."""
         if payloads:
-            keys = [self._fence.key, self._key, self._log.position_key]
-            await fenced(self._put(keys, [self._fence.incarnation, self._log.known.text, *payloads]))
+            await fenced(self._put([self._fence.key, self._key], [self._fence.incarnation, *payloads]))
 
     async def lease(self, worker: str, *, max_count: int, wait_seconds: float) -> list[Lease]:
         """One round trip when there is something to do, two when it has to wait."""
@@ -133,35 +119,48 @@ class RedisRequestQueue:
         return await self._client.xrange(self._key, min=start, count=PAGE_SIZE)  # type: ignore[return-value]
 
     async def _wait_for_new(self, worker: str, max_count: int, wait_seconds: float) -> list[Lease]:
-        try:
-            reply = await self._client.xreadgroup(
-                GROUP, worker, {self._key: ">"}, count=max_count, block=_block_milliseconds(wait_seconds)
-            )
-        except StreamsError as error:
-            if not str(error).startswith(GROUP_IS_GONE):
-                raise
-            return []  # the next lease makes it again
+        reply = await self._client.xreadgroup(
+            GROUP, worker, {self._key: ">"}, count=max_count, block=_block_milliseconds(wait_seconds)
+        )
         return [Lease(entry_id.decode(), fields[FIELD], 1) for entry_id, fields in _entries(reply)]
 
     async def _run(self, script: Any, *arguments: str | bytes | int) -> Any:
-        return await script([self._key, self._log.key, self._log.position_key], [GROUP, *arguments])
+        """The script's reply; makes the group when the stream is new or the server came back empty."""
+        keys = [self._key, self._inbox_key]
+        try:
+            return await script(keys, [GROUP, *arguments])
+        except StreamsError as error:
+            if "NOGROUP" not in str(error):
+                raise
+        await self._create_group()
+        return await script(keys, [GROUP, *arguments])
+
+    async def _create_group(self) -> None:
+        try:
+            await self._client.xgroup_create(self._key, GROUP, id="0", mkstream=True)
+        except StreamsError as error:
+            if not str(error).startswith("BUSYGROUP"):  # another process was faster
+                raise
 
 
 class RedisInbox:
     """A stream without a group: its reader keeps the position with its checkpoint."""
 
-    def __init__(self, client: RedisClient, log: _Log, fence: _Fence) -> None:
+    def __init__(self, client: RedisClient, key: str, fence: _Fence) -> None:
         self._client = client
-        self._log = log
-        self._key = log.key
+        self._key = key
         self._fence = fence
-        self._append = client.register_script(scripts.APPEND_ALL)
         self._trim = client.register_script(scripts.TRIM)
 
     async def append(self, payloads: Sequence[bytes]) -> None:
-        """One script."""
-        if payloads:
-            await self._append([self._key, self._log.position_key], payloads)
+        """One MULTI."""
+        if not payloads:
+            return
+        async with self._client.pipeline(transaction=True) as pipeline:
+            for payload in payloads:
+                pipeline.xadd(self._key, {FIELD: payload})
+            with translated_errors():
+                await pipeline.execute()
 
     async def read(self, after: str, *, max_count: int, wait_seconds: float) -> list[InboxEntry]:
         """XREAD, blocking when there is time to wait."""
@@ -169,9 +168,7 @@ class RedisInbox:
             return []
         block = _block_milliseconds(wait_seconds)
         reply = await self._client.xread({self._key: after}, count=max_count, block=block)
-        entries = [InboxEntry(position.decode(), fields[FIELD]) for position, fields in _entries(reply)]
-        self._log.known.note(entries[-1].position if entries else after)
-        return entries
+        return [InboxEntry(position.decode(), fields[FIELD]) for position, fields in _entries(reply)]
 
     async def trim(self, through: str) -> None:
         """XTRIM keeps what is at or behind MINID, hence the next position."""

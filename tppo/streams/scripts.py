@@ -5,22 +5,13 @@ is the lease. It is held by whom XPENDING names. A released entry belongs to a w
 """
 
 from tppo.streams.fence import GUARD
-from tppo.streams.positions import APPEND, POSITIONS
 
 RELEASED = "(released)"
-
-# The beginning of a script that needs the group, which may be new, or gone with all else that the server held.
-WITH_GROUP = """
-local summary = redis.pcall('XPENDING', KEYS[1], ARGV[1])
-if summary.err then redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM') end
-"""
 
 # ARGV: milliseconds of a lease, most entries, "own" to begin with those that the worker holds already.
 # Entries that were deleted from the stream (by hand) come without fields and are forgotten. A worker that takes an
 # expired lease of its own has not died over it (the server was away, or it was frozen), so that is no further delivery.
-LEASE = (
-    WITH_GROUP
-    + """
+LEASE = """
 local stream, group, worker, most = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[4])
 local taken = {}
 
@@ -52,12 +43,9 @@ end
 read('>')
 return taken
 """
-)
 
 # ARGV: who holds the entries from now on, milliseconds since they were delivered, deliveries to take back, entry ids.
-HAND_OVER = (
-    WITH_GROUP
-    + """
+HAND_OVER = """
 for i = 6, #ARGV do
   local held = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2])[1]
   if held then
@@ -66,18 +54,14 @@ for i = 6, #ARGV do
   end
 end
 """
-)
 
-# KEYS[2]: the inbox, KEYS[3]: its highest position. ARGV: entry id, result, entry id, result, ...
-COMPLETE = (
-    WITH_GROUP
-    + APPEND
-    + """
+# KEYS[2]: the inbox. ARGV: entry id, result, entry id, result, ...
+COMPLETE = """
 local written = {}
 for i = 3, #ARGV, 2 do
   local is_held = #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2]) > 0
   if is_held then
-    append(KEYS[2], KEYS[3], ARGV[i + 1])
+    redis.call('XADD', KEYS[2], '*', 'payload', ARGV[i + 1])
     redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
     redis.call('XDEL', KEYS[1], ARGV[i])
   end
@@ -85,19 +69,12 @@ for i = 3, #ARGV, 2 do
 end
 return written
 """
-)
 
-# KEYS[1]: the inbox, KEYS[2]: its highest position. ARGV: payload, payload, ...
-APPEND_ALL = APPEND + "for _, payload in ipairs(ARGV) do append(KEYS[1], KEYS[2], payload) end"
-
-# KEYS[1]: the fence, KEYS[2]: a stream, KEYS[3]: the inbox's highest position. ARGV: the writer's incarnation, the
-# position that it knows, payload, payload, ... An answer to a request lies above that position.
+# KEYS[1]: the fence, KEYS[2]: a stream. ARGV: the writer's incarnation, payload, payload, ...
 PUT = (
     GUARD
-    + POSITIONS
     + """
-learn(KEYS[3], ARGV[2])
-for i = 3, #ARGV do
+for i = 2, #ARGV do
   redis.call('XADD', KEYS[2], '*', 'payload', ARGV[i])
 end
 """
@@ -119,9 +96,7 @@ return count
 )
 
 # Entries are deleted when they are acknowledged, so that the stream holds exactly those not completed.
-DEPTH = (
-    WITH_GROUP
-    + """
+DEPTH = """
 local delivered = redis.call('XPENDING', KEYS[1], ARGV[1])
 local num_leased = delivered[1]
 for _, consumer in ipairs(delivered[4] or {}) do
@@ -129,4 +104,3 @@ for _, consumer in ipairs(delivered[4] or {}) do
 end
 return {redis.call('XLEN', KEYS[1]) - num_leased, num_leased}
 """
-)

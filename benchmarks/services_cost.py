@@ -49,7 +49,7 @@ class BareLoop:
         self.manager.scheduler.open(0)
         for step in range(self.config.run.total_training_steps):
             began = time.perf_counter()
-            while not (batch := self.manager.scheduler.next_batch()):
+            while not (batch := self.manager.scheduler.next_batch(step)):
                 await self._generate_some()
             arrived = time.perf_counter()
             self.manager.ledger.take(batch)

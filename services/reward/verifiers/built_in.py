@@ -92,15 +92,17 @@ def repetition(ngram: int = 4) -> RewardFunction:
 
 def code(timeout_seconds: float = 10.0, memory_mb: int = 512) -> RewardFunction:
     """1 when the last block of Python in the response passes all tests of the ground truth, in a sandbox."""
-    from services.reward.verifiers.sandbox.program import IsolationError, ResourceLimits, require_isolation
+    from services.reward.verifiers.sandbox.isolation import ResourceLimits
+    from services.reward.verifiers.sandbox.program import IsolationError, isolation
     from services.reward.verifiers.sandbox.verdict import program_of, share_passed, tests_of
 
     if timeout_seconds <= 0 or memory_mb < 1:
         raise ValueError(f"code(timeout_seconds={timeout_seconds}, memory_mb={memory_mb}): expected more than 0")
     try:
-        require_isolation()
+        isolation()
     except IsolationError as error:
-        raise ValueError(f"{error}; expected Linux 5.12 or newer that lets this user make namespaces") from error
+        expected = "Linux 5.12 or newer where this user may make namespaces, or reward.allow_unsandboxed = true"
+        raise ValueError(f"no sandbox for programs: {error}; expected {expected} (docs/rewards.md)") from error
     limits = ResourceLimits(memory_bytes=memory_mb * 2**20, cpu_seconds=ceil(timeout_seconds))
 
     def verdict(request: RewardRequest) -> dict[str, float]:

@@ -1,18 +1,54 @@
-"""Runs one program in isolation, under a deadline and limits."""
+"""Runs one program in isolation, under a deadline and limits.
+
+A way of isolation is taken when it withstands an attack on it, made once in each process.
+"""
 
 import functools
-import json
+import logging
+import socket
+import struct
 import subprocess
-import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from services.reward.verifiers.sandbox.child import NO_ISOLATION
+from services.reward.verifiers.sandbox import cgroup
+from services.reward.verifiers.sandbox.inside.entry import READY
+from services.reward.verifiers.sandbox.isolation import ResourceLimits, Route, command, routes
+from services.reward.verifiers.sandbox.tree import Tree
 
-CHILD = Path(__file__).with_name("child.py")
+log = logging.getLogger(__name__)
+
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+START_SECONDS = 60.0  # for the interpreter to start and isolate itself, on a machine whose cores are all busy
+EXIT_SECONDS = 10.0
+_allowed: list[Route] = []
+CREDENTIALS = struct.Struct("3i")  # struct ucred: process, user, group
+ATTACK = """
+import os, signal, socket
+found = ["the rights of root"] if os.getuid() == 0 else []
+if os.path.exists({secret!r}):
+    found.append("the service's files")
+if os.listdir("/proc") or os.getpid() != 1:
+    found.append("other processes")
+try:
+    socket.create_connection(("127.0.0.1", {port}), 10.0).close()
+    found.append("the network")
+except OSError:
+    pass
+print(*(found or ["nothing"]), sep=", ", flush=True)
+for _ in range(4 * {num_processes}):
+    try:
+        if os.fork() == 0:
+            signal.pause()
+    except BlockingIOError:
+        break
+else:
+    print("more processes than the limit")
+"""
 
 
 class IsolationError(Exception):
@@ -20,22 +56,13 @@ class IsolationError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class ResourceLimits:
-    """What a program may use."""
-
-    memory_bytes: int = 512 * 2**20  # address space
-    cpu_seconds: int = 30
-    output_bytes: int = 2**20  # of each file, and so of what it prints
-    tmp_bytes: int = 16 * 2**20
-    num_processes: int = 32
-
-
-@dataclass(frozen=True, slots=True)
 class Ran:
     """How a program ended."""
 
     output: str
-    exit_code: int | None  # None: its time was up
+    errors: str
+    exit_code: int | None  # None: it was ended
+    cause: str = ""  # of that
 
     @property
     def is_good(self) -> bool:
@@ -45,31 +72,104 @@ class Ran:
 
 def run(source: str, given: str, *, seconds: float, limits: ResourceLimits) -> Ran:
     """Run Python source with `given` on its standard input. Raises `IsolationError`."""
-    with _file(source) as program, _file(given) as stdin, _file() as stdout, _file() as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-I", str(CHILD), str(program.fileno()), json.dumps(asdict(limits))],
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            pass_fds=[program.fileno()],
-            env=ENVIRONMENT,
-        )
-        try:
-            exit_code: int | None = process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            exit_code = None
-        finally:
-            process.kill()  # its child, and all below, die with it
-            process.wait()
-        if exit_code == NO_ISOLATION:
-            raise IsolationError(_text(stderr))
-        return Ran(_text(stdout), exit_code)
+    return _run(isolation(), source, given, seconds=seconds, limits=limits)
+
+
+def allow_unsandboxed() -> None:
+    """In this process, and in those forked from it, programs run with all rights where nothing isolates them."""
+    _allowed.append(Route.UNSANDBOXED)
 
 
 @functools.cache
-def require_isolation() -> None:
-    """Raise `IsolationError` where programs cannot be isolated."""
-    run("", "", seconds=30.0, limits=ResourceLimits())
+def isolation() -> Route:
+    """The first way that holds here. Raises `IsolationError` where none does and one is required."""
+    failures = []
+    for route in routes():
+        try:
+            _require_that_it_holds(route)
+        except IsolationError as error:
+            failures.append(f"{route}: {error}")
+        else:
+            return route
+    if Route.UNSANDBOXED not in _allowed:
+        raise IsolationError("; ".join(failures))
+    log.warning("programs of `code` run unsandboxed, with all rights of the service (%s)", "; ".join(failures))
+    return Route.UNSANDBOXED
+
+
+def _require_that_it_holds(route: Route) -> None:
+    limits = ResourceLimits(num_processes=4)
+    with tempfile.NamedTemporaryFile() as secret, socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        attack = ATTACK.format(secret=secret.name, port=port, num_processes=limits.num_processes)
+        ran = _run(route, attack, "", seconds=START_SECONDS, limits=limits)
+    if ran.output.splitlines() != ["nothing"]:
+        raise IsolationError(f"a program that tried it reached {ran.output.strip() or ran.errors.strip()}")
+
+
+def _run(route: Route, source: str, given: str, *, seconds: float, limits: ResourceLimits) -> Ran:
+    with ExitStack() as stack:
+        program, stdin, stdout, stderr = (stack.enter_context(_file(text)) for text in (source, given, "", ""))
+        groups = stack.enter_context(cgroup.group_of(_group_parents(limits)))
+        ours, theirs = map(stack.enter_context, socket.socketpair())
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        process = stack.enter_context(
+            _started(
+                command(route, limits, status_fd=theirs.fileno(), source_fd=program.fileno()),
+                files=(stdin, stdout, stderr),
+                passed=(theirs.fileno(), program.fileno()),
+            )
+        )
+        theirs.close()
+        pid = _ready_process(ours, stderr)
+        with Tree(pid, is_namespace=route is not Route.UNSANDBOXED) as tree:
+            for group in groups:
+                Path(group).write_text(str(pid))
+            ours.send(b"\0")
+            cause = tree.watch(seconds, memory_bytes=limits.memory_bytes, num_processes=limits.num_processes)
+        return Ran(_text(stdout), _text(stderr), None if cause else process.wait(EXIT_SECONDS), cause)
+
+
+@contextmanager
+def _started(
+    arguments: Sequence[str], *, files: tuple[IO[bytes], IO[bytes], IO[bytes]], passed: Sequence[int]
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process in a session of its own, which a program's signals to its group do not leave."""
+    stdin, stdout, stderr = files
+    process = subprocess.Popen(
+        arguments,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        pass_fds=passed,
+        env=ENVIRONMENT,
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _ready_process(ours: socket.socket, stderr: IO[bytes]) -> int:
+    """The process that is about to become the program."""
+    ours.settimeout(START_SECONDS)
+    try:
+        message, ancillary, _, _ = ours.recvmsg(len(READY), socket.CMSG_SPACE(CREDENTIALS.size))
+    except TimeoutError:
+        raise IsolationError(f"the sandbox was not ready within {START_SECONDS:g} s") from None
+    if message != READY:
+        raise IsolationError(_text(stderr).strip().removeprefix("no isolation: ") or "the sandbox ended silently")
+    pid, _, _ = CREDENTIALS.unpack(ancillary[0][2])
+    return int(pid)
+
+
+@functools.cache
+def _group_parents(limits: ResourceLimits) -> Sequence[cgroup.Parent]:
+    """The group holds what a program has in memory, and its /tmp."""
+    return cgroup.writable_parents(limits.memory_bytes + limits.tmp_bytes, limits.num_processes)
 
 
 def _file(text: str = "") -> IO[bytes]:

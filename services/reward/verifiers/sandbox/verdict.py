@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from services.reward.verifiers.answers import END_OF_THOUGHT
-from services.reward.verifiers.sandbox.program import ResourceLimits, run
+from services.reward.verifiers.sandbox.isolation import ResourceLimits
+from services.reward.verifiers.sandbox.program import run
 
 BLOCK = re.compile(r"```(?:python3?|py)?[ \t]*\n(.*?)```", re.DOTALL)
 CALLS = """
@@ -112,5 +113,5 @@ def _lines(text: str) -> list[str]:
 def _parsed(line: str) -> object:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):  # brackets in brackets, ten thousand deep
         return None

@@ -12,6 +12,7 @@ from services.reward.service import ScoreHandler
 from services.reward.verifiers.functions import load
 from services.reward.verifiers.placement import Place, specs_at
 from services.reward.workers.pool import WorkerPool
+from services.reward.workers.worker import WorkerLimits
 from tppo.config import Config, ConfigError
 from tppo.config.services import RewardSection
 from tppo.grpc_server import serving_grpc
@@ -47,7 +48,7 @@ async def scoring(section: RewardSection) -> AsyncIterator[Scoring]:
         specs,
         num_workers=section.num_workers if specs else 0,
         timeout_seconds=section.timeout_seconds,
-        memory_limit_bytes=section.memory_limit_mb * 2**20,
+        limits=WorkerLimits(section.memory_limit_mb * 2**20, allow_unsandboxed=section.allow_unsandboxed),
     )
     attached = AttachedFunctions(AttachDeadlines(section.timeout_seconds, section.attach_wait_seconds))
     try:

@@ -101,6 +101,11 @@ class RewardSection(Section):
 
     Up when a function loads a model or large tables.
     """
+    allow_unsandboxed: bool = False
+    """Run the programs that `code` scores with all rights of the service where they cannot be isolated.
+
+    On only where the service itself is isolated and holds no secret: docs/rewards.md.
+    """
     max_attempts: PositiveInt = 3
     """Attempts before a response without a score is parked. [attempts]
 

@@ -21,7 +21,15 @@ from tppo.security.tls import require_tls_or_token
 log = logging.getLogger(__name__)
 
 MAX_UNDER_WAY = 1024  # requests that are read and not written yet
-OPTIONS = ("num_workers", "timeout_seconds", "attach_wait_seconds", "memory_limit_mb", "host", "port")
+OPTIONS = (
+    "num_workers",
+    "timeout_seconds",
+    "attach_wait_seconds",
+    "memory_limit_mb",
+    "allow_unsandboxed",
+    "host",
+    "port",
+)
 
 
 def add_function_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +45,10 @@ def add_function_arguments(parser: argparse.ArgumentParser) -> None:
         default = fields[key].default
         option = f"--{key.replace('_', '-')}"
         meaning = key_text(fields[key].description or "").meaning
-        parser.add_argument(option, type=type(default), default=default, help=f"{meaning} [{default}]")
+        if default is False:
+            parser.add_argument(option, action="store_true", help=meaning)
+        else:
+            parser.add_argument(option, type=type(default), default=default, help=f"{meaning} [{default}]")
 
 
 @asynccontextmanager

@@ -12,9 +12,11 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Self
 
 from services.reward.workers import frames
+from services.reward.workers.worker import WorkerLimits
 
 START_SECONDS = 120.0  # for a worker to load the users' files
 STDERR = 2
@@ -85,11 +87,11 @@ class ForkServerClient:
         self._watcher = asyncio.create_task(self._watch())
 
     @classmethod
-    async def start(cls, specs: Sequence[str], *, memory_limit_bytes: int) -> Self:
+    async def start(cls, specs: Sequence[str], limits: WorkerLimits) -> Self:
         """Start the process; its workers will know the functions `specs`."""
         ours, theirs = socket.socketpair()
         with theirs:
-            arguments = (str(theirs.fileno()), str(memory_limit_bytes), *specs)
+            arguments = (str(theirs.fileno()), json.dumps(asdict(limits)), *specs)
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-m", "services.reward.workers.fork_server", *arguments),
                 pass_fds=[theirs.fileno()],

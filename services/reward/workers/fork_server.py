@@ -1,4 +1,4 @@
-"""The process that workers are forked from: `python -m ...workers.fork_server FD MEMORY_LIMIT_BYTES SPEC...`
+"""The process that workers are forked from: `python -m ...workers.fork_server FD LIMITS SPEC...`
 
 A worker that was killed is replaced by a fork: milliseconds, however much the built-in functions import.
 
@@ -17,16 +17,18 @@ import sys
 from collections.abc import Sequence
 
 from services.reward.verifiers.functions import preload
+from services.reward.verifiers.sandbox.program import allow_unsandboxed
 from services.reward.workers import worker
+from services.reward.workers.worker import WorkerLimits
 
 
 class ForkServer:
     """Forks a worker for each socket that arrives; when the service ends, the server ends with all its workers."""
 
-    def __init__(self, control: socket.socket, specs: Sequence[str], *, memory_limit_bytes: int, reports: int) -> None:
+    def __init__(self, control: socket.socket, specs: Sequence[str], limits: WorkerLimits, *, reports: int) -> None:
         self._control = control
         self._specs = specs
-        self._memory_limit_bytes = memory_limit_bytes
+        self._limits = limits
         self._reports = reports
         self._pids: set[int] = set()
 
@@ -56,7 +58,7 @@ class ForkServer:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         self._control.close()
         os.close(self._reports)
-        worker.run(connection, self._specs, memory_limit_bytes=self._memory_limit_bytes)
+        worker.run(connection, self._specs, self._limits)
 
     def _report_exits(self) -> None:
         while self._pids:
@@ -80,15 +82,18 @@ def exit_cause(exit_code: int) -> str:
 
 def main(argv: Sequence[str]) -> None:
     """Serve until the service ends; only its end ends this process, not the Ctrl-C that reaches the whole group."""
-    control, memory_limit_bytes, *specs = argv
+    control, limits_text, *specs = argv
+    limits = WorkerLimits(**json.loads(limits_text))
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
     reports = os.dup(sys.stdout.fileno())
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what functions print belongs in the log
+    if limits.allow_unsandboxed:
+        allow_unsandboxed()
     preload(specs)
     gc.freeze()  # the workers' collectors leave these pages shared
     with socket.socket(fileno=int(control)) as connection:
-        ForkServer(connection, specs, memory_limit_bytes=int(memory_limit_bytes), reports=reports).serve()
+        ForkServer(connection, specs, limits, reports=reports).serve()
 
 
 if __name__ == "__main__":

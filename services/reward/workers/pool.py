@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from services.reward.workers.client import ForkServerClient, Worker, WorkerEndedError
+from services.reward.workers.worker import WorkerLimits
 from tppo.rollout import RewardRequest, ScoreStatus
 from tppo.scoring.outcome import Outcome, failed, timed_out
 
@@ -12,13 +13,11 @@ from tppo.scoring.outcome import Outcome, failed, timed_out
 class WorkerPool:
     """States of a worker: none -> idle -> busy -> idle ..., or busy -> killed -> none, until the next request."""
 
-    def __init__(
-        self, specs: Sequence[str], *, num_workers: int, timeout_seconds: float, memory_limit_bytes: int
-    ) -> None:
+    def __init__(self, specs: Sequence[str], *, num_workers: int, timeout_seconds: float, limits: WorkerLimits) -> None:
         self._specs = specs
         self._num_workers = num_workers
         self._timeout_seconds = timeout_seconds
-        self._memory_limit_bytes = memory_limit_bytes
+        self._limits = limits
         self._fork_server: ForkServerClient | None = None
         self._idle: asyncio.LifoQueue[Worker | None] = asyncio.LifoQueue()  # None: the right to fork one
 
@@ -26,7 +25,7 @@ class WorkerPool:
         """Fork all workers. Raises ValueError with one sentence when they cannot load a function."""
         if not self._num_workers:
             return
-        self._fork_server = await ForkServerClient.start(self._specs, memory_limit_bytes=self._memory_limit_bytes)
+        self._fork_server = await ForkServerClient.start(self._specs, self._limits)
         for _ in range(self._num_workers):
             self._idle.put_nowait(await self._first_worker(self._fork_server))
 

@@ -26,13 +26,21 @@ from tppo.scoring.outcome import Outcome, failed
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
-def run(connection: socket.socket, specs: Sequence[str], *, memory_limit_bytes: int) -> Never:
+@dataclasses.dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """What a worker may use and do."""
+
+    memory_bytes: int  # address space
+    allow_unsandboxed: bool = False  # for the programs that `code` runs
+
+
+def run(connection: socket.socket, specs: Sequence[str], limits: WorkerLimits) -> Never:
     """Turn this just forked process into a worker; it ends here, never in the code of its parent."""
     exit_code = 1
     try:
         os.setpgid(0, 0)
         _die_with_parent()
-        resource.setrlimit(resource.RLIMIT_AS, (memory_limit_bytes, memory_limit_bytes))
+        resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, signal.SIG_DFL)
         _serve(connection, specs)

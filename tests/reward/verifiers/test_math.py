@@ -7,6 +7,7 @@ import pytest
 from services.reward.verifiers.functions import load
 from services.reward.verifiers.mathematics.verifier import is_correct
 from services.reward.workers.pool import WorkerPool
+from services.reward.workers.worker import WorkerLimits
 from tests.reward.verifiers.math_cases import CASES, Case
 from tppo.rollout import RewardRequest, ScoreStatus
 
@@ -35,7 +36,7 @@ def test_each_answer_of_the_category_gets_its_verdict(category: str) -> None:
 
 @pytest.mark.slow
 async def test_no_hazard_earns_credit_and_the_next_answer_is_graded_as_usual() -> None:
-    pool = WorkerPool(["math"], num_workers=1, timeout_seconds=10.0, memory_limit_bytes=2**31)
+    pool = WorkerPool(["math"], num_workers=1, timeout_seconds=10.0, limits=WorkerLimits(2**31))
     await pool.start()
     try:
         for case in HAZARDS:
@@ -84,7 +85,7 @@ def test_a_ground_truth_may_be_the_whole_solution() -> None:
 
 
 async def test_an_answer_that_takes_too_long_is_timed_out() -> None:
-    pool = WorkerPool(["math"], num_workers=1, timeout_seconds=0.001, memory_limit_bytes=2**31)
+    pool = WorkerPool(["math"], num_workers=1, timeout_seconds=0.001, limits=WorkerLimits(2**31))
     await pool.start()
     try:
         outcome = await pool.outcome("math", request(r"\sin(x)^2+\cos(x)^2", "1"))

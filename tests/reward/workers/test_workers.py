@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.reward.workers.pool import WorkerPool
+from services.reward.workers.worker import WorkerLimits
 from tests.support.processes import is_running
 from tests.support.waiting import DEADLINE_SECONDS, until, until_answered
 from tppo.rollout import RewardRequest, ScoreStatus
@@ -71,7 +72,7 @@ def spec(tmp_path: Path) -> Callable[[str], str]:
 async def pool_of(
     *specs: str, num_workers: int = 1, timeout_seconds: float = DEADLINE_SECONDS
 ) -> AsyncIterator[WorkerPool]:
-    pool = WorkerPool(specs, num_workers=num_workers, timeout_seconds=timeout_seconds, memory_limit_bytes=2**30)
+    pool = WorkerPool(specs, num_workers=num_workers, timeout_seconds=timeout_seconds, limits=WorkerLimits(2**30))
     try:
         await pool.start()
         yield pool

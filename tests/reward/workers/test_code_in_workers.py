@@ -1,0 +1,95 @@
+"""The function `code` in the service's workers: no program takes its zero away, none runs where nothing isolates it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from services.reward.verifiers.sandbox.program import IsolationError, isolation
+from services.reward.workers.pool import WorkerPool
+from services.reward.workers.worker import WorkerLimits
+from tests.support.waiting import DEADLINE_SECONDS
+from tppo.rollout import RewardRequest, ScoreStatus
+
+pytestmark = pytest.mark.process
+
+TESTS = json.dumps({"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7\n"]})
+RIGHT = "print(sum(map(int, input().split())))"
+# Refuses new namespaces, as the default profile of Docker does, and becomes the command that follows.
+WITHOUT_NAMESPACES = """
+import os, sys
+from services.reward.verifiers.sandbox.inside import kernel, system_calls as calls
+column, _ = calls.MACHINES[os.uname().machine]
+refused = [kernel.libc.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), calls._step(calls.LOAD, calls.NUMBER)][1:]
+for number in (calls.REFUSED["unshare"], calls.CLONE):
+    refused += calls._refused_by_argument(number[column], calls.IF_ANY_BIT, calls.NEW_NAMESPACES)
+kernel.install_filter(b"".join([*refused, calls._step(calls.RETURN, calls.ALLOW)]))
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def request(program: str) -> RewardRequest:
+    return RewardRequest("r", 0, "code", "", f"```python\n{program}\n```", TESTS)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import os\nos.kill(0, 9)",
+        "import os\nos.kill(os.getppid(), 9)",
+        "import os\nos.killpg(1, 19)\nos.kill(-1, 9)",
+        "import sys\nsys.exit(97)",
+        "import ctypes\nctypes.string_at(0)",
+        "print('[' * 10**5)",
+        "bytearray(2**40)",
+    ],
+)
+async def test_no_end_of_a_program_turns_a_wrong_answer_into_a_failure(program: str) -> None:
+    try:
+        isolation()
+    except IsolationError as error:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
+    pool = WorkerPool(["code"], num_workers=1, timeout_seconds=DEADLINE_SECONDS, limits=WorkerLimits(2**31))
+    try:
+        await pool.start()
+        wrong = await pool.outcome("code", request(program))
+        right = await pool.outcome("code", request(RIGHT))
+    finally:
+        await pool.close()
+
+    assert (wrong.status, wrong.score, wrong.error) == (ScoreStatus.SCORED, 0.0, "")
+    assert right.score == 1.0
+
+
+def scored(tmp_path: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    """`tppo score` of a right program where namespaces are refused."""
+    lines = tmp_path / "responses.jsonl"
+    lines.write_text(json.dumps({"response": f"```python\n{RIGHT}\n```", "ground_truth": TESTS}) + "\n")
+    command: Sequence[str] = ("-m", "tppo", "score", "--function", "code", *options, str(lines))
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_NAMESPACES, *command],
+        capture_output=True,
+        text=True,
+        timeout=2 * DEADLINE_SECONDS,
+        check=False,
+    )
+
+
+def test_where_nothing_isolates_programs_code_refuses_to_start(tmp_path: Path) -> None:
+    ended = scored(tmp_path)
+
+    assert ended.returncode == 2
+    assert "no sandbox for programs" in ended.stderr
+    assert "reward.allow_unsandboxed = true" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_where_nothing_isolates_programs_they_run_only_when_the_configuration_allows_it(tmp_path: Path) -> None:
+    ended = scored(tmp_path, "--allow-unsandboxed")
+
+    assert (ended.returncode, json.loads(ended.stdout)["score"]) == (0, 1.0), ended.stderr
+    assert "run unsandboxed" in ended.stderr

@@ -11,6 +11,7 @@ from tppo.streams.fence import UNFENCED, fence_key, fenced
 
 GROUP = "workers"
 FIELD = b"payload"
+GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED")  # before a blocked read began, or while it waited
 FULL_SHARE = 0.9  # of the server's memory limit, from which on it counts as full
 PAGE_SIZE = 256  # entries of one XRANGE reply
 
@@ -119,28 +120,18 @@ class RedisRequestQueue:
         return await self._client.xrange(self._key, min=start, count=PAGE_SIZE)  # type: ignore[return-value]
 
     async def _wait_for_new(self, worker: str, max_count: int, wait_seconds: float) -> list[Lease]:
-        reply = await self._client.xreadgroup(
-            GROUP, worker, {self._key: ">"}, count=max_count, block=_block_milliseconds(wait_seconds)
-        )
+        try:
+            reply = await self._client.xreadgroup(
+                GROUP, worker, {self._key: ">"}, count=max_count, block=_block_milliseconds(wait_seconds)
+            )
+        except StreamsError as error:
+            if not str(error).startswith(GROUP_IS_GONE):
+                raise
+            return []  # the next lease makes it again
         return [Lease(entry_id.decode(), fields[FIELD], 1) for entry_id, fields in _entries(reply)]
 
     async def _run(self, script: Any, *arguments: str | bytes | int) -> Any:
-        """The script's reply; makes the group when the stream is new or the server came back empty."""
-        keys = [self._key, self._inbox_key]
-        try:
-            return await script(keys, [GROUP, *arguments])
-        except StreamsError as error:
-            if "NOGROUP" not in str(error):
-                raise
-        await self._create_group()
-        return await script(keys, [GROUP, *arguments])
-
-    async def _create_group(self) -> None:
-        try:
-            await self._client.xgroup_create(self._key, GROUP, id="0", mkstream=True)
-        except StreamsError as error:
-            if not str(error).startswith("BUSYGROUP"):  # another process was faster
-                raise
+        return await script([self._key, self._inbox_key], [GROUP, *arguments])
 
 
 class RedisInbox:

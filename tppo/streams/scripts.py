@@ -8,10 +8,18 @@ from tppo.streams.fence import GUARD
 
 RELEASED = "(released)"
 
+# The beginning of a script that needs the group, which may be new, or gone with all else that the server held.
+WITH_GROUP = """
+local summary = redis.pcall('XPENDING', KEYS[1], ARGV[1])
+if summary.err then redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM') end
+"""
+
 # ARGV: milliseconds of a lease, most entries, "own" to begin with those that the worker holds already.
 # Entries that were deleted from the stream (by hand) come without fields and are forgotten. A worker that takes an
 # expired lease of its own has not died over it (the server was away, or it was frozen), so that is no further delivery.
-LEASE = """
+LEASE = (
+    WITH_GROUP
+    + """
 local stream, group, worker, most = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[4])
 local taken = {}
 
@@ -43,9 +51,12 @@ end
 read('>')
 return taken
 """
+)
 
 # ARGV: who holds the entries from now on, milliseconds since they were delivered, deliveries to take back, entry ids.
-HAND_OVER = """
+HAND_OVER = (
+    WITH_GROUP
+    + """
 for i = 6, #ARGV do
   local held = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2])[1]
   if held then
@@ -54,9 +65,12 @@ for i = 6, #ARGV do
   end
 end
 """
+)
 
 # KEYS[2]: the inbox. ARGV: entry id, result, entry id, result, ...
-COMPLETE = """
+COMPLETE = (
+    WITH_GROUP
+    + """
 local written = {}
 for i = 3, #ARGV, 2 do
   local is_held = #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2]) > 0
@@ -69,6 +83,7 @@ for i = 3, #ARGV, 2 do
 end
 return written
 """
+)
 
 # KEYS[1]: the fence, KEYS[2]: a stream. ARGV: the writer's incarnation, payload, payload, ...
 PUT = (
@@ -96,7 +111,9 @@ return count
 )
 
 # Entries are deleted when they are acknowledged, so that the stream holds exactly those not completed.
-DEPTH = """
+DEPTH = (
+    WITH_GROUP
+    + """
 local delivered = redis.call('XPENDING', KEYS[1], ARGV[1])
 local num_leased = delivered[1]
 for _, consumer in ipairs(delivered[4] or {}) do
@@ -104,3 +121,4 @@ for _, consumer in ipairs(delivered[4] or {}) do
 end
 return {redis.call('XLEN', KEYS[1]) - num_leased, num_leased}
 """
+)

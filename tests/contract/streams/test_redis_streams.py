@@ -203,3 +203,33 @@ async def test_a_key_of_the_wrong_type_is_an_error_that_no_retry_mends(
         await RedisStreams(redis_client, run=run_name, lease_seconds=60).inbox.append([b"a"])
 
     assert not isinstance(caught.value, StreamsUnavailable)
+
+
+class FlushingRedis(RedisClient):
+    """Loses everything just before a blocked read."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        if args[0] == "XREADGROUP":
+            await super().execute_command("FLUSHALL")
+        return await super().execute_command(*args, **options)
+
+
+async def test_a_worker_outlives_a_flush_while_it_waits_and_just_before(
+    start_redis: StartRedis, tmp_path: Path
+) -> None:
+    with start_redis(tmp_path) as server:
+        client, flushing = await connect(server.url), FlushingRedis.from_url(server.url, protocol=2)
+        queue = RedisStreams(client, run="r", lease_seconds=60).window_requests
+        unlucky = RedisStreams(flushing, run="r", lease_seconds=60).window_requests
+
+        assert await unlucky.lease("w1", max_count=1, wait_seconds=1) == []
+        waiting = asyncio.create_task(queue.lease("w2", max_count=1, wait_seconds=2))
+        while not (await flushing.info("clients"))["blocked_clients"] and not waiting.done():
+            continue
+        await flushing.flushall()
+        assert await waiting == []
+
+        await queue.put([b"a"])
+        assert [lease.payload for lease in await queue.lease("w2", max_count=1, wait_seconds=0)] == [b"a"]
+        await client.aclose()
+        await flushing.aclose()

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from tppo.config import ConfigError
 from tppo.presence import announce, this_process, withdraw
 from tppo.prometheus import Exporter
-from tppo.streams import StreamsUnavailable, until_redis_answers
-from tppo.streams.connection import RedisClient, connect
+from tppo.streams import StreamsDenied, StreamsError, StreamsUnavailable, until_redis_answers
+from tppo.streams.connection import RedisClient, connect, without_password
 from tppo.streams.fence import UNFENCED
 
 
@@ -30,13 +30,35 @@ def require_redis_url(url: str) -> None:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[RedisClient]:
-    """A client, as soon as the server answers. Raises `ConfigError` for an address at which none ever will."""
+    """A client, as soon as the server answers. Raises `ConfigError` for an address at which none ever will, and when
+    the server refuses the user or the password, now or later.
+    """
     try:
         client = await until_redis_answers(lambda: connect(url), "connecting")
-    except ValueError as error:
-        raise ConfigError(f"redis.url = {url!r}: {error}") from None
+    except (ValueError, StreamsError) as error:
+        raise ConfigError(refusal(url, error)) from None
     async with client:
-        yield client
+        try:
+            yield client
+        except (StreamsDenied, BaseExceptionGroup) as error:
+            denied = error.subgroup(StreamsDenied) if isinstance(error, BaseExceptionGroup) else error
+            if denied is None:
+                raise
+            raise ConfigError(refusal(url, _first(denied))) from error
+
+
+def refusal(url: str, error: BaseException) -> str:
+    """Why no server will do at this address, in a sentence without the password."""
+    place = f"redis.url = {without_password(url)!r}"
+    if isinstance(error, StreamsDenied):
+        return f"{place}: the server refuses the user or password: {error}; expected redis://USER:PASSWORD@HOST:PORT"
+    return f"{place}: {error}"
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 class Announcer:

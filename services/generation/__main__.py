@@ -52,7 +52,7 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None
     from services.generation.weight_intake import WeightIntake
 
     run, token = config.run.name, token_from_environment()
-    async with running_engine(config) as engine, connected(config.redis.url) as client:
+    async with connected(config.redis.url) as client, running_engine(config) as engine:
         weights = ServedWeights(engine)
         intake = WeightIntake(weights, run=run, name=name)
         async with weight_server(intake, config.generation, token=token) as address:

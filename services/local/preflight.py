@@ -13,12 +13,13 @@ from pathlib import Path
 from services.local.processes import tppo_command
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
+from tppo.process import refusal
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import METRICS_TOKEN_VARIABLE, require_token_beyond_loopback
 from tppo.security.tls import require_tls_or_token
-from tppo.streams import StreamsError
-from tppo.streams.connection import connect
+from tppo.streams import StreamsError, StreamsUnavailable
+from tppo.streams.connection import connect, without_password
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 REDIS_TIMEOUT_SECONDS = 3.0
@@ -102,10 +103,10 @@ def check_redis(url: str) -> None:
     """The server at `url` answers and is new enough."""
     try:
         asyncio.run(_reach_redis(url))
-    except ValueError as error:
-        raise ConfigError(f"redis.url = {url!r}: {error}") from None
-    except StreamsError as error:
-        raise ConfigError(f"redis.url = {url!r}: no answer from the server: {error}") from None
+    except StreamsUnavailable as error:
+        raise ConfigError(f"redis.url = {without_password(url)!r}: no answer from the server: {error}") from None
+    except (ValueError, StreamsError) as error:
+        raise ConfigError(refusal(url, error)) from None
 
 
 async def _reach_redis(url: str) -> None:

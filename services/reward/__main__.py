@@ -61,8 +61,8 @@ async def _serve(config: Config, name: str) -> None:
 async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None:
     run = config.run.name
     async with (
-        scoring(config.reward) as parts,
         connected(config.redis.url) as client,
+        scoring(config.reward) as parts,
         attach_server(config.reward, parts, run=run) as address,
     ):
         log.info("users' reward functions may attach at %s", address)

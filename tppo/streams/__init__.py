@@ -7,6 +7,7 @@ from tppo.streams.contract import (
     QueueDepth,
     RequestQueue,
     Streams,
+    StreamsDenied,
     StreamsError,
     StreamsUnavailable,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "QueueDepth",
     "RequestQueue",
     "Streams",
+    "StreamsDenied",
     "StreamsError",
     "StreamsUnavailable",
     "until_redis_answers",

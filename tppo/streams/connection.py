@@ -7,25 +7,48 @@ duplicate an entry silently. `tppo/streams/retry.py` is for what is idempotent o
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self, cast
+from urllib.parse import urlsplit
 
 import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    AuthenticationWrongNumberOfArgsError,
+    AuthorizationError,
+    ClusterDownError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, OutOfMemoryError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from tppo.streams.contract import MAX_WAIT_SECONDS, StreamsError, StreamsUnavailable
+from tppo.streams.contract import MAX_WAIT_SECONDS, StreamsDenied, StreamsError, StreamsUnavailable
 
 OLDEST_SERVER = (7, 0)
 SOCKET_TIMEOUT_SECONDS = 3 * MAX_WAIT_SECONDS  # a blocked read answers after MAX_WAIT_SECONDS
 HEALTH_CHECK_SECONDS = 15  # a connection idle for longer is tried with a PING first
-UNAVAILABLE = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, OSError)
-NO_DISK = "MISCONF"  # how the refusal of a server begins that cannot write its file; redis-py has no class for it
+DENIED = (AuthenticationError, AuthenticationWrongNumberOfArgsError, AuthorizationError, NoPermissionError)
+UNAVAILABLE = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    OutOfMemoryError,
+    ReadOnlyError,  # a replica that is not promoted yet
+    ClusterDownError,
+    TryAgainError,
+    OSError,
+)
+# How refusals begin that pass, and that redis-py has no class for: a server that cannot write its file, has too few
+# replicas, or is busy with a script.
+PASSING = ("MISCONF", "NOREPLICAS", "BUSY ")
 
 
 class RedisClient(redis.asyncio.Redis):
-    """redis-py's client, whose errors are `StreamsUnavailable`, or `StreamsError` where retrying is in vain."""
+    """redis-py's client, whose errors are `StreamsUnavailable`, or another `StreamsError` where retrying is in vain."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Every command and script goes through here, except a pipeline's."""
@@ -72,8 +95,20 @@ def translated_errors() -> Iterator[None]:
     except NoScriptError:
         raise
     except (RedisError, OSError) as error:
-        is_passing = isinstance(error, UNAVAILABLE) or str(error).startswith(NO_DISK)
-        raise (StreamsUnavailable if is_passing else StreamsError)(str(error)) from error
+        raise _kind_of(error)(str(error)) from error
+
+
+def _kind_of(error: Exception) -> type[StreamsError]:
+    if isinstance(error, DENIED):  # first, as some of them are connection errors to redis-py
+        return StreamsDenied
+    is_passing = isinstance(error, UNAVAILABLE) or str(error).startswith(PASSING)
+    return StreamsUnavailable if is_passing else StreamsError
+
+
+def without_password(url: str) -> str:
+    """A server's address as it may be printed."""
+    password = urlsplit(url).password
+    return url.replace(f":{password}@", ":***@") if password else url
 
 
 def require_recent(version: str) -> None:

@@ -11,8 +11,8 @@ A lease lasts until another worker takes the entry; expiry only allows that. So 
 still completes it, and one whose entry was taken learns that and writes nothing. A writer whose connection breaks
 cannot know whether its bytes arrived and may send them twice: readers drop duplicates by the record's key.
 
-Every operation may raise `StreamsError`: as `StreamsUnavailable` when a retry is promising, else for a fault in what
-was sent or found (a key of the wrong type), which a retry only repeats.
+Every operation may raise `StreamsError`: as `StreamsUnavailable` when a retry is promising, as `StreamsDenied` where
+the password is wrong, else for a fault in what was sent or found (a key of the wrong type), which a retry only repeats.
 """
 
 from collections.abc import Sequence
@@ -29,6 +29,10 @@ class StreamsError(Exception):
 
 class StreamsUnavailable(StreamsError):  # noqa: N818
     """It is away, starting, or full in memory or on its disk: a retry succeeds when that has passed."""
+
+
+class StreamsDenied(StreamsError):  # noqa: N818
+    """It refuses this user or password: only a person can help."""
 
 
 def position_of(text: str) -> tuple[int, int]:

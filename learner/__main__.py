@@ -15,7 +15,6 @@ from tppo.prometheus import serving
 from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import call_metadata, metrics_token_from_environment, token_from_environment
-from tppo.streams import Streams
 from tppo.streams.connection import RedisClient
 from tppo.streams.fence import Fence, FencedError
 from tppo.streams.redis import RedisStreams
@@ -86,10 +85,13 @@ async def _live_with(config: Config, exporter: LearnerExporter, *, source: Path,
         fence = Fence(client, config.run.name, host=socket.gethostname(), lease_seconds=config.redis.lease_seconds)
         identity = await run_lease.acquire(fence, Path(config.run.path))
         write_settings(config, identity.folder, source=source)
+        streams = RedisStreams(
+            client, run=config.run.name, lease_seconds=config.redis.lease_seconds, incarnation=identity.incarnation
+        )
         async with TaskGroup() as group:
-            keeping = group.create_task(run_lease.keep(fence, identity), name="lease")
+            keeping = group.create_task(run_lease.keep(fence, identity, lambda: streams.position.text), name="lease")
             training = group.create_task(
-                _train(config, identity, client, exporter, name=name, resume=resume), name="training"
+                _train(config, identity, client, exporter, streams, name=name, resume=resume), name="training"
             )
             await asyncio.wait([training])
             await cancel_all([keeping])
@@ -102,6 +104,7 @@ async def _train(
     identity: "RunIdentity",
     client: RedisClient,
     exporter: LearnerExporter,
+    streams: RedisStreams,
     *,
     name: str,
     resume: bool,
@@ -113,7 +116,8 @@ async def _train(
     rollback.apply_requested(identity.folder, identity.incarnation)
     RunPaths(identity.folder).stopped_mark.unlink(missing_ok=True)
     state = await asyncio.to_thread(load_state, config, identity, resume=resume)
-    streams = _streams(config, identity, client)
+    if config.run.archive_inbox:
+        await asyncio.to_thread(_archive, streams, identity)
     start = _tracker_start(config, identity, state.progress.step)
     trackers = Trackers(feeds(config.trackers, start))
     heartbeat = _heartbeat(config, identity, client, exporter, trackers, name=name)
@@ -194,16 +198,13 @@ def _heartbeat(
     return Heartbeat(announcer.announce, queues, completed=trackers.with_status)
 
 
-def _streams(config: Config, identity: "RunIdentity", client: RedisClient) -> Streams:
+def _archive(streams: RedisStreams, identity: "RunIdentity") -> None:
+    """Keep the inbox in the run's folder; Redis may have lost what stands there."""
     from learner.persistence.archive import ArchivedInbox, InboxArchive
 
-    streams = RedisStreams(
-        client, run=config.run.name, lease_seconds=config.redis.lease_seconds, incarnation=identity.incarnation
-    )
-    if config.run.archive_inbox:
-        archive = InboxArchive(RunPaths(identity.folder).inbox, require_right=identity.require_current)
-        streams.inbox = ArchivedInbox(streams.inbox, archive)
-    return streams
+    archive = InboxArchive(RunPaths(identity.folder).inbox, require_right=identity.require_current)
+    streams.position.note(archive.last)
+    streams.inbox = ArchivedInbox(streams.inbox, archive)
 
 
 if __name__ == "__main__":

@@ -87,10 +87,14 @@ async def withdraw(client: RedisClient, run: str, name: str) -> None:
 
 
 async def present(client: RedisClient, run: str, *, gone_after_seconds: float = GONE_AFTER_SECONDS) -> list[Presence]:
-    """Those whose last heartbeat is not older than that, by kind and name."""
-    oldest = await _now(client) - gone_after_seconds
+    """Those whose last heartbeat is not older than that, by kind and name.
+
+    Nor younger than now by that much: a promoted replica's clock may be behind the one that dated it.
+    """
+    now = await _now(client)
     found = [Presence.from_json(text) for text in await client.hvals(_key(run))]
-    return sorted((one for one in found if one.seen_at >= oldest), key=lambda one: (one.kind, one.name))
+    recent = (one for one in found if abs(now - one.seen_at) <= gone_after_seconds)
+    return sorted(recent, key=lambda one: (one.kind, one.name))
 
 
 async def _now(client: RedisClient) -> float:

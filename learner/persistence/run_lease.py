@@ -43,11 +43,11 @@ async def acquire(
         await sleep(LOOK_SECONDS)
 
 
-async def keep(fence: Fence, identity: RunIdentity) -> None:
-    """Renew until cancelled. Raises `FencedError`."""
+async def keep(fence: Fence, identity: RunIdentity, position: Callable[[], str]) -> None:
+    """Renew until cancelled; `position`: up to where this learner knows the inbox. Raises `FencedError`."""
     while True:
         try:
-            await fence.renew(identity.incarnation)
+            await fence.renew(identity.incarnation, position())
         except StreamsError as error:
             logger.warning("cannot renew the learner's lease: %s; retry in %g s", error, RENEW_SECONDS)
         await asyncio.sleep(RENEW_SECONDS)

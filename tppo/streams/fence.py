@@ -10,7 +10,8 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from tppo.streams.connection import RedisClient
-from tppo.streams.contract import StreamsError
+from tppo.streams.contract import BEGINNING, StreamsError
+from tppo.streams.positions import POSITIONS, position_key
 
 UNFENCED = 2**53  # the incarnation of a writer that no fence keeps out
 
@@ -21,10 +22,11 @@ if fence > tonumber(ARGV[1]) then return redis.error_reply('FENCED ' .. string.f
 """
 
 # KEYS[2]: the lease. ARGV: least incarnation to be granted, host, milliseconds, an incarnation known to be dead.
-# A reply of three: who holds the lease instead.
+# A reply of three: who holds the lease instead. A replica whose clock is behind makes a lease longer than it was.
 ACQUIRE = """
 local fence = tonumber(redis.call('GET', KEYS[1]) or '0')
 local host = redis.call('GET', KEYS[2])
+if redis.call('PTTL', KEYS[2]) > tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[2], ARGV[3]) end
 if host and fence ~= tonumber(ARGV[4]) then return {fence, host, redis.call('PTTL', KEYS[2])} end
 fence = math.max(fence + 1, tonumber(ARGV[1]))
 redis.call('SET', KEYS[1], string.format('%d', fence))
@@ -32,10 +34,13 @@ redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 return {fence}
 """
 
-# A server that came back empty, or without its last second, learns the fence again. PEXPIRE works with full memory.
+# A server that came back empty, or without its last second, learns fence and position again. PEXPIRE works with full
+# memory. KEYS[3]: the inbox's highest position, ARGV[4]: the learner's.
 RENEW = (
     GUARD
+    + POSITIONS
     + """
+learn(KEYS[3], ARGV[4])
 if fence < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
 if redis.call('PEXPIRE', KEYS[2], ARGV[3]) == 0 then redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3]) end
 """
@@ -76,6 +81,7 @@ class Fence:
 
     def __init__(self, client: RedisClient, run: str, *, host: str, lease_seconds: float) -> None:
         self._keys = [fence_key(run), _lease_key(run)]
+        self._position_key = position_key(run)
         self._host = host
         self._milliseconds = round(lease_seconds * 1000)
         self._acquire = client.register_script(ACQUIRE)
@@ -88,9 +94,10 @@ class Fence:
         reply = await self._acquire(self._keys, arguments)
         return int(reply[0]) if len(reply) == 1 else Holder(reply[0], reply[1].decode(), reply[2])
 
-    async def renew(self, incarnation: int) -> None:
-        """Restart the time of the lease. Raises `FencedError`."""
-        await fenced(self._renew(self._keys, [incarnation, self._host, self._milliseconds]))
+    async def renew(self, incarnation: int, position: str = BEGINNING) -> None:
+        """Restart the time of the lease; `position`: up to where this learner knows the inbox. Raises `FencedError`."""
+        arguments: list[str | bytes | int] = [incarnation, self._host, self._milliseconds, position]
+        await fenced(self._renew([*self._keys, self._position_key], arguments))
 
     async def release(self, incarnation: int) -> None:
         """An orderly end: the next learner need not wait. Raises `FencedError`."""

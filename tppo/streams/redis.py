@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from tppo.streams import scripts
-from tppo.streams.connection import RedisClient, translated_errors
+from tppo.streams.connection import RedisClient
 from tppo.streams.contract import MAX_WAIT_SECONDS, Inbox, InboxEntry, Lease, QueueDepth, StreamsError
 from tppo.streams.fence import UNFENCED, fence_key, fenced
+from tppo.streams.positions import HighestPosition, position_key
 
 GROUP = "workers"
 FIELD = b"payload"
@@ -30,9 +31,11 @@ class RedisStreams:
         prefix = f"tppo:{{{run}}}"
         inbox = f"{prefix}:inbox"
         fence = self._fence = _Fence(fence_key(run), incarnation)
-        self.inbox: Inbox = RedisInbox(client, inbox, fence)
-        self.window_requests = RedisRequestQueue(client, f"{prefix}:window_requests", inbox, lease_seconds, fence)
-        self.reward_requests = RedisRequestQueue(client, f"{prefix}:reward_requests", inbox, lease_seconds, fence)
+        self.position = HighestPosition()
+        log = _Log(inbox, position_key(run), self.position)
+        self.inbox: Inbox = RedisInbox(client, log, fence)
+        self.window_requests = RedisRequestQueue(client, f"{prefix}:window_requests", log, lease_seconds, fence)
+        self.reward_requests = RedisRequestQueue(client, f"{prefix}:reward_requests", log, lease_seconds, fence)
         self._keys = [fence.key, inbox, f"{prefix}:window_requests", f"{prefix}:reward_requests"]
 
     async def is_full(self) -> bool:
@@ -53,14 +56,23 @@ class _Fence:
     incarnation: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """Where the inbox stands, and its highest position, and up to where this process knows it."""
+
+    key: str
+    position_key: str
+    known: HighestPosition
+
+
 class RedisRequestQueue:
     """A stream and its consumer group; one object per process, as it remembers who has read its own entries."""
 
-    def __init__(self, client: RedisClient, key: str, inbox_key: str, lease_seconds: float, fence: _Fence) -> None:
+    def __init__(self, client: RedisClient, key: str, log: _Log, lease_seconds: float, fence: _Fence) -> None:
         self._client = client
         self._fence = fence
         self._key = key
-        self._inbox_key = inbox_key
+        self._log = log
         self._lease_milliseconds = round(lease_seconds * 1000)
         self._workers_known: set[str] = set()
         self._put = client.register_script(scripts.PUT)
@@ -72,7 +84,8 @@ class RedisRequestQueue:
     async def put(self, payloads: Sequence[bytes]) -> None:
         """One script, so that a crash cannot leave half of them."""
         if payloads:
-            await fenced(self._put([self._fence.key, self._key], [self._fence.incarnation, *payloads]))
+            keys = [self._fence.key, self._key, self._log.position_key]
+            await fenced(self._put(keys, [self._fence.incarnation, self._log.known.text, *payloads]))
 
     async def lease(self, worker: str, *, max_count: int, wait_seconds: float) -> list[Lease]:
         """One round trip when there is something to do, two when it has to wait."""
@@ -131,27 +144,24 @@ class RedisRequestQueue:
         return [Lease(entry_id.decode(), fields[FIELD], 1) for entry_id, fields in _entries(reply)]
 
     async def _run(self, script: Any, *arguments: str | bytes | int) -> Any:
-        return await script([self._key, self._inbox_key], [GROUP, *arguments])
+        return await script([self._key, self._log.key, self._log.position_key], [GROUP, *arguments])
 
 
 class RedisInbox:
     """A stream without a group: its reader keeps the position with its checkpoint."""
 
-    def __init__(self, client: RedisClient, key: str, fence: _Fence) -> None:
+    def __init__(self, client: RedisClient, log: _Log, fence: _Fence) -> None:
         self._client = client
-        self._key = key
+        self._log = log
+        self._key = log.key
         self._fence = fence
+        self._append = client.register_script(scripts.APPEND_ALL)
         self._trim = client.register_script(scripts.TRIM)
 
     async def append(self, payloads: Sequence[bytes]) -> None:
-        """One MULTI."""
-        if not payloads:
-            return
-        async with self._client.pipeline(transaction=True) as pipeline:
-            for payload in payloads:
-                pipeline.xadd(self._key, {FIELD: payload})
-            with translated_errors():
-                await pipeline.execute()
+        """One script."""
+        if payloads:
+            await self._append([self._key, self._log.position_key], payloads)
 
     async def read(self, after: str, *, max_count: int, wait_seconds: float) -> list[InboxEntry]:
         """XREAD, blocking when there is time to wait."""
@@ -159,7 +169,9 @@ class RedisInbox:
             return []
         block = _block_milliseconds(wait_seconds)
         reply = await self._client.xread({self._key: after}, count=max_count, block=block)
-        return [InboxEntry(position.decode(), fields[FIELD]) for position, fields in _entries(reply)]
+        entries = [InboxEntry(position.decode(), fields[FIELD]) for position, fields in _entries(reply)]
+        self._log.known.note(entries[-1].position if entries else after)
+        return entries
 
     async def trim(self, through: str) -> None:
         """XTRIM keeps what is at or behind MINID, hence the next position."""

@@ -5,6 +5,7 @@ is the lease. It is held by whom XPENDING names. A released entry belongs to a w
 """
 
 from tppo.streams.fence import GUARD
+from tppo.streams.positions import APPEND, POSITIONS
 
 RELEASED = "(released)"
 
@@ -67,15 +68,16 @@ end
 """
 )
 
-# KEYS[2]: the inbox. ARGV: entry id, result, entry id, result, ...
+# KEYS[2]: the inbox, KEYS[3]: its highest position. ARGV: entry id, result, entry id, result, ...
 COMPLETE = (
     WITH_GROUP
+    + APPEND
     + """
 local written = {}
 for i = 3, #ARGV, 2 do
   local is_held = #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1, ARGV[2]) > 0
   if is_held then
-    redis.call('XADD', KEYS[2], '*', 'payload', ARGV[i + 1])
+    append(KEYS[2], KEYS[3], ARGV[i + 1])
     redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
     redis.call('XDEL', KEYS[1], ARGV[i])
   end
@@ -85,11 +87,17 @@ return written
 """
 )
 
-# KEYS[1]: the fence, KEYS[2]: a stream. ARGV: the writer's incarnation, payload, payload, ...
+# KEYS[1]: the inbox, KEYS[2]: its highest position. ARGV: payload, payload, ...
+APPEND_ALL = APPEND + "for _, payload in ipairs(ARGV) do append(KEYS[1], KEYS[2], payload) end"
+
+# KEYS[1]: the fence, KEYS[2]: a stream, KEYS[3]: the inbox's highest position. ARGV: the writer's incarnation, the
+# position that it knows, payload, payload, ... An answer to a request lies above that position.
 PUT = (
     GUARD
+    + POSITIONS
     + """
-for i = 2, #ARGV do
+learn(KEYS[3], ARGV[2])
+for i = 3, #ARGV do
   redis.call('XADD', KEYS[2], '*', 'payload', ARGV[i])
 end
 """

@@ -95,7 +95,7 @@ async def _live_with(config: Config, exporter: LearnerExporter, *, source: Path,
             )
             await asyncio.wait([training])
             await cancel_all([keeping])
-        await fence.release(identity.incarnation)
+        await run_lease.release(fence, identity)
     return training.result()
 
 
@@ -109,7 +109,7 @@ async def _train(
     name: str,
     resume: bool,
 ) -> int:
-    from learner.build import discard_rolled_back, learner_service, load_state
+    from learner.build import learner_service, load_state, make_room
     from learner.persistence import rollback
     from learner.reporting.trackers.trackers import Trackers, feeds
 
@@ -121,7 +121,7 @@ async def _train(
     start = _tracker_start(config, identity, state.progress.step)
     trackers = Trackers(feeds(config.trackers, start))
     heartbeat = _heartbeat(config, identity, client, exporter, trackers, name=name)
-    await discard_rolled_back(state, identity.folder, streams)
+    await make_room(state, identity.folder, streams)
     peers = _peers(config, client, heartbeat, (exporter.take_line, trackers.take))
     service = learner_service(config, identity, state, streams, peers)
     on_stop_signal(service.stop)

@@ -16,7 +16,7 @@ from learner.models.loading import load_policy, load_value_model, value_model_fr
 from learner.models.outputs import Policy, ValueModel
 from learner.persistence import checkpoint, rollback
 from learner.persistence.checkpoint import Checkpoints
-from learner.persistence.checkpoint_writer import CheckpointWriter
+from learner.persistence.checkpoint_writer import CheckpointWriter, trim_behind_checkpoint
 from learner.persistence.deferred_weights import DeferredWeights
 from learner.persistence.manifest import DamagedError
 from learner.persistence.run_identity import RunIdentity
@@ -40,7 +40,7 @@ from learner.systems import system_for
 from tppo.config import Config, ConfigError
 from tppo.config.schema import EvaluationSection, ModelSection
 from tppo.run_folder.paths import RunPaths
-from tppo.streams import Streams
+from tppo.streams import Streams, until_redis_answers
 from tppo.streams.contract import BEGINNING
 
 logger = logging.getLogger(__name__)
@@ -121,13 +121,19 @@ def new_trainer(config: Config, policy: Policy, value_model: ValueModel) -> Trai
     )
 
 
-async def discard_rolled_back(state: LearnerState, folder: Path, streams: Streams) -> None:
-    """After a rollback: what the streams hold belongs to steps that were rolled back."""
+async def make_room(state: LearnerState, folder: Path, streams: Streams) -> None:
+    """Delete what the restored state makes superfluous: a full server, in which nobody can write, has room again.
+
+    After a rollback that is everything, as it belongs to steps that were rolled back; else the records that the
+    checkpoint covers, as an earlier learner may have ended between the checkpoint and the trim.
+    """
     if rollback.is_unfinished(folder):
-        num_discarded = await streams.discard()
+        num_discarded = await until_redis_answers(streams.discard, "discarding what was rolled back")
         state.manager.ledger.duplicates["rolled back"] += num_discarded
         rollback.finish(folder)
         logger.info("discarded %d requests and records of the steps that were rolled back", num_discarded)
+    elif state.progress.inbox_position != BEGINNING:
+        await trim_behind_checkpoint(streams.inbox, state.progress.inbox_position)
 
 
 def learner_service(

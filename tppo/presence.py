@@ -17,7 +17,7 @@ from typing import Any
 
 from tppo.streams import StreamsError
 from tppo.streams.connection import RedisClient
-from tppo.streams.fence import GUARD, UNFENCED, fence_key, fenced
+from tppo.streams.fence import GUARD, UNFENCED, WITH_FULL_MEMORY, fence_key, fenced
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ async def beat(announce_once: Callable[[], Awaitable[object]]) -> None:
 
 
 # KEYS[1]: the fence, KEYS[2]: the hash. ARGV: the writer's incarnation, name, presence.
-ANNOUNCE = GUARD + "redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])"
+ANNOUNCE = WITH_FULL_MEMORY + GUARD + "redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])"
 
 
 async def announce(client: RedisClient, run: str, presence: Presence, *, incarnation: int = UNFENCED) -> None:

@@ -1,9 +1,9 @@
 """Commits checkpoints beside the training: the state is copied between two steps, the disk is written meanwhile.
 
 Loop `serve`: consumes copied states, always the newest / waits for one / unblocked by `commit_if_due` / produces a
-committed checkpoint, after which it trims the inbox up to that checkpoint's position; nothing else trims the inbox. It
-waits for the traces of the steps before it: a step in a checkpoint is never repeated. A full disk stops neither
-training nor harms older checkpoints: the error is logged and in the status, and the next checkpoint is tried.
+committed checkpoint, after which it trims the inbox up to that checkpoint's position, as a resumed learner does once
+more. It waits for the traces of the steps before it: a step in a checkpoint is never repeated. A full disk stops
+neither training nor harms older checkpoints: the error is logged and in the status, and the next one is tried.
 """
 
 import asyncio
@@ -102,8 +102,13 @@ class CheckpointWriter:
         self.last_step, self.last_error = state.progress.step, ""
         logger.info("checkpoint committed: %s", path)
         self._journal.event("checkpoint", step=self.last_step, text=f"checkpoint of step {self.last_step} committed")
-        try:
-            await self._inbox.trim(state.progress.inbox_position)
-            logger.info("the inbox is trimmed up to %s", state.progress.inbox_position)
-        except (StreamsError, OSError) as error:
-            logger.warning("cannot trim the inbox: %s; retried after the next checkpoint", error)
+        await trim_behind_checkpoint(self._inbox, state.progress.inbox_position)
+
+
+async def trim_behind_checkpoint(inbox: Inbox, position: str) -> None:
+    """Delete the records up to the position of a committed checkpoint; one that fails is tried after the next one."""
+    try:
+        await inbox.trim(position)
+        logger.info("the inbox is trimmed up to %s", position)
+    except (StreamsError, OSError) as error:
+        logger.warning("cannot trim the inbox: %s; retried after the next checkpoint", error)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from learner.persistence.run_identity import RunIdentity, begin_incarnation, has_ended, next_incarnation
 from tppo.config import ConfigError
-from tppo.streams import StreamsError
+from tppo.streams import StreamsError, StreamsUnavailable, until_redis_answers
 from tppo.streams.fence import Fence, Holder
 
 logger = logging.getLogger(__name__)
@@ -24,12 +24,12 @@ LOOK_SECONDS = 0.25
 async def acquire(
     fence: Fence, run_folder: Path, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 ) -> RunIdentity:
-    """The next incarnation, once no other learner runs: at once when the last one is known to have ended, else when its
-    lease expires. Raises `ConfigError` when that is renewed meanwhile.
+    """The next incarnation, once Redis answers and no other learner runs: at once when the last one is known to have
+    ended, else when its lease expires. Raises `ConfigError` when that is renewed meanwhile.
     """
     first_seen: Holder | None = None
     while True:
-        granted = await _try_to_acquire(fence, run_folder)
+        granted = await until_redis_answers(lambda: _try_to_acquire(fence, run_folder), "acquiring the learner's lease")
         if not isinstance(granted, Holder):
             return begin_incarnation(run_folder, at_least=granted)
         if first_seen is None:
@@ -51,6 +51,14 @@ async def keep(fence: Fence, identity: RunIdentity, position: Callable[[], str])
         except StreamsError as error:
             logger.warning("cannot renew the learner's lease: %s; retry in %g s", error, RENEW_SECONDS)
         await asyncio.sleep(RENEW_SECONDS)
+
+
+async def release(fence: Fence, identity: RunIdentity) -> None:
+    """At an orderly end. Raises `FencedError`."""
+    try:
+        await fence.release(identity.incarnation)
+    except StreamsUnavailable as error:
+        logger.warning("cannot release the learner's lease: %s; it expires", error)
 
 
 async def _try_to_acquire(fence: Fence, run_folder: Path) -> int | Holder:

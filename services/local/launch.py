@@ -37,7 +37,9 @@ def check(config: Config, *, resume: bool) -> None:
     preflight.check_hosts(config, token_from_environment(), metrics_token=metrics_token_from_environment())
     preflight.check_ports(config)
     if config.redis.url:
-        preflight.check_redis(config.redis.url)
+        preflight.check_redis(config)
+    else:
+        preflight.check_memory(config)
     with tempfile.TemporaryDirectory(prefix="tppo-") as scratch:
         resolved = Path(scratch) / "config.toml"
         resolved.write_text(dump(config), encoding="utf-8")

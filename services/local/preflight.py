@@ -4,11 +4,13 @@ Data files and reward functions are checked by the processes that own them, with
 """
 
 import asyncio
+import math
 import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from services.local.processes import tppo_command
 from tppo.config import Config, ConfigError
@@ -23,6 +25,7 @@ from tppo.streams.connection import connect, without_password
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 REDIS_TIMEOUT_SECONDS = 3.0
+SERVER_MEMORY_MB = 8  # of a server that holds nothing: itself, scripts, and its connections' buffers
 LARGEST_PORT = 65535
 CHECKING_VERBS = ("learner", "reward")
 
@@ -99,18 +102,47 @@ def _metrics_ports(config: Config) -> Sequence[int]:
     return range(first_port, first_port + config.generation.replicas + config.reward.replicas + 1)
 
 
-def check_redis(url: str) -> None:
-    """The server at `url` answers and is new enough."""
+def check_memory(config: Config) -> None:
+    """The embedded server has room for every request that may be out, and for its answer."""
+    limit, needed = config.redis.memory_limit_mb, needed_memory_mb(config)
+    if limit < needed:
+        raise ConfigError(
+            f"redis.memory_limit_mb = {limit}: up to {config.run.max_windows_out} windows are out, each with a prompt "
+            f"and a response of {config.run.max_prompt_length} + {config.run.max_response_length} tokens at most; "
+            f"expected {needed} MiB or more"
+        )
+
+
+def needed_memory_mb(config: Config) -> int:
+    """MiB that the streams of a run need at least: what is out, with four bytes a token, and eight for a new one."""
+    run = config.run
+    num_bytes = run.max_windows_out * (4 * (run.max_prompt_length + run.max_response_length) + 8 * run.window_length)
+    return SERVER_MEMORY_MB + math.ceil(num_bytes / 2**20)
+
+
+def check_redis(config: Config) -> None:
+    """The server at `redis.url` answers, is new enough, and forgets nothing of what it is given."""
+    url = config.redis.url
     try:
-        asyncio.run(_reach_redis(url))
+        memory = asyncio.run(_memory_of_redis(url))
     except StreamsUnavailable as error:
         raise ConfigError(f"redis.url = {without_password(url)!r}: no answer from the server: {error}") from None
     except (ValueError, StreamsError) as error:
         raise ConfigError(refusal(url, error)) from None
 
+    limit_mb, policy = int(memory["maxmemory"]) // 2**20, str(memory["maxmemory_policy"])
+    place = f"redis.url = {without_password(url)!r}"
+    if memory["maxmemory"] and policy.startswith("allkeys"):
+        raise ConfigError(
+            f"{place}: the server's maxmemory-policy is {policy}, which deletes keys; expected noeviction"
+        )
+    if memory["maxmemory"] and limit_mb < (needed := needed_memory_mb(config)):
+        raise ConfigError(f"{place}: the server's maxmemory is {limit_mb} MiB; expected {needed} MiB or more, or 0")
 
-async def _reach_redis(url: str) -> None:
-    await (await connect(url, timeout_seconds=REDIS_TIMEOUT_SECONDS)).aclose()
+
+async def _memory_of_redis(url: str) -> dict[str, Any]:
+    async with await connect(url, timeout_seconds=REDIS_TIMEOUT_SECONDS) as client:
+        return dict(await client.info("memory"))
 
 
 def check_with_processes(config_path: Path, verbs: Sequence[str] = CHECKING_VERBS) -> None:

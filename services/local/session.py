@@ -88,9 +88,9 @@ class Session:
             supervisor.start(redis_child(plan.server))
         client = await _connected(plan.redis_url)
         async with client:
-            is_in_use = not plan.resume and await is_held(client, plan.config.run.name)
-            if not plan.resume and not is_in_use:
-                await _forget_run(client, plan.config.run.name)
+            is_in_use = not plan.resume and await until_redis_answers(
+                lambda: _prepared(client, plan.config.run.name), "preparing the run"
+            )
         if is_in_use:
             supervisor.end(Ending(EndingKind.REFUSED, _in_use(plan.config)))
             return
@@ -127,6 +127,14 @@ class Session:
 async def _connected(url: str) -> RedisClient:
     """A client, as soon as the server answers; the supervisor handles one that does not start."""
     return await until_redis_answers(lambda: connect(url), "connecting")
+
+
+async def _prepared(client: RedisClient, run: str) -> bool:
+    """Whether a learner holds the run's lease; if none does, nothing is left of an earlier run."""
+    if is_in_use := await is_held(client, run):
+        return is_in_use
+    await _forget_run(client, run)
+    return False
 
 
 async def _forget_run(client: RedisClient, run: str) -> None:

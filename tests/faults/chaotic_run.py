@@ -28,6 +28,7 @@ FREEZE_SECONDS = 3.0  # longer than a lease of SMALL
 LONG_FREEZE_SECONDS = SOCKET_TIMEOUT_SECONDS + 2.0
 MINUTE_SECONDS = 60.0
 TROUBLE_SECONDS = 2.0
+HOUR_MILLISECONDS = 3_600_000
 SETTINGS = {
     "trace.enabled": "true",
     "evaluation.test_freq": "0",
@@ -137,6 +138,38 @@ class ChaoticRun(Run):
         with self.redis.full_disk():
             time.sleep(TROUBLE_SECONDS)
 
+    def flush_redis(self) -> None:
+        """Everything in it is gone, and it does not even restart."""
+        self.command_redis("FLUSHALL")
+
+    def flush_redis_with_its_clock_behind(self) -> None:
+        """As a server that comes back empty on another machine, whose clock is an hour behind."""
+        ahead = round(time.time() * 1000) + HOUR_MILLISECONDS
+        self.command_redis("XSETID", "tppo:{quickstart}:inbox", f"{ahead}-0")
+        self.wait_for_step(self.num_steps_done + 2)
+        self.command_redis("FLUSHALL")
+
+    def fill_redis_while_the_learner_starts(self) -> None:
+        """Its memory limit falls below what is used, and the learner is killed; it must not end over it again."""
+        before = self.incarnation()
+        self.command_redis("CONFIG", "SET", "maxmemory", "1mb")
+        try:
+            self.kill("learner")
+            self.wait_for_status(lambda status: status["incarnation"] > before)
+            time.sleep(TROUBLE_SECONDS)
+            assert self.incarnation() == before + 1, self.logs()
+        finally:
+            self.command_redis("CONFIG", "SET", "maxmemory", "256mb")
+
+    def command_redis(self, *command: str) -> object:
+        """To the server itself, past the proxy."""
+
+        async def execute() -> object:
+            async with await connect(self.redis.url) as client:
+                return await client.execute_command(*command)
+
+        return asyncio.run(execute())
+
     def freeze_redis(self, seconds: float = FREEZE_SECONDS) -> None:
         with self.frozen(self.redis.process.pid):
             time.sleep(seconds)
@@ -178,6 +211,9 @@ FAULTS: dict[str, Fault] = {
     "SIGKILL Redis": lambda run: run.kill_redis(),
     "Redis loses its last second": lambda run: run.lose_last_second(),
     "Redis' disk is full": lambda run: run.fill_disk_of_redis(),
+    "Redis is flushed": lambda run: run.flush_redis(),
+    "Redis comes back empty with its clock behind": lambda run: run.flush_redis_with_its_clock_behind(),
+    "Redis is full while the learner starts": lambda run: run.fill_redis_while_the_learner_starts(),
     "SIGSTOP generation": lambda run: run.freeze("generation-0"),
     "SIGSTOP reward": lambda run: run.freeze("reward-0"),
     "SIGSTOP learner": lambda run: run.freeze("learner"),

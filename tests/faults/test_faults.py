@@ -21,6 +21,11 @@ ROUND = [
     "SIGSTOP learner",
     "replies dropped",
 ]
+EMPTY_OR_FULL = [
+    "Redis is full while the learner starts",
+    "Redis is flushed",
+    "Redis comes back empty with its clock behind",
+]
 
 
 @pytest.fixture
@@ -45,6 +50,20 @@ def test_a_run_survives_a_round_of_faults(start: Callable[..., ChaoticRun]) -> N
     assert audit.returncode == 0, audit.stdout + audit.stderr
 
 
+def test_a_run_survives_a_redis_that_is_full_or_empty(start: Callable[..., ChaoticRun]) -> None:
+    source = random.Random(SEED)
+    run = start()
+
+    for name in EMPTY_OR_FULL:
+        inject(run, name, source)
+    run.finish(num_more_steps=4)
+
+    steps = [line["step"] for line in run.lines("step")]
+    assert steps == list(range(1, len(steps) + 1))
+    audit = run.audit()
+    assert audit.returncode == 0, audit.stdout + audit.stderr
+
+
 def test_a_full_disk_stops_no_training_and_leaves_no_gap(start: Callable[..., ChaoticRun]) -> None:
     run = start(**{"trace.enabled": "false"})
     run.wait_for_step(2)
@@ -61,7 +80,7 @@ def test_a_full_disk_stops_no_training_and_leaves_no_gap(start: Callable[..., Ch
 
 
 def test_every_fault_of_the_round_is_a_known_one() -> None:
-    assert set(ROUND) <= set(FAULTS)
+    assert {*ROUND, *EMPTY_OR_FULL} <= set(FAULTS)
 
 
 def test_a_second_learner_is_refused_and_a_superseded_one_exits(start: Callable[..., ChaoticRun]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.local import preflight
+from tests.support.redis_server import StartRedis
 from tppo.__main__ import main
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
@@ -127,14 +128,40 @@ def test_the_configured_port_of_every_generator_is_checked(model: Path) -> None:
     ]
 
 
-def test_a_redis_that_does_not_answer_is_named() -> None:
+def test_a_redis_that_does_not_answer_is_named(model: Path) -> None:
     with pytest.raises(ConfigError, match=r"redis\.url = 'redis://127\.0\.0\.1:1': no answer"):
-        preflight.check_redis("redis://127.0.0.1:1")
+        preflight.check_redis(config_with(model, redis={"url": "redis://127.0.0.1:1"}))
 
 
-def test_a_malformed_redis_address_is_named() -> None:
+def test_a_malformed_redis_address_is_named(model: Path) -> None:
     with pytest.raises(ConfigError, match=r"redis\.url = 'localhost': "):
-        preflight.check_redis("localhost")
+        preflight.check_redis(config_with(model, redis={"url": "localhost"}))
+
+
+def test_an_embedded_redis_too_small_for_the_windows_that_are_out_is_named(model: Path) -> None:
+    """2 * 16 windows out: 4 bytes for each of 100 + 412 tokens, and 8 for each of 128 new ones, are 96 KiB."""
+    run = {
+        "mode": "streaming", "max_policy_lag": 1, "rollouts_per_step": 16, "max_prompt_length": 100,
+        "max_response_length": 412, "window_length": 128,
+    }  # fmt: skip
+
+    with pytest.raises(ConfigError, match=r"^redis\.memory_limit_mb = 8: up to 32 windows are out, .* expected 9 MiB"):
+        preflight.check_memory(config_with(model, run=run, redis={"memory_limit_mb": 8}))
+    assert refused(lambda: preflight.check_memory(config_with(model, run=run, redis={"memory_limit_mb": 9}))) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--maxmemory", "3mb"], r"the server's maxmemory is 3 MiB; expected \d+ MiB or more, or 0"),
+        (["--maxmemory", "2gb", "--maxmemory-policy", "allkeys-lru"], "is allkeys-lru, which deletes keys; expected"),
+    ],
+)
+def test_a_server_that_would_lose_records_or_take_none_is_refused(
+    model: Path, start_redis: StartRedis, tmp_path: Path, options: list[str], expected: str
+) -> None:
+    with start_redis(tmp_path / "redis", *options) as server, pytest.raises(ConfigError, match=expected):
+        preflight.check_redis(config_with(model, redis={"url": server.url}))
 
 
 def test_a_run_that_has_checkpoints_is_not_started_over(tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ from tppo.streams.positions import POSITIONS, position_key
 
 UNFENCED = 2**53  # the incarnation of a writer that no fence keeps out
 
+# The first line of a script that writes little, and runs with full memory too: without a learner nobody makes room.
+WITH_FULL_MEMORY = "#!lua flags=allow-oom"
+
 # The beginning of a script that writes: KEYS[1] is the fence, ARGV[1] the writer's incarnation.
 GUARD = """
 local fence = tonumber(redis.call('GET', KEYS[1]) or '0')
@@ -23,7 +26,9 @@ if fence > tonumber(ARGV[1]) then return redis.error_reply('FENCED ' .. string.f
 
 # KEYS[2]: the lease. ARGV: least incarnation to be granted, host, milliseconds, an incarnation known to be dead.
 # A reply of three: who holds the lease instead. A replica whose clock is behind makes a lease longer than it was.
-ACQUIRE = """
+ACQUIRE = (
+    WITH_FULL_MEMORY
+    + """
 local fence = tonumber(redis.call('GET', KEYS[1]) or '0')
 local host = redis.call('GET', KEYS[2])
 if redis.call('PTTL', KEYS[2]) > tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[2], ARGV[3]) end
@@ -33,11 +38,13 @@ redis.call('SET', KEYS[1], string.format('%d', fence))
 redis.call('SET', KEYS[2], ARGV[2], 'PX', ARGV[3])
 return {fence}
 """
+)
 
-# A server that came back empty, or without its last second, learns fence and position again. PEXPIRE works with full
-# memory. KEYS[3]: the inbox's highest position, ARGV[4]: the learner's.
+# A server that came back empty, or without its last second, learns fence and position again. KEYS[3]: the inbox's
+# highest position, ARGV[4]: the learner's.
 RENEW = (
-    GUARD
+    WITH_FULL_MEMORY
+    + GUARD
     + POSITIONS
     + """
 learn(KEYS[3], ARGV[4])

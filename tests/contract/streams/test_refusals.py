@@ -7,7 +7,7 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from services.local import preflight
 from tests.support.redis_server import StartRedis
-from tppo.config import ConfigError
+from tppo.config import Config, ConfigError
 from tppo.process import connected
 from tppo.streams import StreamsDenied, StreamsError, StreamsUnavailable
 from tppo.streams.connection import connect, translated_errors, without_password
@@ -43,11 +43,12 @@ async def test_a_user_who_may_not_write_ends_a_process_with_one_sentence(
 
 
 def test_a_wrong_password_is_found_before_anything_starts(start_redis: StartRedis, tmp_path: Path) -> None:
+    needed = {"model": {"path": "model"}, "data": {"train_files": ["train.jsonl"]}}
     with start_redis(tmp_path, "--requirepass", "right") as server:
         url = server.url.replace("redis://", "redis://:wrong@")
 
         with pytest.raises(ConfigError, match=r"^redis\.url = 'redis://:\*{3}@127\.0\.0\.1:\d+/0': the server refuses"):
-            preflight.check_redis(url)
+            preflight.check_redis(Config.model_validate({**needed, "redis": {"url": url}}))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Which process may be the learner of a run, and what an earlier one can still do."""
 
+import asyncio
 import multiprocessing
 import socket
 from pathlib import Path
@@ -8,9 +9,13 @@ import pytest
 
 from learner.persistence import run_lease
 from learner.persistence.run_identity import begin_incarnation, has_ended
+from tests.support.redis_server import StartRedis
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo.config import ConfigError
-from tppo.streams.connection import RedisClient
-from tppo.streams.fence import Fence, FencedError
+from tppo.presence import announce, present, this_process
+from tppo.streams import StreamsUnavailable
+from tppo.streams.connection import RedisClient, connect
+from tppo.streams.fence import Fence, FencedError, is_held
 
 
 @pytest.fixture
@@ -71,3 +76,49 @@ async def test_a_second_learner_is_refused_while_the_first_renews_its_lease(fenc
 
     with pytest.raises(ConfigError, match=r"another learner, incarnation 1 on .*, is training this run; expected none"):
         await run_lease.acquire(fence, tmp_path, sleep=the_first_renews)
+
+
+async def test_a_learner_takes_the_lease_and_announces_itself_in_a_full_server(
+    start_redis: StartRedis, tmp_path: Path
+) -> None:
+    with start_redis(tmp_path / "redis") as server:
+        client = await connect(server.url)
+        await client.config_set("maxmemory", 1)
+        with pytest.raises(StreamsUnavailable):
+            await client.set("key", "value")
+        fence = Fence(client, "r", host=socket.gethostname(), lease_seconds=60)
+
+        identity = await run_lease.acquire(fence, tmp_path / "run")
+        await fence.renew(identity.incarnation, "5-1")
+        await announce(client, "r", this_process("learner", "learner"), incarnation=identity.incarnation)
+
+        assert [one.name for one in await present(client, "r")] == ["learner"]
+        await run_lease.release(fence, identity)
+        assert not await is_held(client, "r")
+        await client.aclose()
+
+
+async def test_a_learner_waits_for_a_server_that_cannot_write(start_redis: StartRedis, tmp_path: Path) -> None:
+    with start_redis(tmp_path / "redis") as server:
+        client = await connect(server.url)
+        fence = Fence(client, "r", host=socket.gethostname(), lease_seconds=60)
+        await client.execute_command("REPLICAOF", "127.0.0.1", 1)  # a replica writes nothing for anybody
+        waiting = asyncio.create_task(run_lease.acquire(fence, tmp_path / "run"))
+        await asyncio.sleep(0.3)
+        assert not waiting.done()
+
+        await client.execute_command("REPLICAOF", "NO", "ONE")
+
+        assert (await asyncio.wait_for(waiting, DEADLINE_SECONDS)).incarnation == 1
+        await client.aclose()
+
+
+async def test_an_orderly_end_does_not_depend_on_redis(start_redis: StartRedis, tmp_path: Path) -> None:
+    with start_redis(tmp_path / "redis") as server:
+        client = await connect(server.url)
+        fence = Fence(client, "r", host=socket.gethostname(), lease_seconds=60)
+        identity = await run_lease.acquire(fence, tmp_path / "run")
+        server.kill()
+
+        await run_lease.release(fence, identity)
+        await client.aclose()

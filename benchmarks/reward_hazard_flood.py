@@ -56,7 +56,7 @@ async def flood(count: int, *, with_hazards: bool) -> tuple[float, Counter[str]]
     outcomes = Counter[str]()
     async with (
         scoring(section) as parts,
-        attach_server(section, parts, run="benchmark") as address,
+        attach_server(section, parts, run="benchmark", token="") as address,
         grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel,
     ):
         stub: pb_grpc.RewardServiceAsyncStub = pb_grpc.RewardServiceStub(channel)

@@ -91,7 +91,7 @@ async def echo(address: str) -> None:
 @asynccontextmanager
 async def attached_echo() -> AsyncIterator[Scoring]:
     section = RewardSection(default_function="grpc:echo")
-    async with scoring(section) as parts, attach_server(section, parts, run="benchmark") as address:
+    async with scoring(section) as parts, attach_server(section, parts, run="benchmark", token="") as address:
         client = asyncio.create_task(echo(address))
         await parts.scorer.score(request(0, *EXACT))
         yield parts

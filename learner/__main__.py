@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from learner.reporting.prometheus import LearnerExporter
 from tppo.cancellation import TaskGroup, cancel_all
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments, dump
-from tppo.process import Announcer, configure_logging, connected, on_stop_signal, require_redis_url
+from tppo.process import Announcer, configure_logging, connected, on_stop_signal
 from tppo.prometheus import serving
 from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.paths import RunPaths
-from tppo.security.authentication import call_metadata, metrics_token_from_environment, token_from_environment
+from tppo.security.authentication import Service, call_metadata, metrics_token_from_environment
+from tppo.security.redis_address import with_redis
+from tppo.security.service_tokens import service_token
 from tppo.streams.connection import RedisClient
 from tppo.streams.fence import Fence, FencedError
 from tppo.streams.redis import RedisStreams
@@ -45,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
 
         check(config)
         return 0
-    require_redis_url(config.redis.url)
+    config = with_redis(config)
     from learner.reporting.trackers import trackers
 
     trackers.check(config.trackers)
@@ -172,7 +174,7 @@ def _peers(config: Config, client: RedisClient, heartbeat: "Heartbeat", readers:
             reader(line)
 
     return Peers(
-        transport=GrpcTransport(call_metadata(token_from_environment())),
+        transport=GrpcTransport(call_metadata(service_token(config.run.path, Service.GENERATION))),
         announce=heartbeat.announce,
         find_generators=processes.find_generators,
         generation_totals=processes.generation_totals,

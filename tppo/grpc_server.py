@@ -49,10 +49,14 @@ async def serving_grpc(
     *,
     key: str,
     token: str,
+    on_bound: Callable[[int], None] = lambda port: None,
 ) -> AsyncIterator[str]:
     """Runs a server where the section says; gives the address at which others reach it. `key` is the section's."""
+    host, port = section.host, section.port
     try:
-        server, port = await start_server(service_name, add_service, host=section.host, port=section.port, token=token)
+        server, port = await start_server(
+            service_name, add_service, host=host, port=port, token=token, on_bound=on_bound
+        )
     except ConfigError as error:
         raise ConfigError(f"{key}.{error}") from None
     try:
@@ -62,9 +66,18 @@ async def serving_grpc(
 
 
 async def start_server(
-    service_name: str, add_service: Callable[[grpc.aio.Server], None], *, host: str, port: int, token: str = ""
+    service_name: str,
+    add_service: Callable[[grpc.aio.Server], None],
+    *,
+    host: str,
+    port: int,
+    token: str = "",
+    on_bound: Callable[[int], None] = lambda port: None,
 ) -> tuple[grpc.aio.Server, int]:
-    """The running server and its port, which is a free one for port 0. Raises `ConfigError`."""
+    """The running server and its port, which is a free one for port 0. Raises `ConfigError`.
+
+    `on_bound` is given the port before the first call is answered.
+    """
     files = TlsFiles.from_environment()
     server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=server_interceptors(token))
     add_service(server)
@@ -78,6 +91,7 @@ async def start_server(
             bound = server.add_insecure_port(address(host, port))
     except RuntimeError as error:
         raise ConfigError(f"port = {port}: cannot listen on {host}: {error}") from None
+    on_bound(bound)
     await server.start()
     for name in (health.OVERALL_HEALTH, service_name):
         await checks.set(name, health_pb2.HealthCheckResponse.SERVING)

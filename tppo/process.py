@@ -22,12 +22,6 @@ def configure_logging(level: int = logging.INFO, *, file: Path | None = None) ->
     logging.basicConfig(level=level, filename=file, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
-def require_redis_url(url: str) -> None:
-    """Refuse a configuration without a server, before anything heavy is loaded."""
-    if not url:
-        raise ConfigError("redis.url is empty; expected the address of a Redis server, as in --redis redis://HOST:6379")
-
-
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[RedisClient]:
     """A client, as soon as the server answers. Raises `ConfigError` for an address at which none ever will, and when

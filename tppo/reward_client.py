@@ -37,7 +37,8 @@ from tppo.cancellation import cancel_all
 from tppo.grpc_server import CHANNEL_OPTIONS
 from tppo.scoring.outcome import ScoreRange, cause_of
 from tppo.scoring.results import BATCHED, SINGLE, arguments_of, failure, results_of
-from tppo.security.authentication import call_metadata, token_from_environment
+from tppo.security.authentication import call_metadata
+from tppo.security.service_tokens import token_for
 from tppo.security.tls import channel
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import reward_pb2_grpc as pb_grpc
@@ -123,7 +124,6 @@ async def attach(*addresses: str, run: str = "", max_held: int = 0, token: str |
     if not functions or not addresses:
         raise ValueError("expected an address, and a function decorated with @reward_function(NAME)")
     offer = _offer(functions, run=run, max_held=max_held)
-    metadata = call_metadata(token_from_environment() if token is None else token)
     num_threads = sum(one.concurrency for one in functions)
     executor = ThreadPoolExecutor(num_threads, thread_name_prefix="reward")
     callers = {one.name: _Caller(one, executor) for one in functions}
@@ -133,7 +133,7 @@ async def attach(*addresses: str, run: str = "", max_held: int = 0, token: str |
                 for _ in range(caller.function.concurrency):
                     group.create_task(caller.call_until_cancelled())
             for address in addresses:
-                group.create_task(_keep_attached(address, offer, callers, metadata))
+                group.create_task(_keep_attached(address, offer, callers, token))
     except* AttachError as refusals:
         raise refusals.exceptions[0] from None
     finally:
@@ -148,22 +148,29 @@ def _offer(functions: Sequence[OfferedFunction], *, run: str, max_held: int) -> 
     return pb.Offer(functions=offered, max_held=max_held or sum(one.room for one in functions), run=run)
 
 
-async def _keep_attached(address: str, offer: pb.Offer, callers: "dict[str, _Caller]", metadata: Any) -> None:
+async def _keep_attached(address: str, offer: pb.Offer, callers: "dict[str, _Caller]", token: str | None) -> None:
     backoff = Backoff(first_seconds=FIRST_DELAY_SECONDS, longest_seconds=LONGEST_DELAY_SECONDS, jitter=JITTER)
     while True:
         stream = _Stream(callers)
+        brought = token_for(address) if token is None else token
         try:
-            await stream.serve(address, offer, metadata)
+            await stream.serve(address, offer, call_metadata(brought))
             cause = "the service ended the stream"
         except grpc.aio.AioRpcError as error:
             cause = f"{error.code().name}: {error.details()}"
-            if error.code() in FINAL_CODES or _is_bad_offer(error, stream):
+            is_outdated = error.code() is grpc.StatusCode.UNAUTHENTICATED and _is_replaced(brought, address, token)
+            if not is_outdated and (error.code() in FINAL_CODES or _is_bad_offer(error, stream)):
                 raise AttachError(f"{address}: {cause}") from None
         if stream.is_accepted:
             backoff.reset()
         delay_seconds = backoff.next_delay()
         log.warning("%s: %s; retrying in %.2g s", address, cause, delay_seconds)
         await asyncio.sleep(delay_seconds)
+
+
+def _is_replaced(brought: str, address: str, token: str | None) -> bool:
+    """Another service has begun to listen there since the token was looked up."""
+    return token is None and token_for(address) not in ("", brought)
 
 
 def _is_bad_offer(error: grpc.aio.AioRpcError, stream: "_Stream") -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.paths import RunPaths
+from tppo.security.private_files import private_folder
 from tppo.streams.fence import FencedError
 
 LOCK_PREFIX = ".learner-"
@@ -46,7 +47,7 @@ def next_incarnation(run_folder: Path) -> int:
 
 def begin_incarnation(run_folder: Path, *, at_least: int = 1) -> RunIdentity:
     """The next incarnation of the run in the folder, with that number or a higher one."""
-    run_folder.mkdir(parents=True, exist_ok=True)
+    private_folder(run_folder)
     run_id = _recorded(run_folder).get("run_id", uuid.uuid4().hex)
     incarnation = max(next_incarnation(run_folder), at_least)
     for path in run_folder.glob(f"{LOCK_PREFIX}*.lock"):

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tppo.config import ConfigError, add_config_arguments, config_from_arguments
-from tppo.process import configure_logging, require_redis_url
+from tppo.process import configure_logging
+from tppo.security.redis_address import with_redis
 
 if TYPE_CHECKING:  # the web server is imported when the arguments are parsed
     from services.dashboard.build import ServingOptions
@@ -45,8 +46,7 @@ def _options(arguments: argparse.Namespace) -> "ServingOptions":
         return ServingOptions(root=arguments.config, host=arguments.host, port=arguments.port, name=arguments.name)
     if not arguments.config.exists():
         raise ConfigError(f"{arguments.config}: no such file; expected the run's TOML file, or a folder of runs")
-    config = config_from_arguments(arguments)
-    require_redis_url(config.redis.url)
+    config = with_redis(config_from_arguments(arguments))
     section = config.dashboard
     return ServingOptions(
         root=config.run.directory, host=section.host, port=section.port, name=arguments.name, config=config

@@ -10,8 +10,8 @@ Loops, all in one event loop; the first that ends unexpectedly ends the process:
 
 import asyncio
 import logging
-import secrets
 import socket
+import sys
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +28,17 @@ from services.dashboard.live.view import Views
 from tppo.config import Config, ConfigError
 from tppo.presence import announce, beat, this_process
 from tppo.process import on_stop_signal
+from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import (
+    Service,
     metrics_token_from_environment,
     require_token_beyond_loopback,
     token_from_environment,
 )
-from tppo.security.steering_token import steering_token
+from tppo.security.private_files import new_secret
+from tppo.security.service_tokens import run_token
 from tppo.streams import StreamsError
+from tppo.streams.connection import without_password
 
 SHUTDOWN_SECONDS = 3
 BACKLOG = 128
@@ -58,7 +62,7 @@ async def serve(options: ServingOptions) -> None:
     """Until SIGTERM."""
     access, catalog, config = _access(options), _catalog(options), options.config
     with _listener(options.host, options.port) as listener:
-        log.info("dashboard at %s%s", _url(listener), f"/#token={access.token}" if _is_own_token(options) else "")
+        log.info("dashboard at %s%s", _url(listener), _how_to_steer(options, access))
         source = await _source(config) if config else None
         observer = Observer(source) if source else None
         views = Views(catalog, observer)
@@ -93,7 +97,7 @@ async def until_served(server: Coroutine[Any, Any, None], loops: Sequence[Corout
 
 def _access(options: ServingOptions) -> Access:
     """Who may look and steer; without a token of the user's, whoever reads the run's folder may steer."""
-    given = token_from_environment()
+    given = token_from_environment(Service.DASHBOARD)
     require_token_beyond_loopback(options.host, given)
     return Access(
         token=given or _own_token(options),
@@ -102,17 +106,22 @@ def _access(options: ServingOptions) -> Access:
     )
 
 
-def _is_own_token(options: ServingOptions) -> bool:
-    return bool(options.config) and not token_from_environment()
-
-
 def _own_token(options: ServingOptions) -> str:
     if options.config:
         try:
-            return steering_token(options.root / options.config.run.name)
-        except OSError as error:
-            log.warning("the bearer token that steers the run is in this log only: %s", error)
-    return secrets.token_urlsafe(24)
+            return run_token(options.config.run.path, Service.DASHBOARD)
+        except ConfigError as error:
+            log.warning("nobody can steer the run from here: %s", error)
+    return new_secret()
+
+
+def _how_to_steer(options: ServingOptions, access: Access) -> str:
+    """The token goes to a terminal, never to a log, which others may be allowed to read."""
+    if access.needs_token_to_look or not options.config:
+        return ""
+    if sys.stderr.isatty():
+        return f"/#token={access.token}"
+    return f", the token that steers in {RunPaths(options.config.run.path).token(Service.DASHBOARD)}"
 
 
 def _catalog(options: ServingOptions) -> Catalog:
@@ -149,7 +158,7 @@ async def _source(config: Config) -> RedisSource:
     try:
         await source.connected()
     except ValueError as error:
-        raise ConfigError(f"redis.url = {config.redis.url!r}: {error}") from None
+        raise ConfigError(f"redis.url = {without_password(config.redis.url)!r}: {error}") from None
     except StreamsError as error:
         log.warning("Redis does not answer (%s); serving the run's folder alone", error)
     return source

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 from services.generation.exposed import GENERATION_METRICS
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
-from tppo.process import Announcer, configure_logging, connected, require_redis_url, run_until_signalled
+from tppo.process import Announcer, configure_logging, connected, run_until_signalled
 from tppo.prometheus import Exporter, serving
-from tppo.security.authentication import metrics_token_from_environment, token_from_environment
+from tppo.security.authentication import Service, metrics_token_from_environment, token_from_environment
+from tppo.security.redis_address import with_redis
+from tppo.security.service_tokens import service_token
 from tppo.security.tls import require_tls_or_token
 from tppo.streams.redis import RedisStreams
 
@@ -31,11 +33,10 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
     configure_logging()
-    require_tls_or_token(config.generation.host, token_from_environment(), key="generation.host")
+    require_tls_or_token(config.generation.host, token_from_environment(Service.GENERATION), key="generation.host")
     if not (config.model.path / "config.json").is_file():
         raise ConfigError(f"model.path = {config.model.path}: no config.json there; expected a model's folder")
-    require_redis_url(config.redis.url)
-    asyncio.run(_serve(config, arguments.name))
+    asyncio.run(_serve(with_redis(config), arguments.name))
     return 0
 
 
@@ -51,7 +52,7 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None
     from services.generation.served_weights import ServedWeights
     from services.generation.weight_intake import WeightIntake
 
-    run, token = config.run.name, token_from_environment()
+    run, token = config.run.name, service_token(config.run.path, Service.GENERATION)
     async with connected(config.redis.url) as client, running_engine(config) as engine:
         weights = ServedWeights(engine)
         intake = WeightIntake(weights, run=run, name=name)

@@ -24,8 +24,9 @@ from tppo.config import Config, ConfigError, dump, presets
 from tppo.process import configure_logging
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
-from tppo.security.authentication import metrics_token_from_environment, token_from_environment
-from tppo.security.steering_token import steering_token
+from tppo.security.authentication import Service, token_from_environment
+from tppo.security.private_files import new_secret, private_folder
+from tppo.security.service_tokens import run_token, service_token
 
 
 def check(config: Config, *, resume: bool) -> None:
@@ -34,7 +35,7 @@ def check(config: Config, *, resume: bool) -> None:
     preflight.check_model(config.model)
     preflight.check_data_files(config.data.train_files, key="data.train_files")
     preflight.check_data_files(config.data.val_files, key="data.val_files")
-    preflight.check_hosts(config, token_from_environment(), metrics_token=metrics_token_from_environment())
+    preflight.check_hosts(config)
     preflight.check_ports(config)
     if config.redis.url:
         preflight.check_redis(config)
@@ -52,7 +53,9 @@ def plan_of(config: Config, *, resume: bool) -> Plan:
     server = None
     if not config.redis.url:
         limit = config.redis.memory_limit_mb
-        server = RedisServer(binary=find_binary(), port=free_port(), folder=paths.redis, memory_limit_mb=limit)
+        server = RedisServer(
+            binary=find_binary(), port=free_port(), folder=paths.redis, memory_limit_mb=limit, password=new_secret()
+        )
     return Plan(
         config=config,
         paths=paths,
@@ -68,7 +71,7 @@ def description(plan: Plan) -> Iterator[str]:
     yield dump(plan.config)
     yield from (f"# warning: {warning}" for warning in plan.config.warnings)
     yield from (f"# {plan.config.run.algorithm}: {line}" for line in presets.description(plan.config.run.algorithm))
-    for child in [*([redis_child(plan.server)] if plan.server else []), *service_children(plan)]:
+    for child in [*([redis_child(plan.server)] if plan.server else []), *service_children(plan, {})]:
         yield f"# {child.name}: {shlex.join(child.command(0))}"
 
 
@@ -83,17 +86,31 @@ def train(plan: Plan, *, started_at: float) -> int:
 def _train(plan: Plan, *, started_at: float) -> int:
     configure_logging(file=plan.paths.logs / "run.log")
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"run {plan.paths.folder}, dashboard at {_steering_address(plan)}")
-    session = Session(plan, service_children(plan), display_for(console, title=f"T-PPO: {plan.config.run.name}"))
+    console.print(f"run {plan.paths.folder}, dashboard at {_steering_address(plan, is_shown=console.is_terminal)}")
+    session = Session(
+        plan, service_children(plan, tokens_of(plan)), display_for(console, title=f"T-PPO: {plan.config.run.name}")
+    )
     ending, summary = asyncio.run(session.run(started_at=started_at))
     return report_ending(plan, ending, summary, console)
 
 
-def _steering_address(plan: Plan) -> str:
-    """Where the page is, with the token that lets it steer, unless the user has set one."""
-    if token_from_environment():
+def tokens_of(plan: Plan) -> dict[Service, str]:
+    """What the processes bring to each other. The dashboard finds its own where the user has set none: looking is
+    open then, and the token in the run's folder steers.
+    """
+    folder = plan.paths.folder
+    tokens = {service: service_token(folder, service) for service in (Service.GENERATION, Service.REWARD)}
+    return {**tokens, Service.DASHBOARD: token_from_environment(Service.DASHBOARD)}
+
+
+def _steering_address(plan: Plan, *, is_shown: bool) -> str:
+    """Where the page is, with the token that lets it steer: on a terminal, never in a file that others may read."""
+    if token_from_environment(Service.DASHBOARD):
         return plan.dashboard_address
-    return f"{plan.dashboard_address}/#token={steering_token(plan.paths.folder)}"
+    token = run_token(plan.paths.folder, Service.DASHBOARD)
+    if is_shown:
+        return f"{plan.dashboard_address}/#token={token}"
+    return f"{plan.dashboard_address}, the token that steers in {plan.paths.token(Service.DASHBOARD)}"
 
 
 def report_ending(plan: Plan, ending: Ending, summary: Summary, console: Console) -> int:
@@ -115,7 +132,7 @@ def report_ending(plan: Plan, ending: Ending, summary: Summary, console: Console
 @contextmanager
 def locked(paths: RunPaths) -> Iterator[None]:
     """Keep other runs out of the folder; the operating system lets go when this process ends, however it does."""
-    paths.folder.mkdir(parents=True, exist_ok=True)
+    private_folder(paths.folder)
     with paths.lock.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -18,7 +18,13 @@ from tppo.config.schema import ModelSection
 from tppo.process import refusal
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
-from tppo.security.authentication import METRICS_TOKEN_VARIABLE, require_token_beyond_loopback
+from tppo.security.authentication import (
+    METRICS_TOKEN_VARIABLE,
+    Service,
+    metrics_token_from_environment,
+    require_token_beyond_loopback,
+    token_from_environment,
+)
 from tppo.security.tls import require_tls_or_token
 from tppo.streams import StreamsError, StreamsUnavailable
 from tppo.streams.connection import connect, without_password
@@ -67,12 +73,16 @@ def check_data_files(files: Sequence[Path], *, key: str) -> None:
             raise ConfigError(f"{key}: no such file {path}; expected parquet or JSONL")
 
 
-def check_hosts(config: Config, token: str, *, metrics_token: str = "") -> None:
-    """A process that listens beyond the loopback demands a token or certificates."""
-    require_token_beyond_loopback(config.dashboard.host, token, key="dashboard.host")
-    require_tls_or_token(config.generation.host, token, key="generation.host")
-    require_tls_or_token(config.reward.host, token, key="reward.host")
+def check_hosts(config: Config) -> None:
+    """A process that listens beyond the loopback demands a token of the environment's, or certificates."""
+    hosts = {Service.GENERATION: config.generation.host, Service.REWARD: config.reward.host}
+    require_token_beyond_loopback(
+        config.dashboard.host, token_from_environment(Service.DASHBOARD), key="dashboard.host"
+    )
+    for service, host in hosts.items():
+        require_tls_or_token(host, token_from_environment(service), key=f"{service}.host")
     if config.prometheus.enabled:
+        metrics_token = metrics_token_from_environment()
         require_token_beyond_loopback(
             config.prometheus.host, metrics_token, key="prometheus.host", variable=METRICS_TOKEN_VARIABLE
         )

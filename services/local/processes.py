@@ -3,16 +3,25 @@
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from services.local.redis_server import RedisServer
 from services.local.supervision.child import Child
 from tppo.config import Config
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
+from tppo.security.authentication import TOKEN_VARIABLE, Service
+from tppo.security.redis_address import REDIS_URL_VARIABLE
 
 LEARNER_RANK, SERVICE_RANK, REDIS_RANK = range(3)
 """The learner is stopped first and commits a checkpoint while all it needs still runs; Redis is stopped last."""
+TOKENS_OF_ROLES: dict[str, tuple[Service, ...]] = {
+    "generation": (Service.GENERATION,),
+    "reward": (Service.REWARD,),
+    "learner": (Service.GENERATION,),  # it sends weights to the generators
+    "dashboard": (Service.DASHBOARD,),
+}
+SECRETS = {TOKEN_VARIABLE, REDIS_URL_VARIABLE, *(service.variable for service in Service)}
 LEARNER_GRACE_SECONDS = 60.0
 """Time for the step that is being computed, and a checkpoint."""
 
@@ -24,7 +33,7 @@ class Plan:
     config: Config
     paths: RunPaths
     resume: bool
-    redis_url: str
+    redis_url: str = field(repr=False)
     server: RedisServer | None
     """The embedded server; None when the user named one."""
     dashboard_port: int
@@ -40,8 +49,21 @@ def redis_child(server: RedisServer) -> Child:
     return Child(name="redis", command=lambda _: server.command(), stop_rank=REDIS_RANK)
 
 
-def service_children(plan: Plan) -> list[Child]:
-    """All processes that need Redis, in the order of starting."""
+def service_children(plan: Plan, tokens: Mapping[Service, str]) -> list[Child]:
+    """All processes that need Redis, in the order of starting; each gets the tokens of its own role and no other."""
+    return [
+        replace(child, environment=role_environment(child.name.partition("-")[0], plan.redis_url, tokens))
+        for child in _children(plan)
+    ]
+
+
+def role_environment(role: str, redis_url: str, tokens: Mapping[Service, str]) -> dict[str, str]:
+    """The secrets of a process."""
+    given = {service.variable: tokens.get(service, "") for service in TOKENS_OF_ROLES[role]}
+    return {REDIS_URL_VARIABLE: redis_url, **{variable: token for variable, token in given.items() if token}}
+
+
+def _children(plan: Plan) -> list[Child]:
     generation, reward = plan.config.generation, plan.config.reward
     generators = _replicas(plan, "generation", generation.replicas, first_port=generation.port)
     rewarders = _replicas(plan, "reward", reward.replicas, first_port=reward.port, num_before=generation.replicas)
@@ -55,13 +77,13 @@ def service_children(plan: Plan) -> list[Child]:
 
 
 def child_environment(environment: Mapping[str, str], *, num_processes: int) -> dict[str, str]:
-    """The user's environment, with the cores shared out among the computing processes unless the user has done so."""
+    """The user's, without secrets, and with the cores shared out among the computing processes unless the user did."""
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     defaults = {
         "OMP_NUM_THREADS": str(max(1, num_cores // num_processes)),
         "PYTHONUNBUFFERED": "1",  # a process's last words reach its log
     }
-    return {**defaults, **environment}
+    return {**defaults, **{name: value for name, value in environment.items() if name not in SECRETS}}
 
 
 def num_computing_processes(config: Config) -> int:
@@ -115,7 +137,7 @@ def tppo_command(*arguments: str) -> list[str]:
 
 def _command(plan: Plan, verb: str, name: str, *options: str) -> list[str]:
     process = tppo_command(verb, str(plan.paths.config))
-    return [*process, "--redis", plan.redis_url, "--name", name, *filter(None, options)]
+    return [*process, "--name", name, *filter(None, options)]
 
 
 def _fixed(command: Sequence[str]) -> Callable[[int], Sequence[str]]:

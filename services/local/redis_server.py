@@ -4,10 +4,11 @@ import re
 import shutil
 import socket
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tppo.config import ConfigError
+from tppo.security.private_files import write_secret
 
 OLDEST_MAJOR_VERSION = 7
 """The first with consumer-group lag, which the streams' depth needs."""
@@ -22,11 +23,22 @@ class RedisServer:
     port: int
     folder: Path
     memory_limit_mb: int
+    password: str = field(default="", repr=False)
+    """Empty: every user of the machine may connect."""
 
     @property
     def url(self) -> str:
         """How clients reach it."""
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{f':{self.password}@' if self.password else ''}127.0.0.1:{self.port}/0"
+
+    def write_password(self) -> None:
+        """Into the file that the command line names: every user of the machine can read command lines."""
+        if self.password:
+            write_secret(self._password_file, f"requirepass {self.password}")
+
+    @property
+    def _password_file(self) -> Path:
+        return self.folder.resolve() / "password.conf"
 
     def command(self) -> list[str]:
         """Its command line: durable to a second, and full memory refuses writes instead of forgetting entries."""
@@ -40,7 +52,8 @@ class RedisServer:
             "maxmemory": f"{self.memory_limit_mb}mb",
             "maxmemory-policy": "noeviction",
         }
-        return [str(self.binary), *(part for key, value in options.items() for part in (f"--{key}", value))]
+        file = [str(self._password_file)] if self.password else []
+        return [str(self.binary), *file, *(part for key, value in options.items() for part in (f"--{key}", value))]
 
 
 def find_binary(search_path: str | None = None) -> Path:

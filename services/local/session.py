@@ -28,6 +28,7 @@ from tppo.config import Config
 from tppo.generation_totals import GenerationTally
 from tppo.presence import Presence, present
 from tppo.run_folder.json_lines import JsonLinesFollower
+from tppo.security.private_files import write_secret
 from tppo.streams import StreamsError, until_redis_answers
 from tppo.streams.connection import RedisClient, connect
 from tppo.streams.fence import fence_key, is_held
@@ -79,12 +80,16 @@ class Session:
                     await cancel_all([observing])
             finally:
                 await supervisor.stop()
+                if plan.server is not None:
+                    plan.paths.redis_url.unlink(missing_ok=True)
                 self._display.close()
         return ending
 
     async def _start_children(self, supervisor: Supervisor) -> None:
         plan = self._plan
         if plan.server is not None:
+            plan.server.write_password()
+            write_secret(plan.paths.redis_url, plan.server.url)  # for other processes of the same user
             supervisor.start(redis_child(plan.server))
         client = await _connected(plan.redis_url)
         async with client:

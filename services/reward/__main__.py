@@ -14,9 +14,11 @@ from services.reward.reporting.exposed import REWARD_METRICS
 from services.reward.reporting.response_log import ResponseLog
 from tppo.config import Config, add_config_arguments, config_from_arguments
 from tppo.leased_worker import Announce
-from tppo.process import Announcer, configure_logging, connected, require_redis_url, run_until_signalled
+from tppo.process import Announcer, configure_logging, connected, run_until_signalled
 from tppo.prometheus import Exporter, serving
-from tppo.security.authentication import metrics_token_from_environment, token_from_environment
+from tppo.security.authentication import Service, metrics_token_from_environment, token_from_environment
+from tppo.security.redis_address import with_redis
+from tppo.security.service_tokens import service_token
 from tppo.security.tls import require_tls_or_token
 from tppo.streams.redis import RedisStreams
 
@@ -38,12 +40,11 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
     configure_logging()
-    require_tls_or_token(config.reward.host, token_from_environment(), key="reward.host")
+    require_tls_or_token(config.reward.host, token_from_environment(Service.REWARD), key="reward.host")
     if arguments.check:
         asyncio.run(_check(config))
         return 0
-    require_redis_url(config.redis.url)
-    asyncio.run(_serve(config, arguments.name))
+    asyncio.run(_serve(with_redis(config), arguments.name))
     return 0
 
 
@@ -59,11 +60,11 @@ async def _serve(config: Config, name: str) -> None:
 
 
 async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None:
-    run = config.run.name
+    run, token = config.run.name, service_token(config.run.path, Service.REWARD)
     async with (
         connected(config.redis.url) as client,
         scoring(config.reward) as parts,
-        attach_server(config.reward, parts, run=run) as address,
+        attach_server(config.reward, parts, run=run, token=token) as address,
     ):
         log.info("users' reward functions may attach at %s", address)
         responses = ResponseLog(config.run.path, name)

@@ -1,7 +1,7 @@
 """What scores, built from `[reward]`: workers, the users' processes, and the server to which they attach."""
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from services.reward.attached.dispatch import AttachDeadlines, AttachedFunctions
@@ -17,7 +17,8 @@ from tppo.config import Config, ConfigError
 from tppo.config.services import RewardSection
 from tppo.grpc_server import serving_grpc
 from tppo.leased_worker import Announce, LeasedWorker, WorkerSettings
-from tppo.security.authentication import token_from_environment
+from tppo.security.authentication import is_loopback
+from tppo.security.service_tokens import published
 from tppo.streams import RequestQueue
 
 BATCH_CAPACITY = 256  # requests held when it is not workers alone that score
@@ -58,10 +59,20 @@ async def scoring(section: RewardSection) -> AsyncIterator[Scoring]:
         await pool.close()
 
 
-def attach_server(section: RewardSection, parts: Scoring, *, run: str) -> AbstractAsyncContextManager[str]:
+@asynccontextmanager
+async def attach_server(section: RewardSection, parts: Scoring, *, run: str, token: str) -> AsyncIterator[str]:
     """Runs the gRPC server to which users' processes attach; gives the address at which others reach it."""
     servicer = RewardServicer(parts.scorer, parts.attached, run=run, num_at_once=section.num_workers)
-    return serving_grpc(SERVICE_NAME, registration(servicer), section, key="reward", token=token_from_environment())
+    with ExitStack() as publishing:
+
+        def publish(port: int) -> None:
+            if token and is_loopback(section.host):
+                publishing.enter_context(published(port, token))
+
+        async with serving_grpc(
+            SERVICE_NAME, registration(servicer), section, key="reward", token=token, on_bound=publish
+        ) as address:
+            yield address
 
 
 def build_worker(

@@ -52,9 +52,14 @@ async def serving(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Pro
     """A dashboard and its address, from its log."""
     async with dashboard(*arguments) as process:
         assert process.stderr
-        while not (found := re.search(rb"dashboard at (http://\S+)", await process.stderr.readline())):
-            assert not process.stderr.at_eof()
-        yield process, found[1].decode()
+        yield process, (await address_line(process.stderr))[1].decode()
+
+
+async def address_line(log: asyncio.StreamReader) -> re.Match[bytes]:
+    """The line that shows the address, which is its first group."""
+    while not (found := re.search(rb".*dashboard at (http://[^\s,]+).*", await log.readline())):
+        assert not log.at_eof()
+    return found
 
 
 async def test_it_announces_itself_answers_and_shuts_down(
@@ -102,14 +107,20 @@ async def test_without_redis_it_starts_and_serves_the_folder(config: Path, tmp_p
     run = complete_run(tmp_path / run_name)
     arguments = [str(config), "--redis", "redis://127.0.0.1:1", "--set=dashboard.port=0"]
 
-    async with serving(*arguments) as (process, address):
-        url, _, token = address.partition("/#token=")
-        async with httpx.AsyncClient(base_url=url, timeout=DEADLINE_SECONDS) as client:
+    async with dashboard(*arguments) as process:
+        assert process.stderr
+        shown = await address_line(process.stderr)
+        async with httpx.AsyncClient(base_url=shown[1].decode(), timeout=DEADLINE_SECONDS) as client:
             status = (await client.get("/api/v1/status")).json()
+            token = (run.path / "dashboard.token").read_text().strip()
+            steered = await client.post("/api/v1/control/pause", headers={"Authorization": f"Bearer {token}"})
         code = await terminated(process)
+        log = (shown[0] + await process.stderr.read()).decode()
 
     assert (status["state"], status["step"], status["has_control"], code) == ("redis_gone", 3, False, 0)
-    assert (run.path / "dashboard.token").read_text() == f"{token}\n"
+    assert steered.status_code == 503
+    assert token not in log
+    assert f"the token that steers in {run.path / 'dashboard.token'}" in log
 
 
 async def test_the_stream_sends_new_lines_and_does_not_hold_up_the_shutdown(tmp_path: Path) -> None:

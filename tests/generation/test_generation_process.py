@@ -1,5 +1,6 @@
 """`tppo generation` as a process: a real server, a real engine, a tiny model."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc.aio
@@ -13,8 +14,11 @@ from tests.support.waiting import DEADLINE_SECONDS
 from tppo.codec import encode_window_request
 from tppo.presence import present
 from tppo.rollout import Window
+from tppo.security.authentication import call_metadata
+from tppo.security.private_files import read_secret
 from tppo.streams.connection import RedisClient
 from tppo.streams.redis import RedisStreams
+from tppo.v1 import generation_pb2 as pb
 from tppo.v1 import generation_pb2_grpc as pb_grpc
 from tppo.weights import to_messages
 
@@ -47,13 +51,21 @@ async def test_the_process_takes_weights_serves_a_window_and_ends_at_sigterm(
     streams = RedisStreams(redis_client, run=run_name, lease_seconds=15.0)
     model, request = a_model(QWEN2), a_request(max_new_tokens=20)
     await streams.window_requests.put([encode_window_request(request)])
-    messages = to_messages(an_update(model).tensors, run=run_name, policy_version=3, incarnation=0)
+    tensors = an_update(model).tensors
 
-    where = ["--redis", redis_url, "--set", f"run.name={run_name}", "--name", "generation-7"]
+    def transfer() -> Iterator[pb.UpdateWeightsRequest]:
+        return to_messages(tensors, run=run_name, policy_version=3, incarnation=0)
+
+    named = ["--set", f"run.name={run_name}", "--set", f"run.directory={tmp_path}"]
+    where = ["--redis", redis_url, *named, "--name", "generation-7"]
     async with a_process(*TPPO, "generation", str(run_file(tmp_path)), *where) as process:
         generator = await announced(redis_client, run_name, "generation")
         async with grpc.aio.insecure_channel(generator.address) as channel:
-            await pb_grpc.GenerationServiceStub(channel).UpdateWeights(messages, timeout=DEADLINE_SECONDS)
+            stub = pb_grpc.GenerationServiceStub(channel)
+            with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):
+                await stub.UpdateWeights(transfer(), timeout=DEADLINE_SECONDS)
+            metadata = call_metadata(read_secret(tmp_path / run_name / "generation.token"))
+            await stub.UpdateWeights(transfer(), timeout=DEADLINE_SECONDS, metadata=metadata)
         (window,) = await inbox_records(streams, Window, 1)
         exit_code = await terminated(process)
 

@@ -84,21 +84,32 @@ def test_a_dashboard_port_in_use_is_named(model: Path, taken_port: int) -> None:
         preflight.check_ports(config_with(model, dashboard={"port": taken_port}))
 
 
-def test_metrics_beyond_the_loopback_need_the_token_of_those_who_scrape(model: Path) -> None:
+def test_metrics_beyond_the_loopback_need_the_token_of_those_who_scrape(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = config_with(model, prometheus={"host": "0.0.0.0"})
 
-    assert refused(lambda: preflight.check_hosts(config, "", metrics_token="secret")) == []
+    monkeypatch.setenv("TPPO_METRICS_TOKEN", "secret")
+    assert refused(lambda: preflight.check_hosts(config)) == []
+
+    monkeypatch.setenv("TPPO_TOKEN", "another token")
+    monkeypatch.delenv("TPPO_METRICS_TOKEN")
     with pytest.raises(ConfigError, match=r"^prometheus\.host = '0\.0\.0\.0' is reachable .* TPPO_METRICS_TOKEN"):
-        preflight.check_hosts(config, "another token")
+        preflight.check_hosts(config)
 
 
 @pytest.mark.parametrize("section", ["dashboard", "generation", "reward"])
-def test_an_address_beyond_the_loopback_needs_the_token(model: Path, section: str) -> None:
+def test_an_address_beyond_the_loopback_needs_the_token(
+    model: Path, section: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = config_with(model, **{section: {"host": "0.0.0.0"}})
 
-    assert refused(lambda: preflight.check_hosts(config, "secret")) == []
+    for variable in ("TPPO_TOKEN", f"TPPO_{section.upper()}_TOKEN"):
+        monkeypatch.setenv(variable, "secret")
+        assert refused(lambda: preflight.check_hosts(config)) == []
+        monkeypatch.delenv(variable)
     with pytest.raises(ConfigError, match=rf"^{section}\.host = '0\.0\.0\.0' is reachable .* TPPO_TOKEN"):
-        preflight.check_hosts(config, "")
+        preflight.check_hosts(config)
 
 
 def test_the_port_of_every_process_with_metrics_is_checked_unless_there_are_none(model: Path) -> None:

@@ -9,6 +9,9 @@ from services.local.processes import Plan, child_environment, service_children
 from services.local.supervision.child import Child
 from tppo.config import Config
 from tppo.run_folder.paths import RunPaths
+from tppo.security.authentication import Service
+
+TOKENS = {Service.GENERATION: "hidden-of-generation", Service.REWARD: "hidden-of-reward", Service.DASHBOARD: ""}
 
 
 def plan(folder: Path, *, resume: bool = False, **sections: Any) -> Plan:
@@ -22,7 +25,7 @@ def plan(folder: Path, *, resume: bool = False, **sections: Any) -> Plan:
         config=config,
         paths=RunPaths(config.run.path),
         resume=resume,
-        redis_url="redis://127.0.0.1:7000/0",
+        redis_url="redis://:hidden@127.0.0.1:7000/0",
         server=None,
         dashboard_port=8265,
     )
@@ -44,11 +47,11 @@ def commit(paths: RunPaths, *, step: int) -> None:
 
 
 def child(plan: Plan, name: str) -> Child:
-    return next(child for child in service_children(plan) if child.name == name)
+    return next(child for child in service_children(plan, TOKENS) if child.name == name)
 
 
 def test_every_replica_is_a_process_of_its_own(tmp_path: Path) -> None:
-    children = service_children(plan(tmp_path, generation={"replicas": 2}, reward={"replicas": 2}))
+    children = service_children(plan(tmp_path, generation={"replicas": 2}, reward={"replicas": 2}), TOKENS)
 
     names = [child.name for child in children]
     assert names == ["generation-0", "generation-1", "reward-0", "reward-1", "learner", "dashboard"]
@@ -58,11 +61,31 @@ def test_a_process_gets_its_configuration_its_server_and_its_name(tmp_path: Path
     command = child(plan(tmp_path), "reward-0").command(0)
 
     config = str(tmp_path / "run/config.toml")
-    server = "redis://127.0.0.1:7000/0"
-    assert command == [
-        *(sys.executable, "-P", "-m", "tppo", "reward", config),
-        *("--redis", server, "--name", "reward-0"),
-    ]
+    assert command == [*(sys.executable, "-P", "-m", "tppo", "reward", config), *("--name", "reward-0")]
+
+
+def test_each_process_gets_the_secrets_of_its_role_and_no_command_line_shows_one(tmp_path: Path) -> None:
+    children = service_children(plan(tmp_path), TOKENS)
+    secrets = {child.name: dict(child.environment) for child in children}
+    redis = {"TPPO_REDIS_URL": "redis://:hidden@127.0.0.1:7000/0"}
+
+    assert secrets == {
+        "generation-0": redis | {"TPPO_GENERATION_TOKEN": "hidden-of-generation"},
+        "reward-0": redis | {"TPPO_REWARD_TOKEN": "hidden-of-reward"},
+        "learner": redis | {"TPPO_GENERATION_TOKEN": "hidden-of-generation"},
+        "dashboard": redis,
+    }
+    shown = [*description(plan(tmp_path)), repr(plan(tmp_path)), *map(repr, children)]
+    shown += [" ".join(child.command(0)) for child in children]
+    assert not any("hidden" in text for text in shown)
+
+
+def test_the_users_secrets_do_not_reach_every_process() -> None:
+    given = {"TPPO_TOKEN": "a", "TPPO_REWARD_TOKEN": "b", "TPPO_REDIS_URL": "c", "TPPO_METRICS_TOKEN": "d", "HOME": "e"}
+
+    handed = child_environment(given, num_processes=1)
+
+    assert {name for name in handed if name in given} == {"TPPO_METRICS_TOKEN", "HOME"}
 
 
 def test_replicas_listen_on_neighbouring_ports_when_the_first_is_given(tmp_path: Path) -> None:
@@ -111,7 +134,7 @@ def test_the_work_is_done_when_the_last_step_is_committed(tmp_path: Path) -> Non
 
 
 def test_the_learner_is_stopped_first(tmp_path: Path) -> None:
-    ranks = {child.name: child.stop_rank for child in service_children(plan(tmp_path))}
+    ranks = {child.name: child.stop_rank for child in service_children(plan(tmp_path), TOKENS)}
 
     assert min(ranks, key=lambda name: ranks[name]) == "learner"
     assert ranks["generation-0"] == ranks["reward-0"] == ranks["dashboard"]

@@ -13,6 +13,7 @@ from services.local.redis_server import RedisServer, find_binary, free_port, maj
 from services.local.supervision.child import Child, ChildState
 from services.local.supervision.supervisor import Supervisor
 from tests.support.waiting import DEADLINE_SECONDS
+from tppo.security.private_files import new_secret
 from tppo.streams import StreamsError
 from tppo.streams.connection import RedisClient, connect
 
@@ -76,6 +77,25 @@ async def test_full_memory_refuses_writes_instead_of_forgetting(tmp_path: Path, 
             assert await client.config_get(key) == {key: value}
     finally:
         await supervisor.stop()
+
+
+async def test_the_server_answers_nobody_without_the_password(tmp_path: Path) -> None:
+    server = RedisServer(
+        binary=find_binary(search_path=""), port=free_port(), folder=tmp_path, memory_limit_mb=64, password=new_secret()
+    )
+    server.write_password()
+    supervisor = Supervisor(tmp_path)
+    try:
+        supervisor.start(redis_child(server))
+        async with await connected(server.url) as client:
+            await client.set("key", "kept")
+        for url in (f"redis://127.0.0.1:{server.port}/0", f"redis://:guessed@127.0.0.1:{server.port}/0"):
+            with pytest.raises(StreamsError, match=r"(?i)auth|password"):
+                await connect(url)
+    finally:
+        await supervisor.stop()
+    assert server.password not in f"{server} {server.command()} {(tmp_path / 'redis.log').read_text()}"
+    assert stat.S_IMODE((tmp_path / "password.conf").stat().st_mode) == 0o600
 
 
 async def no_sleep(_: float) -> None:

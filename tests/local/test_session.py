@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import stat
 import sys
 import textwrap
 import time
@@ -21,6 +22,7 @@ from services.local.supervision.child import Child, Ending, EndingKind
 from tppo.config import Config
 from tppo.presence import Presence, announce
 from tppo.run_folder.paths import RunPaths
+from tppo.security.private_files import new_secret
 from tppo.streams.connection import connect
 from tppo.streams.fence import Fence
 
@@ -65,7 +67,13 @@ def plan_in(folder: Path, *, name: str = "run", redis_url: str = "") -> Plan:
     )
     paths = RunPaths(config.run.path)
     prepare(paths, resume=False)
-    server = RedisServer(binary=find_binary(search_path=""), port=free_port(), folder=paths.redis, memory_limit_mb=64)
+    server = RedisServer(
+        binary=find_binary(search_path=""),
+        port=free_port(),
+        folder=paths.redis,
+        memory_limit_mb=64,
+        password=new_secret(),
+    )
     return Plan(
         config=config,
         paths=paths,
@@ -95,6 +103,17 @@ async def test_a_finished_run_writes_its_summary_and_its_learning_curve(tmp_path
     assert (summary.steps, summary.base_accuracy, summary.seconds_training) == (1, 0.4, 0.5)
     assert plan.paths.learning_curve.exists()
     assert display.is_closed
+
+
+async def test_the_server_s_address_is_there_for_the_same_user_while_the_run_goes_on(tmp_path: Path) -> None:
+    plan, seen = plan_in(tmp_path), tmp_path / "seen"
+    copy = f"import shutil; shutil.copy2({str(plan.paths.redis_url)!r}, {str(seen)!r})"
+
+    await run(plan, learner(plan, then=copy), Recorder())
+
+    assert seen.read_text() == f"{plan.redis_url}\n"
+    assert stat.S_IMODE(seen.stat().st_mode) == 0o600
+    assert not plan.paths.redis_url.exists()
 
 
 @pytest.mark.slow

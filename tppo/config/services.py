@@ -47,7 +47,7 @@ class GenerationSection(Section):
     docs/decisions/0004-the-cache-after-an-update-in-mid-window.md.
     """
     host: str = "127.0.0.1"
-    """Address on which the generator takes weights; beyond the loopback it needs the bearer token TPPO_TOKEN.
+    """Address on which the generator takes weights; beyond the loopback it needs TPPO_GENERATION_TOKEN or TPPO_TOKEN.
 
     To `0.0.0.0` when learner and generator run on different machines.
     """
@@ -117,7 +117,7 @@ class RewardSection(Section):
     On when `tppo rescore` shall judge the run by another function.
     """
     host: str = "127.0.0.1"
-    """Address on which users' own processes attach; beyond the loopback it needs the bearer token TPPO_TOKEN.
+    """Address on which users' own processes attach; beyond the loopback it needs TPPO_REWARD_TOKEN or TPPO_TOKEN.
 
     To `0.0.0.0` when they run on other machines.
     """
@@ -162,7 +162,7 @@ class DashboardSection(Section):
     """The run's page and REST interface; docs/dashboard.md."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; beyond the loopback it needs the bearer token TPPO_TOKEN.
+    """Address to listen on; beyond the loopback it needs TPPO_DASHBOARD_TOKEN or TPPO_TOKEN.
 
     To `0.0.0.0` to look from other machines.
     """

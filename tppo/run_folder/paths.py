@@ -74,9 +74,9 @@ class RunPaths:
         return self.folder / "stopped"
 
     @property
-    def dashboard_token(self) -> Path:
-        """The bearer token that steers the run, readable by its owner only."""
-        return self.folder / "dashboard.token"
+    def redis_url(self) -> Path:
+        """While `tppo run` keeps a server of its own: its address, with the password; readable by its owner only."""
+        return self.folder / "redis.url"
 
     @property
     def logs(self) -> Path:
@@ -102,6 +102,10 @@ class RunPaths:
     def learning_curve(self) -> Path:
         """Accuracy and reward as a picture, written by `tppo run`."""
         return self.folder / "learning_curve.png"
+
+    def token(self, service: str) -> Path:
+        """The bearer token that opens the service; the dashboard's steers the run. Readable by its owner only."""
+        return self.folder / f"{service}.token"
 
     def is_stopped(self) -> bool:
         """Whether an operator has stopped the run before its last step."""

@@ -20,7 +20,8 @@ from tppo.config import ConfigError
 from tppo.grpc_server import CHANNEL_OPTIONS
 from tppo.rollout import RewardRequest, Score
 from tppo.scoring.lines import DESCRIPTION, UnreadableLineError, opened, print_score, requests_in, results_in_order
-from tppo.security.authentication import call_metadata, token_from_environment
+from tppo.security.authentication import call_metadata
+from tppo.security.service_tokens import token_for
 from tppo.security.tls import channel
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import reward_pb2_grpc as pb_grpc
@@ -65,7 +66,12 @@ def main(argv: Sequence[str]) -> int:
 async def _score_file(lines: Iterable[str], arguments: argparse.Namespace) -> None:
     async with channel(arguments.address, CHANNEL_OPTIONS) as opened_channel:
         stub: pb_grpc.RewardServiceAsyncStub = pb_grpc.RewardServiceStub(opened_channel)
-        client = RemoteScorer(stub, function=arguments.function, timeout_seconds=arguments.timeout_seconds)
+        client = RemoteScorer(
+            stub,
+            function=arguments.function,
+            timeout_seconds=arguments.timeout_seconds,
+            token=token_for(arguments.address),
+        )
         batches = (client.scores(batch) for batch in _batches(requests_in(lines)))
         async for scores in results_in_order(batches, max_under_way=MAX_BATCHES):
             for score in scores:
@@ -75,11 +81,11 @@ async def _score_file(lines: Iterable[str], arguments: argparse.Namespace) -> No
 class RemoteScorer:
     """Scores batches; every call has a deadline."""
 
-    def __init__(self, stub: Any, *, function: str, timeout_seconds: float) -> None:
+    def __init__(self, stub: Any, *, function: str, timeout_seconds: float, token: str = "") -> None:
         self._stub = stub
         self._function = function
         self._timeout_seconds = timeout_seconds
-        self._metadata = call_metadata(token_from_environment())
+        self._metadata = call_metadata(token)
 
     async def scores(self, lines: Sequence[Line]) -> list[Score]:
         """One for each line. Raises `AioRpcError`."""

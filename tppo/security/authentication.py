@@ -1,14 +1,16 @@
-"""Who may call: nobody but this machine, unless both sides share a token. It comes from the environment, never a file.
+"""Who may call: nobody without the service's bearer token. Each service has a token of its own.
 
-A server that listens beyond the loopback demands the token as a bearer token of every call but health checks, which
-orchestrators make without one and which reveal nothing else. Metrics have a token of their own: scrapes are plain HTTP,
-and who overhears one must not be able to steer the run.
+A gRPC server demands its token of every call but health checks, which orchestrators make without one and which reveal
+nothing else. `TPPO_TOKEN` is the operator's one secret, from which the services' tokens are derived; a process that is
+handed the token of one service (`TPPO_REWARD_TOKEN`) can call no other, and cannot compute the secret. Metrics have a
+token apart: scrapes are plain HTTP, and who overhears one must not be able to steer the run.
 """
 
 import hmac
 import ipaddress
 import os
 from collections.abc import Awaitable, Callable
+from enum import StrEnum
 from typing import Any, NoReturn
 
 import grpc
@@ -25,9 +27,30 @@ Metadata = tuple[tuple[str, str], ...]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
-def token_from_environment() -> str:
-    """The shared token, or an empty text."""
-    return os.environ.get(TOKEN_VARIABLE, "").strip()
+class Service(StrEnum):
+    """What is called, each by a token of its own."""
+
+    GENERATION = "generation"  # the learner sends weights
+    REWARD = "reward"  # users' own processes attach, and files are scored
+    DASHBOARD = "dashboard"  # an operator steers the run
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that holds the token."""
+        return f"TPPO_{self.upper()}_TOKEN"
+
+
+def token_from_environment(service: Service) -> str:
+    """The service's token, or the one derived from the operator's secret; empty where neither is set."""
+    secret = os.environ.get(TOKEN_VARIABLE, "").strip()
+    return os.environ.get(service.variable, "").strip() or (derived_token(secret, service) if secret else "")
+
+
+def derived_token(secret: str, service: Service) -> str:
+    """One-way, so that no service's token opens another; the dashboard's is the secret, which its user types."""
+    if service is Service.DASHBOARD:
+        return secret
+    return hmac.new(secret.encode(), service.encode(), "sha256").hexdigest()
 
 
 def metrics_token_from_environment() -> str:
@@ -87,7 +110,7 @@ class BearerTokenInterceptor(grpc.aio.ServerInterceptor):
 
 
 async def _refuse(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
-    await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"expected the bearer token that {TOKEN_VARIABLE} holds")
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "expected this service's bearer token; see docs/security.md")
 
 
 REFUSING_HANDLERS: dict[tuple[bool, bool], Callable[[Any], Any]] = {

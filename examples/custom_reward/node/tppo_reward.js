@@ -5,6 +5,7 @@
 // too; what it throws is the cause of a failure. A boolean and a BigInt are numbers, a text is none.
 'use strict';
 
+const crypto = require('crypto');
 const fs = require('fs');
 const path = require('path');
 const grpc = require('@grpc/grpc-js');
@@ -33,7 +34,7 @@ const definition = protoLoader.loadSync('tppo/v1/reward.proto', {
 const { RewardService } = grpc.loadPackageDefinition(definition).tppo.v1;
 
 // Serve until the process ends; `functions` is { NAME: { score, minScore, maxScore } }.
-function serve(address, functions, { maxHeld = 32, run = '', token = process.env.TPPO_TOKEN || '' } = {}) {
+function serve(address, functions, { maxHeld = 32, run = '', token } = {}) {
   const client = new RewardService(address, credentials(), OPTIONS);
   const offer = {
     process: `node ${process.pid}`,
@@ -49,7 +50,8 @@ function serve(address, functions, { maxHeld = 32, run = '', token = process.env
 
   function attach() {
     const metadata = new grpc.Metadata();
-    if (token) metadata.set('authorization', `Bearer ${token}`);
+    const brought = token ?? tokenFor(address);
+    if (brought) metadata.set('authorization', `Bearer ${brought}`);
     const stream = client.Attach(metadata);
     let isAccepted = false;
     stream.on('data', (message) => {
@@ -64,7 +66,10 @@ function serve(address, functions, { maxHeld = 32, run = '', token = process.env
     stream.on('error', () => {}); // `status` follows with the code
     stream.on('status', ({ code, details }) => {
       console.error(`${address}: ${grpc.status[code]}: ${details}`);
-      if (FINAL_CODES.includes(code) || (code === grpc.status.INVALID_ARGUMENT && !isAccepted)) process.exit(1);
+      // Another service has begun to listen there since the token was looked up.
+      const isReplaced = token === undefined && !['', brought].includes(tokenFor(address));
+      const isOutdated = code === grpc.status.UNAUTHENTICATED && isReplaced;
+      if ((FINAL_CODES.includes(code) && !isOutdated) || (code === grpc.status.INVALID_ARGUMENT && !isAccepted)) process.exit(1);
       setTimeout(attach, delay * (0.5 + Math.random() / 2));
       delay = Math.min(2 * delay, LONGEST_DELAY_MS);
     });
@@ -72,6 +77,23 @@ function serve(address, functions, { maxHeld = 32, run = '', token = process.env
   }
 
   attach();
+}
+
+// From the environment, else as a reward service of the same user on this host left it: docs/security.md.
+function tokenFor(address) {
+  const { TPPO_REWARD_TOKEN, TPPO_TOKEN, TPPO_RUNTIME_DIR } = process.env;
+  if (TPPO_REWARD_TOKEN) return TPPO_REWARD_TOKEN.trim();
+  if (TPPO_TOKEN) return crypto.createHmac('sha256', TPPO_TOKEN.trim()).update('reward').digest('hex');
+  const [, port] = /^(?:localhost|127\.[\d.]+|\[?::1\]?):(\d+)$/.exec(address) || [];
+  const folder = TPPO_RUNTIME_DIR || `/tmp/tppo-${process.getuid?.()}`;
+  const file = path.join(folder, `reward-${port}.token`);
+  return port && isPrivate(folder) && isPrivate(file) ? fs.readFileSync(file, 'ascii').trim() : '';
+}
+
+// This user's own, no link, and closed to others.
+function isPrivate(file) {
+  const state = fs.lstatSync(file, { throwIfNoEntry: false });
+  return Boolean(state) && state.uid === process.getuid?.() && (state.mode & 0o077) === 0;
 }
 
 // Mutual TLS where the environment names the three PEM files: of the authority, of this process, and of its key.

@@ -1,10 +1,11 @@
 """Who may look and who may steer.
 
-Without `TPPO_TOKEN` looking is open on the loopback, to requests whose Host header names a loopback address: DNS
-rebinding makes a browser send another name here. With the token set, each request must bring it: as a bearer token, or,
-from a browser, as the password of HTTP Basic. Steering always needs the token, and an Origin that is ours: CSRF would
-otherwise use the password that the browser remembers. Those who scrape may bring `TPPO_METRICS_TOKEN` instead, which
-opens the scraped addresses alone: Prometheus sends it over plain HTTP.
+With a token in the environment (`TPPO_DASHBOARD_TOKEN`, or the operator's `TPPO_TOKEN`), each request must bring it: as
+a bearer token, or, from a browser, as the password of HTTP Basic. Without one, looking is open on the loopback, to
+requests whose Host header names a loopback address: DNS rebinding makes a browser send another name here. Steering
+always needs the token, and an Origin that is ours: CSRF would otherwise use the password that the browser remembers.
+Those who scrape may bring `TPPO_METRICS_TOKEN` instead, which opens the scraped addresses alone: Prometheus sends it
+over plain HTTP.
 
 What the libraries do not do: `TrustedHostMiddleware` of Starlette answers 400 in plain text, to `/healthz` too, and has
 a list of names where all of 127.0.0.0/8 is meant. FastAPI's security dependencies cover routes only, not static files,
@@ -25,7 +26,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.dashboard.api.problems import ProblemError, problem_response
-from tppo.security.authentication import TOKEN_VARIABLE, is_loopback, is_same_token
+from tppo.security.authentication import TOKEN_VARIABLE, Service, is_loopback, is_same_token
 
 BEARER = HTTPBearer(auto_error=False, description="The token, as bearer token.")
 BASIC = HTTPBasic(auto_error=False, description="The token as password, with any user name; for browsers.")
@@ -82,7 +83,8 @@ class Access:
     async def _refusal_without_token(self, request: Request) -> ProblemError | None:
         if await self._brings_token(request) or await self._may_scrape(request):
             return None
-        reason = f"expected the token that {TOKEN_VARIABLE} holds, as bearer token or as password"
+        variables = f"{Service.DASHBOARD.variable} or {TOKEN_VARIABLE}"
+        reason = f"expected the token that {variables} holds, as bearer token or as password"
         return ProblemError(HTTPStatus.UNAUTHORIZED, reason, {"WWW-Authenticate": 'Basic realm="tppo", Bearer'})
 
     async def _brings_token(self, request: Request) -> bool:

@@ -1,7 +1,7 @@
 """One process of a run, and how a run ends."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 
 REFUSED_EXIT_CODE = 2
@@ -24,6 +24,8 @@ class Child:
     name: str
     command: Callable[[int], Sequence[str]]
     """The command line, given how often the child was started before."""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Beside what all children get: its secrets, which a command line would show to every user of the machine."""
     is_done: Callable[[], bool] = lambda: False
     """Whether the run's work is done when the child exits with 0. A child that is not done is restarted."""
     stop_rank: int = 0

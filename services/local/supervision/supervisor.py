@@ -159,7 +159,7 @@ class Supervisor:
         command = watched.child.command(watched.num_starts)
         watched.num_starts += 1
         async with watched.starting:
-            process = await self._spawn(watched.child.name, command)
+            process = await self._spawn(watched.child, command)
             watched.process = process
             watched.state = ChildState.RUNNING
         log.info("%s started, process %d: %s", watched.child.name, process.pid, " ".join(command))
@@ -167,14 +167,14 @@ class Supervisor:
         _kill_group(process.pid)
         return exit_code
 
-    async def _spawn(self, name: str, command: Sequence[str]) -> asyncio.subprocess.Process:
-        with _open_log(self.log_path(name)) as output:
+    async def _spawn(self, child: Child, command: Sequence[str]) -> asyncio.subprocess.Process:
+        with _open_log(self.log_path(child.name)) as output:
             return await asyncio.create_subprocess_exec(
                 *_tethered(command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env=self._environment,
+                env={**self._environment, **child.environment},
                 start_new_session=True,
             )
 
@@ -238,7 +238,7 @@ def tail(path: Path, *, num_lines: int) -> list[str]:
 
 
 def _open_log(path: Path) -> BinaryIO:
-    """For its owner only: the dashboard's log has the address with the token that steers the run."""
+    """For its owner only: what users' reward functions and models print may be secret."""
     return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 

@@ -15,8 +15,9 @@ from tppo.config.reference import key_text
 from tppo.config.schema import RewardSection
 from tppo.rollout import RewardRequest, Score
 from tppo.scoring.lines import UnreadableLineError, results_in_order
-from tppo.security.authentication import token_from_environment
-from tppo.security.tls import require_tls_or_token
+from tppo.security.authentication import Service, token_from_environment
+from tppo.security.private_files import new_secret
+from tppo.security.tls import TlsFiles, require_tls_or_token
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +60,11 @@ async def scorer_of(arguments: argparse.Namespace) -> AsyncIterator[Scorer]:
         if not placed(section, Place.ATTACHED):
             yield parts.scorer
             return
-        require_tls_or_token(section.host, token_from_environment())
-        async with attach_server(section, parts, run="") as address:
+        token = token_from_environment(Service.REWARD)
+        require_tls_or_token(section.host, token)
+        if not token and TlsFiles.from_environment() is None:
+            token = new_secret()
+        async with attach_server(section, parts, run="", token=token) as address:
             log.info("the function's process may attach at %s", address)
             yield parts.scorer
 

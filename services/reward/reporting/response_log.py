@@ -13,6 +13,7 @@ from pathlib import Path
 from tppo.rollout import RewardRequest, Score
 from tppo.run_folder.json_lines import Fields, JsonLinesWriter, read_objects
 from tppo.run_folder.paths import RunPaths
+from tppo.security.private_files import private_folder
 
 
 class ResponseLog:
@@ -20,6 +21,7 @@ class ResponseLog:
 
     def __init__(self, run_folder: Path, name: str, *, clock: Callable[[], float] = time.time) -> None:
         self._writer = JsonLinesWriter(RunPaths(run_folder).responses / f"{name}.jsonl")
+        self._run_folder = run_folder
         self._clock = clock
 
     @property
@@ -29,7 +31,8 @@ class ResponseLog:
 
     def append(self, request: RewardRequest, score: Score) -> None:
         with suppress(OSError):  # the write that follows reports it
-            self._writer.path.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(self._run_folder)
+            self._writer.path.parent.mkdir(exist_ok=True)
         self._writer.append([_line(request, score) | {"time": self._clock()}])
 
 

@@ -45,10 +45,10 @@ class Server:
 
 
 @asynccontextmanager
-async def a_server(section: RewardSection = SECTION) -> AsyncIterator[Server]:
+async def a_server(section: RewardSection = SECTION, *, token: str = "") -> AsyncIterator[Server]:
     async with (
         scoring(section) as parts,
-        attach_server(section, parts, run="r1") as address,
+        attach_server(section, parts, run="r1", token=token) as address,
         grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel,
     ):
         yield Server(parts, address, pb_grpc.RewardServiceStub(channel))

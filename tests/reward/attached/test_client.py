@@ -11,6 +11,7 @@ import pytest
 from tests.reward.attached.attaching import SECTION, Server, a_server, reports
 from tppo.config.schema import RewardSection
 from tppo.reward_client import AttachError, attach, reward_function
+from tppo.security.service_tokens import token_for
 
 NAMES = ("by_text", "batched", "short_batch", "blocking")
 EVERY = SECTION.model_copy(update={"functions": {name: f"grpc:{name}" for name in NAMES}})
@@ -144,6 +145,30 @@ async def test_a_process_attaches_again_to_a_service_that_was_away() -> None:
         await asyncio.wait([client])
 
     assert score == 0.25
+
+
+async def test_a_process_finds_the_token_of_a_service_of_the_same_user() -> None:
+    async with a_server(EVERY, token="a-token-of-some-length") as server, attached(server):
+        assert await outcome(server, "by_text", "number") == 0.5
+
+
+async def test_a_process_takes_the_token_of_the_service_that_listens_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    outdated, brought = ["the-token-of-an-earlier-service"], []
+
+    def looked_up(address: str) -> str:
+        brought.append(outdated.pop() if outdated else token_for(address))
+        return brought[-1]
+
+    monkeypatch.setattr("tppo.reward_client.token_for", looked_up)
+    async with a_server(EVERY, token="a-token-of-some-length") as server, attached(server):
+        assert await outcome(server, "by_text", "number") == 0.5
+    assert [brought[0], brought[-1]] == ["the-token-of-an-earlier-service", "a-token-of-some-length"]
+
+
+async def test_a_wrong_token_is_not_retried() -> None:
+    async with a_server(EVERY, token="a-token-of-some-length") as server:
+        with pytest.raises(AttachError, match=r"UNAUTHENTICATED: expected this service's bearer token; see docs"):
+            await attach(server.address, token="wrong")
 
 
 async def test_a_service_of_another_run_is_not_retried() -> None:

@@ -12,7 +12,7 @@ import pytest
 from services.reward.attached.dispatch import MAX_WORK_BYTES
 from tests.reward.attached.attaching import SECTION, Process, a_server, reports
 from tppo.grpc_server import MAX_MESSAGE_BYTES
-from tppo.security.authentication import TOKEN_VARIABLE, call_metadata
+from tppo.security.authentication import call_metadata
 from tppo.v1 import reward_pb2_grpc as pb_grpc
 from tppo.v1 import rollout_pb2
 
@@ -280,9 +280,8 @@ async def test_a_cancelled_request_leaves_no_work_behind() -> None:
     assert work.request.rollout_id == "b"
 
 
-async def test_a_process_attaches_with_the_bearer_token_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(TOKEN_VARIABLE, "correct horse")
-    async with a_server() as server:
+async def test_a_process_attaches_with_the_bearer_token_only() -> None:
+    async with a_server(token="correct horse") as server:
         with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):
             await Process(server).offer()
         await Process(server, metadata=call_metadata("correct horse")).offer()

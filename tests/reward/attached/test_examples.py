@@ -14,12 +14,14 @@ from tests.reward.attached.attaching import SECTION, Server, a_server
 from tests.support.certificates import certified
 from tests.support.waiting import until
 from tppo.rollout import RewardRequest
+from tppo.security.authentication import Service, token_from_environment
 from tppo.security.tls import VARIABLES
 
 pytestmark = pytest.mark.process
 
 EXAMPLES = Path(__file__).parents[3] / "examples/custom_reward"
 REPOSITORY = Path(__file__).parents[3]
+TOKEN = "a-token-of-some-length"
 PROTO = {"TPPO_PROTO": str(REPOSITORY / "proto")}
 
 RETURNED = """
@@ -62,6 +64,29 @@ async def scores(server: Server) -> list[object]:
 
 async def test_the_python_example_scores_for_a_run() -> None:
     async with a_server() as server, a_process(sys.executable, str(EXAMPLES / "python/mine.py"), server.address):
+        assert await scores(server) == [1.0, 0.0, 1.0]
+
+
+async def test_the_python_example_finds_the_token() -> None:
+    async with (
+        a_server(token=TOKEN) as server,
+        a_process(sys.executable, str(EXAMPLES / "python/mine.py"), server.address),
+    ):
+        assert await scores(server) == [1.0, 0.0, 1.0]
+
+
+async def test_the_node_example_finds_the_token(node_example: Path) -> None:
+    async with a_server(token=TOKEN) as server, a_process("node", str(node_example / "mine.js"), server.address):
+        assert await scores(server) == [1.0, 0.0, 1.0]
+
+
+async def test_the_node_example_derives_the_token_from_the_operators_secret(
+    node_example: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TPPO_TOKEN", "correct horse")
+    derived = token_from_environment(Service.REWARD)
+    monkeypatch.setenv("TPPO_RUNTIME_DIR", str(node_example / "nothing"))
+    async with a_server(token=derived) as server, a_process("node", str(node_example / "mine.js"), server.address):
         assert await scores(server) == [1.0, 0.0, 1.0]
 
 

@@ -47,7 +47,8 @@ async def test_a_process_that_is_killed_in_mid_work_loses_no_score_and_duplicate
     streams = RedisStreams(redis_client, run=run_name, lease_seconds=15.0)
     requests = [RewardRequest(str(index), 0, "any", "", str(index), "") for index in range(NUM_REQUESTS)]
     await streams.reward_requests.put([encode_reward_request(request) for request in requests])
-    options = ["--redis", redis_url, "--set", f"run.name={run_name}", "--name", "reward-0"]
+    own = ["--set", f"run.name={run_name}", "--set", f"run.directory={tmp_path}"]
+    options = ["--redis", redis_url, *own, "--name", "reward-0"]
 
     async with a_process(*TPPO, "reward", str(tmp_path / "run.toml"), *options) as service:
         address = (await announced(redis_client, run_name, "reward")).address

@@ -10,7 +10,7 @@ from services.reward.commands.conformance.checks import Examination, Verdict, ve
 from services.reward.commands.conformance.examined import ExaminingServicer
 from tppo.config import ConfigError
 from tppo.grpc_server import address, start_server
-from tppo.security.authentication import token_from_environment
+from tppo.security.authentication import Service, token_from_environment
 from tppo.security.tls import require_tls_or_token
 
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--answer", type=float, default=10.0, metavar="SECONDS", help="for the answers to a batch")
     arguments = parser.parse_args(argv)
     host, port = _host_and_port(arguments.address)
-    require_tls_or_token(host, token_from_environment())
+    require_tls_or_token(host, token_from_environment(Service.REWARD))
     found = asyncio.run(_examine(host, port, wait_seconds=arguments.wait, answer_seconds=arguments.answer))
     _print_table(found)
     return 1 if any(one.violation for one in found) else 0
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
 
 async def _examine(host: str, port: int, *, wait_seconds: float, answer_seconds: float) -> list[Verdict]:
     servicer = ExaminingServicer()
-    token = token_from_environment()
+    token = token_from_environment(Service.REWARD)
     server, bound = await start_server(SERVICE_NAME, registration(servicer), host=host, port=port, token=token)
     print(f"waiting for a client at {address(host, bound)}", flush=True)
     examination = Examination(servicer, wait_seconds=wait_seconds, answer_seconds=answer_seconds)

@@ -28,17 +28,23 @@ class Parent:
     settings: Settings
 
 
-def writable_parents(
-    memory_bytes: int, num_processes: int, *, mount: Path = MOUNT, membership: Path = MEMBERSHIP
-) -> Sequence[Parent]:
-    """Where limits can be set: one parent in the unified hierarchy, or one for each of two controllers; else none."""
+def writable_parents(memory_bytes: int, num_processes: int) -> Sequence[Parent]:
+    """Where this process can limit programs: in one hierarchy, or in one for each of two controllers; else nowhere."""
+    possible = possible_parents(memory_bytes, num_processes, mount=MOUNT, membership=MEMBERSHIP)
+    return next(filter(_is_usable, possible), [])
+
+
+def possible_parents(
+    memory_bytes: int, num_processes: int, *, mount: Path, membership: Path
+) -> Sequence[Sequence[Parent]]:
+    """By what the kernel says of this process's groups, whether or not it may write there."""
     try:
         lines = [line.split(":", 2) for line in membership.read_text().splitlines()]
     except OSError:
         return []
     groups = {controller: path.strip("/") for _, names, path in lines for controller in names.split(",")}
-    unified, split = (find(mount, groups, memory_bytes, num_processes) for find in (_unified, _split))
-    return next((parents for parents in (unified, split) if parents and _is_usable(parents)), [])
+    found = [find(mount, groups, memory_bytes, num_processes) for find in (_unified, _split)]
+    return [parents for parents in found if parents]
 
 
 @contextmanager

@@ -98,9 +98,14 @@ def _resident_bytes(pid: int) -> int:
 
 def _proportional_bytes(pid: int) -> int:
     try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except PermissionError:
-        return _resident_bytes(pid)
+        return _sum_of(Path(f"/proc/{pid}/smaps_rollup"), "Pss:")
+    except PermissionError:  # root's without CAP_SYS_PTRACE: everything but the pages of files, though forks share some
+        return _sum_of(Path(f"/proc/{pid}/status"), "RssAnon:", "RssShmem:")
     except OSError:
         return 0
-    return next((int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:")), 0)
+
+
+def _sum_of(path: Path, *names: str) -> int:
+    """The bytes of the lines `NAME N kB`."""
+    rows = [line.split() for line in path.read_text().splitlines()]
+    return sum(int(row[1]) * 1024 for row in rows if row and row[0] in names)

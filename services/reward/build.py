@@ -9,6 +9,8 @@ from services.reward.attached.rpc import SERVICE_NAME, RewardServicer, registrat
 from services.reward.reporting.response_log import ResponseLog
 from services.reward.scorer import Scorer
 from services.reward.service import ScoreHandler
+from services.reward.verifiers.built_in import program_seconds
+from services.reward.verifiers.expressions import terms
 from services.reward.verifiers.functions import load
 from services.reward.verifiers.placement import Place, specs_at
 from services.reward.workers.pool import WorkerPool
@@ -100,7 +102,20 @@ async def _load(section: RewardSection, pool: WorkerPool) -> None:
         for spec in placed(section, Place.INLINE):
             load(spec)
         await pool.start()
+        _require_time_for_programs(section)
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError(f"[reward] {error}") from None
+
+
+def _require_time_for_programs(section: RewardSection) -> None:
+    """A program at its deadline is a 0; at the worker's it would be no answer, and never train."""
+    for spec in placed(section, Place.WORKER):
+        for term in terms(spec):
+            seconds = program_seconds(term.arguments, term.options) if term.name == "code" else 0.0
+            if seconds >= section.timeout_seconds:
+                raise ConfigError(
+                    f"reward.timeout_seconds = {section.timeout_seconds:g}: expected more than the {seconds:g} s that "
+                    f"{term.spec} gives a program"
+                )

@@ -3,8 +3,9 @@
 `math`, `code`, `regex` and `repetition` take a time that depends on what a response holds: they run in a worker.
 """
 
+import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -111,6 +112,13 @@ def code(timeout_seconds: float = 10.0, memory_mb: int = 512) -> RewardFunction:
         return {"score": float(passed == 1.0), "share_passed": passed}
 
     return verdict
+
+
+def program_seconds(arguments: Sequence[object], options: Mapping[str, object]) -> float:
+    """The deadline of a program under `code` with these arguments."""
+    bound = inspect.signature(code).bind(*arguments, **options)
+    bound.apply_defaults()
+    return float(bound.arguments["timeout_seconds"])
 
 
 BUILT_IN = {

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from services.reward.build import scoring
 from services.reward.verifiers.sandbox.program import IsolationError, isolation
 from services.reward.workers.pool import WorkerPool
 from services.reward.workers.worker import WorkerLimits
 from tests.support.waiting import DEADLINE_SECONDS
+from tppo.config import ConfigError
+from tppo.config.services import RewardSection
 from tppo.rollout import RewardRequest, ScoreStatus
 
 pytestmark = pytest.mark.process
@@ -63,6 +66,14 @@ async def test_no_end_of_a_program_turns_a_wrong_answer_into_a_failure(program: 
 
     assert (wrong.status, wrong.score, wrong.error) == (ScoreStatus.SCORED, 0.0, "")
     assert right.score == 1.0
+
+
+async def test_a_worker_has_more_time_than_a_program() -> None:
+    section = RewardSection(default_function="0.5*code(timeout_seconds=5) + 0.5*format", timeout_seconds=5.0)
+
+    with pytest.raises(ConfigError, match=r"reward.timeout_seconds = 5: expected more than the 5 s that code\("):
+        async with scoring(section):
+            pass
 
 
 def scored(tmp_path: Path, *options: str) -> "subprocess.CompletedProcess[str]":

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
-from learner.build import load_models, load_tokenizer, new_manager, new_trainer
+from learner.build import load_models, new_manager, new_trainer
+from learner.data.tokenizer import load_tokenizer
 from learner.persistence.checkpoint import cloned
 from learner.rollouts.manager import RolloutManager
 from learner.step.trainer import Trainer
@@ -101,7 +102,7 @@ class Seconds:
 async def bare_seconds(config: Config) -> Seconds:
     engine = build_engine(config)
     trainer = new_trainer(config, *load_models(config.model, None, temperature=config.generation.temperature))
-    loop = BareLoop(config, engine, trainer, new_manager(config, load_tokenizer(config.model)))
+    loop = BareLoop(config, engine, trainer, new_manager(config, load_tokenizer(config.model.path)))
     await loop.run()
     for task in loop.generating:
         task.cancel()

@@ -45,7 +45,8 @@ def main(argv: Sequence[str]) -> int:
     if arguments.check:
         from learner.preflight import check
 
-        check(config)
+        for note in check(config):
+            print(note)
         return 0
     config = with_redis(config)
     from learner.reporting.trackers import trackers

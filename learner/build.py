@@ -5,11 +5,13 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from learner.data.prompts import ReadPrompts
+from learner.data.shape import DataError
+from learner.data.tokenizer import load_tokenizer, prompt_readers, stop_token_ids
 from learner.evaluation_rounds import EvaluationRounds
 from learner.exchange.peers import Peers
 from learner.models.loading import load_policy, load_value_model, value_model_from_policy
@@ -27,9 +29,7 @@ from learner.reporting.metrics_log import MetricsLog
 from learner.reporting.run_log import RunLog
 from learner.reporting.trace_writer import TraceWriter
 from learner.rollouts import ledger_state
-from learner.rollouts.evaluation_prompts import EvaluationPromptReader
 from learner.rollouts.manager import RolloutManager, open_manager
-from learner.rollouts.prompts import DataError, Prompt, PromptReader, Tokenizer
 from learner.rollouts.requests import RequestRules
 from learner.service import LearnerService, Parts
 from learner.steering import Steering
@@ -74,9 +74,9 @@ def load_state(config: Config, identity: RunIdentity, *, resume: bool) -> Learne
             f"{identity.folder} holds checkpoints; expected --resume, another run.name, or no such folder"
         )
     log_warnings(config)
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = load_tokenizer(config.model.path)
+    manager = new_manager(config, tokenizer)  # refuses bad rows before models are loaded
     trainer = new_trainer(config, *load_models(config.model, latest, temperature=config.generation.temperature))
-    manager = new_manager(config, tokenizer)
     state = LearnerState(
         checkpoints,
         tokenizer,
@@ -190,55 +190,20 @@ def _run_log(
         traces=TraceWriter(paths.traces, through_step=step, require_right=require_right),
         generation=GenerationWatch(peers.generation_totals, is_resumed=step > 0, settling_seconds=settling_seconds),
         is_evaluation_deferred=section.after_training,
+        num_skipped_prompts=state.manager.num_skipped_prompts,
     )
 
 
-def load_tokenizer(section: ModelSection) -> PreTrainedTokenizerBase:
-    """The policy's tokenizer. Raises `ConfigError`."""
-    path = section.path
-    if not path.is_dir():
-        raise ConfigError(f"model.path = '{path}': no such folder; expected a model that transformers loads")
-    try:
-        AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model.path = '{path}': {_first_line(error)}; expected a model's config.json") from None
-    if not any((path / name).exists() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise ConfigError(f"model.path = '{path}': no tokenizer; expected tokenizer.json or another tokenizer's files")
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    return tokenizer
-
-
-def stop_token_ids(model: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Tokens that end a response: the model's own, and the tokenizer's."""
-    found: set[int] = set()
-    if (model / "generation_config.json").exists():
-        eos = GenerationConfig.from_pretrained(model).eos_token_id
-        found.update([eos] if isinstance(eos, int) else eos or [])
-    if isinstance(tokenizer.eos_token_id, int):
-        found.add(tokenizer.eos_token_id)
-    if not found:
-        raise ConfigError(f"model.path = '{model}': no end-of-sequence token; expected eos_token_id")
-    return tuple(sorted(found))
-
-
-def read_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[list[Prompt], list[Prompt]]:
+def read_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[ReadPrompts, ReadPrompts]:
     """(training prompts, evaluation prompts). Raises `ConfigError`."""
-    reader = PromptReader(config.data, cast(Tokenizer, tokenizer), config.run.max_prompt_length)
-    end_token_id = _end_token_id(config.model.path, tokenizer)
-    evaluation_reader = EvaluationPromptReader(config.evaluation, reader, end_token_id)
+    reader, evaluation_reader = prompt_readers(config, tokenizer)
     try:
         train = reader.read(config.data.train_files)
         evaluation = evaluation_reader.read(config.data.val_files)
     except DataError as error:
         raise ConfigError(str(error)) from None
-    require_reward_functions(config, (prompt.data_source for prompt in (*train, *evaluation)))
+    require_reward_functions(config, (prompt.data_source for prompt in (*train.prompts, *evaluation.prompts)))
     return train, evaluation
-
-
-def _end_token_id(model: Path, tokenizer: PreTrainedTokenizerBase) -> int:
-    """What a worked solution ends in: the tokenizer's end of sequence, else the model's first."""
-    own = tokenizer.eos_token_id
-    return own if isinstance(own, int) else stop_token_ids(model, tokenizer)[0]
 
 
 def load_models(section: ModelSection, latest: Path | None, *, temperature: float) -> tuple[Policy, ValueModel]:
@@ -273,11 +238,8 @@ def new_manager(config: Config, tokenizer: PreTrainedTokenizerBase) -> RolloutMa
         config.data,
         rules,
         num_cohort_steps=config.critic.warmup_steps,
-        prompts=train,
-        evaluation_prompts=evaluation,
+        prompts=train.prompts,
+        evaluation_prompts=evaluation.prompts,
+        num_skipped_prompts=train.num_skipped + evaluation.num_skipped,
         decode=decode,
     )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

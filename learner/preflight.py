@@ -1,33 +1,34 @@
-"""What the learner can refuse before anything starts, without loading a model: rows and reward functions.
-
-What needs the tokenizer (the length of a prompt, a chat template) is refused when the learner starts, before any step.
-"""
+"""What the learner can refuse before anything starts, without loading a model: rows, tokenizer, reward functions."""
 
 import logging
 from collections.abc import Iterable
 
+from learner.data.shape import DataError
 from learner.reporting.trackers import trackers
-from learner.rollouts.evaluation_prompts import group_of, solution_of
-from learner.rollouts.prompts import DataError, read_rows
 from tppo.config import Config, ConfigError
 
 logger = logging.getLogger(__name__)
 
 
-def check(config: Config) -> None:
-    """Raise `ConfigError` at the first row that cannot be asked or scored, or a tracker that cannot work here."""
+def check(config: Config) -> list[str]:
+    """Read every row as the run would, and keep none; what is worth a note.
+
+    Raises `ConfigError` at the first row that cannot be used or scored, or a tracker that cannot work here.
+    """
     trackers.check(config.trackers)
     log_warnings(config)
+    from learner.data.tokenizer import load_tokenizer, prompt_readers  # transformers takes seconds to import
+
+    reader, evaluation_reader = prompt_readers(config, load_tokenizer(config.model.path))
+    train, evaluated = reader.overlong("data.train_files"), reader.overlong("data.val_files")
+    data_sources: set[str] = set()
     try:
-        train, evaluation = (
-            read_rows(config.data, files) if files else [] for files in (config.data.train_files, config.data.val_files)
-        )
-        for row in evaluation[: config.evaluation.num_prompts]:
-            solution_of(row, config.evaluation)
-            group_of(row, config.evaluation)
+        data_sources.update(row.data_source for row, _ in reader.stream(config.data.train_files, train))
+        data_sources.update(one.data_source for one in evaluation_reader.stream(config.data.val_files, evaluated))
     except DataError as error:
         raise ConfigError(str(error)) from None
-    require_reward_functions(config, (row.data_source for row in (*train, *evaluation)))
+    require_reward_functions(config, data_sources)
+    return [f"{overlong}; skipped" for overlong in (train, evaluated) if overlong.num_too_long]
 
 
 def log_warnings(config: Config) -> None:

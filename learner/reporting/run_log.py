@@ -36,6 +36,7 @@ class RunLog:
         traces: TraceWriter,
         generation: GenerationWatch,
         is_evaluation_deferred: bool,
+        num_skipped_prompts: int = 0,
     ) -> None:
         self._ledger = ledger
         self._metrics_log = metrics_log
@@ -43,6 +44,7 @@ class RunLog:
         self.traces = traces
         self._generation = generation
         self._is_evaluation_deferred = is_evaluation_deferred
+        self._num_skipped_prompts = num_skipped_prompts
 
     @property
     def last_error(self) -> str:
@@ -92,7 +94,7 @@ class RunLog:
             trained=trained_seconds,
         )
         line = step_line(self._ledger, result.metrics, progress, seconds=seconds, generation=self._generation.totals)
-        self._metrics_log.append(line)
+        self._metrics_log.append({**line, "data/skipped_prompts": self._num_skipped_prompts})
         logger.info("step %d: %s", progress.step, _summary(line))
         if result.trace is not None:
             await self.traces.add(result.trace)

@@ -129,8 +129,9 @@ def _rollouts(
 ) -> Iterable[Rollout]:
     entries: Sequence[Mapping[str, Any]] = state.plain["rollouts"]
     ends = {name: list(accumulate(entry["lengths"][name] for entry in entries)) for name in PER_TOKEN}
+    train, evaluated = ({prompt.index: prompt for prompt in prompts} for prompts in (train_prompts, evaluation_prompts))
     for number, entry in enumerate(entries):
-        prompts = evaluation_prompts if entry["is_evaluation"] else train_prompts
+        prompts = evaluated if entry["is_evaluation"] else train
         arrays: dict[str, Any] = {
             name: _array(state.tensors[name], ends[name][number] - entry["lengths"][name], ends[name][number])
             for name in PER_TOKEN

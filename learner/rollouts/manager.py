@@ -22,6 +22,7 @@ class RolloutManager:
     scheduler: Scheduler
     evaluator: Evaluator
     commands: Commands
+    num_skipped_prompts: int  # rows of the data files that are too long
 
     def enter(self, position: tuple[int, int], record: InboxRecord) -> None:
         """Apply a record of the inbox; a duplicate is counted and dropped."""
@@ -41,6 +42,7 @@ def open_manager(
     num_cohort_steps: int,
     prompts: Sequence[Prompt],
     evaluation_prompts: Sequence[Prompt],
+    num_skipped_prompts: int = 0,
     decode: Callable[["array[int]"], str],
 ) -> RolloutManager:
     """The manager of a run that has not begun; `num_cohort_steps` as in `Scheduler`."""
@@ -52,4 +54,4 @@ def open_manager(
     ledger = Ledger(rules, decode, is_past)
     scheduler = Scheduler(ledger, prompts, order, run, num_cohort_steps)
     evaluator = Evaluator(ledger, evaluation_prompts)
-    return RolloutManager(ledger, scheduler, evaluator, Commands())
+    return RolloutManager(ledger, scheduler, evaluator, Commands(), num_skipped_prompts)

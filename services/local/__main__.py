@@ -18,9 +18,9 @@ def main(argv: list[str]) -> int:
 
     from services.local import launch  # slow to import: --help and a wrong key answer at once
 
-    launch.check(config, resume=arguments.resume)
+    notes = launch.check(config, resume=arguments.resume)
     plan = launch.plan_of(config, resume=arguments.resume)
     if arguments.dry_run:
-        print("\n".join(launch.description(plan)))
+        print("\n".join(launch.description(plan, notes)))
         return 0
-    return launch.train(plan, started_at=started_at)
+    return launch.train(plan, notes, started_at=started_at)

@@ -115,6 +115,8 @@ def closing_table(summary: Summary, files: Mapping[str, str]) -> Table:
     if summary.base_accuracy_exact is not None and summary.final_accuracy_exact is not None:
         table.add_row("  exact", f"{summary.base_accuracy_exact:.4f} -> {summary.final_accuracy_exact:.4f}")
     table.add_row("steps", str(summary.steps))
+    if summary.skipped_prompts:
+        table.add_row("prompts skipped", f"{summary.skipped_prompts:,} (longer than run.max_prompt_length)")
     table.add_row("seconds", f"{summary.seconds_total:.0f}")
     table.add_row("  generators computing", f"{summary.seconds_generation:.0f}")
     table.add_row("  learner computing", f"{summary.seconds_training:.0f}")

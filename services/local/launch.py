@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,8 +29,8 @@ from tppo.security.private_files import new_secret, private_folder
 from tppo.security.service_tokens import run_token, service_token
 
 
-def check(config: Config, *, resume: bool) -> None:
-    """Everything that a user can get wrong; quick checks first, those that read all rows last."""
+def check(config: Config, *, resume: bool) -> list[str]:
+    """Everything that a user can get wrong, quick checks first, those that read all rows last; what is worth a note."""
     preflight.check_run_folder(RunPaths(config.run.path), resume=resume)
     preflight.check_model(config.model)
     preflight.check_data_files(config.data.train_files, key="data.train_files")
@@ -44,7 +44,7 @@ def check(config: Config, *, resume: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="tppo-") as scratch:
         resolved = Path(scratch) / "config.toml"
         resolved.write_text(dump(config), encoding="utf-8")
-        preflight.check_with_processes(resolved)
+        return preflight.check_with_processes(resolved)
 
 
 def plan_of(config: Config, *, resume: bool) -> Plan:
@@ -66,27 +66,29 @@ def plan_of(config: Config, *, resume: bool) -> Plan:
     )
 
 
-def description(plan: Plan) -> Iterator[str]:
+def description(plan: Plan, notes: Sequence[str] = ()) -> Iterator[str]:
     """The resolved configuration and the processes, as text that is still TOML."""
     yield dump(plan.config)
-    yield from (f"# warning: {warning}" for warning in plan.config.warnings)
+    yield from (f"# warning: {warning}" for warning in (*plan.config.warnings, *notes))
     yield from (f"# {plan.config.run.algorithm}: {line}" for line in presets.description(plan.config.run.algorithm))
     for child in [*([redis_child(plan.server)] if plan.server else []), *service_children(plan, {})]:
         yield f"# {child.name}: {shlex.join(child.command(0))}"
 
 
-def train(plan: Plan, *, started_at: float) -> int:
+def train(plan: Plan, notes: Sequence[str], *, started_at: float) -> int:
     """Run the plan to its end and return the exit code of `tppo run`; `started_at` is on the monotonic clock."""
     with locked(plan.paths):
         prepare(plan.paths, resume=plan.resume)
         plan.paths.config.write_text(dump(plan.config), encoding="utf-8")
-        return _train(plan, started_at=started_at)
+        return _train(plan, notes, started_at=started_at)
 
 
-def _train(plan: Plan, *, started_at: float) -> int:
+def _train(plan: Plan, notes: Sequence[str], *, started_at: float) -> int:
     configure_logging(file=plan.paths.logs / "run.log")
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"run {plan.paths.folder}, dashboard at {_steering_address(plan, is_shown=console.is_terminal)}")
+    for warning in (*plan.config.warnings, *notes):
+        console.print(f"warning: {warning}", markup=False)
     session = Session(
         plan, service_children(plan, tokens_of(plan)), display_for(console, title=f"T-PPO: {plan.config.run.name}")
     )

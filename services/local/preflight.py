@@ -155,21 +155,28 @@ async def _memory_of_redis(url: str) -> dict[str, Any]:
         return dict(await client.info("memory"))
 
 
-def check_with_processes(config_path: Path, verbs: Sequence[str] = CHECKING_VERBS) -> None:
-    """Let the processes that read data and load reward functions check them, in parallel; the first error counts."""
-    commands = [tppo_command(verb, str(config_path), "--check") for verb in verbs]
+def check_with_processes(config_path: Path, verbs: Sequence[str] = CHECKING_VERBS) -> list[str]:
+    """Let the processes that read data and load reward functions check them, in parallel; the learner's notes.
+
+    Raises `ConfigError` with the first refusal.
+    """
     processes = [
         subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            tppo_command(verb, str(config_path), "--check"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if verb == "learner" else subprocess.DEVNULL,  # users' modules may print
+            stderr=subprocess.PIPE,
+            text=True,
         )
-        for command in commands
+        for verb in verbs
     ]
-    answers = [(process.communicate()[1], process.returncode) for process in processes]
-    for verb, (complaint, exit_code) in zip(verbs, answers, strict=True):
+    answers = [(*process.communicate(), process.returncode) for process in processes]
+    for verb, (_, complaint, exit_code) in zip(verbs, answers, strict=True):
         if exit_code != 0:
             no_message = f"tppo {verb} --check exited with code {exit_code} and no message"
             lines = [line for line in complaint.splitlines() if line.strip()]
             raise ConfigError(lines[-1].removeprefix(f"tppo {verb}: ") if lines else no_message)
+    return [line for notes, _, _ in answers if notes for line in notes.splitlines()]
 
 
 def _check_model_folder(key: str, path: Path) -> None:

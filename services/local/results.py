@@ -26,6 +26,8 @@ class Summary:
     """Without sampling noise, where the evaluation set has worked solutions."""
     final_accuracy_exact: float | None
     steps: int
+    skipped_prompts: int
+    """Rows of the data files that are longer than run.max_prompt_length."""
     seconds_total: float
     """Wall-clock time of `tppo run`, start and end included; a resumed run adds its sessions up."""
     seconds_generation: float
@@ -53,6 +55,7 @@ def summarize(metrics: RunMetrics, totals: GenerationTotals, *, seconds_total: f
         base_accuracy_exact=base.get("eval/accuracy_exact"),
         final_accuracy_exact=final.get("eval/accuracy_exact"),
         steps=int(metrics.steps[-1]["step"]) if metrics.steps else 0,
+        skipped_prompts=int(metrics.steps[-1].get("data/skipped_prompts", 0)) if metrics.steps else 0,
         seconds_total=round(seconds_total, 3),
         seconds_generation=round(totals.seconds_busy, 3),
         seconds_training=round(sum(line.get("timing_s/train", 0.0) for line in metrics.steps), 3),

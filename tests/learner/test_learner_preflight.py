@@ -7,23 +7,39 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from learner.preflight import check
+from tppo.__main__ import main
 from tppo.config import Config, ConfigError
 
+END = "</s>"
 ROW = {"data_source": "sums", "prompt": "1+1=", "reward_model": {"ground_truth": "2"}}
 
 
-def config_with(folder: Path, *rows: dict[str, Any], **reward: Any) -> Config:
+def a_model(folder: Path) -> None:
+    """Its config.json, and a tokenizer of bytes that appends the end-of-sequence token; without weights."""
+    alphabet = [END, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, 0)])
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END).save_pretrained(folder)  # type: ignore[no-untyped-call]
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": len(alphabet)}))
+
+
+def config_with(folder: Path, *rows: dict[str, Any], data: dict[str, Any] | None = None, **reward: Any) -> Config:
+    a_model(folder)
     path = folder / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return Config.model_validate({"model": {"path": folder}, "data": {"train_files": [path]}, "reward": reward})
+    tables = {"model": {"path": folder}, "data": {"train_files": [path], **(data or {})}, "reward": reward}
+    return Config.model_validate(tables | {"run": {"max_prompt_length": 16}})
 
 
 def test_rows_with_an_answer_and_a_reward_function_pass(tmp_path: Path) -> None:
     config = config_with(tmp_path, ROW, functions={"sums": "exact"})
 
-    assert check(config) is None  # type: ignore[func-returns-value]
+    assert check(config) == []
 
 
 def test_a_row_without_an_answer_is_named(tmp_path: Path) -> None:
@@ -31,6 +47,49 @@ def test_a_row_without_an_answer_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"train\.jsonl, line 2: no answer; expected reward_model\.ground_truth"):
         check(config)
+
+
+def test_prompts_that_are_too_long_are_refused_or_noted(tmp_path: Path) -> None:
+    long = {**ROW, "prompt": "1+1+1+1+1+1+1+1+1="}
+    refusing = config_with(tmp_path, ROW, long, default_function="exact")
+    skipping = config_with(tmp_path, ROW, long, default_function="exact", data={"overlong_prompts": "skip"})
+    sentence = (
+        "data.train_files: 1 of 2 prompts is longer than run.max_prompt_length = 16: the longest has 18 tokens, "
+        f"the first is {tmp_path}/train.jsonl, line 2 (18 tokens)"
+    )
+
+    assert check(skipping) == [f"{sentence}; skipped"]
+    with pytest.raises(ConfigError, match=r"line 2 \(18 tokens\); expected a larger run\.max_prompt_length"):
+        check(refusing)
+
+
+def test_a_missing_chat_template_is_named_without_a_model_to_load(tmp_path: Path) -> None:
+    chat = {**ROW, "prompt": [{"role": "user", "content": "1+1="}]}
+
+    with pytest.raises(ConfigError, match=r"train\.jsonl, line 2: .*, and the tokenizer in model.path has no chat"):
+        check(config_with(tmp_path, ROW, chat, default_function="exact"))
+
+
+def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
+    config = config_with(tmp_path, ROW, default_function="exact")
+    (tmp_path / "tokenizer.json").write_text("{}")
+
+    with pytest.raises(ConfigError, match=r"^model\.path = '.*': .*; expected a tokenizer's files"):
+        check(config)
+
+
+def test_a_bad_row_ends_the_process_with_exit_code_2_and_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config_with(tmp_path, ROW, {**ROW, "prompt": "1+1=\ud83d"})
+    file = tmp_path / "run.toml"
+    file.write_text('[model]\npath = "."\n[data]\ntrain_files = ["train.jsonl"]\n')
+
+    assert main(["learner", "--check", str(file)]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"tppo learner: {tmp_path}/train.jsonl, line 2: prompt holds '\\ud83d' at position 4, "
+        "half of a surrogate pair; expected text that UTF-8 can hold"
+    )
 
 
 def test_a_data_source_without_a_reward_function_is_named(tmp_path: Path) -> None:
@@ -41,7 +100,7 @@ def test_a_data_source_without_a_reward_function_is_named(tmp_path: Path) -> Non
 def test_a_default_function_scores_every_data_source(tmp_path: Path) -> None:
     config = config_with(tmp_path, ROW, default_function="exact")
 
-    assert check(config) is None  # type: ignore[func-returns-value]
+    assert check(config) == []
 
 
 def test_a_short_warm_up_passes_with_a_warning_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

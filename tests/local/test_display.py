@@ -96,6 +96,15 @@ def test_the_closing_table_shows_exact_accuracies_where_there_are_some() -> None
     assert "exact" not in rendered(closing_table(without, {}))
 
 
+def test_the_closing_table_shows_skipped_prompts_where_there_are_some() -> None:
+    lines = [line | {"data/skipped_prompts": 12} for line in LINES]
+    skipping = summarize(RunMetrics(lines), GenerationTotals(), seconds_total=1.0)
+    whole = summarize(RunMetrics(LINES), GenerationTotals(), seconds_total=1.0)
+
+    assert "12 (longer than run.max_prompt_length)" in rendered(closing_table(skipping, {}))
+    assert "skipped" not in rendered(closing_table(whole, {}))
+
+
 def test_lines_are_written_when_something_changed_and_not_too_often() -> None:
     now = 0.0
     written: list[str] = []

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.local import preflight
+from tests.support.processes import QUICKSTART
 from tests.support.redis_server import StartRedis
 from tppo.__main__ import main
 from tppo.config import Config, ConfigError
@@ -190,6 +191,23 @@ def test_a_resume_needs_a_checkpoint(tmp_path: Path) -> None:
 def test_the_last_line_of_a_checking_process_becomes_the_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^tppo: unknown verb 'no-such-verb'"):
         preflight.check_with_processes(tmp_path / "config.toml", verbs=["no-such-verb"])
+
+
+@pytest.mark.process
+def test_skipped_prompts_are_noted_before_a_run_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"prompt": digits, "data_source": "iterated_map", "reward_model": {"ground_truth": "4"}}
+        for digits in ("1" * 99, "12")
+    ]
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = {"dashboard.port": 0, "data.train_files": [str(file)], "data.val_files": []}
+    options = [f"--set={key}={value}" for key, value in settings.items()]
+
+    assert main(["run", str(QUICKSTART), "--dry-run", *options]) == 2
+    assert "data.train_files: 1 of 2 prompts is longer" in capsys.readouterr().err
+    assert main(["run", str(QUICKSTART), "--dry-run", *options, "--set=data.overlong_prompts=skip"]) == 0
+    assert "\n# warning: data.train_files: 1 of 2 prompts is longer" in capsys.readouterr().out
 
 
 def test_a_refusal_leaves_nothing_behind(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

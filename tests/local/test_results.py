@@ -46,6 +46,14 @@ def test_an_evaluation_that_comes_in_late_keeps_its_place() -> None:
     assert [line["step"] for line in metrics.steps] == [1, 2, 3]
 
 
+def test_the_summary_has_the_number_of_skipped_prompts() -> None:
+    skipping = RunMetrics([step(1, **{"data/skipped_prompts": 3})])
+
+    summaries = [summarize(metrics, GenerationTotals(), seconds_total=1.0) for metrics in (skipping, RunMetrics())]
+
+    assert [summary.skipped_prompts for summary in summaries] == [3, 0]
+
+
 def test_the_summary_has_accuracies_times_and_occupancy() -> None:
     metrics = RunMetrics([evaluation(0, 0.41), step(1), step(2), evaluation(2, 0.93)])
     totals = GenerationTotals(

@@ -63,6 +63,12 @@ class DataSection(Section):
 
     When your files name it differently. verl: `data.reward_fn_key`.
     """
+    overlong_prompts: Literal["refuse", "skip"] = "refuse"
+    """Prompts longer than run.max_prompt_length: the run is refused, with their number, or they are left out and
+    counted (`data/skipped_prompts`).
+
+    `skip` when a few prompts are too long to be worth their memory. verl: `data.filter_overlong_prompts`.
+    """
     shuffle: bool = True
     """Another order of the prompts in each epoch, drawn from run.seed.
 

@@ -5,18 +5,21 @@ from typing import Any
 
 import pytest
 
-from learner.rollouts.evaluation_prompts import EvaluationPromptReader
-from learner.rollouts.prompts import DataError, Prompt, PromptReader
+from learner.data.evaluation_prompts import EvaluationPromptReader
+from learner.data.prompts import PromptLimits, PromptReader
+from learner.data.shape import DataError
+from learner.rollouts.prompts import Prompt
 from tests.learner.builders import a_config
-from tests.learner.rollouts.test_prompts import LetterTokenizer, a_data_row, jsonl
+from tests.learner.data.letter_tokenizer import LetterTokenizer, a_data_row, jsonl
 
 END = 1
 
 
-def read(path: Path, **evaluation: Any) -> list[Prompt]:
+def read(path: Path, *, overlong_prompts: str = "refuse", **evaluation: Any) -> list[Prompt]:
     config = a_config(evaluation=evaluation)
-    prompts = PromptReader(config.data, LetterTokenizer(), 40)
-    return EvaluationPromptReader(config.evaluation, prompts, END).read([path])
+    data = config.data.model_copy(update={"overlong_prompts": overlong_prompts})
+    prompts = PromptReader(data, LetterTokenizer(), PromptLimits(40))
+    return EvaluationPromptReader(config.evaluation, prompts, END).read([path]).prompts
 
 
 def test_a_solution_is_its_own_tokens_and_the_end_of_the_sequence(tmp_path: Path) -> None:
@@ -50,7 +53,22 @@ def test_only_the_rows_that_are_evaluated_need_a_solution(tmp_path: Path) -> Non
     assert len(read(path, solution_key="solution", num_prompts=1)) == 1
 
 
-@pytest.mark.parametrize("extra_info", [{}, {"solution": ""}, {"solution": 4}, ["solution"]])
+def test_the_first_prompts_are_those_that_are_not_too_long(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, a_data_row("x" * 40), a_data_row("a"), a_data_row("b"))
+
+    (prompt,) = read(path, overlong_prompts="skip", num_prompts=1)
+
+    assert (prompt.text, prompt.index) == ("a", 1)
+
+
+def test_a_row_behind_those_that_are_evaluated_is_checked_too(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, a_data_row("a"), a_data_row(7))
+
+    with pytest.raises(DataError, match="line 2: prompt is a number"):
+        read(path, num_prompts=1)
+
+
+@pytest.mark.parametrize("extra_info", [{}, {"solution": ""}, {"solution": 4}])
 def test_a_row_without_the_named_solution_is_refused_by_its_line(tmp_path: Path, extra_info: Any) -> None:
     path = jsonl(tmp_path, a_data_row(extra_info=extra_info))
 

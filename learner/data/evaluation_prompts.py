@@ -2,12 +2,17 @@
 
 import json
 from array import array
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from learner.rollouts.prompts import DataError, DataRow, Prompt, PromptReader, read_rows
+from learner.data.prompts import Overlong, PromptReader, ReadPrompts
+from learner.data.rows import DataRow
+from learner.data.shape import DataError
+from learner.rollouts.prompts import Prompt
 from tppo.config.schema import EvaluationSection
 from tppo.rollout import tokens
 
@@ -20,12 +25,18 @@ class EvaluationPromptReader:
     prompts: PromptReader
     end_token_id: int  # ends a solution
 
-    def read(self, files: Sequence[Path]) -> list[Prompt]:
-        """The rows that are evaluated. Raises `DataError` at the first row that cannot be used."""
-        rows = read_rows(self.prompts.section, files) if files else []
-        prompts = [self.prompts.prompt(index, row) for index, row in enumerate(rows)]
-        evaluated = slice(self.section.num_prompts)
-        return [self._completed(*pair) for pair in zip(prompts[evaluated], rows[evaluated], strict=True)]
+    def read(self, files: Sequence[Path]) -> ReadPrompts:
+        """The prompts that are evaluated. Raises `DataError` at the first row that cannot be used."""
+        overlong = self.prompts.overlong("data.val_files")
+        prompts = list(self.stream(files, overlong))
+        return ReadPrompts(prompts, overlong.num_too_long)
+
+    def stream(self, files: Sequence[Path], overlong: Overlong) -> Iterator[Prompt]:
+        """The first `evaluation.num_prompts` of those that are not too long; the rows behind them are checked too."""
+        rows = self.prompts.stream(files, overlong) if files else iter(())
+        for row, prompt in islice(rows, self.section.num_prompts):
+            yield self._completed(prompt, row)
+        deque(rows, maxlen=0)
 
     def _completed(self, prompt: Prompt, row: DataRow) -> Prompt:
         text = solution_of(row, self.section)
@@ -69,5 +80,4 @@ def group_of(row: DataRow, section: EvaluationSection) -> str:
 
 
 def _of_extra_info(row: DataRow, name: str) -> Any:
-    extra_info = json.loads(row.extra_info)
-    return extra_info.get(name) if isinstance(extra_info, dict) else None
+    return json.loads(row.extra_info).get(name)

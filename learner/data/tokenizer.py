@@ -1,0 +1,64 @@
+"""The policy's tokenizer, what ends a response, and the readers that follow from them; imports transformers."""
+
+from pathlib import Path
+from typing import cast
+
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from learner.data.evaluation_prompts import EvaluationPromptReader
+from learner.data.prompts import PromptLimits, PromptReader, Tokenizer
+from tppo.config import Config, ConfigError
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
+    """Of the folder `model.path`. Raises `ConfigError`."""
+    vocabulary_size(path)
+    if not any((path / name).exists() for name in TOKENIZER_FILES):
+        raise ConfigError(f"model.path = '{path}': no tokenizer; expected tokenizer.json or another tokenizer's files")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # a damaged tokenizer.json raises Exception itself
+        raise ConfigError(f"model.path = '{path}': {_first_line(error)}; expected a tokenizer's files") from None
+    return tokenizer
+
+
+def vocabulary_size(path: Path) -> int | None:
+    """Tokens that the model knows, by its config.json. Raises `ConfigError`."""
+    if not path.is_dir():
+        raise ConfigError(f"model.path = '{path}': no such folder; expected a model that transformers loads")
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.path = '{path}': {_first_line(error)}; expected a model's config.json") from None
+    size = getattr(config.get_text_config(), "vocab_size", None)
+    return size if isinstance(size, int) else None
+
+
+def stop_token_ids(model: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Tokens that end a response: the model's own, and the tokenizer's."""
+    found: set[int] = set()
+    if (model / "generation_config.json").exists():
+        eos = GenerationConfig.from_pretrained(model).eos_token_id
+        found.update([eos] if isinstance(eos, int) else eos or [])
+    if isinstance(tokenizer.eos_token_id, int):
+        found.add(tokenizer.eos_token_id)
+    if not found:
+        raise ConfigError(f"model.path = '{model}': no end-of-sequence token; expected eos_token_id")
+    return tuple(sorted(found))
+
+
+def prompt_readers(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[PromptReader, EvaluationPromptReader]:
+    """Of the training and of the evaluation prompts. Raises `ConfigError`."""
+    path = config.model.path
+    stops = stop_token_ids(path, tokenizer)
+    limits = PromptLimits(config.run.max_prompt_length, frozenset(stops), vocabulary_size(path))
+    reader = PromptReader(config.data, cast(Tokenizer, tokenizer), limits)
+    own = tokenizer.eos_token_id
+    end_token_id = own if isinstance(own, int) else stops[0]
+    return reader, EvaluationPromptReader(config.evaluation, reader, end_token_id)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

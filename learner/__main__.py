@@ -4,10 +4,12 @@ import argparse
 import asyncio
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learner.reporting.prometheus import LearnerExporter
+from tppo.announced_weights import announce_weights
 from tppo.cancellation import TaskGroup, cancel_all
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments, dump
 from tppo.process import Announcer, configure_logging, connected, on_stop_signal
@@ -175,7 +177,10 @@ def _peers(config: Config, client: RedisClient, heartbeat: "Heartbeat", readers:
             reader(line)
 
     return Peers(
-        transport=GrpcTransport(call_metadata(service_token(config.run.path, Service.GENERATION))),
+        transport=GrpcTransport(
+            partial(announce_weights, client, config.run.name),
+            call_metadata(service_token(config.run.path, Service.GENERATION)),
+        ),
         announce=heartbeat.announce,
         find_generators=processes.find_generators,
         generation_totals=processes.generation_totals,

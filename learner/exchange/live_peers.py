@@ -1,15 +1,17 @@
 """The peers of a live run: found by their heartbeats in Redis, sent weights over gRPC."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import grpc
 
 from learner.exchange.weight_publisher import FoundGenerator, Snapshot, TransferError
 from tppo import weights
+from tppo.announced_weights import AnnouncedWeights
 from tppo.generation_totals import GenerationTally, GenerationTotals
 from tppo.grpc_server import CHANNEL_OPTIONS
 from tppo.presence import Presence, present
 from tppo.security.tls import channel
+from tppo.streams import StreamsError
 from tppo.streams.connection import RedisClient
 from tppo.v1 import generation_pb2 as pb
 from tppo.v1 import generation_pb2_grpc as pb_grpc
@@ -48,12 +50,23 @@ class PresentProcesses:
 class GrpcTransport:
     """A stream of chunks to the generator's `UpdateWeights`."""
 
-    def __init__(self, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(
+        self, announce: Callable[[AnnouncedWeights], Awaitable[None]], metadata: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        """`announce` writes what is sent where generators look it up; `metadata` holds their token."""
+        self._announce = announce
         self._metadata = metadata
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def send(self, address: str, snapshot: Snapshot) -> None:
-        """See `Transport`; what the generator loaded must have the snapshot's digest."""
+        """See `Transport`; announced first, and what the generator loaded must have the snapshot's digest."""
+        try:
+            await self._announce(AnnouncedWeights(snapshot.incarnation, snapshot.policy_version, snapshot.digest))
+        except StreamsError as error:
+            raise TransferError(f"cannot announce the weights: {error}") from error
+        await self._send(address, snapshot)
+
+    async def _send(self, address: str, snapshot: Snapshot) -> None:
         if address not in self._channels:
             self._channels[address] = channel(address, CHANNEL_OPTIONS)
         stub = pb_grpc.GenerationServiceStub(self._channels[address])

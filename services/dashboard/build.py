@@ -121,7 +121,7 @@ def _how_to_steer(options: ServingOptions, access: Access) -> str:
         return ""
     if sys.stderr.isatty():
         return f"/#token={access.token}"
-    return f", the token that steers in {RunPaths(options.config.run.path).token(Service.DASHBOARD)}"
+    return f" (token: {RunPaths(options.config.run.path).token(Service.DASHBOARD)})"
 
 
 def _catalog(options: ServingOptions) -> Catalog:

@@ -7,8 +7,10 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 from services.generation.exposed import GENERATION_METRICS
+from tppo.announced_weights import announced_weights
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 from tppo.process import Announcer, configure_logging, connected, run_until_signalled
 from tppo.prometheus import Exporter, serving
@@ -55,7 +57,7 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None
     run, token = config.run.name, service_token(config.run.path, Service.GENERATION)
     async with connected(config.redis.url) as client, running_engine(config) as engine:
         weights = ServedWeights(engine)
-        intake = WeightIntake(weights, run=run, name=name)
+        intake = WeightIntake(weights, partial(announced_weights, client, run), run=run, name=name)
         async with weight_server(intake, config.generation, token=token) as address:
             log.info("%s takes weights at %s", name, address)
             queue = RedisStreams(client, run=run, lease_seconds=config.redis.lease_seconds).window_requests

@@ -6,7 +6,7 @@ wrong, the engine goes on with those that it has.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,8 @@ import grpc
 import grpc.aio
 
 from services.generation.served_weights import ServedWeights, StaleWeightsError, WeightIdentity
+from tppo.announced_weights import AnnouncedWeights
+from tppo.streams import StreamsError
 from tppo.v1 import generation_pb2 as pb
 from tppo.v1 import generation_pb2_grpc as pb_grpc
 from tppo.weights import WeightAssembler, WeightUpdate
@@ -28,13 +30,25 @@ class OtherRunError(Exception):
     """Weights of another run."""
 
 
+class UnannouncedWeightsError(Exception):
+    """Weights that the learner has not announced."""
+
+
 class WeightIntake(pb_grpc.GenerationServiceServicer):
     """Serves `tppo.v1.GenerationService`."""
 
     def __init__(
-        self, weights: ServedWeights, *, run: str, name: str, message_seconds: float = MESSAGE_SECONDS
+        self,
+        weights: ServedWeights,
+        announced: Callable[[], Awaitable[AnnouncedWeights | None]],
+        *,
+        run: str,
+        name: str,
+        message_seconds: float = MESSAGE_SECONDS,
     ) -> None:
+        """`announced`: the newest weights that the learner has announced; may raise `StreamsError`."""
         self._weights = weights
+        self._announced = announced
         self._run = run
         self._name = name
         self._message_seconds = message_seconds
@@ -45,10 +59,12 @@ class WeightIntake(pb_grpc.GenerationServiceServicer):
         """Replaces the weights."""
         try:
             await self._weights.take(await self._assemble(request_iterator))
-        except (StaleWeightsError, OtherRunError) as error:
+        except (StaleWeightsError, OtherRunError, UnannouncedWeightsError) as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         except ValueError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except StreamsError as error:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, f"whether the weights were announced: {error}")
         except TimeoutError:
             missing = f"no message of the transfer for {self._message_seconds:g} s"
             await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, missing)
@@ -64,7 +80,7 @@ class WeightIntake(pb_grpc.GenerationServiceServicer):
         remaining = aiter(messages)
         while (message := await self._next(remaining)) is not None:
             if message.HasField("manifest"):
-                self._check(message.manifest)
+                await self._check(message.manifest)
             assembler.feed(message)
         return await asyncio.to_thread(assembler.finish)  # hashes all bytes
 
@@ -72,10 +88,17 @@ class WeightIntake(pb_grpc.GenerationServiceServicer):
         async with asyncio.timeout(self._message_seconds):
             return await anext(messages, None)
 
-    def _check(self, manifest: pb.WeightManifest) -> None:
+    async def _check(self, manifest: pb.WeightManifest) -> None:
         if manifest.run != self._run:
             raise OtherRunError(f"these are weights of run {manifest.run!r}; {self._name} serves {self._run!r}")
-        self._weights.refuse_older(WeightIdentity(manifest.incarnation, manifest.policy_version))
+        identity = WeightIdentity(manifest.incarnation, manifest.policy_version)
+        self._weights.refuse_older(identity)
+        announced = await self._announced()
+        newest = None if announced is None else WeightIdentity(announced.incarnation, announced.policy_version)
+        if announced is None or newest is None or identity > newest:
+            raise UnannouncedWeightsError(f"{identity} was not announced by the learner; its newest is {newest}")
+        if identity == newest and manifest.digest != announced.digest:
+            raise UnannouncedWeightsError(f"{identity} has digest {manifest.digest}; announced was {announced.digest}")
 
 
 def registration(intake: WeightIntake) -> Callable[[grpc.aio.Server], None]:

@@ -112,7 +112,7 @@ def _steering_address(plan: Plan, *, is_shown: bool) -> str:
     token = run_token(plan.paths.folder, Service.DASHBOARD)
     if is_shown:
         return f"{plan.dashboard_address}/#token={token}"
-    return f"{plan.dashboard_address}, the token that steers in {plan.paths.token(Service.DASHBOARD)}"
+    return f"{plan.dashboard_address} (token: {plan.paths.token(Service.DASHBOARD)})"
 
 
 def report_ending(plan: Plan, ending: Ending, summary: Summary, console: Console) -> int:

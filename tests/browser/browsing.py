@@ -93,10 +93,10 @@ def a_live_run(folder: Path, **settings: str) -> Iterator[tuple[Run, str, str]]:
     with closing(Run(folder, **settings)) as run:
         assert run.process.stdout is not None
         first = run.process.stdout.readline()
-        found = re.search(r"dashboard at (http://\S+?)/#token=(\S+)", first)
+        found = re.search(r"dashboard at (http://\S+) \(token: (.+)\)", first)
         assert found, first
         run.wait_for_step(3)
-        yield run, found[1], found[2]
+        yield run, found[1], Path(found[2]).read_text().strip()
 
 
 @contextmanager

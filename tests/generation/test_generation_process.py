@@ -11,6 +11,7 @@ from tests.generation.tiny_models import FAST, a_model, a_request, an_update, ex
 from tests.support.processes import TPPO, a_process, terminated, tppo
 from tests.support.streams import announced, inbox_records
 from tests.support.waiting import DEADLINE_SECONDS
+from tppo.announced_weights import AnnouncedWeights, announce_weights
 from tppo.codec import encode_window_request
 from tppo.presence import present
 from tppo.rollout import Window
@@ -20,7 +21,7 @@ from tppo.streams.connection import RedisClient
 from tppo.streams.redis import RedisStreams
 from tppo.v1 import generation_pb2 as pb
 from tppo.v1 import generation_pb2_grpc as pb_grpc
-from tppo.weights import to_messages
+from tppo.weights import digest, to_messages
 
 pytestmark = pytest.mark.process
 
@@ -64,6 +65,7 @@ async def test_the_process_takes_weights_serves_a_window_and_ends_at_sigterm(
             stub = pb_grpc.GenerationServiceStub(channel)
             with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):
                 await stub.UpdateWeights(transfer(), timeout=DEADLINE_SECONDS)
+            await announce_weights(redis_client, run_name, AnnouncedWeights(0, 3, digest(tensors)))
             metadata = call_metadata(read_secret(tmp_path / run_name / "generation.token"))
             await stub.UpdateWeights(transfer(), timeout=DEADLINE_SECONDS, metadata=metadata)
         (window,) = await inbox_records(streams, Window, 1)

@@ -1,7 +1,7 @@
 """Weight transfers over a real gRPC server, into a fake engine."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -17,9 +17,11 @@ from services.generation.served_weights import ServedWeights
 from services.generation.weight_intake import WeightIntake
 from tests.generation.fake_engine import FakeEngine
 from tests.support.waiting import DEADLINE_SECONDS
+from tppo.announced_weights import AnnouncedWeights
 from tppo.config import ConfigError
 from tppo.config.services import GenerationSection
 from tppo.security.authentication import call_metadata
+from tppo.streams import StreamsUnavailable
 from tppo.v1 import generation_pb2 as pb
 from tppo.v1 import generation_pb2_grpc as pb_grpc
 from tppo.weights import digest, to_messages
@@ -41,10 +43,27 @@ class Running:
         return await self.stub.UpdateWeights(messages, timeout=DEADLINE_SECONDS)
 
 
+FAR_AHEAD = AnnouncedWeights(100, 0, "of later weights")
+
+
+def announcing(weights: AnnouncedWeights | None = FAR_AHEAD) -> Callable[[], Awaitable[AnnouncedWeights | None]]:
+    async def announced() -> AnnouncedWeights | None:
+        return weights
+
+    return announced
+
+
 @asynccontextmanager
-async def a_generator(*, message_seconds: float = 10.0, token: str = "") -> AsyncIterator[Running]:
+async def a_generator(
+    *,
+    message_seconds: float = 10.0,
+    token: str = "",
+    announced: Callable[[], Awaitable[AnnouncedWeights | None]] | None = None,
+) -> AsyncIterator[Running]:
     engine = FakeEngine(policy_version=-1)
-    intake = WeightIntake(ServedWeights(engine), run="mine", name="g0", message_seconds=message_seconds)
+    intake = WeightIntake(
+        ServedWeights(engine), announced or announcing(), run="mine", name="g0", message_seconds=message_seconds
+    )
     async with (
         weight_server(intake, GenerationSection(), token=token) as address,
         grpc.aio.insecure_channel(address) as channel,
@@ -100,6 +119,42 @@ async def test_only_weights_at_least_as_new_are_taken(incarnation: int, policy_v
             assert code is grpc.StatusCode.FAILED_PRECONDITION
             assert "older" in details
             assert generator.engine.policy_version == 5
+
+
+@pytest.mark.parametrize(
+    ("announced", "complaint"),
+    [
+        (None, "was not announced by the learner; its newest is None"),
+        (AnnouncedWeights(1, 6, digest(TENSORS)), "policy_version=1000000) was not announced by the learner"),
+        (AnnouncedWeights(1, 10**6, "d1ffe4e47"), "announced was d1ffe4e47"),
+    ],
+    ids=["nothing announced", "an earlier version announced", "other weights announced"],
+)
+async def test_weights_that_the_learner_has_not_announced_are_refused(
+    announced: AnnouncedWeights | None, complaint: str
+) -> None:
+    async with a_generator(announced=announcing(announced)) as generator:
+        code, details = await refusal(generator, transfer(10**6, incarnation=1))
+
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert complaint in details
+        assert generator.engine.updates == []
+
+
+async def test_announced_weights_are_taken() -> None:
+    async with a_generator(announced=announcing(AnnouncedWeights(1, 6, digest(TENSORS)))) as generator:
+        assert (await generator.send(transfer(5, incarnation=1))).policy_version == 5
+        assert (await generator.send(transfer(6, incarnation=1))).policy_version == 6
+
+
+async def test_a_transfer_fails_while_nobody_knows_what_was_announced() -> None:
+    async def unavailable() -> AnnouncedWeights | None:
+        raise StreamsUnavailable("connection refused")
+
+    async with a_generator(announced=unavailable) as generator:
+        answer = await refusal(generator, transfer())
+
+    assert answer == (grpc.StatusCode.UNAVAILABLE, "whether the weights were announced: connection refused")
 
 
 async def test_an_incomplete_transfer_changes_nothing() -> None:
@@ -187,7 +242,7 @@ async def test_reflection_lists_the_service() -> None:
 
 async def test_a_port_that_is_taken_is_a_configuration_error() -> None:
     engine = FakeEngine()
-    intake = WeightIntake(ServedWeights(engine), run="mine", name="g0")
+    intake = WeightIntake(ServedWeights(engine), announcing(), run="mine", name="g0")
     async with weight_server(intake, GenerationSection(), token="") as address:
         port = int(address.rpartition(":")[2])
         with pytest.raises(ConfigError, match=f"generation.port = {port}: cannot listen on 127.0.0.1"):

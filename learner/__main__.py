@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import socket
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
     from learner.reporting.trackers.trackers import Trackers
 
 ROLL_BACK_EXIT_CODE = 75  # "try again": the restarted learner begins with the rollback
+GAVE_UP_EXIT_CODE = 3  # no restart mends it; `tppo run` ends the run with the last line of the log
 ReadLine = Callable[[Mapping[str, Any]], None]  # of metrics.jsonl
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit code 0: the run is over, or was stopped in order."""
+    """Exit code 0: the run is over, or was stopped in order; 3: nothing is scored, so it cannot go on."""
     parser = argparse.ArgumentParser(prog="tppo learner", description="Train policy and value model.")
     add_config_arguments(parser)
     parser.add_argument("--name", default="learner", help="name of this process in the status")
@@ -132,6 +134,9 @@ async def _train(
     on_stop_signal(service.stop)
     async with trackers.running():
         await service.run()
+    if service.failures.sentence:
+        print(f"tppo learner: {service.failures.sentence}", file=sys.stderr)
+        return GAVE_UP_EXIT_CODE
     if (version := service.steering.roll_back_to) is not None:
         rollback.request(identity.folder, version)
         return ROLL_BACK_EXIT_CODE
@@ -216,6 +221,4 @@ def _archive(streams: RedisStreams, identity: "RunIdentity") -> None:
 
 
 if __name__ == "__main__":
-    import sys
-
     raise SystemExit(main(sys.argv[1:]))

@@ -14,6 +14,7 @@ from learner.data.shape import DataError
 from learner.data.tokenizer import load_tokenizer, prompt_readers, stop_token_ids
 from learner.evaluation_rounds import EvaluationRounds
 from learner.exchange.peers import Peers
+from learner.exchange.score_failures import ScoreFailures
 from learner.models.loading import load_policy, load_value_model, value_model_from_policy
 from learner.models.outputs import Policy, ValueModel
 from learner.persistence import checkpoint, rollback
@@ -146,6 +147,7 @@ def learner_service(
     writer: Callable[..., CheckpointWriter] = CheckpointWriter,
     until_step: int | None = None,
     settling_seconds: float = SETTLING_SECONDS,
+    failures: ScoreFailures | None = None,
 ) -> LearnerService:
     """The learner on these streams, with the files in its run's folder."""
     run_log = _run_log(config.evaluation, identity, state, peers, settling_seconds=settling_seconds)
@@ -172,6 +174,7 @@ def learner_service(
             total_training_steps=config.run.total_training_steps,
         ),
         run_log=run_log,
+        failures=failures or ScoreFailures(config.max_consecutive_failures),
     )
     return LearnerService(config.run, identity, parts, state.progress, until_step=until_step)
 

@@ -28,6 +28,7 @@ from learner.exchange.inbox import InboxLoop, MemoryPressure
 from learner.exchange.peers import Peers
 from learner.exchange.reconciliation import Reconciliation
 from learner.exchange.request_sender import RequestSender
+from learner.exchange.score_failures import ScoreFailures
 from learner.exchange.weight_publisher import Snapshot, WeightPublisher
 from learner.persistence.checkpoint import cloned
 from learner.persistence.checkpoint_writer import CheckpointWriter
@@ -59,6 +60,7 @@ class Parts:
     checkpoints: CheckpointWriter
     rounds: EvaluationRounds
     run_log: RunLog
+    failures: ScoreFailures
 
 
 class LearnerService:
@@ -74,14 +76,12 @@ class LearnerService:
         until_step: int | None = None,
     ) -> None:
         """`until_step`: end there, although the run is longer."""
-        self._run = run
-        self._identity = identity
-        self._parts = parts
+        self._run, self._identity, self._parts = run, identity, parts
         self._manager, self._trainer, self._rounds = parts.manager, parts.trainer, parts.rounds
         self._log = parts.run_log
         self._until_step = until_step
         self._progress = progress
-        self.steering = parts.steering
+        self.steering, self.failures = parts.steering, parts.failures
         self._has_news = asyncio.Event()  # the ledger changed, or a stop was requested
         self._is_stopping = self._waits_for_records = False
         self._waiting_for = "start"
@@ -144,10 +144,13 @@ class LearnerService:
 
     def _enter(self, position: Position, record: InboxRecord) -> None:
         self._log.observe(record)
+        self.failures.note(record)
         self._manager.enter(position, record)
 
     def _on_entries(self, num_entries: int) -> None:
         self._settle()
+        if self.failures.are_too_many(num_entries):
+            self.stop()
         if num_entries:
             self._has_news.set()
 

@@ -26,8 +26,9 @@ from learner.step.trainer import Trainer
 from tests.learner.builders import rules_of
 from tests.learner.fake_services import FakeTransport, generate, one_generator, reward, text_of
 from tests.support.waiting import DEADLINE_SECONDS
+from tppo import codec
 from tppo.config import Config
-from tppo.rollout import tokens
+from tppo.rollout import Action, Command, Score, ScoreStatus, tokens
 from tppo.streams import MemoryStreams
 from tppo.streams.contract import BEGINNING
 
@@ -240,3 +241,35 @@ async def test_a_stopped_learner_commits_a_checkpoint_and_resumes_from_it(labora
     assert resumed.step == stopped_at
     await to_the_end(resumed, streams, transport)
     assert resumed.step == STEPS
+
+
+async def fail_every_score(streams: MemoryStreams, error: str) -> None:
+    """Until cancelled."""
+    while True:
+        for lease in await streams.reward_requests.lease("reward-0", max_count=4, wait_seconds=0.05):
+            request = codec.decode_reward_request(lease.payload)
+            score = Score(request.rollout_id, request.attempt, ScoreStatus.FAILED, error=error)
+            await streams.reward_requests.complete("reward-0", [(lease, codec.encode_inbox_record(score))])
+
+
+async def test_a_reward_function_that_always_raises_ends_the_run_and_a_mended_one_continues_it(tmp_path: Path) -> None:
+    laboratory = Laboratory(tmp_path, "overlapped")
+    streams, transport = ArchivedStreams(), FakeTransport()
+    service = laboratory.learner("run", streams, transport)
+    broken = [fail_every_score(streams, "KeyError: 'boom'"), generate(streams, transport)]
+
+    async with asyncio.TaskGroup() as group:
+        workers = [group.create_task(worker) for worker in broken]
+        await asyncio.wait_for(service.run(), timeout=DEADLINE_SECONDS)
+        for worker in workers:
+            worker.cancel()
+
+    assert "failed 18 times in a row and scored no response: FAILED KeyError: 'boom'" in service.failures.sentence
+    assert service.step == 0
+    retry = Command("retry", Action.RETRY_PARKED)
+    await streams.inbox.append([codec.encode_inbox_record(retry)])
+    mended = laboratory.learner("run", streams, transport)
+    num_parked = mended._manager.ledger.conservation().parked
+    await to_the_end(mended, streams, transport)
+    assert (mended.step, mended.failures.sentence) == (STEPS, "")
+    assert (num_parked > 0, mended._manager.ledger.conservation().parked) == (True, 0)

@@ -56,6 +56,11 @@ class Config(Section):
         return cap if cap is not None or self.run.mode == "lockstep" else DEFAULT_IMPORTANCE_CAP
 
     @property
+    def max_consecutive_failures(self) -> int:
+        """`reward.max_consecutive_failures`; when unset, every attempt of as many responses as a step has rows."""
+        return self.reward.max_consecutive_failures or self.reward.max_attempts * self.run.rollouts_per_step
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What is allowed but may not be meant; the learner logs it, and `--dry-run` prints it."""
         num_steps, run = self.run.num_windows_at_limit, self.run

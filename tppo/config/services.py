@@ -111,6 +111,12 @@ class RewardSection(Section):
 
     Up when a function depends on a service that is sometimes away.
     """
+    max_consecutive_failures: PositiveInt | None = None
+    """So many failures of one cause, with no response scored between them, end the run; unset: those of all attempts
+    of `rollouts_per_step` responses. [failures]
+
+    Up when a function depends on a service that may be away for longer; `--resume --retry-parked` continues.
+    """
     log_responses: bool = False
     """Write each response with its score to responses/NAME.jsonl in the run's folder.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from learner.build import learner_service, load_state
 from learner.exchange.peers import Peers
+from learner.exchange.score_failures import ScoreFailures
 from learner.exchange.weight_publisher import FoundGenerator, Snapshot
 from learner.persistence.checkpoint import cloned
 from learner.persistence.checkpoint_writer import CheckpointWriter
@@ -89,7 +90,16 @@ async def replay(
     writer = partial(ComparingWriter, notes=notes, result=result)
     identity = begin_incarnation(replay_folder)
     state = await asyncio.to_thread(load_state, config, identity, resume=False)
-    service = learner_service(config, identity, state, streams, NO_PEERS, writer=writer, until_step=until_step)
+    service = learner_service(
+        config,
+        identity,
+        state,
+        streams,
+        NO_PEERS,
+        writer=writer,
+        until_step=until_step,
+        failures=ScoreFailures(limit=None),  # a replay goes on where an incarnation of the run gave up
+    )
     async with asyncio.TaskGroup() as group:
         watching = group.create_task(_stop_at_the_end(service, len(records), result))
         await service.run()

@@ -1,7 +1,7 @@
 """What the user sees of a run: the facts gathered in one record, redrawn in place on a terminal, in lines elsewhere."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -223,7 +223,7 @@ def _accuracy_text(value: float | None, stderr: float | None) -> str:
     return "not evaluated" if value is None or stderr is None else str(Accuracy(value=value, stderr=stderr))
 
 
-def _tokens_per_second(steps: list[MetricLine]) -> float | None:
+def _tokens_per_second(steps: Sequence[MetricLine]) -> float | None:
     """Trained tokens per second over the last steps."""
     if len(steps) < 2:
         return None

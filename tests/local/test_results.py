@@ -1,5 +1,7 @@
 """The course of a run as its metrics have it, and what is written at its end."""
 
+import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,28 @@ def test_a_resumed_run_replaces_the_steps_behind_its_checkpoint() -> None:
 
     assert [(line["step"], line["reward/mean"]) for line in metrics.steps] == [(1, 0.5), (2, 0.9)]
     assert [(line["eval/step"], line["eval/accuracy"]) for line in metrics.evaluations] == [(0, 0.4), (2, 0.7)]
+
+
+def test_a_long_run_costs_the_process_that_shows_it_a_hundred_bytes_a_step() -> None:
+    metrics = RunMetrics(is_shown_only=True)
+    names = [f"some/metric_{number}" for number in range(100)]
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+
+    for number in range(1, 2001):
+        metrics.add(json.loads(json.dumps(step(number) | dict.fromkeys(names, 0.1 * number))))
+
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown / 2000 < 100
+    assert metrics.steps[-1] == {name: value for name, value in step(2000).items() if name != "kind"}
+
+
+@pytest.mark.parametrize("is_shown_only", [True, False])
+def test_steps_that_are_taken_again_leave_once(is_shown_only: bool) -> None:
+    metrics = RunMetrics([step(1), step(2), step(3), step(2)], is_shown_only=is_shown_only)
+
+    assert [line["step"] for line in metrics.steps] == [1, 2]
 
 
 def test_an_evaluation_without_any_score_shows_no_accuracy() -> None:

@@ -47,7 +47,7 @@ def check(config: Config, *, resume: bool) -> list[str]:
         return preflight.check_with_processes(resolved)
 
 
-def plan_of(config: Config, *, resume: bool) -> Plan:
+def plan_of(config: Config, *, resume: bool, retries_parked: bool = False) -> Plan:
     """What will be started: with an embedded server unless the user named one."""
     paths = RunPaths(config.run.path)
     server = None
@@ -60,6 +60,7 @@ def plan_of(config: Config, *, resume: bool) -> Plan:
         config=config,
         paths=paths,
         resume=resume,
+        retries_parked=retries_parked,
         redis_url=server.url if server else config.redis.url,
         server=server,
         dashboard_port=config.dashboard.port or free_port(),

@@ -33,6 +33,8 @@ class Plan:
     config: Config
     paths: RunPaths
     resume: bool
+    retries_parked: bool = False
+    """Whether the parked rollouts of a resumed run are requested again."""
     redis_url: str = field(repr=False)
     server: RedisServer | None
     """The embedded server; None when the user named one."""

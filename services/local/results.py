@@ -1,4 +1,4 @@
-"""What `tppo run` writes at its end: `summary.json`, the run in a few numbers, and `learning_curve.png`."""
+"""What `tppo run` writes: `summary.json`, the run in a few numbers, and at its end `learning_curve.png`."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from services.local.metrics import RunMetrics
+from services.local.supervision.child import Ending
 from tppo.generation_totals import GenerationTotals
+from tppo.run_folder.durable import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 class Summary:
     """The run in a few numbers; accuracies are None where nothing was evaluated."""
 
+    ending: str = "running"
+    """finished, gave up, refused or interrupted; `running` also after a kill of everything."""
+    cause: str = ""
+    """Why it gave up or was refused, in a sentence."""
     base_accuracy: float | None
     """On the evaluation set before the first step."""
     base_accuracy_stderr: float | None
@@ -42,12 +48,16 @@ class Summary:
     """Decode steps times slots: what slot_occupancy is a share of."""
 
 
-def summarize(metrics: RunMetrics, totals: GenerationTotals, *, seconds_total: float) -> Summary:
-    """The summary of a run that has ended, or was stopped here."""
+def summarize(
+    metrics: RunMetrics, totals: GenerationTotals, *, seconds_total: float, ending: Ending | None = None
+) -> Summary:
+    """The summary of a run that has ended like this, or goes on."""
     base = next((line for line in metrics.evaluations if line["eval/step"] == 0), {})
     final = next((line for line in reversed(metrics.evaluations) if line["eval/step"] > 0), {})
     occupancy = totals.num_active_slot_steps / totals.num_slot_steps if totals.num_slot_steps else None
     return Summary(
+        ending=ending.kind.value if ending else "running",
+        cause=ending.message if ending else "",
         base_accuracy=base.get("eval/accuracy"),
         base_accuracy_stderr=base.get("eval/accuracy_stderr"),
         final_accuracy=final.get("eval/accuracy"),
@@ -68,7 +78,7 @@ def summarize(metrics: RunMetrics, totals: GenerationTotals, *, seconds_total: f
 
 def write_summary(summary: Summary, path: Path) -> None:
     """Write it as JSON."""
-    path.write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
+    write_atomically(path, (json.dumps(asdict(summary), indent=2) + "\n").encode())
 
 
 def earlier_session(path: Path) -> tuple[float, GenerationTotals]:

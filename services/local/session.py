@@ -2,13 +2,16 @@
 
 `_start_children`: consumes the plan; waits for, and is unblocked by, Redis' first answer; produces the children, once.
 `_observe`: consumes `metrics.jsonl` and the presence of the generators in Redis; unblocked by time; produces what the
-display shows and the generators' totals. The supervisor's loops produce the ending that stops both.
+display shows and the generators' totals. `_write_summaries`: consumes both; unblocked by time; produces `summary.json`.
+The supervisor's loops produce the ending that stops both.
 """
 
 import asyncio
+import logging
 import os
 import signal
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -24,16 +27,22 @@ from services.local.results import Summary, earlier_session, summarize, write_su
 from services.local.supervision.child import Child, Ending, EndingKind
 from services.local.supervision.supervisor import Supervisor
 from tppo.cancellation import TaskGroup, cancel_all
+from tppo.codec import encode_inbox_record
 from tppo.config import Config
 from tppo.generation_totals import GenerationTally
 from tppo.presence import Presence, present
+from tppo.rollout import Action, Command
 from tppo.run_folder.json_lines import JsonLinesFollower
 from tppo.security.private_files import write_secret
 from tppo.streams import StreamsError, until_redis_answers
 from tppo.streams.connection import RedisClient, connect
 from tppo.streams.fence import fence_key, is_held
+from tppo.streams.redis import RedisStreams
+
+log = logging.getLogger(__name__)
 
 OBSERVE_SECONDS = 0.5
+SUMMARY_SECONDS = 5.0  # a kill of everything costs the summary no more than these
 
 
 class Session:
@@ -44,7 +53,9 @@ class Session:
         self._children = children
         self._display = display
         self._follower = JsonLinesFollower(plan.paths.metrics)
-        self._metrics = RunMetrics()
+        self._metrics = RunMetrics(is_shown_only=True)
+        self._seconds_before, totals_before = earlier_session(plan.paths.summary)
+        self._totals = GenerationTally(totals_before)
 
     async def run(self, *, started_at: float) -> tuple[Ending, Summary]:
         """Train until the learner is done, or cannot go on, or the user stops it.
@@ -52,20 +63,18 @@ class Session:
         `started_at`, on the monotonic clock, is where seconds_total begins.
         """
         plan = self._plan
-        seconds_before, totals_before = earlier_session(plan.paths.summary)
-        totals = GenerationTally(totals_before)
-        ending = await self._supervised(totals)
+        ending = await self._supervised(started_at)
         self._read_metrics()
-        seconds_total = seconds_before + time.monotonic() - started_at
-        summary = summarize(self._metrics, totals.totals(), seconds_total=seconds_total)
-        if self._metrics.steps or self._metrics.evaluations:
+        summary = self._summary(started_at, ending)
+        if ending.kind is not EndingKind.REFUSED:
             write_summary(summary, plan.paths.summary)
+        if self._metrics.steps or self._metrics.evaluations:
             from services.local.results import draw_learning_curve  # matplotlib takes a second to import
 
             draw_learning_curve(self._metrics, plan.paths.learning_curve, title=plan.config.run.name)
         return ending, summary
 
-    async def _supervised(self, totals: GenerationTally) -> Ending:
+    async def _supervised(self, started_at: float) -> Ending:
         plan = self._plan
         environment = child_environment(os.environ, num_processes=num_computing_processes(plan.config))
         supervisor = Supervisor(plan.paths.logs, environment=environment, note=self._display.note)
@@ -73,11 +82,12 @@ class Session:
             try:
                 async with TaskGroup() as tasks:
                     starting = tasks.create_task(self._start_children(supervisor))
-                    observing = tasks.create_task(self._observe(supervisor, totals))
+                    beside = [self._observe(supervisor), self._write_summaries(started_at)]
+                    observing = [tasks.create_task(loop) for loop in beside]
                     ending = await supervisor.ending()
                     await cancel_all([starting])
                     await supervisor.stop()
-                    await cancel_all([observing])
+                    await cancel_all(observing)
             finally:
                 await supervisor.stop()
                 if plan.server is not None:
@@ -96,13 +106,15 @@ class Session:
             is_in_use = not plan.resume and await until_redis_answers(
                 lambda: _prepared(client, plan.config.run.name), "preparing the run"
             )
+            if plan.retries_parked:
+                await _retry_parked(client, plan.config)
         if is_in_use:
             supervisor.end(Ending(EndingKind.REFUSED, _in_use(plan.config)))
             return
         for child in self._children:
             supervisor.start(child)
 
-    async def _observe(self, supervisor: Supervisor, totals: GenerationTally) -> None:
+    async def _observe(self, supervisor: Supervisor) -> None:
         """Until cancelled."""
         plan = self._plan
         client = await _connected(plan.redis_url)
@@ -110,7 +122,7 @@ class Session:
             while True:
                 self._read_metrics()
                 presences = await _present(client, plan.config.run.name)
-                totals.observe_all(presences)
+                self._totals.observe_all(presences)
                 overview = overview_of(
                     self._metrics,
                     supervisor.states(),
@@ -121,10 +133,23 @@ class Session:
                 self._display.show(overview)
                 await asyncio.sleep(OBSERVE_SECONDS)
 
+    async def _write_summaries(self, started_at: float) -> None:
+        """Until cancelled: what a kill of everything leaves for the next session to add to."""
+        while True:
+            await asyncio.sleep(SUMMARY_SECONDS)
+            try:
+                await asyncio.to_thread(write_summary, self._summary(started_at), self._plan.paths.summary)
+            except OSError as error:
+                log.warning("cannot write %s: %s; retry in %g s", self._plan.paths.summary, error, SUMMARY_SECONDS)
+
+    def _summary(self, started_at: float, ending: Ending | None = None) -> Summary:
+        seconds_total = self._seconds_before + time.monotonic() - started_at
+        return summarize(self._metrics, self._totals.totals(), seconds_total=seconds_total, ending=ending)
+
     def _read_metrics(self) -> None:
         news = self._follower.read_all()
         if news.is_replaced:
-            self._metrics = RunMetrics()
+            self._metrics = RunMetrics(is_shown_only=True)
         for _, line in news.lines:
             self._metrics.add(line)
 
@@ -149,6 +174,17 @@ async def _forget_run(client: RedisClient, run: str) -> None:
     async for key in client.scan_iter(match=f"tppo:{{{run}}}:*"):
         if key.decode() != fence_key(run):
             await client.delete(key)
+
+
+async def _retry_parked(client: RedisClient, config: Config) -> None:
+    """An operator's command, so that a replay applies it at the same place."""
+    streams = RedisStreams(client, run=config.run.name, lease_seconds=config.redis.lease_seconds)
+    command = Command(
+        uuid.uuid4().hex, Action.RETRY_PARKED, issued_at=time.time(), issued_by="tppo run --resume --retry-parked"
+    )
+    await until_redis_answers(
+        lambda: streams.inbox.append([encode_inbox_record(command)]), "requesting the parked rollouts again"
+    )
 
 
 def _in_use(config: Config) -> str:

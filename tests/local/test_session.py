@@ -8,6 +8,7 @@ import stat
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,12 +20,18 @@ from services.local.redis_server import RedisServer, find_binary, free_port
 from services.local.results import Summary
 from services.local.session import Session
 from services.local.supervision.child import Child, Ending, EndingKind
+from tests.support.waiting import until
+from tppo.cancellation import cancel_all
+from tppo.codec import decode_inbox_record
 from tppo.config import Config
 from tppo.presence import Presence, announce
+from tppo.rollout import Action, Command
 from tppo.run_folder.paths import RunPaths
 from tppo.security.private_files import new_secret
 from tppo.streams.connection import connect
+from tppo.streams.contract import BEGINNING
 from tppo.streams.fence import Fence
+from tppo.streams.redis import RedisStreams
 
 LEARNER = """
     import json, signal, sys, time
@@ -114,6 +121,52 @@ async def test_the_server_s_address_is_there_for_the_same_user_while_the_run_goe
     assert seen.read_text() == f"{plan.redis_url}\n"
     assert stat.S_IMODE(seen.stat().st_mode) == 0o600
     assert not plan.paths.redis_url.exists()
+
+
+async def test_a_run_that_cannot_go_on_ends_with_exit_code_1_and_its_cause_in_the_summary(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path)
+    source = "import sys; print('tppo learner: nothing is scored', file=sys.stderr); sys.exit(3)"
+    child = Child(name="learner", command=lambda _: [sys.executable, "-c", source])
+
+    ending, _ = await run(plan, child, Recorder())
+
+    assert (ending.kind, ending.exit_code, ending.message) == (EndingKind.GAVE_UP, 1, "tppo learner: nothing is scored")
+    written = json.loads(plan.paths.summary.read_text())
+    assert (written["ending"], written["cause"]) == ("gave up", "tppo learner: nothing is scored")
+
+
+async def test_what_ran_before_a_kill_of_everything_counts_in_the_summary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.local.session.SUMMARY_SECONDS", 0.05)
+    plan, display = plan_in(tmp_path), Recorder()
+    running = asyncio.create_task(run(plan, learner(plan, then="time.sleep(600)"), display))
+    await until(plan.paths.summary.exists, "the summary of a run that goes on")
+    await display.step_seen.wait()
+    known = json.loads(plan.paths.summary.read_text())
+    await cancel_all([running])  # no orderly end: nothing is written after this
+
+    _, summary = await run(replace(plan, resume=True), learner(plan, then=""), Recorder())
+
+    assert known["ending"] == "running"
+    assert known["seconds_total"] > 0
+    assert summary.ending == "finished"
+    assert summary.seconds_total > known["seconds_total"]
+
+
+async def test_parked_rollouts_are_requested_again_by_a_command_in_the_inbox(
+    tmp_path: Path, redis_url: str, run_name: str
+) -> None:
+    plan = replace(plan_in(tmp_path, name=run_name, redis_url=redis_url), resume=True, retries_parked=True)
+
+    await run(plan, learner(plan, then=""), Recorder())
+
+    async with await connect(redis_url) as client:
+        inbox = RedisStreams(client, run=run_name, lease_seconds=15).inbox
+        (entry,) = await inbox.read(BEGINNING, max_count=9, wait_seconds=0)
+    command = decode_inbox_record(entry.payload)
+    assert isinstance(command, Command)
+    assert (command.action, command.issued_by) == (Action.RETRY_PARKED, "tppo run --resume --retry-parked")
 
 
 @pytest.mark.slow

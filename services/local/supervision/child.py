@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 REFUSED_EXIT_CODE = 2
+GAVE_UP_EXIT_CODE = 3
+"""The process cannot go on, and no restart mends it; the last line of its log says why."""
 
 
 class ChildState(Enum):

@@ -3,8 +3,8 @@
 One loop per child, `_keep_alive`: consumes the child's exit code; waits for the child's exit, then for the back-off;
 unblocked by the exit, the time, or `stop`; produces a restarted child, or the run's ending.
 
-Exit codes of a child: 0 ends the run if its work is done; 2 is a wrong configuration, which no restart mends, and ends
-the run too; anything else is a crash.
+Exit codes of a child: 0 ends the run if its work is done; 2 is a wrong configuration and 3 a run that cannot go on,
+which no restart mends, and end the run too; anything else is a crash.
 
     WAITING ─▶ RUNNING ─▶ (crash) BACKING_OFF ─▶ RUNNING ...      any ─▶ STOPPING ─▶ ENDED
 """
@@ -22,11 +22,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
-from services.local.supervision.child import REFUSED_EXIT_CODE, Child, ChildState, Ending, EndingKind
+from services.local.supervision.child import GAVE_UP_EXIT_CODE, REFUSED_EXIT_CODE, Child, ChildState, Ending, EndingKind
 from tppo.backoff import Backoff
 
 log = logging.getLogger(__name__)
 
+FINAL_KINDS = {REFUSED_EXIT_CODE: EndingKind.REFUSED, GAVE_UP_EXIT_CODE: EndingKind.GAVE_UP}
 TETHER = Path(__file__).with_name("tether.py")
 
 
@@ -181,10 +182,10 @@ class Supervisor:
     def _ending_after(self, child: Child, exit_code: int, *, may_restart: bool) -> Ending | None:
         if exit_code == 0 and child.is_done():
             return Ending(EndingKind.FINISHED)
-        if exit_code == REFUSED_EXIT_CODE:
+        if exit_code in FINAL_KINDS:
             lines = tail(self.log_path(child.name), num_lines=1)
             no_message = f"{child.name} {describe_exit(exit_code)} and no message; expected a configuration it accepts"
-            return Ending(EndingKind.REFUSED, lines[0] if lines else no_message)
+            return Ending(FINAL_KINDS[exit_code], lines[0] if lines else no_message)
         return None if may_restart else Ending(EndingKind.GAVE_UP, self._last_failure(child, exit_code))
 
     def _last_failure(self, child: Child, exit_code: int) -> str:

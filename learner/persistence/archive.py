@@ -1,27 +1,32 @@
-"""The archived inbox: `runs/NAME/inbox/*.log`, one file from checkpoint to checkpoint.
+"""The archived inbox: `runs/NAME/inbox/*.log`, one file from checkpoint to checkpoint. It is the source of truth; Redis
+is the way to it.
 
 A record is its position (two uint64), the payload's length and CRC-32 (two uint32), all little-endian, and the payload.
-What a crash left half written at the end of the last file is cut off: Redis still has it, because the inbox is trimmed
-(`ArchivedInbox.trim`, called after each committed checkpoint) only up to what is synced to the disk here. A record
-that is archived already, a duplicate read after a restart, is recognised by its position and not written again.
+It is forced to the disk (fsync) before the learner sees it, and so before a training step uses it. What a crash left
+half written at the end of the last file is cut off: Redis still has it, because the inbox is trimmed
+(`ArchivedInbox.trim`, called after each committed checkpoint) only up to what is on the disk here. A record that is
+archived already, a duplicate read after a restart, is recognised by its position and not written again.
 """
 
 import asyncio
 import logging
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, zip_longest
 from pathlib import Path
 
-from tppo.run_folder.durable import append_whole, sync, write_atomically
+from tppo.config import ConfigError
+from tppo.run_folder.durable import append_whole, write_atomically
 from tppo.streams import Inbox, InboxEntry
 from tppo.streams.contract import BEGINNING, position_of
 
 logger = logging.getLogger(__name__)
 
 HEADER = struct.Struct("<QQII")
+READ_COUNT = 256  # records per read that fills a gap
 
 
 class InboxArchive:
@@ -31,39 +36,43 @@ class InboxArchive:
         """`require_right` raises when the files are no longer this process's to write."""
         self._folder = folder
         self._require_right = require_right
-        self.last = BEGINNING  # position of the last record
+        self._appending = threading.Lock()
         self._current: Path | None = None  # the file that is written to
-        if files := self._files():
-            self._cut_torn_end(files[-1])
-            for entry in self.entries(BEGINNING):
-                self.last = entry.position
+        self.last = self._last_whole_position()
 
     def append(self, entries: Sequence[InboxEntry]) -> None:
-        """Write those that are not archived yet, all or none. Raises OSError when the disk is full."""
-        new = [entry for entry in entries if position_of(entry.position) > position_of(self.last)]
-        if not new:
-            return
-        self._require_right()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._current or self._folder / f"{new[0].position}.log"
-        append_whole(path, b"".join(map(_record, new)))
-        self.last = new[-1].position
-        self._current = path
+        """Write those that are not archived yet, all or none, to the disk. Raises OSError when it is full."""
+        with self._appending:
+            last, new = self.last, []
+            for entry in entries:
+                if position_of(entry.position) > position_of(last):
+                    new.append(entry)
+                    last = entry.position
+            if not new:
+                return
+            self._require_right()
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path = self._current or self._folder / f"{new[0].position}.log"
+            append_whole(path, b"".join(map(_record, new)), is_synced=True)
+            self.last, self._current = last, path
 
     def close_file(self) -> None:
-        """Force what was written to the disk; the next record begins another file."""
-        if self._current is not None:
-            sync(self._current)
-            sync(self._folder)
-        self._current = None
+        """The next record begins another file."""
+        with self._appending:
+            self._current = None
 
     def entries(self, after: str) -> Iterator[InboxEntry]:
-        """The records behind a position, in order."""
+        """The records behind a position, in order. Raises `ConfigError` where one in the middle is damaged."""
         files = self._files()
         for path, following in zip_longest(files, files[1:]):
             if following is None or position_of(following.stem) > position_of(after):
-                behind = (entry for entry in _read(path) if position_of(entry.position) > position_of(after))
-                yield from behind
+                num_whole = 0
+                for entry in _read(path):
+                    num_whole += HEADER.size + len(entry.payload)
+                    if position_of(entry.position) > position_of(after):
+                        yield entry
+                if following is not None and num_whole < path.stat().st_size:
+                    raise ConfigError(f"{path}: a damaged record at byte {num_whole}; expected a whole archived inbox")
 
     def cut(self, after: str, removed: Path) -> int:
         """Move the records behind a position to the folder `removed`; how many."""
@@ -80,22 +89,40 @@ class InboxArchive:
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("*.log"), key=lambda path: position_of(path.stem))
 
-    def _cut_torn_end(self, path: Path) -> None:
-        num_whole = sum(HEADER.size + len(entry.payload) for entry in _read(path))
+    def _last_whole_position(self) -> str:
+        for path in reversed(self._files()):
+            last = self._cut_torn_end(path)
+            if last is not None:
+                return last
+        return BEGINNING
+
+    def _cut_torn_end(self, path: Path) -> str | None:
+        """The position of the last whole record; a file without one is deleted."""
+        num_whole, last = 0, None
+        for entry in _read(path):
+            num_whole += HEADER.size + len(entry.payload)
+            last = entry.position
         if num_whole < path.stat().st_size:
             logger.warning("%s: cut off %d bytes of a half-written record", path, path.stat().st_size - num_whole)
             os.truncate(path, num_whole)
         if num_whole == 0:
             path.unlink()
+        return last
 
 
 class ArchivedInbox:
-    """An inbox whose records are read from the disk first, and trimmed from Redis only when they are archived."""
+    """An inbox whose records are on the disk before they are read, read from there first, and then trimmed from Redis.
+
+    A full disk stops no reading: what it refuses stays in Redis, and is written as soon as there is room.
+    """
 
     def __init__(self, inbox: Inbox, archive: InboxArchive) -> None:
         self._inbox = inbox
         self._archive = archive
+        self._taken = archive.last  # up to here every record is archived, or among those that follow
         self._unarchived: list[InboxEntry] = []  # refused by a full disk
+        self._writing = asyncio.Lock()
+        self._cursors: dict[str, Iterator[InboxEntry]] = {}  # where a reader of the files goes on, by position
 
     async def append(self, payloads: Sequence[bytes]) -> None:
         """To Redis; archived when it is read."""
@@ -104,28 +131,54 @@ class ArchivedInbox:
     async def read(self, after: str, *, max_count: int, wait_seconds: float) -> list[InboxEntry]:
         """Archived records from the disk: Redis may have lost them since."""
         if position_of(after) < position_of(self._archive.last):
-            return list(islice(self._archive.entries(after), max_count))
+            return await asyncio.to_thread(self._read_files, after, max_count)
+        await self._take_through(after)
         entries = await self._inbox.read(after, max_count=max_count, wait_seconds=wait_seconds)
-        self._unarchived += entries
+        self._take(entries)
         try:
-            self._write()
+            await self._write()
         except OSError as error:
             logger.warning("cannot archive the inbox: %s; it is not trimmed until that succeeds", error)
         return entries
 
     async def trim(self, through: str) -> None:
         """The inbox is trimmed up to `through`. Raises OSError, and trims nothing, when the disk is full."""
-        self._write()
-        await asyncio.to_thread(self._archive.close_file)
+        await self._take_through(through)
+        await self._write()
+        self._archive.close_file()
         await self._inbox.trim(through)
 
     async def length(self) -> int:
         """What Redis holds, archived or not."""
         return await self._inbox.length()
 
-    def _write(self) -> None:
-        self._archive.append(self._unarchived)
-        self._unarchived = []
+    def _read_files(self, after: str, max_count: int) -> list[InboxEntry]:
+        records = self._cursors.pop(after, None) or self._archive.entries(after)
+        found = list(islice(records, max_count))
+        if len(found) == max_count:
+            self._cursors = {found[-1].position: records}
+        return found
+
+    async def _take_through(self, position: str) -> None:
+        """A full disk has refused them, and then the learner was killed: Redis has them, as it was not trimmed."""
+        while position_of(self._taken) < position_of(position):
+            entries = await self._inbox.read(self._taken, max_count=READ_COUNT, wait_seconds=0)
+            passed = [entry for entry in entries if position_of(entry.position) <= position_of(position)]
+            self._take(passed)
+            if not passed:
+                return
+
+    def _take(self, entries: Sequence[InboxEntry]) -> None:
+        for entry in entries:
+            if position_of(entry.position) > position_of(self._taken):
+                self._unarchived.append(entry)
+                self._taken = entry.position
+
+    async def _write(self) -> None:
+        async with self._writing:
+            if entries := list(self._unarchived):
+                await asyncio.to_thread(self._archive.append, entries)
+                del self._unarchived[: len(entries)]
 
 
 def _record(entry: InboxEntry) -> bytes:

@@ -10,7 +10,7 @@ from tppo.run_folder.checkpoints import CheckpointFolder
 
 
 def test_a_killed_and_rolled_back_run_is_replayed_bit_for_bit(start: Callable[..., Run]) -> None:
-    settings = {"run.total_training_steps": "10", "run.archive_inbox": "true", "checkpoint.keep": "10"}
+    settings = {"run.total_training_steps": "10", "checkpoint.keep": "10"}
     settings |= {"evaluation.test_freq": "0", "critic.warmup_steps": "1", "reward.log_responses": "true"}
     run = start(**settings)
     run.wait_for_step(3)

@@ -76,7 +76,7 @@ def main() -> int:
 def one_run(folder: Path, seed: str, names: Sequence[str], source: random.Random) -> Report:
     report = Report(seed)
     shutil.rmtree(folder, ignore_errors=True)
-    run = ChaoticRun(folder, **{"run.archive_inbox": "true", "checkpoint.keep": "3"})
+    run = ChaoticRun(folder, **{"checkpoint.keep": "3"})
     try:
         for name in names:
             report.injections.append(inject(run, name, source))

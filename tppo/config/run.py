@@ -78,10 +78,11 @@ class RunSection(Section):
 
     Up when `tokens/too_old` is not 0; down for a stricter bound on stale tokens.
     """
-    archive_inbox: bool = False
-    """Keep every window and score in the run's folder.
+    archive_inbox: bool = True
+    """Keep every window and score in the run's folder, on the disk before a training step uses it.
 
-    On for a run that `tppo replay` shall repeat bit for bit; it takes disk space in proportion to the tokens.
+    Off where disk space is scarce: 8 bytes a token; then a lost Redis costs the work since the last checkpoint, and
+    `tppo replay` has nothing to repeat.
     """
     watchdog_seconds: PositiveFloat = 60.0
     """Without a training step for this long, log and status say what the run waits for. [s]

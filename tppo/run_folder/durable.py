@@ -30,16 +30,23 @@ def replacement_of(path: Path, *, before_replacing: Callable[[], None] = lambda:
     sync(path.parent)
 
 
-def append_whole(path: Path, content: bytes) -> None:
-    """Append all of it, or nothing. Raises OSError when the disk does not take it."""
+def append_whole(path: Path, content: bytes, *, is_synced: bool = False) -> None:
+    """Append all of it, or nothing. Raises OSError when the disk does not take it.
+
+    `is_synced`: force it to the disk, and a new file's name with it, before this returns.
+    """
     with path.open("ab", buffering=0) as file:
         size = file.tell()
         try:
             if file.write(content) != len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            if is_synced:
+                os.fsync(file.fileno())
         except OSError:
             file.truncate(size)
             raise
+    if is_synced and size == 0:
+        sync(path.parent)
 
 
 def sync(path: Path) -> None:

@@ -44,3 +44,10 @@ def test_a_writer_that_lost_its_right_meanwhile_replaces_nothing(tmp_path: Path)
         file.write(b"mine")
 
     assert (tmp_path / "file").read_bytes() == b"the successor's"
+
+
+def test_a_record_that_cannot_be_forced_to_the_disk_is_an_error() -> None:
+    append_whole(Path("/dev/null"), b"record")
+
+    with pytest.raises(OSError, match="Invalid argument"):  # of fsync, which /dev/null does not know
+        append_whole(Path("/dev/null"), b"record", is_synced=True)

@@ -8,6 +8,7 @@ from learner.persistence.archive import ArchivedInbox, InboxArchive
 from learner.persistence.run_identity import begin_incarnation
 from tests.support.small_disk import files_of_at_most
 from tppo.__main__ import main
+from tppo.config import ConfigError
 from tppo.streams import InboxEntry, MemoryStreams
 from tppo.streams.contract import BEGINNING
 from tppo.streams.fence import FencedError
@@ -123,6 +124,78 @@ async def test_records_that_a_full_disk_refused_are_not_trimmed(tmp_path: Path) 
 
     await kept.trim("2-0")
     assert [len(entry.payload) for entry in InboxArchive(tmp_path).entries(BEGINNING)] == [100, 1]
+
+
+async def test_records_that_a_full_disk_refused_before_a_restart_are_archived_later(tmp_path: Path) -> None:
+    inbox = MemoryStreams(lease_seconds=60).inbox
+    await inbox.append([b"a", bytes(100), b"c"])
+    before = ArchivedInbox(inbox, InboxArchive(tmp_path))
+    await before.read(BEGINNING, max_count=1, wait_seconds=0)
+    with files_of_at_most(64):
+        await before.read("1-0", max_count=9, wait_seconds=0)
+    await inbox.append([b"d"])
+
+    restarted = ArchivedInbox(inbox, InboxArchive(tmp_path))
+    entries = await restarted.read("3-0", max_count=9, wait_seconds=0)  # from the checkpoint's position
+
+    assert [entry.payload for entry in entries] == [b"d"]
+    assert [len(entry.payload) for entry in InboxArchive(tmp_path).entries(BEGINNING)] == [1, 100, 1, 1]
+
+
+async def test_nothing_is_trimmed_that_the_archive_does_not_hold(tmp_path: Path) -> None:
+    inbox = MemoryStreams(lease_seconds=60).inbox
+    await inbox.append([b"a", b"b", b"c"])
+
+    await ArchivedInbox(inbox, InboxArchive(tmp_path)).trim("2-0")
+
+    assert await inbox.length() == 1
+    assert [entry.payload for entry in InboxArchive(tmp_path).entries(BEGINNING)] == [b"a", b"b"]
+
+
+async def test_a_record_is_in_the_file_when_it_is_read(tmp_path: Path) -> None:
+    inbox = MemoryStreams(lease_seconds=60).inbox
+    await inbox.append([b"a", b"b"])
+
+    entries = await ArchivedInbox(inbox, InboxArchive(tmp_path)).read(BEGINNING, max_count=9, wait_seconds=0)
+
+    assert list(InboxArchive(tmp_path).entries(BEGINNING)) == entries
+
+
+async def test_two_readers_of_the_files_each_get_every_record(tmp_path: Path) -> None:
+    archive = InboxArchive(tmp_path)
+    archive.append(some(1, 2, 3))
+    archive.close_file()
+    archive.append(some(4, 5))
+    kept = ArchivedInbox(MemoryStreams(lease_seconds=60).inbox, archive)
+
+    positions, found = [BEGINNING, BEGINNING], [[], []]  # type: ignore[var-annotated]
+    for reader in (0, 1, 1, 0, 1, 0):
+        entries = await kept.read(positions[reader], max_count=2, wait_seconds=0)
+        found[reader] += entries
+        positions[reader] = entries[-1].position
+
+    assert found == [some(1, 2, 3, 4, 5), some(1, 2, 3, 4, 5)]
+
+
+def test_a_record_that_comes_twice_at_once_is_archived_once(tmp_path: Path) -> None:
+    InboxArchive(tmp_path).append(some(1, 2, 1, 2, 3))
+
+    assert list(InboxArchive(tmp_path).entries(BEGINNING)) == some(1, 2, 3)
+
+
+def test_a_damaged_record_in_the_middle_is_one_sentence_and_no_gap(tmp_path: Path) -> None:
+    archive = InboxArchive(tmp_path)
+    archive.append(some(1, 2))
+    archive.close_file()
+    archive.append(some(3))
+    path = tmp_path / "1-0.log"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+    with pytest.raises(ConfigError, match=r"1-0\.log: a damaged record at byte 32; expected a whole archived inbox"):
+        list(InboxArchive(tmp_path).entries(BEGINNING))
+    assert list(InboxArchive(tmp_path).entries("3-0")) == []
 
 
 def test_a_run_without_an_archived_inbox_is_not_replayed_and_stays_as_it_is(

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +90,13 @@ def attacker(user: str, route: str) -> Iterator[Attacker]:
         package.chmod(0o755)
         shutil.copytree(Path(services.__file__).parent.parent / PACKAGE, package / PACKAGE)  # a checkout may be private
         yield Attacker(prefix, _python(prefix), package, route)
+
+
+def command_lines() -> Iterator[str]:
+    """Of all processes on this machine that show theirs."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended
+            yield (process / "cmdline").read_bytes().decode(errors="replace")
 
 
 def _as_other_user() -> Sequence[str]:

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reward.verifiers.sandboxing import MEMORY_BYTES, Attacker, attacker
+from tests.reward.verifiers.sandboxing import MEMORY_BYTES, Attacker, attacker, command_lines
 
 pytestmark = pytest.mark.process
 
@@ -94,8 +93,7 @@ def test_forks_of_forks_end_with_the_program(service: Attacker) -> None:
 
     service.ran(FORKS_OF_FORKS, memory_bytes=marked)
 
-    lines = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(marked) not in lines
+    assert not any(str(marked) in line for line in command_lines())
 
 
 @pytest.mark.parametrize("has_groups", [True, False])

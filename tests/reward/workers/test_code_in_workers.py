@@ -1,5 +1,6 @@
 """The function `code` in the service's workers: no program takes its zero away, none runs where nothing isolates it."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -13,7 +14,8 @@ from services.reward.build import scoring
 from services.reward.verifiers.sandbox.program import IsolationError, isolation
 from services.reward.workers.pool import WorkerPool
 from services.reward.workers.worker import WorkerLimits
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.reward.verifiers.sandboxing import command_lines
+from tests.support.waiting import DEADLINE_SECONDS, until
 from tppo.config import ConfigError
 from tppo.config.services import RewardSection
 from tppo.rollout import RewardRequest, ScoreStatus
@@ -21,6 +23,7 @@ from tppo.rollout import RewardRequest, ScoreStatus
 pytestmark = pytest.mark.process
 
 TESTS = json.dumps({"inputs": ["1 2\n", "3 4\n"], "outputs": ["3\n", "7\n"]})
+MARKED_MB = 300 + os.getpid() % 200  # stands in the command lines of this test's programs alone
 RIGHT = "print(sum(map(int, input().split())))"
 # Refuses new namespaces, as the default profile of Docker does, and becomes the command that follows.
 WITHOUT_NAMESPACES = """
@@ -74,6 +77,24 @@ async def test_a_worker_has_more_time_than_a_program() -> None:
     with pytest.raises(ConfigError, match=r"reward.timeout_seconds = 5: expected more than the 5 s that code\("):
         async with scoring(section):
             pass
+
+
+async def test_a_program_dies_with_its_worker() -> None:
+    spec = f"code(timeout_seconds=600, memory_mb={MARKED_MB})"
+    pool = WorkerPool([spec], num_workers=1, timeout_seconds=DEADLINE_SECONDS, limits=WorkerLimits(2**31))
+    try:
+        await pool.start()
+        sleeping = asyncio.create_task(pool.outcome(spec, request("import os, time\nos.fork()\ntime.sleep(600)")))
+        await until(num_processes_of_the_program, "the program's processes", is_met=lambda number: number >= 2)
+    finally:
+        await pool.close()
+    sleeping.cancel()
+
+    await until(num_processes_of_the_program, "the end of the program", is_met=lambda number: number == 0)
+
+
+def num_processes_of_the_program() -> int:
+    return sum(f'"memory_bytes": {MARKED_MB * 2**20}' in line for line in command_lines())
 
 
 def scored(tmp_path: Path, *options: str) -> "subprocess.CompletedProcess[str]":

@@ -4,11 +4,13 @@ Nothing heavy is imported before the verb is known, so `tppo --help` is instant.
 `learner`, is found beside `tppo` and nowhere else: in a checkout or in the image, but not in the wheel.
 """
 
+import difflib
 import importlib
 import os
 import select
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -26,6 +28,20 @@ VERBS = {
     "rollback": ("learner.commands.rollback", "return a stopped run to an older checkpoint"),
     "audit": ("learner.commands.audit.__main__", "check a finished or stopped run's promises from its traces"),
 }
+OTHER_WORDS = {
+    "train": "run",
+    "start": "run",
+    "launch": "run",
+    "resume": "run",
+    "eval": "score",
+    "evaluate": "score",
+    "serve": "generation",
+    "generate": "generation",
+    "status": "dashboard",
+    "ui": "dashboard",
+    "verify": "audit",
+}
+"""What others call a verb."""
 CONFIG_ERROR_EXIT_CODE = 2
 ROOT = Path(__file__).parents[1]
 """Of the checkout, or of the wheel's `tppo`."""
@@ -39,18 +55,25 @@ def usage() -> str:
     lines = [f"  {verb:<12} {what}" for verb, (module, what) in VERBS.items() if _is_here(module)]
     missing = [verb for verb, (module, _) in VERBS.items() if not _is_here(module)]
     notes = [f"The wheel holds the client alone; {', '.join(missing)} need {APPLICATION}."] if missing else []
-    return "\n".join(["usage: tppo VERB ...", "", *lines, "", "tppo VERB --help shows the rest.", *notes])
+    return "\n".join(
+        ["usage: tppo VERB ...", "", *lines, "", "tppo VERB --help shows the rest, tppo --version the version.", *notes]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; 0 done, 1 failed, 2 wrong use."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if arguments[:1] == ["help"] and arguments[1:]:
+        arguments = [arguments[1], "--help"]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if arguments else CONFIG_ERROR_EXIT_CODE
     verb, *rest = arguments
+    if verb in ("-V", "--version", "version"):
+        print(f"tppo {version('tppo')}")
+        return 0
     if verb not in VERBS:
-        print(f"tppo: unknown verb {verb!r}; expected one of {', '.join(VERBS)}", file=sys.stderr)
+        print(f"tppo: unknown verb {verb!r}; {_suggestion(verb)}", file=sys.stderr)
         return CONFIG_ERROR_EXIT_CODE
     from tppo.config import ConfigError
 
@@ -63,6 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _is_unread():
             raise
         return 1
+
+
+def _suggestion(verb: str) -> str:
+    """The verb that was meant, by another system's word for it or by its letters."""
+    names = {name: name for name in VERBS} | OTHER_WORDS
+    close = difflib.get_close_matches(verb.lower(), names, n=1)
+    return f"did you mean {names[close[0]]}?" if close else f"expected one of {', '.join(VERBS)}"
 
 
 def _room(module: str) -> ModuleType:

@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tppo.config.section import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Section
+from tppo.config.section import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Section, TokensOrZero
 
 
 class AlgorithmSection(Section):
     """Advantages and losses; docs/algorithm.md has the formulas."""
 
-    gamma: Annotated[float, Field(gt=0, le=1)] = 1.0
+    gamma: Annotated[float, Field(strict=True, gt=0, le=1)] = 1.0
     """Discount of a reward for each token of distance. [factor]
 
     Rarely: below 1 a long response earns less. verl: `algorithm.gamma`.
@@ -36,7 +36,7 @@ class AlgorithmSection(Section):
 
     `bootstrap` when `critic/border_value_jump/mean` is far from 0.
     """
-    num_ignored_tail_tokens: NonNegativeInt = 8
+    num_ignored_tail_tokens: TokensOrZero = 8
     """Last tokens of an unfinished window that are left out of the policy loss. [tokens]
 
     Up when `critic/bias_at_cut/mean_abs` is large; down when windows are short.
@@ -62,7 +62,7 @@ class AlgorithmSection(Section):
 
     Up when the entropy collapses. verl: `clip_ratio_high`.
     """
-    clip_ratio_c: Annotated[float, Field(gt=1)] = 10.0
+    clip_ratio_c: Annotated[float, Field(strict=True, gt=1)] = 10.0
     """Dual clip: bound of the loss where the advantage is negative. [ratio]
 
     Down, to 3 say, when single tokens dominate the gradient. verl: `clip_ratio_c`.
@@ -73,7 +73,7 @@ class AlgorithmSection(Section):
 
     Set it in `lockstep` when the engine's log-probabilities differ from the learner's (truncated importance sampling).
     """
-    overlong_buffer_length: NonNegativeInt = 0
+    overlong_buffer_length: TokensOrZero = 0
     """Overlong shaping (DAPO): the penalty begins this many tokens before max_response_length; 0: off. [tokens]
 
     When responses run into the limit. verl: `overlong_buffer.len`.

@@ -1,21 +1,21 @@
 """TOML file and command-line overrides -> `Config`; whatever is wrong becomes one sentence that names the key.
 
-Relative paths in the file are relative to the file's folder; those given by `--set` to the current one.
+Relative paths in the file are relative to the file's folder; those given by `--set` to the current one. An override
+without a value, `--set model.critic_path=`, is as if the file did not have the key.
 """
 
 import argparse
-import difflib
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import tomli_w
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
-from tppo.config import presets
+from tppo.config import consistency, presets
+from tppo.config.mistakes import all_keys, sentence_of, suggestion
 from tppo.config.schema import Config
 
 Table = dict[str, Any]
@@ -35,15 +35,23 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     path = Path(path)
     table = _read_toml(path)
     _resolve_paths(table, base=path.resolve().parent)
+    is_resolved = _is_resolved(table)
     overriding: Table = {}
     for override in overrides:
-        _merge(overriding, _parsed_override(override))
+        key, value = _parted(override)
+        (_merge if value else _unset)(overriding, _parsed_override(key, value))
+        if not value:
+            _unset(table, _parsed_override(key, value))
     presets.drop_replaced_keys(table, overriding)
+    chosen = consistency.chosen_keys({} if is_resolved else table, overriding)
     _merge(table, overriding)
     try:
-        return Config.model_validate(table)
+        config = Config.model_validate(table)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_sentence(error.errors()[0])}") from None
+        raise ConfigError(f"{path}: {sentence_of(error.errors()[0], table)}") from None
+    for contradiction in consistency.contradictions(config, chosen):
+        raise ConfigError(f"{path}: {contradiction}")
+    return config
 
 
 def dump(config: Config) -> str:
@@ -60,7 +68,7 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, help_of_config: str
         dest="overrides",
         action="append",
         default=[],
-        help="override a key of the file, as in --set run.seed=1 (may be repeated)",
+        help="override a key of the file, as in --set run.seed=1; --set run.seed= unsets it (may be repeated)",
     )
     parser.add_argument("--redis", metavar="URL", default="", help="same as --set redis.url=URL")
 
@@ -84,11 +92,18 @@ def _read_toml(path: Path) -> Table:
         raise ConfigError(f"{path}: not a TOML file: {error}") from None
 
 
-def _parsed_override(override: str) -> Table:
-    """`a.b=value` as a nested table; a value that is not TOML is taken as text."""
+def _parted(override: str) -> tuple[str, str]:
+    """The key and the value of `section.key=value`, which may be empty for a key that is known."""
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(f"override {override!r}: expected section.key=value")
+    if not text and key not in all_keys():
+        raise ConfigError(f"override {override!r}: unknown key {key}; {suggestion(key.split('.'))}")
+    return key, text
+
+
+def _parsed_override(key: str, text: str) -> Table:
+    """A nested table; a value that is not TOML is taken as text."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -98,6 +113,19 @@ def _parsed_override(override: str) -> Table:
         table = {part: table}
     _resolve_paths(table, base=Path.cwd())
     return table
+
+
+def _is_resolved(table: Table) -> bool:
+    """Whether the file has a whole run's sections, as `dump` writes them: what is in it need not have been chosen."""
+    return Config.model_fields.keys() <= table.keys()
+
+
+def _unset(table: Table, other: Table) -> None:
+    for section, keys in other.items():
+        owner = table.get(section)
+        if isinstance(owner, dict):
+            for key in keys:
+                owner.pop(key, None)
 
 
 def _merge(table: Table, other: Table) -> None:
@@ -136,41 +164,3 @@ def _resolved_function(spec: str, base: Path) -> str:
         return QUOTED_FUNCTION.sub(lambda found: f"{found[1]}{base / found[2]}", spec)
     file, colon, name = spec.rpartition(":")
     return f"{base / file}:{name}" if colon and file.endswith(".py") else spec
-
-
-def _sentence(error: ErrorDetails) -> str:
-    location = [str(part) for part in error["loc"]]
-    key = ".".join(location)
-    if error["type"] == "extra_forbidden":
-        return f"unknown key {key} = {error['input']!r}; {_expected_keys(location)}"
-    if error["type"] == "missing":
-        return f"key {key} is missing; expected a value"
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "value_error":
-        return f"[{key}] {message}" if key else message
-    return f"{key} = {error['input']!r}; expected {_expectation(message)}"
-
-
-def _expectation(message: str) -> str:
-    what = message.removeprefix("Input should be ").partition(", unable to parse")[0]
-    return what.replace("String should match pattern", "a text that matches")
-
-
-def _expected_keys(location: Sequence[str]) -> str:
-    known = list(_section(location[:-1]).model_fields)
-    close = difflib.get_close_matches(location[-1], known, n=1)
-    return f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
-
-
-def _section(names: Sequence[str]) -> type[BaseModel]:
-    """The model of a table, found by walking down from `Config`."""
-    model: type[BaseModel] = Config
-    for name in names:
-        field = model.model_fields.get(name)
-        model = next(_models_in(field.annotation), model) if field else model
-    return model
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    candidates = (annotation, *get_args(annotation))
-    return (item for item in candidates if isinstance(item, type) and issubclass(item, BaseModel))

@@ -53,6 +53,12 @@ PRESETS: dict[Algorithm, tuple[Setting, ...]] = {
     "ppo-ewma": (*_PPO, Setting("algorithm.importance_cap", 100.0, "usual")),
     "geppo": (*_PPO, Setting("algorithm.importance_cap", 1.0, "usual")),
 }
+KEYS_OF_SYSTEMS: dict[str, Algorithm] = {
+    "algorithm.ewma_center_of_mass": "ppo-ewma",
+    "algorithm.num_reused_batches": "geppo",
+    "algorithm.lr_adaptation_factor": "geppo",
+}
+"""Keys that mean nothing to the other systems."""
 NOTES: dict[Rule, str] = {
     "fixed": "",
     "usual": ", unless chosen otherwise",
@@ -65,7 +71,8 @@ def drop_replaced_keys(table: Table, overrides: Mapping[str, Any]) -> None:
     chosen = _get(overrides, "run.algorithm", None)
     if chosen is None or chosen == _system_of(table):
         return
-    for key, _, rule in _settings_of(overrides):
+    foreign = ((key, "fixed") for key, system in KEYS_OF_SYSTEMS.items() if system != chosen)
+    for key, rule in (*((key, rule) for key, _, rule in _settings_of(overrides)), *foreign):
         section, name = key.split(".")
         owner = table.get(section)
         if isinstance(owner, dict) and name in owner and not _survives(rule, owner[name]):
@@ -98,7 +105,7 @@ def _may_stand(rule: Rule, given: Any, expected: Any) -> bool:
     return rule == "usual" or (given == expected if rule == "fixed" else _is_number(given))
 
 
-def _survives(rule: Rule, given: Any) -> bool:
+def _survives(rule: str, given: Any) -> bool:
     """Whether the file's value stays when the command line chooses another system."""
     return rule == "number" and _is_number(given)
 

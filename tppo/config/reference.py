@@ -14,11 +14,12 @@ from tppo.config.schema import Config
 Schema = Mapping[str, Any]
 LINK = re.compile(r"docs/((?!configuration)[\w/-]+\.md)")
 UNIT = re.compile(r"\s*\[([^\]]+)\]$")
-BOUNDS = {"exclusiveMinimum": "> {}", "minimum": ">= {}", "maximum": "<= {}"}
+BOUNDS = {"exclusiveMinimum": "> {}", "minimum": ">= {}", "maximum": "<= {}", "exclusiveMaximum": "< {}"}
 INTRODUCTION = """\
 # Configuration
 
-One TOML file holds a run. `--set section.key=value` overrides a key; `--dry-run` prints the resolved configuration. An
+One TOML file holds a run. `--set section.key=value` overrides a key, `--set section.key=` takes it out of the file, so
+that the default holds; `--dry-run` prints the resolved configuration. An
 unknown key, or a value that does not fit, is refused before anything starts, in one sentence that names the key.
 Relative paths in the file are relative to the file's folder.
 

@@ -4,20 +4,27 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tppo.config.section import NonNegativeFloat, NonNegativeInt, PositiveInt, Section
+from tppo.config.section import Flag, PositiveInt, Section, StepsOrZero, Temperature, expecting
 
-Name = Annotated[str, Field(pattern=r"^\w{1,64}$")]
+Name = Annotated[str, Field(pattern=r"^\w{1,64}$"), expecting("1 to 64 letters, digits or '_'")]
+
+Greedy = Annotated[float, Field(strict=True, ge=0, le=0), expecting("0")]
+Project = Annotated[
+    str,
+    Field(pattern=r"^[^/\\#?%:]{1,128}$"),
+    expecting("1 to 128 letters, none of them '/', '\\', '#', '?', '%' or ':'"),
+]
 
 
 class EvaluationSection(Section):
     """Accuracy on the fixed prompts of data.val_files."""
 
-    test_freq: NonNegativeInt = 20
+    test_freq: StepsOrZero = 20
     """Evaluate after every so many steps, and always before the first and after the last; 0: never. [steps]
 
     Up when evaluations take a large share of generation. verl: `trainer.test_freq`.
     """
-    after_training: bool = False
+    after_training: Flag = False
     """Defer the evaluations: keep the weights, and evaluate them after the last step.
 
     On for measurements of speed, where training has the machine to itself.
@@ -27,7 +34,7 @@ class EvaluationSection(Section):
 
     When an evaluation takes too long.
     """
-    temperature: NonNegativeFloat = 1.0
+    temperature: Greedy | Temperature = 1.0
     """Sampling temperature; 0: greedy. [factor]
 
     To 0 for the usual benchmark numbers. verl: `rollout.val_kwargs.temperature`.
@@ -42,7 +49,7 @@ class EvaluationSection(Section):
 
     When prompts differ in difficulty, and the mean hides which of them are still to learn.
     """
-    group_bounds: list[NonNegativeInt] = Field(default_factory=list)
+    group_bounds: list[Annotated[int, Field(strict=True, ge=0)]] = Field(default_factory=list)
     """Where the ranges of `group_key` end, rising; each includes it, one more is above the last. [group_key]
 
     With `group_key`: `[20, 200]` makes the three ranges up to 20, 21 to 200, and above 200.
@@ -63,7 +70,7 @@ class EvaluationSection(Section):
 class CheckpointSection(Section):
     """What a resume starts from."""
 
-    save_freq: NonNegativeInt = 20
+    save_freq: StepsOrZero = 20
     """Commit a checkpoint after every so many steps, and always at the end; 0: only at the end. [steps]
 
     Down when steps are long: a crash costs the steps since, and Redis holds the inbox since. verl: `trainer.save_freq`.
@@ -78,7 +85,7 @@ class CheckpointSection(Section):
 class TraceSection(Section):
     """What each step did with each token, for `tppo audit`; docs/traces.md."""
 
-    enabled: bool = False
+    enabled: Flag = False
     """Write traces/step_N.parquet: about 25 bytes a token.
 
     On to look at single tokens, or to audit the run.
@@ -88,7 +95,7 @@ class TraceSection(Section):
 class TrackersSection(Section):
     """Where else the lines of metrics.jsonl go (docs/metrics.md); needs tppo[trackers]."""
 
-    tensorboard: bool = False
+    tensorboard: Flag = False
     """Write event files to tensorboard/ in the run's folder.
 
     On when you use TensorBoard. verl: `trainer.logger`.
@@ -98,7 +105,7 @@ class TrackersSection(Section):
 
     `offline` on machines without a network. verl: `trainer.logger`.
     """
-    wandb_project: Annotated[str, Field(pattern=r"^[^/\\#?%:]{1,128}$")] = "tppo"
+    wandb_project: Project = "tppo"
     """Project of W&B that the run belongs to.
 
     To group your runs. verl: `trainer.project_name`.

@@ -2,31 +2,36 @@
 
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from tppo.config.presets import Algorithm
-from tppo.config.section import NonNegativeInt, PositiveFloat, PositiveInt, Section
+from tppo.config.section import Flag, NamedPath, PositiveInt, Seconds, Section, Steps, StepsOrZero, Tokens, expecting
 
 Mode = Literal["lockstep", "overlapped", "streaming"]
+RunName = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"),
+    expecting("1 to 100 letters, digits, '.', '_' or '-', the first a letter or a digit"),
+]
 DEFAULT_POLICY_LAG: dict[Mode, int] = {"lockstep": 0, "overlapped": 1, "streaming": 1}
 
 
 class RunSection(Section):
     """What all processes must agree on."""
 
-    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: RunName = "run"
     """Name of the run: its folder, and its keys in Redis.
 
     For every new run: a name whose folder holds checkpoints is refused without `--resume`.
     """
-    directory: Path = Path("runs")
+    directory: NamedPath = Path("runs")
     """Folder that holds the run's folder.
 
     When results belong on another disk. Relative to the current folder, not to the TOML file's.
     """
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)] = 0
     """Determines the order of the prompts, the sampling seeds and the initialisation.
 
     To repeat an experiment with other random draws; three seeds show the spread.
@@ -41,7 +46,7 @@ class RunSection(Section):
 
     `lockstep` for the paper's synchronous step with lag 0, `overlapped` for a lag of 1 at most, `streaming` for speed.
     """
-    total_training_steps: PositiveInt = 100
+    total_training_steps: Steps = 100
     """The run ends after this many training steps. [steps]
 
     Up while the accuracy still rises at the end. In a run that is resumed with another number the learning rates go on
@@ -52,39 +57,39 @@ class RunSection(Section):
 
     Up for a steadier gradient, down for more updates from the same tokens. verl: `data.train_batch_size` * `rollout.n`.
     """
-    window_length: PositiveInt = 256
+    window_length: Tokens = 256
     """Most tokens that one step generates for a response. [tokens]
 
     Shorter windows fill the slots better and need fewer decode steps; longer ones let more responses finish in a step.
     An eighth of `max_response_length` is a good first choice.
     """
-    max_prompt_length: PositiveInt = 1024
+    max_prompt_length: Tokens = 1024
     """Longest prompt; a longer one is refused when the data is read. [tokens]
 
     To the longest prompt of your data. verl: `data.max_prompt_length`.
     """
-    max_response_length: PositiveInt = 2048
+    max_response_length: Tokens = 2048
     """Limit of a response; one that reaches it counts as finished. [tokens]
 
     Up when `response_length/p90` is at the limit. verl: `data.max_response_length`.
     """
-    max_policy_lag: NonNegativeInt | None = None
+    max_policy_lag: Annotated[int, Field(strict=True, ge=0, le=1000)] | None = None
     """At most (max_policy_lag + 1) * rollouts_per_step windows are out. Unset: 0 in lockstep, else 1. [steps]
 
     In `streaming` only: up when generators idle while the learner trains; each step more makes tokens older.
     """
-    max_token_lag: NonNegativeInt = 32
+    max_token_lag: StepsOrZero = 32
     """A token sampled by weights more than this many steps older is masked out of the policy loss and counted. [steps]
 
     Up when `tokens/too_old` is not 0; down for a stricter bound on stale tokens.
     """
-    archive_inbox: bool = True
+    archive_inbox: Flag = True
     """Keep every window and score in the run's folder, on the disk before a training step uses it.
 
     Off where disk space is scarce: 8 bytes a token; then a lost Redis costs the work since the last checkpoint, and
     `tppo replay` has nothing to repeat.
     """
-    watchdog_seconds: PositiveFloat = 60.0
+    watchdog_seconds: Seconds = 60.0
     """Without a training step for this long, log and status say what the run waits for. [s]
 
     Above the usual duration of a step, where steps take minutes.

@@ -62,7 +62,31 @@ class Config(Section):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is allowed but may not be meant; the learner logs it, and `--dry-run` prints it."""
+        """What is allowed but may not be meant; the learner logs it, and `tppo run` prints it."""
+        return (*self._short_warm_up(), *(text for _, text in self.warm_ups_beyond_the_run))
+
+    @property
+    def warm_ups_beyond_the_run(self) -> tuple[tuple[str, str], ...]:
+        """Keys whose warm-up does not end before the run does, with a sentence; refused where it was meant so."""
+        steps = self.run.total_training_steps
+        run = f"run.total_training_steps = {steps}"
+        found = []
+        num_warming = self.critic.warmup_steps
+        if num_warming >= steps:
+            text = f"critic.warmup_steps = {num_warming} with {run}: the policy would never train"
+            found.append(("critic.warmup_steps", f"{text}; expected fewer than {steps}"))
+        for name, section, num_steps in (
+            ("actor", self.actor, steps - num_warming),
+            ("critic", self.critic, steps),
+        ):
+            key, value = f"{name}.lr_warmup_steps", section.lr_warmup_steps
+            num_updates = max(1, num_steps) * section.ppo_epochs * section.ppo_mini_batches
+            if value > num_updates:
+                text = f"{key} = {value} with {run}: the learning rate would not reach its peak"
+                found.append((key, f"{text}; expected at most {num_updates} updates"))
+        return tuple(found)
+
+    def _short_warm_up(self) -> tuple[str, ...]:
         num_steps, run = self.run.num_windows_at_limit, self.run
         if self.model.critic_path is not None or self.critic.warmup_steps >= num_steps:
             return ()

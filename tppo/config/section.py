@@ -4,16 +4,47 @@ The text under a key is its documentation: `reference.py` turns it into docs/con
 what the key means, and ends in its unit in brackets where it is a number; the second says when to change it.
 """
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Port = Annotated[int, Field(ge=0, le=65535)]
+# Strict: a number is neither `true` nor a text. Bounds beyond what any run can use catch slips of the keyboard.
+MAX_COUNT = 1_000_000
+MAX_TOKENS = 16_777_216
+PositiveInt = Annotated[int, Field(strict=True, ge=1, le=MAX_COUNT)]
+NonNegativeInt = Annotated[int, Field(strict=True, ge=0, le=MAX_COUNT)]
+Tokens = Annotated[int, Field(strict=True, ge=1, le=MAX_TOKENS)]
+TokensOrZero = Annotated[int, Field(strict=True, ge=0, le=MAX_TOKENS)]
+Processes = Annotated[int, Field(strict=True, ge=1, le=1024)]
+Steps = Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)]
+StepsOrZero = Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)]
+Mebibytes = Annotated[int, Field(strict=True, ge=1, le=1_073_741_824)]
+Port = Annotated[int, Field(strict=True, ge=0, le=65535)]
+PositiveFloat = Annotated[float, Field(strict=True, ge=1e-12, le=1e12)]
+NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, le=1e12)]
+Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
+FractionBelowOne = Annotated[float, Field(strict=True, ge=0, lt=1)]
+Seconds = Annotated[float, Field(strict=True, ge=0.01, le=31_536_000)]
+Temperature = Annotated[float, Field(strict=True, ge=0.01, le=100)]
+Flag = Annotated[bool, Field(strict=True)]
+
+
+def expecting(words: str) -> Any:
+    """What a pattern means, for the sentence that refuses a value."""
+    return Field(json_schema_extra={"expected": words})
+
+
+def _named(path: Path) -> Path:
+    if path == Path():
+        raise ValueError("empty")
+    return path
+
+
+Text = Annotated[str, Field(min_length=1), expecting("a text that is not empty")]
+Host = Annotated[str, Field(pattern=r"^[^\s/]+$"), expecting("a host name or an address, such as '127.0.0.1'")]
+HostOrEmpty = Annotated[str, Field(pattern=r"^[^\s/]*$"), expecting("a host name or an address, or an empty text")]
+NamedPath = Annotated[Path, AfterValidator(_named), expecting("a path")]
 
 
 class Section(BaseModel):

@@ -4,7 +4,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tppo.config.section import NonNegativeInt, Port, PositiveFloat, PositiveInt, Section
+from tppo.config.section import (
+    Flag,
+    Host,
+    HostOrEmpty,
+    Mebibytes,
+    NonNegativeInt,
+    Port,
+    PositiveInt,
+    Processes,
+    Seconds,
+    Section,
+    Temperature,
+    Text,
+)
+
+Attempts = Annotated[int, Field(strict=True, ge=1, le=1000)]
 
 
 class GenerationSection(Section):
@@ -15,12 +30,12 @@ class GenerationSection(Section):
 
     Never: there is one engine.
     """
-    replicas: PositiveInt = 1
+    replicas: Processes = 1
     """Generators that `tppo run` starts. [processes]
 
     Up when the learner waits for windows and cores or devices are idle.
     """
-    num_slots: PositiveInt = 32
+    num_slots: Annotated[int, Field(strict=True, ge=1, le=65536)] = 32
     """Responses that one generator extends at once (continuous batching). [responses]
 
     Up until memory for the KV cache runs out or the decode step gets slow. vLLM: `max_num_seqs`.
@@ -30,7 +45,7 @@ class GenerationSection(Section):
 
     Down when several generators share little work.
     """
-    temperature: PositiveFloat = 1.0
+    temperature: Temperature = 1.0
     """Sampling temperature in training. [factor]
 
     Up when responses are all alike. verl: `rollout.temperature`.
@@ -40,23 +55,23 @@ class GenerationSection(Section):
 
     `between_windows` when a window's tokens shall all come from the same weights.
     """
-    recompute_cache_on_update: bool = True
+    recompute_cache_on_update: Flag = True
     """After an update in mid-window, prefill the KV cache of the running windows again under the new weights.
 
     Off for speed where weights change every few dozen decode steps:
     docs/decisions/0004-the-cache-after-an-update-in-mid-window.md.
     """
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """Address on which the generator takes weights; beyond the loopback it needs TPPO_GENERATION_TOKEN or TPPO_TOKEN.
 
     To `0.0.0.0` when learner and generator run on different machines.
     """
-    advertise_host: str = ""
+    advertise_host: HostOrEmpty = ""
     """Host by which others reach it; empty: `host`, or this machine's name where `host` is every address.
 
     When that name does not resolve elsewhere, behind NAT for example.
     """
-    port: NonNegativeInt = 0
+    port: Port = 0
     """Port of the first replica; 0: any free one.
 
     When a firewall opens certain ports only.
@@ -66,7 +81,7 @@ class GenerationSection(Section):
 class RewardSection(Section):
     """Who scores finished responses; docs/rewards.md."""
 
-    functions: dict[str, str] = Field(default_factory=dict)
+    functions: dict[str, Text] = Field(default_factory=dict)
     """data_source -> function: a built-in such as `math`, `path/to/file.py:name`, `grpc:name`, or a weighted sum.
 
     For every task: its rows name the data source.
@@ -76,37 +91,37 @@ class RewardSection(Section):
 
     When all rows have one function.
     """
-    replicas: PositiveInt = 1
+    replicas: Processes = 1
     """Reward services that `tppo run` starts. [processes]
 
     Rarely: `num_workers` comes first.
     """
-    num_workers: PositiveInt = 1
+    num_workers: Processes = 1
     """Processes in which one service runs functions. [processes]
 
     Up when scores arrive late (`tppo_queue_waiting_requests`).
     """
-    timeout_seconds: PositiveFloat = 30.0
+    timeout_seconds: Seconds = 30.0
     """Deadline of one score, from the moment a worker, or a user's own process, takes it. [s]
 
     Above the slowest honest score.
     """
-    attach_wait_seconds: PositiveFloat = 30.0
+    attach_wait_seconds: Seconds = 30.0
     """How long a response waits while no process offers its `grpc:name`, before that attempt counts as failed. [s]
 
     Up when your process takes longer to start.
     """
-    memory_limit_mb: PositiveInt = 4096
+    memory_limit_mb: Mebibytes = 4096
     """Address space of one worker; a function that needs more fails. [MiB]
 
     Up when a function loads a model or large tables.
     """
-    allow_unsandboxed: bool = False
+    allow_unsandboxed: Flag = False
     """Run the programs that `code` scores with all rights of the service where they cannot be isolated.
 
     On only where the service itself is isolated and holds no secret: docs/rewards.md.
     """
-    max_attempts: PositiveInt = 3
+    max_attempts: Attempts = 3
     """Attempts before a response without a score is parked. [attempts]
 
     Up when a function depends on a service that is sometimes away.
@@ -117,22 +132,22 @@ class RewardSection(Section):
 
     Up when a function depends on a service that may be away for longer; `--resume --retry-parked` continues.
     """
-    log_responses: bool = False
+    log_responses: Flag = False
     """Write each response with its score to responses/NAME.jsonl in the run's folder.
 
     On when `tppo rescore` shall judge the run by another function.
     """
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """Address on which users' own processes attach; beyond the loopback it needs TPPO_REWARD_TOKEN or TPPO_TOKEN.
 
     To `0.0.0.0` when they run on other machines.
     """
-    advertise_host: str = ""
+    advertise_host: HostOrEmpty = ""
     """Host by which others reach it; empty: `host`, or this machine's name where `host` is every address.
 
     As `generation.advertise_host`.
     """
-    port: NonNegativeInt = 0
+    port: Port = 0
     """Port of the first replica; 0: any free one, which the log and the dashboard show.
 
     When processes attach from outside: they need to know it.
@@ -147,17 +162,17 @@ class RedisSection(Section):
 
     When processes run on several machines.
     """
-    lease_seconds: PositiveFloat = 15.0
+    lease_seconds: Seconds = 15.0
     """A request whose worker does not renew its lease for this long goes to another worker. [s]
 
     Up when workers pause for longer without being dead.
     """
-    max_deliveries: Annotated[int, Field(ge=2)] = 3
+    max_deliveries: Annotated[int, Field(strict=True, ge=2, le=1000)] = 3
     """A request that this many workers died over fails with that cause; the last of them serves it alone. [deliveries]
 
     Up when machines are preempted often.
     """
-    memory_limit_mb: PositiveInt = 1024
+    memory_limit_mb: Mebibytes = 1024
     """Memory limit of the embedded server; when it is reached, writers back off. [MiB]
 
     Up when the log reports memory pressure, or checkpoints are far apart.
@@ -167,7 +182,7 @@ class RedisSection(Section):
 class DashboardSection(Section):
     """The run's page and REST interface; docs/dashboard.md."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """Address to listen on; beyond the loopback it needs TPPO_DASHBOARD_TOKEN or TPPO_TOKEN.
 
     To `0.0.0.0` to look from other machines.
@@ -182,17 +197,17 @@ class DashboardSection(Section):
 class PrometheusSection(Section):
     """The metrics endpoints of generators, reward services and learner; docs/prometheus.md."""
 
-    enabled: bool = True
+    enabled: Flag = True
     """Each of them serves /metrics and /healthz; the dashboard does so at its own address, always.
 
     Off when nothing scrapes.
     """
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """Address to listen on; beyond the loopback it needs the bearer token TPPO_METRICS_TOKEN.
 
     To `0.0.0.0` when Prometheus runs on another machine.
     """
-    advertise_host: str = ""
+    advertise_host: HostOrEmpty = ""
     """Host by which Prometheus reaches it; empty: `host`, or this machine's name where `host` is every address.
 
     As `generation.advertise_host`.

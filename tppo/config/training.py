@@ -1,29 +1,41 @@
 """`[model]`, `[data]`, `[actor]`, `[critic]`: which networks are trained on which prompts, and by which optimizers."""
 
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from tppo.config.section import (
+    Flag,
     Fraction,
+    FractionBelowOne,
+    NamedPath,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     Section,
+    StepsOrZero,
+    Text,
+    Tokens,
+    expecting,
 )
+
+LearningRate = Annotated[float, Field(strict=True, ge=1e-12, le=1)]
+Device = Annotated[
+    str,
+    Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d{1,3})?)$"),
+    expecting("'auto', 'cpu', 'cuda', 'cuda:1' or another number, 'mps' or 'xpu'"),
+]
 
 
 class ModelSection(Section):
     """The two networks."""
 
-    path: Path
+    path: NamedPath
     """Folder of the policy: a causal LM that transformers loads, with its tokenizer.
 
     For every model. Llama, Qwen2 and Qwen3 take the fast decode path; the README says what is tested.
     """
-    critic_path: Path | None = None
+    critic_path: NamedPath | None = None
     """Folder of the value model (token classification, one label). Unset: the policy's body with a head of zeros.
 
     When you have a pre-trained critic; it saves the warm-up.
@@ -33,7 +45,7 @@ class ModelSection(Section):
 
     `bfloat16` halves the memory; what is tested is float32.
     """
-    device: str = "auto"
+    device: Device = "auto"
     """torch device; `auto` takes CUDA when there is one.
 
     To choose among several devices, as `cuda:1`, or to stay on the CPU.
@@ -43,22 +55,22 @@ class ModelSection(Section):
 class DataSection(Section):
     """Prompts, in parquet or JSONL with verl's columns."""
 
-    train_files: list[Path] = Field(min_length=1)
+    train_files: list[NamedPath] = Field(min_length=1)
     """Prompts to train on.
 
     For every task. verl: `data.train_files`.
     """
-    val_files: list[Path] = Field(default_factory=list)
+    val_files: list[NamedPath] = Field(default_factory=list)
     """Prompts to evaluate on; none: no evaluation.
 
     Held-out prompts of the same task. verl: `data.val_files`.
     """
-    prompt_key: str = "prompt"
+    prompt_key: Text = "prompt"
     """Column of the prompt: a text, or chat messages that the tokenizer's template renders.
 
     When your files name it differently. verl: `data.prompt_key`.
     """
-    reward_fn_key: str = "data_source"
+    reward_fn_key: Text = "data_source"
     """Column that chooses the reward function.
 
     When your files name it differently. verl: `data.reward_fn_key`.
@@ -69,12 +81,12 @@ class DataSection(Section):
 
     `skip` when a few prompts are too long to be worth their memory. verl: `data.filter_overlong_prompts`.
     """
-    shuffle: bool = True
+    shuffle: Flag = True
     """Another order of the prompts in each epoch, drawn from run.seed.
 
     Off for a curriculum, where the order of the file matters.
     """
-    samples_per_prompt: PositiveInt = 1
+    samples_per_prompt: Annotated[int, Field(strict=True, ge=1, le=65536)] = 1
     """Rollouts of each prompt in an epoch. [rollouts]
 
     Up when prompts are few or hard, so that some of their responses succeed. verl: `rollout.n`.
@@ -84,12 +96,12 @@ class DataSection(Section):
 class OptimizerSection(Section):
     """Keys that actor and critic share."""
 
-    lr: PositiveFloat
+    lr: LearningRate
     """Peak learning rate. [factor]
 
     Down when `ppo_kl` or `pg_clipfrac` is high, up when nothing moves; a small model takes a larger one.
     """
-    lr_warmup_steps: NonNegativeInt = 0
+    lr_warmup_steps: StepsOrZero = 0
     """Linear warm-up of the learning rate. [updates]
 
     Up to a tenth of the run when the first steps are unstable. verl: `optim.lr_warmup_steps`.
@@ -104,7 +116,7 @@ class OptimizerSection(Section):
 
     Rarely. verl: `optim.min_lr_ratio`.
     """
-    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    betas: tuple[FractionBelowOne, FractionBelowOne] = (0.9, 0.95)
     """AdamW's decay of its two moments. [factor]
 
     The second up to 0.98 or more when updates are noisy.
@@ -119,7 +131,7 @@ class OptimizerSection(Section):
 
     Down when `grad_norm` has spikes. verl: `grad_clip`.
     """
-    ppo_epochs: PositiveInt = 1
+    ppo_epochs: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
     """Passes over a step's windows. [passes]
 
     Up when generation is expensive; watch `ppo_kl`. Each pass but the first deals the windows to its mini-batches in an
@@ -130,7 +142,7 @@ class OptimizerSection(Section):
 
     Up for more updates from the same windows. verl gives the size instead: `ppo_mini_batch_size`.
     """
-    max_tokens_per_microbatch: PositiveInt = 4096
+    max_tokens_per_microbatch: Tokens = 4096
     """Packed tokens per forward and backward pass; it bounds memory and changes no result but rounding. [tokens]
 
     Down when memory runs out, up to use it. verl: `ppo_max_token_len_per_gpu`.
@@ -140,7 +152,7 @@ class OptimizerSection(Section):
 class ActorSection(OptimizerSection):
     """The policy's optimizer."""
 
-    lr: PositiveFloat = 1e-6
+    lr: LearningRate = 1e-6
     """Peak learning rate. [factor]
 
     Down when `actor/ppo_kl` or `actor/pg_clipfrac` is high, up when the reward does not move; a small model takes more.
@@ -157,12 +169,12 @@ class ActorSection(OptimizerSection):
 class CriticSection(OptimizerSection):
     """The value model's optimizer."""
 
-    lr: PositiveFloat = 2e-6
+    lr: LearningRate = 2e-6
     """Peak learning rate. [factor]
 
     Down when `critic/vf_clipfrac` is high, up when `critic/vf_explained_var` stays near 0.
     """
-    warmup_steps: NonNegativeInt = 10
+    warmup_steps: StepsOrZero = 10
     """First steps in which only the value model trains. [steps]
 
     At least max_response_length / window_length without a pre-trained critic: only then can the longest responses have

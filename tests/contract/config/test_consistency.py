@@ -1,0 +1,124 @@
+"""Keys that do not go together are refused in one sentence, however each of them was written down."""
+
+from pathlib import Path
+
+import pytest
+
+from tppo.config import ConfigError, dump, load
+
+MINIMAL = '[model]\npath = "m"\n[data]\ntrain_files = ["t.jsonl"]\n'
+
+CONTRADICTIONS = [
+    (
+        ["run.window_length=64", "algorithm.num_ignored_tail_tokens=64"],
+        "algorithm.num_ignored_tail_tokens = 64 with run.window_length = 64: no token of an unfinished window would "
+        "train the policy; expected at most 63",
+    ),
+    (
+        ["run.max_response_length=1000", "run.window_length=100", "algorithm.overlong_buffer_length=1001"],
+        "algorithm.overlong_buffer_length = 1001 is longer than run.max_response_length = 1000; expected at most that",
+    ),
+    (
+        ["run.max_policy_lag=4", "run.max_token_lag=3"],
+        "run.max_token_lag = 3 is below run.max_policy_lag = 4: the oldest windows would be masked out of the policy "
+        "loss; expected at least 4",
+    ),
+    (
+        ["run.rollouts_per_step=8", "actor.ppo_mini_batches=9"],
+        "actor.ppo_mini_batches = 9: a training step has 8 windows (run.rollouts_per_step = 8); expected at most 8",
+    ),
+    (
+        ["run.rollouts_per_step=8", "critic.ppo_mini_batches=9"],
+        "critic.ppo_mini_batches = 9: a training step has 8 windows (run.rollouts_per_step = 8); expected at most 8",
+    ),
+    (
+        ["run.total_training_steps=20", "critic.warmup_steps=20"],
+        "critic.warmup_steps = 20 with run.total_training_steps = 20: the policy would never train; expected fewer "
+        "than 20",
+    ),
+    (
+        ["critic.warmup_steps=10", "actor.lr_warmup_steps=181", "actor.ppo_epochs=2"],
+        "actor.lr_warmup_steps = 181 with run.total_training_steps = 100: the learning rate would not reach its peak; "
+        "expected at most 180 updates",
+    ),
+    (
+        ["critic.lr_warmup_steps=101"],
+        "critic.lr_warmup_steps = 101 with run.total_training_steps = 100: the learning rate would not reach its peak; "
+        "expected at most 100 updates",
+    ),
+    (
+        ["algorithm.num_reused_batches=8"],
+        "algorithm.num_reused_batches = 8 is a key of geppo, and run.algorithm = 'tppo'; expected no such key, or "
+        "run.algorithm = 'geppo'",
+    ),
+    (
+        ["run.algorithm=geppo", "algorithm.ewma_center_of_mass=4"],
+        "algorithm.ewma_center_of_mass = 4.0 is a key of ppo-ewma, and run.algorithm = 'geppo'; expected no such key, "
+        "or run.algorithm = 'ppo-ewma'",
+    ),
+]
+
+
+def write(folder: Path, text: str = "") -> Path:
+    path = folder / "run.toml"
+    path.write_text(MINIMAL + text)
+    return path
+
+
+@pytest.mark.parametrize(("overrides", "sentence"), CONTRADICTIONS)
+def test_keys_that_contradict_each_other_are_refused_in_one_sentence(
+    tmp_path: Path, overrides: list[str], sentence: str
+) -> None:
+    path = write(tmp_path)
+
+    with pytest.raises(ConfigError) as caught:
+        load(path, overrides)
+
+    assert str(caught.value) == f"{path}: {sentence}"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["run.window_length=64", "algorithm.num_ignored_tail_tokens=63"],
+        ["run.window_length=8", "run.max_response_length=8"],  # no response has an unfinished window
+        ["algorithm.overlong_buffer_length=2048"],
+        ["run.max_policy_lag=4", "run.max_token_lag=4"],
+        ["run.rollouts_per_step=8", "actor.ppo_mini_batches=8"],
+        ["run.algorithm=geppo", "run.rollouts_per_step=8", "actor.ppo_mini_batches=32"],  # of four steps' windows
+        ["run.total_training_steps=20", "critic.warmup_steps=19"],
+        ["critic.warmup_steps=10", "actor.lr_warmup_steps=90"],
+        ["run.algorithm=geppo", "algorithm.num_reused_batches=8"],
+    ],
+)
+def test_keys_at_their_limits_go_together(tmp_path: Path, overrides: list[str]) -> None:
+    assert load(write(tmp_path), overrides).warnings is not None
+
+
+def test_a_trial_that_is_shorter_than_the_files_warm_ups_is_warned_of(tmp_path: Path) -> None:
+    path = write(tmp_path, "[actor]\nlr_warmup_steps = 12\n[critic]\nwarmup_steps = 8\n")
+
+    trial = load(path, ["run.total_training_steps=8"])
+    its_own_file = load(write(tmp_path, "\n"), [])  # the default warm-up fits a run of the default length
+
+    assert [warning.partition(":")[0] for warning in trial.warnings] == [
+        "critic.warmup_steps = 8 with run.total_training_steps = 8",
+        "actor.lr_warmup_steps = 12 with run.total_training_steps = 8",
+    ]
+    assert its_own_file.warnings == ()
+
+
+def test_the_file_that_a_short_trial_leaves_is_read_by_its_processes(tmp_path: Path) -> None:
+    path = write(tmp_path, "[actor]\nlr_warmup_steps = 12\n")
+    trial = load(path, ["run.total_training_steps=8"])
+    left = tmp_path / "config.toml"
+    left.write_text(dump(trial))
+
+    assert load(left) == trial
+
+
+def test_a_system_on_the_command_line_drops_the_keys_of_the_files_system(tmp_path: Path) -> None:
+    path = write(tmp_path, '[run]\nalgorithm = "geppo"\n[algorithm]\nnum_reused_batches = 8\n')
+
+    assert load(path).algorithm.num_reused_batches == 8
+    assert load(path, ["run.algorithm=ppo"]).algorithm.num_reused_batches == 4

@@ -1,0 +1,207 @@
+"""Every key refuses what makes no sense there, in one sentence: the key, the value, and what was expected."""
+
+from pathlib import Path
+
+import pytest
+
+from tppo.config import ConfigError, load
+from tppo.config.mistakes import all_keys
+
+MINIMAL = '[model]\npath = "m"\n[data]\ntrain_files = ["t.jsonl"]\n'
+
+# What was expected, the keys with the same expectation, and the values that each of them refuses, as TOML writes them.
+REFUSED: list[tuple[str, str, list[str]]] = [
+    (
+        "1 to 100 letters, digits, '.', '_' or '-', the first a letter or a digit",
+        "run.name",
+        ["'a run'", "'../a'", "'a/b'", "'-a'", "''", "5", "'{}'", "'a\u00e9'", "true"],
+    ),
+    ("a path", "run.directory model.path model.critic_path", ["5", "true", "['m']"]),
+    ("a path", "run.directory model.path model.critic_path", ["''"]),
+    ("a list with at least one entry, each a path", "data.train_files", ["[]", "'t.jsonl'", "[5]", "5"]),
+    ("a list, each a path", "data.val_files", ["'v.jsonl'", "[True]", "['v.jsonl', 5]", "['']"]),
+    ("a whole number from 0 to 9223372036854775807", "run.seed", ["-1", "'7'", "1.5", "true", "9223372036854775808"]),
+    ("'tppo', 'ppo', 'vapo', 'ppo-ewma' or 'geppo'", "run.algorithm", ["'grpo'", "1", "'PPO'"]),
+    ("'lockstep', 'overlapped' or 'streaming'", "run.mode", ["'fast'", "true"]),
+    (
+        "a whole number from 1 to 1000000000",
+        "run.total_training_steps",
+        ["0", "-5", "1000.0", "'100'", "true", "10000000000"],
+    ),
+    ("a whole number from 1 to 1000000", "run.rollouts_per_step", ["0", "100000000", "32.0", "true"]),
+    (
+        "a whole number from 1 to 16777216",
+        "run.window_length run.max_prompt_length run.max_response_length actor.max_tokens_per_microbatch "
+        "critic.max_tokens_per_microbatch",
+        ["0", "-1", "100000000", "2.5", "'8'", "true"],
+    ),
+    ("a whole number from 0 to 1000", "run.max_policy_lag", ["-1", "100000", "'none'", "0.5"]),
+    ("a whole number from 0 to 1000000000", "run.max_token_lag", ["-1", "1000000000.0", "true"]),
+    (
+        "a whole number from 0 to 1000000000",
+        "actor.lr_warmup_steps critic.lr_warmup_steps critic.warmup_steps evaluation.test_freq checkpoint.save_freq",
+        ["-1", "0.1", "10000000000", "'never'", "false"],
+    ),
+    (
+        "true or false",
+        "reward.allow_unsandboxed run.archive_inbox data.shuffle generation.recompute_cache_on_update "
+        "reward.log_responses evaluation.after_training trace.enabled trackers.tensorboard prometheus.enabled",
+        ["1", "'yes'", "'true'"],
+    ),
+    (
+        "a number from 0.01 to 31536000",
+        "run.watchdog_seconds reward.timeout_seconds reward.attach_wait_seconds redis.lease_seconds",
+        ["0", "-1.0", "1e-30", "1e+300", "inf", "nan", "'30s'", "true"],
+    ),
+    ("'float32' or 'bfloat16'", "model.dtype", ["'float16'", "'fp32'", "32"]),
+    (
+        "'auto', 'cpu', 'cuda', 'cuda:1' or another number, 'mps' or 'xpu'",
+        "model.device",
+        ["'banana'", "'gpu'", "'cuda:'", "'cuda:x'", "'cuda:-1'", "'CUDA'", "''", "0"],
+    ),
+    ("a text that is not empty", "data.prompt_key data.reward_fn_key", ["''", "5", "['prompt']"]),
+    ("'refuse' or 'skip'", "data.overlong_prompts", ["'truncate'", "true"]),
+    (
+        "a whole number from 1 to 65536",
+        "data.samples_per_prompt generation.num_slots",
+        ["0", "100000000", "1.5", "true"],
+    ),
+    ("a number above 0 and at most 1", "algorithm.gamma", ["0", "1.5", "-1", "true", "'1'"]),
+    ("a number from 0 to 1 or 'length_adaptive'", "algorithm.lam", ["2.0", "-0.1", "'adaptive'", "true", "nan"]),
+    (
+        "a number from 0 to 1",
+        "algorithm.lam_floor algorithm.clip_ratio_low actor.min_lr_ratio critic.min_lr_ratio",
+        ["1.5", "-0.1", "'0.5'", "true", "nan"],
+    ),
+    (
+        "a number from 1e-12 to 1e+12",
+        "algorithm.lam_alpha algorithm.clip_ratio_high algorithm.importance_cap algorithm.overlong_penalty_factor "
+        "algorithm.ewma_center_of_mass algorithm.lr_adaptation_factor actor.grad_clip critic.grad_clip actor.max_kl",
+        ["0", "-1", "1e-30", "1e+300", "inf", "'none'", "true"],
+    ),
+    (
+        "a number from 0 to 1e+12",
+        "algorithm.lm_loss_weight actor.weight_decay critic.weight_decay",
+        ["-0.1", "inf", "true"],
+    ),
+    ("'hold' or 'bootstrap'", "algorithm.boundary", ["'zero'", "true"]),
+    (
+        "a whole number from 0 to 16777216",
+        "algorithm.num_ignored_tail_tokens algorithm.overlong_buffer_length",
+        ["-1", "0.5", "100000000", "true"],
+    ),
+    ("'scale_only', 'full' or 'none'", "algorithm.advantage_whitening", ["true", "'scale'"]),
+    ("'tokens', 'rows', 'constant' or 'running'", "algorithm.loss_normalizer", ["'mean'", "1"]),
+    ("a number above 1", "algorithm.clip_ratio_c", ["1.0", "0.2", "true"]),
+    ("'all_windows' or 'current_window'", "algorithm.lm_tokens", ["'all'"]),
+    ("a whole number from 1 to 1000000", "algorithm.num_reused_batches evaluation.num_prompts", ["0", "1.5", "true"]),
+    ("a whole number from 1 to 1000000", "actor.ppo_mini_batches critic.ppo_mini_batches", ["0", "-1", "0.5"]),
+    ("a number from 1e-12 to 1", "actor.lr critic.lr", ["true", "0", "-0.001", "5", "'1e-6'", "1e-30", "nan"]),
+    ("'linear', 'cosine' or 'constant'", "actor.lr_decay critic.lr_decay", ["'none'", "true"]),
+    (
+        "a list of 2, each a number at least 0 and below 1",
+        "actor.betas critic.betas",
+        ["[1, 1]", "[0.9, 1.0]", "[0.9]", "[0.9, 0.95, 0.99]", "0.9", "[-0.1, 0.9]", "[True, 0.9]"],
+    ),
+    (
+        "a whole number from 1 to 1000",
+        "actor.ppo_epochs critic.ppo_epochs reward.max_attempts",
+        ["0", "100000", "true"],
+    ),
+    (
+        "a number from 1e-12 to 1e+12 or 'none'",
+        "critic.cliprange_value_low critic.cliprange_value_high",
+        ["0", "-1", "'off'", "true"],
+    ),
+    ("'row_mean' or 'token_mean'", "critic.loss_aggregation", ["'mean'"]),
+    ("'transformers'", "generation.engine", ["'vllm'"]),
+    (
+        "a whole number from 1 to 1024",
+        "generation.replicas reward.replicas reward.num_workers",
+        ["0", "-1", "100000", "true"],
+    ),
+    ("a whole number from 0 to 1000000", "generation.num_prefetched", ["-1", "100000000", "true"]),
+    ("a number from 0.01 to 100", "generation.temperature", ["0", "1e-30", "-1", "1000.0", "true"]),
+    ("0 or a number from 0.01 to 100", "evaluation.temperature", ["1e-30", "-1", "1000.0", "'greedy'", "false"]),
+    ("'in_flight' or 'between_windows'", "generation.weight_update", ["'now'"]),
+    (
+        "a host name or an address, such as '127.0.0.1'",
+        "generation.host reward.host dashboard.host prometheus.host",
+        ["''", "'http://a'", "'a b'", "5"],
+    ),
+    (
+        "a host name or an address, or an empty text",
+        "generation.advertise_host reward.advertise_host prometheus.advertise_host",
+        ["'http://a'", "'a b'", "5"],
+    ),
+    (
+        "a whole number from 0 to 65535",
+        "generation.port reward.port dashboard.port prometheus.port",
+        ["-1", "65536", "'8265'", "true"],
+    ),
+    ("a table, each value a text that is not empty", "reward.functions", ["'exact'", "{'sums': 5}", "{'sums': ''}"]),
+    ("a text", "reward.default_function redis.url", ["5", "true", "['exact']"]),
+    (
+        "a whole number from 1 to 1073741824",
+        "reward.memory_limit_mb redis.memory_limit_mb",
+        ["0", "-1", "1.5", "'1G'", "10000000000"],
+    ),
+    ("a whole number from 2 to 1000", "redis.max_deliveries", ["1", "0", "100000", "true"]),
+    ("1 to 64 letters, digits or '_'", "evaluation.solution_key evaluation.group_key", ["''", "'a b'", "'k/l'", "5"]),
+    ("a list, each a whole number at least 0", "evaluation.group_bounds", ["20", "[-1]", "['20']", "[0.5]", "[True]"]),
+    ("a whole number from 1 to 1000000", "checkpoint.keep reward.max_consecutive_failures", ["0", "-1", "true"]),
+    ("'off', 'offline' or 'online'", "trackers.wandb", ["true", "'disabled'"]),
+    (
+        "1 to 128 letters, none of them '/', '\\', '#', '?', '%' or ':'",
+        "trackers.wandb_project",
+        ["''", "'a/b'", "5"],
+    ),
+]
+CASES = [(key, value, expected) for expected, keys, values in REFUSED for key in keys.split() for value in values]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "run.toml"
+    path.write_text(MINIMAL)
+    return path
+
+
+def as_toml(value: str) -> str:
+    return value.replace("True", "true").replace("{'sums': ", "{sums = ")
+
+
+def refusal(file: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(file, overrides)
+    return str(caught.value).removeprefix(f"{file}: ")
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), CASES)
+def test_a_value_that_makes_no_sense_is_refused_in_one_sentence(
+    file: Path, monkeypatch: pytest.MonkeyPatch, key: str, value: str, expected: str
+) -> None:
+    monkeypatch.chdir(file.parent)
+
+    sentence = refusal(file, f"{key}={as_toml(value)}")
+
+    assert sentence.replace(f"{file.parent}/", "") == f"{key} = {value}; expected {expected}"
+
+
+def test_every_key_is_in_the_table() -> None:
+    assert {key for key, _, _ in CASES} == set(all_keys())
+
+
+def test_a_long_value_is_shortened_in_the_sentence(file: Path) -> None:
+    beginning, end = refusal(file, f"run.name={'a' * 300}").split("...")
+
+    assert beginning == "run.name = '" + 37 * "a"
+    assert end.startswith(38 * "a" + "'; expected 1 to 100 letters")
+
+
+@pytest.mark.parametrize("section", ["run", "actor", "reward"])
+def test_a_section_that_is_no_table_is_refused(tmp_path: Path, section: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(f"{section} = 5\n{MINIMAL}")
+
+    assert refusal(path) == f"{section} = 5; expected a table of keys, such as [{section}]"

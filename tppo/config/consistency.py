@@ -1,0 +1,87 @@
+"""What each key allows by itself and two of them together do not: one sentence for each contradiction.
+
+Checked where a user's file and overrides are loaded. A run's own `config.toml`, which holds every key, was checked when
+the run began; only there may a warm-up be longer than the run, after a trial that was cut short by an override.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from tppo.config.presets import KEYS_OF_SYSTEMS
+from tppo.config.schema import Config
+
+LENGTH_OF_RUN = "run.total_training_steps"
+
+
+class ChosenKeys(NamedTuple):
+    """The keys that the user has written down."""
+
+    in_file: frozenset[str]
+    in_overrides: frozenset[str]
+
+    def stand_beside_the_length_of_the_run(self, key: str) -> bool:
+        """Whether the key was chosen for this length of the run, which no later override has changed."""
+        return key in self.in_overrides or (key in self.in_file and LENGTH_OF_RUN not in self.in_overrides)
+
+
+def chosen_keys(file: Mapping[str, Any], overriding: Mapping[str, Any]) -> ChosenKeys:
+    """Of two tables of tables."""
+    return ChosenKeys(frozenset(_keys_in(file)), frozenset(_keys_in(overriding)))
+
+
+def contradictions(config: Config, chosen: ChosenKeys) -> Iterator[str]:
+    """One sentence each."""
+    yield from _windows(config)
+    yield from _mini_batches(config)
+    yield from (text for key, text in config.warm_ups_beyond_the_run if chosen.stand_beside_the_length_of_the_run(key))
+    yield from _foreign_keys(config)
+
+
+def _windows(config: Config) -> Iterator[str]:
+    run, algorithm = config.run, config.algorithm
+    num_ignored = algorithm.num_ignored_tail_tokens
+    if run.window_length < run.max_response_length and num_ignored >= run.window_length:
+        yield (
+            f"algorithm.num_ignored_tail_tokens = {num_ignored} with run.window_length = {run.window_length}: no token "
+            f"of an unfinished window would train the policy; expected at most {run.window_length - 1}"
+        )
+    if algorithm.overlong_buffer_length > run.max_response_length:
+        yield (
+            f"algorithm.overlong_buffer_length = {algorithm.overlong_buffer_length} is longer than "
+            f"run.max_response_length = {run.max_response_length}; expected at most that"
+        )
+    if run.policy_lag_bound > run.max_token_lag:
+        yield (
+            f"run.max_token_lag = {run.max_token_lag} is below run.max_policy_lag = {run.policy_lag_bound}: the oldest "
+            f"windows would be masked out of the policy loss; expected at least {run.policy_lag_bound}"
+        )
+
+
+def _mini_batches(config: Config) -> Iterator[str]:
+    num_batches = config.algorithm.num_reused_batches if config.run.algorithm == "geppo" else 1
+    num_rows = num_batches * config.run.rollouts_per_step
+    for name, section in (("actor", config.actor), ("critic", config.critic)):
+        if section.ppo_mini_batches > num_rows:
+            yield (
+                f"{name}.ppo_mini_batches = {section.ppo_mini_batches}: a training step has {num_rows} windows "
+                f"(run.rollouts_per_step = {config.run.rollouts_per_step}); expected at most {num_rows}"
+            )
+
+
+def _foreign_keys(config: Config) -> Iterator[str]:
+    """The file of a run has every key, most of them at their defaults, which say nothing."""
+    for key, system in KEYS_OF_SYSTEMS.items():
+        section, name = key.split(".")
+        owner = getattr(config, section)
+        value, default = getattr(owner, name), type(owner).model_fields[name].default
+        if config.run.algorithm != system and value != default:
+            yield (
+                f"{key} = {value} is a key of {system}, and run.algorithm = {config.run.algorithm!r}; "
+                f"expected no such key, or run.algorithm = {system!r}"
+            )
+
+
+def _keys_in(table: Mapping[str, Any]) -> Iterator[str]:
+    for section, owner in table.items():
+        if isinstance(owner, Mapping):
+            yield from (f"{section}.{name}" for name in owner)

@@ -42,7 +42,7 @@ def learning_rate_factor(
 ) -> float:
     """Share of the peak rate for the next update after `num_updates`: linear warm-up, then the configured decay.
 
-    The last of `total_updates` has `section.min_lr_ratio`. By default the decay begins at the peak, after the warm-up.
+    The last of `total_updates`, and each after it, has `section.min_lr_ratio`. By default the decay begins at the peak, after the warm-up.
     """
     if num_updates < section.lr_warmup_steps:
         return (num_updates + 1) / section.lr_warmup_steps
@@ -71,7 +71,7 @@ class Optimization:
     def __init__(self, parameters: Iterable[Parameter], section: OptimizerSection, *, num_steps: int) -> None:
         self._parameters = list(parameters)
         self._section = section
-        self._total_updates = num_steps * section.ppo_epochs * section.ppo_mini_batches
+        self._total_updates = section.lr_decay_steps or num_steps * section.ppo_epochs * section.ppo_mini_batches
         self._decay: Decay | None = None
         self.num_updates = 0
         self.num_skipped = 0  # the gradients were not finite

@@ -107,12 +107,19 @@ class OptimizerSection(Section):
     Up to a tenth of the run when the first steps are unstable. verl: `optim.lr_warmup_steps`.
     """
     lr_decay: Literal["linear", "cosine", "constant"] = "linear"
-    """Course of the learning rate from the peak to the last step.
+    """Course of the learning rate from the peak to `lr_decay_steps`.
 
-    `constant` when the length of the run is open.
+    `constant` when it shall stay at its peak.
+    """
+    lr_decay_steps: PositiveInt | None = None
+    """The decay ends after this many updates, and the rate stays at `min_lr_ratio` from there on; unset: with the run's
+    last. [updates]
+
+    Where the length of the run is open, or longer than learning needs: a run that is at a high rate for longer is less
+    stable for longer. Megatron: `lr_decay_iters`.
     """
     min_lr_ratio: Fraction = 0.05
-    """Learning rate at the last step. [share of the peak]
+    """Learning rate where the decay ends. [share of the peak]
 
     Rarely. verl: `optim.min_lr_ratio`.
     """

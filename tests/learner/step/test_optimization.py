@@ -181,6 +181,24 @@ def test_a_run_that_is_prolonged_while_its_rate_warms_up_has_the_longer_runs_sch
     assert continued(first, num_steps=6, **section) == pytest.approx([0.25, 0.375, 0.5, 0.5, 0.1])
 
 
+def test_a_decay_of_its_own_length_ends_there_whatever_the_length_of_the_run() -> None:
+    section: dict[str, Any] = {"min_lr_ratio": 0.2, "ppo_mini_batches": 1, "lr_decay_steps": 3}
+    weight = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    optimization = Optimization([weight], ActorSection(lr=0.5, **section), num_steps=100)
+
+    rates = [update(optimization, weight, [1.0, 1.0]).lr for _ in range(4)]
+
+    assert rates == pytest.approx([0.5, 0.3, 0.1, 0.1])
+
+
+def test_prolonging_a_run_does_not_move_a_decay_of_its_own_length() -> None:
+    section: dict[str, Any] = {"min_lr_ratio": 0.2, "ppo_mini_batches": 1, "lr_decay_steps": 3}
+    first, weight = an_optimization(**section)
+    update(first, weight, [1.0, 1.0])
+
+    assert continued(first, num_steps=6, **section) == pytest.approx([0.3, 0.1, 0.1, 0.1, 0.1])
+
+
 def test_mini_batches_are_dealt_like_cards_in_the_first_pass() -> None:
     assert list(mini_batches([7, 8, 9, 10, 11], count=2, epochs=1, seed="0/3")) == [[7, 9, 11], [8, 10]]
 

@@ -45,7 +45,7 @@ PRESETS: dict[Algorithm, tuple[Setting, ...]] = {
         _WHOLE_RESPONSES,
         *_SYNCHRONOUS,
         Setting("algorithm.lam", "length_adaptive", "fixed"),
-        Setting("algorithm.lam_floor", 0.0, "usual"),
+        Setting("algorithm.lam_floor", 0.95, "usual"),  # the formula alone gives a response of 20 tokens a lambda of 0
         Setting("algorithm.clip_ratio_low", 0.2, "fixed"),
         Setting("algorithm.clip_ratio_high", 0.28, "fixed"),
         Setting("algorithm.lm_loss_weight", 0.1, "fixed"),

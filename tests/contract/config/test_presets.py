@@ -39,7 +39,7 @@ def test_ppo_and_its_kin_have_one_lambda_a_symmetric_clip_and_no_likelihood_loss
 def test_vapo_has_an_adaptive_lambda_a_higher_upper_clip_and_a_likelihood_loss(tmp_path: Path) -> None:
     options = load_text(tmp_path, BASE + '[run]\nalgorithm = "vapo"\n').algorithm
 
-    assert (options.lam, options.lam_alpha, options.lam_floor) == ("length_adaptive", 0.05, 0.0)
+    assert (options.lam, options.lam_alpha, options.lam_floor) == ("length_adaptive", 0.05, 0.95)
     assert (options.clip_ratio_low, options.clip_ratio_high, options.lm_loss_weight) == (0.2, 0.28, 0.1)
 
 

@@ -9,7 +9,8 @@ resumed, to more steps or a larger lag, makes requests of its own.
   `num_cohort_steps`, while the value model warms up, take cohorts: those that are ready first are the short ones, and
   a value model that has seen no others takes length for failure, or for success.
 * lockstep and overlapped: a step is exactly the windows that were requested together (a cohort), so that no row is
-  trained by weights further from those that sampled it than the mode allows, however many generators there are.
+  trained by weights further from those that sampled it than the mode allows, however many generators there are. Its
+  rows stand in the order of their prompts, so that undisturbed lockstep runs of one seed are the same.
 """
 
 from collections.abc import Sequence
@@ -47,7 +48,11 @@ class Scheduler:
         self._request(self.run.max_windows_out - self._num_out(), policy_version)
 
     def next_batch(self, policy_version: int) -> list[Rollout]:
-        """The rows of the step that trains `policy_version`, in inbox order; empty while they are not all there."""
+        """The rows of the step that trains `policy_version`, empty while they are not all there.
+
+        A cohort stands in the order of its prompts, so that which row came first makes no difference; others in inbox
+        order.
+        """
         return self._oldest_cohort() if self._takes_cohort(policy_version) else self._first_ready_rows()
 
     def close_step(self, batch: Sequence[Rollout], policy_version: int) -> None:
@@ -93,7 +98,7 @@ class Scheduler:
         oldest = min((row.cohort for row in rows_in_flight), default=0)
         rows = [row for row in rows_in_flight if row.cohort == oldest]
         is_complete = all(row.state is State.READY for row in rows)
-        return sorted(rows, key=lambda row: row.ready_position) if is_complete else []
+        return sorted(rows, key=lambda row: row.ordinal) if is_complete else []
 
     def _forget_lost(self, batch: Sequence[Rollout], *, takes_cohort: bool) -> None:
         """Takes off the list of parked windows those that the end of this step replaces.

@@ -52,11 +52,16 @@ def window_for(request: WindowRequest, policy_version: int) -> Window:
     )
 
 
-async def generate(streams: MemoryStreams, transport: FakeTransport) -> None:
-    """Serve window requests until cancelled."""
+async def generate(
+    streams: MemoryStreams, transport: FakeTransport, *, chance: random.Random | None = None, lease_count: int = 4
+) -> None:
+    """Serve window requests until cancelled; those that are leased together in an order drawn from `chance`."""
     queue = streams.window_requests
     while True:
-        for lease in await queue.lease("generation-0", max_count=LEASE_COUNT, wait_seconds=0.05):
+        leases = await queue.lease("generation-0", max_count=lease_count, wait_seconds=0.05)
+        if chance is not None:
+            chance.shuffle(leases)
+        for lease in leases:
             request = codec.decode_window_request(lease.payload)
             while transport.policy_version < request.min_policy_version:  # noqa: ASYNC110 - a fake may poll
                 await asyncio.sleep(0.001)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import random
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +57,13 @@ class Laboratory:
     """A run's folder and configuration, and its learner, as often as a test restarts it."""
 
     def __init__(
-        self, folder: Path, mode: str, algorithm: str = "tppo", *, evaluates_after_training: bool = False
+        self,
+        folder: Path,
+        mode: str,
+        algorithm: str = "tppo",
+        *,
+        rollouts_per_step: int = 6,
+        evaluates_after_training: bool = False,
     ) -> None:
         self.folder = folder
         network_config = Qwen2Config(
@@ -71,7 +78,7 @@ class Laboratory:
                     "algorithm": algorithm,
                     "mode": mode,
                     "total_training_steps": STEPS,
-                    "rollouts_per_step": 6,
+                    "rollouts_per_step": rollouts_per_step,
                     "window_length": 5 if algorithm == "tppo" else 12,
                     "max_response_length": 12,
                 },
@@ -135,9 +142,17 @@ class Laboratory:
         }
 
 
-async def to_the_end(service: LearnerService, streams: MemoryStreams, transport: FakeTransport) -> None:
+async def to_the_end(
+    service: LearnerService,
+    streams: MemoryStreams,
+    transport: FakeTransport,
+    *,
+    chance: random.Random | None = None,
+    lease_count: int = 4,
+) -> None:
+    generating = generate(streams, transport, chance=chance, lease_count=lease_count)
     async with asyncio.TaskGroup() as group:
-        workers = [group.create_task(generate(streams, transport)), group.create_task(reward(streams))]
+        workers = [group.create_task(generating), group.create_task(reward(streams))]
         await service.run()
         for worker in workers:
             worker.cancel()
@@ -177,6 +192,18 @@ async def replay(laboratory: Laboratory, run: str, log: MemoryStreams) -> None:
     service = laboratory.learner(run, streams, FakeTransport())
     await asyncio.wait_for(service.run(), timeout=DEADLINE_SECONDS)
     assert (await streams.window_requests.depth()).num_waiting == 0
+
+
+async def test_two_lockstep_runs_of_one_seed_give_the_same_weights(tmp_path: Path) -> None:
+    laboratory = Laboratory(tmp_path, "lockstep", rollouts_per_step=16)
+
+    for run, seed in (("one", 1), ("other", 2)):
+        streams, transport = ArchivedStreams(), FakeTransport()
+        service = laboratory.learner(run, streams, transport)
+        await to_the_end(service, streams, transport, chance=random.Random(seed), lease_count=16)
+
+    one, other = laboratory.final_weights("one"), laboratory.final_weights("other")
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.fixture(params=["lockstep", "overlapped", "streaming"])

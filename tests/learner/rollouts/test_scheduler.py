@@ -88,7 +88,7 @@ def test_streaming_waits_for_the_slowest_window_while_the_value_model_warms_up()
     assert not reader.manager.scheduler.next_batch(reader.version)
 
     answers.window("0-0-0")
-    assert names(reader.manager.scheduler.next_batch(reader.version)) == ["0-1-0", "0-0-0"]
+    assert names(reader.manager.scheduler.next_batch(reader.version)) == ["0-0-0", "0-1-0"]
     answers.step()
     answers.window("0-1-0", 1)
 
@@ -108,14 +108,14 @@ def test_streaming_leaves_a_slow_window_to_a_later_step() -> None:
 
 
 @pytest.mark.parametrize("mode", ["lockstep", "overlapped"])
-def test_a_cohort_waits_for_its_slowest_window(mode: str) -> None:
+def test_a_cohort_waits_for_its_slowest_window_and_stands_in_the_order_of_its_prompts(mode: str) -> None:
     reader, answers = a_reader(mode)
     answers.window("0-1-0")
     assert not reader.manager.scheduler.next_batch(reader.version)
 
     answers.window("0-0-0")
 
-    assert names(reader.manager.scheduler.next_batch(reader.version)) == ["0-1-0", "0-0-0"]
+    assert names(reader.manager.scheduler.next_batch(reader.version)) == ["0-0-0", "0-1-0"]
 
 
 def test_a_younger_cohort_that_is_complete_waits_for_the_older_one() -> None:
@@ -126,7 +126,7 @@ def test_a_younger_cohort_that_is_complete_waits_for_the_older_one() -> None:
     assert not reader.manager.scheduler.next_batch(reader.version)
     answers.window("0-0-0")
 
-    assert names(reader.manager.scheduler.next_batch(reader.version)) == ["0-1-0", "0-0-0"]
+    assert names(reader.manager.scheduler.next_batch(reader.version)) == ["0-0-0", "0-1-0"]
 
 
 @pytest.mark.parametrize("mode", MODES)

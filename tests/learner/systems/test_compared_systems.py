@@ -120,7 +120,7 @@ def test_an_empty_last_window_leaves_the_score_to_the_token_before_it() -> None:
 
 
 def test_tppo_with_whole_responses_and_vapos_numbers_is_vapo_to_the_last_bit() -> None:
-    numbers = {"lam": "length_adaptive", "lam_floor": 0.0, "clip_ratio_high": 0.28, "lm_loss_weight": 0.1}
+    numbers = {"lam": "length_adaptive", "lam_floor": 0.95, "clip_ratio_high": 0.28, "lm_loss_weight": 0.1}
     both: dict[str, Any] = {"actor": {"ppo_mini_batches": 2, "ppo_epochs": 2}, "critic": {"ppo_mini_batches": 2}}
     trainers = [a_trainer("tppo", algorithm=numbers, **both), a_trainer("vapo", **both)]
 

@@ -42,7 +42,8 @@ def learning_rate_factor(
 ) -> float:
     """Share of the peak rate for the next update after `num_updates`: linear warm-up, then the configured decay.
 
-    The last of `total_updates`, and each after it, has `section.min_lr_ratio`. By default the decay begins at the peak, after the warm-up.
+    The last of `total_updates`, and each after it, has `section.min_lr_ratio`. By default the decay begins at the peak,
+    after the warm-up.
     """
     if num_updates < section.lr_warmup_steps:
         return (num_updates + 1) / section.lr_warmup_steps

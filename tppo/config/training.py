@@ -13,6 +13,7 @@ from tppo.config.section import (
     PositiveFloat,
     PositiveInt,
     Section,
+    Steps,
     StepsOrZero,
     Text,
     Tokens,
@@ -111,7 +112,7 @@ class OptimizerSection(Section):
 
     `constant` when it shall stay at its peak.
     """
-    lr_decay_steps: PositiveInt | None = None
+    lr_decay_steps: Steps | None = None
     """The decay ends after this many updates, and the rate stays at `min_lr_ratio` from there on; unset: with the run's
     last. [updates]
 

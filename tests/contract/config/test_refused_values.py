@@ -92,6 +92,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ),
     ("'scale_only', 'full' or 'none'", "algorithm.advantage_whitening", ["true", "'scale'"]),
     ("'tokens', 'rows', 'constant' or 'running'", "algorithm.loss_normalizer", ["'mean'", "1"]),
+    ("a whole number from 1 to 1000000000", "actor.lr_decay_steps critic.lr_decay_steps", ["0", "-1", "1.5", "true"]),
     ("a number above 1", "algorithm.clip_ratio_c", ["1.0", "0.2", "true"]),
     ("'all_windows' or 'current_window'", "algorithm.lm_tokens", ["'all'"]),
     ("a whole number from 1 to 1000000", "algorithm.num_reused_batches evaluation.num_prompts", ["0", "1.5", "true"]),

@@ -12,7 +12,8 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from services.local.display import Display, overview_of
@@ -32,6 +33,7 @@ from tppo.config import Config
 from tppo.generation_totals import GenerationTally
 from tppo.presence import Presence, present
 from tppo.rollout import Action, Command
+from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.json_lines import JsonLinesFollower
 from tppo.security.private_files import write_secret
 from tppo.streams import StreamsError, until_redis_answers
@@ -43,6 +45,8 @@ log = logging.getLogger(__name__)
 
 OBSERVE_SECONDS = 0.5
 SUMMARY_SECONDS = 5.0  # a kill of everything costs the summary no more than these
+HEALTHY_SECONDS = 60.0  # between the first and the last heartbeat of a process; loading comes before the first
+LEARNER = "learner"  # has no other purpose than steps and checkpoints
 
 
 class Session:
@@ -56,6 +60,7 @@ class Session:
         self._metrics = RunMetrics(is_shown_only=True)
         self._seconds_before, totals_before = earlier_session(plan.paths.summary)
         self._totals = GenerationTally(totals_before)
+        self._milestones = Milestones()
 
     async def run(self, *, started_at: float) -> tuple[Ending, Summary]:
         """Train until the learner is done, or cannot go on, or the user stops it.
@@ -77,7 +82,9 @@ class Session:
     async def _supervised(self, started_at: float) -> Ending:
         plan = self._plan
         environment = child_environment(os.environ, num_processes=num_computing_processes(plan.config))
-        supervisor = Supervisor(plan.paths.logs, environment=environment, note=self._display.note)
+        supervisor = Supervisor(
+            plan.paths.logs, environment=environment, note=self._display.note, progress=self._milestones.of
+        )
         with _interrupts_end(supervisor):
             try:
                 async with TaskGroup() as tasks:
@@ -123,6 +130,8 @@ class Session:
                 self._read_metrics()
                 presences = await _present(client, plan.config.run.name)
                 self._totals.observe_all(presences)
+                self._milestones.observe(presences)
+                self._milestones.reached(*self._reached_steps())
                 overview = overview_of(
                     self._metrics,
                     supervisor.states(),
@@ -146,12 +155,49 @@ class Session:
         seconds_total = self._seconds_before + time.monotonic() - started_at
         return summarize(self._metrics, self._totals.totals(), seconds_total=seconds_total, ending=ending)
 
+    def _reached_steps(self) -> tuple[int, int | None]:
+        """The newest training step, and the newest checkpoint's."""
+        step = self._metrics.steps[-1]["step"] if self._metrics.steps else 0
+        return step, CheckpointFolder(self._plan.paths.checkpoints).newest_step()
+
     def _read_metrics(self) -> None:
         news = self._follower.read_all()
         if news.is_replaced:
             self._metrics = RunMetrics(is_shown_only=True)
         for _, line in news.lines:
             self._metrics.add(line)
+
+
+class Milestones:
+    """The progress of a run and of its processes, by which a crash loop is known however long it lasts.
+
+    Uptime does not count: loading a large model takes minutes, and a process that always dies thereafter makes no
+    progress. Each number only grows.
+    """
+
+    def __init__(self) -> None:
+        self._step = 0
+        self._first_seen: dict[str, tuple[float, float]] = {}  # name -> when the process started, first heartbeat
+        self._num_healthy: Counter[str] = Counter()
+        self._healthy: dict[str, float] = {}  # name -> when the process started that was counted last
+
+    def reached(self, *steps: int | None) -> None:
+        """A training step was taken, or a checkpoint of it committed; one that is taken again is none."""
+        self._step = max(self._step, *(step or 0 for step in steps))
+
+    def observe(self, presences: Iterable[Presence]) -> None:
+        """The newest heartbeats."""
+        for one in presences:
+            started_at, first_seen_at = self._first_seen.get(one.name, (-1.0, 0.0))
+            if started_at != one.started_at:
+                self._first_seen[one.name] = one.started_at, one.seen_at
+            elif one.seen_at - first_seen_at >= HEALTHY_SECONDS and self._healthy.get(one.name) != started_at:
+                self._healthy[one.name] = started_at
+                self._num_healthy[one.name] += 1
+
+    def of(self, name: str) -> int:
+        """A number that has grown when the process, or the whole run, has made progress."""
+        return self._step + (0 if name == LEARNER else self._num_healthy[name])
 
 
 async def _connected(url: str) -> RedisClient:

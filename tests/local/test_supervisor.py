@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from services.local.session import Milestones
 from services.local.supervision.child import Child, ChildState, Ending, EndingKind
 from services.local.supervision.supervisor import FailureRecord, RestartRule, Supervisor
 from tests.support.processes import is_running
 from tests.support.waiting import until
+from tppo.presence import Presence
 
 FOREVER = "import time; print('up', flush=True); time.sleep(600)"
 GRACEFUL = """
@@ -119,7 +121,7 @@ async def test_exit_code_2_is_final_and_its_last_line_is_the_message(tmp_path: P
 
 
 async def test_many_rapid_failures_end_the_run_with_the_end_of_the_log(tmp_path: Path) -> None:
-    rule = RestartRule(max_rapid_failures=2)
+    rule = RestartRule(max_failures=2)
     async with supervisor_in(tmp_path, restart_rule=rule, sleep=Sleeper()) as supervisor:
         supervisor.start(program("reward-0", "raise SystemExit('out of disk')"))
 
@@ -132,7 +134,7 @@ async def test_many_rapid_failures_end_the_run_with_the_end_of_the_log(tmp_path:
 
 
 async def test_the_dashboard_is_always_restarted(tmp_path: Path) -> None:
-    rule, sleeper = RestartRule(first_delay_seconds=1, longest_delay_seconds=9, max_rapid_failures=1), Sleeper()
+    rule, sleeper = RestartRule(first_delay_seconds=1, longest_delay_seconds=9, max_failures=1), Sleeper()
     async with supervisor_in(tmp_path, restart_rule=rule, sleep=sleeper) as supervisor:
         broken = program("dashboard", *["raise SystemExit('no such module')"] * 4, FOREVER)
         supervisor.start(replace(broken, is_needed=False))
@@ -144,7 +146,7 @@ async def test_the_dashboard_is_always_restarted(tmp_path: Path) -> None:
 
 async def test_a_program_that_cannot_be_found_ends_the_run(tmp_path: Path) -> None:
     child = Child(name="redis", command=lambda _: [str(tmp_path / "no-such-program")])
-    async with supervisor_in(tmp_path, restart_rule=RestartRule(max_rapid_failures=0)) as supervisor:
+    async with supervisor_in(tmp_path, restart_rule=RestartRule(max_failures=0)) as supervisor:
         supervisor.start(child)
 
         ending = await supervisor.ending()
@@ -234,10 +236,57 @@ async def test_children_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> 
     assert parent.returncode == -signal.SIGKILL
 
 
-def test_failures_back_off_to_a_limit_and_a_healthy_uptime_resets_them() -> None:
-    rule = RestartRule(first_delay_seconds=1, longest_delay_seconds=3, healthy_seconds=60, max_rapid_failures=4)
-    record = FailureRecord(rule)
+def test_failures_back_off_to_a_limit_and_progress_resets_them() -> None:
+    record = FailureRecord(RestartRule(first_delay_seconds=1, longest_delay_seconds=3, max_failures=4))
 
-    delays = [record.delay_after(uptime) for uptime in (0, 5, 59, 60, 1, 1, 1, 1)]
+    delays = [record.delay_after(progress) for progress in (0, 0, 0, 7, 7, 7, 7, 7)]
 
     assert delays == [1, 2, 3, 1, 2, 3, 3, None]
+
+
+async def test_the_last_error_of_a_crash_is_on_the_console(tmp_path: Path) -> None:
+    notes: list[str] = []
+    async with supervisor_in(tmp_path, sleep=Sleeper(), note=notes.append) as supervisor:
+        group = "raise ExceptionGroup('tasks', [ValueError('no such row')])"
+        late = "import sys; print('done with it', file=sys.stderr); exit(1)"
+        supervisor.start(program("learner", group, late, "pass", is_done=True))
+        await supervisor.ending()
+
+    assert notes == [
+        "learner exited with code 1: ValueError: no such row; restart in 0.5 s",
+        "learner exited with code 1: done with it; restart in 1.0 s",
+    ]
+
+
+def heartbeat(name: str, *, started_at: float, seen_at: float) -> Presence:
+    return Presence(name, kind="generation", address="", started_at=started_at, pid=1, host="here", seen_at=seen_at)
+
+
+def test_a_step_or_a_checkpoint_beyond_the_newest_is_progress_of_every_process() -> None:
+    milestones = Milestones()
+    marks = []
+    for steps in ((3, None), (2, None), (3, 3), (3, 4), (5, 4)):
+        milestones.reached(*steps)
+        marks.append(milestones.of("learner"))
+
+    assert marks == [3, 3, 3, 4, 5]
+    assert milestones.of("generation-0") == 5
+
+
+def test_a_service_is_healthy_once_its_heartbeat_has_come_for_a_minute_however_long_it_loaded() -> None:
+    milestones = Milestones()
+    marks = []
+    for started_at, seen_at in ((0, 500), (0, 559), (700, 1200), (700, 1260), (700, 1400), (2000, 2100)):
+        milestones.observe([heartbeat("generation-0", started_at=started_at, seen_at=seen_at)])
+        marks.append(milestones.of("generation-0"))
+
+    assert marks == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_learner_s_heartbeat_is_no_progress() -> None:
+    milestones = Milestones()
+
+    for seen_at in (100, 900):
+        milestones.observe([heartbeat("learner", started_at=0, seen_at=seen_at)])
+
+    assert milestones.of("learner") == 0

@@ -13,9 +13,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -28,19 +28,21 @@ from tppo.backoff import Backoff
 log = logging.getLogger(__name__)
 
 FINAL_KINDS = {REFUSED_EXIT_CODE: EndingKind.REFUSED, GAVE_UP_EXIT_CODE: EndingKind.GAVE_UP}
+# Groups of exceptions are indented by bars.
+ERROR_LINE = re.compile(r"[\s|]*((?:\w+\.)*[A-Z]\w*(?:Error|Exception)\b.*)")
+ERROR_LINES = 50
+MAX_ERROR_CHARS = 400
 TETHER = Path(__file__).with_name("tether.py")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RestartRule:
-    """When a child that exited unexpectedly is restarted: after an exponential back-off, reset by a healthy minute."""
+    """When a child that exited unexpectedly is restarted: after an exponential back-off, reset by progress."""
 
     first_delay_seconds: float = 0.5
     longest_delay_seconds: float = 30.0
-    healthy_seconds: float = 60.0
-    """After this uptime, earlier failures no longer count."""
-    max_rapid_failures: int = 5
-    """One failure more in a row, each with less uptime than that, and the supervisor gives up."""
+    max_failures: int = 5
+    """One failure more in a row, with no progress between them, and the supervisor gives up."""
 
 
 class FailureRecord:
@@ -49,15 +51,15 @@ class FailureRecord:
     def __init__(self, rule: RestartRule) -> None:
         self._rule = rule
         self._backoff = Backoff(first_seconds=rule.first_delay_seconds, longest_seconds=rule.longest_delay_seconds)
-        self._num_in_a_row = 0
+        self._num_in_a_row = self._progress = 0
 
-    def delay_after(self, uptime_seconds: float) -> float | None:
-        """Seconds to wait after a failure at this uptime; None: give up."""
-        if uptime_seconds >= self._rule.healthy_seconds:
-            self._num_in_a_row = 0
+    def delay_after(self, progress: int) -> float | None:
+        """Seconds to wait after a failure; None: give up. Where `progress` has grown, earlier failures do not count."""
+        if progress > self._progress:
+            self._num_in_a_row, self._progress = 0, progress
             self._backoff.reset()
         self._num_in_a_row += 1
-        if self._num_in_a_row > self._rule.max_rapid_failures:
+        if self._num_in_a_row > self._rule.max_failures:
             return None
         return self._backoff.next_delay()
 
@@ -69,6 +71,7 @@ class _Watched:
     state: ChildState = ChildState.WAITING
     num_starts: int = 0
     process: asyncio.subprocess.Process | None = None
+    log_start: int = 0  # where the process's own output begins in the log
     starting: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     """Held while the process starts, so that `stop` never sees half a child."""
     keeper: asyncio.Task[None] | None = field(default=None, repr=False)
@@ -83,15 +86,18 @@ class Supervisor:
         *,
         environment: Mapping[str, str] | None = None,
         restart_rule: RestartRule | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        progress: Callable[[str], int] = lambda name: 0,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         note: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`note` is given a line whenever a child crashed and will be restarted, for the user to see."""
+        """`note` is given a line whenever a child crashed and will be restarted, for the user to see.
+
+        `progress` gives, for a child's name, a number that grows while it or the run gets on.
+        """
         self._log_folder = log_folder
         self._environment = dict(os.environ if environment is None else environment)
         self._restart_rule = restart_rule or RestartRule()
-        self._clock = clock
+        self._progress = progress
         self._sleep = sleep
         self._note = note
         self._watched: dict[str, _Watched] = {}
@@ -136,11 +142,10 @@ class Supervisor:
 
     async def _keep_alive(self, watched: _Watched) -> None:
         while True:
-            started_at = self._clock()
             exit_code = await self._run_once(watched)
             if watched.state is ChildState.STOPPING:
                 return
-            delay_seconds = watched.failures.delay_after(self._clock() - started_at)
+            delay_seconds = watched.failures.delay_after(self._progress(watched.child.name))
             if delay_seconds is None and not watched.child.is_needed:
                 delay_seconds = self._restart_rule.longest_delay_seconds
             ending = self._ending_after(watched.child, exit_code, may_restart=delay_seconds is not None)
@@ -150,7 +155,9 @@ class Supervisor:
                 return
             assert delay_seconds is not None
             watched.state = ChildState.BACKING_OFF
-            text = f"{watched.child.name} {describe_exit(exit_code)}; restart in {delay_seconds:.1f} s"
+            error = last_error(self.log_path(watched.child.name), watched.log_start) if exit_code > 0 else ""
+            cause = f": {error}" if error else ""
+            text = f"{watched.child.name} {describe_exit(exit_code)}{cause}; restart in {delay_seconds:.1f} s"
             log.warning("%s", text)
             self._note(text)
             await self._sleep(delay_seconds)
@@ -160,6 +167,7 @@ class Supervisor:
         command = watched.child.command(watched.num_starts)
         watched.num_starts += 1
         async with watched.starting:
+            watched.log_start = _size(self.log_path(watched.child.name))
             process = await self._spawn(watched.child, command)
             watched.process = process
             watched.state = ChildState.RUNNING
@@ -190,10 +198,11 @@ class Supervisor:
 
     def _last_failure(self, child: Child, exit_code: int) -> str:
         path = self.log_path(child.name)
-        times = self._restart_rule.max_rapid_failures + 1
+        times = self._restart_rule.max_failures + 1
         return "\n".join(
             [
-                f"{child.name} {describe_exit(exit_code)}, {times} times in a row; last lines of {path}:",
+                f"{child.name} {describe_exit(exit_code)}, {times} times in a row without progress; "
+                f"last lines of {path}:",
                 *(f"    {line}" for line in tail(path, num_lines=15)),
             ]
         )
@@ -229,13 +238,24 @@ def describe_exit(exit_code: int) -> str:
     return f"was killed by {signal.Signals(-exit_code).name}"
 
 
-def tail(path: Path, *, num_lines: int) -> list[str]:
+def last_error(path: Path, begin: int = 0) -> str:
+    """The log's last line that names an error, else its last line; `begin`: where to look from. [bytes]"""
+    lines = tail(path, num_lines=ERROR_LINES, begin=begin)
+    errors = (match[1] for line in reversed(lines) if (match := ERROR_LINE.match(line)))
+    return next(errors, lines[-1] if lines else "")[:MAX_ERROR_CHARS]
+
+
+def tail(path: Path, *, num_lines: int, begin: int = 0) -> list[str]:
     """The last lines of a log that say something."""
     longest_bytes = 64 * 1024
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - longest_bytes))
+        file.seek(max(begin, path.stat().st_size - longest_bytes))
         text = file.read().decode(errors="replace")
     return [line.rstrip() for line in text.splitlines() if line.strip()][-num_lines:]
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _open_log(path: Path) -> BinaryIO:

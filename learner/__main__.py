@@ -43,14 +43,17 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--name", default="learner", help="name of this process in the status")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint of the run")
     parser.add_argument("--check", action="store_true", help="check settings and data, and exit")
+    parser.add_argument(
+        "--first-rows",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="with --check: write the first row of each reward function there, for tppo reward --check --score",
+    )
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
     configure_logging()
     if arguments.check:
-        from learner.preflight import check
-
-        for note in check(config):
-            print(note)
+        _check(config, arguments.first_rows)
         return 0
     config = with_redis(config)
     from learner.reporting.trackers import trackers
@@ -70,6 +73,16 @@ def main(argv: Sequence[str]) -> int:
     if refusals:
         raise ConfigError(_sentence(refusals[0]))
     return exit_code
+
+
+def _check(config: Config, first_rows: Path | None) -> None:
+    from learner.preflight import check, request_line
+
+    found = check(config)
+    if first_rows is not None:
+        first_rows.write_text("".join(f"{request_line(row)}\n" for row in found.first_rows), encoding="utf-8")
+    for note in found.notes:
+        print(note)
 
 
 def _sentence(refusal: BaseException) -> str:

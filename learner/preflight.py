@@ -1,17 +1,29 @@
 """What the learner can refuse before anything starts, without loading a model: rows, tokenizer, reward functions."""
 
+import json
 import logging
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from learner.data.shape import DataError
 from learner.reporting.trackers import trackers
+from learner.rollouts.prompts import Prompt
 from tppo.config import Config, ConfigError
 
 logger = logging.getLogger(__name__)
 
 
-def check(config: Config) -> list[str]:
-    """Read every row as the run would, and keep none; what is worth a note.
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a run that may start is worth saying about."""
+
+    notes: list[str]
+    first_rows: list[Prompt]
+    """The first for each reward function."""
+
+
+def check(config: Config) -> Findings:
+    """Read every row as the run would, and keep none but the first for each reward function.
 
     Raises `ConfigError` at the first row that cannot be used or scored, or a tracker that cannot work here.
     """
@@ -21,14 +33,32 @@ def check(config: Config) -> list[str]:
 
     reader, evaluation_reader = prompt_readers(config, load_tokenizer(config.model.path))
     train, evaluated = reader.overlong("data.train_files"), reader.overlong("data.val_files")
-    data_sources: set[str] = set()
+    first: dict[str, Prompt] = {}  # of each data source
     try:
-        data_sources.update(row.data_source for row, _ in reader.stream(config.data.train_files, train))
-        data_sources.update(one.data_source for one in evaluation_reader.stream(config.data.val_files, evaluated))
+        for _, prompt in reader.stream(config.data.train_files, train):
+            first.setdefault(prompt.data_source, prompt)
+        for prompt in evaluation_reader.stream(config.data.val_files, evaluated):
+            first.setdefault(prompt.data_source, prompt)
     except DataError as error:
         raise ConfigError(str(error)) from None
-    require_reward_functions(config, data_sources)
-    return [f"{overlong}; skipped" for overlong in (train, evaluated) if overlong.num_too_long]
+    require_reward_functions(config, first)
+    return Findings(
+        [f"{overlong}; skipped" for overlong in (train, evaluated) if overlong.num_too_long],
+        list({config.reward.function_of(prompt.data_source): prompt for prompt in reversed(first.values())}.values()),
+    )
+
+
+def request_line(prompt: Prompt) -> str:
+    """The row with its answer as the response, in the form that `tppo score` reads."""
+    return json.dumps(
+        {
+            "data_source": prompt.data_source,
+            "prompt": prompt.text,
+            "response": prompt.ground_truth,
+            "ground_truth": prompt.ground_truth,
+            "extra_info": json.loads(prompt.extra_info),
+        }
+    )
 
 
 def log_warnings(config: Config) -> None:

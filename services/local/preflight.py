@@ -33,7 +33,6 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 REDIS_TIMEOUT_SECONDS = 3.0
 SERVER_MEMORY_MB = 8  # of a server that holds nothing: itself, scripts, and its connections' buffers
 LARGEST_PORT = 65535
-CHECKING_VERBS = ("learner", "reward")
 
 
 @dataclass(frozen=True)
@@ -155,28 +154,36 @@ async def _memory_of_redis(url: str) -> dict[str, Any]:
         return dict(await client.info("memory"))
 
 
-def check_with_processes(config_path: Path, verbs: Sequence[str] = CHECKING_VERBS) -> list[str]:
-    """Let the processes that read data and load reward functions check them, in parallel; the learner's notes.
+def check_with_processes(config_path: Path) -> list[str]:
+    """Let the processes that own them check the data and the reward functions, in parallel; the learner's notes.
 
-    Raises `ConfigError` with the first refusal.
+    The reward service then scores the first row of each function. Raises `ConfigError` with the first refusal.
     """
-    processes = [
-        subprocess.Popen(
-            tppo_command(verb, str(config_path), "--check"),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if verb == "learner" else subprocess.DEVNULL,  # users' modules may print
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for verb in verbs
-    ]
-    answers = [(*process.communicate(), process.returncode) for process in processes]
-    for verb, (_, complaint, exit_code) in zip(verbs, answers, strict=True):
-        if exit_code != 0:
-            no_message = f"tppo {verb} --check exited with code {exit_code} and no message"
-            lines = [line for line in complaint.splitlines() if line.strip()]
-            raise ConfigError(lines[-1].removeprefix(f"tppo {verb}: ") if lines else no_message)
-    return [line for notes, _, _ in answers if notes for line in notes.splitlines()]
+    first_rows = config_path.with_name("first_rows.jsonl")
+    learner = _checking("learner", config_path, "--first-rows", str(first_rows))
+    reward = _checking("reward", config_path, "--score", "-")
+    notes, complaint = learner.communicate()
+    _, complaint_of_reward = reward.communicate(first_rows.read_text() if first_rows.exists() else "")
+    _require_success("learner", learner.returncode, complaint)
+    _require_success("reward", reward.returncode, complaint_of_reward)
+    return notes.splitlines()
+
+
+def _checking(verb: str, config_path: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        tppo_command(verb, str(config_path), "--check", *options),
+        stdin=subprocess.PIPE if verb == "reward" else subprocess.DEVNULL,
+        stdout=subprocess.PIPE if verb == "learner" else subprocess.DEVNULL,  # users' modules may print
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _require_success(verb: str, exit_code: int, complaint: str) -> None:
+    if exit_code != 0:
+        no_message = f"tppo {verb} --check exited with code {exit_code} and no message"
+        lines = [line for line in complaint.splitlines() if line.strip()]
+        raise ConfigError(lines[-1].removeprefix(f"tppo {verb}: ") if lines else no_message)
 
 
 def _check_model_folder(key: str, path: Path) -> None:

@@ -7,15 +7,18 @@ import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from services.reward.build import Scoring, attach_server, build_worker, scoring
+from services.reward.build import Scoring, attach_server, build_worker, require_answer, scoring
 from services.reward.commands.conformance.__main__ import main as conformance
 from services.reward.reporting.exposed import REWARD_METRICS
 from services.reward.reporting.response_log import ResponseLog
-from tppo.config import Config, add_config_arguments, config_from_arguments
+from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 from tppo.leased_worker import Announce
 from tppo.process import Announcer, configure_logging, connected, run_until_signalled
 from tppo.prometheus import Exporter, serving
+from tppo.rollout import RewardRequest
+from tppo.scoring.lines import UnreadableLineError, opened, requests_in
 from tppo.security.authentication import Service, metrics_token_from_environment, token_from_environment
 from tppo.security.redis_address import with_redis
 from tppo.security.service_tokens import service_token
@@ -37,20 +40,34 @@ def main(argv: Sequence[str]) -> int:
         "--name", default=f"reward-{socket.gethostname()}-{os.getpid()}", help="of this service, unique in the run"
     )
     parser.add_argument("--check", action="store_true", help="load the reward functions and exit: 0 good, 2 not")
+    parser.add_argument(
+        "--score",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="with --check: score these lines, as tppo score reads them, too; - for standard input",
+    )
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
     configure_logging()
     require_tls_or_token(config.reward.host, token_from_environment(Service.REWARD), key="reward.host")
     if arguments.check:
-        asyncio.run(_check(config))
+        asyncio.run(_check(config, arguments.score))
         return 0
     asyncio.run(_serve(with_redis(config), arguments.name))
     return 0
 
 
-async def _check(config: Config) -> None:
-    async with scoring(config.reward.model_copy(update={"num_workers": 1})):
-        pass
+async def _check(config: Config, samples: Path | None) -> None:
+    async with scoring(config.reward.model_copy(update={"num_workers": 1})) as parts:
+        for request in await asyncio.to_thread(_samples, samples) if samples is not None else ():
+            if isinstance(request, UnreadableLineError):
+                raise ConfigError(f"{samples}: {request}")
+            await require_answer(config.reward, parts.scorer, request)
+
+
+def _samples(path: Path) -> list[RewardRequest | UnreadableLineError]:
+    with opened(path) as lines:
+        return list(requests_in(lines))
 
 
 async def _serve(config: Config, name: str) -> None:

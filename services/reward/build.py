@@ -12,13 +12,14 @@ from services.reward.service import ScoreHandler
 from services.reward.verifiers.built_in import program_seconds
 from services.reward.verifiers.expressions import terms
 from services.reward.verifiers.functions import load
-from services.reward.verifiers.placement import Place, specs_at
+from services.reward.verifiers.placement import Place, calls, specs_at
 from services.reward.workers.pool import WorkerPool
 from services.reward.workers.worker import WorkerLimits
 from tppo.config import Config, ConfigError
 from tppo.config.services import RewardSection
 from tppo.grpc_server import serving_grpc
 from tppo.leased_worker import Announce, LeasedWorker, WorkerSettings
+from tppo.rollout import RewardRequest, ScoreStatus
 from tppo.security.authentication import is_loopback
 from tppo.security.service_tokens import published
 from tppo.streams import RequestQueue
@@ -75,6 +76,22 @@ async def attach_server(section: RewardSection, parts: Scoring, *, run: str, tok
             SERVICE_NAME, registration(servicer), section, key="reward", token=token, on_bound=publish
         ) as address:
             yield address
+
+
+async def require_answer(section: RewardSection, scorer: Scorer, request: RewardRequest) -> None:
+    """Raise `ConfigError` when the function of the data source cannot say anything about a row of it.
+
+    A function that users' processes take part in is left out: they attach once the run goes on.
+    """
+    function = section.function_of(request.data_source)
+    if function and any(call.place is Place.ATTACHED for call in calls(function)):
+        return
+    score = await scorer.score(request)
+    if score.status in (ScoreStatus.FAILED, ScoreStatus.TIMED_OUT):
+        raise ConfigError(
+            f"[reward] {function}: no score for the first row of data_source {request.data_source!r}, with its own "
+            f"answer as the response: {score.error}; expected a number, a table with a score, or None"
+        )
 
 
 def build_worker(

@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from learner.preflight import check
+from learner.preflight import check, request_line
 from tppo.__main__ import main
 from tppo.config import Config, ConfigError
 
@@ -39,7 +39,27 @@ def config_with(folder: Path, *rows: dict[str, Any], data: dict[str, Any] | None
 def test_rows_with_an_answer_and_a_reward_function_pass(tmp_path: Path) -> None:
     config = config_with(tmp_path, ROW, functions={"sums": "exact"})
 
-    assert check(config) == []
+    assert check(config).notes == []
+
+
+def test_the_first_row_of_each_reward_function_is_found_in_training_and_evaluation_data(tmp_path: Path) -> None:
+    evaluated = tmp_path / "val.jsonl"
+    evaluated.write_text(json.dumps({**ROW, "data_source": "products", "prompt": "2*3="}))
+    rows = [
+        {**ROW, "prompt": f"{n}=", "data_source": name} for n, name in enumerate(("sums", "more sums", "rest", "sums"))
+    ]
+    functions = {"sums": "math", "more sums": "math", "products": "exact.py:f"}
+    config = config_with(
+        tmp_path, *rows, functions=functions, default_function="exact", data={"val_files": [evaluated]}
+    )
+
+    lines = map(json.loads, map(request_line, check(config).first_rows))
+
+    assert {line["data_source"]: (line["prompt"], line["response"]) for line in lines} == {
+        "sums": ("0=", "2"),
+        "rest": ("2=", "2"),
+        "products": ("2*3=", "2"),
+    }
 
 
 def test_a_row_without_an_answer_is_named(tmp_path: Path) -> None:
@@ -58,7 +78,7 @@ def test_prompts_that_are_too_long_are_refused_or_noted(tmp_path: Path) -> None:
         f"the first is {tmp_path}/train.jsonl, line 2 (18 tokens)"
     )
 
-    assert check(skipping) == [f"{sentence}; skipped"]
+    assert check(skipping).notes == [f"{sentence}; skipped"]
     with pytest.raises(ConfigError, match=r"line 2 \(18 tokens\); expected a larger run\.max_prompt_length"):
         check(refusing)
 
@@ -100,7 +120,7 @@ def test_a_data_source_without_a_reward_function_is_named(tmp_path: Path) -> Non
 def test_a_default_function_scores_every_data_source(tmp_path: Path) -> None:
     config = config_with(tmp_path, ROW, default_function="exact")
 
-    assert check(config) == []
+    assert check(config).notes == []
 
 
 def test_a_short_warm_up_passes_with_a_warning_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

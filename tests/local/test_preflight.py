@@ -189,8 +189,8 @@ def test_a_resume_needs_a_checkpoint(tmp_path: Path) -> None:
 
 
 def test_the_last_line_of_a_checking_process_becomes_the_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^tppo: unknown verb 'no-such-verb'"):
-        preflight.check_with_processes(tmp_path / "config.toml", verbs=["no-such-verb"])
+    with pytest.raises(ConfigError, match=r"^[^:]*config\.toml: .*"):
+        preflight.check_with_processes(tmp_path / "config.toml")
 
 
 @pytest.mark.process
@@ -208,6 +208,21 @@ def test_skipped_prompts_are_noted_before_a_run_starts(tmp_path: Path, capsys: p
     assert "data.train_files: 1 of 2 prompts is longer" in capsys.readouterr().err
     assert main(["run", str(QUICKSTART), "--dry-run", *options, "--set=data.overlong_prompts=skip"]) == 0
     assert "\n# warning: data.train_files: 1 of 2 prompts is longer" in capsys.readouterr().out
+
+
+@pytest.mark.process
+def test_a_reward_function_that_raises_is_refused_before_a_run_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    function = tmp_path / "mine.py"
+    function.write_text("def compute_score(**columns): raise KeyError('boom')")
+    options = ["--set=dashboard.port=0", f"--set=reward.functions.iterated_map={function}:compute_score"]
+
+    assert main(["run", str(QUICKSTART), "--dry-run", *options]) == 2
+
+    assert capsys.readouterr().err.startswith(
+        f"tppo run: [reward] {function}:compute_score: no score for the first row of data_source 'iterated_map'"
+    )
 
 
 def test_a_refusal_leaves_nothing_behind(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

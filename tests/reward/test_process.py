@@ -1,5 +1,6 @@
 """`tppo reward` as a process."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,20 @@ def test_check_refuses_a_file_that_does_not_load_in_one_sentence(tmp_path: Path)
     assert done.stderr.splitlines()[-1].startswith(
         f"tppo reward: [reward] {tmp_path}/mine.py: does not load: ModuleNotFoundError"
     )
+
+
+def test_check_refuses_a_function_that_raises_over_a_first_row(tmp_path: Path) -> None:
+    config = config_file(tmp_path, "def compute_score(**columns): raise KeyError('boom')")
+    config.write_text(CONFIG + 'theirs = "grpc:theirs"\n')
+    done = {}
+    for name in ("sums", "mine", "theirs"):
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text(json.dumps({"data_source": name, "response": "4", "ground_truth": "4"}))
+        done[name] = tppo("reward", config, "--check", "--score", str(file))
+
+    assert {name: one.returncode for name, one in done.items()} == {"sums": 0, "mine": 2, "theirs": 0}
+    cause = "no score for the first row of data_source 'mine', with its own answer as the response: KeyError: 'boom'"
+    assert f"[reward] {tmp_path}/mine.py:compute_score: {cause}" in done["mine"].stderr.splitlines()[-1]
 
 
 async def test_the_process_scores_announces_itself_and_ends_at_sigterm(

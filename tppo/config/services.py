@@ -153,6 +153,10 @@ class RewardSection(Section):
     When processes attach from outside: they need to know it.
     """
 
+    def function_of(self, data_source: str) -> str:
+        """The function that scores its responses; empty: none does."""
+        return self.functions.get(data_source, self.default_function)
+
 
 class RedisSection(Section):
     """Where the streams are: requests under leases, and the inbox."""

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from learner.data.prompts import ReadPrompts
 from learner.data.shape import DataError
-from learner.data.tokenizer import load_tokenizer, prompt_readers, stop_token_ids
+from learner.data.tokenizer import load_tokenizer, prompt_readers, stop_token_ids, vocabulary_size
 from learner.evaluation_rounds import EvaluationRounds
 from learner.exchange.peers import Peers
 from learner.exchange.score_failures import ScoreFailures
@@ -245,4 +245,5 @@ def new_manager(config: Config, tokenizer: PreTrainedTokenizerBase) -> RolloutMa
         evaluation_prompts=evaluation.prompts,
         num_skipped_prompts=train.num_skipped + evaluation.num_skipped,
         decode=decode,
+        vocabulary_size=vocabulary_size(config.model.path),
     )

@@ -89,12 +89,12 @@ class LearnerService:
         self._seconds_before = progress.elapsed_seconds
         self._tokens_trained = progress.tokens_trained
         self._inbox = InboxLoop(
-            parts.streams.inbox, progress.inbox_position, enter=self._enter, on_entries=self._on_entries
+            parts.streams.inbox, progress.inbox_position, parts.manager, enter=self._enter, on_entries=self._on_entries
         )
         self._requests = RequestSender(parts.streams, self._manager.ledger)
         self._publisher = WeightPublisher(parts.peers.transport, parts.peers.find_generators)
         self._reconciliation = Reconciliation(
-            parts.streams, self._manager.ledger, self._requests, lambda: self._inbox.position
+            parts.streams, self._manager.ledger, self._requests, lambda: self._inbox.position, self._manager.border
         )
         self._memory = MemoryPressure(parts.streams, lambda: self._inbox.position, self._has_news.set)
         self._watchdog = Watchdog(

@@ -12,8 +12,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from learner.rollouts.border import RejectedError
+from learner.rollouts.manager import RolloutManager
 from learner.rollouts.rollout import Position
-from tppo import codec
 from tppo.backoff import Backoff
 from tppo.rollout import InboxRecord
 from tppo.streams import Inbox, InboxEntry, Streams, StreamsError
@@ -35,12 +36,17 @@ class InboxLoop:
         self,
         inbox: Inbox,
         position: str,
+        manager: RolloutManager,
         *,
         enter: Callable[[Position, InboxRecord], None],
         on_entries: Callable[[int], None],
     ) -> None:
-        """`enter` takes each record; `on_entries` is called after each read with the number of entries."""
+        """`enter` takes each record that the manager's border admits; the manager notes what it rejects.
+
+        `on_entries` is called after each read with the number of entries.
+        """
         self._inbox = inbox
+        self._manager = manager
         self._enter = enter
         self._on_entries = on_entries
         self.position = position
@@ -61,9 +67,17 @@ class InboxLoop:
 
     def _take(self, entries: list[InboxEntry]) -> None:
         for entry in entries:
-            self._enter(position_of(entry.position), codec.decode_inbox_record(entry.payload))
+            self._take_one(entry)
             self.position = entry.position
         self._on_entries(len(entries))
+
+    def _take_one(self, entry: InboxEntry) -> None:
+        try:
+            record = self._manager.border.admit(entry.payload)
+        except RejectedError as error:
+            self._manager.reject(entry, str(error))
+        else:
+            self._enter(position_of(entry.position), record)
 
 
 class MemoryPressure:

@@ -8,9 +8,11 @@ its last second, or empty.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
-from learner.exchange.request_sender import RequestKey, RequestSender, key_of
+from learner.exchange.request_sender import Request, RequestKey, RequestSender, key_of
+from learner.rollouts.border import Border, RejectedError
 from learner.rollouts.ledger import Ledger
 from learner.rollouts.rollout import Rollout, State
 from tppo import codec
@@ -41,25 +43,42 @@ def resend(ledger: Ledger, rollouts: Iterable[Rollout]) -> None:
         ledger.outbox.append(ledger.reward_request(rollout) if is_scoring else ledger.window_request(rollout))
 
 
-async def held_by(streams: Streams, position: str) -> set[RequestKey]:
-    """The requests that are in the queues, or that the inbox holds answers to behind the position."""
+async def held_by(streams: Streams, position: str, border: Border) -> set[RequestKey]:
+    """The requests that are in the queues, or that the inbox holds answers to behind the position.
+
+    What cannot be decoded, or is rejected, holds nothing.
+    """
     windows, rewards = await streams.window_requests.outstanding(), await streams.reward_requests.outstanding()
-    keys = {key_of(codec.decode_window_request(payload)) for payload in windows}
-    keys.update(key_of(codec.decode_reward_request(payload)) for payload in rewards)
+    keys = set(_keys(windows, codec.decode_window_request)) | set(_keys(rewards, codec.decode_reward_request))
     while entries := await streams.inbox.read(position, max_count=READ_COUNT, wait_seconds=0):
         position = entries[-1].position
         for entry in entries:
-            record = codec.decode_inbox_record(entry.payload)
-            if not isinstance(record, Command):
-                keys.add(((WindowRequest if isinstance(record, Window) else RewardRequest).__name__, *record.key))
+            with suppress(RejectedError):
+                record = border.admit(entry.payload)
+                if not isinstance(record, Command):
+                    keys.add(((WindowRequest if isinstance(record, Window) else RewardRequest).__name__, *record.key))
     return keys
+
+
+def _keys(payloads: Iterable[bytes], decode: Callable[[bytes], Request]) -> Iterator[RequestKey]:
+    for payload in payloads:
+        with suppress(ValueError):
+            yield key_of(decode(payload))
 
 
 class Reconciliation:
     """Of one learner's ledger with its streams."""
 
-    def __init__(self, streams: Streams, ledger: Ledger, sender: RequestSender, position: Callable[[], str]) -> None:
-        """`position`: up to where the inbox is in the ledger."""
+    def __init__(
+        self,
+        streams: Streams,
+        ledger: Ledger,
+        sender: RequestSender,
+        position: Callable[[], str],
+        border: Border,
+    ) -> None:
+        """`position`: up to where the inbox is in the ledger; `border`: which of its records count."""
+        self._border = border
         self._streams = streams
         self._ledger = ledger
         self._sender = sender
@@ -67,19 +86,22 @@ class Reconciliation:
 
     async def begin(self) -> None:
         """Request all that is waited for, except what was requested before a restart and the streams still hold."""
-        held = await until_redis_answers(lambda: held_by(self._streams, self._position()), "looking for requests")
+        held = await until_redis_answers(self._held, "looking for requests")
         self._sender.recognize(held)
         resend(self._ledger, waited_for(self._ledger).values())
 
     async def look(self) -> int:
         """Resend what has vanished; how many requests."""
         sent = waited_for(self._ledger).keys() - self._sender.unsent()
-        held = await held_by(self._streams, self._position())
+        held = await self._held()
         lost = [row for key, row in waited_for(self._ledger).items() if key in sent and key not in held]
         resend(self._ledger, lost)
         self._ledger.num_resent_requests += len(lost)
         self._sender.flush()
         return len(lost)
+
+    async def _held(self) -> set[RequestKey]:
+        return await held_by(self._streams, self._position(), self._border)
 
     async def serve(self) -> None:
         """Look until cancelled."""

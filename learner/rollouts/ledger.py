@@ -70,6 +70,7 @@ class Ledger:
     num_trained: int = 0
     dropped: Counter[str] = field(default_factory=Counter)  # windows that an operator gave up, by reason
     num_resent_requests: int = 0  # requests that vanished from Redis
+    num_rejected_records: int = 0  # of the inbox, that count as never arrived
     duplicates: Counter[str] = field(default_factory=Counter)
 
     def start(self, rollout_id: str, prompt: Prompt, *, ordinal: int, is_evaluation: bool = False) -> Rollout:

@@ -71,6 +71,7 @@ def captured(manager: RolloutManager) -> LedgerState:
         "num_issued": ledger.num_issued,
         "num_trained": ledger.num_trained,
         "num_resent_requests": ledger.num_resent_requests,
+        "num_rejected_records": ledger.num_rejected_records,
         "duplicates": dict(ledger.duplicates),
         "next_ordinal": scheduler.next_ordinal,
         "next_cohort": scheduler.next_cohort,
@@ -100,6 +101,7 @@ def restore(manager: RolloutManager, state: LedgerState) -> None:
         _add_early(ledger, (position[0], position[1]), codec.decode_inbox_record(base64.b64decode(payload)))
     ledger.num_issued, ledger.num_trained = plain["num_issued"], plain["num_trained"]
     ledger.num_resent_requests = plain["num_resent_requests"]
+    ledger.num_rejected_records = plain.get("num_rejected_records", 0)  # not in those of earlier releases
     ledger.duplicates.update(plain["duplicates"])
     scheduler.next_ordinal, scheduler.next_cohort = plain["next_ordinal"], plain["next_cohort"]
     scheduler.is_opened = plain["is_opened"]

@@ -1,9 +1,11 @@
 """Everything that the learner knows of rollouts: ledger, scheduler, evaluator and commands over one set of them."""
 
+import logging
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from learner.rollouts.border import Border, RolloutIds
 from learner.rollouts.commands import Commands
 from learner.rollouts.evaluation import Evaluator
 from learner.rollouts.ledger import Ledger
@@ -12,6 +14,9 @@ from learner.rollouts.requests import RequestRules
 from learner.rollouts.scheduler import Scheduler
 from tppo.config.schema import DataSection, RunSection
 from tppo.rollout import Command, InboxRecord, Window
+from tppo.streams import InboxEntry
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,7 @@ class RolloutManager:
     evaluator: Evaluator
     commands: Commands
     num_skipped_prompts: int  # rows of the data files that are too long
+    border: Border
 
     def enter(self, position: tuple[int, int], record: InboxRecord) -> None:
         """Apply a record of the inbox; a duplicate is counted and dropped."""
@@ -32,6 +38,11 @@ class RolloutManager:
             self.commands.enter(position, record)
         else:
             self.ledger.add_score(position, record)
+
+    def reject(self, entry: InboxEntry, cause: str) -> None:
+        """A record that the border does not admit counts as never arrived; reconciliation resends its request."""
+        self.ledger.num_rejected_records += 1
+        logger.warning("rejected record %s of the inbox: %s", entry.position, cause)
 
 
 def open_manager(
@@ -44,6 +55,7 @@ def open_manager(
     evaluation_prompts: Sequence[Prompt],
     num_skipped_prompts: int = 0,
     decode: Callable[["array[int]"], str],
+    vocabulary_size: int | None = None,
 ) -> RolloutManager:
     """The manager of a run that has not begun; `num_cohort_steps` as in `Scheduler`."""
     order = PromptOrder(len(prompts), data.samples_per_prompt, run.seed, data.shuffle)
@@ -54,4 +66,5 @@ def open_manager(
     ledger = Ledger(rules, decode, is_past)
     scheduler = Scheduler(ledger, prompts, order, run, num_cohort_steps)
     evaluator = Evaluator(ledger, evaluation_prompts)
-    return RolloutManager(ledger, scheduler, evaluator, Commands(), num_skipped_prompts)
+    border = Border(RolloutIds(order, len(evaluation_prompts)), vocabulary_size, run.max_response_length)
+    return RolloutManager(ledger, scheduler, evaluator, Commands(), num_skipped_prompts, border)

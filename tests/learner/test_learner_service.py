@@ -109,6 +109,7 @@ class Laboratory:
             prompts=prompts,
             evaluation_prompts=evaluation_prompts(),
             decode=text_of,
+            vocabulary_size=24,
         )
         steering = Steering(self.config.run, manager, trainer, checkpoints)
         progress = TrainingProgress(0, BEGINNING, 0.0, 0)

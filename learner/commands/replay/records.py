@@ -9,7 +9,7 @@ from typing import Any
 from learner.persistence.archive import InboxArchive
 from tppo.codec import decode_inbox_record, encode_inbox_record
 from tppo.config import ConfigError
-from tppo.rollout import Score, ScoreStatus
+from tppo.rollout import InboxRecord, Score, ScoreStatus
 from tppo.run_folder.paths import RunPaths
 from tppo.streams.contract import BEGINNING
 
@@ -48,7 +48,7 @@ def read_scores(path: Path) -> dict[Key, Mapping[str, Any]]:
 def with_scores(payloads: Iterable[bytes], scores: Mapping[Key, Mapping[str, Any]]) -> Iterator[bytes]:
     """The records with the other scores. Raises `ConfigError` where one is missing."""
     for payload in payloads:
-        record = decode_inbox_record(payload)
+        record = _decoded(payload)
         if not isinstance(record, Score) or record.status is not ScoreStatus.SCORED:
             yield payload
             continue
@@ -60,3 +60,11 @@ def with_scores(payloads: Iterable[bytes], scores: Mapping[Key, Mapping[str, Any
         other = scores[record.key]
         components = {name: float(value) for name, value in other.get("components", {}).items()}
         yield encode_inbox_record(replace(record, score=float(other["score"]), components=components))
+
+
+def _decoded(payload: bytes) -> InboxRecord | None:
+    """None for bytes that hold no record: the learner rejects them in the replay, as it did in the run."""
+    try:
+        return decode_inbox_record(payload)
+    except ValueError:
+        return None

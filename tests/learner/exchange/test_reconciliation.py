@@ -8,6 +8,7 @@ import pytest
 
 from learner.exchange.reconciliation import Reconciliation
 from learner.exchange.request_sender import RequestSender
+from learner.rollouts.border import Border
 from tests.learner.builders import a_ledger, a_requested_rollout, a_score, a_window
 from tppo import codec
 from tppo.rollout import Score, Window
@@ -22,7 +23,7 @@ class Run:
         self.streams = MemoryStreams(lease_seconds=60)
         self.ledger = a_ledger()
         self.outbox = RequestSender(self.streams, self.ledger)
-        self.reconciliation = Reconciliation(self.streams, self.ledger, self.outbox, lambda: BEGINNING)
+        self.reconciliation = Reconciliation(self.streams, self.ledger, self.outbox, lambda: BEGINNING, Border())
         for name in ("a", "b", "scoring"):
             a_requested_rollout(self.ledger, name)
         self.ledger.add_window((1, 0), a_window("scoring", stops=True))
@@ -120,9 +121,19 @@ async def test_a_restarted_learner_requests_only_what_the_streams_do_not_hold(ru
     async with sent(run):
         await run.answer(a_window("a"))
     restarted = RequestSender(run.streams, run.ledger)
-    await Reconciliation(run.streams, run.ledger, restarted, lambda: BEGINNING).begin()
+    await Reconciliation(run.streams, run.ledger, restarted, lambda: BEGINNING, Border()).begin()
 
     restarted.flush()
 
     assert restarted.unsent() == set()
     assert await run.requests() == ["b", "scoring"]
+
+
+async def test_poison_in_queues_and_inbox_holds_no_request(run: Run) -> None:
+    poison = b"\xff\x00\x9a\x12\x03\xfe\x77\x81\x04\xd5"
+    async with sent(run):
+        await run.lose_all_requests()
+        for put in (run.streams.window_requests.put, run.streams.reward_requests.put, run.streams.inbox.append):
+            await put([poison])
+
+        assert await run.reconciliation.look() == 3

@@ -1,0 +1,107 @@
+"""Which records of the inbox count: checked by a record's own bytes and the run's constants, and by nothing else.
+
+So the same bytes get the same verdict from a learner, from a restarted one that reads them again, from a replay and
+from reconciliation, whatever step each of them is at. Windows of later versions and of other incarnations pass;
+what is rejected counts as never arrived. It stays in the archive.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from learner.rollouts.evaluation import ID_PREFIX
+from learner.rollouts.prompts import PromptOrder
+from tppo import codec
+from tppo.rollout import InboxRecord, Score, Window
+
+MAX_VERSION = 2**31 - 1  # of the int32 in which the ledger keeps each token's version
+MAX_SCORE = 3.4e38  # of a float32, as which a training step takes it
+NUMBER = r"(?:0|[1-9][0-9]{0,8})"
+TRAINING_ID = re.compile(rf"{NUMBER}-{NUMBER}-{NUMBER}")
+EVALUATION_ID = re.compile(rf"{ID_PREFIX}-{NUMBER}-({NUMBER})")
+
+
+class RejectedError(ValueError):
+    """Why a record does not count."""
+
+
+def _any_id(rollout_id: str) -> bool:
+    """A border of records without a prompt order."""
+    return bool(rollout_id)
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutIds:
+    """The ids that a run can give."""
+
+    order: PromptOrder
+    num_evaluation_prompts: int
+
+    def __call__(self, rollout_id: str) -> bool:
+        """Whether this is one of them, written as the run writes it."""
+        if evaluation := EVALUATION_ID.fullmatch(rollout_id):
+            return int(evaluation[1]) < self.num_evaluation_prompts
+        return bool(TRAINING_ID.fullmatch(rollout_id)) and self.order.ordinal(rollout_id) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Border:
+    """The run's constants, and the check."""
+
+    is_of_run: Callable[[str], bool] = _any_id
+    vocabulary_size: int | None = None  # None: the model does not say
+    max_window_tokens: int = MAX_VERSION  # of the longest window, that of an evaluation
+
+    def admit(self, payload: bytes) -> InboxRecord:
+        """The record that the bytes hold. Raises `RejectedError`."""
+        try:
+            record = codec.decode_inbox_record(payload)
+        except ValueError as error:
+            raise RejectedError(str(error)) from None
+        if isinstance(record, Window | Score):
+            self._require_id(record)
+        if isinstance(record, Window):
+            self._check_window(record)
+        elif isinstance(record, Score):
+            _check_score(record)
+        return record
+
+    def _require_id(self, record: Window | Score) -> None:
+        if not self.is_of_run(record.rollout_id):
+            raise RejectedError(
+                f"rollout {record.rollout_id[:100]!r} is not of this run; expected an id of its prompt order"
+            )
+
+    def _check_window(self, window: Window) -> None:
+        what = f"window {window.window_index} of {window.rollout_id}"
+        if window.window_index < 0:
+            raise RejectedError(f"{what}: expected an index of 0 or more")
+        if len(window.tokens) > self.max_window_tokens:
+            raise RejectedError(f"{what}: {len(window.tokens)} tokens; expected at most {self.max_window_tokens}")
+        limit = MAX_VERSION if self.vocabulary_size is None else self.vocabulary_size
+        token = next((token for token in window.tokens if not 0 <= token < limit), None)
+        if token is not None:
+            raise RejectedError(f"{what}: token {token}; expected one of 0 to {limit - 1}")
+        _check_sampling(window, what)
+
+
+def _check_sampling(window: Window, what: str) -> None:
+    """Log-probs and versions; NaN compares as False."""
+    logprob = next((logprob for logprob in window.logprobs if not -math.inf < logprob <= 0), None)
+    if logprob is not None:
+        raise RejectedError(f"{what}: log-prob {logprob}; expected a finite one of at most 0")
+    for span in window.version_spans:
+        if not (0 <= span.policy_version <= MAX_VERSION and span.num_tokens >= 0):
+            raise RejectedError(
+                f"{what}: {span.num_tokens} tokens of policy version {span.policy_version}; "
+                f"expected a version of 0 to {MAX_VERSION}"
+            )
+
+
+def _check_score(score: Score) -> None:
+    what = f"score {score.attempt} of {score.rollout_id}"
+    if score.attempt < 0:
+        raise RejectedError(f"{what}: expected an attempt of 0 or more")
+    if score.score is not None and not abs(score.score) <= MAX_SCORE:  # NaN compares as False
+        raise RejectedError(f"{what}: {score.score}; expected a finite number")

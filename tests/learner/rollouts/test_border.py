@@ -1,0 +1,77 @@
+"""Which records of the inbox count, by their own bytes and the run's constants."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from learner.rollouts.border import Border, RejectedError, RolloutIds
+from learner.rollouts.prompts import PromptOrder
+from tests.learner.builders import a_failed_window, a_score, a_window
+from tppo import codec
+from tppo.rollout import InboxRecord, VersionSpan, logprobs, tokens
+from tppo.v1 import rollout_pb2 as pb
+
+BORDER = Border(RolloutIds(PromptOrder(10, 2, 0, shuffle=True), 3), vocabulary_size=24, max_window_tokens=8)
+WINDOW = a_window("0-9-1")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        WINDOW,
+        a_window("7-0-0", 3, policy_version=2**31 - 1),
+        a_window("eval-40-2", num_tokens=8),
+        a_window("0-0-0", num_tokens=0),
+        a_failed_window("0-0-0"),
+        replace(WINDOW, logprobs=logprobs([0.0, -1e-30, -50.0, -1e30])),
+        a_score("0-0-0", -3.5),
+    ],
+)
+def test_a_record_of_any_version_and_epoch_is_admitted(record: InboxRecord) -> None:
+    assert BORDER.admit(codec.encode_inbox_record(record)) == record
+
+
+@pytest.mark.parametrize(
+    ("record", "cause"),
+    [
+        (replace(WINDOW, tokens=tokens([10, 10**6, 11, 12])), "token 1000000; expected one of 0 to 23"),
+        (replace(WINDOW, tokens=tokens([10, 24, 11, 12])), "token 24"),
+        (replace(WINDOW, tokens=tokens([10, -1, 11, 12])), "token -1"),
+        (replace(WINDOW, version_spans=(VersionSpan(2**31, 4),)), "policy version 2147483648"),
+        (replace(WINDOW, version_spans=(VersionSpan(-1, 4),)), "policy version -1"),
+        (replace(WINDOW, version_spans=(VersionSpan(0, 5), VersionSpan(0, -1))), "-1 tokens"),
+        (replace(WINDOW, logprobs=logprobs([-1, math.nan, -1, -1])), "log-prob nan"),
+        (replace(WINDOW, logprobs=logprobs([-1, 0.5, -1, -1])), "log-prob 0.5"),
+        (replace(WINDOW, logprobs=logprobs([-1, -math.inf, -1, -1])), "log-prob -inf"),
+        (a_window("0-0-0", num_tokens=9), "9 tokens; expected at most 8"),
+        (a_window("0-0-0", -1), "an index of 0 or more"),
+        (a_window("0-10-0"), "'0-10-0' is not of this run"),
+        (a_window("0-0-2"), "'0-0-2' is not of this run"),
+        (a_window("00-0-0"), "'00-0-0' is not of this run"),
+        (a_window("eval-1-3"), "'eval-1-3' is not of this run"),
+        (a_window("eval-x-1"), "'eval-x-1' is not of this run"),
+        (a_window("another"), "'another' is not of this run"),
+        (a_score("another"), "'another' is not of this run"),
+        (a_score("0-0-0", math.nan), "nan; expected a finite number"),
+        (a_score("0-0-0", attempt=-1), "an attempt of 0 or more"),
+    ],
+)
+def test_a_record_outside_the_run_s_constants_is_rejected(record: InboxRecord, cause: str) -> None:
+    with pytest.raises(RejectedError, match=cause.replace("(", r"\(")):
+        BORDER.admit(codec.encode_inbox_record(record))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\xff\x00\x9a\x12\x03\xfe\x77\x81\x04\xd5",
+        b"",
+        pb.InboxRecord(window=pb.Window(rollout_id="0-0-0", tokens=b"123", finish_reason=pb.FINISH_REASON_STOP)),
+        pb.InboxRecord(window=pb.Window(rollout_id="0-0-0", tokens=b"1234", finish_reason=pb.FINISH_REASON_STOP)),
+    ],
+    ids=["random bytes", "nothing", "torn tokens", "tokens without log-probs"],
+)
+def test_bytes_that_hold_no_record_are_rejected(payload: bytes | pb.InboxRecord) -> None:
+    with pytest.raises(RejectedError):
+        BORDER.admit(payload if isinstance(payload, bytes) else payload.SerializeToString())

@@ -1,6 +1,8 @@
 """Every key refuses what makes no sense there, in one sentence: the key, the value, and what was expected."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -162,10 +164,12 @@ CASES = [(key, value, expected) for expected, keys, values in REFUSED for key in
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "run.toml"
-    path.write_text(MINIMAL)
-    return path
+def file() -> Iterator[Path]:
+    """In a folder of a short name: a long value is shortened in the sentence, and paths come out absolute."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "run.toml"
+        path.write_text(MINIMAL)
+        yield path
 
 
 def as_toml(value: str) -> str:

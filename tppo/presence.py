@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from tppo.run_folder.json_lines import finite_json
 from tppo.streams import StreamsError
 from tppo.streams.connection import RedisClient
 from tppo.streams.fence import GUARD, UNFENCED, WITH_FULL_MEMORY, fence_key, fenced
@@ -42,7 +43,7 @@ class Presence:
     def from_json(cls, text: bytes | str) -> "Presence":
         """The inverse of what `announce` writes; raises ValueError."""
         try:
-            return cls(**json.loads(text))
+            return cls(**finite_json(text if isinstance(text, bytes) else text.encode()))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{text[:200]!r} is no presence: {error}") from error
 

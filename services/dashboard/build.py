@@ -17,7 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h11
 import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from services.dashboard.api.access import Access
 from services.dashboard.api.app import create_app
@@ -42,6 +45,10 @@ from tppo.streams.connection import without_password
 
 SHUTDOWN_SECONDS = 3
 BACKLOG = 128
+REQUEST_SECONDS = 10.0
+"""For the headers and the body of a request, which is a few kilobytes at most."""
+MAX_CONNECTIONS = 512
+"""Readers of the stream, and the requests beside them; further ones are closed at once, those that are there stay."""
 log = logging.getLogger(__name__)
 
 
@@ -68,7 +75,7 @@ async def serve(options: ServingOptions) -> None:
         views = Views(catalog, observer)
         broadcaster = Broadcaster(views)
         app = create_app(views, broadcaster, access=access, source=source, name=options.name)
-        settings = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=SHUTDOWN_SECONDS, lifespan="off")
+        settings = server_settings(app)
         # uvicorn takes the signals over and raises them again when it has shut down: no reason to die then.
         on_stop_signal(lambda: None)
         loops: list[Coroutine[Any, Any, None]] = [broadcaster.serve()]
@@ -136,6 +143,17 @@ def _url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def server_settings(app: FastAPI) -> uvicorn.Config:
+    """Of a server that shuts down in time and bounds its connections."""
+    return uvicorn.Config(
+        app,
+        http=BoundedH11Protocol,
+        log_level="warning",
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        lifespan="off",
+    )
+
+
 def _listener(host: str, port: int) -> socket.socket:
     """A socket that listens, or one sentence why not."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -172,3 +190,47 @@ async def _beat(source: RedisSource, run: str, name: str, url: str) -> None:
         await announce(client, run, presence)
 
     await beat(announce_page)
+
+
+class BoundedH11Protocol(H11Protocol):
+    """Closes a connection beyond the bound, and one whose request is not complete in time, even if bytes trickle in.
+
+    uvicorn bounds the time between two requests, not that of a request: whoever leaves headers or bodies unfinished
+    would hold a file descriptor each.
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """The first request is awaited."""
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            self.transport.close()
+            return
+        self._timer = self.loop.call_later(REQUEST_SECONDS, self._give_up)
+
+    def data_received(self, data: bytes) -> None:
+        """Starts the time at the first byte of a request, and ends it at the last."""
+        super().data_received(data)
+        if not self._is_incomplete():
+            self._stop_timer()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(REQUEST_SECONDS, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is awaited any more."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _is_incomplete(self) -> bool:
+        return self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        self._timer = None
+        if self._is_incomplete():
+            self.transport.close()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from services.dashboard.api.routes.runs import tail_of
 from services.dashboard.live.source import Observation
 from tests.dashboard.clients import NOW, FixedSource, answer_of, client_of, process
 from tests.dashboard.run_folders import (
@@ -174,6 +175,20 @@ async def test_only_logs_of_the_run_are_shown(run: RunFolderBuilder, root: Path,
         answer = await client.get(f"/api/v1/logs/{name}")
 
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
+
+
+async def test_a_link_among_the_logs_is_not_followed(run: RunFolderBuilder, root: Path, tmp_path: Path) -> None:
+    run.log("dashboard", "x")
+    secret = tmp_path / "secret"
+    secret.write_text("of somebody else\n")
+    (run.path / "logs" / "planted.log").symlink_to(secret)
+    async with client_of(root) as client:
+        answer = await client.get("/api/v1/logs/planted")
+
+    assert answer.status_code == 404
+    assert "expected one of dashboard" in answer.json()["detail"]
+    with pytest.raises(OSError, match="symbolic link"):
+        tail_of(run.path / "logs" / "planted.log", 5)
 
 
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "\x00\x1b[31m", "\u202e\ufeff", "</pre>&amp;"]

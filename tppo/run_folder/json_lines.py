@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,10 @@ START_BYTES = 64 * 1024 * 1024
 """Of a longer file, the older lines are left out."""
 LONGEST_LINE_BYTES = 16 * 1024 * 1024
 """A line beyond this is none of ours; it is left out instead of filling the memory."""
+LONGEST_INTEGER = 19
+"""Characters; one that is longer fits into no 64 bits, and may be too large for a float."""
+LARGEST_NUMBER = 10**LONGEST_INTEGER
+SUSPICIOUS_NUMBER = re.compile(rb"\d[eE]\+?\d\d\d|(?<![.\d])\d{19}|\d{300}|NaN|Infinity")
 COMPARED_BYTES = 256
 """Of what was read last: when other bytes stand there now, the file was rewritten in place."""
 
@@ -84,7 +89,7 @@ def read_objects(path: Path, *, first_bytes: int | None = None, last_bytes: int 
 def parsed_object(line: bytes) -> Fields | None:
     """The object in a line, fit to be passed on; None for a torn or foreign line."""
     try:
-        value = json.loads(line)
+        value = finite_json(line)
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict):
@@ -94,15 +99,35 @@ def parsed_object(line: bytes) -> Fields | None:
     return cleaned
 
 
+def finite_json(text: bytes) -> Any:
+    """Parsed, with null for each number that is not finite or too large to count with, such as 1e400.
+
+    Raises ValueError or RecursionError.
+    """
+    if SUSPICIOUS_NUMBER.search(text) is None:  # the common case, in which the parser calls nothing of ours
+        return json.loads(text)
+    return json.loads(text, parse_float=_finite, parse_int=_countable, parse_constant=lambda name: None)
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _countable(text: str) -> int | None:
+    return int(text) if len(text) <= LONGEST_INTEGER else None
+
+
 def plain(value: Any, depth: int = MAX_DEPTH) -> Any:
-    """The value with half surrogate pairs replaced, and cut where it is too deep."""
+    """The value with half surrogate pairs replaced, cut where it is too deep, and null for what is no usable number."""
     if isinstance(value, str):
         return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
         return {plain(key): plain(item, depth - 1) for key, item in value.items()} if depth else "(too deep)"
     if isinstance(value, list):
         return [plain(item, depth - 1) for item in value] if depth else "(too deep)"
-    return value
+    is_number = isinstance(value, int | float)
+    return value if not is_number or (abs(value) <= LARGEST_NUMBER and math.isfinite(value)) else None
 
 
 @dataclass(frozen=True, slots=True)

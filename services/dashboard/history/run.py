@@ -177,6 +177,7 @@ def settings_of(folder: Path) -> Fields:
     try:
         if path.stat().st_size > MAX_SETTINGS_BYTES:
             return {}
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        settings: dict[str, Any] = plain(tomllib.loads(path.read_text(encoding="utf-8")))
+        return settings
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
         return {}

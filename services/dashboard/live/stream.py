@@ -15,7 +15,8 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,10 @@ class Message:
     event: str
     data: str
     """JSON."""
+
+
+class TooManyReadersError(Exception):
+    """Another reader would be one too many."""
 
 
 class Ring:
@@ -147,26 +152,29 @@ class Broadcaster:
         self._message_at = time.monotonic()
         await self._ring.add(event, data)
 
-    def has_room(self) -> bool:
-        """Whether one more reader is served."""
-        return self._num_readers < MAX_READERS
-
-    async def messages(self, last_id: int | None) -> AsyncGenerator[Message, None]:
-        """Everything after `last_id`, or after now, until cancelled."""
-        ring = self._ring
-        position = ring.newest_id if last_id is None else last_id
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """One of the places for readers, until the end of the block. Raises `TooManyReadersError` at once."""
+        if self._num_readers >= MAX_READERS:
+            raise TooManyReadersError(f"the stream has {MAX_READERS} readers, as many as it serves")
         self._num_readers += 1
         try:
-            while True:
-                if not ring.holds(position):
-                    position = ring.newest_id
-                    yield Message(position, "reset", "{}")
-                await ring.wait_behind(position)
-                message = ring.next_behind(position)
-                if message is not None and ring.holds(position):
-                    position = message.id
-                    yield message
-                    await asyncio.sleep(SECONDS_BETWEEN_MESSAGES)
+            yield
         finally:
             self._num_readers -= 1
             self._left_at = time.monotonic()
+
+    async def messages(self, last_id: int | None) -> AsyncGenerator[Message, None]:
+        """For a reader within `reading`: everything after `last_id`, or after now, until cancelled."""
+        ring = self._ring
+        position = ring.newest_id if last_id is None else last_id
+        while True:
+            if not ring.holds(position):
+                position = ring.newest_id
+                yield Message(position, "reset", "{}")
+            await ring.wait_behind(position)
+            message = ring.next_behind(position)
+            if message is not None and ring.holds(position):
+                position = message.id
+                yield message
+                await asyncio.sleep(SECONDS_BETWEEN_MESSAGES)

@@ -1,6 +1,7 @@
 """/status, /runs, /configuration, /checkpoints, /events, /logs: the run as a whole."""
 
 import asyncio
+import os
 import re
 import time
 from datetime import UTC, datetime
@@ -134,7 +135,10 @@ def _add_records(routes: APIRouter, views: Views) -> None:
         if service not in files:
             known = ", ".join(files) or "none: nobody has logged into this run's folder"
             raise ProblemError(HTTPStatus.NOT_FOUND, f"there is no log of that name; expected one of {known}")
-        text = await asyncio.to_thread(tail_of, files[service], lines)
+        try:
+            text = await asyncio.to_thread(tail_of, files[service], lines)
+        except OSError as error:
+            raise ProblemError(HTTPStatus.NOT_FOUND, f"{service}.log cannot be read: {error.strerror}") from None
         return LogTail(service=service, lines=text, services=list(files))
 
 
@@ -162,12 +166,12 @@ def _num_bytes(manifest: dict[str, Any]) -> int:
 
 def log_files(run: RunPaths) -> dict[str, Path]:
     """By the name of the process."""
-    return {path.stem: path for path in sorted(run.logs.glob("*.log")) if path.is_file()}
+    return {path.stem: path for path in sorted(run.logs.glob("*.log")) if path.is_file() and not path.is_symlink()}
 
 
 def tail_of(path: Path, num_lines: int) -> list[str]:
-    """The last lines of a file, each cut where it is very long."""
-    with path.open("rb") as file:
+    """The last lines of a file, each cut where it is very long. A link that has taken its place is not followed."""
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - LOG_BYTES))
         text = file.read(LOG_BYTES).decode("utf-8", "replace")

@@ -7,10 +7,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header
 from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Receive, Scope, Send
 
 from services.dashboard.api.parameters import RunName
 from services.dashboard.api.problems import ProblemError, problems
-from services.dashboard.live.stream import Broadcaster
+from services.dashboard.live.stream import Broadcaster, TooManyReadersError
 from services.dashboard.live.view import Views
 
 HEARTBEAT_SECONDS = 15
@@ -42,11 +43,25 @@ def router(views: Views, broadcaster: Broadcaster) -> APIRouter:
         followed = views.catalog.default()
         if run not in (None, followed):
             raise ProblemError(HTTPStatus.NOT_FOUND, f"only the run {followed!r} is followed; read the others' answers")
-        if not broadcaster.has_room():
-            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "the stream has as many readers as it serves")
-        return EventSourceResponse(_events(broadcaster, _position(last_event_id)), ping=HEARTBEAT_SECONDS)
+        return BoundedStream(broadcaster, _position(last_event_id))
 
     return routes
+
+
+class BoundedStream(EventSourceResponse):
+    """Takes its place among the readers when it is sent, and gives it back however that ends."""
+
+    def __init__(self, broadcaster: Broadcaster, position: int | None) -> None:
+        super().__init__(_events(broadcaster, position), ping=HEARTBEAT_SECONDS)
+        self._broadcaster = broadcaster
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send messages until the reader leaves. Raises a problem when there is no place."""
+        try:
+            with self._broadcaster.reading():
+                await super().__call__(scope, receive, send)
+        except TooManyReadersError as error:
+            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from None
 
 
 def _position(last_event_id: str | None) -> int | None:

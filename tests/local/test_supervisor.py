@@ -210,6 +210,7 @@ async def test_grandchildren_of_a_crashed_child_are_killed(tmp_path: Path) -> No
 
     grandchild = int(log_of(tmp_path, "reward-0").split()[0])
     await until(lambda: not is_running(grandchild), f"the end of process {grandchild}")
+    assert not is_running(grandchild)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the kernel's promise is Linux' own")

@@ -144,7 +144,9 @@ async def test_what_is_held_is_renewed(streams: MemoryStreams) -> None:
     await streams.reward_requests.put([request("slow", "mine")])
 
     async with running(service_on(queue, Silent(), lease_seconds=0.03)):
-        await queue.renewals.get()
+        renewed = await queue.renewals.get()
+
+    assert [lease.payload for lease in renewed] == [request("slow", "mine")]
 
 
 async def test_a_score_whose_lease_was_lost_is_not_written() -> None:

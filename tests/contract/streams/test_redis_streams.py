@@ -193,9 +193,15 @@ def test_a_version_before_7_is_too_old(version: str) -> None:
         require_recent(version)
 
 
-@pytest.mark.parametrize("version", ["7.0.15", "10.0"])
-def test_7_and_newer_versions_are_accepted(version: str) -> None:
-    require_recent(version)
+@pytest.mark.parametrize(("version", "is_recent"), [("6.9", False), ("7.0.15", True), ("10.0", True)])
+def test_7_and_newer_versions_are_accepted(version: str, is_recent: bool) -> None:
+    refusals = []
+    try:
+        require_recent(version)
+    except ValueError as error:
+        refusals.append(error)
+
+    assert (refusals == []) is is_recent
 
 
 async def test_a_key_of_the_wrong_type_is_an_error_that_no_retry_mends(

@@ -113,7 +113,9 @@ async def test_a_learner_waits_for_a_server_that_cannot_write(start_redis: Start
         await client.aclose()
 
 
-async def test_an_orderly_end_does_not_depend_on_redis(start_redis: StartRedis, tmp_path: Path) -> None:
+async def test_an_orderly_end_does_not_depend_on_redis(
+    start_redis: StartRedis, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with start_redis(tmp_path / "redis") as server:
         client = await connect(server.url)
         fence = Fence(client, "r", host=socket.gethostname(), lease_seconds=60)
@@ -122,3 +124,6 @@ async def test_an_orderly_end_does_not_depend_on_redis(start_redis: StartRedis, 
 
         await run_lease.release(fence, identity)
         await client.aclose()
+
+    assert "cannot release the learner's lease" in caplog.text
+    assert "it expires" in caplog.text

@@ -28,12 +28,18 @@ def test_the_running_mean_follows_the_steps() -> None:
     normalizer = LossNormalizer("running", window_length=4)
 
     normalizer.observe([10, 20])
-    normalizer.observe([])
+    normalizer.observe([0])
     assert loss(normalizer) == pytest.approx(17 / (3 * 15))
     normalizer.observe([40])
 
     assert loss(normalizer) == pytest.approx(17 / (3 * (15 * MEMORY + 40 * (1 - MEMORY))))
 
 
-def test_a_row_without_tokens_weighs_nothing_by_rows() -> None:
-    assert LossNormalizer("rows", window_length=4).factors([0, 2])[1] == pytest.approx(0.5)
+@pytest.mark.parametrize("name", ["tokens", "rows", "constant", "running"])
+def test_a_row_without_tokens_counts_nowhere(name: Normalizer) -> None:
+    normalizer, other = LossNormalizer(name, window_length=4), LossNormalizer(name, window_length=4)
+    normalizer.observe([0, 2, 6])
+    other.observe([2, 6])
+
+    assert normalizer.factors([0, 2, 6])[1:] == other.factors([2, 6])
+    assert normalizer.factors([0]) == [1.0 if name == "tokens" else 0.0]

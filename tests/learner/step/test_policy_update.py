@@ -102,6 +102,31 @@ def test_the_ignored_tail_of_a_cut_leaves_the_loss_and_its_denominator() -> None
     assert_gradients_equal(actual, expected_gradients(rows, weights))
 
 
+@pytest.mark.parametrize("max_tokens", [16, 4096])
+@pytest.mark.parametrize("normalizer", ["rows", "constant", "running"])
+def test_the_loss_is_divided_as_configured_whatever_its_micro_batches(normalizer: str, max_tokens: int) -> None:
+    rows = some_rows()
+    lengths = [len(of_row) for of_row in window_advantages(rows)]
+    num_tokens, mean_length = sum(lengths), sum(lengths) / len(lengths)
+    by_normalizer: dict[str, list[float]] = {
+        "rows": [float(length) for length in lengths],
+        "constant": [6.0] * len(rows),
+        "running": [mean_length] * len(rows),
+    }
+    weights = [
+        [num_tokens / (len(rows) * divisor)] * length
+        for length, divisor in zip(lengths, by_normalizer[normalizer], strict=True)
+    ]
+
+    actual = first_gradients(
+        rows,
+        algorithm={"loss_normalizer": normalizer, "num_ignored_tail_tokens": 0, "advantage_whitening": "none"},
+        actor={"lr": 1e-3, "max_tokens_per_microbatch": max_tokens},
+    )
+
+    assert_gradients_equal(actual, expected_gradients(rows, weights))
+
+
 def test_advantages_are_scaled_by_the_deviation_of_the_tokens_that_count() -> None:
     rows = some_rows()[:2]
     unscaled = window_advantages(rows)

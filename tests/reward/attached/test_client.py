@@ -182,6 +182,7 @@ async def test_a_process_that_ends_leaves_nothing_behind() -> None:
         async with attached(server):
             await outcome(server, "by_text", "number")
         await reports(server, "processes", [])
+        assert server.parts.attached.status()["processes"] == []
 
 
 def test_a_function_of_another_signature_is_refused_when_it_is_offered() -> None:

@@ -91,6 +91,7 @@ async def test_a_program_dies_with_its_worker() -> None:
     sleeping.cancel()
 
     await until(num_processes_of_the_program, "the end of the program", is_met=lambda number: number == 0)
+    assert num_processes_of_the_program() == 0
 
 
 def num_processes_of_the_program() -> int:

@@ -145,7 +145,9 @@ async def test_what_a_killed_function_started_dies_with_it(spec: Callable[[str],
         while not (written.exists() and written.read_text()):  # a busy machine kills it before it has started anything
             await pool.outcome(spec("sleeps"), request)
 
-    await until(lambda: not is_running(int(written.read_text())), "the end of the child")
+    child = int(written.read_text())
+    await until(lambda: not is_running(child), "the end of the child")
+    assert not is_running(child)
 
 
 async def test_a_worker_is_kept_for_the_next_request(spec: Callable[[str], str]) -> None:

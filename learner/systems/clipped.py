@@ -38,7 +38,8 @@ class ClippedSystem(System):
     def policy_loss(self, tokens: PolicyTokens) -> losses.PolicyLoss:
         """Importance sampling corrects for the policy that sampled (decoupled loss) where a cap is set."""
         algorithm = self.estimators.algorithm
-        is_decoupled = algorithm.importance_cap is not None
+        cap = algorithm.importance_cap
+        assert cap != "none", "Config.importance_cap says it as None"
         return losses.policy_loss(
             tokens.logprobs,
             tokens.old_logprobs,
@@ -47,8 +48,8 @@ class ClippedSystem(System):
             clip_low=algorithm.clip_ratio_low,
             clip_high=algorithm.clip_ratio_high,
             dual_clip=algorithm.clip_ratio_c,
-            rollout_logprobs=tokens.rollout_logprobs if is_decoupled else None,
-            importance_cap=algorithm.importance_cap,
+            rollout_logprobs=None if cap is None else tokens.rollout_logprobs,
+            importance_cap=cap,
             normalizer=tokens.normalizer,
         )
 

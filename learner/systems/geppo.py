@@ -28,7 +28,7 @@ class GeppoSystem(System):
     """See `System`; keeps the rows of the last M - 1 steps, newest first."""
 
     def __init__(self, estimators: Estimators, policy: Policy, *, max_tokens_per_microbatch: int) -> None:
-        assert estimators.algorithm.importance_cap is not None, "the preset sets it"
+        assert isinstance(estimators.algorithm.importance_cap, float), "the preset sets it"
         self._estimators, self._policy = estimators, policy
         self._algorithm = estimators.algorithm
         self._trace_cap = estimators.algorithm.importance_cap

@@ -24,7 +24,7 @@ class PpoEwmaSystem(System):
     """See `System`; keeps the averaged weights and how much history they hold."""
 
     def __init__(self, estimators: Estimators, policy: Policy) -> None:
-        assert estimators.algorithm.importance_cap is not None, "the preset sets it"
+        assert isinstance(estimators.algorithm.importance_cap, float), "the preset sets it"
         self._estimators, self._policy = estimators, policy
         self._importance_cap = estimators.algorithm.importance_cap
         self._average = copy.deepcopy(policy.network).requires_grad_(False)

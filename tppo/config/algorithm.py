@@ -67,9 +67,9 @@ class AlgorithmSection(Section):
 
     Down, to 3 say, when single tokens dominate the gradient. verl: `clip_ratio_c`.
     """
-    importance_cap: PositiveFloat | None = None
-    """Cap of the importance weights old/rollout of the decoupled loss; unset: 2 in overlapped and streaming, none in
-    lockstep. [ratio]
+    importance_cap: PositiveFloat | Literal["none"] | None = None
+    """Cap of the importance weights old/rollout of the decoupled loss; `none`: no such weights; unset: 2 in overlapped
+    and streaming, none in lockstep. [ratio]
 
     Set it in `lockstep` when the engine's log-probabilities differ from the learner's (truncated importance sampling).
     """

@@ -7,7 +7,7 @@ the run began; only there may a warm-up be longer than the run, after a trial th
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tppo.config.presets import KEYS_OF_SYSTEMS
+from tppo.config.presets import KEYS_OF_SYSTEMS, SYSTEMS_WITH_A_CAP
 from tppo.config.schema import Config
 
 LENGTH_OF_RUN = "run.total_training_steps"
@@ -35,6 +35,7 @@ def contradictions(config: Config, chosen: ChosenKeys) -> Iterator[str]:
     yield from _mini_batches(config)
     yield from (text for key, text in config.warm_ups_beyond_the_run if chosen.stand_beside_the_length_of_the_run(key))
     yield from _foreign_keys(config)
+    yield from _importance_cap(config)
 
 
 def _windows(config: Config) -> Iterator[str]:
@@ -79,6 +80,15 @@ def _foreign_keys(config: Config) -> Iterator[str]:
                 f"{key} = {value} is a key of {system}, and run.algorithm = {config.run.algorithm!r}; "
                 f"expected no such key, or run.algorithm = {system!r}"
             )
+
+
+def _importance_cap(config: Config) -> Iterator[str]:
+    system = config.run.algorithm
+    if system in SYSTEMS_WITH_A_CAP and config.importance_cap is None:
+        yield (
+            f"algorithm.importance_cap = 'none' with run.algorithm = {system!r}, which needs a cap; expected a number, "
+            "or no such key"
+        )
 
 
 def _keys_in(table: Mapping[str, Any]) -> Iterator[str]:

@@ -109,9 +109,16 @@ def _phrase(schema: Schema) -> str:
     if "expected" in schema:
         return str(schema["expected"])
     if "anyOf" in schema:
-        return " or ".join(_phrase(one) for one in schema["anyOf"] if one.get("type") != "null")
+        return " or ".join(map(_phrase, without_null(schema["anyOf"])))
     choices = schema.get("enum", [schema["const"]] if "const" in schema else [])
     return _alternatives(choices) if choices else PHRASES[schema["type"]](schema)
+
+
+def without_null(kinds: Sequence[Schema]) -> list[Schema]:
+    """What a key that may be unset is written as: a number, or else `none`."""
+    written = [one for one in kinds if one.get("type") != "null"]
+    is_number = all(one.get("type") in ("integer", "number") for one in written)
+    return [*written, {"const": "none"}] if is_number and len(written) < len(kinds) else written
 
 
 def _alternatives(choices: Sequence[Any]) -> str:

@@ -59,6 +59,10 @@ KEYS_OF_SYSTEMS: dict[str, Algorithm] = {
     "algorithm.lr_adaptation_factor": "geppo",
 }
 """Keys that mean nothing to the other systems."""
+SYSTEMS_WITH_A_CAP = tuple(
+    name for name, settings in PRESETS.items() if any(one.key == "algorithm.importance_cap" for one in settings)
+)
+"""Systems whose formulas have importance weights, whatever the mode."""
 NOTES: dict[Rule, str] = {
     "fixed": "",
     "usual": ", unless chosen otherwise",

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from tppo.config.mistakes import without_null
 from tppo.config.schema import Config
 
 Schema = Mapping[str, Any]
@@ -19,7 +20,8 @@ INTRODUCTION = """\
 # Configuration
 
 One TOML file holds a run. `--set section.key=value` overrides a key, `--set section.key=` takes it out of the file, so
-that the default holds; `--dry-run` prints the resolved configuration. An
+that the default holds; a number that may be unset is so by `"none"` too, unless its meaning says more.
+`--dry-run` prints the resolved configuration. An
 unknown key, or a value that does not fit, is refused before anything starts, in one sentence that names the key.
 Relative paths in the file are relative to the file's folder.
 
@@ -74,7 +76,7 @@ def _default(prop: Schema) -> str:
 
 def _type(prop: Schema) -> str:
     if "anyOf" in prop:
-        return " or ".join(_type(one) for one in prop["anyOf"] if one.get("type") != "null")
+        return " or ".join(map(_type, without_null(prop["anyOf"])))
     if choices := prop.get("enum", [prop["const"]] if "const" in prop else []):
         return ", ".join(f"`{json.dumps(choice)}`" for choice in choices)
     if prop["type"] == "array":

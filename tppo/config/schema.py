@@ -53,7 +53,9 @@ class Config(Section):
     def importance_cap(self) -> float | None:
         """`algorithm.importance_cap`, or the mode's own when unset: stale tokens need the correction."""
         cap = self.algorithm.importance_cap
-        return cap if cap is not None or self.run.mode == "lockstep" else DEFAULT_IMPORTANCE_CAP
+        if cap is None:
+            return None if self.run.mode == "lockstep" else DEFAULT_IMPORTANCE_CAP
+        return None if cap == "none" else cap
 
     @property
     def max_consecutive_failures(self) -> int:

@@ -5,9 +5,10 @@ what the key means, and ends in its unit in brackets where it is a number; the s
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 # Strict: a number is neither `true` nor a text. Bounds beyond what any run can use catch slips of the keyboard.
 MAX_COUNT = 1_000_000
@@ -48,6 +49,25 @@ NamedPath = Annotated[Path, AfterValidator(_named), expecting("a path")]
 
 
 class Section(BaseModel):
-    """A frozen table of the TOML file that refuses unknown keys."""
+    """A frozen table of the TOML file that refuses unknown keys.
+
+    A number that may be unset is so by `"none"` too: TOML has no null, and a key cannot be absent from an override.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_unsets_a_number(cls, table: Any) -> Any:
+        if not isinstance(table, dict):
+            return table
+        unset = {key for key, value in table.items() if value == "none" and key in cls.model_fields}
+        return {
+            key: None if key in unset and _is_optional_number(cls.model_fields[key].annotation) else value
+            for key, value in table.items()
+        }
+
+
+def _is_optional_number(annotation: Any) -> bool:
+    kinds = {get_args(one)[0] if get_origin(one) is Annotated else one for one in get_args(annotation)}
+    return NoneType in kinds and bool(kinds & {int, float}) and kinds <= {int, float, NoneType}

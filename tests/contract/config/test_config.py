@@ -9,6 +9,7 @@ import pytest
 
 from tppo.__main__ import VERBS, main
 from tppo.config import ConfigError, dump, load
+from tppo.config.mistakes import all_keys, section_of
 
 MINIMAL = """
 [model]
@@ -111,6 +112,41 @@ def test_an_override_without_a_value_is_as_if_the_file_did_not_have_the_key(tmp_
 
     assert (config.run.max_policy_lag, config.actor.max_kl, config.actor.lr) == (None, None, 1e-6)
     assert (config.generation.host, config.critic.lr) == ("127.0.0.1", 2e-6)
+
+
+def optional_numbers() -> list[str]:
+    """Every key that is a number or unset, by its JSON schema."""
+    return [
+        key
+        for key in all_keys()
+        for section, name in [key.split(".")]
+        for kinds in [section_of(section).model_json_schema()["properties"][name].get("anyOf", [])]
+        if {"null"} < {kind.get("type") for kind in kinds} <= {"null", "integer", "number"}
+    ]
+
+
+def test_a_number_that_may_be_unset_is_so_by_none_too(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL)
+
+    unset = load(path, [f"{key}=none" for key in optional_numbers()])
+
+    assert unset == load(path)
+    assert set(optional_numbers()) == {
+        *("run.max_policy_lag", "actor.max_kl", "actor.lr_decay_steps", "critic.lr_decay_steps"),
+        *("evaluation.num_prompts", "reward.max_consecutive_failures"),
+    }
+
+
+@pytest.mark.parametrize("mode", ["lockstep", "overlapped", "streaming"])
+def test_importance_weights_are_turned_off_by_none_and_left_to_the_mode_when_unset(tmp_path: Path, mode: str) -> None:
+    path = write(tmp_path, MINIMAL)
+
+    caps = [
+        load(path, [f"run.mode={mode}", *chosen]).importance_cap
+        for chosen in ([], ["algorithm.importance_cap=none"], ["algorithm.importance_cap=3"])
+    ]
+
+    assert caps == [None if mode == "lockstep" else 2.0, None, 3.0]
 
 
 def test_of_two_overrides_of_a_key_the_later_one_counts_also_when_it_is_empty(tmp_path: Path) -> None:

@@ -56,6 +56,11 @@ CONTRADICTIONS = [
         "algorithm.ewma_center_of_mass = 4.0 is a key of ppo-ewma, and run.algorithm = 'geppo'; expected no such key, "
         "or run.algorithm = 'ppo-ewma'",
     ),
+    (
+        ["run.algorithm=geppo", "algorithm.importance_cap=none"],
+        "algorithm.importance_cap = 'none' with run.algorithm = 'geppo', which needs a cap; expected a number, or no "
+        "such key",
+    ),
 ]
 
 

@@ -37,7 +37,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         "critic.max_tokens_per_microbatch",
         ["0", "-1", "100000000", "2.5", "'8'", "true"],
     ),
-    ("a whole number from 0 to 1000", "run.max_policy_lag", ["-1", "100000", "'none'", "0.5"]),
+    ("a whole number from 0 to 1000 or 'none'", "run.max_policy_lag", ["-1", "100000", "'None'", "0.5"]),
     ("a whole number from 0 to 1000000000", "run.max_token_lag", ["-1", "1000000000.0", "true"]),
     (
         "a whole number from 0 to 1000000000",
@@ -77,8 +77,8 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ),
     (
         "a number from 1e-12 to 1e+12",
-        "algorithm.lam_alpha algorithm.clip_ratio_high algorithm.importance_cap algorithm.overlong_penalty_factor "
-        "algorithm.ewma_center_of_mass algorithm.lr_adaptation_factor actor.grad_clip critic.grad_clip actor.max_kl",
+        "algorithm.lam_alpha algorithm.clip_ratio_high algorithm.overlong_penalty_factor "
+        "algorithm.ewma_center_of_mass algorithm.lr_adaptation_factor actor.grad_clip critic.grad_clip",
         ["0", "-1", "1e-30", "1e+300", "inf", "'none'", "true"],
     ),
     (
@@ -94,10 +94,15 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ),
     ("'scale_only', 'full' or 'none'", "algorithm.advantage_whitening", ["true", "'scale'"]),
     ("'tokens', 'rows', 'constant' or 'running'", "algorithm.loss_normalizer", ["'mean'", "1"]),
-    ("a whole number from 1 to 1000000000", "actor.lr_decay_steps critic.lr_decay_steps", ["0", "-1", "1.5", "true"]),
+    (
+        "a whole number from 1 to 1000000000 or 'none'",
+        "actor.lr_decay_steps critic.lr_decay_steps",
+        ["0", "-1", "1.5", "true"],
+    ),
     ("a number above 1", "algorithm.clip_ratio_c", ["1.0", "0.2", "true"]),
     ("'all_windows' or 'current_window'", "algorithm.lm_tokens", ["'all'"]),
-    ("a whole number from 1 to 1000000", "algorithm.num_reused_batches evaluation.num_prompts", ["0", "1.5", "true"]),
+    ("a whole number from 1 to 1000000", "algorithm.num_reused_batches", ["0", "1.5", "true"]),
+    ("a whole number from 1 to 1000000 or 'none'", "evaluation.num_prompts", ["0", "1.5", "true", "'all'"]),
     ("a whole number from 1 to 1000000", "actor.ppo_mini_batches critic.ppo_mini_batches", ["0", "-1", "0.5"]),
     ("a number from 1e-12 to 1", "actor.lr critic.lr", ["true", "0", "-0.001", "5", "'1e-6'", "1e-30", "nan"]),
     ("'linear', 'cosine' or 'constant'", "actor.lr_decay critic.lr_decay", ["'none'", "true"]),
@@ -113,8 +118,8 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ),
     (
         "a number from 1e-12 to 1e+12 or 'none'",
-        "critic.cliprange_value_low critic.cliprange_value_high",
-        ["0", "-1", "'off'", "true"],
+        "critic.cliprange_value_low critic.cliprange_value_high algorithm.importance_cap actor.max_kl",
+        ["0", "-1", "'off'", "inf", "true"],
     ),
     ("'row_mean' or 'token_mean'", "critic.loss_aggregation", ["'mean'"]),
     ("'transformers'", "generation.engine", ["'vllm'"]),
@@ -152,7 +157,8 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ("a whole number from 2 to 1000", "redis.max_deliveries", ["1", "0", "100000", "true"]),
     ("1 to 64 letters, digits or '_'", "evaluation.solution_key evaluation.group_key", ["''", "'a b'", "'k/l'", "5"]),
     ("a list, each a whole number at least 0", "evaluation.group_bounds", ["20", "[-1]", "['20']", "[0.5]", "[True]"]),
-    ("a whole number from 1 to 1000000", "checkpoint.keep reward.max_consecutive_failures", ["0", "-1", "true"]),
+    ("a whole number from 1 to 1000000", "checkpoint.keep", ["0", "-1", "'none'", "true"]),
+    ("a whole number from 1 to 1000000 or 'none'", "reward.max_consecutive_failures", ["0", "-1", "true"]),
     ("'off', 'offline' or 'online'", "trackers.wandb", ["true", "'disabled'"]),
     (
         "1 to 128 letters, none of them '/', '\\', '#', '?', '%' or ':'",

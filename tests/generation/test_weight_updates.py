@@ -1,6 +1,7 @@
 """New weights while windows run."""
 
 import asyncio
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -139,6 +140,53 @@ async def test_a_cancelled_weight_update_is_not_applied() -> None:
         after = await engine.generate(a_request("after"))
 
     assert after.version_spans == (VersionSpan(0, 8),)
+
+
+async def test_weights_that_were_given_up_leave_no_copy_behind_and_hold_up_no_window() -> None:
+    decoder = Paused(a_decoder(TIED_QWEN2))
+    policy = UpdatePolicy(in_flight=False)
+
+    async with an_engine(TIED_QWEN2, a_model(TIED_QWEN2), decoder=decoder, policy=policy) as engine:
+        running = asyncio.create_task(engine.generate(a_request(max_new_tokens=20)))
+        await decoder.paused()
+        copies = [await given_up(engine, an_update(a_model(TIED_QWEN2, seed=1), version)) for version in range(1, 4)]
+        num_kept = sum(copy() is not None for copy in copies)
+        beside = asyncio.create_task(engine.generate(a_request("beside", max_new_tokens=8)))
+        await asyncio.sleep(0)
+        decoder.may_go_on.set()
+        await asyncio.gather(running, beside)
+
+    assert num_kept == 0
+    assert (await beside).ended_at < (await running).ended_at
+
+
+async def given_up(engine: TransformersEngine, update: WeightUpdate) -> "weakref.ref[Tensor]":
+    """A reference to the weights of a transfer that the learner ended before they were in use."""
+    copy = weakref.ref(update.tensors["model.norm.weight"])
+    transfer = asyncio.create_task(engine.update_weights(update))
+    await asyncio.sleep(0)
+    transfer.cancel()
+    await asyncio.wait([transfer])
+    return copy
+
+
+async def test_newer_weights_replace_those_that_wait_for_the_windows_to_end() -> None:
+    decoder = Paused(a_decoder(TIED_QWEN2))
+    policy = UpdatePolicy(in_flight=False)
+
+    async with an_engine(TIED_QWEN2, a_model(TIED_QWEN2), decoder=decoder, policy=policy) as engine:
+        window = asyncio.create_task(engine.generate(a_request()))
+        await decoder.paused()
+        updates = [an_update(a_model(TIED_QWEN2, seed=version), version) for version in (1, 2)]
+        taken = [asyncio.create_task(engine.update_weights(update)) for update in updates]
+        await asyncio.wait(taken, return_when=asyncio.FIRST_COMPLETED)
+        decoder.may_go_on.set()
+        await window
+        assert await taken[1] == updates[1].digest
+        assert engine.policy_version == 2
+
+    with pytest.raises(RuntimeError, match="newer weights came before these were in use"):
+        await taken[0]
 
 
 def without_a_tensor(update: WeightUpdate) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """The decode loop, in the thread that owns the model: continuous batching of windows, and their weights.
 
 The loop
-* consumes: the windows, cancellations and weights that `submit`, `cancel` and `update` queue;
+* consumes: the windows and cancellations that `submit` and `cancel` queue, and the newest weights of `update`;
 * waits for: work, while no window runs and none can be admitted;
 * unblocked by: `submit`, `update`, `close`;
 * produces: the results of the futures. A slot whose window has ended is filled before the next token.
@@ -11,9 +11,11 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -24,7 +26,6 @@ from services.generation.transformers_engine.decoders.decoder import Decoder
 from tppo.weights import WeightUpdate
 
 log = logging.getLogger(__name__)
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class UpdatePolicy:
 
 @dataclass(eq=False, slots=True)
 class PendingUpdate:
-    """Weights that wait for their moment."""
+    """Weights that wait for their moment; newer ones replace them."""
 
     update: WeightUpdate
     future: "Future[None]" = field(default_factory=Future)
@@ -52,7 +53,7 @@ class DecodeLoop:
         self._batch = Batch(decoder, num_slots=num_slots, device=device)
         self._waiting: deque[DecodeRow] = deque()
         self._cancelled: deque[DecodeRow] = deque()
-        self._updates: deque[PendingUpdate] = deque()
+        self._update: PendingUpdate | None = None  # one slot: each holds a whole copy of the weights
         self._has_work = threading.Condition()
         self._is_closing = False
         self._failure: Exception | None = None
@@ -67,15 +68,26 @@ class DecodeLoop:
 
     def submit(self, row: DecodeRow) -> None:
         """Queue a window."""
-        self._enqueue(self._waiting, row)
+        with self._open():
+            self._waiting.append(row)
 
     def cancel(self, row: DecodeRow) -> None:
         """Drop a window, wherever it stands."""
         self._cancelled.append(row)
 
     def update(self, pending: PendingUpdate) -> None:
-        """Queue new weights."""
-        self._enqueue(self._updates, pending)
+        """Bring the weights into use at the next moment for it, instead of older ones that still wait."""
+        with self._open():
+            replaced, self._update = self._update, pending
+        if replaced is not None and replaced.future.set_running_or_notify_cancel():
+            replaced.future.set_exception(RuntimeError("newer weights came before these were in use"))
+
+    def give_up(self, pending: PendingUpdate) -> None:
+        """Nobody awaits these weights any more."""
+        with self._has_work:
+            if self._update is pending:
+                self._update = None
+                self._has_work.notify()
 
     def close(self) -> None:
         """Cancel what is left and wait for the thread's end."""
@@ -98,11 +110,13 @@ class DecodeLoop:
             running=tuple(row.running() for row in self._batch.rows()),
         )
 
-    def _enqueue(self, queue: "deque[Item]", item: Item) -> None:
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        """Within, something is queued for the thread."""
         with self._has_work:
             if self._is_closing:
                 raise RuntimeError("the decode loop has ended") from self._failure
-            queue.append(item)
+            yield
             self._has_work.notify()
 
     def _run(self) -> None:
@@ -122,18 +136,18 @@ class DecodeLoop:
         """False when the loop is to end."""
         if not self._batch.num_running:
             with self._has_work:
-                self._has_work.wait_for(lambda: self._is_closing or self._updates or self._can_admit())
+                self._has_work.wait_for(lambda: self._is_closing or self._update or self._can_admit())
         return not self._is_closing
 
     def _can_admit(self) -> bool:
         """Nothing is admitted while weights wait: they wait for the running windows to end."""
-        return bool(self._waiting) and not self._updates and self.policy_version >= 0
+        return bool(self._waiting) and self._update is None and self.policy_version >= 0
 
     def _turn(self) -> None:
         while self._cancelled:
             self._withdraw(self._cancelled.popleft())
-        while self._updates and (self._policy.in_flight or not self._batch.num_running):
-            self._load(self._updates.popleft())
+        if self._policy.in_flight or not self._batch.num_running:
+            self._load_newest()
         while self._can_admit() and self._batch.num_free_slots:
             self._batch.admit(self._waiting.popleft())
         self._batch.step()
@@ -145,8 +159,10 @@ class DecodeLoop:
                 return
         self._batch.drop(row)
 
-    def _load(self, pending: PendingUpdate) -> None:
-        if not pending.future.set_running_or_notify_cancel():
+    def _load_newest(self) -> None:
+        with self._has_work:
+            pending, self._update = self._update, None
+        if pending is None or not pending.future.set_running_or_notify_cancel():
             return
         try:
             self._batch.load(pending.update, recompute_cache=self._policy.recompute_cache)
@@ -160,7 +176,8 @@ class DecodeLoop:
         with self._has_work:
             self._is_closing = True
             futures: list[Future[Any]] = [row.future for row in (*self._batch.rows(), *self._waiting)]
-            futures += [pending.future for pending in self._updates]
+            futures += [self._update.future] if self._update else []
+            self._update = None
         for future in futures:
             if self._failure is None:
                 future.cancel()

@@ -50,7 +50,11 @@ class TransformersEngine:
         """Digest of what is loaded, when it is in use."""
         pending = PendingUpdate(update)
         self._loop.update(pending)
-        await asyncio.wrap_future(pending.future)
+        try:
+            await asyncio.wrap_future(pending.future)
+        except asyncio.CancelledError:
+            self._loop.give_up(pending)
+            raise
         return await asyncio.to_thread(digest, update.tensors)
 
     def statistics(self) -> EngineStatistics:

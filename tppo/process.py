@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Never, Protocol
 
 from tppo.config import ConfigError
 from tppo.presence import announce, this_process, withdraw
@@ -15,6 +17,8 @@ from tppo.prometheus import Exporter
 from tppo.streams import StreamsDenied, StreamsError, StreamsUnavailable, until_redis_answers
 from tppo.streams.connection import RedisClient, connect, without_password
 from tppo.streams.fence import UNFENCED
+
+WITHDRAW_SECONDS = 2.0  # a Redis that does not answer delays no end
 
 
 def configure_logging(level: int = logging.INFO, *, file: Path | None = None) -> None:
@@ -84,8 +88,9 @@ class Announcer:
 
     async def withdraw(self) -> None:
         """An orderly end: the run need not miss three heartbeats first."""
-        with suppress(StreamsUnavailable):
-            await withdraw(self._client, self._run, self._presence.name)
+        with suppress(StreamsUnavailable, TimeoutError):
+            async with asyncio.timeout(WITHDRAW_SECONDS):
+                await withdraw(self._client, self._run, self._presence.name)
 
 
 class Stoppable(Protocol):
@@ -109,3 +114,15 @@ def on_stop_signal(stop: Callable[[], None]) -> None:
     """Call it at SIGTERM and at Ctrl-C."""
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop)
+
+
+def leave_threads() -> Never:
+    """End the process with code 0, whatever its threads compute.
+
+    For the end of a process whose work is delivered: the interpreter's own end would wait for the hashing of a large
+    model's weights, and a thread that is in mid-pass of a model may crash it.
+    """
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -12,7 +12,7 @@ from functools import partial
 from services.generation.exposed import GENERATION_METRICS
 from tppo.announced_weights import announced_weights
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
-from tppo.process import Announcer, configure_logging, connected, run_until_signalled
+from tppo.process import Announcer, configure_logging, connected, leave_threads, run_until_signalled
 from tppo.prometheus import Exporter, serving
 from tppo.security.authentication import Service, metrics_token_from_environment, token_from_environment
 from tppo.security.redis_address import with_redis
@@ -46,6 +46,7 @@ async def _serve(config: Config, name: str) -> None:
     exporter = Exporter(GENERATION_METRICS, run=config.run.name, service=name)
     with serving(config.prometheus, exporter, token=metrics_token_from_environment()):
         await _serve_requests(config, name, exporter)
+    leave_threads()  # here, since the event loop's own end waits for them
 
 
 async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None:

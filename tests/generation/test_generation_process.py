@@ -1,20 +1,24 @@
 """`tppo generation` as a process: a real server, a real engine, a tiny model."""
 
+import asyncio
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc.aio
 import pytest
 import torch
+from transformers import PreTrainedConfig, Qwen2Config
 
-from tests.generation.tiny_models import FAST, a_model, a_request, an_update, expected_logprobs
+from tests.generation.tiny_models import FAST, VOCABULARY, a_model, a_request, an_update, expected_logprobs
 from tests.support.processes import TPPO, a_process, terminated, tppo
 from tests.support.streams import announced, inbox_records
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.waiting import DEADLINE_SECONDS, until_answered
 from tppo.announced_weights import AnnouncedWeights, announce_weights
 from tppo.codec import encode_window_request
-from tppo.presence import present
-from tppo.rollout import Window
+from tppo.presence import Presence, present
+from tppo.rollout import Window, tokens
 from tppo.security.authentication import call_metadata
 from tppo.security.private_files import read_secret
 from tppo.streams.connection import RedisClient
@@ -37,11 +41,22 @@ device = "cpu"
 train_files = ["train.jsonl"]
 """
 QWEN2 = FAST["qwen2, tied"]
+LONG_PROMPT, NUM_LONG_ROWS = 2048, 16
+SLOW = Qwen2Config(  # some minutes of prefill for these rows, on one core
+    vocab_size=VOCABULARY,
+    hidden_size=512,
+    num_hidden_layers=12,
+    num_attention_heads=8,
+    num_key_value_heads=1,
+    intermediate_size=2048,
+    max_position_embeddings=2 * LONG_PROMPT,
+    tie_word_embeddings=True,
+)
 
 
-def run_file(folder: Path, model: bool = True) -> Path:
-    if model:
-        QWEN2.save_pretrained(folder / "actor")
+def run_file(folder: Path, model: PreTrainedConfig | None = QWEN2) -> Path:
+    if model is not None:
+        model.save_pretrained(folder / "actor")
     (folder / "run.toml").write_text(CONFIG)
     return folder / "run.toml"
 
@@ -54,20 +69,13 @@ async def test_the_process_takes_weights_serves_a_window_and_ends_at_sigterm(
     await streams.window_requests.put([encode_window_request(request)])
     tensors = an_update(model).tensors
 
-    def transfer() -> Iterator[pb.UpdateWeightsRequest]:
-        return to_messages(tensors, run=run_name, policy_version=3, incarnation=0)
-
-    named = ["--set", f"run.name={run_name}", "--set", f"run.directory={tmp_path}"]
-    where = ["--redis", redis_url, *named, "--name", "generation-7"]
-    async with a_process(*TPPO, "generation", str(run_file(tmp_path)), *where) as process:
+    async with a_process(*a_generator(tmp_path, redis_url, run_name)) as process:
         generator = await announced(redis_client, run_name, "generation")
         async with grpc.aio.insecure_channel(generator.address) as channel:
             stub = pb_grpc.GenerationServiceStub(channel)
             with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):
-                await stub.UpdateWeights(transfer(), timeout=DEADLINE_SECONDS)
-            await announce_weights(redis_client, run_name, AnnouncedWeights(0, 3, digest(tensors)))
-            metadata = call_metadata(read_secret(tmp_path / run_name / "generation.token"))
-            await stub.UpdateWeights(transfer(), timeout=DEADLINE_SECONDS, metadata=metadata)
+                await stub.UpdateWeights(transfer(tensors, run_name), timeout=DEADLINE_SECONDS)
+        await take_weights(tensors, generator, redis_client, run_name, folder=tmp_path)
         (window,) = await inbox_records(streams, Window, 1)
         exit_code = await terminated(process)
 
@@ -79,6 +87,60 @@ async def test_the_process_takes_weights_serves_a_window_and_ends_at_sigterm(
     assert await present(redis_client, run_name) == []
 
 
+async def test_the_process_ends_in_order_in_the_midst_of_a_long_prefill(
+    tmp_path: Path, redis_url: str, redis_client: RedisClient, run_name: str
+) -> None:
+    streams = RedisStreams(redis_client, run=run_name, lease_seconds=15.0)
+    prompt = tokens(number % VOCABULARY for number in range(LONG_PROMPT))
+    requests = [a_request(f"r{number}", prompt_tokens=prompt) for number in range(NUM_LONG_ROWS)]
+    await streams.window_requests.put([encode_window_request(request) for request in requests])
+    command = a_generator(tmp_path, redis_url, run_name, model=SLOW)
+    options = (f"--set=run.max_prompt_length={LONG_PROMPT}", f"--set=generation.num_slots={NUM_LONG_ROWS}")
+
+    async with a_process(
+        *command, *options, environment={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        reading = asyncio.create_task(process.stderr.read())
+        generator = await announced(redis_client, run_name, "generation")
+        await take_weights(an_update(a_model(SLOW)).tensors, generator, redis_client, run_name, folder=tmp_path)
+        await until_answered(lambda: busy_slots(redis_client, run_name), "rows in prefill")
+        exit_code = await terminated(process)
+        log = (await reading).decode()
+
+    assert exit_code == 0
+    assert "closing in mid-pass of the model, which is not awaited" in log
+    assert "Traceback" not in log
+    assert await present(redis_client, run_name) == []
+    depth = await streams.window_requests.depth()
+    assert (depth.num_waiting, depth.num_leased) == (NUM_LONG_ROWS, 0)
+
+
+def a_generator(folder: Path, redis_url: str, run: str, model: PreTrainedConfig = QWEN2) -> list[str]:
+    """The command line."""
+    named = ["--set", f"run.name={run}", "--set", f"run.directory={folder}"]
+    return [*TPPO, "generation", str(run_file(folder, model)), "--redis", redis_url, *named, "--name", "generation-7"]
+
+
+def transfer(tensors: dict[str, torch.Tensor], run: str) -> Iterator[pb.UpdateWeightsRequest]:
+    return to_messages(tensors, run=run, policy_version=3, incarnation=0)
+
+
+async def take_weights(
+    tensors: dict[str, torch.Tensor], generator: Presence, client: RedisClient, run: str, *, folder: Path
+) -> None:
+    """Announce the weights and send them."""
+    await announce_weights(client, run, AnnouncedWeights(0, 3, digest(tensors)))
+    metadata = call_metadata(read_secret(folder / run / "generation.token"))
+    async with grpc.aio.insecure_channel(generator.address) as channel:
+        stub = pb_grpc.GenerationServiceStub(channel)
+        await stub.UpdateWeights(transfer(tensors, run), timeout=DEADLINE_SECONDS, metadata=metadata)
+
+
+async def busy_slots(client: RedisClient, run: str) -> int:
+    return sum(one.status["num_active"] for one in await present(client, run))
+
+
 def refused(*arguments: str) -> str:
     """What the process says when it ends with code 2."""
     done = tppo("generation", *arguments)
@@ -87,7 +149,7 @@ def refused(*arguments: str) -> str:
 
 
 def test_a_folder_without_a_model_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    said = refused(str(run_file(tmp_path, model=False)), "--redis", "redis://127.0.0.1:1")
+    said = refused(str(run_file(tmp_path, model=None)), "--redis", "redis://127.0.0.1:1")
 
     assert said == f"tppo generation: model.path = {tmp_path}/actor: no config.json there; expected a model's folder"
 

@@ -16,6 +16,7 @@ from tests.generation.tiny_models import (
     FAST,
     GENERAL,
     VOCABULARY,
+    Paused,
     a_decoder,
     a_model,
     a_request,
@@ -246,6 +247,21 @@ async def test_closing_cancels_running_requests_and_refuses_new_ones() -> None:
         await waiting
     with pytest.raises(RuntimeError, match="has ended"):
         await engine.generate(a_request())
+
+
+async def test_closing_does_not_wait_for_a_pass_of_the_model() -> None:
+    decoder = Paused(a_decoder(TIED_QWEN2))
+    async with an_engine(TIED_QWEN2, a_model(TIED_QWEN2), decoder=decoder) as engine:
+        running = asyncio.create_task(engine.generate(a_request(max_new_tokens=20)))
+        waiting = [asyncio.create_task(engine.generate(a_request(str(number)))) for number in range(8)]
+        await decoder.paused()
+    is_in_mid_pass = not decoder.may_go_on.is_set()
+    decoder.may_go_on.set()
+    ended = await asyncio.gather(running, *waiting, return_exceptions=True)
+
+    assert is_in_mid_pass
+    assert [type(error) for error in ended] == [asyncio.CancelledError] * 9
+    assert decoder.num_steps <= Paused.PAUSE_AT + 1
 
 
 @pytest.mark.parametrize("config", FAST.values(), ids=FAST.keys())

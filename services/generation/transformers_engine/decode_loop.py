@@ -25,6 +25,7 @@ from services.generation.transformers_engine.decode_row import DecodeRow
 from services.generation.transformers_engine.decoders.decoder import Decoder
 from tppo.weights import WeightUpdate
 
+CLOSE_SECONDS = 1.0  # for a pass of the model that is under way; a prefill of many long rows takes minutes on a CPU
 log = logging.getLogger(__name__)
 
 
@@ -90,11 +91,14 @@ class DecodeLoop:
                 self._has_work.notify()
 
     def close(self) -> None:
-        """Cancel what is left and wait for the thread's end."""
+        """Cancel what is left and wait for the thread's end, but for `CLOSE_SECONDS` at most."""
         with self._has_work:
             self._is_closing = True
             self._has_work.notify()
-        self._thread.join()
+        self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            log.warning("closing in mid-pass of the model, which is not awaited")
+            self._abandon()
 
     def statistics(self) -> EngineStatistics:
         """What it has done and does."""
@@ -150,7 +154,8 @@ class DecodeLoop:
             self._load_newest()
         while self._can_admit() and self._batch.num_free_slots:
             self._batch.admit(self._waiting.popleft())
-        self._batch.step()
+        if not self._is_closing:
+            self._batch.step()
 
     def _withdraw(self, row: DecodeRow) -> None:
         with self._has_work:  # others append
@@ -179,6 +184,8 @@ class DecodeLoop:
             futures += [self._update.future] if self._update else []
             self._update = None
         for future in futures:
+            if future.done():
+                continue
             if self._failure is None:
                 future.cancel()
             elif future.set_running_or_notify_cancel():

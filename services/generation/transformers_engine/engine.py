@@ -62,7 +62,7 @@ class TransformersEngine:
         return self._loop.statistics()
 
     async def close(self) -> None:
-        """Stop; windows that still run are cancelled."""
+        """Stop; windows that still run are cancelled, and a pass of the model is awaited for a moment only."""
         await asyncio.to_thread(self._loop.close)
 
     def _check(self, request: WindowRequest) -> None:

@@ -11,12 +11,44 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 DATA_SOURCE = "iterated_map"
-# 37 generates all residues of the prime 97, so the map returns to a value after 96 steps only: with a cycle that
-# divides 100, a response could leave out hundreds of steps and still be right.
-MULTIPLIER, INCREMENT, MODULUS = 37, 11, 97
-FEWEST_STEPS, MOST_STEPS = 2, 680
-MAX_RESPONSE_LENGTH = 2048  # tokens; the longest worked response has 2043
-TAIL_EXPONENT = 0.6  # of the number of steps; smaller is heavier
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map:
+    """x -> multiplier * x + increment (mod modulus), and how often it is applied.
+
+    The multiplier generates all residues of the prime modulus, so the map returns to a value after modulus - 1 steps
+    only: with a cycle that divides 100, a response could leave out hundreds of steps and still be right.
+    """
+
+    multiplier: int
+    increment: int
+    modulus: int
+    fewest_steps: int
+    most_steps: int
+    tail_exponent: float  # of the number of steps; smaller is heavier
+    max_response_length: int  # tokens; a worked response has 3 * num_steps + 3
+
+
+QUICKSTART = Map(
+    multiplier=37,
+    increment=11,
+    modulus=97,
+    fewest_steps=2,
+    most_steps=680,
+    tail_exponent=0.6,
+    max_response_length=2048,
+)
+SHORTER = Map(
+    multiplier=29,
+    increment=7,
+    modulus=89,
+    fewest_steps=4,
+    most_steps=168,
+    tail_exponent=0.2,
+    max_response_length=512,
+)
+"""A second task, of a longer mean and a shorter tail: settings that were chosen on the first are checked on it."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +57,7 @@ class Problem:
 
     start: int
     num_steps: int
+    map: Map = QUICKSTART
 
     @property
     def prompt(self) -> str:
@@ -46,7 +79,7 @@ class Problem:
         """The value after each step."""
         value = self.start
         for _ in range(self.num_steps):
-            value = (MULTIPLIER * value + INCREMENT) % MODULUS
+            value = (self.map.multiplier * value + self.map.increment) % self.map.modulus
             yield value
 
     def steps(self) -> list[str]:
@@ -58,24 +91,28 @@ class Problem:
         return "".join(self.steps()) + f"#{self.result}"
 
 
-def draw_num_steps(generator: random.Random, *, tail_exponent: float = TAIL_EXPONENT, most: int = MOST_STEPS) -> int:
-    """Draw from a Pareto distribution on FEWEST_STEPS..most, cut off at its upper end."""
-    share_below_the_cut = 1 - (FEWEST_STEPS / (most + 1)) ** tail_exponent
-    return int(FEWEST_STEPS * (1 - generator.random() * share_below_the_cut) ** (-1 / tail_exponent))
+def draw_num_steps(generator: random.Random, kind: Map, *, tail_exponent: float, most: int) -> int:
+    """Draw from a Pareto distribution on fewest_steps..most, cut off at its upper end."""
+    share_below_the_cut = 1 - (kind.fewest_steps / (most + 1)) ** tail_exponent
+    return int(kind.fewest_steps * (1 - generator.random() * share_below_the_cut) ** (-1 / tail_exponent))
 
 
-def draw_problem(generator: random.Random, *, tail_exponent: float = TAIL_EXPONENT, most: int = MOST_STEPS) -> Problem:
+def draw_problem(
+    generator: random.Random, kind: Map = QUICKSTART, *, tail_exponent: float | None = None, most: int | None = None
+) -> Problem:
     """Draw a start value and a number of steps."""
-    num_steps = draw_num_steps(generator, tail_exponent=tail_exponent, most=most)
-    return Problem(generator.randrange(MODULUS), num_steps)
+    num_steps = draw_num_steps(
+        generator, kind, tail_exponent=tail_exponent or kind.tail_exponent, most=most or kind.most_steps
+    )
+    return Problem(generator.randrange(kind.modulus), num_steps, kind)
 
 
-def draw_problems(num_problems: int, *, seed: int, is_held_out: bool) -> list[Problem]:
+def draw_problems(num_problems: int, kind: Map = QUICKSTART, *, seed: int, is_held_out: bool) -> list[Problem]:
     """Draw problems of one side of the split; the same seed gives the same problems."""
     generator = random.Random(seed)
     problems: list[Problem] = []
     while len(problems) < num_problems:
-        problem = draw_problem(generator)
+        problem = draw_problem(generator, kind)
         if problem.is_held_out == is_held_out:
             problems.append(problem)
     return problems

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
 
 from examples.iterated_map import task
-from examples.iterated_map.make_base import flawed_response
+from examples.iterated_map.make_base import TASKS, flawed_response, write_data
 from examples.iterated_map.sampling import sample_responses
 
 FOLDER = Path(task.__file__).parent
@@ -35,10 +35,27 @@ def test_a_solution_has_three_tokens_a_step_and_three_more(tokenizer: Any) -> No
     assert len(tokenizer.encode(SOLUTION + tokenizer.eos_token)) == 3 * 3 + 3
 
 
-def test_the_longest_solution_fits_into_a_response(tokenizer: Any) -> None:
-    longest = task.Problem(start=0, num_steps=task.MOST_STEPS)
+@pytest.mark.parametrize("kind", [task.QUICKSTART, task.SHORTER])
+def test_the_longest_solution_fits_into_a_response(tokenizer: Any, kind: task.Map) -> None:
+    longest = task.Problem(0, kind.most_steps, kind)
 
-    assert len(tokenizer.encode(longest.solution() + tokenizer.eos_token)) <= task.MAX_RESPONSE_LENGTH
+    assert len(tokenizer.encode(longest.solution() + tokenizer.eos_token)) <= kind.max_response_length
+
+
+@pytest.mark.parametrize("kind", [task.QUICKSTART, task.SHORTER])
+def test_a_value_comes_again_after_as_many_steps_as_there_are_others(kind: task.Map) -> None:
+    values = list(task.Problem(42, 2 * kind.modulus, kind).values())
+
+    assert len(set(values)) == kind.modulus - 1
+    assert values[: kind.modulus - 1] != values[1 : kind.modulus]
+    assert values[0] == values[kind.modulus - 1]
+
+
+def test_the_data_here_are_those_that_are_made(tmp_path: Path) -> None:
+    write_data(tmp_path, task.QUICKSTART)
+
+    for name in ("train.jsonl", "validation.jsonl"):
+        assert (tmp_path / name).read_bytes() == (FOLDER / "data" / name).read_bytes()
 
 
 def test_decoding_gives_back_the_text(tokenizer: Any) -> None:
@@ -67,7 +84,7 @@ def test_a_response_scores_for_exactly_the_result_after_its_last_mark(response: 
 def test_the_number_of_steps_is_heavy_tailed_between_its_bounds() -> None:
     generator = random.Random(0)
 
-    drawn = [task.draw_num_steps(generator) for _ in range(20_000)]
+    drawn = [task.draw_problem(generator).num_steps for _ in range(20_000)]
 
     # Pareto with exponent .6 from 2: P(k = 2) = (1 - (2/3)^.6) / (1 - (2/681)^.6) = .2159 / .9698 = .2226
     assert drawn.count(2) / len(drawn) == pytest.approx(0.2226, abs=0.01)
@@ -85,7 +102,7 @@ def test_a_flawed_solution_is_a_random_answer_or_a_beginning_of_the_solution() -
     generator = random.Random(0)
     problem = task.Problem(start=7, num_steps=200)
 
-    worked = [flawed_response(problem, generator).partition("#")[0] for _ in range(50)]
+    worked = [flawed_response(problem, TASKS["quickstart"], generator).partition("#")[0] for _ in range(50)]
 
     assert all(problem.solution().startswith(steps) for steps in worked)
     assert "" in worked

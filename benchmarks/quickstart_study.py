@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.paired import Difference, holm, paired_difference
+from services.local.compare.paired import Difference, holm, paired_difference
 from tppo.run_folder.json_lines import read_objects
 
 QUICKSTART = Path(__file__).parents[1] / "examples" / "iterated_map" / "quickstart.toml"

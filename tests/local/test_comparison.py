@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from services.local.compare.measures import Measures, Point, common_target, measured, reached
-from services.local.compare.plan import PlannedRun, Question, is_done, planned_runs
+from services.local.compare.paired import differences
+from services.local.compare.plan import PlannedRun, Question, is_done, planned_runs, systems_in
 from services.local.compare.report import draw_comparison, mean_and_spread, write_json, write_table
 from services.local.compare.running import RunFailedError, run_all
 from tppo.config import ConfigError, dump
@@ -37,8 +38,9 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def a_question(task: Path, *overrides: str, algorithms: tuple[str, ...] = ("ppo", "tppo"), seeds: int = 2) -> Question:
-    return Question(config_path=task, algorithms=algorithms, num_seeds=seeds, num_evaluations=3, overrides=overrides)
+def a_question(task: Path, *overrides: str, algorithms: str = "ppo,tppo", seeds: int = 2) -> Question:
+    systems = systems_in(algorithms)
+    return Question(config_path=task, systems=systems, num_seeds=seeds, num_evaluations=3, overrides=overrides)
 
 
 def lines_of_a_run(steps: int, final_accuracy: float = 0.8) -> list[dict[str, Any]]:
@@ -82,8 +84,8 @@ class Launcher:
         self._failing = failing
 
     def __call__(self, config_path: Path, run: PlannedRun) -> int:
-        self.launched.append(f"{run.algorithm}-{run.seed}")
-        if run.algorithm in self._failing:
+        self.launched.append(f"{run.system}-{run.seed}")
+        if run.system in self._failing:
             return 1
         finish(run)
         return 0
@@ -95,7 +97,7 @@ class Launcher:
 def test_the_systems_take_turns_seed_after_seed(task: Path) -> None:
     runs = planned_runs(a_question(task))
 
-    assert [(run.algorithm, run.seed) for run in runs] == [("ppo", 5), ("tppo", 5), ("ppo", 6), ("tppo", 6)]
+    assert [(run.system, run.seed) for run in runs] == [("ppo", 5), ("tppo", 5), ("ppo", 6), ("tppo", 6)]
     assert runs[0].paths.folder == Path("runs/sums-compare/sums-compare-ppo-seed5")
 
 
@@ -119,16 +121,29 @@ def test_a_setting_may_be_for_all_systems_or_for_one(task: Path) -> None:
     assert (ppo.config.run.total_training_steps, tppo.config.run.total_training_steps) == (10, 12)
 
 
+def test_a_system_may_be_compared_with_itself_under_another_name(task: Path) -> None:
+    overrides = ("vapo:algorithm.lam_floor=0.9", "formula:algorithm.lam_floor=0")
+    vapo, formula = planned_runs(a_question(task, *overrides, algorithms="vapo,formula=vapo", seeds=1))
+
+    assert vapo.config.run.algorithm == formula.config.run.algorithm == "vapo"
+    assert (vapo.config.algorithm.lam_floor, formula.config.algorithm.lam_floor) == (0.9, 0.0)
+    assert formula.paths.folder.name == "sums-compare-formula-seed5"
+
+
 @pytest.mark.parametrize(
     ("algorithms", "overrides", "complaint"),
     [
-        (("ppo", "grpo"), (), "unknown 'grpo'"),
-        (("ppo",), ("grpo:actor.lr=1",), "no system 'grpo'"),
-        (("ppo",), ("ppo:run.window_length=3",), "run.window_length = 3 contradicts run.algorithm = 'ppo'"),
+        ("ppo,grpo", (), "unknown 'grpo'"),
+        ("ppo,formula=grpo", (), "unknown 'grpo'; expected some of .*, or NAME=ALGORITHM"),
+        ("ppo,tppo=ppo", (), "the name 'tppo'; expected"),
+        ("ppo,a b=ppo", (), "the name 'a b'; expected"),
+        ("ppo,ppo", (), "'ppo' twice; expected NAME=ppo for the second"),
+        ("ppo", ("grpo:actor.lr=1",), "no system 'grpo'"),
+        ("ppo", ("ppo:run.window_length=3",), "run.window_length = 3 contradicts run.algorithm = 'ppo'"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_runs(
-    task: Path, algorithms: tuple[str, ...], overrides: tuple[str, ...], complaint: str
+    task: Path, algorithms: str, overrides: tuple[str, ...], complaint: str
 ) -> None:
     with pytest.raises(ConfigError, match=complaint):
         planned_runs(a_question(task, *overrides, algorithms=algorithms))
@@ -148,7 +163,7 @@ def test_runs_that_are_done_are_not_repeated(task: Path) -> None:
 
 
 def test_an_interrupted_run_starts_from_scratch(task: Path) -> None:
-    (run,), launcher = planned_runs(a_question(task, algorithms=("tppo",), seeds=1)), Launcher()
+    (run,), launcher = planned_runs(a_question(task, algorithms="tppo", seeds=1)), Launcher()
     finish(run)
     run.paths.summary.write_text(json.dumps({"steps": 7}))
 
@@ -158,7 +173,7 @@ def test_an_interrupted_run_starts_from_scratch(task: Path) -> None:
 
 
 def test_a_run_that_was_not_evaluated_to_the_end_starts_from_scratch(task: Path) -> None:
-    (run,) = planned_runs(a_question(task, algorithms=("tppo",), seeds=1))
+    (run,) = planned_runs(a_question(task, algorithms="tppo", seeds=1))
     finish(run)
     lines = run.paths.metrics.read_text().splitlines(keepends=True)
     run.paths.metrics.write_text("".join(lines[:-1]))
@@ -185,10 +200,10 @@ def test_a_run_that_fails_ends_the_comparison_and_is_named(task: Path) -> None:
 # What is read from them
 
 
-def measures_of(folder: Path, algorithm: str = "tppo", seed: int = 1, final_accuracy: float = 0.8) -> Measures:
+def measures_of(folder: Path, system: str = "tppo", seed: int = 1, final_accuracy: float = 0.8) -> Measures:
     lines = lines_of_a_run(10, final_accuracy)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return measured(folder, algorithm=algorithm, seed=seed, rollouts_per_step=8)
+    return measured(folder, system=system, seed=seed, rollouts_per_step=8)
 
 
 def test_a_run_is_measured_by_its_clock_and_by_the_generators_counts_at_the_end_of_training(tmp_path: Path) -> None:
@@ -240,7 +255,7 @@ def test_exact_accuracies_stand_beside_the_sampled_ones_where_every_run_has_them
     exact = {0: 0.4012, 4: 0.61, 10: 0.81239}
     having = replace(
         without,
-        algorithm="tppo",
+        system="tppo",
         curve=tuple(replace(point, accuracy_exact=exact[point.step]) for point in without.curve),
     )
 
@@ -249,6 +264,29 @@ def test_exact_accuracies_stand_beside_the_sampled_ones_where_every_run_has_them
 
     assert "| tppo | 0.400 | 0.800 | 0.4012 | 0.8124 | 5.0 |" in (tmp_path / "every.md").read_text()
     assert "| tppo | 0.400 | 0.800 | 5.0 |" in (tmp_path / "some.md").read_text()
+
+
+def with_exact(measures: Measures, system: str, seed: int, final: float) -> Measures:
+    curve = tuple(replace(point, accuracy_exact=final) for point in measures.curve)
+    return replace(measures, system=system, seed=seed, curve=curve)
+
+
+def test_systems_are_compared_with_the_last_one_seed_by_seed(tmp_path: Path) -> None:
+    finals = {"ppo": (0.90, 0.91, 0.95), "flat": (0.93, 0.92, 0.95), "tppo": (0.92, 0.94, 0.94)}
+    measures = measures_of(tmp_path)
+    runs = [with_exact(measures, system, seed, final) for system, of in finals.items() for seed, final in enumerate(of)]
+
+    (ppo, p_ppo), (flat, _) = differences(runs).values()
+
+    # -.02, -.03, .01: mean -.0133, deviation .0208; t = 1.109, of two degrees of freedom; t(.975) = 4.303
+    assert ppo.mean == pytest.approx(-0.04 / 3)
+    assert ppo.margin == pytest.approx(4.3027 * 0.020817 / 3**0.5, rel=1e-3)
+    assert p_ppo == pytest.approx(2 * 0.3829, rel=0.01)  # Holm: twice the smaller one
+    assert flat.mean == pytest.approx(0.0, abs=1e-9)
+    write_table(runs, tmp_path / "table.md", target=0.65, task="sums")
+    assert "| ppo | -0.0133 ± 0.0517 | " in (tmp_path / "table.md").read_text()
+    assert differences(runs[:3]) == {}
+    assert differences([run for run in runs if run.seed == 0]) == {}
 
 
 @pytest.mark.slow

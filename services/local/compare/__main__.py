@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from services.local.compare.plan import PlannedRun, Question, comparison_folder, planned_runs
+from services.local.compare.plan import PlannedRun, Question, comparison_folder, planned_runs, systems_in
 
 STOPPED_EXIT_CODE = 130
 
@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     question = Question(
         config_path=arguments.config,
-        algorithms=tuple(arguments.algorithms.split(",")),
+        systems=systems_in(arguments.algorithms),
         num_seeds=arguments.seeds,
         num_evaluations=arguments.evaluations,
         overrides=tuple(arguments.overrides),
@@ -40,7 +40,13 @@ def main(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tppo compare", description="Run several systems on one task.")
     parser.add_argument("config", type=Path, help="the task's TOML file")
-    parser.add_argument("--algorithms", default="ppo,tppo", help="names for run.algorithm, with commas between")
+    parser.add_argument(
+        "--algorithms",
+        default="ppo,tppo",
+        metavar="[NAME=]ALGORITHM,...",
+        help="values of run.algorithm, each under its own or another name; the last is the one that the others are "
+        "compared with",
+    )
     parser.add_argument("--seeds", type=_positive, default=3, help="runs of each: run.seed and the numbers after it")
     parser.add_argument(
         "--evaluations", type=_positive, default=6, help="evaluations of a run besides the base model's"
@@ -48,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", type=float, help="accuracy to measure the time to; by default one that all reach")
     parser.add_argument(
         "--set",
-        metavar="[ALGORITHM:]KEY=VALUE",
+        metavar="[NAME:]KEY=VALUE",
         dest="overrides",
         action="append",
         default=[],
@@ -77,7 +83,7 @@ def _write_report(runs: list[PlannedRun], folder: Path, *, target: float | None,
     measures = [
         measured(
             run.paths.folder,
-            algorithm=run.algorithm,
+            system=run.system,
             seed=run.seed,
             rollouts_per_step=run.config.run.rollouts_per_step,
         )

@@ -33,7 +33,8 @@ class Point:
 class Measures:
     """One run in numbers."""
 
-    algorithm: str
+    system: str
+    """Its name in the comparison."""
     seed: int
     steps: int
     responses: int
@@ -58,7 +59,7 @@ class Measures:
     """Steps between the weights that sampled a token and those that it trained."""
 
 
-def measured(folder: Path, *, algorithm: str, seed: int, rollouts_per_step: int) -> Measures:
+def measured(folder: Path, *, system: str, seed: int, rollouts_per_step: int) -> Measures:
     """The measures of a run that has ended."""
     lines = read_objects(RunPaths(folder).metrics)
     metrics, end = RunMetrics(lines), _end_line(lines)
@@ -66,7 +67,7 @@ def measured(folder: Path, *, algorithm: str, seed: int, rollouts_per_step: int)
     busy = end["generation/seconds_busy"]
     trained = sum(line["timing_s/train"] for line in metrics.steps)
     return Measures(
-        algorithm=algorithm,
+        system=system,
         seed=seed,
         steps=len(metrics.steps),
         responses=round(sum(line["response/finished_fraction"] for line in metrics.steps) * rollouts_per_step),
@@ -101,6 +102,24 @@ def common_target(runs: Sequence[Measures]) -> float:
     """The highest accuracy, in whole hundredths, that every run has reached at some evaluation."""
     lowest_peak = min(max(point.accuracy for point in run.curve) for run in runs)
     return int(lowest_peak * 100 + 1e-9) / 100
+
+
+def have_exact(runs: Sequence[Measures]) -> bool:
+    """Whether every point of every curve has an accuracy without sampling noise."""
+    return all(point.accuracy_exact is not None for run in runs for point in run.curve)
+
+
+def accuracy_of(point: Point, *, is_exact: bool) -> float:
+    """The exact one, or the sampled one."""
+    return point.accuracy_exact if is_exact and point.accuracy_exact is not None else point.accuracy
+
+
+def by_system(runs: Sequence[Measures]) -> dict[str, list[Measures]]:
+    """The runs of each system, in the order in which the systems came."""
+    found: dict[str, list[Measures]] = {}
+    for run in runs:
+        found.setdefault(run.system, []).append(run)
+    return found
 
 
 def _curve(metrics: RunMetrics, end: MetricLine) -> list[Point]:

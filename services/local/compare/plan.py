@@ -1,7 +1,8 @@
 """Which runs a comparison consists of, and which of them are done."""
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,24 +11,27 @@ from tppo.config import Config, ConfigError, load
 from tppo.config.presets import PRESETS
 from tppo.run_folder.paths import RunPaths
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
     """What is compared, from the command line."""
 
     config_path: Path
-    algorithms: tuple[str, ...]
+    systems: Mapping[str, str]
+    """`run.algorithm` of each, by the name under which it is compared."""
     num_seeds: int
     num_evaluations: int
     overrides: tuple[str, ...]
-    """`key=value` for all systems, or `algorithm:key=value` for one."""
+    """`key=value` for all systems, or `name:key=value` for one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRun:
     """One run of the comparison."""
 
-    algorithm: str
+    system: str
     seed: int
     overrides: tuple[str, ...]
     config: Config
@@ -40,34 +44,52 @@ class PlannedRun:
 
 def comparison_folder(question: Question) -> Path:
     """`runs/NAME-compare`, of the run's name and directory in the configuration."""
-    run = load(question.config_path, overrides_for(question.overrides, None)).run
+    run = load(question.config_path, overrides_for(question, None)).run
     return run.directory / f"{run.name}-compare"
 
 
 def planned_runs(question: Question) -> list[PlannedRun]:
     """Seed after seed, in each the systems in turn: a machine that slows down meanwhile slows all of them down."""
-    unknown = [name for name in question.algorithms if name not in PRESETS]
-    if unknown:
-        raise ConfigError(f"--algorithms: unknown {unknown[0]!r}; expected some of {', '.join(PRESETS)}")
     folder = comparison_folder(question)
-    first_seed = load(question.config_path, overrides_for(question.overrides, None)).run.seed
+    first_seed = load(question.config_path, overrides_for(question, None)).run.seed
     seeds = range(first_seed, first_seed + question.num_seeds)
-    return [_planned(question, folder, algorithm, seed) for seed in seeds for algorithm in question.algorithms]
+    return [_planned(question, folder, system, seed) for seed in seeds for system in question.systems]
 
 
-def overrides_for(overrides: Sequence[str], algorithm: str | None) -> list[str]:
+def systems_in(text: str) -> dict[str, str]:
+    """`ppo,formula=vapo`: a system under its own name, and one under another. Raises `ConfigError`."""
+    found: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, algorithm = part.strip().partition("=")
+        algorithm = algorithm if equals else name
+        if algorithm not in PRESETS:
+            raise ConfigError(
+                f"--algorithms {text}: unknown {algorithm!r}; expected some of {', '.join(PRESETS)}, or NAME=ALGORITHM"
+            )
+        if not NAME.fullmatch(name) or (name in PRESETS and name != algorithm):
+            raise ConfigError(
+                f"--algorithms {text}: the name {name!r}; expected up to 32 letters, digits, '-', '_' or '.', and no "
+                "name of another system"
+            )
+        if name in found:
+            raise ConfigError(f"--algorithms {text}: {name!r} twice; expected NAME={algorithm} for the second")
+        found[name] = algorithm
+    return found
+
+
+def overrides_for(question: Question, system: str | None) -> list[str]:
     """Those for all systems, and those for this one without its name."""
-    return list(_chosen(overrides, algorithm))
+    return list(_chosen(question, system))
 
 
-def _chosen(overrides: Sequence[str], algorithm: str | None) -> Iterator[str]:
-    for override in overrides:
+def _chosen(question: Question, system: str | None) -> Iterator[str]:
+    for override in question.overrides:
         owner, colon, rest = override.partition(":")
         if not colon or "=" in owner:
             yield override
-        elif owner not in PRESETS:
-            raise ConfigError(f"--set {override}: no system {owner!r}; expected one of {', '.join(PRESETS)}")
-        elif owner == algorithm:
+        elif owner not in question.systems:
+            raise ConfigError(f"--set {override}: no system {owner!r}; expected one of {', '.join(question.systems)}")
+        elif owner == system:
             yield rest
 
 
@@ -89,8 +111,9 @@ def is_done(run: PlannedRun) -> bool:
     return True
 
 
-def _planned(question: Question, folder: Path, algorithm: str, seed: int) -> PlannedRun:
-    chosen = overrides_for(question.overrides, algorithm)
+def _planned(question: Question, folder: Path, system: str, seed: int) -> PlannedRun:
+    algorithm = question.systems[system]
+    chosen = overrides_for(question, system)
     steps = load(question.config_path, [*chosen, f"run.algorithm={algorithm}"]).run.total_training_steps
     overrides = (
         "evaluation.after_training=true",  # nothing but training while the clock runs
@@ -100,8 +123,8 @@ def _planned(question: Question, folder: Path, algorithm: str, seed: int) -> Pla
         *chosen,
         f"run.algorithm={algorithm}",
         f"run.seed={seed}",
-        f"run.name={folder.name}-{algorithm}-seed{seed}",
+        f"run.name={folder.name}-{system}-seed{seed}",
         f'run.directory="{folder}"',
     )
     config = load(question.config_path, overrides)
-    return PlannedRun(algorithm=algorithm, seed=seed, overrides=overrides, config=config)
+    return PlannedRun(system=system, seed=seed, overrides=overrides, config=config)

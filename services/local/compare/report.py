@@ -11,7 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from services.local.compare.measures import Measures, Point, reached
+from services.local.compare.measures import Measures, Point, accuracy_of, by_system, have_exact, reached
+from services.local.compare.paired import differences
 
 AXES: tuple[tuple[str, Callable[[Point], float]], ...] = (
     ("seconds of training", lambda point: point.seconds),
@@ -49,11 +50,10 @@ class MeanAndSpread:
 
 def columns(runs: Sequence[Measures], target: float) -> list[Column]:
     """The table's columns; exact accuracies where every run has them."""
-    has_exact = all(point.accuracy_exact is not None for run in runs for point in run.curve)
     return [
         Column("base_accuracy", "accuracy before", "{:.3f}", lambda run: run.base_accuracy),
         Column("final_accuracy", "accuracy after", "{:.3f}", lambda run: run.final_accuracy),
-        *(EXACT_COLUMNS if has_exact else ()),
+        *(EXACT_COLUMNS if have_exact(runs) else ()),
         Column("seconds", "seconds of training", "{:.1f}", lambda run: run.seconds),
         Column(
             "seconds_to_target",
@@ -81,14 +81,6 @@ UPDATE_COLUMNS = (
 """What bounded the updates."""
 
 
-def by_algorithm(runs: Sequence[Measures]) -> dict[str, list[Measures]]:
-    """The runs of each system, in the order in which the systems came."""
-    found: dict[str, list[Measures]] = {}
-    for run in runs:
-        found.setdefault(run.algorithm, []).append(run)
-    return found
-
-
 def mean_and_spread(numbers: Sequence[float | None]) -> MeanAndSpread:
     """Mean and standard deviation over the seeds."""
     known = [number for number in numbers if number is not None]
@@ -100,14 +92,14 @@ def mean_and_spread(numbers: Sequence[float | None]) -> MeanAndSpread:
 def write_json(runs: Sequence[Measures], path: Path, *, target: float) -> None:
     """Everything that was measured, for another program."""
     systems = {
-        algorithm: {
+        system: {
             "summary": {
                 column.name: asdict(mean_and_spread([column.of(run) for run in of_system]))
                 for column in (*columns(runs, target), *UPDATE_COLUMNS)
             },
             "runs": [asdict(run) for run in of_system],
         }
-        for algorithm, of_system in by_algorithm(runs).items()
+        for system, of_system in by_system(runs).items()
     }
     path.write_text(json.dumps({"target_accuracy": target, "systems": systems}, indent=2) + "\n", encoding="utf-8")
 
@@ -121,23 +113,24 @@ def draw_comparison(runs: Sequence[Measures], path: Path, *, title: str) -> None
     """Draw and save the picture: the mean over seeds, with the standard deviation around it."""
     figure = Figure(figsize=(13, 4), layout="constrained")
     FigureCanvasAgg(figure)
+    is_exact = have_exact(runs)
     panels = figure.subplots(1, len(AXES), sharey=True)
     for axes, (label, spent) in zip(panels, AXES, strict=True):
-        for algorithm, of_system in by_algorithm(runs).items():
-            _draw(axes, [run.curve for run in of_system], spent, label=algorithm)
+        for system, of_system in by_system(runs).items():
+            _draw(axes, [run.curve for run in of_system], spent, label=system, is_exact=is_exact)
         axes.set_xlabel(label)
         if "seconds" not in label:
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("accuracy on the evaluation set")
+    panels[0].set_ylabel(f"{'exact ' if is_exact else ''}accuracy on the evaluation set")
     panels[0].legend(loc="best")
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
 
 
 def _document(runs: Sequence[Measures], *, target: float, task: str) -> Iterator[str]:
-    num_seeds = max(len(of_system) for of_system in by_algorithm(runs).values())
-    yield from (f"# {task}: {', '.join(by_algorithm(runs))}", "")
+    num_seeds = max(len(of_system) for of_system in by_system(runs).values())
+    yield from (f"# {task}: {', '.join(by_system(runs))}", "")
     yield f"Mean and standard deviation over {num_seeds} seed{'s' if num_seeds > 1 else ''}; everything is measured."
     yield "Seconds run from the first window to the end of the last step; evaluations come after it and count nowhere."
     yield f"{target:.2f} is the requested accuracy, or the highest that every run reached, read between evaluations."
@@ -149,14 +142,31 @@ def _document(runs: Sequence[Measures], *, target: float, task: str) -> Iterator
     yield "weights that sampled a token and those that it trained (docs/metrics.md)."
     yield ""
     yield from _table(runs, UPDATE_COLUMNS)
+    yield from _differences(runs)
+
+
+def _differences(runs: Sequence[Measures]) -> Iterator[str]:
+    found = differences(runs)
+    if not found:
+        return
+    *_, last = by_system(runs)
+    kind = "exact" if have_exact(runs) else "sampled"
+    yield from (
+        "",
+        f"Final {kind} accuracy less that of {last}, seed by seed: mean, 95 % interval, and Student's p-value",
+    )
+    yield "after Holm's correction for the number of rows."
+    yield from ("", f"| system | less {last} | p |", "|---|---|---|")
+    for system, (difference, p_value) in found.items():
+        yield f"| {system} | {difference} | {p_value:.3f} |"
 
 
 def _table(runs: Sequence[Measures], shown: Sequence[Column]) -> Iterator[str]:
     yield f"| system | {' | '.join(column.title for column in shown)} |"
     yield f"|---|{'---|' * len(shown)}"
-    for algorithm, of_system in by_algorithm(runs).items():
+    for system, of_system in by_system(runs).items():
         cells = [_cell(column, mean_and_spread([column.of(run) for run in of_system])) for column in shown]
-        yield f"| {algorithm} | {' | '.join(cells)} |"
+        yield f"| {system} | {' | '.join(cells)} |"
 
 
 def _cell(column: Column, numbers: MeanAndSpread) -> str:
@@ -166,12 +176,15 @@ def _cell(column: Column, numbers: MeanAndSpread) -> str:
     return mean if numbers.deviation is None else f"{mean} ± {column.form.format(numbers.deviation)}"
 
 
-def _draw(axes: Axes, curves: Sequence[Sequence[Point]], spent: Callable[[Point], float], *, label: str) -> None:
+def _draw(
+    axes: Axes, curves: Sequence[Sequence[Point]], spent: Callable[[Point], float], *, label: str, is_exact: bool
+) -> None:
     """The runs of a system evaluate at the same steps; a mean point is the mean of both coordinates."""
     steps = list(zip(*curves, strict=True))
     positions = [statistics.mean(spent(point) for point in points) for points in steps]
-    means = [statistics.mean(point.accuracy for point in points) for points in steps]
-    spreads = [statistics.stdev(point.accuracy for point in points) if len(points) > 1 else 0.0 for points in steps]
+    accuracies = [[accuracy_of(point, is_exact=is_exact) for point in points] for points in steps]
+    means = [statistics.mean(of_step) for of_step in accuracies]
+    spreads = [statistics.stdev(of_step) if len(of_step) > 1 else 0.0 for of_step in accuracies]
     (line,) = axes.plot(positions, means, marker="o", markersize=3, label=label)
     lower = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
     upper = [mean + spread for mean, spread in zip(means, spreads, strict=True)]

@@ -30,7 +30,7 @@ class Launcher(Protocol):
 def run_all(config_path: Path, runs: Sequence[PlannedRun], *, launch: Launcher, say: Callable[[str], object]) -> None:
     """Run what is not done yet. An interrupted run starts from scratch: its clock cannot be continued."""
     for number, run in enumerate(runs, start=1):
-        name = f"[{number}/{len(runs)}] {run.algorithm}, seed {run.seed}"
+        name = f"[{number}/{len(runs)}] {run.system}, seed {run.seed}"
         if is_done(run):
             say(f"{name}: done before")
             continue

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.paired import holm, paired_difference
+from services.local.compare.paired import holm, paired_difference
 
 
 def test_a_difference_comes_with_the_interval_of_students_t() -> None:

@@ -1,10 +1,12 @@
-"""Whether two settings differ, from runs that are paired by their seed."""
+"""Whether two systems or settings differ, from runs that are paired by their seed."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scipy import stats
+
+from services.local.compare.measures import Measures, accuracy_of, by_system, have_exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +42,24 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
         corrected[place] = largest
     return corrected
+
+
+def differences(runs: Sequence[Measures]) -> dict[str, tuple[Difference, float]]:
+    """Final accuracy of each system less that of the last one, over the seeds that both have, and Holm's p-value.
+
+    Empty where there are fewer than two systems, or fewer than two common seeds.
+    """
+    is_exact = have_exact(runs)
+    finals = {
+        system: {run.seed: accuracy_of(run.curve[-1], is_exact=is_exact) for run in of_system}
+        for system, of_system in by_system(runs).items()
+    }
+    *others, last = finals
+    found: dict[str, Difference] = {}
+    for system in others:
+        seeds = sorted(finals[system].keys() & finals[last].keys())
+        if len(seeds) > 1:
+            of, base = ([finals[name][seed] for seed in seeds] for name in (system, last))
+            found[system] = paired_difference(of, base)
+    corrected = holm([one.p_value for one in found.values()])
+    return {system: (one, p_value) for (system, one), p_value in zip(found.items(), corrected, strict=True)}

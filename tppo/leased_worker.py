@@ -8,9 +8,10 @@
     _renew     every third of a lease: keeps what is held, whether it runs or waits
     beat       every heartbeat: announces the counts
 
-A request here: leased -> held -> served -> delivered; or released when the worker stops. A request may be
-served twice (its lease was lost in mid-work), but is answered once: `complete` refuses who lost the lease. One that
-every worker died over fails, so that it cannot kill them indefinitely.
+A request here: leased -> held -> served -> delivered; or released when the worker stops; or rejected, which moves it
+to the dead letters, where it names no work that anybody could do. A request may be served twice (its lease was lost in
+mid-work), but is answered once: `complete` refuses who lost the lease. One that every worker died over fails, so that
+it cannot kill them indefinitely.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from typing import Protocol
 from tppo.cancellation import TaskGroup, cancel_all
 from tppo.presence import beat
 from tppo.streams import Lease, RequestQueue, StreamsUnavailable, until_redis_answers
+from tppo.streams.contract import MAX_CAUSE_CHARACTERS
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,10 @@ MAX_BATCH = 256  # records delivered in one round trip
 Announce = Callable[[Mapping[str, object]], Awaitable[None]]
 
 
+class PoisonRequestError(Exception):
+    """A request that no worker can serve, nor answer."""
+
+
 class RequestHandler(Protocol):
     """What a service does with the requests of its queue."""
 
@@ -39,10 +45,13 @@ class RequestHandler(Protocol):
         """Returns once requests can be served; none is leased before."""
 
     async def handle(self, payload: bytes) -> bytes:
-        """The record that answers a request. An exception ends the worker; cancelled when the worker stops."""
+        """The record that answers a request; cancelled when the worker stops.
+
+        `PoisonRequestError` makes the request a dead letter; any other exception ends the worker.
+        """
 
     def refuse(self, payload: bytes, cause: str) -> bytes:
-        """The record of a request that fails without being served."""
+        """The record of a request that fails without being served. Raises `PoisonRequestError`."""
 
     def status(self) -> Mapping[str, object]:
         """Its part of the heartbeat."""
@@ -82,7 +91,7 @@ class LeasedWorker:
         self._has_records = asyncio.Event()
         self._is_leasing = False
         self._stopping = asyncio.Event()
-        self._num_leases_lost = 0
+        self._num_leases_lost = self._num_rejected = 0
 
     def stop(self) -> None:
         """After SIGTERM: take no new work, deliver what is done, release the rest; then `run` returns."""
@@ -108,6 +117,7 @@ class LeasedWorker:
             "capacity": self._settings.capacity,
             "num_held": len(self._held),
             "num_leases_lost": self._num_leases_lost,
+            "num_rejected": self._num_rejected,
         }
 
     async def _take(self, group: TaskGroup) -> None:
@@ -148,16 +158,28 @@ class LeasedWorker:
 
     def _begin(self, lease: Lease, group: TaskGroup) -> None:
         self._held.add(lease)
-        if lease.num_deliveries > self._settings.max_deliveries:
-            cause = f"{lease.num_deliveries - 1} workers ended while serving this request"
-            self._post(lease, self._handler.refuse(lease.payload, cause))
-            return
         task = group.create_task(self._serve(lease))
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
 
     async def _serve(self, lease: Lease) -> None:
-        self._post(lease, await self._handler.handle(lease.payload))
+        try:
+            self._post(lease, await self._record_for(lease))
+        except PoisonRequestError as error:
+            await self._reject(lease, str(error))
+
+    async def _record_for(self, lease: Lease) -> bytes:
+        if lease.num_deliveries > self._settings.max_deliveries:
+            num_ended = lease.num_deliveries - 1
+            return self._handler.refuse(lease.payload, f"{num_ended} workers ended while serving this request")
+        return await self._handler.handle(lease.payload)
+
+    async def _reject(self, lease: Lease, cause: str) -> None:
+        """Who sent the request finds it gone, and resends it if it still waits for the answer."""
+        log.warning("request %s is moved to the dead letters: %s", lease.entry_id, cause[:MAX_CAUSE_CHARACTERS])
+        await until_redis_answers(lambda: self._queue.reject(self._settings.name, lease, cause), "rejecting a request")
+        self._num_rejected += 1
+        self._held.remove([lease])
 
     def _post(self, lease: Lease, record: bytes) -> None:
         self._outbox.append((lease, record))

@@ -53,17 +53,20 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None
     # torch and transformers are imported when the arguments are known to be right.
     from services.generation.build import build_worker, running_engine, weight_server
     from services.generation.served_weights import ServedWeights
+    from services.generation.service import WindowHandler
     from services.generation.weight_intake import WeightIntake
 
     run, token = config.run.name, service_token(config.run.path, Service.GENERATION)
     async with connected(config.redis.url) as client, running_engine(config) as engine:
         weights = ServedWeights(engine)
-        intake = WeightIntake(weights, partial(announced_weights, client, run), run=run, name=name)
+        announced = partial(announced_weights, client, run)
+        intake = WeightIntake(weights, announced, run=run, name=name)
         async with weight_server(intake, config.generation, token=token) as address:
             log.info("%s takes weights at %s", name, address)
             queue = RedisStreams(client, run=run, lease_seconds=config.redis.lease_seconds).window_requests
             announcer = Announcer(client, exporter, run=run, name=name, kind="generation", address=address)
-            worker = build_worker(config, name, queue, engine, weights, announcer.announce)
+            handler = WindowHandler(name, engine, weights, announced)
+            worker = build_worker(config, name, queue, handler, announcer.announce)
             await run_until_signalled(worker, announcer)
 
 

@@ -8,7 +8,6 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig
 
 from services.generation.engine import Engine
-from services.generation.served_weights import ServedWeights
 from services.generation.service import WindowHandler
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.decoder import Decoder
@@ -26,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def build_worker(
-    config: Config, name: str, queue: RequestQueue, engine: Engine, weights: ServedWeights, announce: Announce
+    config: Config, name: str, queue: RequestQueue, handler: WindowHandler, announce: Announce
 ) -> LeasedWorker:
     """Isolates suspects: the engine runs in this process, so a request that kills it takes the others down too."""
     settings = WorkerSettings(
@@ -36,7 +35,7 @@ def build_worker(
         max_deliveries=config.redis.max_deliveries,
         isolates_suspects=True,
     )
-    return LeasedWorker(settings, queue, WindowHandler(name, engine, weights), announce)
+    return LeasedWorker(settings, queue, handler, announce)
 
 
 def weight_server(intake: WeightIntake, section: GenerationSection, *, token: str) -> AbstractAsyncContextManager[str]:

@@ -81,4 +81,10 @@ GENERATION_METRICS = (
         meaning="Windows that were not delivered because the lease had passed on.",
         read=at("num_leases_lost"),
     ),
+    Exposed(
+        name="tppo_generation_rejected_requests_total",
+        unit="requests",
+        meaning="Requests that cannot be served, moved to the dead letters.",
+        read=at("num_rejected"),
+    ),
 )

@@ -1,26 +1,43 @@
 """What the generator does with a window request: waits for weights that are new enough, then runs the engine."""
 
+import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
 
 from services.generation.engine import Engine
 from services.generation.served_weights import ServedWeights
+from tppo.announced_weights import AnnouncedWeights
 from tppo.codec import decode_window_request, encode_inbox_record
+from tppo.leased_worker import PoisonRequestError
 from tppo.rollout import FinishReason, Window, WindowRequest, logprobs, tokens
+from tppo.streams import StreamsError
 
 log = logging.getLogger(__name__)
+
+UNANNOUNCED_SECONDS = 120.0  # for which a request waits for weights that the learner has not announced
+Announced = Callable[[], Awaitable[AnnouncedWeights | None]]
 
 
 class WindowHandler:
     """Serves window requests for a `LeasedWorker`."""
 
-    def __init__(self, name: str, engine: Engine, weights: ServedWeights) -> None:
-        """`name` is the generator's, which every window bears."""
+    def __init__(
+        self,
+        name: str,
+        engine: Engine,
+        weights: ServedWeights,
+        announced: Announced,
+        *,
+        unannounced_seconds: float = UNANNOUNCED_SECONDS,
+    ) -> None:
+        """`name` is the generator's, which every window bears; `announced`: the learner's newest weights."""
         self._name = name
         self._engine = engine
         self._weights = weights
+        self._announced = announced
+        self._unannounced_seconds = unannounced_seconds
         self._num_windows = self._num_failed = 0
         self._last_error = ""
 
@@ -31,10 +48,11 @@ class WindowHandler:
     async def handle(self, payload: bytes) -> bytes:
         """The window; a failed one where the engine can never serve the request.
 
-        A generator whose weights are behind the required version waits for newer ones first.
+        A generator whose weights are behind the required version waits for newer ones first, as long as the learner
+        has announced them.
         """
-        request = decode_window_request(payload)
-        await self._weights.at_least(request.min_policy_version)
+        request = _decoded(payload)
+        await self._await_weights(request.min_policy_version)
         started_at = time.time()
         try:
             window = await self._engine.generate(request)
@@ -44,7 +62,7 @@ class WindowHandler:
 
     def refuse(self, payload: bytes, cause: str) -> bytes:
         """A failed window."""
-        return self._record(self._failed(decode_window_request(payload), time.time(), cause))
+        return self._record(self._failed(_decoded(payload), time.time(), cause))
 
     def status(self) -> Mapping[str, object]:
         """The engine's counts, the weights in use and the windows so far."""
@@ -58,6 +76,27 @@ class WindowHandler:
             "num_failed": self._num_failed,
             "last_error": self._last_error,
         }
+
+    async def _await_weights(self, policy_version: int) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._unannounced_seconds):
+                    return await self._weights.at_least(policy_version)
+            except TimeoutError:
+                await self._require_announced(policy_version)
+
+    async def _require_announced(self, policy_version: int) -> None:
+        """Raise `PoisonRequestError` for weights that the learner does not have; where Redis does not say, wait on."""
+        try:
+            newest = await self._announced()
+        except StreamsError as error:
+            log.warning("a request waits for policy version %d; what was announced: %s", policy_version, error)
+            return
+        if newest is not None and newest.policy_version < policy_version:
+            raise PoisonRequestError(
+                f"min_policy_version {policy_version}; expected at most {newest.policy_version}, the newest that the "
+                f"learner has announced, after {self._unannounced_seconds:g} s"
+            )
 
     def _record(self, window: Window) -> bytes:
         self._num_windows += 1
@@ -83,3 +122,13 @@ def _failed_window(request: WindowRequest, started_at: float, error: str) -> Win
         error=error,
         is_evaluation=request.is_evaluation,
     )
+
+
+def _decoded(payload: bytes) -> WindowRequest:
+    try:
+        request = decode_window_request(payload)
+    except ValueError as error:
+        raise PoisonRequestError(str(error)) from None
+    if not request.rollout_id:
+        raise PoisonRequestError("the window request has no rollout_id")
+    return request

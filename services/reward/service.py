@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from services.reward.scorer import Scorer, score_of
 from tppo.codec import decode_reward_request, encode_inbox_record
+from tppo.leased_worker import PoisonRequestError
 from tppo.rollout import RewardRequest, Score, ScoreStatus
 from tppo.scoring.outcome import failed
 
@@ -31,12 +32,12 @@ class ScoreHandler:
 
     async def handle(self, payload: bytes) -> bytes:
         """The score, whatever its status."""
-        request = decode_reward_request(payload)
+        request = _decoded(payload)
         return self._record(request, await self._scorer.score(request))
 
     def refuse(self, payload: bytes, cause: str) -> bytes:
         """A failed score."""
-        request = decode_reward_request(payload)
+        request = _decoded(payload)
         return self._record(request, score_of(request, failed(cause), function=""))
 
     def status(self) -> Mapping[str, object]:
@@ -67,3 +68,13 @@ class BusyClock:
 
     def seconds(self) -> float:
         return self._sum if self._since is None else self._sum + self._clock() - self._since
+
+
+def _decoded(payload: bytes) -> RewardRequest:
+    try:
+        request = decode_reward_request(payload)
+    except ValueError as error:
+        raise PoisonRequestError(str(error)) from None
+    if not request.rollout_id:
+        raise PoisonRequestError("the reward request has no rollout_id")
+    return request

@@ -155,7 +155,7 @@ async def test_heartbeats_count_and_outlive_one_that_failed(
     async with running(worker_on(streams, Upper(), heartbeats=heartbeats)):
         status = await heartbeats.sent.get()
 
-    assert status == {"num_begun": 0, "capacity": 4, "num_held": 0, "num_leases_lost": 0}
+    assert status == {"num_begun": 0, "capacity": 4, "num_held": 0, "num_leases_lost": 0, "num_rejected": 0}
 
 
 async def test_a_handler_that_breaks_ends_the_worker(streams: MemoryStreams) -> None:

@@ -1,13 +1,17 @@
 """A generation service on given streams and a fake engine, and requests for it."""
 
 from services.generation.served_weights import ServedWeights
-from services.generation.service import WindowHandler
+from services.generation.service import UNANNOUNCED_SECONDS, Announced, WindowHandler
 from tests.generation.fake_engine import FakeEngine
 from tests.support.leased_worker import Heartbeats
 from tppo.codec import encode_window_request
 from tppo.leased_worker import LeasedWorker, WorkerSettings
 from tppo.rollout import WindowRequest
 from tppo.streams import MemoryStreams, RequestQueue
+
+
+async def nothing_announced() -> None:
+    """A learner that has announced no weights."""
 
 
 def service_on(
@@ -19,9 +23,13 @@ def service_on(
     capacity: int = 8,
     lease_seconds: float = 60.0,
     heartbeats: Heartbeats | None = None,
+    announced: Announced = nothing_announced,
+    unannounced_seconds: float = UNANNOUNCED_SECONDS,
 ) -> LeasedWorker:
     settings = WorkerSettings(name=name, lease_seconds=lease_seconds, capacity=capacity, isolates_suspects=True)
-    handler = WindowHandler(name, engine, weights or ServedWeights(engine))
+    handler = WindowHandler(
+        name, engine, weights or ServedWeights(engine), announced, unannounced_seconds=unannounced_seconds
+    )
     return LeasedWorker(settings, queue, handler, heartbeats or Heartbeats())
 
 

@@ -1,14 +1,20 @@
-"""A request that kills its workers: no other request is blamed, and in the end it fails with its cause."""
+"""Requests that kill their workers, or that nobody can serve: each ends with its cause, and no other is blamed."""
+
+import asyncio
 
 import pytest
 
+from services.generation.served_weights import ServedWeights
 from tests.generation.fake_engine import FakeEngine
 from tests.generation.serving import ask, service_on
 from tests.generation.tiny_models import a_request
 from tests.support.leased_worker import after_deaths, running
 from tests.support.streams import inbox_records, memory_streams
+from tests.support.waiting import until_answered
+from tppo.announced_weights import AnnouncedWeights
 from tppo.rollout import FinishReason, Window
-from tppo.streams import MemoryStreams
+from tppo.streams import MemoryStreams, StreamsUnavailable
+from tppo.weights import WeightUpdate
 
 
 @pytest.fixture
@@ -60,3 +66,78 @@ async def test_a_request_on_its_last_delivery_waits_for_what_runs_and_releases_t
         found = await inbox_records(streams, Window, 3)
 
     assert [window.rollout_id for window in found] == ["running", "suspect", "other"]
+
+
+@pytest.mark.parametrize("poison", [bytes.fromhex("9f1c55e2077ab3d4c8ff"), b""])
+async def test_a_request_that_cannot_be_decoded_is_a_dead_letter_and_the_next_is_served(
+    streams: MemoryStreams, poison: bytes
+) -> None:
+    await streams.window_requests.put([poison])
+    await ask(streams, a_request("sound"))
+    service = service_on(streams.window_requests, FakeEngine())
+
+    async with running(service):
+        (window,) = await inbox_records(streams, Window, 1)
+
+    (letter,) = await streams.dead_letters.newest(9)
+    assert window.rollout_id == "sound"
+    assert (letter.source, letter.payload) == ("window_requests", poison)
+    assert (await streams.window_requests.outstanding(), service.status()["num_rejected"]) == ([], 1)
+
+
+async def test_poison_that_three_workers_died_over_is_a_dead_letter(streams: MemoryStreams) -> None:
+    await streams.window_requests.put([b"\xff\xff"])
+
+    async with running(service_on((await after_deaths(streams, "generation-0", 3)).window_requests, FakeEngine())):
+        await until_answered(lambda: streams.dead_letters.newest(9), "a dead letter")
+
+    assert await streams.window_requests.outstanding() == []
+
+
+async def test_a_request_for_weights_that_nobody_announced_is_a_dead_letter(streams: MemoryStreams) -> None:
+    async def announced() -> AnnouncedWeights:
+        return AnnouncedWeights(incarnation=1, policy_version=6, digest="ab")
+
+    engine = FakeEngine(policy_version=4)
+    weights = ServedWeights(engine)
+    await ask(streams, a_request("huge", min_policy_version=2**60), a_request("next", min_policy_version=6))
+    service = service_on(
+        streams.window_requests, engine, weights, capacity=1, announced=announced, unannounced_seconds=0.01
+    )
+
+    async with running(service):
+        (letter,) = await until_answered(lambda: streams.dead_letters.newest(9), "a dead letter")
+        await weights.take(WeightUpdate(6, 1, "ab", {}))
+        (window,) = await inbox_records(streams, Window, 1)
+
+    assert (window.rollout_id, window.oldest_policy_version) == ("next", 6)
+    assert letter.cause == (
+        "min_policy_version 1152921504606846976; expected at most 6, the newest that the learner has announced, "
+        "after 0.01 s"
+    )
+
+
+@pytest.mark.parametrize("error", [None, StreamsUnavailable("connection refused")])
+async def test_a_request_waits_for_weights_where_redis_does_not_say_what_was_announced(
+    streams: MemoryStreams, error: StreamsUnavailable | None
+) -> None:
+    looks: asyncio.Queue[None] = asyncio.Queue()
+
+    async def announced() -> None:
+        looks.put_nowait(None)
+        if error is not None:
+            raise error
+
+    engine = FakeEngine(policy_version=4)
+    weights = ServedWeights(engine)
+    await ask(streams, a_request("newer", min_policy_version=6))
+
+    async with running(
+        service_on(streams.window_requests, engine, weights, announced=announced, unannounced_seconds=0.01)
+    ):
+        for _ in range(2):
+            await looks.get()
+        await weights.take(WeightUpdate(6, 1, "ab", {}))
+        (window,) = await inbox_records(streams, Window, 1)
+
+    assert window.oldest_policy_version == 6

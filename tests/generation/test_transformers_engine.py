@@ -158,7 +158,9 @@ async def test_a_window_of_no_tokens_is_empty() -> None:
     [
         ({"max_new_tokens": CAPACITY - 2}, f"exceed the limit of {CAPACITY}"),
         ({"prompt_tokens": tokens()}, "at least one prompt token"),
-        ({"temperature": -1.0}, "no negative number"),
+        ({"temperature": -1.0}, "finite numbers of at least 0"),
+        ({"temperature": float("nan")}, "finite numbers of at least 0"),
+        ({"temperature": float("inf")}, "finite numbers of at least 0"),
         ({"prompt_tokens": tokens([1, VOCABULARY])}, f"token ids 1..{VOCABULARY}"),
         ({"response_tokens": tokens([-1])}, "token ids -1..3"),
     ],

@@ -210,3 +210,19 @@ def test_only_the_time_with_work_is_busy() -> None:
 
 def test_the_busy_time_does_not_run_before_the_first_work() -> None:
     assert BusyClock(Clock()).seconds() == 0.0
+
+
+@pytest.mark.parametrize("poison", [bytes.fromhex("9f1c55e2077ab3d4c8ff"), b""])
+async def test_a_request_that_cannot_be_decoded_is_a_dead_letter_and_the_next_is_scored(
+    streams: MemoryStreams, poison: bytes
+) -> None:
+    await streams.reward_requests.put([poison, request("sound")])
+    service = service_on(streams.reward_requests)
+
+    async with running(service):
+        (score,) = await inbox_records(streams, Score, 1)
+
+    (letter,) = await streams.dead_letters.newest(9)
+    assert score.rollout_id == "sound"
+    assert (letter.source, letter.payload) == ("reward_requests", poison)
+    assert (await streams.reward_requests.outstanding(), service.status()["num_rejected"]) == ([], 1)

@@ -57,6 +57,9 @@ class ObservedQueue:
         self.deliveries.put_nowait(len(results))
         return is_written
 
+    async def reject(self, worker: str, lease: Lease, cause: str) -> bool:
+        return await self._queue.reject(worker, lease, cause)
+
     async def release(self, worker: str, leases: Sequence[Lease]) -> None:
         await self._queue.release(worker, leases)
 

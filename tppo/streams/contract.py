@@ -5,7 +5,8 @@ The states of a request:
     put -> WAITING -> LEASED by a worker -> completed: its result is in the inbox and the request is gone, in one step
                         |  ^
                         |  '-- renewed by its worker
-                        '----> free again: released, or not renewed for `lease_seconds` -> LEASED by any worker
+                        |----> free again: released, or not renewed for `lease_seconds` -> LEASED by any worker
+                        '----> rejected: it becomes a dead letter and the request is gone, in one step
 
 A lease lasts until another worker takes the entry; expiry only allows that. So a late worker whose entry nobody wanted
 still completes it, and one whose entry was taken learns that and writes nothing. A writer whose connection breaks
@@ -19,6 +20,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+MAX_DEAD_LETTERS = 1000
+MAX_LETTER_BYTES = 16_384  # of one record that are kept, so that all dead letters take 16 MB at most
+MAX_CAUSE_CHARACTERS = 500
 BEGINNING = "0-0"  # the inbox position before every entry
 MAX_WAIT_SECONDS = 2.0  # longer waits are cut to this: a blocked read has to end well before the socket's time-out
 
@@ -66,6 +70,37 @@ class QueueDepth:
     num_leased: int  # held by a worker, be it late
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A request or a record that no process can use."""
+
+    source: str  # the stream that held it
+    place: str  # its entry there
+    cause: str
+    payload: bytes  # its first `MAX_LETTER_BYTES`
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterCount:
+    """Of a run so far."""
+
+    num_kept: int
+    num_dropped: int  # the oldest, beyond the bound
+
+
+class DeadLetters(Protocol):
+    """What was rejected, with the cause, for a person to look at. Bounded by count."""
+
+    async def add_records(self, letters: Sequence[DeadLetter]) -> None:
+        """Records of the inbox, in its order; one that was added before is left out."""
+
+    async def newest(self, count: int) -> list[DeadLetter]:
+        """At most so many, the newest first."""
+
+    async def count(self) -> DeadLetterCount:
+        """How many are kept and how many were dropped."""
+
+
 class RequestQueue(Protocol):
     """Requests in the order in which they were put, each completed once."""
 
@@ -84,6 +119,9 @@ class RequestQueue(Protocol):
 
     async def complete(self, worker: str, results: Sequence[tuple[Lease, bytes]]) -> list[bool]:
         """Each result goes to the inbox as its request goes; False: the lease was lost and nothing is written."""
+
+    async def reject(self, worker: str, lease: Lease, cause: str) -> bool:
+        """A request that nobody can serve becomes a dead letter as it goes; False: the lease was lost."""
 
     async def release(self, worker: str, leases: Sequence[Lease]) -> None:
         """Give up those that the worker still holds; any worker may take them at once, as if never delivered to it."""
@@ -112,7 +150,7 @@ class Inbox(Protocol):
 
 
 class Streams(Protocol):
-    """The three streams of a run. Results of both queues go to the one inbox."""
+    """The streams of a run. Results of both queues go to the one inbox."""
 
     @property
     def window_requests(self) -> RequestQueue:
@@ -125,6 +163,10 @@ class Streams(Protocol):
     @property
     def inbox(self) -> Inbox:
         """To the learner."""
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """What was rejected, by generators, reward workers and the learner."""
 
     async def is_full(self) -> bool:
         """Whether writers find no room, or soon will not."""

@@ -8,7 +8,17 @@ from copy import copy
 from dataclasses import dataclass
 from itertools import count, islice
 
-from tppo.streams.contract import MAX_WAIT_SECONDS, InboxEntry, Lease, QueueDepth
+from tppo.streams.contract import (
+    MAX_DEAD_LETTERS,
+    MAX_WAIT_SECONDS,
+    DeadLetter,
+    DeadLetterCount,
+    InboxEntry,
+    Lease,
+    QueueDepth,
+    position_of,
+)
+from tppo.streams.dead_letters import bounded
 
 Clock = Callable[[], float]
 
@@ -24,9 +34,12 @@ class MemoryStreams:
         self, *, lease_seconds: float, clock: Clock = time.monotonic, max_wait_seconds: float = MAX_WAIT_SECONDS
     ) -> None:
         self.inbox = MemoryInbox()
+        self.dead_letters = MemoryDeadLetters()
         self.has_no_room = False  # for tests
         self.window_requests = MemoryRequestQueue(self.inbox, lease_seconds, clock, max_wait_seconds)
         self.reward_requests = MemoryRequestQueue(self.inbox, lease_seconds, clock, max_wait_seconds)
+        self.window_requests.bury_in(self.dead_letters, "window_requests")
+        self.reward_requests.bury_in(self.dead_letters, "reward_requests")
 
     async def is_full(self) -> bool:
         """Never by itself."""
@@ -68,6 +81,11 @@ class MemoryRequestQueue:
         self._numbers = count(1)  # rises only: an id is never used again
         self._bell = _Bell()
         self._workers_known: set[str] = set()
+        self._dead_letters, self._source = MemoryDeadLetters(), ""
+
+    def bury_in(self, dead_letters: "MemoryDeadLetters", source: str) -> None:
+        """Where rejected requests go."""
+        self._dead_letters, self._source = dead_letters, source
 
     def reopened(self) -> "MemoryRequestQueue":
         """The same requests, with no memory of which workers have read their own entries."""
@@ -99,6 +117,14 @@ class MemoryRequestQueue:
     async def complete(self, worker: str, results: Sequence[tuple[Lease, bytes]]) -> list[bool]:
         """Nothing is awaited between the look and the writing, so no other task sees half of it."""
         return [self._complete_one(worker, lease, result) for lease, result in results]
+
+    async def reject(self, worker: str, lease: Lease, cause: str) -> bool:
+        """Nothing is awaited between the look and the writing."""
+        if not any(self._held(worker, [lease])):
+            return False
+        self._dead_letters.bury(DeadLetter(self._source, lease.entry_id, cause, lease.payload))
+        del self._requests[lease.entry_id]
+        return True
 
     async def release(self, worker: str, leases: Sequence[Lease]) -> None:
         """Forget the worker and the delivery, and wake those who wait."""
@@ -162,6 +188,37 @@ class MemoryRequestQueue:
         self._inbox.append_now([result])
         del self._requests[lease.entry_id]
         return True
+
+
+class MemoryDeadLetters:
+    """A list with the same bounds."""
+
+    def __init__(self) -> None:
+        self._letters: list[DeadLetter] = []
+        self._num_dropped = 0
+        self._inbox_position = (0, 0)
+
+    def bury(self, letter: DeadLetter) -> None:
+        """Add one, and drop the oldest beyond the bound."""
+        self._letters.append(bounded(letter))
+        num_surplus = max(0, len(self._letters) - MAX_DEAD_LETTERS)
+        del self._letters[:num_surplus]
+        self._num_dropped += num_surplus
+
+    async def add_records(self, letters: Sequence[DeadLetter]) -> None:
+        """Those beyond the last one."""
+        for letter in letters:
+            if position_of(letter.place) > self._inbox_position:
+                self._inbox_position = position_of(letter.place)
+                self.bury(letter)
+
+    async def newest(self, count: int) -> list[DeadLetter]:
+        """From the end of the list."""
+        return self._letters[::-1][:count]
+
+    async def count(self) -> DeadLetterCount:
+        """Of this moment."""
+        return DeadLetterCount(len(self._letters), self._num_dropped)
 
 
 class MemoryInbox:

@@ -6,7 +6,18 @@ from typing import Any, cast
 
 from tppo.streams import scripts
 from tppo.streams.connection import RedisClient
-from tppo.streams.contract import MAX_WAIT_SECONDS, Inbox, InboxEntry, Lease, QueueDepth, StreamsError
+from tppo.streams.contract import (
+    MAX_DEAD_LETTERS,
+    MAX_WAIT_SECONDS,
+    DeadLetter,
+    DeadLetters,
+    Inbox,
+    InboxEntry,
+    Lease,
+    QueueDepth,
+    StreamsError,
+)
+from tppo.streams.dead_letters import DeadLetterKeys, RedisDeadLetters, bounded
 from tppo.streams.fence import UNFENCED, fence_key, fenced
 from tppo.streams.positions import HighestPosition, position_key
 
@@ -34,8 +45,11 @@ class RedisStreams:
         self.position = HighestPosition()
         log = _Log(inbox, position_key(run), self.position)
         self.inbox: Inbox = RedisInbox(client, log, fence)
-        self.window_requests = RedisRequestQueue(client, f"{prefix}:window_requests", log, lease_seconds, fence)
-        self.reward_requests = RedisRequestQueue(client, f"{prefix}:reward_requests", log, lease_seconds, fence)
+        letters = DeadLetterKeys.under(prefix)
+        self.dead_letters: DeadLetters = RedisDeadLetters(client, letters, fence.key, incarnation)
+        around = _Around(fence, log, letters)
+        self.window_requests = RedisRequestQueue(client, f"{prefix}:window_requests", lease_seconds, around)
+        self.reward_requests = RedisRequestQueue(client, f"{prefix}:reward_requests", lease_seconds, around)
         self._keys = [fence.key, inbox, f"{prefix}:window_requests", f"{prefix}:reward_requests"]
 
     async def is_full(self) -> bool:
@@ -65,20 +79,29 @@ class _Log:
     known: HighestPosition
 
 
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What stands beside a queue: the fence, where its results go, and where what is rejected goes."""
+
+    fence: _Fence
+    log: _Log
+    letters: DeadLetterKeys
+
+
 class RedisRequestQueue:
     """A stream and its consumer group; one object per process, as it remembers who has read its own entries."""
 
-    def __init__(self, client: RedisClient, key: str, log: _Log, lease_seconds: float, fence: _Fence) -> None:
+    def __init__(self, client: RedisClient, key: str, lease_seconds: float, around: _Around) -> None:
         self._client = client
-        self._fence = fence
         self._key = key
-        self._log = log
+        self._fence, self._log, self._letters = around.fence, around.log, around.letters
         self._lease_milliseconds = round(lease_seconds * 1000)
         self._workers_known: set[str] = set()
         self._put = client.register_script(scripts.PUT)
         self._lease = client.register_script(scripts.LEASE)
         self._hand_over = client.register_script(scripts.HAND_OVER)
         self._complete = client.register_script(scripts.COMPLETE)
+        self._reject = client.register_script(scripts.REJECT)
         self._depth = client.register_script(scripts.DEPTH)
 
     async def put(self, payloads: Sequence[bytes]) -> None:
@@ -110,6 +133,13 @@ class RedisRequestQueue:
         arguments = [argument for lease, result in results for argument in (lease.entry_id, result)]
         return [bool(is_written) for is_written in await self._run(self._complete, worker, *arguments)]
 
+    async def reject(self, worker: str, lease: Lease, cause: str) -> bool:
+        """One script: XADD to the dead letters, XACK and XDEL, or none of them."""
+        letter = bounded(DeadLetter(self._key.rpartition(":")[2], lease.entry_id, cause, lease.payload))
+        keys = [self._key, self._letters.letters, self._letters.counts]
+        fields: list[str | bytes] = [letter.source, letter.cause, letter.payload]
+        return bool(await self._reject(keys, [GROUP, worker, letter.place, MAX_DEAD_LETTERS, *fields]))
+
     async def release(self, worker: str, leases: Sequence[Lease]) -> None:
         """Who waits in a blocked read sees them at its next call."""
         if leases:
@@ -120,7 +150,7 @@ class RedisRequestQueue:
         payloads: list[bytes] = []
         start = "-"
         while page := await self._page(start):
-            payloads += [fields[FIELD] for _, fields in page]
+            payloads += [_payload(fields) for _, fields in page]
             start = f"({page[-1][0].decode()}"
         return payloads
 
@@ -141,7 +171,7 @@ class RedisRequestQueue:
             if not str(error).startswith(GROUP_IS_GONE):
                 raise
             return []  # the next lease makes it again
-        return [Lease(entry_id.decode(), fields[FIELD], 1) for entry_id, fields in _entries(reply)]
+        return [Lease(entry_id.decode(), _payload(fields), 1) for entry_id, fields in _entries(reply)]
 
     async def _run(self, script: Any, *arguments: str | bytes | int) -> Any:
         return await script([self._key, self._log.key, self._log.position_key], [GROUP, *arguments])
@@ -169,7 +199,7 @@ class RedisInbox:
             return []
         block = _block_milliseconds(wait_seconds)
         reply = await self._client.xread({self._key: after}, count=max_count, block=block)
-        entries = [InboxEntry(position.decode(), fields[FIELD]) for position, fields in _entries(reply)]
+        entries = [InboxEntry(position.decode(), _payload(fields)) for position, fields in _entries(reply)]
         self._log.known.note(entries[-1].position if entries else after)
         return entries
 
@@ -187,6 +217,11 @@ class RedisInbox:
 def _entries(reply: Any) -> Entries:
     """The entries of the one stream that was read; the reply is empty when the wait was in vain."""
     return reply[0][1] if reply else []
+
+
+def _payload(fields: dict[bytes, bytes]) -> bytes:
+    """Empty in an entry that none of our processes wrote; its reader rejects it."""
+    return fields.get(FIELD, b"")
 
 
 def _block_milliseconds(wait_seconds: float) -> int | None:

@@ -4,7 +4,8 @@ A consumer group remembers for each delivered entry its worker, the time of deli
 is the lease. It is held by whom XPENDING names. A released entry belongs to a worker that does not exist.
 """
 
-from tppo.streams.fence import GUARD
+from tppo.streams.dead_letters import BURY
+from tppo.streams.fence import GUARD, WITH_FULL_MEMORY
 from tppo.streams.positions import APPEND, POSITIONS
 
 RELEASED = "(released)"
@@ -24,11 +25,18 @@ LEASE = (
 local stream, group, worker, most = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[4])
 local taken = {}
 
+local function payload(fields)
+  for i = 1, #fields, 2 do
+    if fields[i] == 'payload' then return fields[i + 1] end
+  end
+  return ''
+end
+
 local function take(entries)
   for _, entry in ipairs(entries) do
     local id, fields = entry[1], entry[2]
     if fields then
-      taken[#taken + 1] = {id, fields[2], redis.call('XPENDING', stream, group, id, id, 1)[1][4]}
+      taken[#taken + 1] = {id, payload(fields), redis.call('XPENDING', stream, group, id, id, 1)[1][4]}
     else
       redis.call('XACK', stream, group, id)
     end
@@ -84,6 +92,21 @@ for i = 3, #ARGV, 2 do
   written[#written + 1] = is_held and 1 or 0
 end
 return written
+"""
+)
+
+# KEYS[2]: the dead letters, KEYS[3]: their counts. ARGV: entry id, most dead letters, source, cause, payload. It runs
+# with full memory too: what it adds is bounded, and a request that nobody can serve would hold its worker's room.
+REJECT = (
+    WITH_FULL_MEMORY
+    + WITH_GROUP
+    + BURY
+    + """
+if #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1, ARGV[2]) == 0 then return 0 end
+bury(KEYS[2], KEYS[3], ARGV[4], ARGV[5], ARGV[3], ARGV[6], ARGV[7])
+redis.call('XACK', KEYS[1], ARGV[1], ARGV[3])
+redis.call('XDEL', KEYS[1], ARGV[3])
+return 1
 """
 )
 

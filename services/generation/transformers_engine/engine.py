@@ -1,6 +1,7 @@
 """The transformers engine as the request handler sees it."""
 
 import asyncio
+import math
 
 import torch
 
@@ -68,10 +69,10 @@ class TransformersEngine:
     def _check(self, request: WindowRequest) -> None:
         """Refuse what would fail, or be wrong, inside the decode loop."""
         num_tokens = len(request.prompt_tokens) + len(request.response_tokens)
-        if not request.prompt_tokens or request.max_new_tokens < 0 or request.temperature < 0:
+        if not request.prompt_tokens or request.max_new_tokens < 0 or not 0 <= request.temperature < math.inf:
             raise ValueError(
                 f"{len(request.prompt_tokens)} prompt tokens, max_new_tokens {request.max_new_tokens}, temperature "
-                f"{request.temperature}; expected at least one prompt token and no negative number"
+                f"{request.temperature}; expected at least one prompt token and finite numbers of at least 0"
             )
         if num_tokens + request.max_new_tokens > self._capacity:
             raise ValueError(

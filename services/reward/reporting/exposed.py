@@ -80,6 +80,12 @@ REWARD_METRICS = (
         read=at("num_leases_lost"),
     ),
     Exposed(
+        name="tppo_reward_rejected_requests_total",
+        unit="requests",
+        meaning="Requests that cannot be served, moved to the dead letters.",
+        read=at("num_rejected"),
+    ),
+    Exposed(
         name="tppo_reward_attached_processes",
         unit="processes",
         meaning="Users' own processes that offer reward functions to the service.",

@@ -19,10 +19,11 @@ from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
-from learner.build import load_models, new_manager, new_trainer
+from learner.build import load_models, new_manager
 from learner.data.tokenizer import load_tokenizer
 from learner.persistence.checkpoint import cloned
 from learner.rollouts.manager import RolloutManager
+from learner.state import new_trainer
 from learner.step.trainer import Trainer
 from services.generation.build import build_engine
 from services.generation.transformers_engine.engine import TransformersEngine

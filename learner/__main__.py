@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
     config = config_from_arguments(arguments)
     configure_logging()
     if arguments.check:
-        _check(config, arguments.first_rows)
+        _check(config, arguments.first_rows, resume=arguments.resume)
         return 0
     config = with_redis(config)
     from learner.reporting.trackers import trackers
@@ -75,10 +75,10 @@ def main(argv: Sequence[str]) -> int:
     return exit_code
 
 
-def _check(config: Config, first_rows: Path | None) -> None:
+def _check(config: Config, first_rows: Path | None, *, resume: bool) -> None:
     from learner.preflight import check, request_line
 
-    found = check(config)
+    found = check(config, resume=resume)
     if first_rows is not None:
         first_rows.write_text("".join(f"{request_line(row)}\n" for row in found.first_rows), encoding="utf-8")
     for note in found.notes:
@@ -104,14 +104,14 @@ async def _live_with(config: Config, exporter: LearnerExporter, *, source: Path,
     async with connected(config.redis.url) as client:
         fence = Fence(client, config.run.name, host=socket.gethostname(), lease_seconds=config.redis.lease_seconds)
         identity = await run_lease.acquire(fence, Path(config.run.path))
-        write_settings(config, identity.folder, source=source)
         streams = RedisStreams(
             client, run=config.run.name, lease_seconds=config.redis.lease_seconds, incarnation=identity.incarnation
         )
         async with TaskGroup() as group:
             keeping = group.create_task(run_lease.keep(fence, identity, lambda: streams.position.text), name="lease")
             training = group.create_task(
-                _train(config, identity, client, exporter, streams, name=name, resume=resume), name="training"
+                _train(config, identity, client, exporter, streams, source=source, name=name, resume=resume),
+                name="training",
             )
             await asyncio.wait([training])
             await cancel_all([keeping])
@@ -126,6 +126,7 @@ async def _train(
     exporter: LearnerExporter,
     streams: RedisStreams,
     *,
+    source: Path,
     name: str,
     resume: bool,
 ) -> int:
@@ -136,6 +137,7 @@ async def _train(
     rollback.apply_requested(identity.folder, identity.incarnation)
     RunPaths(identity.folder).stopped_mark.unlink(missing_ok=True)
     state = await asyncio.to_thread(load_state, config, identity, resume=resume)
+    write_settings(config, identity.folder, source=source)  # those of a refused resume are not the run's
     if config.run.archive_inbox:
         await asyncio.to_thread(_archive, streams, identity)
     start = _tracker_start(config, identity, state.progress.step)

@@ -3,7 +3,6 @@
 import logging
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,10 +16,12 @@ from learner.exchange.peers import Peers
 from learner.exchange.score_failures import ScoreFailures
 from learner.models.loading import load_policy, load_value_model, value_model_from_policy
 from learner.models.outputs import Policy, ValueModel
-from learner.persistence import checkpoint, rollback
+from learner.parts import Parts
+from learner.persistence import rollback
 from learner.persistence.checkpoint import Checkpoints
 from learner.persistence.checkpoint_writer import CheckpointWriter, trim_behind_checkpoint
 from learner.persistence.deferred_weights import DeferredWeights
+from learner.persistence.definition import fingerprints, with_values
 from learner.persistence.manifest import DamagedError
 from learner.persistence.run_identity import RunIdentity
 from learner.preflight import log_warnings, require_reward_functions
@@ -29,15 +30,10 @@ from learner.reporting.journal import JournalWriter
 from learner.reporting.metrics_log import MetricsLog
 from learner.reporting.run_log import RunLog
 from learner.reporting.trace_writer import TraceWriter
-from learner.rollouts import ledger_state
 from learner.rollouts.manager import RolloutManager, open_manager
 from learner.rollouts.requests import RequestRules
-from learner.service import LearnerService, Parts
-from learner.steering import Steering
-from learner.step.estimators import Estimators
-from learner.step.progress import TrainingProgress
-from learner.step.trainer import Trainer
-from learner.systems import system_for
+from learner.service import LearnerService
+from learner.state import LearnerState, definition_of, new_state, restore
 from tppo.config import Config, ConfigError
 from tppo.config.schema import EvaluationSection, ModelSection
 from tppo.run_folder.paths import RunPaths
@@ -47,20 +43,11 @@ from tppo.streams.contract import BEGINNING
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class LearnerState:
-    """What a learner starts from: a run that begins, or what a checkpoint restored."""
+def load_state(config: Config, identity: RunIdentity, *, resume: bool, is_replay: bool = False) -> LearnerState:
+    """Of the run's newest complete checkpoint when there is one. Raises `ConfigError`.
 
-    checkpoints: Checkpoints
-    tokenizer: PreTrainedTokenizerBase
-    trainer: Trainer
-    manager: RolloutManager
-    steering: Steering
-    progress: TrainingProgress
-
-
-def load_state(config: Config, identity: RunIdentity, *, resume: bool) -> LearnerState:
-    """Of the run's newest complete checkpoint when there is one. Raises `ConfigError`."""
+    What differs from the checkpoint's settings is applied at its place in the inbox; a replay finds it there.
+    """
     checkpoints = Checkpoints(
         RunPaths(identity.folder).checkpoints, keep=config.checkpoint.keep, require_right=identity.require_current
     )
@@ -76,50 +63,22 @@ def load_state(config: Config, identity: RunIdentity, *, resume: bool) -> Learne
         )
     log_warnings(config)
     tokenizer = load_tokenizer(config.model.path)
-    manager = new_manager(config, tokenizer)  # refuses bad rows before models are loaded
-    trainer = new_trainer(config, *load_models(config.model, latest, temperature=config.generation.temperature))
-    state = LearnerState(
+    definition = definition_of(config, latest, fingerprints(config))
+    restored = with_values(config, definition.settings)
+    manager = new_manager(restored, tokenizer)  # refuses bad rows before models are loaded
+    models = load_models(restored.model, latest, temperature=restored.generation.temperature)
+    state = new_state(
+        restored,
+        definition,
         checkpoints,
         tokenizer,
-        trainer,
-        manager,
-        Steering(config.run, manager, trainer, checkpoints),
-        TrainingProgress(step=0, inbox_position=BEGINNING, elapsed_seconds=0.0, tokens_trained=0),
+        models=models,
+        manager=manager,
+        wanted=None if is_replay else config,
     )
     if latest is not None:
         restore(state, latest)
     return state
-
-
-def restore(state: LearnerState, path: Path) -> None:
-    """Continue from a checkpoint, whose models are loaded already."""
-    restored = checkpoint.read(path)
-    state.trainer.load_state_dict(restored.optimizers)
-    ledger_state.restore(state.manager, restored.ledger)
-    state.progress = restored.progress
-    state.steering.restore(restored.progress.step)
-    logger.info("resumed from %s", path)
-
-
-def new_trainer(config: Config, policy: Policy, value_model: ValueModel) -> Trainer:
-    """The trainer of `run.algorithm`, with fresh optimizers."""
-    algorithm = config.algorithm.model_copy(update={"importance_cap": config.importance_cap})
-    estimators = Estimators(algorithm, config.run.window_length)
-    return Trainer(
-        policy,
-        value_model,
-        system_for(
-            config.run.algorithm,
-            policy,
-            estimators,
-            max_tokens_per_microbatch=config.actor.max_tokens_per_microbatch,
-        ),
-        estimators=estimators,
-        run=config.run,
-        actor=config.actor,
-        critic=config.critic,
-        keeps_traces=config.trace.enabled,
-    )
 
 
 async def make_room(state: LearnerState, folder: Path, streams: Streams) -> None:
@@ -165,18 +124,19 @@ def learner_service(
             inbox=streams.inbox,
             traces=run_log.traces,
             journal=run_log.journal,
+            definition=state.reconfiguration.definition,
         ),
         rounds=EvaluationRounds(
-            config.evaluation,
+            lambda: state.reconfiguration.config,
             state.manager.evaluator,
             state.trainer,
             DeferredWeights(RunPaths(identity.folder).deferred),
-            total_training_steps=config.run.total_training_steps,
         ),
         run_log=run_log,
         failures=failures or ScoreFailures(config.max_consecutive_failures),
+        reconfiguration=state.reconfiguration,
     )
-    return LearnerService(config.run, identity, parts, state.progress, until_step=until_step)
+    return LearnerService(identity, parts, state.progress, until_step=until_step)
 
 
 def _run_log(

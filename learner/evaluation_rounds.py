@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from learner.persistence.checkpoint import cloned
 from learner.persistence.deferred_weights import DeferredWeights
 from learner.rollouts.evaluation import Evaluator, SolutionProbabilities
 from learner.step.trainer import Trainer
-from tppo.config.schema import EvaluationSection
+from tppo.config.schema import Config, EvaluationSection
 
 logger = logging.getLogger(__name__)
 
@@ -21,28 +21,54 @@ class EvaluationRounds:
 
     def __init__(
         self,
-        section: EvaluationSection,
+        config: Callable[[], Config],
         evaluator: Evaluator,
         trainer: Trainer,
         deferred: DeferredWeights,
-        *,
-        total_training_steps: int,
     ) -> None:
-        self.section = section
+        """`config` is the one in force."""
+        self._config = config
         self.deferred = deferred
         self._evaluator = evaluator
         self._trainer = trainer
-        self._last_step = total_training_steps
+
+    @property
+    def section(self) -> EvaluationSection:
+        """As it is in force."""
+        return self._config().evaluation
 
     def start_if_due(self, step: int) -> None:
         """Start the round of this step, or keep its weights for the time after training."""
-        frequency = self.section.test_freq
-        if not frequency or not (step == self._last_step or step % frequency == 0):
+        frequency, last_step = self.section.test_freq, self._config().run.total_training_steps
+        if not frequency or not (step == last_step or step % frequency == 0):
             return
         if self.section.after_training:
             self.deferred.put(step, cloned(self._trainer.policy.network))
         else:
             self._evaluator.start(step, min_policy_version=step)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a round waits for windows or scores."""
+        return self._evaluator.is_under_way
+
+    async def evaluate_deferred(
+        self,
+        publish: Callable[[int, Mapping[str, Tensor]], Awaitable[None]],
+        finish: Callable[[int, Mapping[str, Tensor]], Awaitable[bool]],
+    ) -> None:
+        """One deferred round after the other, until `finish` says that one is not over.
+
+        A generator takes only what is newer than what it has; a resumed learner finds the same version.
+        """
+        for step in self.deferred.steps():
+            serving_version = self._config().run.total_training_steps + 1 + step
+            weights = self.deferred.weights(step)
+            await publish(serving_version, weights)
+            self._evaluator.start(step, min_policy_version=serving_version)
+            if not await finish(step, weights):
+                return
+            self.deferred.delete(step)
 
     async def add_solutions(self, step: int, weights: Mapping[str, Tensor] | None = None) -> None:
         """The exact part of the round of this step, where it has one; the policy must not change meanwhile.

@@ -6,9 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from learner.data.shape import DataError
+from learner.persistence.definition import fingerprints, require_resumable
+from learner.persistence.definition import read as read_definition
 from learner.reporting.trackers import trackers
 from learner.rollouts.prompts import Prompt
 from tppo.config import Config, ConfigError
+from tppo.run_folder.checkpoints import CheckpointFolder, step_of
+from tppo.run_folder.paths import RunPaths
 
 logger = logging.getLogger(__name__)
 
@@ -22,10 +26,11 @@ class Findings:
     """The first for each reward function."""
 
 
-def check(config: Config) -> Findings:
+def check(config: Config, *, resume: bool = False) -> Findings:
     """Read every row as the run would, and keep none but the first for each reward function.
 
-    Raises `ConfigError` at the first row that cannot be used or scored, or a tracker that cannot work here.
+    Raises `ConfigError` at the first row that cannot be used or scored, for a tracker that cannot work here, and where
+    a run that is to be resumed is another one.
     """
     trackers.check(config.trackers)
     log_warnings(config)
@@ -41,6 +46,9 @@ def check(config: Config) -> Findings:
             first.setdefault(prompt.data_source, prompt)
     except DataError as error:
         raise ConfigError(str(error)) from None
+    newest = CheckpointFolder(RunPaths(config.run.path).checkpoints).newest() if resume else None
+    if newest is not None:
+        require_resumable(read_definition(newest), config, data=fingerprints(config), step=step_of(newest))
     require_reward_functions(config, first)
     return Findings(
         [f"{overlong}; skipped" for overlong in (train, evaluated) if overlong.num_too_long],

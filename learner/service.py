@@ -15,52 +15,29 @@ The first of them that ends unexpectedly ends the process.
 """
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from learner.evaluation_rounds import EvaluationRounds
 from learner.exchange.inbox import InboxLoop, MemoryPressure
-from learner.exchange.peers import Peers
 from learner.exchange.reconciliation import Reconciliation
 from learner.exchange.request_sender import RequestSender
 from learner.exchange.score_failures import ScoreFailures
 from learner.exchange.weight_publisher import Snapshot, WeightPublisher
+from learner.parts import Parts
 from learner.persistence.checkpoint import cloned
-from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.persistence.run_identity import RunIdentity
 from learner.reporting.heartbeat import learner_status, missing_rows
-from learner.reporting.run_log import RunLog
 from learner.reporting.watchdog import Watchdog
-from learner.rollouts.manager import RolloutManager
 from learner.rollouts.rollout import Position, Rollout
-from learner.steering import Steering
-from learner.step.progress import TrainingProgress
-from learner.step.trainer import Trainer
+from learner.step.progress import ProgressMeter, TrainingProgress
 from tppo.cancellation import TaskGroup, cancel_all
-from tppo.config.schema import RunSection
 from tppo.presence import beat
 from tppo.rollout import InboxRecord
-from tppo.streams import Streams
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What `build.py` makes and the service runs."""
-
-    streams: Streams
-    peers: Peers
-    manager: RolloutManager
-    trainer: Trainer
-    steering: Steering
-    checkpoints: CheckpointWriter
-    rounds: EvaluationRounds
-    run_log: RunLog
-    failures: ScoreFailures
 
 
 class LearnerService:
@@ -68,7 +45,6 @@ class LearnerService:
 
     def __init__(
         self,
-        run: RunSection,
         identity: RunIdentity,
         parts: Parts,
         progress: TrainingProgress,
@@ -76,20 +52,23 @@ class LearnerService:
         until_step: int | None = None,
     ) -> None:
         """`until_step`: end there, although the run is longer."""
-        self._run, self._identity, self._parts = run, identity, parts
+        self._identity, self._parts = identity, parts
+        self._reconfiguration = parts.reconfiguration
         self._manager, self._trainer, self._rounds = parts.manager, parts.trainer, parts.rounds
         self._log = parts.run_log
-        self._until_step = until_step
-        self._progress = progress
+        self._until_step = until_step or math.inf
+        self._meter = ProgressMeter(progress)
         self.steering, self.failures = parts.steering, parts.failures
         self._has_news = asyncio.Event()  # the ledger changed, or a stop was requested
         self._is_stopping = self._waits_for_records = False
         self._waiting_for = "start"
-        self._started_at = time.monotonic()
-        self._seconds_before = progress.elapsed_seconds
-        self._tokens_trained = progress.tokens_trained
         self._inbox = InboxLoop(
-            parts.streams.inbox, progress.inbox_position, parts.manager, enter=self._enter, on_entries=self._on_entries
+            parts.streams.inbox,
+            progress.inbox_position,
+            parts.manager,
+            enter=self._enter,
+            on_entries=self._on_entries,
+            held_at=lambda: parts.reconfiguration.held_at,
         )
         self._requests = RequestSender(parts.streams, self._manager.ledger)
         self._publisher = WeightPublisher(parts.peers.transport, parts.peers.find_generators)
@@ -98,7 +77,7 @@ class LearnerService:
         )
         self._memory = MemoryPressure(parts.streams, lambda: self._inbox.position, self._has_news.set)
         self._watchdog = Watchdog(
-            run.watchdog_seconds,
+            self._reconfiguration.run.watchdog_seconds,
             lambda: Counter(row.state for row in self._manager.ledger.rollouts.values()),
             self._publisher.generators,
             parts.peers.all_processes,
@@ -108,7 +87,11 @@ class LearnerService:
     @property
     def step(self) -> int:
         """Training steps done; also the policy's version."""
-        return self._progress.step
+        return self._meter.step
+
+    @property
+    def _total_steps(self) -> int:
+        return self._reconfiguration.run.total_training_steps
 
     @property
     def waits_beyond(self) -> str | None:
@@ -122,6 +105,9 @@ class LearnerService:
 
     async def run(self) -> None:
         """Until every step is done and evaluated, or a stop."""
+        await self._reconfiguration.begin(
+            self._parts.streams.inbox, self._present_progress(), incarnation=self._identity.incarnation
+        )
         await self._reconciliation.begin()
         async with TaskGroup() as group:
             beside = [group.create_task(loop, name=name) for name, loop in self._loops().items()]
@@ -172,16 +158,40 @@ class LearnerService:
             self._manager.scheduler.open(self.step)
         self._settle()
         await self._add_solutions(self.step)
-        last_step = min(total := self._run.total_training_steps, self._until_step or total)
-        while self.step < last_step and not self._is_stopping:
-            began = time.monotonic()
-            batch = await self._next_batch()
-            if batch:
-                await self._train_on(batch, waited_seconds=time.monotonic() - began)
-        if self.step == total and not self._is_stopping:
+        await self._take_steps()
+        while self.step >= self._total_steps and not self._is_stopping:
             await self._finish_evaluations()
+            if not await self._change_at_the_end():
+                break
+            await self._take_steps()
         await self._parts.checkpoints.commit_now(self._present_progress(), self._manager)
-        self._log.ended(step=self.step, total_training_steps=total)
+        self._log.ended(step=self.step, total_training_steps=self._total_steps)
+
+    async def _take_steps(self) -> None:
+        """All of them, as many as there are now and then."""
+        while self.step < min(self._total_steps, self._until_step) and not self._is_stopping:
+            began = time.monotonic()
+            if batch := await self._next_batch():
+                await self._train_on(batch, waited_seconds=time.monotonic() - began)
+
+    async def _change_at_the_end(self) -> bool:
+        """Apply what a resumed session has changed after the last step; whether there was something."""
+        while self._reconfiguration.is_due(self.step) and not self._is_stopping:
+            self._has_news.clear()
+            if self._apply_ready_change():
+                return True
+            await self._news()
+        return False
+
+    def _apply_ready_change(self) -> bool:
+        """Apply the change that comes before the next step, once all records before it are entered; whether it was."""
+        if not self._reconfiguration.is_ready(self.step, self._inbox.position):
+            return False
+        self._log.commands([self._reconfiguration.apply_next()], step=self.step)
+        self._manager.scheduler.refill(self.step)
+        self._settle()
+        self._inbox.release()
+        return True
 
     async def _next_batch(self) -> list[Rollout]:
         """The rows of the next training step; empty when the learner is to stop."""
@@ -191,11 +201,14 @@ class LearnerService:
                 self._waiting_for = "paused by operator"
                 await self._news()
                 continue
-            batch = [] if self._awaits_first_evaluation() else self._manager.scheduler.next_batch(self.step)
-            if batch:
+            # The base model is evaluated before its weights change.
+            is_held = self._reconfiguration.is_due(self.step) or (self.step == 0 and self._rounds.is_under_way)
+            if batch := [] if is_held else self._manager.scheduler.next_batch(self.step):
                 return batch
             if self._manager.scheduler.replace_parked(self.step):
                 self._settle()  # a restarted learner may have the windows already, so look again
+                continue
+            if self._apply_ready_change():
                 continue
             self._waiting_for = missing_rows(self._manager)
             await self._news()
@@ -203,45 +216,43 @@ class LearnerService:
 
     async def _news(self) -> None:
         """Wait for some; no step is half done meanwhile, so that a checkpoint may be taken."""
-        if self._memory.take_checkpoint_request() or self._manager.commands.take_checkpoint_request():
-            self._parts.checkpoints.commit_soon(self._present_progress(), self._manager)
+        self._commit_if_requested()
         self._waits_for_records = True
         await self._has_news.wait()
         self._waits_for_records = False
 
-    def _awaits_first_evaluation(self) -> bool:
-        """The base model is evaluated before its weights change."""
-        return self.step == 0 and self._manager.evaluator.is_under_way
+    def _commit_if_requested(self) -> None:
+        if self._memory.take_checkpoint_request() or self._manager.commands.take_checkpoint_request():
+            self._parts.checkpoints.commit_soon(self._present_progress(), self._manager)
 
     async def _train_on(self, batch: list[Rollout], *, waited_seconds: float) -> None:
         self._waiting_for = f"training step {self.step + 1}"
         self._manager.ledger.take(batch)
         began = time.monotonic()
         result = await asyncio.to_thread(self._trainer.step, batch, policy_version=self.step)
-        trained_seconds = time.monotonic() - began
+        seconds = {"waited_seconds": waited_seconds, "trained_seconds": time.monotonic() - began}
         self._identity.require_current()  # frozen in mid-step, it may wake after another learner has taken over
-        self._tokens_trained += sum(len(row.window_tokens) for row in batch)
+        self._meter.note_step(sum(len(row.window_tokens) for row in batch))
         for row, values in zip(batch, result.values, strict=True):
             self._manager.ledger.mark_trained(row, values)
-        self._progress = self._present_progress(step=self.step + 1)
         self._log.trained(batch, step=self.step)
         await self._publish(self.step, cloned(self._trainer.policy.network))
         self._log.commands(self.steering.apply_due(batch, self.step), step=self.step)
         self._rounds.start_if_due(self.step)
         self._manager.scheduler.close_step(batch, self.step)
         self._settle()
-        await self._log.step(result, self._progress, waited_seconds=waited_seconds, trained_seconds=trained_seconds)
+        await self._log.step(result, self._present_progress(), **seconds)
         self._watchdog.note_step()
         await self._add_solutions(self.step)
-        if self._manager.commands.take_checkpoint_request():
-            self._parts.checkpoints.commit_soon(self._present_progress(), self._manager)
+        self._commit_if_requested()
         self._parts.checkpoints.commit_if_due(self._present_progress(), self._manager)
         if self.steering.is_over(self.step):
             self.stop()
 
     async def _publish(self, policy_version: int, tensors: Mapping[str, Tensor]) -> None:
         incarnation = self._identity.incarnation
-        await self._publisher.publish(Snapshot.of(tensors, self._run.name, policy_version, incarnation=incarnation))
+        run = self._reconfiguration.run.name
+        await self._publisher.publish(Snapshot.of(tensors, run, policy_version, incarnation=incarnation))
 
     async def _add_solutions(self, step: int, weights: Mapping[str, Tensor] | None = None) -> None:
         if self._manager.evaluator.awaits_solutions(step):
@@ -253,47 +264,35 @@ class LearnerService:
     async def _finish_evaluations(self) -> None:
         self._waiting_for = "evaluation"
         if self._rounds.section.after_training:
-            await self._log.training_done(self._progress)
-            await self._evaluate_deferred()
-        await self._rounds_are_over()
+            await self._log.training_done(self._present_progress())
+            await self._rounds.evaluate_deferred(self._publish, self._finish_deferred)
+        await self._finish_rounds()
 
-    async def _evaluate_deferred(self) -> None:
-        for step in self._rounds.deferred.steps():
-            # A generator takes only what is newer than what it has; a resumed learner must find the same number.
-            serving_version = self._run.total_training_steps + 1 + step
-            await self._publish(serving_version, weights := self._rounds.deferred.weights(step))
-            self._manager.evaluator.start(step, min_policy_version=serving_version)
-            self._settle()
-            await self._add_solutions(step, weights)
-            await self._rounds_are_over()
-            if self._is_stopping:
-                return
-            self._rounds.deferred.delete(step)
+    async def _finish_deferred(self, step: int, weights: Mapping[str, Tensor]) -> bool:
+        self._settle()
+        await self._add_solutions(step, weights)
+        return await self._finish_rounds()
 
-    async def _rounds_are_over(self) -> None:
-        while self._manager.evaluator.is_under_way and not self._is_stopping:
+    async def _finish_rounds(self) -> bool:
+        """Whether all are over; not when the learner is to stop, or to go on training, before."""
+        while self._rounds.is_under_way and not self._is_over_or_changing():
             self._has_news.clear()
             await self._news()
+        return not self._is_over_or_changing()
 
-    def _present_progress(self, step: int | None = None) -> TrainingProgress:
-        return TrainingProgress(
-            step=self.step if step is None else step,
-            inbox_position=self._inbox.position,
-            elapsed_seconds=self._seconds_before + time.monotonic() - self._started_at,
-            tokens_trained=self._tokens_trained,
-        )
+    def _is_over_or_changing(self) -> bool:
+        return self._is_stopping or self._reconfiguration.is_ready(self.step, self._inbox.position)
+
+    def _present_progress(self) -> TrainingProgress:
+        return self._meter.progress(self._inbox.position)
 
     def _status(self) -> Mapping[str, Any]:
         """For the heartbeat."""
         return learner_status(
-            self._manager,
+            self._parts,
             self._publisher.generators,
             step=self.step,
-            total_training_steps=self._run.total_training_steps,
-            policy_version=self.step,
             incarnation=self._identity.incarnation,
-            control=self.steering.status(),
             waiting_for=self._watchdog.text or self._waiting_for,
-            last_checkpoint_step=self._parts.checkpoints.last_step,
             last_error=self._requests.last_error or self._parts.checkpoints.last_error or self._log.last_error,
         )

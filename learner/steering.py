@@ -6,13 +6,14 @@ the same step. A command that makes no sense is refused with a sentence, and cha
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from learner.persistence.checkpoint import Checkpoints
 from learner.rollouts.manager import RolloutManager
 from learner.rollouts.rollout import Rollout
 from learner.step.trainer import Trainer
+from tppo.config import Config
 from tppo.config.schema import RunSection
 from tppo.rollout import Action, Command
 
@@ -35,6 +36,7 @@ class Steering:
         self._checkpoints = checkpoints
         self._commands = manager.commands
         self.roll_back_to: int | None = None
+        self.ends_runs = True
         self._actions: Mapping[Action, Callable[[Mapping[str, Any], int], str]] = {
             Action.STOP_AFTER_STEP: self._stop_after_step,
             Action.ROLL_BACK: self._roll_back,
@@ -50,8 +52,7 @@ class Steering:
 
     def is_over(self, step: int) -> bool:
         """Whether the learner is to end after this training step."""
-        last = self._commands.stop_after_step
-        return self.roll_back_to is not None or (last is not None and step >= last)
+        return self.ends_runs and self._is_over(step)
 
     def apply_due(self, batch: Sequence[Rollout], step: int) -> list[str]:
         """Apply what is due once the batch has been trained and made `step`; a sentence for each command."""
@@ -60,10 +61,16 @@ class Steering:
 
     def restore(self, step: int) -> None:
         """Apply the settings of a checkpoint; a stop that was applied is over."""
-        for key, value in self._commands.settings.items():
-            self._change(key, value)
-        if self.is_over(step):
+        self._apply_settings()
+        if self._is_over(step):
             self._commands.stop_after_step = None
+
+    def reconfigure(self, config: Config, changed: Collection[str]) -> None:
+        """The configuration is another one: its `changed` keys replace what was set, all other settings stay."""
+        self._manager.reconfigure(config)
+        self._trainer.set_temperature(config.generation.temperature)
+        self._commands.settings = {key: value for key, value in self._commands.settings.items() if key not in changed}
+        self._apply_settings()
 
     def status(self) -> dict[str, Any]:
         """For the heartbeat."""
@@ -73,6 +80,14 @@ class Steering:
             "settings": self._commands.settings,
             "commands": self._commands.newest(NUM_REPORTED),
         }
+
+    def _is_over(self, step: int) -> bool:
+        last = self._commands.stop_after_step
+        return self.roll_back_to is not None or (last is not None and step >= last)
+
+    def _apply_settings(self) -> None:
+        for key, value in self._commands.settings.items():
+            self._change(key, value)
 
     def _applied(self, command: Command, step: int) -> str:
         try:

@@ -159,6 +159,7 @@ class Action(IntEnum):
     RETRY_PARKED = 6  # rollouts, or all
     DROP_PARKED = 7  # reason; rollouts, or all
     SET = 8  # key, value
+    RECONFIGURE = 9  # after_step, position, values: by a learner that resumed a run with another configuration
 
 
 @dataclass(frozen=True, slots=True)

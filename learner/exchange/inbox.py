@@ -40,21 +40,33 @@ class InboxLoop:
         *,
         enter: Callable[[Position, InboxRecord], None],
         on_entries: Callable[[int], None],
+        held_at: Callable[[], str | None] = lambda: None,
     ) -> None:
         """`enter` takes each record that the manager's border admits; the manager notes what it rejects.
 
-        `on_entries` is called after each read with the number of entries.
+        `on_entries` is called after each read with the number of entries. Records behind `held_at` wait until it lies
+        further, or is None.
         """
         self._inbox = inbox
         self._manager = manager
         self._enter = enter
         self._on_entries = on_entries
+        self._held_at = held_at
+        self._has_moved = asyncio.Event()
         self.position = position
+
+    def release(self) -> None:
+        """`held_at` has changed."""
+        self._has_moved.set()
 
     async def serve(self) -> None:
         """Read until cancelled."""
         backoff = Backoff(first_seconds=FIRST_DELAY_SECONDS, longest_seconds=LONGEST_DELAY_SECONDS)
         while True:
+            if not self._may_enter_behind(self.position):
+                self._has_moved.clear()
+                await self._has_moved.wait()
+                continue
             try:
                 entries = await self._inbox.read(self.position, max_count=READ_COUNT, wait_seconds=READ_WAIT_SECONDS)
             except StreamsError as error:
@@ -67,6 +79,8 @@ class InboxLoop:
 
     def _take(self, entries: list[InboxEntry]) -> None:
         for entry in entries:
+            if not self._may_enter_behind(self.position):
+                break
             self._take_one(entry)
             self.position = entry.position
         self._on_entries(len(entries))
@@ -78,6 +92,10 @@ class InboxLoop:
             self._manager.reject(entry, str(error))
         else:
             self._enter(position_of(entry.position), record)
+
+    def _may_enter_behind(self, position: str) -> bool:
+        held_at = self._held_at()
+        return held_at is None or position_of(position) < position_of(held_at)
 
 
 class MemoryPressure:

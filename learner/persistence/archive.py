@@ -74,12 +74,16 @@ class InboxArchive:
                 if following is not None and num_whole < path.stat().st_size:
                     raise ConfigError(f"{path}: a damaged record at byte {num_whole}; expected a whole archived inbox")
 
-    def cut(self, after: str, removed: Path) -> int:
-        """Move the records behind a position to the folder `removed`; how many."""
-        later = list(self.entries(after))
+    def cut(self, after: str, removed: Path, *, keep: Callable[[InboxEntry], bool] = lambda entry: False) -> int:
+        """Move the records behind a position to the folder `removed`, but those to `keep`; how many."""
+
+        def stays(entry: InboxEntry) -> bool:
+            return position_of(entry.position) <= position_of(after) or keep(entry)
+
+        later = [entry for entry in self.entries(after) if not keep(entry)]
         InboxArchive(removed).append(later)
         for path in self._files():
-            kept = [entry for entry in _read(path) if position_of(entry.position) <= position_of(after)]
+            kept = [entry for entry in _read(path) if stays(entry)]
             if kept:
                 write_atomically(path, b"".join(map(_record, kept)))
             else:

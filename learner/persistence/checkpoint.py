@@ -20,6 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from learner.persistence.definition import FILE as DEFINITION
+from learner.persistence.definition import Definition
 from learner.persistence.manifest import DamagedError, verify, write_manifest
 from learner.rollouts.ledger_state import LedgerState
 from learner.step.progress import TrainingProgress
@@ -41,6 +43,7 @@ class Capture:
     actor: Mapping[str, Tensor]
     critic: Mapping[str, Tensor]
     optimizers: Mapping[str, Any]
+    definition: Definition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +55,17 @@ class Restored:
     optimizers: Mapping[str, Any]
 
 
-def capture(trainer: Trainer, progress: TrainingProgress, ledger: LedgerState) -> Capture:
-    """Copies of the trainer's tensors, with progress and ledger."""
+def capture(
+    trainer: Trainer, progress: TrainingProgress, ledger: LedgerState, definition: Definition | None = None
+) -> Capture:
+    """Copies of the trainer's tensors, with progress, ledger and what defines the run."""
     return Capture(
         progress=progress,
         ledger=ledger,
         actor=cloned(trainer.policy.network),
         critic=cloned(trainer.value_model.network),
         optimizers=_copied(trainer.state_dict()),
+        definition=definition,
     )
 
 
@@ -149,6 +155,9 @@ class Checkpoints:
         save_file(state.ledger.tensors, temporary / "ledger.safetensors")
         (temporary / "ledger.json").write_text(json.dumps(state.ledger.plain), encoding="utf-8")
         (temporary / "progress.json").write_text(json.dumps(asdict(state.progress)), encoding="utf-8")
+        if state.definition is not None:
+            text = json.dumps(state.definition.as_json(), indent=1)
+            (temporary / DEFINITION).write_text(text, encoding="utf-8")
         write_manifest(temporary)
         sync_tree(temporary)
 

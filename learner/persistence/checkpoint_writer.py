@@ -8,10 +8,12 @@ neither training nor harms older checkpoints: the error is logged and in the sta
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from transformers import PreTrainedTokenizerBase
 
 from learner.persistence.checkpoint import Capture, Checkpoints, capture
+from learner.persistence.definition import Definition
 from learner.reporting.journal import JournalWriter
 from learner.reporting.trace_writer import TraceWriter
 from learner.rollouts.ledger_state import captured
@@ -36,6 +38,7 @@ class CheckpointWriter:
         inbox: Inbox,
         traces: TraceWriter,
         journal: JournalWriter,
+        definition: Callable[[], Definition],
     ) -> None:
         """`save_freq`: steps from one checkpoint to the next, 0 for none but those that are requested."""
         self._checkpoints = checkpoints
@@ -45,6 +48,7 @@ class CheckpointWriter:
         self._inbox = inbox
         self._traces = traces
         self._journal = journal
+        self._definition = definition
         self._pending: Capture | None = None
         self._has_pending = asyncio.Event()
         self._writing = asyncio.Lock()
@@ -58,12 +62,12 @@ class CheckpointWriter:
 
     def commit_soon(self, progress: TrainingProgress, manager: RolloutManager) -> None:
         """Hand a copy of the state to the loop: an operator has requested it, or a full Redis."""
-        self._pending = capture(self._trainer, progress, captured(manager))
+        self._pending = self._captured(progress, manager)
         self._has_pending.set()
 
     async def commit_now(self, progress: TrainingProgress, manager: RolloutManager) -> None:
         """Commit the present state before the learner ends, as after SIGTERM. Raises OSError when the disk is full."""
-        state = capture(self._trainer, progress, captured(manager))
+        state = self._captured(progress, manager)
         self._pending = None
         await self._write(state)
 
@@ -91,6 +95,9 @@ class CheckpointWriter:
                 self.last_error = f"checkpoint of step {state.progress.step}: {error}"
                 logger.exception("%s; training continues", self.last_error)
                 self._journal.event("error", step=state.progress.step, text=f"{self.last_error}; training continues")
+
+    def _captured(self, progress: TrainingProgress, manager: RolloutManager) -> Capture:
+        return capture(self._trainer, progress, captured(manager), self._definition())
 
     async def _write(self, state: Capture) -> None:
         await self._traces.written()

@@ -9,16 +9,19 @@ takes them, and samples those steps again.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from learner.persistence.archive import InboxArchive
 from learner.persistence.manifest import DamagedError, verify
 from learner.persistence.run_identity import begin_incarnation, is_running
+from learner.reconfiguration import change_in
 from tppo.config import ConfigError
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.json_lines import json_line
 from tppo.run_folder.paths import RunPaths
+from tppo.streams import InboxEntry
 
 REQUESTED = "rollback_requested.json"
 APPLIED = "rollback_applied.json"
@@ -74,7 +77,19 @@ def _apply(folder: Path, version: int, incarnation: int) -> None:
             later = checkpoints.of_step(step)
             later.rename(removed / later.name)
     _delete_later_notes(checkpoints, version)
-    InboxArchive(paths.inbox).cut(position, removed / "inbox")
+    InboxArchive(paths.inbox).cut(position, removed / "inbox", keep=_changes_applied_before(target))
+
+
+def _changes_applied_before(checkpoint: Path) -> Callable[[InboxEntry], bool]:
+    """Whether a record is a change of the settings that the checkpoint has applied: it may lie behind its position."""
+    commands = json.loads((checkpoint / "ledger.json").read_text(encoding="utf-8"))["commands"]
+    applied = {command["command_id"] for command in commands["results"]}
+
+    def is_applied(entry: InboxEntry) -> bool:
+        change = change_in(entry.payload)
+        return change is not None and change.command.command_id in applied
+
+    return is_applied
 
 
 def _require_complete(folder: Path, version: int) -> None:

@@ -2,7 +2,8 @@
 
     inbox -> waiting -> applied, or refused, at the end of the first training step whose last row lies behind it
 
-Pausing, resuming and checkpoints change no weights; they are applied at once.
+Pausing, resuming and checkpoints change no weights; they are applied at once. What a resume changes in the
+configuration is applied at a place of its own (`learner.reconfiguration`), and only its result is kept here.
 """
 
 from collections.abc import Mapping
@@ -37,7 +38,7 @@ class Commands:
 
     def enter(self, position: Position, command: Command) -> None:
         """A command has arrived; a duplicate is ignored."""
-        if command.command_id in self.results:
+        if command.command_id in self.results or command.action is Action.RECONFIGURE:
             return
         self.results[command.command_id] = command, CommandResult()
         for old in list(self.results)[:-MAX_REMEMBERED]:

@@ -3,7 +3,7 @@
 import logging
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from learner.rollouts.border import Border, RolloutIds
 from learner.rollouts.commands import Commands
@@ -12,7 +12,7 @@ from learner.rollouts.ledger import Ledger
 from learner.rollouts.prompts import Prompt, PromptOrder
 from learner.rollouts.requests import RequestRules
 from learner.rollouts.scheduler import Scheduler
-from tppo.config.schema import DataSection, RunSection
+from tppo.config.schema import Config, DataSection, RunSection
 from tppo.rollout import Command, InboxRecord, Window
 from tppo.streams import InboxEntry
 
@@ -43,6 +43,16 @@ class RolloutManager:
         """A record that the border does not admit counts as never arrived; reconciliation resends its request."""
         self.ledger.num_rejected_records += 1
         logger.warning("rejected record %s of the inbox: %s", entry.position, cause)
+
+    def reconfigure(self, config: Config) -> None:
+        """From now on by this configuration, whose keys that define the run are the same."""
+        self.scheduler.run, self.scheduler.num_cohort_steps = config.run, config.critic.warmup_steps
+        self.ledger.rules = replace(
+            self.ledger.rules,
+            max_score_attempts=config.reward.max_attempts,
+            temperature=config.generation.temperature,
+            evaluation_temperature=config.evaluation.temperature,
+        )
 
 
 def open_manager(

@@ -120,6 +120,7 @@ class Optimization:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict`. Where the run has another length now, the rate decays from where it stands."""
         self.adamw.load_state_dict(state["adamw"])
+        self.adamw.param_groups[0] |= {"betas": self._section.betas, "weight_decay": self._section.weight_decay}
         self.num_updates, self.num_skipped = state["num_updates"], state["num_skipped"]
         self.num_skipped_kl = state.get("num_skipped_kl", 0)
         self.lr_scale = state["lr_scale"]

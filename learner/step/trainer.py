@@ -143,6 +143,13 @@ class Trainer:
         """From the next step on the policy is the one under this sampling temperature, in every system."""
         self.policy.temperature = temperature
 
+    def take_over(self, other: "Trainer") -> None:
+        """Go on with this one's models and state as `other`, which was made for another configuration."""
+        other.load_state_dict(self.state_dict())
+        self.actor, self.critic, self.system = other.actor, other.critic, other.system
+        self._estimators, self._algorithm, self._run = other._estimators, other._algorithm, other._run
+        self._actor_section, self._critic_section = other._actor_section, other._critic_section
+
     def state_dict(self) -> dict[str, Any]:
         """What a resume needs besides the two models."""
         return {

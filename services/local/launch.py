@@ -44,7 +44,7 @@ def check(config: Config, *, resume: bool) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="tppo-") as scratch:
         resolved = Path(scratch) / "config.toml"
         resolved.write_text(dump(config), encoding="utf-8")
-        return preflight.check_with_processes(resolved)
+        return preflight.check_with_processes(resolved, resume=resume)
 
 
 def plan_of(config: Config, *, resume: bool, retries_parked: bool = False) -> Plan:

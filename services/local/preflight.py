@@ -154,13 +154,13 @@ async def _memory_of_redis(url: str) -> dict[str, Any]:
         return dict(await client.info("memory"))
 
 
-def check_with_processes(config_path: Path) -> list[str]:
+def check_with_processes(config_path: Path, *, resume: bool = False) -> list[str]:
     """Let the processes that own them check the data and the reward functions, in parallel; the learner's notes.
 
     The reward service then scores the first row of each function. Raises `ConfigError` with the first refusal.
     """
     first_rows = config_path.with_name("first_rows.jsonl")
-    learner = _checking("learner", config_path, "--first-rows", str(first_rows))
+    learner = _checking("learner", config_path, "--first-rows", str(first_rows), *(("--resume",) if resume else ()))
     reward = _checking("reward", config_path, "--score", "-")
     notes, complaint = learner.communicate()
     _, complaint_of_reward = reward.communicate(first_rows.read_text() if first_rows.exists() else "")

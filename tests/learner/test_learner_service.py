@@ -13,17 +13,17 @@ import pytest
 import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from learner.build import LearnerState, learner_service, new_trainer, restore
+from learner.build import learner_service
 from learner.commands.replay.replay import NO_PEERS
 from learner.models.loading import load_policy, load_value_model, value_model_from_policy
+from learner.models.outputs import Policy, ValueModel
 from learner.persistence.checkpoint import Checkpoints
+from learner.persistence.definition import with_values
 from learner.persistence.run_identity import begin_incarnation
 from learner.rollouts.manager import open_manager
 from learner.rollouts.prompts import Prompt
 from learner.service import LearnerService
-from learner.steering import Steering
-from learner.step.progress import TrainingProgress
-from learner.step.trainer import Trainer
+from learner.state import definition_of, new_state, restore
 from tests.learner.builders import rules_of
 from tests.learner.fake_services import FakeTransport, generate, one_generator, reward, text_of
 from tests.support.waiting import DEADLINE_SECONDS
@@ -93,39 +93,46 @@ class Laboratory:
             }
         )
 
-    def learner(self, run: str, streams: MemoryStreams, transport: FakeTransport) -> LearnerService:
+    def learner(
+        self, run: str, streams: MemoryStreams, transport: FakeTransport, *, is_replay: bool = False
+    ) -> LearnerService:
         """A learner that resumes from the newest checkpoint of the run, if there is one."""
         folder = self.folder / run
         folder.mkdir(exist_ok=True, parents=True)
         checkpoints = Checkpoints(folder / "checkpoints", keep=self.config.checkpoint.keep)
         latest = checkpoints.folder.newest()
-        trainer = self._trainer(latest)
+        definition = definition_of(self.config, latest, {"data.train_files": "rows"})
+        config = with_values(self.config, definition.settings)
         prompts = [a_prompt(index) for index in range(10)]
         manager = open_manager(
-            self.config.run,
-            self.config.data,
-            rules_of(self.config),
-            num_cohort_steps=self.config.critic.warmup_steps,
+            config.run,
+            config.data,
+            rules_of(config),
+            num_cohort_steps=config.critic.warmup_steps,
             prompts=prompts,
             evaluation_prompts=evaluation_prompts(),
             decode=text_of,
             vocabulary_size=24,
         )
-        steering = Steering(self.config.run, manager, trainer, checkpoints)
-        progress = TrainingProgress(0, BEGINNING, 0.0, 0)
-        state = LearnerState(checkpoints, NoTokenizer(), trainer, manager, steering, progress)  # type: ignore[arg-type]
+        state = new_state(
+            config,
+            definition,
+            checkpoints,
+            NoTokenizer(),  # type: ignore[arg-type]
+            models=self._models(latest),
+            manager=manager,
+            wanted=None if is_replay else self.config,
+        )
         if latest is not None:
             restore(state, latest)
         peers = replace(NO_PEERS, transport=transport, find_generators=one_generator)
-        return learner_service(self.config, begin_incarnation(folder), state, streams, peers, settling_seconds=0)
+        return learner_service(config, begin_incarnation(folder), state, streams, peers, settling_seconds=0)
 
-    def _trainer(self, latest: Path | None) -> Trainer:
+    def _models(self, latest: Path | None) -> tuple[Policy, ValueModel]:
         if latest is not None:
-            return new_trainer(
-                self.config, load_policy(str(latest / "actor")), load_value_model(str(latest / "critic"))
-            )
+            return load_policy(str(latest / "actor")), load_value_model(str(latest / "critic"))
         base = str(self.folder / "base")
-        return new_trainer(self.config, load_policy(base), value_model_from_policy(base))
+        return load_policy(base), value_model_from_policy(base)
 
     def lines(self, run: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / run / "metrics.jsonl").read_text().splitlines()]
@@ -190,7 +197,7 @@ async def replay(laboratory: Laboratory, run: str, log: MemoryStreams) -> None:
     entries = await log.inbox.read(BEGINNING, max_count=10**6, wait_seconds=0)
     streams = ArchivedStreams()
     await streams.inbox.append([entry.payload for entry in entries])
-    service = laboratory.learner(run, streams, FakeTransport())
+    service = laboratory.learner(run, streams, FakeTransport(), is_replay=True)
     await asyncio.wait_for(service.run(), timeout=DEADLINE_SECONDS)
     assert (await streams.window_requests.depth()).num_waiting == 0
 

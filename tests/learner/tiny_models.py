@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification
 
-from learner.build import new_trainer
 from learner.models.loading import policy_from_network, value_model_from_network
 from learner.rollouts.rollout import Rollout
+from learner.state import new_trainer
 from learner.step.optimization import Optimization, Update
 from learner.step.trainer import Trainer
 from tests.learner.builders import a_config, a_row

@@ -106,6 +106,8 @@ class _CommandActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Command
     """Drop parked work; arguments reason, and rollouts, or all of it."""
     COMMAND_ACTION_SET: _CommandAction.ValueType  # 8
     """Change a setting; arguments key and value."""
+    COMMAND_ACTION_RECONFIGURE: _CommandAction.ValueType  # 9
+    """The learner resumed a run with another configuration; arguments after_step, position and values."""
 
 class CommandAction(_CommandAction, metaclass=_CommandActionEnumTypeWrapper):
     """What an operator requests of a run."""
@@ -128,6 +130,8 @@ COMMAND_ACTION_DROP_PARKED: CommandAction.ValueType  # 7
 """Drop parked work; arguments reason, and rollouts, or all of it."""
 COMMAND_ACTION_SET: CommandAction.ValueType  # 8
 """Change a setting; arguments key and value."""
+COMMAND_ACTION_RECONFIGURE: CommandAction.ValueType  # 9
+"""The learner resumed a run with another configuration; arguments after_step, position and values."""
 Global___CommandAction: _TypeAlias = CommandAction  # noqa: Y015
 
 @_typing.final

@@ -5,13 +5,15 @@ import asyncio
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learner.commands.replay.records import archived_records, read_scores
+from learner.persistence.definition import at_the_beginning
 from tppo.config import Config, ConfigError, load
 from tppo.process import configure_logging
+from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths, run_path
 
 if TYPE_CHECKING:
@@ -27,8 +29,11 @@ def main(argv: Sequence[str]) -> int:
     configure_logging(logging.WARNING)
     variant: list[str] = arguments.variant
     files = [Path(one.removeprefix(SCORES)) for one in variant if one.startswith(SCORES)]
-    config = _config(arguments.run, [one for one in variant if not one.startswith(SCORES)])
-    records = archived_records(arguments.run, read_scores(files[-1]) if files else None)  # of several the last counts
+    overrides = [one for one in variant if not one.startswith(SCORES)]
+    pinned = {one.partition("=")[0] for one in overrides}
+    config = _config(arguments.run, overrides, pinned)
+    scores = read_scores(files[-1]) if files else None  # of several the last counts
+    records = archived_records(arguments.run, scores, pinned=pinned)
     from transformers.utils.logging import disable_progress_bar
 
     from learner.commands.replay.replay import replay
@@ -57,7 +62,8 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _config(run: Path, overrides: Sequence[str]) -> Config:
+def _config(run: Path, overrides: Sequence[str], pinned: Collection[str]) -> Config:
+    """The one that the run began with; of the `pinned` keys the values of `overrides`. Raises `ConfigError`."""
     for override in overrides:
         if not override.startswith(VARIABLE):
             raise ConfigError(
@@ -67,7 +73,8 @@ def _config(run: Path, overrides: Sequence[str]) -> Config:
     path = RunPaths(run).config
     if not path.exists():
         raise ConfigError(f"{run} holds no {path.name}; expected the folder of a run")
-    return load(path, overrides)
+    newest = CheckpointFolder(RunPaths(run).checkpoints).newest()
+    return at_the_beginning(load(path, overrides), newest, pinned=pinned)
 
 
 def _new_folder(run: Path, variant: Sequence[str]) -> Path:

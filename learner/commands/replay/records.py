@@ -1,30 +1,55 @@
 """What a replay trains on: the run's archived inbox, perhaps with the scores of another function (`tppo rescore`)."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from learner.persistence.archive import InboxArchive
+from learner.reconfiguration import change_in
 from tppo.codec import decode_inbox_record, encode_inbox_record
 from tppo.config import ConfigError
 from tppo.rollout import InboxRecord, Score, ScoreStatus
 from tppo.run_folder.paths import RunPaths
-from tppo.streams.contract import BEGINNING
+from tppo.streams import InboxEntry
+from tppo.streams.contract import BEGINNING, position_of
 
 Key = tuple[str, int]  # rollout and attempt
 
 
 def archived_records(
-    run_folder: Path, scores: Mapping[tuple[str, int], Mapping[str, Any]] | None = None
+    run_folder: Path,
+    scores: Mapping[tuple[str, int], Mapping[str, Any]] | None = None,
+    *,
+    pinned: Collection[str] = (),
 ) -> list[bytes]:
-    """The records of the run's archived inbox, with other scores if they are given. Raises `ConfigError`."""
+    """The records of the run's archived inbox, with other scores if they are given. Raises `ConfigError`.
+
+    Their n-th is the replay's n-th. What a resume changed in a key of `pinned` is left out.
+    """
     folder = RunPaths(run_folder).inbox
-    records = [entry.payload for entry in InboxArchive(folder).entries(BEGINNING)]
-    if not records:
+    entries = list(InboxArchive(folder).entries(BEGINNING))
+    if not entries:
         raise ConfigError(f"{folder} holds no archived inbox; expected a run with run.archive_inbox = true")
+    records = with_places(entries, pinned)
     return records if scores is None else list(with_scores(records, scores))
+
+
+def with_places(entries: Sequence[InboxEntry], pinned: Collection[str]) -> list[bytes]:
+    """The records, of which those of changed settings name their places in a replay."""
+    positions = [position_of(entry.position) for entry in entries]
+    payloads = []
+    for entry in entries:
+        change = change_in(entry.payload)
+        if change is not None:
+            place = bisect_right(positions, position_of(change.position))
+            values = {key: value for key, value in change.values.items() if key not in pinned}
+            payloads.append(change.at(f"{place}-0", values).payload())
+        else:
+            payloads.append(entry.payload)
+    return payloads
 
 
 def read_scores(path: Path) -> dict[Key, Mapping[str, Any]]:

@@ -89,7 +89,8 @@ async def replay(
     notes = CheckpointFolder(RunPaths(run_folder).checkpoints).committed()
     writer = partial(ComparingWriter, notes=notes, result=result)
     identity = begin_incarnation(replay_folder)
-    state = await asyncio.to_thread(load_state, config, identity, resume=False)
+    state = await asyncio.to_thread(load_state, config, identity, resume=False, is_replay=True)
+    state.steering.ends_runs = False  # what an operator has stopped was resumed, as far as there are records
     service = learner_service(
         config,
         identity,

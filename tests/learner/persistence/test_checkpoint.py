@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from learner.build import new_trainer
 from learner.models.loading import load_policy, value_model_from_policy
 from learner.persistence.checkpoint import Capture, Checkpoints, capture
 from learner.persistence.manifest import DamagedError
 from learner.rollouts.ledger_state import LedgerState
+from learner.state import new_trainer
 from learner.step.progress import TrainingProgress
 from tests.learner.test_learner_service import Laboratory, NoTokenizer
 from tests.support.small_disk import files_of_at_most

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-from learner.build import LearnerState, make_room
+from learner.build import make_room
 from learner.step.progress import TrainingProgress
 from tppo.streams import MemoryStreams
 from tppo.streams.contract import BEGINNING

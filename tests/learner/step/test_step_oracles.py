@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.build import new_trainer
 from learner.models.loading import policy_from_network
 from learner.models.outputs import ValueModel
 from learner.rollouts.rollout import Rollout
+from learner.state import new_trainer
 from learner.step.trainer import StepResult, Trainer
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import VOCABULARY, a_network, a_step_config

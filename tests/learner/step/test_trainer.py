@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from learner.build import new_trainer
 from learner.models.loading import policy_from_network, value_model_from_network
 from learner.rollouts.rollout import Rollout
+from learner.state import new_trainer
 from tests.learner.builders import a_prompt, a_row
 from tests.learner.plain_ppo import PlainPPO
 from tests.learner.tiny_models import (

@@ -1,0 +1,151 @@
+"""What a resume changes in a run: steps, rates, evaluation, lag. Each change is a record of the inbox at its place.
+
+    --resume with other values -> appended to the inbox -> due -> applied, after the step and the record that the
+    resumed checkpoint had come to
+
+A learner knows the changes that its inbox holds before it reads the inbox: it reads up to the place of the next one,
+applies it there, and reads on. So one that crashes behind a change, and a replay, do the same in the same step.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from learner.persistence.definition import CHANGEABLE, Definition, Values, differing, values_of, with_values
+from learner.rollouts.commands import Commands
+from learner.step.progress import TrainingProgress
+from tppo import codec
+from tppo.config import Config
+from tppo.config.schema import RunSection
+from tppo.rollout import Action, Command
+from tppo.streams import Inbox, until_redis_answers
+from tppo.streams.contract import position_of
+
+READ_COUNT = 256  # inbox entries per read
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One record: other values, from a step and a place in the inbox on."""
+
+    command: Command
+    after_step: int
+    position: str  # of the inbox: everything up to here was entered before the change, nothing behind it
+    values: Values
+
+    @classmethod
+    def of(cls, command: Command) -> "Change":
+        """What the command says."""
+        arguments = {name: json.loads(value) for name, value in command.arguments.items()}
+        return cls(command, int(arguments["after_step"]), str(arguments["position"]), arguments["values"])
+
+    def at(self, position: str, values: Values) -> "Change":
+        """The same change at this position, of these values."""
+        arguments = {"after_step": self.after_step, "position": position, "values": dict(values)}
+        texts = {name: json.dumps(value) for name, value in arguments.items()}
+        return Change.of(replace(self.command, arguments=texts))
+
+    def payload(self) -> bytes:
+        """The record."""
+        return codec.encode_inbox_record(self.command)
+
+
+def a_change(name: str, values: Values, *, after_step: int, position: str) -> Change:
+    """Of a resume from a checkpoint of this step and position."""
+    command = Command(name, Action.RECONFIGURE, issued_at=time.time(), issued_by="--resume")
+    return Change(command, after_step, position, values).at(position, values)
+
+
+class Reconfiguration:
+    """The configuration that is in force, and the changes that are due."""
+
+    def __init__(
+        self,
+        config: Config,
+        definition: Definition,
+        commands: Commands,
+        *,
+        wanted: Config | None,
+        apply: Callable[[Config, Values], None],
+    ) -> None:
+        """`config` is in force; `wanted` is to be from now on, None in a replay; `apply` changes what depends on it."""
+        self.config = config
+        self._definition = definition
+        self._commands = commands
+        self._wanted = wanted
+        self._apply = apply
+        self._due: list[Change] = []
+
+    @property
+    def run(self) -> RunSection:
+        """As it is in force."""
+        return self.config.run
+
+    @property
+    def held_at(self) -> str | None:
+        """The position up to which the inbox may be entered before a change is applied."""
+        return self._due[0].position if self._due else None
+
+    def definition(self) -> Definition:
+        """For a checkpoint."""
+        return self._definition.now(self.config)
+
+    async def begin(self, inbox: Inbox, progress: TrainingProgress, *, incarnation: int) -> None:
+        """Find the changes in the inbox, and append another one when the run is to continue differently."""
+        behind = progress.inbox_position
+        found = await until_redis_answers(lambda: _changes(inbox, behind), "looking for changed settings")
+        self._due = [
+            change
+            for name, change in found.items()
+            if change.after_step >= progress.step and name not in self._commands.results
+        ]
+        if self._wanted is None:
+            return
+        last: dict[str, Any] = values_of(self.config, CHANGEABLE)
+        for change in self._due:
+            last |= change.values
+        if values := differing(last, values_of(self._wanted, CHANGEABLE)):
+            own = a_change(f"resume-{incarnation}", values, after_step=progress.step, position=behind)
+            await until_redis_answers(lambda: inbox.append([own.payload()]), "appending changed settings")
+            self._due.append(own)
+
+    def is_due(self, step: int) -> bool:
+        """Whether a change comes before the next step."""
+        return bool(self._due) and self._due[0].after_step <= step
+
+    def is_ready(self, step: int, position: str) -> bool:
+        """Whether one is due, and all records before it are entered."""
+        return self.is_due(step) and position_of(position) >= position_of(self._due[0].position)
+
+    def apply_next(self) -> str:
+        """The first one; a sentence about it."""
+        change = self._due.pop(0)
+        before = values_of(self.config, change.values)
+        self.config = with_values(self.config, change.values)
+        self._apply(self.config, change.values)
+        changes = (f"{key} from {before[key]!r} to {value!r}" for key, value in change.values.items())
+        text = f"resumed after step {change.after_step} with {', '.join(changes)}"
+        self._commands.finish(change.command, "done", text)
+        return text
+
+
+async def _changes(inbox: Inbox, position: str) -> Mapping[str, Change]:
+    """Those that the inbox holds behind the position, by name; a record that is no change is left to the reader."""
+    found: dict[str, Change] = {}
+    while entries := await inbox.read(position, max_count=READ_COUNT, wait_seconds=0):
+        position = entries[-1].position
+        for entry in entries:
+            if (change := change_in(entry.payload)) is not None:
+                found.setdefault(change.command.command_id, change)
+    return found
+
+
+def change_in(payload: bytes) -> Change | None:
+    """The change that a record of the inbox is; None for any other one, a broken one too."""
+    try:
+        record = codec.decode_inbox_record(payload)
+        return Change.of(record) if isinstance(record, Command) and record.action is Action.RECONFIGURE else None
+    except (ValueError, KeyError, TypeError):
+        return None

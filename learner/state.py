@@ -1,0 +1,110 @@
+"""What a learner starts from: a run that begins, or what a checkpoint restored."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from learner.models.outputs import Policy, ValueModel
+from learner.persistence import checkpoint
+from learner.persistence.checkpoint import Checkpoints
+from learner.persistence.definition import Definition, require_resumable
+from learner.persistence.definition import read as read_definition
+from learner.reconfiguration import Reconfiguration
+from learner.rollouts import ledger_state
+from learner.rollouts.manager import RolloutManager
+from learner.steering import Steering
+from learner.step.estimators import Estimators
+from learner.step.progress import TrainingProgress
+from learner.step.trainer import Trainer
+from learner.systems import system_for
+from tppo.config import Config
+from tppo.run_folder.checkpoints import step_of
+from tppo.streams.contract import BEGINNING
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class LearnerState:
+    """Of one incarnation."""
+
+    checkpoints: Checkpoints
+    tokenizer: PreTrainedTokenizerBase
+    trainer: Trainer
+    manager: RolloutManager
+    steering: Steering
+    progress: TrainingProgress
+    reconfiguration: Reconfiguration
+
+
+def definition_of(config: Config, latest: Path | None, data: Mapping[str, str]) -> Definition:
+    """Of the run that the checkpoint is of, else of a new one. Raises `ConfigError` where `config` is of another."""
+    if latest is None:
+        return Definition.of(config, data)
+    found = read_definition(latest)
+    require_resumable(found, config, data=data, step=step_of(latest))
+    return found or Definition.of(config, data)
+
+
+def new_state(
+    config: Config,
+    definition: Definition,
+    checkpoints: Checkpoints,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    models: tuple[Policy, ValueModel],
+    manager: RolloutManager,
+    wanted: Config | None,
+) -> LearnerState:
+    """Of a run that has not begun; `config` is in force, and `wanted` is to be at the first chance."""
+    trainer = new_trainer(config, *models)
+    steering = Steering(config.run, manager, trainer, checkpoints)
+
+    def reconfigure(config: Config, values: Mapping[str, Any]) -> None:
+        trainer.take_over(new_trainer(config, *models))
+        steering.reconfigure(config, values)
+
+    return LearnerState(
+        checkpoints,
+        tokenizer,
+        trainer,
+        manager,
+        steering,
+        TrainingProgress(step=0, inbox_position=BEGINNING, elapsed_seconds=0.0, tokens_trained=0),
+        Reconfiguration(config, definition, manager.commands, wanted=wanted, apply=reconfigure),
+    )
+
+
+def restore(state: LearnerState, path: Path) -> None:
+    """Continue from a checkpoint, whose models are loaded already."""
+    restored = checkpoint.read(path)
+    state.trainer.load_state_dict(restored.optimizers)
+    ledger_state.restore(state.manager, restored.ledger)
+    state.progress = restored.progress
+    state.steering.restore(restored.progress.step)
+    logger.info("resumed from %s", path)
+
+
+def new_trainer(config: Config, policy: Policy, value_model: ValueModel) -> Trainer:
+    """The trainer of `run.algorithm`, with fresh optimizers."""
+    algorithm = config.algorithm.model_copy(update={"importance_cap": config.importance_cap})
+    estimators = Estimators(algorithm, config.run.window_length)
+    return Trainer(
+        policy,
+        value_model,
+        system_for(
+            config.run.algorithm,
+            policy,
+            estimators,
+            max_tokens_per_microbatch=config.actor.max_tokens_per_microbatch,
+        ),
+        estimators=estimators,
+        run=config.run,
+        actor=config.actor,
+        critic=config.critic,
+        keeps_traces=config.trace.enabled,
+    )

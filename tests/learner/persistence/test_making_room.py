@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from learner.build import make_room
+from learner.state import LearnerState
 from learner.step.progress import TrainingProgress
 from tppo.streams import MemoryStreams
 from tppo.streams.contract import BEGINNING

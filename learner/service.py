@@ -26,12 +26,11 @@ from torch import Tensor
 from learner.exchange.inbox import InboxLoop, MemoryPressure
 from learner.exchange.reconciliation import Reconciliation
 from learner.exchange.request_sender import RequestSender
-from learner.exchange.score_failures import ScoreFailures
 from learner.exchange.weight_publisher import Snapshot, WeightPublisher
 from learner.parts import Parts
 from learner.persistence.checkpoint import cloned
 from learner.persistence.run_identity import RunIdentity
-from learner.reporting.heartbeat import learner_status, missing_rows
+from learner.reporting.heartbeat import missing_rows
 from learner.reporting.watchdog import Watchdog
 from learner.rollouts.rollout import Position, Rollout
 from learner.step.progress import ProgressMeter, TrainingProgress
@@ -288,8 +287,7 @@ class LearnerService:
 
     def _status(self) -> Mapping[str, Any]:
         """For the heartbeat."""
-        return learner_status(
-            self._parts,
+        return self._parts.status(
             self._publisher.generators,
             step=self.step,
             incarnation=self._identity.incarnation,

@@ -4,29 +4,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from learner.exchange.weight_publisher import GeneratorState
-from learner.parts import Parts
 from learner.rollouts.manager import RolloutManager
 from tppo.streams import Streams
 
 Status = Mapping[str, Any]
-
-
-def learner_status(parts: Parts, generators: Mapping[str, GeneratorState], *, step: int, **state: Any) -> Status:
-    """`state`, and what the parts know."""
-    ledger, equation = parts.manager.ledger, parts.manager.ledger.conservation()
-    return {
-        **state,
-        "step": step,
-        "policy_version": step,
-        "total_training_steps": parts.reconfiguration.run.total_training_steps,
-        "control": parts.steering.status(),
-        "last_checkpoint_step": parts.checkpoints.last_step,
-        "ledger": {**asdict(equation), "holds": equation.holds, "dropped_by_reason": dict(ledger.dropped)},
-        "rollouts": dict(ledger.count_by_state()),
-        "duplicates": dict(ledger.duplicates),
-        "generators": {name: asdict(generator) for name, generator in generators.items()},
-    }
 
 
 def missing_rows(manager: RolloutManager) -> str:

@@ -11,8 +11,18 @@ from learner.commands.replay.records import with_places
 from learner.persistence.definition import with_values
 from learner.reconfiguration import Change, change_in
 from tests.learner.fake_services import FakeTransport
-from tests.learner.test_learner_service import STEPS, ArchivedStreams, Laboratory, killed_at, replay, to_the_end
+from tests.learner.test_learner_service import (
+    STEPS,
+    ArchivedStreams,
+    Laboratory,
+    killed_at,
+    killing,
+    replay,
+    step_reached,
+    to_the_end,
+)
 from tppo.config import ConfigError
+from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.streams import MemoryStreams
 from tppo.streams.contract import BEGINNING
 
@@ -33,6 +43,15 @@ async def assert_replayed(laboratory: Laboratory, beginning: Any, streams: Memor
     await replay(laboratory, "replay", streams)
     replayed = laboratory.final_weights("replay")
     assert all(torch.equal(weights[name], replayed[name]) for name in weights)
+
+
+async def killed_behind_a_checkpoint(laboratory: Laboratory, streams: MemoryStreams, transport: FakeTransport) -> None:
+    """At step 4 or later."""
+    service = laboratory.learner("run", streams, transport)
+    async with killing(to_the_end(service, streams, transport)):
+        await step_reached(service, 4)
+        while CheckpointFolder(laboratory.folder / "run" / "checkpoints").newest() is None:  # noqa: ASYNC110 - files have no event
+            await asyncio.sleep(0.001)
 
 
 def steps_of(laboratory: Laboratory) -> list[int]:
@@ -67,7 +86,7 @@ async def test_a_run_changed_in_the_middle_and_killed_behind_the_change_is_repla
 ) -> None:
     laboratory, streams, transport = Laboratory(tmp_path, mode), ArchivedStreams(), FakeTransport()
     beginning = laboratory.config
-    await killed_at(4, laboratory.learner("run", streams, transport), streams, transport)
+    await killed_behind_a_checkpoint(laboratory, streams, transport)
     values = {"actor.lr": 3e-2, "run.max_token_lag": 3, "evaluation.test_freq": 4, "generation.temperature": 0.8}
     laboratory.config = with_values(beginning, values)
     changed_first = laboratory.learner("run", streams.reopened(), transport)
@@ -114,14 +133,12 @@ async def test_a_resume_with_the_same_settings_adds_no_record(tmp_path: Path) ->
 async def test_a_change_that_is_taken_back_before_the_next_checkpoint_is_taken_back(tmp_path: Path) -> None:
     laboratory, streams, transport = Laboratory(tmp_path, "lockstep"), ArchivedStreams(), FakeTransport()
     beginning = laboratory.config
-    await killed_at(4, laboratory.learner("run", streams, transport), streams, transport)
+    await killed_behind_a_checkpoint(laboratory, streams, transport)
     laboratory.config = with_values(beginning, {"actor.lr": 3e-2})
     service = laboratory.learner("run", streams.reopened(), transport)
-    starting = asyncio.create_task(service.run())
-    while not await changes(streams):  # noqa: ASYNC110 - the streams have no event for this
-        await asyncio.sleep(0.001)
-    starting.cancel()
-    await asyncio.wait([starting])
+    async with killing(service.run()):
+        while not await changes(streams):  # noqa: ASYNC110 - the streams have no event for this
+            await asyncio.sleep(0.001)
     laboratory.config = beginning
     await to_the_end(laboratory.learner("run", streams.reopened(), transport), streams.reopened(), transport)
 

@@ -4,7 +4,9 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -173,11 +175,22 @@ async def step_reached(service: LearnerService, step: int) -> None:
 
 async def killed_at(step: int, service: LearnerService, streams: MemoryStreams, transport: FakeTransport) -> None:
     """Run until `step`, then drop everything, as SIGKILL does."""
-    run = asyncio.create_task(to_the_end(service, streams, transport))
-    await step_reached(service, step)
+    async with killing(to_the_end(service, streams, transport)):
+        await step_reached(service, step)
+
+
+@asynccontextmanager
+async def killing(coroutine: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run the coroutine inside the block. No thread of it outlives the block, as none outlives its process."""
+    loop, threads = asyncio.get_running_loop(), ThreadPoolExecutor()
+    loop.set_default_executor(threads)
+    run = asyncio.create_task(coroutine)
+    yield
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
         await run
+    threads.shutdown()
+    loop.set_default_executor(ThreadPoolExecutor())
 
 
 class ArchivedStreams(MemoryStreams):

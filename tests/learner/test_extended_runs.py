@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from learner.commands.replay.records import with_places
+from learner.persistence import rollback
+from learner.persistence.archive import InboxArchive
 from learner.persistence.definition import with_values
+from learner.persistence.run_identity import begin_incarnation
 from learner.reconfiguration import Change, change_in
 from tests.learner.fake_services import FakeTransport
 from tests.learner.test_learner_service import (
@@ -23,8 +26,9 @@ from tests.learner.test_learner_service import (
 )
 from tppo.config import ConfigError
 from tppo.run_folder.checkpoints import CheckpointFolder
-from tppo.streams import MemoryStreams
-from tppo.streams.contract import BEGINNING
+from tppo.run_folder.paths import RunPaths
+from tppo.streams import InboxEntry, MemoryStreams
+from tppo.streams.contract import BEGINNING, position_of
 
 MODES = ["lockstep", "overlapped", "streaming"]
 EXTENDED = {"run.total_training_steps": STEPS + 4, "actor.lr": 3e-2, "critic.weight_decay": 0.1}
@@ -179,3 +183,57 @@ async def test_a_replay_finds_the_place_of_a_change_by_its_number_and_leaves_out
 
     assert place.position == f"{num_before - 2}-0"
     assert place.values == {key: value for key, value in EXTENDED.items() if key != "actor.lr"}
+
+
+async def an_extended_run(laboratory: Laboratory, streams: MemoryStreams, transport: FakeTransport) -> InboxArchive:
+    """Of ten steps, extended after the sixth; its archive."""
+    await to_the_end(laboratory.learner("run", streams, transport), streams, transport)
+    laboratory.config = with_values(laboratory.config, EXTENDED)
+    await to_the_end(laboratory.learner("run", streams.reopened(), transport), streams.reopened(), transport)
+    archive = InboxArchive(RunPaths(laboratory.folder / "run").inbox)
+    archive.append(await streams.inbox.read(BEGINNING, max_count=10**6, wait_seconds=0))
+    return archive
+
+
+def roll_back(laboratory: Laboratory, version: int) -> list[InboxEntry]:
+    """As a learner does that is restarted for it; what stays in the archive."""
+    folder = laboratory.folder / "run"
+    rollback.request(folder, version)
+    rollback.apply_requested(folder, begin_incarnation(folder).incarnation)
+    rollback.finish(folder)
+    return list(InboxArchive(RunPaths(folder).inbox).entries(BEGINNING))
+
+
+@pytest.mark.parametrize(("version", "num_changes"), [(6, 0), (8, 1)])
+async def test_a_rollback_keeps_a_change_that_its_checkpoint_has_applied_and_no_other(
+    tmp_path: Path, version: int, num_changes: int
+) -> None:
+    laboratory = Laboratory(tmp_path, "lockstep")
+    archive = await an_extended_run(laboratory, ArchivedStreams(), FakeTransport())
+    entries = list(archive.entries(BEGINNING))
+    (change,) = [entry for entry in entries if change_in(entry.payload)]
+    last = InboxEntry(f"{position_of(entries[-1].position)[0] + 1}-0", change.payload)
+    archive.append([last])  # behind the position of every checkpoint, as where the inbox held much at the resume
+
+    kept = roll_back(laboratory, version)
+
+    assert [entry.position for entry in kept if change_in(entry.payload)].count(last.position) == num_changes
+
+
+@pytest.mark.parametrize("version", [6, 8])
+async def test_an_extended_run_that_is_rolled_back_and_resumed_is_replayed_bit_for_bit(
+    tmp_path: Path, version: int
+) -> None:
+    laboratory, transport = Laboratory(tmp_path, "lockstep"), FakeTransport()
+    beginning = laboratory.config
+    await an_extended_run(laboratory, ArchivedStreams(), transport)
+    kept = roll_back(laboratory, version)
+    streams = ArchivedStreams()
+    await streams.inbox.append([entry.payload for entry in kept])
+
+    await to_the_end(laboratory.learner("run", streams, transport), streams, transport)
+
+    assert steps_of(laboratory) == list(range(1, STEPS + 5))
+    (change,) = await changes(streams)
+    assert (change.after_step, change.values) == (STEPS, EXTENDED)
+    await assert_replayed(laboratory, beginning, streams)

@@ -10,9 +10,12 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from learner.persistence.definition import FILE, Definition, fingerprints, with_values
 from learner.preflight import check, request_line
 from tppo.__main__ import main
 from tppo.config import Config, ConfigError
+from tppo.run_folder.checkpoints import CheckpointFolder
+from tppo.run_folder.paths import RunPaths
 
 END = "</s>"
 ROW = {"data_source": "sums", "prompt": "1+1=", "reward_model": {"ground_truth": "2"}}
@@ -144,6 +147,62 @@ def test_an_evaluated_row_without_its_worked_solution_is_named(tmp_path: Path) -
 
     with pytest.raises(ConfigError, match=r"train\.jsonl, line 1: extra_info\.solution is None; expected a worked"):
         check(config.model_copy(update={"data": data, "evaluation": evaluation}))
+
+
+def a_run_to_resume(folder: Path, *rows: dict[str, Any]) -> Config:
+    """With a checkpoint of its third step."""
+    config = with_values(
+        config_with(folder, *rows, functions={"sums": "exact"}), {"run.directory": str(folder / "runs")}
+    )
+    checkpoints = CheckpointFolder(RunPaths(config.run.path).checkpoints)
+    checkpoints.of_step(3).mkdir(parents=True)
+    definition = Definition.of(config, fingerprints(config))
+    (checkpoints.of_step(3) / FILE).write_text(json.dumps(definition.as_json()))
+    checkpoints.latest.write_text(checkpoints.of_step(3).name)
+    return config
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{**ROW, "prompt": "1+2="}],
+        [{**ROW, "reward_model": {"ground_truth": "3"}}],
+        [{**ROW, "extra_info": {"level": 2}}],
+        [ROW, ROW],
+    ],
+)
+def test_a_resume_with_other_rows_is_refused(tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    config = a_run_to_resume(tmp_path, ROW)
+    config.data.train_files[0].write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    with pytest.raises(
+        ConfigError, match=r"^data\.train_files: other rows than those that the run began with; expected"
+    ):
+        check(config, resume=True)
+
+
+def test_a_resume_with_rows_in_another_order_is_refused(tmp_path: Path) -> None:
+    other = {**ROW, "prompt": "1+2="}
+    config = a_run_to_resume(tmp_path, ROW, other)
+    config.data.train_files[0].write_text("".join(json.dumps(row) + "\n" for row in (other, ROW)))
+
+    with pytest.raises(ConfigError, match=r"^data\.train_files: other rows"):
+        check(config, resume=True)
+
+
+def test_a_resume_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
+    config = a_run_to_resume(tmp_path, ROW)
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}")
+
+    with pytest.raises(ConfigError, match=r"^model\.path: other tokenizer than"):
+        check(config, resume=True)
+
+
+def test_a_resume_with_the_same_rows_in_a_file_elsewhere_passes(tmp_path: Path) -> None:
+    config = a_run_to_resume(tmp_path, ROW)
+    moved = config.data.train_files[0].rename(tmp_path / "moved.jsonl")
+
+    assert check(with_values(config, {"data.train_files": [str(moved)]}), resume=True).notes == []
 
 
 def test_the_check_loads_neither_torch_nor_transformers() -> None:

@@ -9,14 +9,15 @@
     serve("127.0.0.1:50052")
 
 A function returns a number, a table with "score" and further numbers (its components), or None to abstain; what it
-raises becomes the cause of a failure. It may be asynchronous. With `batch_size` it gets lists, and returns a list.
+raises becomes the cause of a failure. It may be asynchronous. With `batch_size` it gets lists, and returns a list. A
+call without an answer within the service's deadline, which counts from its start, is given up, and costs itself alone.
 
 Loops:
     _Caller.call_until_cancelled    (`concurrency` for each function) consumes pieces of work / waits for the next
                              unblocked by a service / produces results
     _keep_attached           (one for each service) waits for the end of its stream / produces the next, after a pause
     _Stream._read            consumes work / waits for the next message / unblocked by the service
-    _Stream._write           consumes results / waits for some / unblocked by a caller / produces messages
+    _Stream._write           consumes starts and results / waits for some / unblocked by a caller / produces messages
 """
 
 import asyncio
@@ -24,7 +25,6 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -35,8 +35,9 @@ import grpc.aio
 from tppo.backoff import Backoff
 from tppo.cancellation import cancel_all
 from tppo.grpc_server import CHANNEL_OPTIONS
+from tppo.scoring.calls import CallTimedOutError, FunctionCalls
 from tppo.scoring.outcome import ScoreRange, cause_of
-from tppo.scoring.results import BATCHED, SINGLE, arguments_of, failure, results_of
+from tppo.scoring.results import BATCHED, SINGLE, arguments_of, failure, late, results_of
 from tppo.security.authentication import call_metadata
 from tppo.security.service_tokens import token_for
 from tppo.security.tls import channel
@@ -124,9 +125,7 @@ async def attach(*addresses: str, run: str = "", max_held: int = 0, token: str |
     if not functions or not addresses:
         raise ValueError("expected an address, and a function decorated with @reward_function(NAME)")
     offer = _offer(functions, run=run, max_held=max_held)
-    num_threads = sum(one.concurrency for one in functions)
-    executor = ThreadPoolExecutor(num_threads, thread_name_prefix="reward")
-    callers = {one.name: _Caller(one, executor) for one in functions}
+    callers = {one.name: _Caller(one) for one in functions}
     try:
         async with asyncio.TaskGroup() as group:
             for caller in callers.values():
@@ -137,7 +136,8 @@ async def attach(*addresses: str, run: str = "", max_held: int = 0, token: str |
     except* AttachError as refusals:
         raise refusals.exceptions[0] from None
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)  # a call that hangs does not delay the end
+        for caller in callers.values():
+            caller.calls.close()
 
 
 def _offer(functions: Sequence[OfferedFunction], *, run: str, max_held: int) -> pb.Offer:
@@ -145,7 +145,8 @@ def _offer(functions: Sequence[OfferedFunction], *, run: str, max_held: int) -> 
         pb.OfferedFunction(name=one.name, min_score=one.scores.minimum, max_score=one.scores.maximum)
         for one in functions
     ]
-    return pb.Offer(functions=offered, max_held=max_held or sum(one.room for one in functions), run=run)
+    room = max_held or sum(one.room for one in functions)
+    return pb.Offer(functions=offered, max_held=room, run=run, reports_starts=True)
 
 
 async def _keep_attached(address: str, offer: pb.Offer, callers: "dict[str, _Caller]", token: str | None) -> None:
@@ -188,9 +189,10 @@ class _Piece:
 class _Caller:
     """Calls one function with the work of all services."""
 
-    def __init__(self, function: OfferedFunction, executor: Executor) -> None:
+    def __init__(self, function: OfferedFunction) -> None:
         self.function = function
-        self._executor = executor
+        self.calls = FunctionCalls(function.name, function.call)
+        self.streams: set[_Stream] = set()  # all that are open: each is shown that calls start
         self._waiting: asyncio.Queue[_Piece] = asyncio.Queue()  # bounded by the room that was offered
 
     def add(self, piece: _Piece) -> None:
@@ -199,28 +201,34 @@ class _Caller:
     async def call_until_cancelled(self) -> None:
         while True:
             pieces = [await self._waiting.get()]
+            await self.calls.room()
             while len(pieces) < self.function.batch_size and not self._waiting.empty():
                 pieces.append(self._waiting.get_nowait())
             pieces = [piece for piece in pieces if not piece.stream.has_ended]
             if pieces:
-                results = await self._results([piece.work for piece in pieces])
+                self._report_start(pieces)
+                deadline_seconds = max(piece.stream.timeout_seconds for piece in pieces)
+                results = await self._results([piece.work for piece in pieces], deadline_seconds)
                 for piece, result in zip(pieces, results, strict=True):
                     piece.stream.post(result)
 
-    async def _results(self, work: Sequence[pb.Work]) -> list[pb.WorkResult]:
-        try:
-            returned = await self._returned(arguments_of(work, is_batched=self.function.batch_size > 0))
-            return results_of(work, returned if self.function.batch_size else [returned], self.function.scores)
-        except Exception as error:  # the user's own code: whatever it raises is the cause of a failure
-            log.exception("%s raised", self.function.name)
-            return [failure(one, cause_of(error)) for one in work]
+    def _report_start(self, pieces: Sequence[_Piece]) -> None:
+        for stream in self.streams:
+            lease_ids = [piece.work.lease_id for piece in pieces if piece.stream is stream]
+            stream.post_start(pb.Started(function=self.function.name, lease_ids=lease_ids))
 
-    async def _returned(self, arguments: dict[str, Any]) -> Any:
-        function = self.function.call
-        if inspect.iscoroutinefunction(function):
-            return await function(**arguments)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, lambda: function(**arguments))
+    async def _results(self, work: Sequence[pb.Work], deadline_seconds: float) -> list[pb.WorkResult]:
+        try:
+            arguments = arguments_of(work, is_batched=self.function.batch_size > 0)
+            returned, error = await self.calls.ended(arguments, deadline_seconds=deadline_seconds)
+            if error is None:
+                return results_of(work, returned if self.function.batch_size else [returned], self.function.scores)
+        except Exception as unusable:  # no arguments, or a value whose conversion raises
+            error = unusable
+        if isinstance(error, CallTimedOutError):
+            return [late(one, str(error)) for one in work]
+        log.error("%s raised", self.function.name, exc_info=error)
+        return [failure(one, cause_of(error)) for one in work]
 
 
 class _Stream:
@@ -228,14 +236,20 @@ class _Stream:
 
     def __init__(self, callers: "dict[str, _Caller]") -> None:
         self._callers = callers
+        self._starts: list[pb.Started] = []
         self._results: list[pb.WorkResult] = []
-        self._has_results = asyncio.Event()
+        self._has_news = asyncio.Event()
         self.is_accepted = False
+        self.timeout_seconds = math.inf  # of a call; from the acceptance on
         self.has_ended = False
+
+    def post_start(self, start: pb.Started) -> None:
+        self._starts.append(start)
+        self._has_news.set()
 
     def post(self, result: pb.WorkResult) -> None:
         self._results.append(result)
-        self._has_results.set()
+        self._has_news.set()
 
     async def serve(self, address: str, offer: pb.Offer, metadata: Any) -> None:
         """Until the service ends it, which may raise an AioRpcError."""
@@ -247,14 +261,22 @@ class _Stream:
                 await self._read(call)
             finally:
                 self.has_ended = True
+                for caller in self._callers.values():
+                    caller.streams.discard(self)
                 await cancel_all([writing])
 
     async def _read(self, call: Any) -> None:
         while (message := await call.read()) is not grpc.aio.EOF:
             if message.WhichOneof("message") == "accepted":
-                self.is_accepted = True
-                log.info("attached to run %r", message.accepted.run)
+                self._accept(message.accepted)
             self._begin(message.work.work)
+
+    def _accept(self, accepted: pb.Accepted) -> None:
+        self.is_accepted = True
+        self.timeout_seconds = accepted.timeout_seconds or math.inf
+        for caller in self._callers.values():
+            caller.streams.add(self)
+        log.info("attached to run %r", accepted.run)
 
     def _begin(self, work: Iterable[pb.Work]) -> None:
         for one in work:
@@ -266,7 +288,11 @@ class _Stream:
     async def _write(self, call: Any, offer: pb.Offer) -> None:
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the stream has ended, which `_read` reports
             await call.write(pb.AttachRequest(offer=offer))
-            while await self._has_results.wait():
-                self._has_results.clear()
+            while await self._has_news.wait():
+                self._has_news.clear()
+                starts, self._starts = self._starts, []
                 results, self._results = self._results, []
-                await call.write(pb.AttachRequest(results=pb.ResultBatch(results=results)))
+                for start in starts:  # before the results, which may be of these calls
+                    await call.write(pb.AttachRequest(started=start))
+                if results:
+                    await call.write(pb.AttachRequest(results=pb.ResultBatch(results=results)))

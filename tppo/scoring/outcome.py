@@ -108,7 +108,7 @@ def number_of(value: object) -> float | None:
         return None
 
 
-def cause_of(error: Exception) -> str:
+def cause_of(error: BaseException) -> str:
     """The exception and the place that raised it, in one line."""
     last = _last_frame(error.__traceback__)
     text = str(error).strip()

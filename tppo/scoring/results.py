@@ -4,8 +4,10 @@ import json
 import sys
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from tppo.rollout import ScoreStatus
 from tppo.scoring.outcome import TOKEN_REWARDS, Outcome, ScoreRange, failed, outcome_of
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import rollout_pb2
@@ -34,6 +36,11 @@ def results_of(work: Sequence[pb.Work], returned: Sequence[Any], scores: ScoreRa
 def failure(work: pb.Work, cause: str) -> pb.WorkResult:
     """No score, and why."""
     return _message(work, failed(cause))
+
+
+def late(work: pb.Work, cause: str) -> pb.WorkResult:
+    """No score, since the call had not ended at its deadline."""
+    return _message(work, replace(failed(cause), status=ScoreStatus.TIMED_OUT))
 
 
 def _row(work: pb.Work) -> tuple[str, str, str, Any]:

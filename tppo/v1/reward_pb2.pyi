@@ -8,6 +8,7 @@ A user's process dials the reward service and calls Attach:
     process  -> offer                what it scores, within which range, and how much it holds at once
     service  -> accepted
     service  -> work ...             never more than the offer has room for
+    process  -> started ...          when a call of a function starts, if the offer says that it reports this
     process  -> results ...          in any order; each frees room
 
 When the stream ends, unanswered work goes to another process that offers the same name, or waits for one.
@@ -128,12 +129,15 @@ class Offer(_message.Message):
     FUNCTIONS_FIELD_NUMBER: _builtins.int
     MAX_HELD_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
+    REPORTS_STARTS_FIELD_NUMBER: _builtins.int
     process: _builtins.str
     """Shown to the operator; any text."""
     max_held: _builtins.int
     """The most pieces of work that it holds unanswered at any time; at least 1."""
     run: _builtins.str
     """The run that it wants to score; empty: whichever the service belongs to."""
+    reports_starts: _builtins.bool
+    """Whether it sends `started`, so that what waits behind a call that hangs is not late too."""
     @_builtins.property
     def functions(self) -> _containers.RepeatedCompositeFieldContainer[Global___OfferedFunction]:
         """At least one."""
@@ -145,10 +149,11 @@ class Offer(_message.Message):
         functions: _abc.Iterable[Global___OfferedFunction] | None = ...,
         max_held: _builtins.int = ...,
         run: _builtins.str = ...,
+        reports_starts: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["functions", b"functions", "max_held", b"max_held", "process", b"process", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["functions", b"functions", "max_held", b"max_held", "process", b"process", "reports_starts", b"reports_starts", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -165,7 +170,9 @@ class Accepted(_message.Message):
     run: _builtins.str
     """The run that the service belongs to."""
     timeout_seconds: _builtins.float
-    """Deadline of one piece of work; without an answer by then it counts as timed out, and a later answer is ignored."""
+    """Deadline of one piece of work, from the start of its call where the process reports that, else from when the piece
+    was sent; without an answer by then it counts as timed out, and a later answer is ignored.
+    """
     def __init__(
         self,
         *,
@@ -250,7 +257,7 @@ class WorkResult(_message.Message):
     rollout_id: _builtins.str
     """As in the work's request."""
     status: _rollout_pb2.ScoreStatus.ValueType
-    """SCORED, ABSTAINED or FAILED."""
+    """SCORED, ABSTAINED, FAILED, or TIMED_OUT when the process itself has given the call up."""
     score: _builtins.float
     """Present exactly when the status is SCORED; finite and within the declared range."""
     error: _builtins.str
@@ -281,6 +288,36 @@ class WorkResult(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__score) -> _WhichOneofReturnType__score | None: ...
 
 Global___WorkResult: _TypeAlias = WorkResult  # noqa: Y015
+
+@_typing.final
+class Started(_message.Message):
+    """A call of a function has started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FUNCTION_FIELD_NUMBER: _builtins.int
+    LEASE_IDS_FIELD_NUMBER: _builtins.int
+    function: _builtins.str
+    """One of those offered."""
+    @_builtins.property
+    def lease_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The pieces of work of this stream that the call is for; none when it is for another service's, which shows this one
+        that the function's calls end.
+        """
+
+    def __init__(
+        self,
+        *,
+        function: _builtins.str = ...,
+        lease_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["function", b"function", "lease_ids", b"lease_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Started: _TypeAlias = Started  # noqa: Y015
 
 @_typing.final
 class WorkBatch(_message.Message):
@@ -338,6 +375,7 @@ class AttachRequest(_message.Message):
 
     OFFER_FIELD_NUMBER: _builtins.int
     RESULTS_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def offer(self) -> Global___Offer:
         """Always first, exactly once."""
@@ -346,17 +384,22 @@ class AttachRequest(_message.Message):
     def results(self) -> Global___ResultBatch:
         """Answers; an invalid one ends the stream with INVALID_ARGUMENT."""
 
+    @_builtins.property
+    def started(self) -> Global___Started:
+        """Only after an offer that says so; an invalid one ends the stream with INVALID_ARGUMENT."""
+
     def __init__(
         self,
         *,
         offer: Global___Offer | None = ...,
         results: Global___ResultBatch | None = ...,
+        started: Global___Started | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "offer", b"offer", "results", b"results"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "offer", b"offer", "results", b"results", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "offer", b"offer", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "offer", b"offer", "results", b"results", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["offer", "results"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["offer", "results", "started"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 

@@ -8,6 +8,7 @@ A user's process dials the reward service and calls Attach:
     process  -> offer                what it scores, within which range, and how much it holds at once
     service  -> accepted
     service  -> work ...             never more than the offer has room for
+    process  -> started ...          when a call of a function starts, if the offer says that it reports this
     process  -> results ...          in any order; each frees room
 
 When the stream ends, unanswered work goes to another process that offers the same name, or waits for one.

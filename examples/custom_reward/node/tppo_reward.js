@@ -45,6 +45,7 @@ function serve(address, functions, { maxHeld = 32, run = '', token } = {}) {
     })),
     max_held: maxHeld,
     run,
+    reports_starts: true,
   };
   let delay = FIRST_DELAY_MS;
 
@@ -54,17 +55,35 @@ function serve(address, functions, { maxHeld = 32, run = '', token } = {}) {
     if (brought) metadata.set('authorization', `Bearer ${brought}`);
     const stream = client.Attach(metadata);
     let isAccepted = false;
+    const waiting = [];
+    let isStarting = false;
+
+    // One call after the other, each reported first: a function that keeps this thread busy makes none late but itself.
+    async function start() {
+      if (isStarting) return;
+      isStarting = true;
+      while (waiting.length) {
+        const work = waiting.shift();
+        if (Object.hasOwn(functions, work.function)) {
+          stream.write({ started: { function: work.function, lease_ids: [work.lease_id] } });
+          await new Promise(setImmediate); // on its way
+        }
+        scored(functions, work).then((result) => stream.write({ results: { results: [result] } }));
+      }
+      isStarting = false;
+    }
+
     stream.on('data', (message) => {
       if (message.accepted) {
         isAccepted = true;
         delay = FIRST_DELAY_MS;
       }
-      for (const work of message.work ? message.work.work : []) {
-        scored(functions, work).then((result) => stream.write({ results: { results: [result] } }));
-      }
+      waiting.push(...(message.work ? message.work.work : []));
+      start();
     });
     stream.on('error', () => {}); // `status` follows with the code
     stream.on('status', ({ code, details }) => {
+      waiting.length = 0; // it goes to another process
       console.error(`${address}: ${grpc.status[code]}: ${details}`);
       // Another service has begun to listen there since the token was looked up.
       const isReplaced = token === undefined && !['', brought].includes(tokenFor(address));

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from services.reward.attached.offer import InvalidMessageError, Offer, WorkAnswer, outcome_of_answer
+from services.reward.attached.offer import CallStart, InvalidMessageError, Offer, WorkAnswer, outcome_of_answer
 from tppo.rollout import RewardRequest
 from tppo.scoring.outcome import Outcome, failed
 
@@ -21,7 +21,8 @@ class Piece:
     request: RewardRequest
     outcome: asyncio.Future[Outcome]
     timer: asyncio.TimerHandle | None = None  # of the time-out that runs for it
-    held_since: float = 0.0  # event loop's clock
+    held_since: float = 0.0  # event loop's clock; from the start of its call on, that moment
+    is_started: bool = False
     num_losses: int = 0  # processes that disconnected while they held it
 
     @property
@@ -50,7 +51,10 @@ class Held:
 
 
 class Attachment:
-    """States of a lease: on the way -> held -> answered. One whose time ran out keeps its room until it is answered."""
+    """States of a lease: on the way -> held (-> started) -> answered.
+
+    One whose time ran out keeps its room until it is answered.
+    """
 
     def __init__(self, offer: Offer) -> None:
         self.offer = offer
@@ -59,6 +63,7 @@ class Attachment:
         self._on_the_way: list[Held] = []
         self._has_news = asyncio.Event()
         self._is_stuck = False
+        self.started_at: dict[str, float] = {}  # when each function's last call started; event loop's clock
 
     @property
     def num_held(self) -> int:
@@ -92,15 +97,23 @@ class Attachment:
             self._is_stuck = True
             self._has_news.set()
 
+    def take_start(self, start: CallStart) -> list[Piece]:
+        """The pieces whose call has started just now. Raises `InvalidMessageError`."""
+        if not self.offer.reports_starts or start.function not in self.offer.functions:
+            raise InvalidMessageError(f"a start of {start.function!r:.120}, which was not offered with reports_starts")
+        now = self.started_at[start.function] = asyncio.get_running_loop().time()
+        pieces = [piece for lease_id in start.lease_ids if (piece := self._given(lease_id)) and not piece.is_started]
+        for piece in pieces:
+            piece.is_started, piece.held_since = True, now
+        return pieces
+
     def take_answer(self, answer: WorkAnswer) -> tuple[Piece, Outcome] | None:
         """The piece and its outcome; None when the answer is too late. Raises `InvalidMessageError`.
 
         An invalid value is not requested again: its piece fails with the refusal as the cause.
         """
-        piece = self._held.get(answer.lease_id)
+        piece = self._given(answer.lease_id)
         if piece is None:
-            if not 0 < answer.lease_id <= self._num_leases:
-                raise InvalidMessageError(f"lease {answer.lease_id} was never given to this process")
             return None
         if answer.rollout_id != piece.request.rollout_id:
             raise InvalidMessageError(f"lease {answer.lease_id} is not for rollout {answer.rollout_id!r:.120}")
@@ -112,6 +125,12 @@ class Attachment:
         except InvalidMessageError as error:
             piece.settle(failed(f"refused: {error}"))
             raise
+
+    def _given(self, lease_id: int) -> Piece | None:
+        """The piece under a lease; None when it was answered before."""
+        if not 0 < lease_id <= self._num_leases:
+            raise InvalidMessageError(f"lease {lease_id} was never given to this process")
+        return self._held.get(lease_id)
 
     def unanswered(self) -> Iterator[Piece]:
         """What another process has to score when this one disconnects."""

@@ -2,9 +2,13 @@
 
 States of a piece:
 
-    waiting ─▶ held by a process ─▶ answered, or TIMED_OUT when its deadline passes
+    waiting ─▶ held by a process ─▶ its call started ─▶ answered, or TIMED_OUT when its deadline passes
        ▲              └─ the process disconnected: waits again, before all others; FAILED after MAX_LOSSES of them
        └─▶ FAILED, when no process has offered its function for `attach_wait_seconds`
+
+The deadline counts from the start of the call, so that one that hangs costs no other response its score. What is held
+without a start is TIMED_OUT only once its process has started no call of the function at all for `START_FACTOR`
+deadlines: each of its calls hangs. A process that does not report starts has the deadline from the hand-over on.
 """
 
 import asyncio
@@ -14,11 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from services.reward.attached.attachment import Attachment, Piece
-from services.reward.attached.offer import InvalidMessageError, Offer, WorkAnswer
-from tppo.rollout import RewardRequest
+from services.reward.attached.offer import CallStart, InvalidMessageError, Offer, WorkAnswer
+from tppo.rollout import RewardRequest, ScoreStatus
 from tppo.scoring.outcome import Outcome, failed, timed_out
 
 MAX_LOSSES = 3  # a response that ends each process that reads it is not sent out without limit
+START_FACTOR = 2.0  # a process gives up a call at its deadline, and starts the next
 MAX_WORK_BYTES = 15 * 2**20  # texts of one piece; leaves room in a message of 16 MiB
 
 
@@ -26,7 +31,7 @@ MAX_WORK_BYTES = 15 * 2**20  # texts of one piece; leaves room in a message of 1
 class AttachDeadlines:
     """How long to wait for users' processes."""
 
-    timeout_seconds: float  # for an answer, once a process holds the piece
+    timeout_seconds: float  # for an answer, once a process has started the call
     attach_wait_seconds: float  # for a process that offers the function
 
 
@@ -66,13 +71,19 @@ class AttachedFunctions:
         finally:
             self._detach(attachment)
 
+    def start(self, attachment: Attachment, start: CallStart) -> None:
+        """A process has started a call: its deadline begins. Raises `InvalidMessageError`."""
+        with self._counting_refusals():
+            pieces = attachment.take_start(start)
+        for piece in pieces:
+            piece.stop_timer()
+            if piece.is_open:
+                self._start_deadline(attachment, piece)
+
     def answer(self, attachment: Attachment, answer: WorkAnswer) -> None:
         """Take an answer from a process. Raises `InvalidMessageError`."""
-        try:
+        with self._counting_refusals():
             taken = attachment.take_answer(answer)
-        except InvalidMessageError:
-            self.count_refusal()
-            raise
         if taken is None:
             self._counts["num_late"] += 1
         else:
@@ -82,7 +93,7 @@ class AttachedFunctions:
         self._hand_out_to(attachment)
 
     def count_refusal(self) -> None:
-        """An offer or an answer was invalid."""
+        """A message of a process was invalid."""
         self._counts["num_refused"] += 1
 
     def status(self) -> dict[str, object]:
@@ -99,6 +110,14 @@ class AttachedFunctions:
         waiting = {name: sum(piece.is_open for piece in pieces) for name, pieces in self._waiting.items()}
         nobody = sorted(name for name, count in waiting.items() if count and not self._is_offered(name))
         return {**self._counts, "processes": processes, "num_waiting": waiting, "offered_by_nobody": nobody}
+
+    @contextlib.contextmanager
+    def _counting_refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except InvalidMessageError:
+            self.count_refusal()
+            raise
 
     def _detach(self, attachment: Attachment) -> None:
         self._attachments.remove(attachment)
@@ -162,14 +181,32 @@ class AttachedFunctions:
         return False
 
     def _hold(self, attachment: Attachment, piece: Piece) -> None:
-        loop = asyncio.get_running_loop()
         piece.stop_timer()
-        piece.held_since = loop.time()
-        piece.timer = loop.call_later(self.deadlines.timeout_seconds, self._time_out, attachment, piece)
+        piece.held_since, piece.is_started = asyncio.get_running_loop().time(), False
+        if attachment.offer.reports_starts:
+            self._await_start(attachment, piece)
+        else:
+            self._start_deadline(attachment, piece)
         attachment.give(piece)
 
-    def _time_out(self, attachment: Attachment, piece: Piece) -> None:
-        piece.settle(timed_out(self.deadlines.timeout_seconds))
+    def _start_deadline(self, attachment: Attachment, piece: Piece) -> None:
+        seconds = self.deadlines.timeout_seconds
+        piece.timer = asyncio.get_running_loop().call_later(
+            seconds, self._time_out, attachment, piece, timed_out(seconds)
+        )
+
+    def _await_start(self, attachment: Attachment, piece: Piece) -> None:
+        """Until `START_FACTOR` deadlines after the last start of a call of its function, or after its hand-over."""
+        loop, seconds = asyncio.get_running_loop(), START_FACTOR * self.deadlines.timeout_seconds
+        due_at = max(piece.held_since, attachment.started_at.get(piece.function, 0.0)) + seconds
+        if due_at > loop.time():
+            piece.timer = loop.call_at(due_at, self._await_start, attachment, piece)
+        else:
+            cause = f"its process has started no call of {piece.function!r} for {seconds:g} s: all of them hang"
+            self._time_out(attachment, piece, replace(failed(cause), status=ScoreStatus.TIMED_OUT))
+
+    def _time_out(self, attachment: Attachment, piece: Piece, outcome: Outcome) -> None:
+        piece.settle(outcome)
         attachment.end_if_stuck()
 
     def _is_offered(self, function: str) -> bool:

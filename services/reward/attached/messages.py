@@ -1,6 +1,6 @@
 """What an attached process sends, as records."""
 
-from services.reward.attached.offer import InvalidMessageError, Offer, WorkAnswer
+from services.reward.attached.offer import CallStart, InvalidMessageError, Offer, WorkAnswer
 from tppo.rollout import ScoreStatus
 from tppo.scoring.outcome import ScoreRange
 from tppo.v1 import reward_pb2 as pb
@@ -16,6 +16,7 @@ def offer_record(first: pb.AttachRequest | None) -> Offer:
         {function.name: _range(function) for function in first.offer.functions},
         max_held=first.offer.max_held,
         process=first.offer.process[:200],
+        reports_starts=first.offer.reports_starts,
     )
 
 
@@ -29,6 +30,10 @@ def _range(function: pb.OfferedFunction) -> ScoreRange:
         return ScoreRange(**bounds)
     except ValueError as error:
         raise InvalidMessageError(str(error)) from None
+
+
+def start_record(started: pb.Started) -> CallStart:
+    return CallStart(started.function, tuple(started.lease_ids))
 
 
 def answer_record(result: pb.WorkResult) -> WorkAnswer:

@@ -1,8 +1,8 @@
-"""What an attached process sends: its offer and its answers, and which of them are invalid."""
+"""What an attached process sends: its offer, the starts of its calls and its answers, and which of them are invalid."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from tppo.rollout import RewardRequest, ScoreStatus
 from tppo.scoring.outcome import ABSTAINED, Outcome, ScoreRange, failed, violation_of
@@ -11,7 +11,7 @@ NAME = re.compile(r"[A-Za-z_][\w.-]{0,99}")
 MAX_FUNCTIONS = 100
 MAX_HELD = 4096  # pieces of work in one process
 BYTES_PER_TOKEN_REWARD = 4  # float32
-ANSWERS = (ScoreStatus.SCORED, ScoreStatus.ABSTAINED, ScoreStatus.FAILED)
+ANSWERS = (ScoreStatus.SCORED, ScoreStatus.ABSTAINED, ScoreStatus.FAILED, ScoreStatus.TIMED_OUT)
 
 
 class InvalidMessageError(ValueError):
@@ -25,6 +25,7 @@ class Offer:
     functions: Mapping[str, ScoreRange]
     max_held: int
     process: str = ""
+    reports_starts: bool = False  # of its calls
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.functions) <= MAX_FUNCTIONS:
@@ -34,6 +35,14 @@ class Offer:
                 raise InvalidMessageError(f"function {name!r:.120}; expected a name such as my_judge")
         if not 1 <= self.max_held <= MAX_HELD:
             raise InvalidMessageError(f"max_held = {self.max_held}; expected 1 to {MAX_HELD}")
+
+
+@dataclass(frozen=True, slots=True)
+class CallStart:
+    """A call that a process has started, and the leases that it is for."""
+
+    function: str
+    lease_ids: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +66,13 @@ def outcome_of_answer(answer: WorkAnswer, request: RewardRequest, scores: ScoreR
             f"token_rewards of {answer.num_token_reward_bytes} bytes; expected {num_bytes}, four a token, or none"
         )
     if answer.status not in ANSWERS:
-        raise InvalidMessageError(f"status {answer.status}; expected SCORED, ABSTAINED or FAILED")
+        raise InvalidMessageError(f"status {answer.status}; expected SCORED, ABSTAINED, FAILED or TIMED_OUT")
     if (answer.score is not None) != (answer.status is ScoreStatus.SCORED):
         raise InvalidMessageError(f"status {answer.status.name} with score {answer.score}")
     if answer.score is None:
-        return ABSTAINED if answer.status is ScoreStatus.ABSTAINED else failed(answer.error)
+        return (
+            ABSTAINED if answer.status is ScoreStatus.ABSTAINED else replace(failed(answer.error), status=answer.status)
+        )
     if violation := violation_of(answer.score, answer.components, scores):
         raise InvalidMessageError(violation)
     return Outcome(ScoreStatus.SCORED, answer.score, dict(answer.components))

@@ -1,8 +1,8 @@
 """`RewardService` over gRPC: scores by request, and functions that users' own processes offer.
 
 Loops, for each attached process:
-    _read    consumes its answers / waits for the next message / unblocked by the process, or by the end of its stream
-             produces outcomes
+    _read    consumes the starts of its calls, and its answers / waits for the next message
+             unblocked by the process, or by the end of its stream / produces outcomes
     _write   consumes pieces of work / waits until some are on the way to it / unblocked by `AttachedFunctions`
              produces messages
 """
@@ -17,7 +17,7 @@ import grpc.aio
 
 from services.reward.attached.attachment import Attachment, Held, StuckError
 from services.reward.attached.dispatch import AttachedFunctions
-from services.reward.attached.messages import answer_record, offer_record
+from services.reward.attached.messages import answer_record, offer_record, start_record
 from services.reward.attached.offer import InvalidMessageError, Offer
 from services.reward.scorer import Scorer
 from tppo import rollout
@@ -102,11 +102,15 @@ class RewardServicer(pb_grpc.RewardServiceServicer):
 
     async def _read(self, attachment: Attachment, requests: AsyncIterator[pb.AttachRequest]) -> None:
         async for message in requests:
-            if message.WhichOneof("message") != "results":
-                self._attached.count_refusal()
-                raise InvalidMessageError("expected results after the offer")
-            for result in message.results.results:
-                self._attached.answer(attachment, answer_record(result))
+            match message.WhichOneof("message"):
+                case "started":
+                    self._attached.start(attachment, start_record(message.started))
+                case "results":
+                    for result in message.results.results:
+                        self._attached.answer(attachment, answer_record(result))
+                case _:
+                    self._attached.count_refusal()
+                    raise InvalidMessageError("expected starts and results after the offer")
 
 
 def registration(servicer: pb_grpc.RewardServiceServicer) -> Callable[[grpc.aio.Server], None]:

@@ -61,10 +61,19 @@ class Process:
         self._call = server.stub.Attach(timeout=DEADLINE_SECONDS, metadata=metadata)
         self._work: list[pb.Work] = []
 
-    async def offer(self, *names: str, max_held: int = 8, run: str = "", bounds: tuple[float, ...] = ()) -> "Process":
+    async def offer(
+        self,
+        *names: str,
+        max_held: int = 8,
+        run: str = "",
+        bounds: tuple[float, ...] = (),
+        reports_starts: bool = False,
+    ) -> "Process":
         limits = dict(zip(("min_score", "max_score"), bounds, strict=False))
         functions = [pb.OfferedFunction(name=name, **limits) for name in names or ("mine",)]
-        offer = pb.Offer(process="a test", functions=functions, max_held=max_held, run=run)
+        offer = pb.Offer(
+            process="a test", functions=functions, max_held=max_held, run=run, reports_starts=reports_starts
+        )
         with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # refused already, which `_read` raises
             await self._call.write(pb.AttachRequest(offer=offer))
         accepted = await self._read()
@@ -76,6 +85,11 @@ class Process:
         while not self._work:
             self._work += (await self._read()).work.work
         return self._work.pop(0)
+
+    async def start(self, *work: pb.Work, function: str = "mine") -> None:
+        """Report a call for them."""
+        started = pb.Started(function=function, lease_ids=[one.lease_id for one in work])
+        await self._call.write(pb.AttachRequest(started=started))
 
     async def answer(self, work: pb.Work, score: float, **fields: object) -> None:
         await self.send(

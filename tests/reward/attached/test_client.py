@@ -1,6 +1,7 @@
 """The Python client of users' own reward functions, against a real server."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,11 +10,12 @@ from typing import Any
 import pytest
 
 from tests.reward.attached.attaching import SECTION, Server, a_server, reports
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo.config.schema import RewardSection
 from tppo.reward_client import AttachError, attach, reward_function
 from tppo.security.service_tokens import token_for
 
-NAMES = ("by_text", "batched", "short_batch", "blocking")
+NAMES = ("by_text", "batched", "short_batch", "blocking", "hanging", "hanging_async", "raising", "raising_async")
 EVERY = SECTION.model_copy(update={"functions": {name: f"grpc:{name}" for name in NAMES}})
 BY_TEXT: dict[str, Any] = {
     "number": 0.5,
@@ -53,6 +55,40 @@ def short_batch(
 def blocking(data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any]) -> float:
     time.sleep(0.01)
     return 1.0
+
+
+MAY_RETURN = threading.Event()
+HANG_SECONDS = 2.0
+ONE_LATE_CALL = EVERY.model_copy(update={"timeout_seconds": HANG_SECONDS})
+
+
+@reward_function("hanging")
+def hanging(data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any]) -> float:
+    if solution_str == "hang":
+        MAY_RETURN.wait(DEADLINE_SECONDS)
+    return 1.0
+
+
+@reward_function("hanging_async", concurrency=1)
+async def hanging_async(data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any]) -> float:
+    if solution_str == "hang":
+        await asyncio.sleep(DEADLINE_SECONDS)
+    return 1.0
+
+
+ODD_ERRORS = {one.__name__: one for one in (StopIteration, SystemExit, asyncio.CancelledError, GeneratorExit)}
+
+
+@reward_function("raising")
+def raising(data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any]) -> float:
+    if solution_str in ODD_ERRORS:
+        raise ODD_ERRORS[solution_str]()
+    return 1.0
+
+
+@reward_function("raising_async", concurrency=1)
+async def raising_async(data_source: str, solution_str: str, ground_truth: str, extra_info: dict[str, Any]) -> float:
+    return raising(data_source, solution_str, ground_truth, extra_info)
 
 
 async def outcome(server: Server, name: str, response: str, num_response_tokens: int = 3) -> Any:
@@ -125,6 +161,30 @@ async def test_functions_that_block_do_not_hold_up_the_others() -> None:
         slow = await asyncio.gather(*blocked)
 
     assert (quick, slow) == (0.5, [1.0] * 20)
+
+
+@pytest.mark.parametrize("name", ["hanging", "hanging_async"])
+async def test_one_call_that_hangs_is_late_and_all_behind_it_are_scored(name: str) -> None:
+    async with a_server(ONE_LATE_CALL) as server, attached(server):
+        responses = ["hang", *["fine"] * 12]
+        outcomes = await asyncio.gather(*(outcome(server, name, response) for response in responses))
+        MAY_RETURN.set()
+        status = server.parts.attached.status()
+
+    assert outcomes == [("TIMED_OUT", "no answer within 2 s"), *[1.0] * 12]
+    assert status["num_given_back"] == 0
+
+
+@pytest.mark.parametrize("name", ["raising", "raising_async"])
+@pytest.mark.parametrize("error", ["StopIteration", "SystemExit", "CancelledError"])
+async def test_an_exception_that_ends_loops_elsewhere_fails_its_own_response_alone(name: str, error: str) -> None:
+    async with a_server(EVERY) as server, attached(server):
+        status, cause = await outcome(server, name, error)
+        score = await outcome(server, name, "fine")
+
+    assert status == "FAILED"
+    assert error in cause
+    assert score == 1.0
 
 
 async def test_one_process_serves_several_services() -> None:

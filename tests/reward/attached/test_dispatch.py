@@ -9,13 +9,19 @@ import grpc
 import grpc.aio
 import pytest
 
+from services.reward.attached.attachment import Attachment, Piece
 from services.reward.attached.dispatch import MAX_WORK_BYTES
+from services.reward.attached.offer import CallStart, Offer
 from tests.reward.attached.attaching import SECTION, Process, a_server, reports
 from tppo.grpc_server import MAX_MESSAGE_BYTES
+from tppo.rollout import RewardRequest
+from tppo.scoring.outcome import ScoreRange
 from tppo.security.authentication import call_metadata
+from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import reward_pb2_grpc as pb_grpc
 from tppo.v1 import rollout_pb2
 
+ONE_LATE_CALL = SECTION.model_copy(update={"timeout_seconds": 2.0})
 SHORT_DEADLINES = SECTION.model_copy(update={"timeout_seconds": 0.05, "attach_wait_seconds": 0.05})
 
 
@@ -126,6 +132,97 @@ async def test_a_process_that_answers_nothing_in_time_is_disconnected() -> None:
     assert details == "none of the 1 pieces held was answered in time"
 
 
+async def test_the_deadline_counts_from_the_start_of_the_call() -> None:
+    async with a_server(ONE_LATE_CALL) as server:
+        process = await Process(server).offer(reports_starts=True)
+        hanging, behind = (asyncio.create_task(server.score(name)) for name in ("hangs", "behind"))
+        first, second = await process.work(), await process.work()
+        await process.start(first)
+        outcome = await hanging
+        await process.start(second)
+        await process.answer(second, 1.0)
+        score = await behind
+
+    assert outcome == ("TIMED_OUT", "no answer within 2 s")
+    assert score == 1.0
+
+
+async def test_work_of_a_process_that_starts_no_call_is_late_after_two_deadlines() -> None:
+    async with a_server(SHORT_DEADLINES) as server:
+        process = await Process(server).offer("mine", "another", reports_starts=True, max_held=1)
+        outcome = await server.score("a")
+        code, _ = await process.refusal()
+
+    cause = "its process has started no call of 'mine' for 0.1 s: all of them hang"
+    assert outcome == ("TIMED_OUT", cause)
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_calls_for_other_services_keep_waiting_work_alive() -> None:
+    async with a_server(ONE_LATE_CALL) as server:
+        process = await Process(server).offer(reports_starts=True)
+        scoring = asyncio.create_task(server.score("a"))
+        work = await process.work()
+        for _ in range(5):  # beyond two deadlines in all
+            await asyncio.sleep(1.0)
+            await process.start()
+        await process.start(work)
+        await process.answer(work, 1.0)
+        score = await scoring
+
+    assert score == 1.0
+
+
+async def test_a_call_that_its_process_has_given_up_is_late() -> None:
+    async with a_server() as server:
+        process = await Process(server).offer(reports_starts=True)
+        scoring = asyncio.create_task(server.score("a"))
+        work = await process.work()
+        await process.start(work)
+        late = rollout_pb2.SCORE_STATUS_TIMED_OUT
+        await process.send(
+            {"lease_id": work.lease_id, "rollout_id": "a", "status": late, "error": "no answer within 3 s"}
+        )
+        outcome = await scoring
+
+    assert outcome == ("TIMED_OUT", "no answer within 3 s")
+
+
+async def test_a_start_that_is_reported_twice_moves_no_deadline() -> None:
+    attachment = Attachment(Offer({"mine": ScoreRange()}, max_held=1, reports_starts=True))
+    outcome = asyncio.get_running_loop().create_future()
+    piece = Piece("mine", RewardRequest("a", 0, "mine", "", "", ""), outcome)
+    attachment.give(piece)
+
+    first = attachment.take_start(CallStart("mine", [1]))
+    started_at = piece.held_since
+    second = attachment.take_start(CallStart("mine", [1]))
+
+    assert (first, second) == ([piece], [])
+    assert piece.held_since == started_at
+
+
+@pytest.mark.parametrize(
+    ("function", "reports_starts", "lease_ids", "reason"),
+    [
+        ("mine", False, [], "a start of 'mine', which was not offered with reports_starts"),
+        ("another", True, [], "a start of 'another', which was not offered with reports_starts"),
+        ("mine", True, [77], "lease 77 was never given to this process"),
+    ],
+)
+async def test_an_invalid_start_is_refused(
+    function: str, reports_starts: bool, lease_ids: list[int], reason: str
+) -> None:
+    async with a_server() as server:
+        process = await Process(server).offer(reports_starts=reports_starts)
+        await process.start(*(pb.Work(lease_id=lease_id) for lease_id in lease_ids), function=function)
+        code, details = await process.refusal()
+        status = server.parts.attached.status()
+
+    assert (code, details) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
+    assert status["num_refused"] == 1
+
+
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
@@ -135,8 +232,8 @@ async def test_a_process_that_answers_nothing_in_time_is_disconnected() -> None:
         ({"components": {"style": math.nan}}, "style = nan; expected a finite number"),
         ({"token_rewards": bytes(4)}, "token_rewards of 4 bytes; expected 12"),
         ({"status": rollout_pb2.SCORE_STATUS_FAILED}, "status FAILED with score 1.0"),
-        ({"status": rollout_pb2.SCORE_STATUS_TIMED_OUT}, "expected SCORED, ABSTAINED or FAILED"),
-        ({"status": 99}, "expected SCORED, ABSTAINED or FAILED"),
+        ({"status": rollout_pb2.SCORE_STATUS_TIMED_OUT}, "status TIMED_OUT with score 1.0"),
+        ({"status": 99}, "expected SCORED, ABSTAINED, FAILED or TIMED_OUT"),
     ],
 )
 async def test_an_invalid_value_is_refused_and_fails_its_response(fields: dict[str, Any], reason: str) -> None:

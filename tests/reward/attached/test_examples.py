@@ -105,6 +105,26 @@ async def test_what_a_node_function_returns_stands_for_the_same_as_in_python(nod
     assert scores[-1].components == {"flag": 1.0, "count": 7.0}
 
 
+BUSY = """
+const { serve } = require('./tppo_reward');
+function busy() {
+  const end = Date.now() + 400;
+  while (Date.now() < end);
+  return 1;
+}
+serve(process.argv[2], { mine: { score: busy } });
+"""
+
+
+async def test_node_functions_that_keep_its_thread_busy_make_none_late_that_wait(node_example: Path) -> None:
+    (node_example / "busy.js").write_text(BUSY)
+    section = SECTION.model_copy(update={"timeout_seconds": 2.0})
+    async with a_server(section) as server, a_process("node", str(node_example / "busy.js"), server.address):
+        scores = await asyncio.gather(*(server.score(str(number)) for number in range(12)))
+
+    assert scores == [1.0] * 12
+
+
 async def test_the_node_example_shows_its_certificate_where_the_service_demands_one(
     node_example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

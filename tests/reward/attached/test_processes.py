@@ -1,5 +1,6 @@
 """`tppo reward` and users' processes that are killed: every response is scored, and once."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.reward.attached.attaching import SECTION, a_server
 from tests.support.processes import REPOSITORY, TPPO, a_process, terminated
 from tests.support.streams import announced, inbox_records
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo.codec import encode_reward_request
 from tppo.rollout import RewardRequest, Score
 from tppo.streams.connection import RedisClient
@@ -63,3 +66,35 @@ async def test_a_process_that_is_killed_in_mid_work_loses_no_score_and_duplicate
     assert {score.rollout_id: score.score for score in found} == {str(n): float(n) for n in range(NUM_REQUESTS)}
     assert await streams.inbox.length() == NUM_REQUESTS
     assert exit_code == 0
+
+
+HANGING = """
+import sys, time
+from tppo.reward_client import reward_function, serve
+
+@reward_function("slow")
+def slow(data_source, solution_str, ground_truth, extra_info):
+    print("in a call", flush=True)
+    time.sleep(1000)
+
+serve(sys.argv[1])
+"""
+
+
+async def test_a_process_whose_call_hangs_ends_at_ctrl_c(tmp_path: Path) -> None:
+    (tmp_path / "client.py").write_text(HANGING)
+    section = SECTION.model_copy(update={"functions": {"mine": "grpc:slow"}})
+    pipe = asyncio.subprocess.PIPE
+
+    async with a_server(section) as server:
+        scoring = asyncio.create_task(server.score("a"))
+        command = (sys.executable, str(tmp_path / "client.py"), server.address)
+        async with a_process(*command, environment=IMPORTABLE, stdout=pipe, stderr=pipe) as client:
+            assert client.stdout is not None
+            await client.stdout.readline()
+            client.send_signal(signal.SIGINT)
+            _, complaints = await asyncio.wait_for(client.communicate(), DEADLINE_SECONDS)
+        scoring.cancel()
+
+    assert client.returncode == 0
+    assert complaints == b""

@@ -49,7 +49,10 @@ async def verdicts_on_process(*command: str) -> list[Verdict]:
 
 
 async def verdicts_on(
-    answer: Callable[[pb.Work], list[pb.WorkResult]], answer_seconds: float = DEADLINE_SECONDS
+    answer: Callable[[pb.Work], list[pb.WorkResult]],
+    answer_seconds: float = DEADLINE_SECONDS,
+    *,
+    reports_starts: bool = False,
 ) -> list[Verdict]:
     """Of a client that attaches whenever its stream ends, and answers as the test says."""
 
@@ -59,7 +62,8 @@ async def verdicts_on(
                 call = pb_grpc.RewardServiceStub(channel).Attach()
                 try:
                     offered = [pb.OfferedFunction(name="mine", max_score=1.0)]
-                    await call.write(pb.AttachRequest(offer=pb.Offer(functions=offered, max_held=4)))
+                    offer = pb.Offer(functions=offered, max_held=4, reports_starts=reports_starts)
+                    await call.write(pb.AttachRequest(offer=offer))
                     while isinstance(message := await call.read(), pb.AttachResponse):
                         results = [result for work in message.work.work for result in answer(work)]
                         await call.write(pb.AttachRequest(results=pb.ResultBatch(results=results)))
@@ -115,6 +119,12 @@ async def test_an_invalid_answer_breaks_the_rule_of_plain_work(
     found = await verdicts_on(answer)
 
     assert violation in next(verdict.violation for verdict in found if verdict.violation)
+
+
+async def test_an_answer_without_the_start_that_the_offer_promised_breaks_a_rule() -> None:
+    found = await verdicts_on(lambda work: [scored(work)], reports_starts=True)
+
+    assert found[1].violation == "lease 1 was answered without a start; its offer has reports_starts"
 
 
 async def test_a_client_that_does_not_answer_breaks_the_rules_of_work() -> None:

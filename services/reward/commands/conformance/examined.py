@@ -27,6 +27,7 @@ class ExaminedStream:
         self._requests = requests
         self._context = context
         self.offer = offer
+        self._started: set[int] = set()  # leases
         self.verdict: asyncio.Future[grpc.StatusCode] = asyncio.get_running_loop().create_future()
 
     @property
@@ -59,12 +60,20 @@ class ExaminedStream:
             self.verdict.set_result(code)
 
     async def _next_results(self) -> Sequence[pb.WorkResult]:
+        """Those of the next message; none of one that reports a start."""
         message = await anext(self._requests, None)
         if message is None:
             raise ViolationError("the client ended its stream")
-        if message.WhichOneof("message") != "results":
+        if message.WhichOneof("message") == "started":
+            self._note_start(message.started)
+        elif message.WhichOneof("message") != "results":
             raise ViolationError("after its offer the client sent a message without results; expected results")
         return message.results.results
+
+    def _note_start(self, started: pb.Started) -> None:
+        if not self.offer.reports_starts or started.function not in self.offer.functions:
+            raise ViolationError(f"a start of {started.function!r:.120}, which was not offered with reports_starts")
+        self._started.update(started.lease_ids)
 
     def _require_valid(self, result: pb.WorkResult, work: pb.Work | None) -> None:
         if work is None:
@@ -74,6 +83,8 @@ class ExaminedStream:
                 f"lease {result.lease_id} was answered for rollout {result.rollout_id!r:.80}; "
                 f"expected {work.request.rollout_id!r}"
             )
+        if self.offer.reports_starts and work.function in self.offer.functions and work.lease_id not in self._started:
+            raise ViolationError(f"lease {work.lease_id} was answered without a start; its offer has reports_starts")
         scores = self.offer.functions.get(work.function, next(iter(self.offer.functions.values())))
         try:
             outcome_of_answer(answer_record(result), reward_request_record(work.request), scores)

@@ -191,6 +191,20 @@ async def test_a_link_among_the_logs_is_not_followed(run: RunFolderBuilder, root
         tail_of(run.path / "logs" / "planted.log", 5)
 
 
+async def test_a_log_folder_that_is_a_link_is_not_followed(run: RunFolderBuilder, root: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "learner.log").write_text("of somebody else\n")
+    (run.path / "logs").symlink_to(elsewhere)
+    async with client_of(root) as client:
+        answer = await client.get("/api/v1/logs/learner")
+
+    assert answer.status_code == 404
+    assert "expected one of none: nobody has logged into this run's folder" in answer.json()["detail"]
+    with pytest.raises(OSError, match="Not a directory"):
+        tail_of(run.path / "logs" / "learner.log", 5)
+
+
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "\x00\x1b[31m", "\u202e\ufeff", "</pre>&amp;"]
 
 

@@ -165,13 +165,22 @@ def _num_bytes(manifest: dict[str, Any]) -> int:
 
 
 def log_files(run: RunPaths) -> dict[str, Path]:
-    """By the name of the process."""
+    """By the name of the process; none where the folder is a link, which may lead out of the run."""
+    if run.logs.is_symlink():
+        return {}
     return {path.stem: path for path in sorted(run.logs.glob("*.log")) if path.is_file() and not path.is_symlink()}
 
 
 def tail_of(path: Path, num_lines: int) -> list[str]:
-    """The last lines of a file, each cut where it is very long. A link that has taken its place is not followed."""
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+    """The last lines of a file, each cut where it is very long. A link that has taken its place, or its folder's, is
+    not followed.
+    """
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+    finally:
+        os.close(folder)
+    with open(descriptor, "rb") as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - LOG_BYTES))
         text = file.read(LOG_BYTES).decode("utf-8", "replace")

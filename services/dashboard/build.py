@@ -15,6 +15,7 @@ import sys
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import h11
@@ -82,7 +83,7 @@ async def serve(options: ServingOptions) -> None:
         if config and source and observer:
             loops += [observer.serve(), _beat(source, config.run.name, options.name, _url(listener))]
         try:
-            await until_served(uvicorn.Server(settings).serve(sockets=[listener]), loops)
+            await until_served(QuietlyEndingServer(settings).serve(sockets=[listener]), loops)
         finally:
             if source:
                 await source.aclose()
@@ -148,6 +149,7 @@ def server_settings(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=BoundedH11Protocol,
+        log_config=None,  # as this process logs everything
         log_level="warning",
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         lifespan="off",
@@ -190,6 +192,15 @@ async def _beat(source: RedisSource, run: str, name: str, url: str) -> None:
         await announce(client, run, presence)
 
     await beat(announce_page)
+
+
+class QuietlyEndingServer(uvicorn.Server):
+    """Reports no request that it cuts off because it ends: that is in order."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """At SIGTERM and Ctrl-C."""
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        super().handle_exit(sig, frame)
 
 
 class BoundedH11Protocol(H11Protocol):

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -141,6 +142,29 @@ async def test_the_stream_sends_new_lines_and_does_not_hold_up_the_shutdown(tmp_
             code = await terminated(process)
 
     assert (answer.headers["content-type"], code) == ("text/event-stream; charset=utf-8", 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_at_its_end_it_completes_the_streams_and_logs_no_error(tmp_path: Path, number: signal.Signals) -> None:
+    complete_run(tmp_path / "quick")
+
+    async with (
+        serving(str(tmp_path), "--port", "0") as (process, url),
+        httpx.AsyncClient(base_url=url, timeout=DEADLINE_SECONDS) as client,
+    ):
+        await client.get("/api/v1/status")
+        async with client.stream("GET", "/api/v1/stream") as answer:
+            lines = answer.aiter_lines()
+            await anext(lines)
+            process.send_signal(number)
+            remaining = [line async for line in lines]  # a stream that is cut off raises
+        assert process.stderr is not None
+        log = (await process.stderr.read()).decode()
+        code = await process.wait()
+
+    assert code == 0
+    assert remaining[-1] == ""
+    assert log == ""
 
 
 async def test_a_loop_that_ends_takes_the_server_down_with_its_error() -> None:

@@ -5,6 +5,7 @@ from contextlib import aclosing
 from http import HTTPStatus
 from typing import Annotated
 
+import anyio
 from fastapi import APIRouter, Header
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
@@ -16,6 +17,8 @@ from services.dashboard.live.view import Views
 
 HEARTBEAT_SECONDS = 15
 """A comment line, so that proxies and readers know that the line is up."""
+END_SECONDS = 2.0
+"""For the last message to a reader when the server ends; it is cut off then."""
 EVENTS = """Server-sent events with rising ids, ten messages a second at most: `status` (the answer of /status, once a
 second), `steps` and `evaluations` ({"lines": [...]}, of metrics.jsonl), `windows` ({"bars": [...]}, new or changed bars
 of /windows), `events` ({"items": [...]}, of /events) and `reset` (messages are missing: read the other
@@ -52,7 +55,13 @@ class BoundedStream(EventSourceResponse):
     """Takes its place among the readers when it is sent, and gives it back however that ends."""
 
     def __init__(self, broadcaster: Broadcaster, position: int | None) -> None:
-        super().__init__(_events(broadcaster, position), ping=HEARTBEAT_SECONDS)
+        is_ending = anyio.Event()
+        super().__init__(
+            _events(broadcaster, position, is_ending),
+            ping=HEARTBEAT_SECONDS,
+            shutdown_event=is_ending,
+            shutdown_grace_period=END_SECONDS,
+        )
         self._broadcaster = broadcaster
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,9 +78,14 @@ def _position(last_event_id: str | None) -> int | None:
     return int(last_event_id) if last_event_id and last_event_id.isascii() and last_event_id.isdecimal() else None
 
 
-async def _events(broadcaster: Broadcaster, position: int | None) -> AsyncIterator[ServerSentEvent]:
+async def _events(
+    broadcaster: Broadcaster, position: int | None, is_ending: anyio.Event
+) -> AsyncIterator[ServerSentEvent]:
+    """Until the reader leaves, or the first message, one a second at least, after the server has begun to end."""
     async with aclosing(
         broadcaster.messages(position)
     ) as messages:  # so that a reader that leaves is counted out at once
         async for message in messages:
             yield ServerSentEvent(message.data, id=str(message.id), event=message.event)
+            if is_ending.is_set():
+                return

@@ -76,10 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tppo: unknown verb {verb!r}; {_suggestion(verb)}", file=sys.stderr)
         return CONFIG_ERROR_EXIT_CODE
     from tppo.config import ConfigError
+    from tppo.run_folder.json_files import DamagedFileError
 
     try:
         return int(_room(VERBS[verb][0]).main(rest))
-    except ConfigError as error:
+    except (ConfigError, DamagedFileError) as error:
         print(f"tppo {verb}: {error}", file=sys.stderr)
         return CONFIG_ERROR_EXIT_CODE
     except BrokenPipeError:

@@ -9,7 +9,7 @@ arrays safetensors; the optimizers' state is torch's, read back as data only.
 import json
 import logging
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,11 @@ from learner.rollouts.ledger_state import LedgerState
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
 from tppo import weights
-from tppo.run_folder.checkpoints import DAMAGED_PREFIX, CheckpointFolder, step_of
-from tppo.run_folder.durable import append_whole, sync, sync_tree, write_atomically
-from tppo.run_folder.json_lines import json_line
+from tppo.run_folder.checkpoints import DAMAGED_PREFIX, BestCheckpoint, CheckpointFolder, replaced, step_of
+from tppo.run_folder.durable import sync, sync_tree, write_atomically
+from tppo.run_folder.json_files import write_object
+from tppo.run_folder.json_lines import JsonLinesWriter
+from tppo.run_folder.metric_lines import ACCURACY, EVALUATION, deciding_accuracy
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,7 @@ class Checkpoints:
         self.folder = CheckpointFolder(folder)
         self._keep = keep
         self._require_right = require_right
+        self._committed = JsonLinesWriter(self.folder.committed_log, require_right=require_right)
 
     def usable(self) -> Path | None:
         """The newest committed checkpoint that is complete; None when none was ever committed.
@@ -97,8 +100,8 @@ class Checkpoints:
         latest = self.folder.newest()
         if latest is None:
             return None
-        if not latest.exists() and _replaced(latest).exists():
-            _replaced(latest).rename(latest)  # its process ended between the two renames of `_put_in_place`
+        if not latest.exists() and replaced(latest).exists():
+            replaced(latest).rename(latest)  # its process ended between the two renames of `_put_in_place`
         damages = []
         for path in [latest, *reversed(self._before(step_of(latest)))]:
             try:
@@ -134,17 +137,26 @@ class Checkpoints:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         write_atomically(self.folder.latest, final.name.encode())
-        shutil.rmtree(_replaced(final), ignore_errors=True)
+        shutil.rmtree(replaced(final), ignore_errors=True)
         self._note(state)
         self._delete_old(final, keep_also)
         return final
 
-    def keep_if_best(self, step: int, accuracy: float) -> None:
-        """Keep the step's checkpoint, if there is one, for as long as no other is better."""
+    def keep_if_best(self, step: int, accuracy: float, *, measure: str = ACCURACY) -> None:
+        """Keep the step's checkpoint, if there is one, for as long as no other is better by the same measure."""
         best = self.folder.best()
-        if (best is None or accuracy > best.accuracy) and self.folder.of_step(step).exists():
-            record = {"step": step, "accuracy": accuracy}
-            write_atomically(self.folder.best_record, json.dumps(record).encode())
+        is_better = best is None or best.measure != measure or accuracy > best.accuracy
+        if is_better and self.folder.of_step(step).exists():
+            write_object(self.folder.best_record, asdict(BestCheckpoint(step, accuracy, measure)))
+
+    def restore_best(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Where the record of the best is missing or damaged, write it again from the lines of metrics.jsonl."""
+        if self.folder.best() is not None:
+            return
+        complete = self.folder.complete_steps()
+        for line in lines:
+            if line["kind"] == EVALUATION and line["step"] in complete and (found := deciding_accuracy(line)):
+                self.keep_if_best(line["step"], found[1], measure=found[0])
 
     def _write(self, temporary: Path, state: Capture, trainer: Trainer, tokenizer: PreTrainedTokenizerBase) -> None:
         temporary.mkdir(parents=True)
@@ -168,13 +180,13 @@ class Checkpoints:
             "actor": weights.digest(state.actor),
             "critic": weights.digest(state.critic),
         }
-        append_whole(self.folder.committed_log, json_line(note))
+        self._committed.append([note])
 
     def _put_in_place(self, temporary: Path, final: Path) -> None:
         """At every moment the step's checkpoint is there, or where `usable` finds it."""
-        shutil.rmtree(_replaced(final), ignore_errors=True)
+        shutil.rmtree(replaced(final), ignore_errors=True)
         if final.exists():
-            final.rename(_replaced(final))
+            final.rename(replaced(final))
         temporary.rename(final)
         sync(self.folder.path)
 
@@ -204,11 +216,6 @@ def _rename_damaged(path: Path) -> None:
     shutil.rmtree(damaged, ignore_errors=True)
     if path.exists():
         path.rename(damaged)
-
-
-def _replaced(final: Path) -> Path:
-    """Where a checkpoint is while another one of the same step takes its place."""
-    return final.with_name(f".{final.name}.replaced")
 
 
 def _copied(value: Any) -> Any:

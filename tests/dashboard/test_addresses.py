@@ -137,7 +137,7 @@ async def test_checkpoints_are_those_that_are_whole(run: RunFolderBuilder, root:
     run.checkpoint(20, is_latest=False)
     run.checkpoint(40)
     (run.path / "checkpoints" / "global_step_60").mkdir()
-    (run.path / "checkpoints" / "best.json").write_text('{"step": 20, "accuracy": 0.5}')
+    (run.path / "checkpoints" / "best.json").write_text('{"step": 20, "accuracy": 0.5, "measure": "eval/accuracy"}')
 
     found = (await answer_of(root, "checkpoints"))["items"]
 

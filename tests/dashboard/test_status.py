@@ -51,8 +51,8 @@ async def test_a_running_run_has_its_numbers(run: RunFolderBuilder) -> None:
 async def test_an_alert_about_learning_names_the_best_checkpoint(run: RunFolderBuilder) -> None:
     run.metrics(*(step_line(step, actor__top_percent_weight=0.5) for step in range(1, 11)))
     folder = CheckpointFolder(RunPaths(run.path).checkpoints)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    folder.best_record.write_text('{"step": 8, "accuracy": 0.9}')
+    run.checkpoint(8)
+    folder.best_record.write_text('{"step": 8, "accuracy": 0.9, "measure": "eval/accuracy"}')
 
     (alert,) = (await status_of(run, seen(process("learner"))))["alerts"]
 

@@ -1,7 +1,7 @@
 """A run's checkpoints as every process finds them: `checkpoints/global_step_N/`, complete once it has a manifest.
 
 latest            names the newest committed checkpoint; written last
-best.json         step and accuracy of the checkpoint that did best in an evaluation
+best.json         step and accuracy of the checkpoint that did best in an evaluation, and which accuracy that is
 committed.jsonl   a line for every checkpoint ever committed, with the digests of its weights
 damaged_*         a checkpoint that was found incomplete or altered
 .*                a checkpoint being written or replaced
@@ -12,12 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tppo.run_folder.json_files import DamagedFileError, fits, read_object
 from tppo.run_folder.json_lines import parsed_object, read_objects
+from tppo.run_folder.metric_lines import ACCURACY
 
 PREFIX = "global_step_"
-NAME = re.compile(rf"{PREFIX}(\d{{1,12}})")
+NAME = re.compile(rf"{PREFIX}([0-9]{{1,12}})")
+LONGEST_NAME = 100
 DAMAGED_PREFIX = "damaged_"
 MANIFEST = "manifest.json"
+COMMITTED = {"step": int, "inbox_position": str, "actor": str, "critic": str}
+"""What a line of committed.jsonl has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,8 @@ class BestCheckpoint:
 
     step: int
     accuracy: float
+    measure: str = ACCURACY
+    """Its name in metrics.jsonl."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +63,21 @@ class CheckpointFolder:
     def newest(self) -> Path | None:
         """The newest committed checkpoint; None when none was ever committed.
 
-        Where `latest` is unreadable, the one with the highest step among those that are complete.
+        Where `latest` is missing, unreadable, or names none that is there, the newest of those that are complete.
         """
-        try:
-            name = self.latest.read_text(encoding="utf-8").strip()
-        except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError):
-            name = ""
-        if NAME.fullmatch(name):
-            return self.path / name
+        named = self._named()
+        if named is not None and (named.exists() or replaced(named).exists()):
+            return named
         complete = self.complete_steps()
-        return self.of_step(complete[-1]) if complete else None
+        return self.of_step(complete[-1]) if complete else named
+
+    def _named(self) -> Path | None:
+        """By `latest`."""
+        try:
+            name = self.latest.read_bytes()[:LONGEST_NAME].decode("ascii", "replace").strip()
+        except OSError:
+            return None
+        return self.path / name if NAME.fullmatch(name) else None
 
     def newest_step(self) -> int | None:
         """The step of the newest committed checkpoint."""
@@ -83,16 +93,23 @@ class CheckpointFolder:
         return [step for step in self.kept_steps() if (self.of_step(step) / MANIFEST).is_file()]
 
     def best(self) -> BestCheckpoint | None:
-        """The best checkpoint so far; None before the first evaluation, or where its record is unreadable."""
+        """The best checkpoint so far; None before the first evaluation, and where its record or itself is damaged."""
         try:
-            record = parsed_object(self.best_record.read_bytes()) or {}
-            return BestCheckpoint(int(record["step"]), float(record["accuracy"]))
-        except (OSError, KeyError, TypeError, ValueError):
+            fields = read_object(self.best_record, {"step": int, "accuracy": float, "measure": str})
+        except DamagedFileError:
             return None
+        if fields is None or fields["step"] not in self.complete_steps():
+            return None
+        return BestCheckpoint(fields["step"], float(fields["accuracy"]), fields["measure"])
 
     def committed(self) -> list[dict[str, Any]]:
-        """What was noted of each checkpoint ever committed, in that order; unreadable lines are left out."""
-        return read_objects(self.committed_log)
+        """What was noted of each checkpoint ever committed, in that order; torn and foreign lines are left out."""
+        return [note for note in read_objects(self.committed_log) if fits(note, COMMITTED)]
+
+
+def replaced(checkpoint: Path) -> Path:
+    """Where a checkpoint is while another one of the same step takes its place."""
+    return checkpoint.with_name(f".{checkpoint.name}.replaced")
 
 
 def step_of(checkpoint: Path) -> int:

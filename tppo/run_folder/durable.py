@@ -30,6 +30,13 @@ def replacement_of(path: Path, *, before_replacing: Callable[[], None] = lambda:
     sync(path.parent)
 
 
+def put_in_place(temporary: Path, path: Path) -> None:
+    """A file that a library has written whole, in the same folder, gets its name once it is on the disk."""
+    sync(temporary)
+    temporary.replace(path)
+    sync(path.parent)
+
+
 def append_whole(path: Path, content: bytes, *, is_synced: bool = False) -> None:
     """Append all of it, or nothing. Raises OSError when the disk does not take it.
 

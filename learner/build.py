@@ -36,6 +36,7 @@ from learner.service import LearnerService
 from learner.state import LearnerState, definition_of, new_state, restore
 from tppo.config import Config, ConfigError
 from tppo.config.schema import EvaluationSection, ModelSection
+from tppo.run_folder.metric_lines import read_metric_lines
 from tppo.run_folder.paths import RunPaths
 from tppo.streams import Streams, until_redis_answers
 from tppo.streams.contract import BEGINNING
@@ -55,6 +56,7 @@ def load_state(config: Config, identity: RunIdentity, *, resume: bool, is_replay
         latest = checkpoints.usable()
     except DamagedError as error:
         raise ConfigError(f"{error}; expected a whole checkpoint, or another run.name") from None
+    checkpoints.restore_best(read_metric_lines(RunPaths(identity.folder).metrics))
     if latest is None:
         logger.info("no checkpoint yet; the run starts from scratch and reads its inbox from the beginning")
     if latest is not None and not resume:

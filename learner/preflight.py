@@ -11,7 +11,8 @@ from learner.persistence.definition import read as read_definition
 from learner.reporting.trackers import trackers
 from learner.rollouts.prompts import Prompt
 from tppo.config import Config, ConfigError
-from tppo.run_folder.checkpoints import CheckpointFolder, step_of
+from tppo.run_folder.checkpoints import CheckpointFolder
+from tppo.run_folder.json_files import DamagedFileError
 from tppo.run_folder.paths import RunPaths
 
 logger = logging.getLogger(__name__)
@@ -46,14 +47,29 @@ def check(config: Config, *, resume: bool = False) -> Findings:
             first.setdefault(prompt.data_source, prompt)
     except DataError as error:
         raise ConfigError(str(error)) from None
-    newest = CheckpointFolder(RunPaths(config.run.path).checkpoints).newest() if resume else None
-    if newest is not None:
-        require_resumable(read_definition(newest), config, data=fingerprints(config), step=step_of(newest))
+    if resume:
+        _require_resumable(config)
     require_reward_functions(config, first)
     return Findings(
         [f"{overlong}; skipped" for overlong in (train, evaluated) if overlong.num_too_long],
         list({config.reward.function_of(prompt.data_source): prompt for prompt in reversed(first.values())}.values()),
     )
+
+
+def _require_resumable(config: Config) -> None:
+    """By the newest checkpoint whose definition can be read: a resume takes the one before a damaged one."""
+    folder = CheckpointFolder(RunPaths(config.run.path).checkpoints)
+    newest_step = folder.newest_step()
+    for step in reversed(folder.kept_steps()):
+        if newest_step is None or step > newest_step:
+            continue
+        try:
+            definition = read_definition(folder.of_step(step))
+        except DamagedFileError as error:
+            logger.warning("%s; checked against the checkpoint before", error)
+            continue
+        require_resumable(definition, config, data=fingerprints(config), step=step)
+        break
 
 
 def request_line(prompt: Prompt) -> str:

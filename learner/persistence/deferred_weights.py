@@ -1,12 +1,17 @@
 """Policies whose evaluation is deferred to the end of training: `deferred/step_N.safetensors` in the run's folder."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-PREFIX = "step_"
+from learner.persistence.manifest import DamagedError
+from tppo.run_folder.durable import put_in_place
+
+NAME = re.compile(r"step_([0-9]{1,12})\.safetensors")
 
 
 class DeferredWeights:
@@ -18,22 +23,25 @@ class DeferredWeights:
     def put(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Write the weights; the file has its name only when it is whole."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        temporary = self._folder / f".{PREFIX}{step}.writing"
+        temporary = self._folder / f".step_{step}.writing"
         save_file(dict(tensors), temporary)
-        temporary.replace(self._path(step))
+        put_in_place(temporary, self._path(step))
 
     def steps(self) -> list[int]:
         """The steps whose evaluation is deferred, in order."""
-        names = (path.stem.removeprefix(PREFIX) for path in self._folder.glob(f"{PREFIX}*.safetensors"))
-        return sorted(int(name) for name in names)
+        return sorted(int(match[1]) for path in self._folder.glob("*") if (match := NAME.fullmatch(path.name)))
 
     def weights(self, step: int) -> dict[str, Tensor]:
-        """The weights of that step."""
-        return load_file(self._path(step))
+        """The weights of that step. Raises `DamagedError` when they are not what was written."""
+        path = self._path(step)
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise DamagedError(f"{path}: {error}; expected the weights of step {step}") from None
 
     def delete(self, step: int) -> None:
-        """They have been evaluated."""
+        """They have been evaluated, or cannot be."""
         self._path(step).unlink()
 
     def _path(self, step: int) -> Path:
-        return self._folder / f"{PREFIX}{step}.safetensors"
+        return self._folder / f"step_{step}.safetensors"

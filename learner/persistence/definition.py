@@ -15,7 +15,7 @@ from typing import Any, Self
 from learner.data.rows import DataRow, rows_in
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ActorSection, AlgorithmSection, CriticSection
-from tppo.run_folder.json_lines import parsed_object
+from tppo.run_folder.json_files import read_object
 
 FILE = "run.json"
 FIXED = (
@@ -93,10 +93,9 @@ class Definition:
 
 
 def read(checkpoint: Path) -> Definition | None:
-    """Of the run that the checkpoint is of; None where it has none."""
-    try:
-        fields = parsed_object((checkpoint / FILE).read_bytes()) or {}
-    except FileNotFoundError:
+    """Of the run that the checkpoint is of; None where it has none. Raises `DamagedFileError`."""
+    fields = read_object(checkpoint / FILE, {"fixed": dict, "data": dict, "initial": dict, "settings": dict})
+    if fields is None:
         return None
     return Definition(fields["fixed"], fields["data"], fields["initial"], fields["settings"])
 

@@ -4,11 +4,11 @@
 """
 
 import hashlib
-import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from tppo.run_folder.checkpoints import MANIFEST
+from tppo.run_folder.json_files import DamagedFileError, read_object, write_object
 
 
 class DamagedError(ValueError):
@@ -18,16 +18,14 @@ class DamagedError(ValueError):
 def write_manifest(folder: Path) -> None:
     """Describe every file that is in the folder now."""
     files = {name: [path.stat().st_size, _digest(path)] for name, path in _files(folder)}
-    (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=1), encoding="utf-8")
+    write_object(folder / MANIFEST, {"files": files})
 
 
-def verify(folder: Path) -> None:
-    """Raise `DamagedError`, with what is wrong, unless each file is as it was written. Reads all of them."""
-    try:
-        described = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-    except (OSError, ValueError, KeyError) as error:
-        raise DamagedError(f"{folder} has no readable {MANIFEST} ({error})") from None
-    for name, (size, digest) in described.items():
+def verify(folder: Path, *, only: Collection[str] = ()) -> None:
+    """Raise `DamagedError`, with what is wrong, unless each file is as it was written. Reads all, or `only` these."""
+    described = _described(folder)
+    for name in only or described:
+        size, digest = described.get(name, (0, "none"))
         path = folder / name
         if not path.is_file():
             raise DamagedError(f"{path} is missing")
@@ -35,6 +33,26 @@ def verify(folder: Path) -> None:
             raise DamagedError(f"{path} has {path.stat().st_size} bytes; expected {size}")
         if _digest(path) != digest:
             raise DamagedError(f"{path} has other bytes than were written")
+
+
+def _described(folder: Path) -> dict[str, tuple[int, str]]:
+    """Size and digest of each file, by the manifest."""
+    try:
+        fields = read_object(folder / MANIFEST, {"files": dict})
+    except DamagedFileError as error:
+        raise DamagedError(f"{folder} has no readable {MANIFEST} ({error})") from None
+    if fields is None:
+        raise DamagedError(f"{folder} has no readable {MANIFEST} (it is missing)")
+    described: dict[str, tuple[int, str]] = {}
+    for name, facts in fields["files"].items():
+        match facts:
+            case [int(size), str(digest)]:
+                described[name] = size, digest
+            case _:
+                raise DamagedError(
+                    f"{folder} has no readable {MANIFEST} ({name}: {facts!r}; expected its size and its digest)"
+                )
+    return described
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:

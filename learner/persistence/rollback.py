@@ -19,6 +19,7 @@ from learner.reconfiguration import change_in
 from tppo.config import ConfigError
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.durable import write_atomically
+from tppo.run_folder.json_files import DamagedFileError, read_object, write_object
 from tppo.run_folder.json_lines import json_line
 from tppo.run_folder.paths import RunPaths
 from tppo.streams import InboxEntry
@@ -37,20 +38,21 @@ def roll_back(folder: Path, version: int) -> None:
 
 def request(folder: Path, version: int) -> None:
     """For the next incarnation of the learner to apply."""
-    write_atomically(folder / REQUESTED, json.dumps({"version": version}).encode())
+    write_object(folder / REQUESTED, {"version": version})
 
 
 def apply_requested(folder: Path, incarnation: int) -> None:
     """What the previous incarnation was requested. Raises `ConfigError` once; then the request is gone."""
     path = folder / REQUESTED
-    if not path.exists():
-        return
-    version = json.loads(path.read_text(encoding="utf-8"))["version"]
     try:
-        _require_complete(folder, version)
-        _apply(folder, version, incarnation)
+        fields = read_object(path, {"version": int})
+        if fields is not None:
+            _require_complete(folder, fields["version"])
+            _apply(folder, fields["version"], incarnation)
+    except DamagedFileError as error:
+        raise ConfigError(f"{error}; nothing is rolled back: request it again, or continue by --resume") from None
     finally:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def is_unfinished(folder: Path) -> bool:
@@ -67,8 +69,10 @@ def _apply(folder: Path, version: int, incarnation: int) -> None:
     paths = RunPaths(folder)
     checkpoints = CheckpointFolder(paths.checkpoints)
     target = checkpoints.of_step(version)
-    position = json.loads((target / "progress.json").read_text(encoding="utf-8"))["inbox_position"]
-    write_atomically(folder / APPLIED, json.dumps({"version": version, "incarnation": incarnation}).encode())
+    progress = read_object(target / "progress.json", {"inbox_position": str})
+    assert progress is not None, "a complete checkpoint has it"
+    position = progress["inbox_position"]
+    write_object(folder / APPLIED, {"version": version, "incarnation": incarnation})
     write_atomically(checkpoints.latest, target.name.encode())
     removed = paths.rolled_back / str(incarnation)
     removed.mkdir(parents=True, exist_ok=True)

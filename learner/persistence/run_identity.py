@@ -3,23 +3,27 @@ is sent.
 
 Each restart of the learner has a higher incarnation, so that weights of a later one always replace those of an earlier
 one, even when it resumed at an earlier step. An incarnation holds a lock of its own in the folder; the operating system
-releases it when the process ends, however it does, and so shows others on this machine that it has ended.
+releases it when the process ends, however it does, and so shows others on this machine that it has ended. What is
+locked holds the same as the small file, which is read from there when it is missing or damaged.
 """
 
 import fcntl
 import json
+import logging
 import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tppo.run_folder.durable import write_atomically
+from tppo.run_folder.json_files import DamagedFileError, read_object, write_object
 from tppo.run_folder.paths import RunPaths
 from tppo.security.private_files import private_folder
 from tppo.streams.fence import FencedError
 
+logger = logging.getLogger(__name__)
+
 LOCK_PREFIX = ".learner-"
+NEEDED = {"run_id": str, "incarnation": int}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +38,37 @@ class RunIdentity:
     def require_current(self) -> None:
         """Raise `FencedError` when a later incarnation has begun: the folder's files are no longer this one's."""
         newest = _recorded(self.folder)
-        if newest.get("run_id") != self.run_id or newest["incarnation"] != self.incarnation:
-            incarnation = newest.get("incarnation", "of another run")
-            raise FencedError(f"another learner, incarnation {incarnation}, has taken this run over; this one ends")
+        if (newest.run_id, newest.incarnation) != (self.run_id, self.incarnation):
+            raise FencedError(
+                f"another learner, incarnation {newest.incarnation}, has taken this run over; this one ends"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the newest incarnation has written; of none before the first."""
+
+    run_id: str = ""
+    incarnation: int = 0
 
 
 def next_incarnation(run_folder: Path) -> int:
     """The incarnation that would begin now."""
-    last: int = _recorded(run_folder).get("incarnation", 0)
-    return last + 1
+    return _recorded(run_folder).incarnation + 1
 
 
 def begin_incarnation(run_folder: Path, *, at_least: int = 1) -> RunIdentity:
     """The next incarnation of the run in the folder, with that number or a higher one."""
     private_folder(run_folder)
-    run_id = _recorded(run_folder).get("run_id", uuid.uuid4().hex)
-    incarnation = max(next_incarnation(run_folder), at_least)
+    last = _recorded(run_folder)
+    run_id, incarnation = last.run_id or uuid.uuid4().hex, max(last.incarnation + 1, at_least)
     for path in run_folder.glob(f"{LOCK_PREFIX}*.lock"):
         path.unlink()  # its holder keeps the lock; only the newest is looked up by number
     lock = os.open(_lock_path(run_folder, incarnation), os.O_CREAT | os.O_WRONLY, 0o666)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    content = json.dumps({"run_id": run_id, "incarnation": incarnation})
-    write_atomically(RunPaths(run_folder).identity, content.encode())
+    identity = {"run_id": run_id, "incarnation": incarnation}
+    os.write(lock, json.dumps(identity).encode())
+    write_object(RunPaths(run_folder).identity, identity)
     return RunIdentity(run_folder, run_id, incarnation, lock)
 
 
@@ -79,7 +92,21 @@ def _lock_path(run_folder: Path, incarnation: int) -> Path:
     return run_folder / f"{LOCK_PREFIX}{incarnation}.lock"
 
 
-def _recorded(run_folder: Path) -> dict[str, Any]:
-    """What the newest incarnation has written; nothing when there was none."""
-    path = RunPaths(run_folder).identity
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+def _recorded(run_folder: Path) -> Recorded:
+    try:
+        fields = read_object(RunPaths(run_folder).identity, NEEDED)
+    except DamagedFileError as error:
+        logger.warning("%s; taken from what the newest learner has locked", error)
+        fields = None
+    return _locked(run_folder) if fields is None else Recorded(fields["run_id"], fields["incarnation"])
+
+
+def _locked(run_folder: Path) -> Recorded:
+    """By the file that the newest incarnation has locked, whose name alone says which one it is."""
+    names = (path.stem.removeprefix(LOCK_PREFIX) for path in run_folder.glob(f"{LOCK_PREFIX}*.lock"))
+    incarnation = max((int(name) for name in names if name.isdecimal()), default=0)
+    try:
+        fields = read_object(_lock_path(run_folder, incarnation), NEEDED) or {}
+    except DamagedFileError:
+        fields = {}
+    return Recorded(fields.get("run_id", ""), incarnation)

@@ -12,14 +12,15 @@ from learner.step.metrics import Metrics
 from learner.step.progress import TrainingProgress
 from tppo.generation_totals import GenerationTotals
 from tppo.run_folder.durable import write_atomically
-from tppo.run_folder.json_lines import JsonLinesWriter, json_line, read_objects
+from tppo.run_folder.json_lines import JsonLinesWriter, json_line
+from tppo.run_folder.metric_lines import EVALUATION, read_metric_lines
 
-EVALUATION = "evaluation"
 Line = dict[str, Any]
 
 
 class MetricsLog:
-    """Appends lines; a resumed run first deletes those after its checkpoint, so that no step has a duplicate.
+    """Appends lines; a resumed run first deletes those after its checkpoint, so that no step has a duplicate, and with
+    them what is none of its lines.
 
     An evaluation may end after the checkpoint of its step: the line that an earlier incarnation wrote of it stays.
     """
@@ -35,7 +36,7 @@ class MetricsLog:
         """`require_right` raises when the file is no longer this process's to write; `on_line` gets each new line."""
         self._on_line = on_line
         self._file = JsonLinesWriter(path, require_right=require_right)
-        kept = [line for line in read_objects(path) if line["step"] <= through_step]
+        kept = [line for line in read_metric_lines(path) if line["step"] <= through_step]
         self._evaluated_steps = {line["step"] for line in kept if line.get("kind") == EVALUATION}
         write_atomically(path, b"".join(map(json_line, kept)))
 

@@ -1,6 +1,7 @@
 """What `tppo learner --check` refuses, before a model is loaded."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from learner.persistence.definition import FILE, Definition, fingerprints, with_values
 from learner.preflight import check, request_line
+from tests.support.damage import DAMAGES, damage
 from tppo.__main__ import main
 from tppo.config import Config, ConfigError
 from tppo.run_folder.checkpoints import CheckpointFolder
@@ -211,3 +213,16 @@ def test_the_check_loads_neither_torch_nor_transformers() -> None:
     printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
 
     assert printed.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_beside_a_damaged_definition_the_checkpoint_before_says_which_run_it_is(tmp_path: Path, kind: str) -> None:
+    config = a_run_to_resume(tmp_path, ROW)
+    folder = CheckpointFolder(RunPaths(config.run.path).checkpoints)
+    shutil.copytree(folder.of_step(3), folder.of_step(5))
+    folder.latest.write_text(folder.of_step(5).name)
+    damage(folder.of_step(5) / FILE, kind)
+
+    assert check(config, resume=True).notes == []
+    with pytest.raises(ConfigError, match=r"^run\.seed = 7: the run began with 0"):
+        check(with_values(config, {"run.seed": 7}), resume=True)

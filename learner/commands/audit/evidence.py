@@ -10,10 +10,13 @@ import numpy
 import pyarrow
 from pyarrow import parquet
 
+from learner.persistence.manifest import DamagedError, verify
 from learner.step.trace_schema import SCHEMA, Header
 from tppo.config import ConfigError
-from tppo.run_folder.checkpoints import CheckpointFolder
+from tppo.run_folder.checkpoints import CheckpointFolder, step_of
+from tppo.run_folder.json_files import fits
 from tppo.run_folder.json_lines import read_objects
+from tppo.run_folder.metric_lines import STEP, read_metric_lines
 from tppo.run_folder.paths import RunPaths, trace_files
 
 COLUMNS = ("rollout_id", "window_index", "position", "policy_version", "in_window", "policy_mask", "value_mask")
@@ -64,9 +67,13 @@ def collect(folder: Path) -> Evidence:
         tokens=pyarrow.concat_tables(tables).unify_dictionaries() if tables else NO_TOKENS,
         headers=headers,
         unreadable=[step for step, table in read.items() if table is None],
-        metrics=[line for line in read_objects(paths.metrics) if line["kind"] == "step"],
+        metrics=[line for line in read_metric_lines(paths.metrics) if line["kind"] == STEP],
         ledger=newest_ledger(folder),
-        parked=frozenset(line["rollout"] for line in read_objects(paths.journal) if line.get("kind") == "parked"),
+        parked=frozenset(
+            line["rollout"]
+            for line in read_objects(paths.journal)
+            if line.get("kind") == "parked" and fits(line, {"rollout": str})
+        ),
     )
 
 
@@ -75,10 +82,13 @@ def newest_ledger(folder: Path) -> LedgerSnapshot:
     checkpoint = CheckpointFolder(RunPaths(folder).checkpoints).newest()
     if checkpoint is None:
         return LedgerSnapshot(step=0)
-    plain = json.loads((checkpoint / "ledger.json").read_text(encoding="utf-8"))
-    progress = json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))
-    rollouts = [rollout for rollout in plain["rollouts"] if not rollout["is_evaluation"]]
-    return LedgerSnapshot(progress["step"], rollouts)
+    try:
+        verify(checkpoint, only=["ledger.json"])
+    except DamagedError as error:
+        raise ConfigError(f"{error}; expected a whole checkpoint: a resume takes the one before") from None
+    ledger = json.loads((checkpoint / "ledger.json").read_text(encoding="utf-8"))
+    rollouts = [rollout for rollout in ledger["rollouts"] if not rollout["is_evaluation"]]
+    return LedgerSnapshot(step_of(checkpoint), rollouts)
 
 
 def _read(path: Path) -> pyarrow.Table | None:

@@ -17,18 +17,22 @@ WANDB_INIT_SECONDS = 60.0
 
 def start_tensorboard(start: TrackerStart) -> tuple[ReportedSteps, TrackerWriter]:
     """TensorBoard itself drops the points of steps that this incarnation takes again."""
-    reported = ReportedSteps(start.file("tensorboard.json"), first_branch=start.run_id)
+    reported = _reported(start, "tensorboard.json")
     reported.forget_after(start.through_step)
     return reported, EventFile(Path(start.folder) / "tensorboard", purge_step=start.through_step + 1)
 
 
 def start_wandb(start: TrackerStart) -> tuple[ReportedSteps, TrackerWriter]:
     """Reported points stay, and are not reported again; only after a rollback another run of W&B begins."""
-    reported = ReportedSteps(start.file("wandb.json"), first_branch=start.run_id)
+    reported = _reported(start, "wandb.json")
     if start.is_rolled_back:
         reported.branch = f"{start.run_id}-{start.incarnation}"
         reported.forget_after(start.through_step)
     return reported, WandbRun(start, run_id=reported.branch)
+
+
+def _reported(start: TrackerStart, name: str) -> ReportedSteps:
+    return ReportedSteps(start.file(name), first_branch=start.run_id, through_step=start.through_step)
 
 
 STARTS: Mapping[str, Callable[[TrackerStart], tuple[ReportedSteps, TrackerWriter]]] = {

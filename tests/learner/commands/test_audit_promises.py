@@ -1,6 +1,7 @@
 """An audit finds each broken promise, and only that one, in traces made by hand."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from learner.commands.audit import promises
 from learner.commands.audit.evidence import LedgerSnapshot, collect
 from learner.commands.audit.promises import Finding, findings, untrained
+from learner.persistence.manifest import write_manifest
 from learner.reporting.trace_writer import write_trace
 from learner.step.trace_schema import SCHEMA, Header
 from tppo.config import ConfigError
@@ -88,6 +90,7 @@ class Run:
         checkpoint.mkdir(parents=True)
         (checkpoint / "progress.json").write_text(json.dumps({"step": 3}))
         (checkpoint / "ledger.json").write_text(json.dumps({"rollouts": self.rollouts}))
+        write_manifest(checkpoint)
         (self.folder / "checkpoints" / "latest").write_text("global_step_3\n")
         return self.folder
 
@@ -311,7 +314,7 @@ def test_what_is_untrained_is_counted_by_its_state(run: Run) -> None:
 
 def test_a_run_before_its_first_checkpoint_can_be_audited(run: Run) -> None:
     run.written()
-    (run.folder / "checkpoints" / "latest").unlink()
+    shutil.rmtree(run.folder / "checkpoints")
 
     evidence = collect(run.folder)
 

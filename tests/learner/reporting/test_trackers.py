@@ -18,6 +18,7 @@ from learner.reporting.trackers.feed import TrackerFeed
 from learner.reporting.trackers.process import main as process
 from learner.reporting.trackers.trackers import Trackers, check
 from tests.learner.reporting.tracker_processes import a_start, a_step, an_evaluation
+from tests.support.damage import DAMAGES, damage
 from tppo.__main__ import main
 from tppo.config import ConfigError
 from tppo.config.schema import TrackersSection
@@ -80,6 +81,26 @@ def test_tensorboard_shows_each_step_once_and_evaluations_beside(tmp_path: Path)
     assert set(replies) == {""}
     assert points(tmp_path, "reward/mean") == [(1, 0.5), (2, 1.0), (3, 1.5), (4, 2.0)]
     assert points(tmp_path, "eval/accuracy") == [(0, 0.5), (2, 0.5)]
+
+
+def test_an_evaluation_that_ends_after_a_later_one_is_in_tensorboard(tmp_path: Path) -> None:
+    lines = [*steps(1, 40), an_evaluation(40), an_evaluation(20)]
+
+    assert set(replies_of("tensorboard", a_start(tmp_path), lines)) == {""}
+
+    assert sorted(points(tmp_path, "eval/accuracy")) == [(20, 0.5), (40, 0.5)]
+    assert len(points(tmp_path, "reward/mean")) == 40
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_ends_after_a_later_one_is_in_wandb(tmp_path: Path) -> None:
+    lines = [*steps(1, 4), an_evaluation(4), an_evaluation(2), a_step(5)]
+
+    assert set(replies_of("wandb", a_start(tmp_path), lines)) == {""}
+
+    (rows,) = history(tmp_path).values()
+    assert [row["step"] for row in rows if "eval/accuracy" in row] == [4, 2]
+    assert [row["step"] for row in rows if "reward/mean" in row] == [1, 2, 3, 4, 5]
 
 
 def test_repeated_steps_leave_no_duplicate_point_in_tensorboard(tmp_path: Path) -> None:
@@ -166,22 +187,61 @@ def test_a_line_gives_its_finite_numbers_and_the_end_gives_none() -> None:
     assert points_of({**line, "kind": "end"}) == {}
 
 
+def reported_in(folder: Path, *, through_step: int = -1) -> ReportedSteps:
+    return ReportedSteps(folder / "trackers" / "reported.json", first_branch="abc", through_step=through_step)
+
+
 def test_reported_steps_are_remembered_by_kind_and_forgotten_after_a_step(tmp_path: Path) -> None:
-    reported = ReportedSteps(tmp_path / "trackers" / "reported.json", first_branch="abc")
-    for line in (a_step(5), an_evaluation(3)):
+    reported = reported_in(tmp_path)
+    reported.branch = "other"
+    for line in (*steps(3, 5), an_evaluation(3)):
         reported.add(line)
 
-    again = ReportedSteps(tmp_path / "trackers" / "reported.json", first_branch="other")
-    assert (again.branch, again.includes(a_step(5)), again.includes(a_step(6)), again.includes(an_evaluation(4))) == (
-        *("abc", True),
-        *(False, False),
-    )
+    again = reported_in(tmp_path)
+    assert again.branch == "other"
+    assert [again.includes(a_step(step)) for step in (3, 5, 6)] == [True, True, False]
+    assert [again.includes(an_evaluation(step)) for step in (3, 5)] == [True, False]
     again.forget_after(4)
-    assert (again.includes(a_step(4)), again.includes(a_step(5)), again.includes(an_evaluation(3))) == (
-        True,
-        False,
-        True,
-    )
+    assert [again.includes(a_step(step)) for step in (4, 5)] == [True, False]
+    assert again.includes(an_evaluation(3))
+
+
+def test_an_evaluation_that_ends_after_a_later_one_is_not_taken_for_a_reported_one(tmp_path: Path) -> None:
+    reported = reported_in(tmp_path)
+    reported.add(an_evaluation(40))
+
+    again = reported_in(tmp_path)
+
+    assert [again.includes(an_evaluation(step)) for step in (20, 40)] == [False, True]
+
+
+def test_the_memory_of_reported_steps_is_bounded(tmp_path: Path) -> None:
+    reported = reported_in(tmp_path)
+    for step in range(1, 1101):
+        reported.add(a_step(step))
+
+    again = reported_in(tmp_path)
+
+    assert all(again.includes(a_step(step)) for step in range(1, 1101))
+    assert not again.includes(a_step(1101))
+    assert (tmp_path / "trackers" / "reported.json").stat().st_size < 20_000
+
+
+@pytest.mark.parametrize("kind", [*DAMAGES, "steps of another type"])
+def test_where_the_memory_is_damaged_steps_up_to_the_checkpoint_count_as_reported(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "trackers" / "reported.json"
+    reported_in(tmp_path).add(a_step(5))
+    if kind in DAMAGES:
+        damage(path, kind)
+    else:
+        path.write_text('{"branch": "abc", "step": {"through": 1, "single": ["x"]}, "evaluation": {}}')
+
+    again = reported_in(tmp_path, through_step=3)
+
+    assert again.branch == "abc"
+    assert [again.includes(a_step(step)) for step in (3, 4)] == [True, False]
+    again.add(a_step(4))
+    assert reported_in(tmp_path).includes(a_step(4))
 
 
 @pytest.mark.parametrize(("key", "value"), [("tensorboard", "true"), ("wandb", "'offline'")])

@@ -23,6 +23,7 @@ from services.local.supervision.child import Ending, EndingKind
 from tppo.config import Config, ConfigError, dump, presets
 from tppo.process import configure_logging
 from tppo.run_folder.checkpoints import CheckpointFolder
+from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import Service, token_from_environment
 from tppo.security.private_files import new_secret, private_folder
@@ -80,7 +81,7 @@ def train(plan: Plan, notes: Sequence[str], *, started_at: float) -> int:
     """Run the plan to its end and return the exit code of `tppo run`; `started_at` is on the monotonic clock."""
     with locked(plan.paths):
         prepare(plan.paths, resume=plan.resume)
-        plan.paths.config.write_text(dump(plan.config), encoding="utf-8")
+        write_atomically(plan.paths.config, dump(plan.config).encode())
         return _train(plan, notes, started_at=started_at)
 
 
@@ -136,12 +137,13 @@ def report_ending(plan: Plan, ending: Ending, summary: Summary, console: Console
 def locked(paths: RunPaths) -> Iterator[None]:
     """Keep other runs out of the folder; the operating system lets go when this process ends, however it does."""
     private_folder(paths.folder)
-    with paths.lock.open("a+") as file:
+    with paths.lock.open("a+", encoding="utf-8", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = f"already training in PID {file.read().strip() or 'unknown'}"
+            pid = file.read(20).strip()
+            holder = f"already training in PID {pid if pid.isdecimal() else 'unknown'}"
             raise ConfigError(f"{paths.folder}: {holder}; use another run.name") from None
         file.truncate(0)
         file.write(f"{os.getpid()}\n")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from tppo.run_folder.json_lines import read_objects
+from tppo.run_folder.metric_lines import ACCURACY, EVALUATION, STEP, is_metric_line, read_metric_lines
 
 MetricLine = dict[str, Any]
 
@@ -57,14 +57,16 @@ class RunMetrics:
             self.add(line)
 
     def add(self, line: MetricLine) -> None:
-        """Take one line of the file."""
-        if line.get("kind") == "evaluation":
-            if line["eval/accuracy"] is None:  # nothing of the round could be scored: there is nothing to show
+        """Take one line of the file; one that is none of ours is left out."""
+        if not is_metric_line(line):
+            return
+        if line["kind"] == EVALUATION:
+            if line.get(ACCURACY) is None:  # nothing of the round could be scored: there is nothing to show
                 return
-            kept = [other for other in self.evaluations if other["eval/step"] != line["eval/step"]]
-            self.evaluations = sorted([*kept, line], key=lambda other: int(other["eval/step"]))
-        elif line.get("kind") == "step":
-            self._rewind_to(int(line["step"]) - 1)
+            kept = [other for other in self.evaluations if other["step"] != line["step"]]
+            self.evaluations = sorted([*kept, line], key=lambda other: int(other["step"]))
+        elif line["kind"] == STEP:
+            self._rewind_to(line["step"] - 1)
             self.steps.append(line)
 
     def mean(self, name: str) -> float | None:
@@ -76,9 +78,9 @@ class RunMetrics:
         if self.steps and self.steps[-1]["step"] > step:
             while self.steps and self.steps[-1]["step"] > step:
                 self.steps.pop()
-            self.evaluations = [line for line in self.evaluations if line["eval/step"] <= step]
+            self.evaluations = [line for line in self.evaluations if line["step"] <= step]
 
 
 def read_metrics(path: Path) -> RunMetrics:
     """The whole file."""
-    return RunMetrics(read_objects(path))
+    return RunMetrics(read_metric_lines(path))

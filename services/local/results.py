@@ -1,17 +1,33 @@
 """What `tppo run` writes: `summary.json`, the run in a few numbers, and at its end `learning_curve.png`."""
 
-import json
-from dataclasses import asdict, dataclass
+import io
+import logging
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from services.local.metrics import RunMetrics
+from services.local.metrics import MetricLine, RunMetrics
 from services.local.supervision.child import Ending
 from tppo.generation_totals import GenerationTotals
 from tppo.run_folder.durable import write_atomically
+from tppo.run_folder.json_files import DamagedFileError, read_object, write_object
+from tppo.run_folder.metric_lines import read_metric_lines
+from tppo.run_folder.paths import RunPaths
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+log = logging.getLogger(__name__)
+
+ADDED_UP = {
+    "seconds_total": float,
+    "seconds_generation": float,
+    "tokens_generated": int,
+    "decode_steps": int,
+    "slot_occupancy": float | None,
+    "slot_steps": int,
+}
+"""What the sessions of a run add up in its summary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +68,8 @@ def summarize(
     metrics: RunMetrics, totals: GenerationTotals, *, seconds_total: float, ending: Ending | None = None
 ) -> Summary:
     """The summary of a run that has ended like this, or goes on."""
-    base = next((line for line in metrics.evaluations if line["eval/step"] == 0), {})
-    final = next((line for line in reversed(metrics.evaluations) if line["eval/step"] > 0), {})
+    base = next((line for line in metrics.evaluations if line["step"] == 0), {})
+    final = next((line for line in reversed(metrics.evaluations) if line["step"] > 0), {})
     occupancy = totals.num_active_slot_steps / totals.num_slot_steps if totals.num_slot_steps else None
     return Summary(
         ending=ending.kind.value if ending else "running",
@@ -78,14 +94,20 @@ def summarize(
 
 def write_summary(summary: Summary, path: Path) -> None:
     """Write it as JSON."""
-    write_atomically(path, (json.dumps(asdict(summary), indent=2) + "\n").encode())
+    write_object(path, asdict(summary))
 
 
-def earlier_session(path: Path) -> tuple[float, GenerationTotals]:
-    """Seconds and generators' totals of the sessions before a resume, as far as a summary has them."""
-    if not path.exists():
-        return 0.0, GenerationTotals()
-    earlier = json.loads(path.read_text(encoding="utf-8"))
+def earlier_session(paths: RunPaths) -> tuple[float, GenerationTotals]:
+    """Seconds and generators' totals of the sessions before a resume: by the summary, or, where that is missing or
+    damaged, by the learner's metrics.
+    """
+    try:
+        earlier = read_object(paths.summary, ADDED_UP)
+    except DamagedFileError as error:
+        log.warning("%s; added up from %s", error, paths.metrics)
+        earlier = None
+    if earlier is None:
+        return _added_up(read_metric_lines(paths.metrics))
     totals = GenerationTotals(
         seconds_busy=earlier["seconds_generation"],
         num_tokens=earlier["tokens_generated"],
@@ -94,6 +116,19 @@ def earlier_session(path: Path) -> tuple[float, GenerationTotals]:
         num_slot_steps=earlier["slot_steps"],
     )
     return float(earlier["seconds_total"]), totals
+
+
+def _added_up(lines: list[MetricLine]) -> tuple[float, GenerationTotals]:
+    """A generator that is started again counts from zero: where a count falls, what stood before it is added."""
+    seconds, before, last = 0.0, GenerationTotals(), GenerationTotals()
+    for line in lines:
+        seconds = max(seconds, line.get("seconds_since_start") or 0.0)
+        counts = {name: line.get(f"generation/{name}") for name in asdict(last)}
+        present = replace(last, **{name: count for name, count in counts.items() if count is not None})
+        if present.num_decode_steps < last.num_decode_steps:
+            before += last
+        last = present
+    return seconds, before + last
 
 
 def draw_learning_curve(metrics: RunMetrics, path: Path, *, title: str) -> None:
@@ -105,17 +140,21 @@ def draw_learning_curve(metrics: RunMetrics, path: Path, *, title: str) -> None:
     FigureCanvasAgg(figure)
     over_steps, over_seconds = figure.subplots(1, 2, sharey=True)
     _draw(over_steps, metrics, {line["step"]: float(line["step"]) for line in metrics.steps} | {0: 0.0})
-    _draw(over_seconds, metrics, {line["step"]: line["seconds_since_start"] for line in metrics.steps} | {0: 0.0})
+    seconds = {line["step"]: line["seconds_since_start"] for line in metrics.steps if line.get("seconds_since_start")}
+    _draw(over_seconds, metrics, seconds | {0: 0.0})
     over_steps.set(xlabel="training step", ylabel="accuracy, reward")
     over_seconds.set(xlabel="seconds")
     if metrics.steps or metrics.evaluations:
         over_steps.legend(loc="lower right")
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120)
+    write_atomically(path, picture.getvalue())
 
 
 def _draw(axes: "Axes", metrics: RunMetrics, position_of_step: dict[int, float]) -> None:
-    rewarded = [line for line in metrics.steps if line.get("reward/mean") is not None]
+    drawn = [line for line in metrics.steps if line["step"] in position_of_step]
+    rewarded = [line for line in drawn if line.get("reward/mean") is not None]
     axes.plot(
         [position_of_step[line["step"]] for line in rewarded],
         [line["reward/mean"] for line in rewarded],
@@ -124,11 +163,11 @@ def _draw(axes: "Axes", metrics: RunMetrics, position_of_step: dict[int, float])
         linewidth=1,
         label="reward in training",
     )
-    evaluated = [line for line in metrics.evaluations if line["eval/step"] in position_of_step]
+    evaluated = [line for line in metrics.evaluations if line["step"] in position_of_step]
     axes.errorbar(
-        [position_of_step[line["eval/step"]] for line in evaluated],
+        [position_of_step[line["step"]] for line in evaluated],
         [line["eval/accuracy"] for line in evaluated],
-        yerr=[line["eval/accuracy_stderr"] for line in evaluated],
+        yerr=[line.get("eval/accuracy_stderr") or 0.0 for line in evaluated],
         color="tab:blue",
         marker="o",
         capsize=3,

@@ -58,7 +58,7 @@ class Session:
         self._display = display
         self._follower = JsonLinesFollower(plan.paths.metrics)
         self._metrics = RunMetrics(is_shown_only=True)
-        self._seconds_before, totals_before = earlier_session(plan.paths.summary)
+        self._seconds_before, totals_before = earlier_session(plan.paths)
         self._totals = GenerationTally(totals_before)
         self._milestones = Milestones()
 

@@ -12,6 +12,7 @@ from services.local.compare.paired import differences
 from services.local.compare.plan import PlannedRun, Question, is_done, planned_runs, systems_in
 from services.local.compare.report import draw_comparison, mean_and_spread, write_json, write_table
 from services.local.compare.running import RunFailedError, run_all
+from tests.support.damage import DAMAGES
 from tppo.config import ConfigError, dump
 
 TASK = """
@@ -179,6 +180,19 @@ def test_a_run_that_was_not_evaluated_to_the_end_starts_from_scratch(task: Path)
     run.paths.metrics.write_text("".join(lines[:-1]))
 
     assert not is_done(run)
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("name", ["summary.json", "metrics.jsonl"])
+def test_a_run_whose_results_are_damaged_starts_from_scratch(task: Path, name: str, kind: str) -> None:
+    (run,) = planned_runs(a_question(task, algorithms="tppo", seeds=1))
+    finish(run)
+    assert is_done(run)
+    path = run.paths.folder / name
+    path.write_bytes(DAMAGES[kind](path.read_bytes()))
+    is_whole = name == "metrics.jsonl" and kind in ("flipped", "not UTF-8")  # of which one line is lost
+
+    assert is_done(run) == is_whole
 
 
 def test_runs_with_other_settings_are_not_taken_for_these(task: Path) -> None:

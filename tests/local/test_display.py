@@ -12,7 +12,7 @@ from services.local.supervision.child import ChildState
 from tppo.generation_totals import GenerationTotals
 
 LINES: list[dict[str, Any]] = [
-    {"kind": "evaluation", "eval/step": 0, "eval/accuracy": 0.41, "eval/accuracy_stderr": 0.022},
+    {"kind": "evaluation", "step": 0, "eval/accuracy": 0.41, "eval/accuracy_stderr": 0.022},
     {"kind": "step", "step": 1, "seconds_since_start": 2.0, "tokens/trained": 1000, "reward/mean": 0.25},
     {
         "kind": "step",
@@ -24,7 +24,7 @@ LINES: list[dict[str, Any]] = [
         "windows/in_flight": 64,
         "policy_lag/mean": 0.875,
     },
-    {"kind": "evaluation", "eval/step": 2, "eval/accuracy": 0.6, "eval/accuracy_stderr": 0.021},
+    {"kind": "evaluation", "step": 2, "eval/accuracy": 0.6, "eval/accuracy_stderr": 0.021},
 ]
 
 

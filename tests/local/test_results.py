@@ -9,7 +9,9 @@ import pytest
 
 from services.local.metrics import RunMetrics
 from services.local.results import draw_learning_curve, earlier_session, summarize, write_summary
+from tests.support.damage import DAMAGES, damage
 from tppo.generation_totals import GenerationTally, GenerationTotals
+from tppo.run_folder.paths import RunPaths
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -20,7 +22,7 @@ def step(number: int, **values: Any) -> dict[str, Any]:
 
 
 def evaluation(number: int, accuracy: float) -> dict[str, Any]:
-    return {"kind": "evaluation", "eval/step": number, "eval/accuracy": accuracy, "eval/accuracy_stderr": 0.02}
+    return {"kind": "evaluation", "step": number, "eval/accuracy": accuracy, "eval/accuracy_stderr": 0.02}
 
 
 def test_a_resumed_run_replaces_the_steps_behind_its_checkpoint() -> None:
@@ -30,7 +32,7 @@ def test_a_resumed_run_replaces_the_steps_behind_its_checkpoint() -> None:
     metrics = RunMetrics([*before, *after])
 
     assert [(line["step"], line["reward/mean"]) for line in metrics.steps] == [(1, 0.5), (2, 0.9)]
-    assert [(line["eval/step"], line["eval/accuracy"]) for line in metrics.evaluations] == [(0, 0.4), (2, 0.7)]
+    assert [(line["step"], line["eval/accuracy"]) for line in metrics.evaluations] == [(0, 0.4), (2, 0.7)]
 
 
 def test_a_long_run_costs_the_process_that_shows_it_a_hundred_bytes_a_step() -> None:
@@ -56,17 +58,17 @@ def test_steps_that_are_taken_again_leave_once(is_shown_only: bool) -> None:
 
 
 def test_an_evaluation_without_any_score_shows_no_accuracy() -> None:
-    unscored = {"kind": "evaluation", "eval/step": 3, "eval/accuracy": None, "eval/accuracy_stderr": None}
+    unscored = {"kind": "evaluation", "step": 3, "eval/accuracy": None, "eval/accuracy_stderr": None}
 
     metrics = RunMetrics([evaluation(0, 0.4), unscored])
 
-    assert [line["eval/step"] for line in metrics.evaluations] == [0]
+    assert [line["step"] for line in metrics.evaluations] == [0]
 
 
 def test_an_evaluation_that_comes_in_late_keeps_its_place() -> None:
     metrics = RunMetrics([evaluation(0, 0.4), step(1), step(2), step(3), evaluation(2, 0.6), evaluation(1, 0.5)])
 
-    assert [line["eval/step"] for line in metrics.evaluations] == [0, 1, 2]
+    assert [line["step"] for line in metrics.evaluations] == [0, 1, 2]
     assert [line["step"] for line in metrics.steps] == [1, 2, 3]
 
 
@@ -129,14 +131,48 @@ def test_a_restarted_generator_counts_before_and_after_its_restart() -> None:
 
 
 def test_a_resumed_run_adds_its_sessions_up(tmp_path: Path) -> None:
-    path = tmp_path / "summary.json"
+    paths = RunPaths(tmp_path)
     totals = GenerationTotals(
         seconds_busy=2.0, num_tokens=500, num_decode_steps=40, num_active_slot_steps=60, num_slot_steps=80
     )
-    write_summary(summarize(RunMetrics([step(1)]), totals, seconds_total=12.5), path)
+    write_summary(summarize(RunMetrics([step(1)]), totals, seconds_total=12.5), paths.summary)
 
-    assert earlier_session(path) == (12.5, totals)
-    assert earlier_session(tmp_path / "missing.json") == (0.0, GenerationTotals())
+    assert earlier_session(paths) == (12.5, totals)
+    assert earlier_session(RunPaths(tmp_path / "missing")) == (0.0, GenerationTotals())
+
+
+@pytest.mark.parametrize("kind", [*DAMAGES, "missing"])
+def test_without_a_usable_summary_the_sessions_are_added_up_from_the_metrics(tmp_path: Path, kind: str) -> None:
+    paths = RunPaths(tmp_path)
+    write_summary(summarize(RunMetrics([step(1)]), GenerationTotals(), seconds_total=12.5), paths.summary)
+    if kind == "missing":
+        paths.summary.unlink()
+    else:
+        damage(paths.summary, kind)
+    counts = [(100, 10), (250, 25), (40, 4), (90, 9)]  # the generators were started again behind the second step
+    lines = [
+        step(number, **{"generation/num_tokens": tokens, "generation/num_decode_steps": steps})
+        for number, (tokens, steps) in enumerate(counts, 1)
+    ]
+    paths.metrics.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"foreign": 1}]))
+
+    seconds, totals = earlier_session(paths)
+
+    assert (seconds, totals.num_tokens, totals.num_decode_steps) == (40.0, 250 + 90, 25 + 9)
+
+
+def test_lines_that_are_no_metrics_are_left_out_of_the_course_of_the_run() -> None:
+    foreign: list[dict[str, Any]] = [
+        {},
+        {"kind": "evaluation"},
+        {"kind": "step", "step": "3"},
+        {"kind": "step", "step": 3, "reward/mean": []},
+    ]
+
+    metrics = RunMetrics([step(1), *foreign, evaluation(1, 0.5), step(2)])
+
+    assert [line["step"] for line in metrics.steps] == [1, 2]
+    assert [line["step"] for line in metrics.evaluations] == [1]
 
 
 def test_the_learning_curve_is_a_picture(tmp_path: Path) -> None:

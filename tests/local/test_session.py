@@ -37,9 +37,9 @@ LEARNER = """
     import json, signal, sys, time
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     lines = [
-        {{"kind": "evaluation", "eval/step": 0, "eval/accuracy": 0.4, "eval/accuracy_stderr": 0.02}},
+        {{"kind": "evaluation", "step": 0, "eval/accuracy": 0.4, "eval/accuracy_stderr": 0.02}},
         {{"kind": "step", "step": 1, "seconds_since_start": 1.0, "tokens/trained": 10, "timing_s/train": 0.5}},
-        {{"kind": "evaluation", "eval/step": 1, "eval/accuracy": 0.9, "eval/accuracy_stderr": 0.01}},
+        {{"kind": "evaluation", "step": 1, "eval/accuracy": 0.9, "eval/accuracy_stderr": 0.01}},
     ]
     with open({path!r}, "w") as file:
         file.writelines(json.dumps(line) + "\\n" for line in lines)

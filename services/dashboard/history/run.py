@@ -179,5 +179,5 @@ def settings_of(folder: Path) -> Fields:
             return {}
         settings: dict[str, Any] = plain(tomllib.loads(path.read_text(encoding="utf-8")))
         return settings
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+    except (OSError, ValueError, RecursionError):
         return {}

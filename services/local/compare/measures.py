@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from services.local.metrics import MetricLine, RunMetrics
-from tppo.run_folder.json_lines import read_objects
+from tppo.run_folder.metric_lines import END, read_metric_lines
 from tppo.run_folder.paths import RunPaths
 
 
@@ -61,7 +61,7 @@ class Measures:
 
 def measured(folder: Path, *, system: str, seed: int, rollouts_per_step: int) -> Measures:
     """The measures of a run that has ended."""
-    lines = read_objects(RunPaths(folder).metrics)
+    lines = read_metric_lines(RunPaths(folder).metrics)
     metrics, end = RunMetrics(lines), _end_line(lines)
     curve = tuple(_curve(metrics, end))
     busy = end["generation/seconds_busy"]
@@ -127,16 +127,16 @@ def _curve(metrics: RunMetrics, end: MetricLine) -> list[Point]:
     by_step = {line["step"]: line for line in metrics.steps}
     last = by_step[end["step"]]
     by_step[end["step"]] = last | {name: value for name, value in end.items() if name.startswith("generation/")}
-    return [_point(evaluation, by_step.get(evaluation["eval/step"])) for evaluation in metrics.evaluations]
+    return [_point(evaluation, by_step.get(evaluation["step"])) for evaluation in metrics.evaluations]
 
 
 def _point(evaluation: MetricLine, step: MetricLine | None) -> Point:
     """`step` is None for the base model, on which nothing was spent."""
     spent: dict[str, Any] = step or {}
     return Point(
-        step=evaluation["eval/step"],
+        step=evaluation["step"],
         accuracy=evaluation["eval/accuracy"],
-        accuracy_stderr=evaluation["eval/accuracy_stderr"],
+        accuracy_stderr=evaluation.get("eval/accuracy_stderr") or 0.0,
         seconds=spent.get("seconds_since_first_window", 0.0),
         decode_steps=spent.get("generation/num_decode_steps", 0),
         tokens=spent.get("generation/num_tokens", 0),
@@ -146,4 +146,4 @@ def _point(evaluation: MetricLine, step: MetricLine | None) -> Point:
 
 def _end_line(lines: Sequence[MetricLine]) -> MetricLine:
     """What the generators had done when training was over."""
-    return next(line for line in reversed(lines) if line["kind"] == "end")
+    return next(line for line in reversed(lines) if line["kind"] == END)

@@ -1,14 +1,15 @@
 """Which runs a comparison consists of, and which of them are done."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.local.metrics import read_metrics
+from services.local.metrics import RunMetrics
 from tppo.config import Config, ConfigError, load
 from tppo.config.presets import PRESETS
+from tppo.run_folder.json_files import DamagedFileError, read_object
+from tppo.run_folder.metric_lines import END, read_metric_lines
 from tppo.run_folder.paths import RunPaths
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
@@ -95,12 +96,11 @@ def _chosen(question: Question, system: str | None) -> Iterator[str]:
 
 def is_done(run: PlannedRun) -> bool:
     """Whether the run was trained and evaluated to its end. Raises `ConfigError` when that was with other settings."""
-    if not run.paths.summary.exists():
-        return False
     last_step = run.config.run.total_training_steps
-    metrics = read_metrics(run.paths.metrics)
-    is_trained = json.loads(run.paths.summary.read_text(encoding="utf-8"))["steps"] == last_step
-    is_evaluated = bool(metrics.evaluations) and metrics.evaluations[-1]["eval/step"] == last_step
+    lines = read_metric_lines(run.paths.metrics)
+    evaluations = RunMetrics(lines).evaluations
+    is_trained = _trained_steps(run.paths.summary) == last_step and any(line["kind"] == END for line in lines)
+    is_evaluated = bool(evaluations) and evaluations[-1]["step"] == last_step
     if not (is_trained and is_evaluated):
         return False
     if load(run.paths.config) != run.config:
@@ -109,6 +109,14 @@ def is_done(run: PlannedRun) -> bool:
             f"or remove the folder"
         )
     return True
+
+
+def _trained_steps(summary: Path) -> int:
+    """By a run's summary; 0 where it has none, or a damaged one: the run is started from scratch then."""
+    try:
+        return int((read_object(summary, {"steps": int}) or {"steps": 0})["steps"])
+    except DamagedFileError:
+        return 0
 
 
 def _planned(question: Question, folder: Path, system: str, seed: int) -> PlannedRun:

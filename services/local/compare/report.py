@@ -1,6 +1,6 @@
 """`comparison.json`, `comparison.md` and `comparison.png`: each system with mean and spread over its seeds."""
 
-import json
+import io
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +13,8 @@ from matplotlib.ticker import EngFormatter
 
 from services.local.compare.measures import Measures, Point, accuracy_of, by_system, have_exact, reached
 from services.local.compare.paired import differences
+from tppo.run_folder.durable import write_atomically
+from tppo.run_folder.json_files import write_object
 
 AXES: tuple[tuple[str, Callable[[Point], float]], ...] = (
     ("seconds of training", lambda point: point.seconds),
@@ -101,12 +103,13 @@ def write_json(runs: Sequence[Measures], path: Path, *, target: float) -> None:
         }
         for system, of_system in by_system(runs).items()
     }
-    path.write_text(json.dumps({"target_accuracy": target, "systems": systems}, indent=2) + "\n", encoding="utf-8")
+    write_object(path, {"target_accuracy": target, "systems": systems})
 
 
 def write_table(runs: Sequence[Measures], path: Path, *, target: float, task: str) -> None:
     """One table, for a person."""
-    path.write_text("\n".join(_document(runs, target=target, task=task)) + "\n", encoding="utf-8")
+    document = "\n".join(_document(runs, target=target, task=task)) + "\n"
+    write_atomically(path, document.encode())
 
 
 def draw_comparison(runs: Sequence[Measures], path: Path, *, title: str) -> None:
@@ -125,7 +128,9 @@ def draw_comparison(runs: Sequence[Measures], path: Path, *, title: str) -> None
     panels[0].set_ylabel(f"{'exact ' if is_exact else ''}accuracy on the evaluation set")
     panels[0].legend(loc="best")
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120)
+    write_atomically(path, picture.getvalue())
 
 
 def _document(runs: Sequence[Measures], *, target: float, task: str) -> Iterator[str]:

@@ -11,9 +11,27 @@ from contextlib import suppress
 from pathlib import Path
 
 from tppo.rollout import RewardRequest, Score
+from tppo.run_folder.json_files import fits
 from tppo.run_folder.json_lines import Fields, JsonLinesWriter, read_objects
 from tppo.run_folder.paths import RunPaths
 from tppo.security.private_files import private_folder
+
+LOGGED = {
+    "rollout_id": str,
+    "attempt": int,
+    "data_source": str,
+    "prompt": str,
+    "response": str,
+    "ground_truth": str,
+    "extra_info": dict,
+    "num_response_tokens": int,
+    "is_evaluation": bool,
+    "status": str,
+    "score": float | None,
+    "function": str,
+    "time": float,
+}
+"""What readers need of a line."""
 
 
 class ResponseLog:
@@ -37,10 +55,10 @@ class ResponseLog:
 
 
 def logged_responses(run_folder: Path) -> list[Fields]:
-    """The latest line of each (rollout_id, attempt), in the order of their times; torn lines are left out."""
+    """The latest line of each (rollout_id, attempt), by their times; torn and foreign lines are left out."""
     latest: dict[tuple[str, int], Fields] = {}
     for path in sorted(RunPaths(run_folder).responses.glob("*.jsonl")):
-        for line in read_objects(path):
+        for line in (one for one in read_objects(path) if fits(one, LOGGED)):
             key = line["rollout_id"], line["attempt"]
             if key not in latest or latest[key]["time"] <= line["time"]:
                 latest[key] = line

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.damage import DAMAGES, damage
 from tppo.config import ConfigError
 from tppo.security.authentication import Service, token_from_environment
 from tppo.security.private_files import kept_secret, private_folder, read_secret, write_secret
@@ -49,6 +50,20 @@ def test_a_token_that_others_could_read_or_that_was_cut_is_replaced(
 
     assert token not in text
     assert (path.read_text(), mode(path), len(token) >= 20) == (f"{token}\n", 0o600, True)
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_token_is_replaced_by_one_that_fits_into_a_header(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "dashboard.token"
+    run_token(tmp_path, Service.DASHBOARD)
+    damage(path, kind)
+
+    token = run_token(tmp_path, Service.DASHBOARD)
+
+    assert (path.read_text(), mode(path)) == (f"{token}\n", 0o600)
+    assert token.isascii()
+    assert token.isprintable()
+    assert len(token) >= 20
 
 
 def test_a_link_in_the_place_of_a_token_is_not_followed(tmp_path: Path) -> None:

@@ -88,7 +88,9 @@ def _read_toml(path: Path) -> Table:
         raise ConfigError(f"{path}: no such file; expected the run's TOML file") from None
     except IsADirectoryError:
         raise ConfigError(f"{path}: is a folder; expected the run's TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; expected the run's TOML file") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets of thousands of levels
         raise ConfigError(f"{path}: not a TOML file: {error}") from None
 
 
@@ -106,7 +108,7 @@ def _parsed_override(key: str, text: str) -> Table:
     """A nested table; a value that is not TOML is taken as text."""
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     table: Table = value
     for part in reversed(key.split(".")):

@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import re
 import secrets
 from pathlib import Path
 
 OTHERS = 0o077
-SHORTEST = 20
+SECRET = re.compile(r"[!-~]{20,512}")
+"""Long enough not to be guessed, and as it fits into a header: printable, without spaces."""
 
 
 def private_folder(path: Path) -> Path:
@@ -24,7 +26,7 @@ def new_secret() -> str:
 def kept_secret(path: Path) -> str:
     """The secret in the file, else a new one, which is kept there. Raises OSError where it cannot be written."""
     found = _read(path)
-    if found is not None and len(found) < SHORTEST:  # others could read it, or it was cut
+    if found is not None and not SECRET.fullmatch(found):  # others could read it, or it is torn
         path.unlink(missing_ok=True)
         found = None
     if found is None:
@@ -77,4 +79,6 @@ def _written(path: Path, text: str) -> Path:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
         file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     return temporary

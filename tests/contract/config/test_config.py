@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.damage import DAMAGES, damage
 from tppo.__main__ import VERBS, main
 from tppo.config import ConfigError, dump, load
 from tppo.config.mistakes import all_keys, section_of
@@ -63,6 +64,24 @@ def test_overrides_win_and_are_read_as_toml_values(tmp_path: Path) -> None:
     config = load(write(tmp_path, MINIMAL), ["run.seed=7", "run.mode=lockstep", "actor.lr=1e-3"])
 
     assert (config.run.seed, config.run.mode, config.actor.lr) == (7, "lockstep", 1e-3)
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_file_is_refused_in_one_sentence_that_names_it(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path, MINIMAL)
+    damage(path, kind)
+
+    with pytest.raises(ConfigError) as refusal:
+        load(path)
+
+    assert str(refusal.value).startswith(f"{path}: ")
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_override_that_is_too_deep_or_too_large_for_toml_is_a_text(tmp_path: Path) -> None:
+    for value in ("[" * 100_000, "9" * 10_000):
+        with pytest.raises(ConfigError, match=r"run\.seed = .*expected a whole number"):
+            load(write(tmp_path, MINIMAL), [f"run.seed={value}"])
 
 
 def test_a_dumped_configuration_loads_back_equal(tmp_path: Path) -> None:

@@ -136,7 +136,10 @@ def report_ending(plan: Plan, ending: Ending, summary: Summary, console: Console
 @contextmanager
 def locked(paths: RunPaths) -> Iterator[None]:
     """Keep other runs out of the folder; the operating system lets go when this process ends, however it does."""
-    private_folder(paths.folder)
+    try:
+        private_folder(paths.folder)
+    except OSError as error:
+        raise ConfigError(f"{paths.folder}: {error.strerror}; expected another run.directory") from None
     with paths.lock.open("a+", encoding="utf-8", errors="replace") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,6 +5,7 @@ Data files and reward functions are checked by the processes that own them, with
 
 import asyncio
 import math
+import os
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -42,10 +43,19 @@ class NamedPort:
     key: str
     host: str
     number: int
+    first: int
+    """What the key says; each further process takes the next one."""
 
 
 def check_run_folder(paths: RunPaths, *, resume: bool) -> None:
-    """A new run needs a fresh name, a resumed one a checkpoint."""
+    """A new run needs a fresh name, a resumed one a checkpoint, and both a place where a folder can be made."""
+    existing = next(folder for folder in (paths.folder, *paths.folder.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        reason = "may not be written to" if existing.is_dir() else "is no folder"
+        raise ConfigError(
+            f"run.directory = '{paths.folder.parent}': '{existing}' {reason}; "
+            f"expected a place for the folder {paths.folder.name}"
+        )
     has_checkpoint = CheckpointFolder(paths.checkpoints).newest() is not None
     if resume and not has_checkpoint:
         raise ConfigError(f"--resume: no checkpoint in {paths.checkpoints}; expected global_step_N there")
@@ -73,42 +83,55 @@ def check_data_files(files: Sequence[Path], *, key: str) -> None:
 
 
 def check_hosts(config: Config) -> None:
-    """A process that listens beyond the loopback demands a token of the environment's, or certificates."""
-    hosts = {Service.GENERATION: config.generation.host, Service.REWARD: config.reward.host}
+    """Addresses are this machine's; a process that listens beyond the loopback demands a token or certificates."""
+    hosts: dict[str, str] = {Service.GENERATION: config.generation.host, Service.REWARD: config.reward.host}
     require_token_beyond_loopback(
         config.dashboard.host, token_from_environment(Service.DASHBOARD), key="dashboard.host"
     )
     for service, host in hosts.items():
-        require_tls_or_token(host, token_from_environment(service), key=f"{service}.host")
+        require_tls_or_token(host, token_from_environment(Service(service)), key=f"{service}.host")
     if config.prometheus.enabled:
         metrics_token = metrics_token_from_environment()
         require_token_beyond_loopback(
             config.prometheus.host, metrics_token, key="prometheus.host", variable=METRICS_TOKEN_VARIABLE
         )
+        hosts["prometheus"] = config.prometheus.host
+    for name, host in {**hosts, "dashboard": config.dashboard.host}.items():
+        if reason := _cannot_listen(host, 0):
+            raise ConfigError(
+                f"{name}.host = {host!r}: cannot listen there: {reason}; expected an address of this machine"
+            )
 
 
 def check_ports(config: Config) -> None:
-    """The ports that the configuration names are free."""
+    """The ports that the configuration names are free, each for one process."""
+    taken: dict[int, NamedPort] = {}
     for port in named_ports(config):
+        other = taken.setdefault(port.number, port)
+        if other.key != port.key and _overlap(other.host, port.host):
+            raise ConfigError(
+                f"{other.key} = {other.first} and {port.key} = {port.first}: two processes would listen on port "
+                f"{port.number}, as each further process takes the next one; expected ports that do not overlap"
+            )
         _check_port(port)
 
 
 def named_ports(config: Config) -> list[NamedPort]:
     """The ports that processes will listen on, where they are configured; each replica has its own."""
-    named = [NamedPort("dashboard.port", config.dashboard.host, config.dashboard.port)]
-    for key, section in (("generation.port", config.generation), ("reward.port", config.reward)):
-        numbers = range(section.port, section.port + section.replicas) if section.port else ()
-        named += [NamedPort(key, section.host, number) for number in numbers]
-    named += [NamedPort("prometheus.port", config.prometheus.host, number) for number in _metrics_ports(config)]
-    return [port for port in named if port.number]
-
-
-def _metrics_ports(config: Config) -> Sequence[int]:
-    """Of the generators, the reward services and the learner, side by side."""
-    first_port = config.prometheus.port
-    if not config.prometheus.enabled or not first_port:
-        return ()
-    return range(first_port, first_port + config.generation.replicas + config.reward.replicas + 1)
+    generation, reward = config.generation, config.reward
+    num_with_metrics = generation.replicas + reward.replicas + 1 if config.prometheus.enabled else 0
+    sections = (
+        ("dashboard.port", config.dashboard, 1),
+        ("generation.port", generation, generation.replicas),
+        ("reward.port", reward, reward.replicas),
+        ("prometheus.port", config.prometheus, num_with_metrics),
+    )
+    return [
+        NamedPort(key, section.host, section.port + number, section.port)
+        for key, section, num_processes in sections
+        if section.port
+        for number in range(num_processes)
+    ]
 
 
 def check_memory(config: Config) -> None:
@@ -193,13 +216,25 @@ def _check_model_folder(key: str, path: Path) -> None:
         raise ConfigError(f"{key} = {path}: no config.json there; expected a model that transformers loads")
 
 
+def _overlap(*hosts: str) -> bool:
+    """Whether a port of one address is one of the other's."""
+    addresses = {"127.0.0.1" if host == "localhost" else host for host in hosts}
+    return len(addresses) == 1 or bool(addresses & {"0.0.0.0", "::"})
+
+
 def _check_port(port: NamedPort) -> None:
     if port.number > LARGEST_PORT:
         raise ConfigError(f"{port.key} = {port.number}: expected at most {LARGEST_PORT}, for the last process too")
-    with socket.socket(socket.AF_INET6 if ":" in port.host else socket.AF_INET) as probe:
+    if reason := _cannot_listen(port.host, port.number):
+        raise ConfigError(f"{port.key} = {port.number}: cannot listen on {port.host}: {reason}; expected a free port")
+
+
+def _cannot_listen(host: str, port: int) -> str:
+    """Why; empty when it can."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((port.host, port.number))
+            probe.bind((host, port))
         except OSError as error:
-            reason = f"cannot listen on {port.host}: {error.strerror}"
-            raise ConfigError(f"{port.key} = {port.number}: {reason}; expected a free port") from None
+            return error.strerror or str(error)
+    return ""

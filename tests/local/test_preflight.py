@@ -113,6 +113,20 @@ def test_an_address_beyond_the_loopback_needs_the_token(
         preflight.check_hosts(config)
 
 
+@pytest.mark.parametrize("section", ["dashboard", "generation", "reward", "prometheus"])
+@pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])  # of RFC 5737 and RFC 2606: nobody's
+def test_an_address_that_is_not_of_this_machine_is_named(
+    model: Path, section: str, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("TPPO_TOKEN", "TPPO_METRICS_TOKEN"):
+        monkeypatch.setenv(variable, "secret")
+
+    with pytest.raises(
+        ConfigError, match=rf"^{section}\.host = '{host}': cannot listen there: .*; expected an address"
+    ):
+        preflight.check_hosts(config_with(model, **{section: {"host": host}}))
+
+
 def test_the_port_of_every_process_with_metrics_is_checked_unless_there_are_none(model: Path) -> None:
     settings = {"dashboard": {"port": 0}, "generation": {"replicas": 2}}
 
@@ -127,6 +141,46 @@ def test_a_port_that_no_process_can_have_is_named(model: Path) -> None:
     settings = {"dashboard": {"port": 0}, "generation": {"replicas": 2}}
     with pytest.raises(ConfigError, match=r"^prometheus\.port = 65536: expected at most 65535"):
         preflight.check_ports(config_with(model, **settings, prometheus={"port": 65535, "host": "127.0.0.1"}))
+
+
+@pytest.mark.parametrize(
+    ("sections", "keys", "number"),
+    [
+        (
+            {"generation": {"port": 9000}, "reward": {"port": 9000}},
+            "generation.port = 9000 and reward.port = 9000",
+            9000,
+        ),
+        (
+            {"generation": {"port": 9000, "replicas": 2}, "reward": {"port": 9001}},
+            "generation.port = 9000 and reward.port = 9001",
+            9001,
+        ),
+        (
+            {"dashboard": {"port": 9002}, "prometheus": {"port": 9000}},  # of generation-0, reward-0 and the learner
+            "dashboard.port = 9002 and prometheus.port = 9000",
+            9002,
+        ),
+        (
+            {"dashboard": {"port": 9000, "host": "0.0.0.0"}, "reward": {"port": 9000, "host": "localhost"}},
+            "dashboard.port = 9000 and reward.port = 9000",
+            9000,
+        ),
+    ],
+)
+def test_two_services_with_one_port_are_refused_by_both_keys(
+    model: Path, sections: dict[str, Mapping[str, object]], keys: str, number: int
+) -> None:
+    config = config_with(model, **({"dashboard": {"port": 0}} | sections))
+
+    with pytest.raises(ConfigError, match=rf"^{keys}: two processes would listen on port {number}, "):
+        preflight.check_ports(config)
+
+
+def test_one_port_at_two_addresses_of_the_machine_is_no_contradiction(model: Path) -> None:
+    sections = {"generation": {"port": 9000, "host": "127.0.0.1"}, "reward": {"port": 9000, "host": "127.0.0.2"}}
+
+    assert refused(lambda: preflight.check_ports(config_with(model, dashboard={"port": 0}, **sections))) == []
 
 
 def test_the_configured_port_of_every_generator_is_checked(model: Path) -> None:
@@ -181,6 +235,18 @@ def test_a_run_that_has_checkpoints_is_not_started_over(tmp_path: Path) -> None:
     (tmp_path / "checkpoints/latest").write_text("global_step_20")
     with pytest.raises(ConfigError, match=r"continue it by --resume, .* run\.name=NAME, or remove"):
         preflight.check_run_folder(RunPaths(tmp_path), resume=False)
+
+
+@pytest.mark.parametrize("place", ["a file", "a file/deeper", "a file/deeper still/runs"])
+def test_a_run_whose_folder_cannot_be_made_is_refused(tmp_path: Path, place: str) -> None:
+    (tmp_path / "a file").touch()
+
+    with pytest.raises(ConfigError) as caught:
+        preflight.check_run_folder(RunPaths(tmp_path / place / "mine"), resume=False)
+
+    assert str(caught.value) == (
+        f"run.directory = '{tmp_path / place}': '{tmp_path}/a file' is no folder; expected a place for the folder mine"
+    )
 
 
 def test_a_resume_needs_a_checkpoint(tmp_path: Path) -> None:

@@ -62,7 +62,10 @@ def main(argv: Sequence[str]) -> int:
     # Heavy imports wait until the arguments are known to be right.
     from transformers.utils.logging import disable_progress_bar
 
+    from tppo.device import torch_device
+
     disable_progress_bar()  # type: ignore[no-untyped-call]
+    torch_device(config.model.device)  # refused before anybody is waited for
     refusals: list[Exception] = []
     exit_code = 0
     try:

@@ -36,6 +36,7 @@ from learner.service import LearnerService
 from learner.state import LearnerState, definition_of, new_state, restore
 from tppo.config import Config, ConfigError
 from tppo.config.schema import EvaluationSection, ModelSection
+from tppo.device import torch_device
 from tppo.run_folder.metric_lines import read_metric_lines
 from tppo.run_folder.paths import RunPaths
 from tppo.streams import Streams, until_redis_answers
@@ -173,7 +174,7 @@ def read_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[Re
 
 def load_models(section: ModelSection, latest: Path | None, *, temperature: float) -> tuple[Policy, ValueModel]:
     """Policy and value model, from the newest checkpoint or from where the configuration says."""
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if section.device == "auto" else section.device
+    device = torch_device(section.device)
     dtype = getattr(torch, section.dtype)
     actor = str(section.path if latest is None else latest / "actor")
     policy = load_policy(actor, temperature=temperature, dtype=dtype, device=device)

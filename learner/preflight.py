@@ -30,13 +30,15 @@ class Findings:
 def check(config: Config, *, resume: bool = False) -> Findings:
     """Read every row as the run would, and keep none but the first for each reward function.
 
-    Raises `ConfigError` at the first row that cannot be used or scored, for a tracker that cannot work here, and where
-    a run that is to be resumed is another one.
+    Raises `ConfigError` at the first row that cannot be used or scored, for a tracker or a device that is not here, and
+    where a run that is to be resumed is another one.
     """
     trackers.check(config.trackers)
     log_warnings(config)
     from learner.data.tokenizer import load_tokenizer, prompt_readers  # transformers takes seconds to import
+    from tppo.device import torch_device
 
+    torch_device(config.model.device)
     reader, evaluation_reader = prompt_readers(config, load_tokenizer(config.model.path))
     train, evaluated = reader.overlong("data.train_files"), reader.overlong("data.val_files")
     first: dict[str, Prompt] = {}  # of each data source

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import cast
 
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from learner.data.evaluation_prompts import EvaluationPromptReader
 from learner.data.prompts import PromptLimits, PromptReader, Tokenizer
 from tppo.config import Config, ConfigError
+from tppo.context_length import context_length
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -26,14 +27,32 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
 
 def vocabulary_size(path: Path) -> int | None:
     """Tokens that the model knows, by its config.json. Raises `ConfigError`."""
-    if not path.is_dir():
-        raise ConfigError(f"model.path = '{path}': no such folder; expected a model that transformers loads")
-    try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model.path = '{path}': {_first_line(error)}; expected a model's config.json") from None
-    size = getattr(config.get_text_config(), "vocab_size", None)
+    size = getattr(_model_config(path, key="model.path").get_text_config(), "vocab_size", None)
     return size if isinstance(size, int) else None
+
+
+def require_context(config: Config) -> None:
+    """Raise `ConfigError` when a response at its limit would be longer than what one of the models can look at."""
+    run = config.run
+    num_tokens = run.max_prompt_length + run.max_response_length
+    for key, path in (("model.path", config.model.path), ("model.critic_path", config.model.critic_path)):
+        limit = context_length(_model_config(path, key=key)) if path else None
+        if limit is not None and limit < num_tokens:
+            raise ConfigError(
+                f"run.max_prompt_length = {run.max_prompt_length} and run.max_response_length = "
+                f"{run.max_response_length} make {num_tokens} tokens, and the model at {key} = '{path}' can look at "
+                f"{limit} (max_position_embeddings); expected at most that many"
+            )
+
+
+def _model_config(path: Path, *, key: str) -> PreTrainedConfig:
+    if not path.is_dir():
+        raise ConfigError(f"{key} = '{path}': no such folder; expected a model that transformers loads")
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{key} = '{path}': {_first_line(error)}; expected a model's config.json") from None
+    return config
 
 
 def stop_token_ids(model: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -52,6 +71,7 @@ def stop_token_ids(model: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int
 def prompt_readers(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[PromptReader, EvaluationPromptReader]:
     """Of the training and of the evaluation prompts. Raises `ConfigError`."""
     path = config.model.path
+    require_context(config)
     stops = stop_token_ids(path, tokenizer)
     limits = PromptLimits(config.run.max_prompt_length, frozenset(stops), vocabulary_size(path))
     reader = PromptReader(config.data, cast(Tokenizer, tokenizer), limits)

@@ -17,6 +17,8 @@ from services.generation.transformers_engine.engine import TransformersEngine
 from services.generation.weight_intake import SERVICE_NAME, WeightIntake, registration
 from tppo.config import Config, ConfigError
 from tppo.config.services import GenerationSection
+from tppo.context_length import context_length
+from tppo.device import torch_device
 from tppo.grpc_server import serving_grpc
 from tppo.leased_worker import Announce, LeasedWorker, WorkerSettings
 from tppo.streams import RequestQueue
@@ -48,6 +50,8 @@ async def running_engine(config: Config) -> AsyncIterator[Engine]:
     """The engine, until the end of the context. Raises `ConfigError` for a model that it cannot serve."""
     try:
         engine = build_engine(config)
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         raise ConfigError(f"model.path = {config.model.path}: {error}") from None
     try:
@@ -58,7 +62,7 @@ async def running_engine(config: Config) -> AsyncIterator[Engine]:
 
 def build_engine(config: Config) -> TransformersEngine:
     """Reads the architecture from the model's folder; the weights come from the learner."""
-    device = _device(config.model.device)
+    device = torch.device(torch_device(config.model.device))
     capacity = config.run.max_prompt_length + config.run.max_response_length
     decoder = make_decoder(
         AutoConfig.from_pretrained(config.model.path, local_files_only=True),
@@ -82,14 +86,8 @@ def make_decoder(
     """The fast path where it computes exactly what the model does, else the general one."""
     if is_supported(config):
         return LlamaDecoder(config, num_slots=num_slots, capacity=capacity, dtype=dtype, device=device)
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    limit = context_length(config)
     if limit is not None and limit < capacity:
         raise ValueError(f"{config.model_type} has {limit} positions; expected {capacity} for prompt and response")
     log.info("%s is served through its own forward pass, which is slower than the fast path", config.model_type)
     return GeneralDecoder(config, dtype=dtype, device=device)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)

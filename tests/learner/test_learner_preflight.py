@@ -30,7 +30,9 @@ def a_model(folder: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, 0)])
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END).save_pretrained(folder)  # type: ignore[no-untyped-call]
-    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": len(alphabet)}))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "llama", "vocab_size": len(alphabet), "max_position_embeddings": 4096})
+    )
 
 
 def config_with(folder: Path, *rows: dict[str, Any], data: dict[str, Any] | None = None, **reward: Any) -> Config:
@@ -226,3 +228,29 @@ def test_beside_a_damaged_definition_the_checkpoint_before_says_which_run_it_is(
     assert check(config, resume=True).notes == []
     with pytest.raises(ConfigError, match=r"^run\.seed = 7: the run began with 0"):
         check(with_values(config, {"run.seed": 7}), resume=True)
+
+
+def test_a_device_that_is_not_there_is_refused_before_rows_are_read(tmp_path: Path) -> None:
+    config = config_with(tmp_path, {"not": "a row"})
+    model = config.model.model_copy(update={"device": "cuda:999"})
+
+    with pytest.raises(ConfigError, match=r"^model\.device = 'cuda:999': PyTorch .* expected 'auto'"):
+        check(config.model_copy(update={"model": model}))
+
+
+def test_responses_beyond_what_a_model_can_look_at_are_refused(tmp_path: Path) -> None:
+    config = config_with(tmp_path, ROW, default_function="exact")
+    run = config.run.model_copy(update={"max_response_length": 4081})
+    critic = tmp_path / "critic"
+    critic.mkdir()
+    (critic / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 1024}))
+    short_critic = config.model.model_copy(update={"critic_path": critic})
+
+    with pytest.raises(ConfigError) as caught:
+        check(config.model_copy(update={"run": run}))
+    assert str(caught.value) == (
+        "run.max_prompt_length = 16 and run.max_response_length = 4081 make 4097 tokens, and the model at model.path = "
+        f"'{tmp_path}' can look at 4096 (max_position_embeddings); expected at most that many"
+    )
+    with pytest.raises(ConfigError, match=r"the model at model\.critic_path = '.*' can look at 1024 \("):
+        check(config.model_copy(update={"model": short_critic}))

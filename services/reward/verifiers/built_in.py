@@ -34,15 +34,21 @@ def boxed() -> RewardFunction:
     return lambda request: float(is_boxed_match(request.response, request.ground_truth))
 
 
-def math() -> RewardFunction:
-    r"""1 when the last `\boxed{}` has the value of the ground truth; abstains when that cannot be read."""
+def math(strict: bool | str = "auto", tolerance: float = 0.0) -> RewardFunction:
+    r"""1 when the last `\boxed{}` has the value of the ground truth; abstains when that is damaged."""
     try:
-        from services.reward.verifiers.mathematics.verifier import is_correct
+        from services.reward.verifiers.mathematics.verifier import Grading, is_correct
     except ImportError as error:
         raise ValueError(f"{error}; expected pip install 'tppo[reward]'") from error
+    if strict not in (True, False, "auto") or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < 1:
+        raise ValueError(
+            f'math(strict={strict!r}, tolerance={tolerance!r}): expected strict = true, false or "auto", and a '
+            "tolerance of at least 0 and below 1"
+        )
+    grading = Grading(strict, tolerance)
 
     def verdict(request: RewardRequest) -> float | None:
-        is_right = is_correct(request.response, request.ground_truth)
+        is_right = is_correct(request.response, request.ground_truth, grading, prompt=request.prompt)
         return None if is_right is None else float(is_right)
 
     return verdict

@@ -16,6 +16,7 @@ from typing import Any
 FILE = re.compile(r"[^\"']+\.py:[A-Za-z_]\w*")
 GYM = re.compile(r"reasoning_gym:(\w+)")
 ATTACHED = re.compile(r"grpc:([A-Za-z_][\w.-]*)")
+TRUTH_VALUES = {"true": True, "false": False}  # as TOML writes them
 EXPECTED = 'expected a name, path/to/file.py:name, grpc:name, or a sum such as 0.9*math + 0.1*"file.py:name"'
 
 
@@ -84,4 +85,6 @@ def _is_reference(spec: str) -> bool:
 def _constant(node: ast.expr) -> Any:
     if isinstance(node, ast.Constant):
         return node.value
+    if isinstance(node, ast.Name) and node.id in TRUTH_VALUES:
+        return TRUTH_VALUES[node.id]
     raise ValueError(f"{ast.unparse(node)!r} is no number and no text")

@@ -1,63 +1,130 @@
 """Whether two forms are equal: ordered tuples, unordered sets, intervals with their ends, and what leaves mean."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 
 from services.reward.verifiers.mathematics.comparing.families import are_equal_families, family
-from services.reward.verifiers.mathematics.comparing.leaves import are_equal_leaves
+from services.reward.verifiers.mathematics.comparing.leaves import Rules, are_equal_leaves
 from services.reward.verifiers.mathematics.comparing.real_sets import are_equal_real_sets
-from services.reward.verifiers.mathematics.comparing.relations import are_equal_equations, assigned_value
-from services.reward.verifiers.mathematics.reading.forms import Form, Group, Leaf, Relation
+from services.reward.verifiers.mathematics.comparing.relations import (
+    are_equal_equations,
+    assigned_value,
+    stated_value,
+)
+from services.reward.verifiers.mathematics.reading.forms import Form, Group, Leaf, Relation, Residues, TooComplexError
+from services.reward.verifiers.mathematics.reading.values import value
 
 MAX_MATCHED = 20  # items of sets that are compared pair by pair
 
 
-def are_equal_forms(gold: Form, answer: Form) -> bool:
+def are_equal_forms(gold: Form, answer: Form, rules: Rules = Rules()) -> bool:  # noqa: B008 - frozen
     """Whether the answer has the value of the ground truth."""
     if gold == answer:
         return True
+    if isinstance(gold, Residues) or isinstance(answer, Residues):
+        return _are_equal_residues(gold, answer, rules)
     if family(gold) or family(answer):
-        return are_equal_families(gold, answer, are_equal_forms)
+        return are_equal_families(gold, answer, partial(are_equal_forms, rules=rules))
     if isinstance(gold, Relation) or isinstance(answer, Relation):
-        return _are_equal_relations(gold, answer)
+        return _are_equal_relations(gold, answer, rules)
     if isinstance(gold, Leaf) and isinstance(answer, Leaf):
-        return are_equal_leaves(gold.text, answer.text)
-    if isinstance(gold, Group) and isinstance(answer, Group) and _are_equal_groups(gold, answer):
+        return are_equal_leaves(gold.text, answer.text, rules)
+    if isinstance(gold, Group) and isinstance(answer, Group) and _are_equal_groups(gold, answer, rules):
         return True
-    return _is_single(gold, answer) or are_equal_real_sets(gold, answer)
+    return _is_single(gold, answer, rules) or are_equal_real_sets(gold, answer)
 
 
-def _are_equal_relations(gold: Form, answer: Form) -> bool:
+def _are_equal_relations(gold: Form, answer: Form, rules: Rules) -> bool:
     """Equations of the same name or the same meaning; a value and its assignment; the sets of inequalities."""
-    left, right = assigned_value(gold, are_equal_forms), assigned_value(answer, are_equal_forms)
+    is_same_side = partial(_is_same_side, rules=replace(rules, strict=False))
+    left, right = assigned_value(gold, is_same_side), assigned_value(answer, is_same_side)
     if left is not None and right is not None:
         are_names_equal = not (left.name and right.name) or left.name == right.name
-        if are_names_equal and are_equal_forms(left.value, right.value):
+        if are_names_equal and are_equal_forms(left.value, right.value, rules):
             return True
+    stated = None if isinstance(gold, Relation) else stated_value(answer, is_same_side)
+    if stated is not None and are_equal_forms(gold, stated, rules):
+        return True
     return are_equal_equations(gold, answer) or are_equal_real_sets(gold, answer)
 
 
-def _is_single(gold: Form, answer: Form) -> bool:
+def _is_same_side(result: Form, side: Form, rules: Rules) -> bool:
+    """Whether two sides of one equation are equal; a side that is beyond what is evaluated is not compared."""
+    try:
+        return are_equal_forms(result, side, rules)
+    except TooComplexError:
+        return False
+
+
+def _are_equal_residues(gold: Form, answer: Form, rules: Rules) -> bool:
+    """The same numbers modulo the same; a ground truth without a modulus is one of them as written."""
+    if isinstance(gold, Residues) and isinstance(answer, Residues):
+        are_names_equal = not (gold.name and answer.name) or gold.name == answer.name
+        left, right = (_remainders(one) for one in (gold, answer))
+        return gold.modulus == answer.modulus and are_names_equal and left is not None and left == right
+    if isinstance(gold, Residues):
+        is_family = family(answer) is not None
+        return are_equal_forms(gold.members if is_family else _with_name(gold), answer, rules)
+    assert isinstance(answer, Residues)
+    return are_equal_forms(gold, answer.members if family(gold) else _with_name(answer), rules)
+
+
+def _with_name(one: Residues) -> Form:
+    return Relation((Leaf(one.name), one.values), ("=",)) if one.name else one.values
+
+
+def _remainders(one: Residues) -> set[int] | None:
+    items = one.values.items if isinstance(one.values, Group) else (one.values,)
+    numbers = [value(item.text) if isinstance(item, Leaf) else None for item in items]
+    integers = [int(number) for number in numbers if number is not None and number.is_Integer]
+    return {number % one.modulus for number in integers} if len(integers) == len(numbers) else None
+
+
+def _is_single(gold: Form, answer: Form, rules: Rules) -> bool:
     r"""\{5\} and 5."""
-    for group, other in ((gold, answer), (answer, gold)):
-        if isinstance(group, Group) and not group.is_ordered and len(group.items) == 1 and isinstance(other, Leaf):
-            return are_equal_forms(group.items[0], other)
-    return False
+    left, right = _only_item(gold), _only_item(answer)
+    if left is None and right is None:
+        return False
+    return isinstance(left or gold, Leaf) and are_equal_forms(left or gold, right or answer, rules)
 
 
-def _are_equal_groups(gold: Group, answer: Group) -> bool:
+def _only_item(one: Form) -> Form | None:
+    return one.items[0] if isinstance(one, Group) and not one.is_ordered and len(one.items) == 1 else None
+
+
+def _are_equal_groups(gold: Group, answer: Group, rules: Rules) -> bool:
     if not (gold.is_ordered or answer.is_ordered):
-        return _are_equal_collections(gold.items, answer.items)
+        are_alike = r"\cases" not in (gold.left, answer.left) or gold.left == answer.left
+        return are_alike and _are_equal_collections(gold, answer, rules)
     if r"\{" in (gold.left, answer.left) or len(gold.items) != len(answer.items):
         return False
     may_be_intervals = len(gold.items) == 2 and gold.is_ordered and answer.is_ordered
     if may_be_intervals and (gold.left, gold.right) != (answer.left, answer.right):
         return False
-    return all(map(are_equal_forms, gold.items, answer.items))
+    return all(_pairwise(gold.items, answer.items, rules))
 
 
-def _are_equal_collections(gold: Sequence[Form], answer: Sequence[Form]) -> bool:
-    """Each item of one is an item of the other."""
-    if max(len(gold), len(answer)) > MAX_MATCHED:
-        return len(gold) == len(answer) and all(map(are_equal_forms, gold, answer))
-    matches = [[are_equal_forms(left, right) for right in answer] for left in gold]
-    return all(map(any, matches)) and all(map(any, zip(*matches, strict=True)))
+def _are_equal_collections(gold: Group, answer: Group, rules: Rules) -> bool:
+    """Each item of one is an item of the other; in lists without braces as often as in the other."""
+    if max(len(gold.items), len(answer.items)) > MAX_MATCHED:
+        return len(gold.items) == len(answer.items) and all(_pairwise(gold.items, answer.items, rules))
+    matches = [[are_equal_forms(left, right, rules) for right in answer.items] for left in gold.items]
+    is_covered = all(map(any, matches)) and all(map(any, zip(*matches, strict=True)))
+    is_set = gold.left == r"\{" or (answer.left == r"\{" and _is_without_duplicates(gold.items, rules))
+    if not (gold.items and answer.items):
+        return not (gold.items or answer.items)
+    return is_covered and (is_set or _have_equal_counts(matches))
+
+
+def _is_without_duplicates(items: Sequence[Form], rules: Rules) -> bool:
+    return not any(are_equal_forms(one, other, rules) for index, one in enumerate(items) for other in items[:index])
+
+
+def _have_equal_counts(matches: list[list[bool]]) -> bool:
+    """Whether equal items come equally often: each item's row has as many matches as rows that are like it."""
+    return len(matches) == len(matches[0]) and all(matches.count(row) == sum(row) for row in matches)
+
+
+def _pairwise(gold: Sequence[Form], answer: Sequence[Form], rules: Rules) -> Iterator[bool]:
+    return (are_equal_forms(left, right, rules) for left, right in zip(gold, answer, strict=True))

@@ -37,6 +37,19 @@ def are_equal(gold: Value, answer: Value) -> bool:
     return gold == answer or is_zero(gold - answer)
 
 
+def are_close(gold: Value, answer: Value, tolerance: float) -> bool:
+    """Numbers, or tuples and matrices of them, that differ by at most this share of the ground truth."""
+    if isinstance(gold, sympy.MatrixBase) and isinstance(answer, sympy.MatrixBase):
+        return gold.shape == answer.shape and all(
+            are_close(left, right, tolerance) for left, right in zip(gold.flat(), answer.flat(), strict=True)
+        )
+    is_number = all(isinstance(one, sympy.Expr) and not one.free_symbols for one in (gold, answer))
+    if not is_number:
+        return False
+    distance, size = (sympy.Abs(one).evalf(NUM_DIGITS) for one in (gold - answer, gold))
+    return bool(distance.is_Float and size.is_number and distance <= tolerance * (size or 1))
+
+
 def are_equal_sets(gold: sympy.Set, answer: sympy.Set) -> bool:
     """Without an element that only one of them has."""
     return gold == answer or gold.symmetric_difference(answer).is_empty is True

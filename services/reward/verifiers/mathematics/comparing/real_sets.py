@@ -6,7 +6,7 @@ from functools import reduce
 import sympy
 
 from services.reward.verifiers.mathematics.comparing.equality import are_equal_sets
-from services.reward.verifiers.mathematics.reading.forms import Form, Group, Leaf, Relation, Union
+from services.reward.verifiers.mathematics.reading.forms import Form, Group, Leaf, Relation, Residues, Union
 from services.reward.verifiers.mathematics.reading.quantities import quantity
 from services.reward.verifiers.mathematics.reading.values import value
 
@@ -31,6 +31,8 @@ def are_equal_real_sets(gold: Form, answer: Form) -> bool:
 
 def real_set(one: Form) -> sympy.Set | None:
     """The set that a form stands for; None when it is none."""
+    if isinstance(one, Residues):
+        return None
     if isinstance(one, Leaf):
         found = value(one.text)
         return found if isinstance(found, sympy.Set) else None

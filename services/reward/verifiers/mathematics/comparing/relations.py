@@ -7,14 +7,21 @@ from dataclasses import dataclass
 import sympy
 
 from services.reward.verifiers.mathematics.comparing.equality import is_constant_ratio
-from services.reward.verifiers.mathematics.reading.forms import Form, Leaf, Relation
-from services.reward.verifiers.mathematics.reading.values import value
+from services.reward.verifiers.mathematics.reading.forms import Form, Group, Leaf, Relation, TooComplexError, Union
+from services.reward.verifiers.mathematics.reading.quantities import quantity
+from services.reward.verifiers.mathematics.reading.values import Value, value
 
+CALL = (
+    r"(?:\\(?:mathbb|mathrm|operatorname|text)\s*\{[a-zA-Z]+\}|[f-hpqA-Z])'*(?:_\{[^{}]*\})?(?:\^\{[^{}]*\})?"
+    r"\s*\((?:[^()]|\([^()]*\))*\)"
+)
 NAME = re.compile(
-    r"(?:m?\\(?:angle|triangle)\s*)?"
+    rf"{CALL}|(?:m?\\(?:angle|triangle)\s*)?"
     r"(?:\\(?:text|overline|vec|widehat|mathbf)\s*\{[^{}]*\}|\\?[a-zA-Z]{1,12})"
     r"'*(?:_\{[^{}]*\})?(?:\^\{-1\})?'*\s*(?:\([^()\d]*\))?"
 )
+DESCRIPTION = re.compile(rf"{CALL}|\|[^|]*\||.*\\mod\b.*", re.DOTALL)
+LETTER = re.compile(r"[^\W\d_]")
 FLIPPED = {">": "<", r"\ge": r"\le"}
 
 
@@ -38,6 +45,24 @@ def assigned_value(one: Form, are_equal_forms: Callable[[Form, Form], bool]) -> 
     if set(one.signs) != {"="} or not all(are_equal_forms(sides[-1], side) for side in sides[:-1]):
         return None
     return Assignment(name, sides[-1])
+
+
+def stated_value(one: Form, are_equal_forms: Callable[[Form, Form], bool]) -> Form | None:
+    """The 25 of m + n = 25: what an equation says of a quantity that is described; None for one still to be solved.
+
+    2x = 8 and x^2 = 25 leave x to be found; a combination of several letters, a length and f(3) do not.
+    """
+    if not isinstance(one, Relation) or set(one.signs) != {"="}:
+        return None
+    *others, last = one.sides
+    if len(others) == 1 and not _is_constant(last):
+        others, last = [last], others[0]
+    if not _is_constant(last):
+        return None
+    is_stated = all(
+        are_equal_forms(last, side) if _is_constant(side) else _is_description(side, last) for side in others
+    )
+    return last if is_stated else None
 
 
 def are_equal_equations(gold: Form, answer: Form) -> bool:
@@ -78,3 +103,32 @@ def _difference(one: Form) -> tuple[str, sympy.Expr] | None:
     if sign in FLIPPED:
         return FLIPPED[sign], right - left
     return sign, left - right
+
+
+def _value(leaf: Leaf) -> Value | None:
+    try:
+        return value(quantity(leaf.text).value)
+    except TooComplexError:
+        return None
+
+
+def _is_constant(one: Form) -> bool:
+    """A number, or a collection of numbers."""
+    match one:
+        case Leaf():
+            return (found := _value(one)) is not None and not found.free_symbols
+        case Group():
+            return all(map(_is_constant, one.items))
+        case Union():
+            return all(map(_is_constant, one.parts))
+    return False
+
+
+def _is_description(side: Form, result: Form) -> bool:
+    if not isinstance(side, Leaf):
+        return not isinstance(side, Relation)
+    found = _value(side)
+    if found is None or DESCRIPTION.fullmatch(side.text):
+        return LETTER.search(side.text) is not None
+    is_zero = isinstance(result, Leaf) and _value(result) == 0  # any equation can be brought to the form ... = 0
+    return isinstance(found, (sympy.Symbol, sympy.Abs)) or (len(found.free_symbols) > 1 and not is_zero)

@@ -51,26 +51,58 @@ class Relation:
     signs: tuple[str, ...]
 
 
-Form = Leaf | Group | Union | Relation
+@dataclass(frozen=True, slots=True)
+class Residues:
+    """Numbers modulo another, and the name of what is congruent to them; empty without one."""
+
+    name: str
+    values: "Form"
+    modulus: int
+
+    @property
+    def members(self) -> Group:
+        """The same numbers as a family with an integer parameter."""
+        found = self.values.items if isinstance(self.values, Group) else (self.values,)
+        lines = tuple(Leaf(f"{one.text}+{self.modulus} k") for one in found if isinstance(one, Leaf))
+        return Group("", (*lines, Relation((Leaf("k"), Leaf(r"\mathbb{Z}")), (r"\in",))), ",")
+
+
+Form = Leaf | Group | Union | Relation | Residues
 
 TOKEN = re.compile(r"\\begin\s*\{[^{}]*\}|\\end\s*\{[^{}]*\}|\\text\{[^{}]*\}|\\[a-zA-Z]+|\\.|<|>|=|.", re.DOTALL)
 CONDITION = re.compile(r"\s*[a-z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:](.*)")  # of a set of real numbers
 PARAMETER = re.compile(r"(.*\S)\s*[|:]\s*([a-zA-Z]\s*\\in\s*\\mathbb\{Z\})\s*")  # of a set of numbers
+MODULO = r"(?:\\text\{\s*mod(?:ulo)?\s*\}|\\mod|mod(?:ulo)?)"
+CONGRUENCE = re.compile(
+    r"(?:(?P<name>[^=<>,]*?)\s*\\equiv(?![a-z]))?(?P<values>(?:(?!\\equiv|\\p?mod)[^=<>])+?)\s*(?:"
+    rf"(?:\\pmod|\(\s*{MODULO}|\\text\{{\s*\(\s*mod(?:ulo)?)\s*\{{?\s*(?P<modulus>\d{{1,9}})[\s)}}]*"
+    rf"|(?P<operator>{MODULO})\s*\{{?\s*(?P<operand>\d{{1,9}})\s*\}}?)\s*"
+)
+PIECEWISE = re.compile(r"\\begin\{cases\}((?:(?!\\begin|\\end).)*)\\end\{cases\}", re.DOTALL)
+NAMED_TUPLE = re.compile(r"((?:[A-Z]|\\text\{[^{}]*\})'*(?:_\{[^{}]*\})?)\s*(\([^a-zA-Z]*\d.*\))", re.DOTALL)
 OPENING = frozenset(("(", "[", "{", r"\{"))
 CLOSING = frozenset((")", "]", "}", r"\}"))
 SEPARATORS = frozenset((",", ";", r"\lor"))
 RELATION_SIGNS = frozenset(("=", "<", ">", r"\le", r"\ge", r"\ne", r"\in", r"\approx"))
+ARROWS = frozenset((r"\Rightarrow", r"\to"))
 ALTERNATIVES = ((r"\pm", r"\mp"), ("+", "-"), ("-", "+"))
 
 
 def form(text: str) -> Form:
     """The structure of a text. Raises TooComplexError when it is too large or too deep."""
     text = text.strip()
+    if residues := _residues(text):
+        return residues
     for signs, kind in ((SEPARATORS, "list"), ({r"\cup"}, "union"), (RELATION_SIGNS, "relation")):
         parts, found = _split(text, signs)
         if found:
             return _joined(kind, parts, found)
-    return _bracketed(text) or _with_both_signs(text) or _ratio(text) or Leaf(text)
+    return _bracketed(text) or _piecewise(text) or _named(text) or _with_both_signs(text) or _ratio(text) or Leaf(text)
+
+
+def conclusion(text: str) -> str:
+    """What stands behind the last arrow of a derivation; the whole text without one."""
+    return _split(text, ARROWS)[0][-1].strip()
 
 
 def _joined(kind: str, parts: list[str], signs: list[str]) -> Form:
@@ -78,8 +110,42 @@ def _joined(kind: str, parts: list[str], signs: list[str]) -> Form:
         raise TooComplexError(f"a list of {len(parts)} parts; expected at most {MAX_ITEMS}")
     forms = tuple(form(part) for part in parts if part.strip() or kind != "list")
     if kind == "list":
-        return Group("", forms, signs[0] if len(set(signs)) == 1 else ",")
+        return Group("", tuple(_flattened(forms)), signs[0] if len(set(signs)) == 1 else ",")
     return Union(forms) if kind == "union" else Relation(forms, tuple(signs))
+
+
+def _flattened(forms: tuple[Form, ...]) -> Iterator[Form]:
+    r"""1\pm 2, 3 has three items."""
+    for one in forms:
+        yield from one.items if isinstance(one, Group) and one.left == "" else (one,)
+
+
+def _residues(text: str) -> Residues | None:
+    r"""x \equiv 2 \pmod 5; and 2 \mod 5, which is no operation left to do."""
+    if "mod" not in text or not (found := CONGRUENCE.fullmatch(text)):
+        return None
+    values, modulus = found["values"].strip(), int(found["modulus"] or found["operand"])
+    is_reduced = values.isdecimal() and len(values) < 10 and int(values) < modulus
+    if modulus == 0 or (found["operator"] and found["name"] is None and not is_reduced):
+        return None
+    return Residues((found["name"] or "").strip(), form(values), modulus)
+
+
+def _piecewise(text: str) -> Form | None:
+    """Values with their conditions, in any order."""
+    if not (found := PIECEWISE.fullmatch(text)):
+        return None
+    rows = [row.split("&") for row in re.split(r"\\\\", found[1])]
+    pairs = (Group("(", tuple(form(part) for part in row), ")") for row in rows)
+    return Group(r"\cases", tuple(pairs), r"\cases")
+
+
+def _named(text: str) -> Form | None:
+    """The point A(1,2) as A = (1,2)."""
+    found = NAMED_TUPLE.fullmatch(text)
+    inside = _bracketed(found[2]) if found else None
+    is_tuple = isinstance(inside, Group) and inside.left == "("
+    return Relation((Leaf(found[1]), inside), ("=",)) if found and inside and is_tuple else None
 
 
 def _split(text: str, separators: frozenset[str] | set[str]) -> tuple[list[str], list[str]]:

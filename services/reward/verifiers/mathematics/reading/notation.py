@@ -4,39 +4,59 @@ The result has no layout (dollar signs, spacing, \left), braces around every arg
 alternatives, words in \text{}, and decimals as fractions of integers, which have a value without rounding.
 """
 
-import math
 import re
 import unicodedata
 
-from services.reward.verifiers.mathematics.reading.spelling import (
-    COMMANDS,
-    CURRENCIES,
-    FUNCTIONS,
-    LAYOUT,
-    SETS_IN_WORDS,
-    SYMBOLS,
-    ZEROS,
-)
+from services.reward.verifiers.mathematics.reading import numerals, phrases
+from services.reward.verifiers.mathematics.reading.spelling import COMMANDS, CURRENCIES, FUNCTIONS, LAYOUT, SYMBOLS
 
 SYMBOL = re.compile("|".join(map(re.escape, SYMBOLS)))
 COMMAND = re.compile(r"\\[a-zA-Z]+")
 SPACING = re.compile(r"(?<!\\)\\[,;:! ]|~|\\(?:[hv]space|color|textcolor)\s*\{[^{}]*\}")
-LABEL = re.compile(r"\s*(?:(?:the\s+)?(?:final\s+)?(?:answer|result|solution)\s*(?:is\b|:|=)\s*|=)", re.IGNORECASE)
 PLAIN_MIXED = re.compile(r"(?<![\d.])(\d+)\s+(\d+)/(\d+)(?!\d)")
-AMOUNT = re.compile(r"\s*([-+]?)\s*(\\\$|[€£¥])\s*(\d(?:[\d.,]|\{,\}|\\[,!])*)\s*")
+RAISED = {ord(character): plain for character, plain in zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n", strict=True)}
+LOWERED = {ord(character): plain for character, plain in zip("₀₁₂₃₄₅₆₇₈₉₋₊ₙ", "0123456789-+n", strict=True)}
+RAISED_CHARACTERS, LOWERED_CHARACTERS = (
+    re.compile(f"[{''.join(map(chr, table))}]+".replace("-", r"\-")) for table in (RAISED, LOWERED)
+)
+CURRENCY = re.compile("|".join(f"(?P<{name.replace(' ', '_')}>{signs})" for name, signs in CURRENCIES.items()))
+AMOUNT = re.compile(
+    rf"\s*([-+]?)\s*(?:\\(?:text|mathrm)\s*\{{\s*)?(?P<currency>{CURRENCY.pattern})\s*\}}?(?:\s|~|\\[ ,;!])*"
+    r"(?P<amount>\d(?:[\d.,]|\{,\}|\\[,!])*)\s*"
+)
+IDEOGRAPHS = "[\u3040-\u30fa\u3400-\u9fff\uac00-\ud7a3]+"
+BARE_IDEOGRAPHS = re.compile(rf"\\[a-zA-Z]+\s*\{{[^{{}}]*\}}|{IDEOGRAPHS}")
+UNITS_WITH_POWERS = re.compile(
+    r"\\(?:text|mathrm|textrm|mbox)\s*\{((?:[^{}^]|\^\s*-?\d)*(?:\^\s*\{\s*-?\d\s*\}|\^\s*-?\d)(?:[^{}^]|\^\s*\{\s*-?\d\s*\}|\^\s*-?\d)*)\}"
+)
+UNIT_WITH_POWER = re.compile(r"([a-zA-Z/ ]*[a-zA-Z])\s*\^\s*\{?\s*(-?)(\d)\s*\}?")
+NEGATIVE_POWER_OF_UNIT = re.compile(r"\\text\{([^{}]*?)([a-zA-Z]+)\s*\}\s*\^\s*\{?\s*-(\d)\s*\}?")
+BETWEEN_UNITS = re.compile(r"\\[,;:! ]|~|\\cdot")
 DELIMITER = re.compile(r"(?<!\\)\\[()\[\]$]|[$€£¥]")
+ENVIRONMENT = re.compile(
+    r"\\begin\s*\{(cases|dcases|aligned|align\*?|gathered|gather\*?|split|equation\*?)\}(.*?)\\end\s*\{\1\}", re.DOTALL
+)
+BRACED_ARRAY = re.compile(r"\\\{\s*\\begin\s*\{array\}\s*(?:\{[^{}]*\})?(.*?)\\end\s*\{array\}\s*\.?", re.DOTALL)
+ROW_END = re.compile(r"\\\\(?:\s*\[[^\[\]]*\])?")
+CONDITION_WORD = re.compile(r"\s*,?\s*(?:\\(?:text|mathrm|mbox)\s*\{\s*,?\s*)?(?:if|when|for)\b\s*\}?\s*")
+SIGN_AFTER_MARK = re.compile(r"\s*(?:=|<|>|\\[lg]e)")
 ARRAY = re.compile(r"\\(begin|end)\s*\{(?:array|matrix|smallmatrix|Bmatrix|bmatrix)\}(?:\s*\{[^{}]*\})?")
 WRAPPER = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname|boldsymbol|bm)"
     r"\s*\{([^{}]*)\}"
 )
-UNWRAPPED = re.compile(r"\s*(?:[-+]?\d|(?:[^\Wg-hlms\d_]|[^a-zA-Z]*)\s*$)")  # g, h, l, m, s may be units
-OR = re.compile(r"\s*(?:or|and/or)\s*", re.IGNORECASE)
-AND = re.compile(r"\s*(?:and|,)\s*", re.IGNORECASE)
+UNWRAPPED = re.compile(r"\s*(?:[-+]?\d|(?:[a-fi-jn-rt-zA-Z]|[\W\d_]*)\s*$)")  # g, h, k, l, m, s may be units
+OR = re.compile(r"\s*(?:or|and/or|或|或者|または|또는)\s*", re.IGNORECASE)
+AND = re.compile(r"\s*(?:and|,|和|与|及|以及|と|와|과|그리고)\s*", re.IGNORECASE)
+TO = re.compile(r"\s*to\s*")
+PLAIN_TO = re.compile(r"(?<=[\d}])\s+to\s+(?=[\d\\])")
+LIST_AND = re.compile(r",\s*and\s+(?=[-+\d(\\{]|[a-zA-Z](?![a-zA-Z]))")
+AMPERSAND = re.compile(r"\s*\\?&\s*")
 PLAIN_OR = re.compile(r"(?<![a-zA-Z\\{])\s+or\s+(?![a-zA-Z]{2,}\s)")
 PLAIN_AND = re.compile(r"(?<=[\d)}a-zA-Z])(?<![a-zA-Z]{2})\s+and\s+(?=[-+\d(\\{]|[a-zA-Z](?![a-zA-Z]))")
 PLAIN_FUNCTION = re.compile(rf"(?<![\\a-zA-Z])({'|'.join(FUNCTIONS)})(?![a-zA-Z])")
-PLAIN_INFINITY = re.compile(r"(?<![\\a-zA-Z])(?:infinity|infty|inf|oo)(?![a-zA-Z])")
+NAMED_FUNCTION = re.compile(r"\\text\{\s*(gcd|lcm|max|min)\s*\}|(?<![\\a-zA-Z{])(gcd|lcm|max|min)(?=\s*\()")
+PLAIN_INFINITY = re.compile(r"\\text\{\s*infinity\s*\}|(?<![\\a-zA-Z])(?:infinity|infty|inf|oo)(?![a-zA-Z])")
 ARGUMENT = r"\s*(\{(?:[^{}]|\{[^{}]*\})*\}|\d|[a-zA-Z]|\\[a-zA-Z]+)"
 FRACTION = re.compile(rf"\\frac(?!\s*\{{[^{{}}]*\}}\s*\{{){ARGUMENT}{ARGUMENT}")
 ROOT_OF_ONE = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*(\d+(?:\.\d+)?|[a-zA-Z]|\\pi)")
@@ -46,12 +66,6 @@ POWER = re.compile(r"\^\s*(?:\(([^()]*)\)|(-?(?:\d*\.)?\d{2,}|-\d|\.\d))")
 OVER = re.compile(r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}")
 THOUSANDS = re.compile(r"(?<![\d.,(\[])(?<!\\\{)\d{1,3}(?:(?:,\\!|,|\{,\}|\\,|\\ | )\d{3})+(?![\d])(?!,\d)")
 CHOOSE = re.compile(r"\{([^{}]*)\\choose(?![a-z])([^{}]*)\}")
-ORDINAL = re.compile(r"(?<=\d)(?:\s*\^\s*\{?\s*\\text\{(?:st|nd|rd|th)\}\s*\}?|(?:st|nd|rd|th)(?![a-zA-Z]))")
-LARGE = re.compile(rf"(?<=\d)\s*(?:\\text\{{\s*({'|'.join(ZEROS)})\b([^{{}}]*)\}}|({'|'.join(ZEROS)})\b)")
-REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*(?:\{(\d+)\}|(\d))")
-SCIENTIFIC = re.compile(r"(?<![\w.\\}])(\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})(?![\w.])")
-ENDLESS = re.compile(r"(?<![\d.])(\d*)\.(\d*?)(?:(\d)\3\3+|(\d{2,}?)\4+)\s*(?:\\[lc]?dots(?![a-z])|\.\.\.)")
-DOUBLE_FACTORIAL = re.compile(r"(?<![\d.])(\d{1,2})\s*!\s*!(?!\s*!)")
 WITHOUT = re.compile(r"(\\mathbb\s*\{R\})\s*-\s*(?=\\\{)")
 INTEGERS = r"(?:\\mathbb\s*\{?\s*Z\s*\}?|\\Z|Z)"
 OF_INTEGERS = re.compile(
@@ -66,29 +80,98 @@ IS_INTEGER = re.compile(
     r"[\s,;(]*(?:\\text\{\s*,?\s*(?:for|where|with|and)?\s*\}?)?\s*(?<![a-zA-Z])([a-z])\s*(?:\\text\{)?\s*"
     r"(?:is|are|being|any|an)\s+(?:an\s+|any\s+)?integers?\s*\}?\s*\)?\s*$"
 )
-WITH_BASE = re.compile(r"(?<![\d.])(\d+)_\{(\d{1,2})\}")
-DECIMAL = re.compile(r"(?<![\d.])(\d*)\.(\d+)(?![\d.])|(?<![\d.])(\d+)\.(?!\d)")
 
 
 def plain(answer: str) -> str:
     """The answer in the one notation."""
+    return evaluated(spelled(answer))
+
+
+def spelled(answer: str) -> str:
+    r"""The answer in the one notation, but with its numbers as written: decimals, and other bases as 1101_{2}."""
     text = answer.translate({ord(character): " " for character in "\n\t\r\v\f"})
+    text = RAISED_CHARACTERS.sub(lambda found: f"^{{{found[0].translate(RAISED)}}}", text)
+    text = LOWERED_CHARACTERS.sub(lambda found: f"_{{{found[0].translate(LOWERED)}}}", text)
     text = unicodedata.normalize("NFKC", SYMBOL.sub(lambda found: SYMBOLS[found[0]], text))
-    text = AMOUNT.sub(_amount, text) if AMOUNT.fullmatch(text) else text
-    text = THOUSANDS.sub(lambda found: re.sub(r"\D", "", found[0]), DELIMITER.sub(" ", _without_commands(text)))
+    text = _amount(found) if (found := AMOUNT.fullmatch(text)) else text
+    text = DELIMITER.sub(" ", _without_environments(_without_commands(text)))
+    text = _in_signs(_with_words(THOUSANDS.sub(lambda found: re.sub(r"\D", "", found[0]), text)))
+    text = numerals.with_plain_digits(_with_braces(text))
+    return numerals.with_bases(text).strip().rstrip(".,;:\\ ")
+
+
+def evaluated(text: str) -> str:
+    """A spelled answer with its numbers as fractions of integers in base ten."""
+    return numerals.with_values(text).strip().rstrip(".,;:\\ ")
+
+
+def _with_words(text: str) -> str:
+    r"""Words in \text{}, without labels and quantifiers; what they say of a set in its notation."""
+    text = UNITS_WITH_POWERS.sub(_units, phrases.without_label(text))
+    text = BARE_IDEOGRAPHS.sub(lambda found: found[0] if found[0][0] == "\\" else rf"\text{{{found[0]}}}", text)
     text = ARRAY.sub(r"\\\1{pmatrix}", WRAPPER.sub(_words, SPACING.sub(" ", text)))
-    text = WITHOUT.sub(r"\1\\setminus ", _with_parameter(_without_label(text)))
-    text = PLAIN_OR.sub(r" \\lor ", PLAIN_AND.sub(" , ", text))
-    text = LARGE.sub(_power_of_ten, ORDINAL.sub("", text))
-    text = PLAIN_INFINITY.sub(r"\\infty ", PLAIN_FUNCTION.sub(r"\\\1 ", text))
-    text = _with_values(_with_braces(text)).strip().rstrip(".,;:\\ ")
-    words = text.removeprefix(r"\text{").removesuffix("}").strip(" .").casefold()
-    return SETS_IN_WORDS.get(words, text)
+    text = NEGATIVE_POWER_OF_UNIT.sub(r"\\text{\1/\2}^{\3}", phrases.without_label(text)).strip()
+    if names := phrases.listed_names(text.rstrip(". ")):
+        return " , ".join(rf"\text{{{name}}}" for name in names)
+    return phrases.set_in_words(text) or _with_parameter(phrases.without_quantifier(text))
+
+
+def _in_signs(text: str) -> str:
+    """Signs for the words between values, and for functions written in words."""
+    text = WITHOUT.sub(r"\1\\setminus ", text)
+    text = PLAIN_OR.sub(r" \\lor ", PLAIN_AND.sub(" , ", LIST_AND.sub(" , ", text)))
+    text = PLAIN_TO.sub(" : ", text if r"\begin" in text else AMPERSAND.sub(" , ", text))
+    text = PLAIN_INFINITY.sub(r"\\infty ", numerals.with_multipliers(text))
+    return PLAIN_FUNCTION.sub(r"\\\1 ", NAMED_FUNCTION.sub(r"\\\1\2", text))
 
 
 def _amount(found: re.Match[str]) -> str:
     """The currency behind the number, where a unit stands."""
-    return rf"{found[1]}{found[3]}\text{{ {CURRENCIES[found[2]]}}}"
+    currency = CURRENCY.fullmatch(found["currency"])
+    name = str(currency.lastgroup).replace("_", " ") if currency else ""
+    return rf"{found[1]}{found['amount']}\text{{ {name}}}"
+
+
+def _units(found: re.Match[str]) -> str:
+    r"""m\,s^{-1} as \text{m}\text{/s}: each power behind the text of its unit."""
+
+    def power(unit: re.Match[str]) -> str:
+        *before, last = unit[1].rsplit(" ", 1)
+        name = f"{before[0]} /{last}" if unit[2] and before else "/" + last if unit[2] else unit[1]
+        return rf"}}\text{{{name}}}" + (f"^{{{unit[3]}}}" if unit[3] != "1" else "") + r"\text{"
+
+    text = UNIT_WITH_POWER.sub(power, BETWEEN_UNITS.sub(" ", found[1]))
+    return re.sub(r"\\text\{\s*\}", "", rf"\text{{{text}}}")
+
+
+def _without_environments(text: str) -> str:
+    r"""x=1\\y=2 as a list, x&=1+2\\&=3 as a chain; \begin{cases} with conditions in one spelling."""
+    text = BRACED_ARRAY.sub(r"\\begin{cases}\1\\end{cases}", text)
+    return ENVIRONMENT.sub(_row_by_row, text)
+
+
+def _row_by_row(found: re.Match[str]) -> str:
+    rows = [row.strip() for row in ROW_END.split(found[2]) if row.strip()]
+    if "cases" in found[1] and rows and all(map(_has_condition, rows)):
+        return _piecewise(rows)
+    bare = [row.replace("&", " ").strip(" ,;") for row in rows]
+    return re.sub(r" , (?==)", " ", " , ".join(bare))
+
+
+def _has_condition(row: str) -> bool:
+    """Whether what follows & is a condition; in x &= 1 it is the rest of an equation."""
+    _, mark, condition = row.partition("&")
+    return bool(mark) and not SIGN_AFTER_MARK.match(condition)
+
+
+def _piecewise(rows: list[str]) -> str:
+    cleaned = []
+    for row in rows:
+        value, _, condition = row.partition("&")
+        cleaned.append(
+            rf"{value.strip(' ,')} & {CONDITION_WORD.sub('', condition, count=1).replace('&', ' ').strip(' ,.')}"
+        )
+    return r"\begin{cases}" + r" \\ ".join(cleaned) + r"\end{cases}"
 
 
 def _with_parameter(text: str) -> str:
@@ -99,12 +182,6 @@ def _with_parameter(text: str) -> str:
     return text
 
 
-def _power_of_ten(found: re.Match[str]) -> str:
-    """5 million is a number; what is counted stays a unit."""
-    unit = rf"\text{{{found[2].strip()}}}" if found[2] and found[2].strip() else " "
-    return rf"\cdot 10^{{{ZEROS[found[1] or found[3]]}}}{unit}"
-
-
 def _without_commands(text: str) -> str:
     """Aliases replaced and layout commands removed."""
     return COMMAND.sub(lambda found: "" if found[0] in LAYOUT else COMMANDS.get(found[0], found[0]), text)
@@ -112,18 +189,13 @@ def _without_commands(text: str) -> str:
 
 def _words(wrapper: re.Match[str]) -> str:
     r"""Text stays text; what begins with a number and a single letter are themselves; "or" and "and" are signs."""
-    content = _without_label(wrapper[1])
-    if OR.fullmatch(content):
-        return r" \lor "
-    if AND.fullmatch(content):
-        return " , "
+    content = phrases.without_label(wrapper[1])
+    for words, sign in ((OR, r" \lor "), (AND, " , "), (TO, " : ")):
+        if words.fullmatch(content):
+            return sign
+    if names := phrases.listed_names(content.strip(". ")):
+        return " , ".join(rf"\text{{{name}}}" if len(name) > 1 else name for name in names)
     return f" {content} " if UNWRAPPED.match(content) else rf"\text{{{content.strip()}}}"
-
-
-def _without_label(text: str) -> str:
-    """What follows "the answer is", or an equals sign without a left side."""
-    label = LABEL.match(text)
-    return text[label.end() :] if label else text
 
 
 def _with_braces(text: str) -> str:
@@ -139,34 +211,3 @@ def _with_braces(text: str) -> str:
 
 def _braced(argument: str) -> str:
     return argument if argument.startswith("{") else f"{{{argument}}}"
-
-
-def _with_values(text: str) -> str:
-    """Decimals of all kinds as fractions of integers, and numbers of another base in base ten."""
-    text = SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", WITH_BASE.sub(_in_base_ten, text))
-    text = DOUBLE_FACTORIAL.sub(lambda found: str(math.prod(range(int(found[1]), 0, -2))), text)
-    text = ENDLESS.sub(lambda found: rf"{found[1]}.{found[2]}\overline{{{found[3] or found[4]}}}", text)
-    return DECIMAL.sub(_decimal, REPEATING.sub(_repeating, text))
-
-
-def _decimal(found: re.Match[str]) -> str:
-    whole, digits, integer = found.groups()
-    if integer is not None:
-        return integer
-    digits = digits.rstrip("0")
-    numerator = f"{whole}{digits}".lstrip("0") or "0"
-    value = rf"\frac{{{numerator}}}{{1{'0' * len(digits)}}}" if digits else whole or "0"
-    return f"({value})" if found.string[found.end() :].lstrip()[:1] in ("^", "!") else value
-
-
-def _in_base_ten(found: re.Match[str]) -> str:
-    digits, base = found[1], int(found[2])
-    is_number = 2 <= base <= 10 and all(int(digit) < base for digit in digits)
-    return str(int(digits, base)) if is_number else found[0]
-
-
-def _repeating(found: re.Match[str]) -> str:
-    r"""0.1\overline{6} is (16 - 1) / 90."""
-    whole, steady, period = found[1] or "0", found[2], found[3] or found[4]
-    numerator = int(whole + steady + period) - int(whole + steady)
-    return rf"\frac{{{numerator}}}{{{'9' * len(period)}{'0' * len(steady)}}}"

@@ -3,60 +3,13 @@ r"""A number and its unit. A unit may be dropped; two units of different meaning
 import re
 from dataclasses import dataclass
 
-# canonical name <- spellings; a name of one letter counts only inside \text{}
-UNITS = {
-    "mm": "mm millimeter millimetre",
-    "cm": "cm centimeter centimetre",
-    "m": "m meter metre",
-    "km": "km kilometer kilometre",
-    "inch": "in inch inche",
-    "foot": "ft foot feet",
-    "yard": "yd yard",
-    "mile": "mi mile",
-    "mg": "mg milligram",
-    "g": "g gram",
-    "kg": "kg kilogram",
-    "lb": "lb pound",
-    "oz": "oz ounce",
-    "ton": "ton tonne",
-    "ms": "ms millisecond",
-    "s": "s sec second",
-    "min": "min minute",
-    "h": "h hr hour",
-    "day": "day",
-    "week": "week",
-    "month": "month",
-    "year": "yr year",
-    "dollar": "dollar usd buck",
-    "cent": "cent",
-    "euro": "euro eur",
-    "percent": "percent % pct",
-    "degree": "degree deg",
-    "celsius": "celsius c",
-    "fahrenheit": "fahrenheit f",
-    "radian": "radian rad",
-    "ml": "ml milliliter millilitre",
-    "l": "l liter litre",
-    "mile/h": "mph",
-    "km/h": "kph kmh kmph",
-    "unit": "unit",
-    "newton": "newton",
-    "joule": "joule",
-    "watt": "watt",
-    "hertz": "hz hertz",
-}
-CANONICAL = {spelling: name for name, spellings in UNITS.items() for spelling in spellings.split()}
-HALVES_OF_THE_DAY = {"am": "am", "pm": "pm"}  # only after a time
-TEMPERATURES = frozenset(("degree", "degreecelsius", "degreefahrenheit", "celsius", "fahrenheit"))
-# words that say something of the answer instead of counting things
-WORDS_OF_JUDGEMENT = """
-    or and not no nor none nope neither never wrong incorrect false either maybe but to if unless except
-    undefined infinite infinity negative at least most less more fewer greater than plus minus over under
-    above below divided multiplied
-    mod modulo choose factorial power half halves thirds fourths fifths tenths hundredths pi sqrt log ln exp sin cos tan
-    zero one two three four five six seven eight nine ten eleven twelve twenty thirty fifty hundred
-"""
-JUDGEMENTS = frozenset(WORDS_OF_JUDGEMENT.split())
+from services.reward.verifiers.mathematics.reading.unit_names import (
+    CANONICAL,
+    CANONICAL_OF_IDEOGRAPHS,
+    HALVES_OF_THE_DAY,
+    JUDGEMENTS,
+    TEMPERATURES,
+)
 
 WORDS = r"\\text\{[^{}0-9]*\}"
 POWER = r"(?:\s*\^\s*\{?[23]\}?)?"
@@ -65,7 +18,7 @@ LONG_NAMES = "|".join(
 )
 UNIT = re.compile(
     rf"(?P<rest>.*?[\d}})a-z.|])\s*(?P<unit>"
-    rf"(?:{WORDS}{POWER}\s*)+"
+    rf"(?:/?\s*{WORDS}{POWER}\s*)+"
     rf"|\\frac\{{\s*{WORDS}{POWER}\s*\}}\{{\s*{WORDS}{POWER}\s*\}}"
     rf"|/?(?<![a-zA-Z\\])(?:square\s+|cubic\s+|sq\.?\s+)?(?:{LONG_NAMES}|USD|EUR)s?{POWER}(?:\s*/\s*(?:{LONG_NAMES}|[hs]){POWER})?\.?"
     rf"|(?:(?<=:\d\d)|(?<=:\d\d\s))[AaPp]\.?\s?[Mm]\.?"
@@ -75,6 +28,8 @@ UNIT = re.compile(
 )
 ANGLE_FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 COMMAND = re.compile(r"\\(?:text|frac)")
+FRACTION = re.compile(r"\\frac\{(.*)\}\{(.*)\}", re.DOTALL)
+IDEOGRAPHS = re.compile("[\u3040-\u30fa\u3400-\u9fff\uac00-\ud7a3]+")
 WORD = re.compile(r"[a-z%']+|[23]|\^|/")
 POWERS_IN_WORDS = {"square": "2", "sq": "2", "squared": "2", "cubic": "3", "cubed": "3"}
 
@@ -93,7 +48,10 @@ def quantity(text: str) -> Quantity:
     found = UNIT.fullmatch(text)
     if found is None or found["rest"].rstrip().endswith(("+", "-", "=", "<", ">", "\\cdot", ",")):
         return Quantity(text)
-    unit = found["unit"].replace("\\circ", " degree ").replace(".", "")
+    if ideographs := IDEOGRAPHS.findall(found["unit"]):
+        known = CANONICAL_OF_IDEOGRAPHS.get("".join(ideographs))
+        return Quantity(text) if known is None else Quantity(found["rest"].strip(), found["unit"], known)
+    unit = FRACTION.sub(r"\1/\2", found["unit"].replace("\\circ", " degree ").replace(".", ""))
     words = WORD.findall(COMMAND.sub(" ", unit).lower())
     is_angle_of_function = "degree" in words and ANGLE_FUNCTION.search(found["rest"])
     is_power_alone = all(word in POWERS_IN_WORDS for word in words)  # 10 squared is 100

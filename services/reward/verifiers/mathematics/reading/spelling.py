@@ -2,20 +2,49 @@
 
 import unicodedata
 
+GREEK = {
+    character: f"\\{unicodedata.name(character).split()[-1].lower().replace('lamda', 'lambda')} "
+    for character in "αβγδεζηθικλμνξπρστυφχψω"
+}
 VULGAR_FRACTIONS = {
     character: r"\frac{{{}}}{{{}}}".format(*unicodedata.normalize("NFKC", character).split("\N{FRACTION SLASH}"))
     for character in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"
 }
-ZEROS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-CURRENCIES = {r"\$": "dollar", "€": "euro", "£": "pound sterling", "¥": "yen"}
-SETS_IN_WORDS = {
-    "no solution": r"\emptyset",
-    "no solutions": r"\emptyset",
-    "no real solution": r"\emptyset",
-    "no real solutions": r"\emptyset",
-    "empty set": r"\emptyset",
-    "all real numbers": r"\mathbb{R}",
-    "all reals": r"\mathbb{R}",
+POWERS_OF_TEN = {
+    2: "hundred hundreds 百 백",
+    3: "thousand thousands grand k 千 천",
+    4: "万 萬 만",
+    5: "lakh lakhs",
+    6: "million millions mn mln mio",
+    7: "crore crores",
+    8: "亿 億 억",
+    9: "billion billions bn bln",
+    12: "trillion trillions tn trn",
+    15: "quadrillion quadrillions",
+    18: "quintillion quintillions",
+}
+MULTIPLIERS = {
+    **{word: f"10^{{{power}}}" for power, words in POWERS_OF_TEN.items() for word in words.split()},
+    **{"dozen": "12", "dozens": "12", "打": "12", "score": "20", "gross": "144"},
+}
+BASES_IN_WORDS = {
+    word: str(number)
+    for number, word in enumerate(
+        (
+            *("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+            *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"),
+        ),
+        start=2,
+    )
+}
+CURRENCIES = {
+    "dollar": r"\\\$|US\s?\\?\$|USD",
+    "euro": "€|EUR",
+    "pound sterling": "£|GBP",
+    "yen": "¥|JPY",
+    "yuan": "CNY|RMB|人民币",
+    "rupee": r"₹|INR|Rs\.?",
+    "won": "₩|KRW",
 }
 
 SYMBOLS = {
@@ -28,8 +57,7 @@ SYMBOLS = {
     "\N{DIVISION SIGN}": "/",
     "\N{FRACTION SLASH}": "/",
     "\N{SQUARE ROOT}": r"\sqrt ",
-    "\N{GREEK SMALL LETTER PI}": r"\pi ",
-    "\N{GREEK SMALL LETTER THETA}": r"\theta ",
+    **GREEK,
     "\N{INFINITY}": r"\infty ",
     "\N{LESS-THAN OR EQUAL TO}": r"\le ",
     "\N{GREATER-THAN OR EQUAL TO}": r"\ge ",
@@ -42,8 +70,24 @@ SYMBOLS = {
     "\N{DEGREE SIGN}": r"^{\circ}",
     "\N{DOUBLE-STRUCK CAPITAL R}": r"\mathbb{R}",
     **VULGAR_FRACTIONS,
-    "\N{SUPERSCRIPT TWO}": "^2",
-    "\N{SUPERSCRIPT THREE}": "^3",
+    "\N{IDEOGRAPHIC FULL STOP}": ".",
+    "\N{IDEOGRAPHIC COMMA}": ",",
+    "\N{IDENTICAL TO}": r"\equiv ",
+    "\N{RIGHTWARDS ARROW}": r"\to ",
+    "\N{RIGHTWARDS DOUBLE ARROW}": r"\Rightarrow ",
+    "\N{LONG RIGHTWARDS DOUBLE ARROW}": r"\Rightarrow ",
+    "\N{THEREFORE}": r"\Rightarrow ",
+    "\N{FOR ALL}": r"\forall ",
+    "\N{HORIZONTAL ELLIPSIS}": r"\ldots ",
+    "...": r"\ldots ",
+    "\N{INTEGRAL}": r"\int ",
+    "\N{N-ARY SUMMATION}": r"\sum ",
+    "\N{N-ARY PRODUCT}": r"\prod ",
+    "\N{LEFT FLOOR}": r"\lfloor ",
+    "\N{RIGHT FLOOR}": r"\rfloor ",
+    "\N{LEFT CEILING}": r"\lceil ",
+    "\N{RIGHT CEILING}": r"\rceil ",
+    "\N{DOUBLE-STRUCK CAPITAL Z}": r"\mathbb{Z}",
     "**": "^",
     "<=": r"\le ",
     ">=": r"\ge ",
@@ -89,6 +133,15 @@ COMMANDS = {
     r"\bar": r"\overline",
     r"\dot": r"\overline",
     r"\lg": r"\log",
+    r"\implies": r"\Rightarrow ",
+    r"\Longrightarrow": r"\Rightarrow ",
+    r"\rightarrow": r"\to ",
+    r"\longrightarrow": r"\to ",
+    r"\therefore": r"\Rightarrow ",
+    r"\dots": r"\ldots",
+    r"\cdots": r"\ldots",
+    r"\dotsc": r"\ldots",
+    r"\Pr": "P",
 }
 
 LAYOUT = frozenset(

@@ -5,7 +5,7 @@ Loops, all in one event loop; the first that ends unexpectedly ends the process:
 * the web server: answers requests, until SIGTERM.
 * `Observer.serve`: once a second, Redis -> the newest observation.          (with a run's configuration only)
 * `Broadcaster.serve`: four times a second, the run's folder -> messages for the readers of the stream.
-* `_beat`: once a second, this process' presence -> Redis.                   (with a run's configuration only)
+* `_beat`: once a second, this process' presence and the alerts -> Redis.    (with a run's configuration only)
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import logging
 import socket
 import sys
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,8 +25,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from services.dashboard.api.access import Access
 from services.dashboard.api.app import create_app
-from services.dashboard.history.catalog import Catalog, is_run
+from services.dashboard.history.catalog import Catalog, NoSuchRunError, is_run
 from services.dashboard.live.source import Observer, RedisSource
+from services.dashboard.live.status import alerts_of
 from services.dashboard.live.stream import Broadcaster
 from services.dashboard.live.view import Views
 from tppo.config import Config, ConfigError
@@ -50,6 +51,8 @@ REQUEST_SECONDS = 10.0
 """For the headers and the body of a request, which is a few kilobytes at most."""
 MAX_CONNECTIONS = 512
 """Readers of the stream, and the requests beside them; further ones are closed at once, those that are there stay."""
+MAX_ANNOUNCED = 20
+"""Alerts in a heartbeat."""
 log = logging.getLogger(__name__)
 
 
@@ -81,7 +84,7 @@ async def serve(options: ServingOptions) -> None:
         on_stop_signal(lambda: None)
         loops: list[Coroutine[Any, Any, None]] = [broadcaster.serve()]
         if config and source and observer:
-            loops += [observer.serve(), _beat(source, config.run.name, options.name, _url(listener))]
+            loops += [observer.serve(), _beat(source, views, config.run.name, options.name, url=_url(listener))]
         try:
             await until_served(QuietlyEndingServer(settings).serve(sockets=[listener]), loops)
         finally:
@@ -184,14 +187,24 @@ async def _source(config: Config) -> RedisSource:
     return source
 
 
-async def _beat(source: RedisSource, run: str, name: str, url: str) -> None:
-    presence = this_process(name, "dashboard", status={"url": url})
+async def _beat(source: RedisSource, views: Views, run: str, name: str, *, url: str) -> None:
+    presence = this_process(name, "dashboard")
 
     async def announce_page() -> None:
         client, _ = await source.connected()
-        await announce(client, run, presence)
+        status = {"url": url, "alerts": await _announced_alerts(views, run)}
+        await announce(client, run, replace(presence, status=status))
 
     await beat(announce_page)
+
+
+async def _announced_alerts(views: Views, run: str) -> list[dict[str, str]]:
+    """For the console of `tppo run`."""
+    try:
+        found = alerts_of(await views.of(run))
+    except NoSuchRunError:  # it has written nothing yet
+        return []
+    return [{"key": one.key, "severity": one.severity, "text": one.text} for one in found[:MAX_ANNOUNCED]]
 
 
 class QuietlyEndingServer(uvicorn.Server):

@@ -1,7 +1,7 @@
 """What the user sees of a run: the facts gathered in one record, redrawn in place on a terminal, in lines elsewhere."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +17,9 @@ LINE_SECONDS = 2.0
 """Shortest time between two lines."""
 SILENCE_SECONDS = 15.0
 """A line comes after this time even when no step was made."""
+MAX_ALERT_CHARS = 500
+OVER_SECONDS = 10.0
+"""An alert that has been away for so long is over."""
 RATE_STEPS = 10
 """Tokens per second are taken over this many steps."""
 
@@ -183,6 +186,44 @@ class PlainDisplay:
 
     def close(self) -> None:
         """Nothing is held back: the closing table follows."""
+
+
+class AlertNotes:
+    """Prints each of the dashboard's alerts when it starts and when it is over, never twice.
+
+    One that is away for less than `OVER_SECONDS` goes on, so that what wavers does not fill the console.
+    """
+
+    def __init__(self, note: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write = note
+        self._clock = clock
+        self._active: dict[str, tuple[str, float]] = {}  # key -> first line, when it was last there
+
+    def observe(self, alerts: object, *, is_complete: bool) -> None:
+        """Those of this moment, from a heartbeat; none is over as long as they may not be all."""
+        now = self._clock()
+        for key, line in _alert_lines(alerts):
+            if key not in self._active:
+                self._write(line)
+            self._active[key] = self._active.get(key, (line, now))[0], now
+        for key, (line, seen_at) in list(self._active.items()):
+            if is_complete and now - seen_at >= OVER_SECONDS:
+                self._write(f"over: {line}")
+                del self._active[key]
+
+    def stop(self) -> None:
+        """From now on processes stop in order, which is nothing to alert about."""
+        self._write = lambda line: None
+
+
+def _alert_lines(alerts: object) -> Iterator[tuple[str, str]]:
+    """Key and line of each; what is no alert is left out."""
+    for one in alerts if isinstance(alerts, list) else ():
+        texts = [one.get(name) for name in ("key", "severity", "text")] if isinstance(one, dict) else [None]
+        if all(isinstance(text, str) for text in texts):
+            key, severity, text = map(str, texts)
+            printable = "".join(letter if letter.isprintable() else " " for letter in text)
+            yield key, f"{severity}: {' '.join(printable.split())[:MAX_ALERT_CHARS]}"
 
 
 def display_for(console: Console, title: str) -> Display:

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from services.local.display import Display, overview_of
+from services.local.display import AlertNotes, Display, overview_of
 from services.local.metrics import RunMetrics
 from services.local.processes import (
     Plan,
@@ -61,6 +61,7 @@ class Session:
         self._seconds_before, totals_before = earlier_session(plan.paths)
         self._totals = GenerationTally(totals_before)
         self._milestones = Milestones()
+        self._alert_notes = AlertNotes(self._note_alert)
 
     async def run(self, *, started_at: float) -> tuple[Ending, Summary]:
         """Train until the learner is done, or cannot go on, or the user stops it.
@@ -92,6 +93,7 @@ class Session:
                     beside = [self._observe(supervisor), self._write_summaries(started_at)]
                     observing = [tasks.create_task(loop) for loop in beside]
                     ending = await supervisor.ending()
+                    self._alert_notes.stop()
                     await cancel_all([starting])
                     await supervisor.stop()
                     await cancel_all(observing)
@@ -128,7 +130,7 @@ class Session:
         async with client:
             while True:
                 self._read_metrics()
-                presences = await _present(client, plan.config.run.name)
+                presences = await self._present(client)
                 self._totals.observe_all(presences)
                 self._milestones.observe(presences)
                 self._milestones.reached(*self._reached_steps())
@@ -141,6 +143,22 @@ class Session:
                 )
                 self._display.show(overview)
                 await asyncio.sleep(OBSERVE_SECONDS)
+
+    async def _present(self, client: RedisClient) -> list[Presence]:
+        """The processes with a heartbeat; none while Redis does not answer, which does not end the display."""
+        try:
+            presences = await present(client, self._plan.config.run.name)
+        except StreamsError as error:
+            alert = {"key": "redis:", "severity": "error", "text": f"Redis does not answer: {error}."}
+            self._alert_notes.observe([alert], is_complete=False)
+            return []
+        for dashboard in (one for one in presences if one.kind == "dashboard"):
+            self._alert_notes.observe(dashboard.status.get("alerts"), is_complete=True)
+        return presences
+
+    def _note_alert(self, text: str) -> None:
+        log.warning("%s", text)
+        self._display.note(text)
 
     async def _write_summaries(self, started_at: float) -> None:
         """Until cancelled: what a kill of everything leaves for the next session to add to."""
@@ -238,14 +256,6 @@ def _in_use(config: Config) -> str:
         f"run {config.run.name!r} is already training on another machine, or its learner died less than "
         f"{config.redis.lease_seconds:g} s ago; use another run.name"
     )
-
-
-async def _present(client: RedisClient, run: str) -> list[Presence]:
-    """The processes with a heartbeat; none while Redis does not answer, which does not end the display."""
-    try:
-        return await present(client, run)
-    except StreamsError:
-        return []
 
 
 def _what_the_learner_waits_for(presences: Sequence[Presence]) -> str:

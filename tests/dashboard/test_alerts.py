@@ -231,3 +231,22 @@ def test_updates_that_the_bound_on_the_kl_skipped_are_a_notice() -> None:
 
 def test_the_worst_comes_first() -> None:
     assert texts({"actor/pg_clipfrac": [0.3] * 10}, is_paused=True, redis_error="refused")[0].startswith("Redis")
+
+
+def test_an_alert_keeps_its_key_while_its_numbers_change() -> None:
+    situations = [
+        Situation(
+            steps=columns_of({}), evaluations=columns_of({}), is_running=True, seconds_since_step=seconds, errors=errors
+        )
+        for seconds, errors in ((70.0, {"generation-0": "out of memory"}), (90.0, {"generation-0": "no space left"}))
+    ]
+
+    keys = [[one.key for one in alerts_of_moment(situation)] for situation in situations]
+
+    assert keys == [["no_step:", "errors:generation-0"]] * 2
+
+
+def test_a_function_that_responses_wait_for_and_nobody_offers_is_an_alert() -> None:
+    assert texts(offered_by_nobody={"mine": "127.0.0.1:50052"}) == [
+        "Responses wait for grpc:mine, which no process offers; one may attach at 127.0.0.1:50052."
+    ]

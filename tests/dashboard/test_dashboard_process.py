@@ -17,6 +17,7 @@ from tests.dashboard.run_folders import complete_run, event, requested
 from tests.support.processes import TPPO, a_process, terminated
 from tests.support.streams import announced
 from tests.support.waiting import DEADLINE_SECONDS, until_answered
+from tppo.presence import announce, present, this_process
 from tppo.streams.connection import RedisClient
 
 pytestmark = pytest.mark.process
@@ -80,6 +81,30 @@ async def test_it_announces_itself_answers_and_shuts_down(
     assert [one["name"] for one in status["services"]] == ["dashboard"]
     assert (status["state"], status["has_control"]) == ("starting", True)
     assert exit_code == 0
+
+
+async def test_its_heartbeat_names_the_alerts(
+    config: Path, tmp_path: Path, redis_url: str, redis_client: RedisClient, run_name: str
+) -> None:
+    complete_run(tmp_path / run_name)
+    attached = {"offered_by_nobody": ["mine"]}
+    reward = this_process("reward-0", "reward", address="127.0.0.1:50052", status={"attached": attached})
+
+    async with dashboard(str(config), "--redis", redis_url, "--set=dashboard.port=0"):
+
+        async def announced_alerts() -> list[dict[str, str]]:
+            await announce(redis_client, run_name, reward)
+            found = [one for one in await present(redis_client, run_name) if one.kind == "dashboard"]
+            return [alert for one in found for alert in one.status["alerts"]]
+
+        alerts = await until_answered(announced_alerts, "two alerts", is_met=lambda found: len(found) == 2)
+
+    parked = "1 rollout is parked; most often: the engine failed."
+    nobody = "Responses wait for grpc:mine, which no process offers; one may attach at 127.0.0.1:50052."
+    assert alerts == [
+        {"key": "parked:", "severity": "warning", "text": parked},
+        {"key": "nobody:mine", "severity": "warning", "text": nobody},
+    ]
 
 
 async def test_beyond_the_loopback_it_refuses_to_start_without_a_token(config: Path, redis_url: str) -> None:

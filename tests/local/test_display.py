@@ -3,9 +3,19 @@
 import io
 from typing import Any
 
+import pytest
 from rich.console import Console
 
-from services.local.display import PlainDisplay, RunOverview, closing_table, live_table, overview_of, plain_line
+from services.local.display import (
+    OVER_SECONDS,
+    AlertNotes,
+    PlainDisplay,
+    RunOverview,
+    closing_table,
+    live_table,
+    overview_of,
+    plain_line,
+)
 from services.local.metrics import RunMetrics
 from services.local.results import summarize
 from services.local.supervision.child import ChildState
@@ -121,3 +131,78 @@ def test_lines_are_written_when_something_changed_and_not_too_often() -> None:
     display.show(overview(LINES[:2]))  # nothing for 15 s: a line all the same
 
     assert [line.split(" | ")[0] for line in written] == ["step 0/60", "step 1/60", "step 1/60"]
+
+
+class AlertConsole:
+    """Alert notes, what they wrote, and their clock."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.now = 0.0
+        self.notes = AlertNotes(self.lines.append, clock=lambda: self.now)
+
+    def observe(self, *texts: str, key: str = "no_step:", is_complete: bool = True) -> None:
+        self.notes.observe(
+            [{"key": key, "severity": "warning", "text": text} for text in texts], is_complete=is_complete
+        )
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_an_alert_is_written_when_it_starts_and_when_it_is_over() -> None:
+    seen = AlertConsole()
+    for seconds in range(60, 90):
+        seen.observe(f"No training step for {seconds} s.")
+        seen.wait(1.0)
+    for _ in range(20):
+        seen.observe()
+        seen.wait(1.0)
+
+    assert seen.lines == ["warning: No training step for 60 s.", "over: warning: No training step for 60 s."]
+
+
+def test_an_alert_that_wavers_is_written_once() -> None:
+    seen = AlertConsole()
+    for _ in range(10):
+        seen.observe("The reward falls.")
+        seen.wait(OVER_SECONDS / 2)
+        seen.observe()
+        seen.wait(OVER_SECONDS / 4)
+
+    assert seen.lines == ["warning: The reward falls."]
+
+
+def test_no_alert_is_over_while_they_may_not_be_all() -> None:
+    seen = AlertConsole()
+    seen.observe("Redis does not answer.", is_complete=False)
+    seen.wait(10 * OVER_SECONDS)
+    seen.observe(is_complete=False)
+    before = list(seen.lines)
+    seen.observe()
+
+    assert before == ["warning: Redis does not answer."]
+    assert seen.lines[1:] == ["over: warning: Redis does not answer."]
+
+
+def test_an_alert_is_one_line_without_control_characters() -> None:
+    seen = AlertConsole()
+    seen.observe("KeyError: \x1b[2Jboom\n\n  in a function")
+
+    assert seen.lines == ["warning: KeyError: [2Jboom in a function"]
+
+
+@pytest.mark.parametrize("alerts", [None, "text", [None, 7, {}, {"key": "a", "severity": 1, "text": "x"}]])
+def test_what_is_no_alert_is_left_out(alerts: object) -> None:
+    seen = AlertConsole()
+    seen.notes.observe(alerts, is_complete=True)
+
+    assert seen.lines == []
+
+
+def test_nothing_is_an_alert_while_the_run_ends() -> None:
+    seen = AlertConsole()
+    seen.notes.stop()
+    seen.observe("Redis does not answer.", is_complete=False)
+
+    assert seen.lines == []

@@ -241,3 +241,46 @@ async def test_a_new_run_of_a_name_that_a_learner_holds_is_refused(
         assert ending.kind is EndingKind.REFUSED
         assert "use another run.name" in ending.message
         assert await client.get(f"tppo:{{{run_name}}}:inbox") == b"of a living run"
+
+
+async def test_the_dashboards_alerts_are_on_the_console_and_in_the_log_once(
+    tmp_path: Path, redis_url: str, run_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan, display = plan_in(tmp_path, name=run_name, redis_url=redis_url), Recorder()
+    alert = {"key": "paused:", "severity": "notice", "text": "Paused by operator."}
+    presence = Presence("dashboard", "dashboard", "", 0.0, 1, "here", status={"url": "", "alerts": [alert]})
+    running = asyncio.create_task(run(plan, learner(plan, then="time.sleep(600)"), display))
+    await display.step_seen.wait()
+    async with await connect(redis_url) as client:
+        await announce(client, run_name, presence)
+        await until(lambda: display.notes, "the alert")
+        await announce(client, run_name, presence)
+    display.shown.clear()
+    await display.shown.wait()
+    os.kill(os.getpid(), signal.SIGINT)
+    await running
+
+    assert display.notes == ["notice: Paused by operator."]
+    assert [record.getMessage() for record in caplog.records].count("notice: Paused by operator.") == 1
+
+
+async def test_a_server_that_does_not_answer_is_on_the_console_until_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.local.display.OVER_SECONDS", 0.0)
+    plan, display = plan_in(tmp_path), Recorder()
+    running = asyncio.create_task(run(plan, learner(plan, then="time.sleep(600)"), display))
+    await display.step_seen.wait()
+    async with await connect(plan.redis_url) as client:
+        process_id = int((await client.info("server"))["process_id"])
+        os.kill(process_id, signal.SIGSTOP)
+        await until(lambda: display.notes, "the alert")
+        os.kill(process_id, signal.SIGCONT)
+        dashboard = Presence("dashboard", "dashboard", "", 0.0, 1, "here", status={"url": "", "alerts": []})
+        await announce(client, plan.config.run.name, dashboard)
+        await until(lambda: len(display.notes) > 1, "the end of the alert")
+    os.kill(os.getpid(), signal.SIGINT)
+    await running
+
+    assert display.notes[0].startswith("error: Redis does not answer: ")
+    assert display.notes[1:] == [f"over: {display.notes[0]}"]

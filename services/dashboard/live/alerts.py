@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 
 from services.dashboard.live.learning_alerts import METRIC_RULES
-from services.dashboard.live.situation import STREAK, Alert, Rule, Severity, Situation, step_of
+from services.dashboard.live.situation import STREAK, Alert, Rule, Severity, Situation, alerts_by, step_of
 
 STALL_FACTOR = 5.0
 """Times the usual step: evaluation and a checkpoint fit into it."""
@@ -15,12 +15,12 @@ STALL_FACTOR = 5.0
 
 def alerts_of_moment(situation: Situation) -> list[Alert]:
     """What may change at any moment."""
-    return [alert for rule in MOMENT_RULES for alert in rule(situation)]
+    return alerts_by(MOMENT_RULES, situation)
 
 
 def alerts_of_metrics(situation: Situation) -> list[Alert]:
     """What changes with a line of the metrics only."""
-    return [alert for rule in METRIC_RULES for alert in rule(situation)]
+    return alerts_by(METRIC_RULES, situation)
 
 
 def worst_first(found: list[Alert]) -> list[Alert]:
@@ -70,7 +70,13 @@ def _parked(situation: Situation) -> Iterator[Alert]:
 def _errors(situation: Situation) -> Iterator[Alert]:
     for name, text in situation.errors.items():
         if text:
-            yield Alert("warning", f"{name}: {text}")
+            yield Alert("warning", f"{name}: {text}", subject=name)
+
+
+def _nobody(situation: Situation) -> Iterator[Alert]:
+    for function, address in situation.offered_by_nobody.items():
+        text = f"Responses wait for grpc:{function}, which no process offers; one may attach at {address}."
+        yield Alert("warning", text, subject=function)
 
 
 def _digests(situation: Situation) -> Iterator[Alert]:
@@ -82,7 +88,11 @@ def _digests(situation: Situation) -> Iterator[Alert]:
     for version, of_names in by_version.items():
         if len(set(of_names.values())) > 1:
             names = ", ".join(sorted(of_names))
-            yield Alert("error", f"{names} serve version {version} with different weights (their digests differ).")
+            yield Alert(
+                "error",
+                f"{names} serve version {version} with different weights (their digests differ).",
+                subject=names,
+            )
 
 
 def duration(seconds: float) -> str:
@@ -93,4 +103,4 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-MOMENT_RULES: tuple[Rule, ...] = (_redis, _learner, _no_step, _paused, _ledger, _parked, _errors, _digests)
+MOMENT_RULES: tuple[Rule, ...] = (_redis, _learner, _no_step, _paused, _ledger, _parked, _errors, _digests, _nobody)

@@ -179,7 +179,7 @@ def _skipped(situation: Situation) -> Iterator[Alert]:
         counts = [value for value in situation.steps.newest(f"{who}/num_skipped_updates", STREAK) if value is not None]
         if len(counts) > 1 and counts[-1] > counts[0]:
             text = f"{who}: {counts[-1] - counts[0]:.0f} updates were skipped lately, their gradients were not finite."
-            yield Alert("error", text, step_of(situation))
+            yield Alert("error", text, step_of(situation), subject=who)
 
 
 def _disagreement(situation: Situation) -> Iterator[Alert]:

@@ -1,9 +1,9 @@
 """What the rules of the alerts look at, and how they look at the last steps: one step's number is noise."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import mean
-from typing import Literal
+from typing import Literal, Protocol
 
 from services.dashboard.history.columns import Columns
 
@@ -21,6 +21,14 @@ class Alert:
     severity: Severity
     text: str
     since_step: int | None = None
+    subject: str = ""
+    """What it is about, where a rule has several alerts at once."""
+    rule: str = ""
+
+    @property
+    def key(self) -> str:
+        """Names the alert while it lasts, whatever numbers its text shows."""
+        return f"{self.rule}:{self.subject}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +56,22 @@ class Situation:
     """Process -> its last error."""
     digests: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Generator -> the version that it serves and the digest of what it loaded."""
+    offered_by_nobody: dict[str, str] = field(default_factory=dict)
+    """Function that responses wait for and no attached process offers -> where one may attach."""
     is_paused: bool = False
 
 
-Rule = Callable[[Situation], Iterable[Alert]]
+class Rule(Protocol):
+    """What makes alerts of one kind."""
+
+    __name__: str
+
+    def __call__(self, situation: Situation, /) -> Iterable[Alert]: ...
+
+
+def alerts_by(rules: Iterable[Rule], situation: Situation) -> list[Alert]:
+    """Of all of these rules."""
+    return [replace(alert, rule=rule.__name__.strip("_")) for rule in rules for alert in rule(situation)]
 
 
 def step_of(situation: Situation) -> int | None:

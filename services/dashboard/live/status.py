@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError
 
 from services.dashboard.api_model import ApiModel
 from services.dashboard.live.alerts import alerts_of_metrics, alerts_of_moment, worst_first
-from services.dashboard.live.situation import Severity, Situation
+from services.dashboard.live.situation import Alert, Severity, Situation
 from services.dashboard.live.view import View
 from tppo.presence import Presence
 from tppo.run_folder.checkpoints import CheckpointFolder
@@ -126,7 +126,9 @@ def status_of(view: View) -> Status:
         waiting_for=_waiting_for(view, state),
         has_control=view.is_live and not view.observation.error,
         control=_control(learner_status.get("control")),
-        alerts=_alerts(view, state),
+        alerts=[
+            AlertStatus(severity=one.severity, text=one.text, since_step=one.since_step) for one in alerts_of(view)
+        ],
         metrics=history.steps.latest,
         evaluation=history.evaluations.latest,
         ledger=ledger_now(view),
@@ -154,6 +156,15 @@ def state_of(view: View) -> RunState:
     return "running" if view.is_learner_alive else "learner_gone"
 
 
+def alerts_of(view: View) -> list[Alert]:
+    """The worst first."""
+    situation = _situation(view, state_of(view))
+    steps, evaluations = view.history.steps, view.history.evaluations
+    key = (id(steps), steps.num_lines, steps.latest.get("step"), evaluations.num_lines)
+    of_metrics = view.history.remembered("alerts", key, lambda: alerts_of_metrics(situation))
+    return worst_first([*alerts_of_moment(situation), *of_metrics])
+
+
 def service_status(view: View, presence: Presence) -> ServiceStatus:
     """One process, as of its last heartbeat."""
     return ServiceStatus(
@@ -174,15 +185,6 @@ def ledger_now(view: View) -> dict[str, Any]:
     prefix = "ledger/"
     latest = view.history.steps.latest
     return {name.removeprefix(prefix): value for name, value in latest.items() if name.startswith(prefix)}
-
-
-def _alerts(view: View, state: RunState) -> list[AlertStatus]:
-    situation = _situation(view, state)
-    steps, evaluations = view.history.steps, view.history.evaluations
-    key = (id(steps), steps.num_lines, steps.latest.get("step"), evaluations.num_lines)
-    of_metrics = view.history.remembered("alerts", key, lambda: alerts_of_metrics(situation))
-    found = worst_first([*alerts_of_moment(situation), *of_metrics])
-    return [AlertStatus(severity=one.severity, text=one.text, since_step=one.since_step) for one in found]
 
 
 def _situation(view: View, state: RunState) -> Situation:
@@ -211,6 +213,7 @@ def _situation(view: View, state: RunState) -> Situation:
             if view.is_alive(one)
         },
         is_paused=control is not None and control.paused,
+        offered_by_nobody=_offered_by_nobody(view),
     )
 
 
@@ -222,6 +225,16 @@ def _errors(view: View) -> dict[str, str]:
         if isinstance(known, dict) and known.get("error"):
             errors[f"weights for {name}"] = str(known["error"])
     return errors
+
+
+def _offered_by_nobody(view: View) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for one in view.presences("reward"):
+        attached = one.status.get("attached") if view.is_alive(one) else None
+        names = attached.get("offered_by_nobody") if isinstance(attached, dict) else None
+        for name in names if isinstance(names, list) else ():
+            found.setdefault(str(name), []).append(one.address)
+    return {name: " and ".join(addresses) for name, addresses in found.items()}
 
 
 def _seconds_since_step(view: View) -> float | None:

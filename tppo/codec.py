@@ -125,6 +125,23 @@ def decode_inbox_record(payload: bytes) -> InboxRecord:
     raise ValueError("InboxRecord holds neither a window nor a score nor a command")
 
 
+def answered_request(payload: bytes) -> tuple[type[WindowRequest | RewardRequest], str, int] | None:
+    """The request that an inbox record claims to answer: kind, rollout, and window index or attempt.
+
+    The record need not be sound. None where its bytes do not say.
+    """
+    message = pb.InboxRecord()
+    try:
+        message.ParseFromString(payload)
+    except DecodeError:
+        return None
+    if message.HasField("window"):
+        return WindowRequest, message.window.rollout_id, message.window.window_index
+    if message.HasField("score"):
+        return RewardRequest, message.score.rollout_id, message.score.attempt
+    return None
+
+
 def _window_message(window: Window) -> pb.Window:
     return pb.Window(
         rollout_id=window.rollout_id,

@@ -97,6 +97,10 @@ class Window:
         """What makes two windows duplicates of each other."""
         return self.rollout_id, self.window_index
 
+    def token_versions(self) -> "array[int]":
+        """The weights that sampled each token."""
+        return tokens(span.policy_version for span in self.version_spans for _ in range(span.num_tokens))
+
     @property
     def oldest_policy_version(self) -> int:
         """The oldest weights that sampled one of its tokens; -1 for an empty window."""

@@ -89,7 +89,7 @@ class InboxLoop:
         try:
             record = self._manager.border.admit(entry.payload)
         except RejectedError as error:
-            self._manager.reject(entry, str(error))
+            self._manager.reject(entry, error)
         else:
             self._enter(position_of(entry.position), record)
 

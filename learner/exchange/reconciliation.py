@@ -11,12 +11,13 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
-from learner.exchange.request_sender import Request, RequestKey, RequestSender, key_of
+from learner.exchange.request_sender import RequestSender
 from learner.rollouts.border import Border, RejectedError
 from learner.rollouts.ledger import Ledger
-from learner.rollouts.rollout import Rollout, State
+from learner.rollouts.requests import Request, RequestKey, answered_by, awaited_by, key_of
+from learner.rollouts.rollout import Rollout
 from tppo import codec
-from tppo.rollout import Command, RewardRequest, Window, WindowRequest
+from tppo.rollout import Command
 from tppo.streams import Streams, StreamsError, until_redis_answers
 
 logger = logging.getLogger(__name__)
@@ -27,20 +28,12 @@ READ_COUNT = 256  # inbox entries per read
 
 def waited_for(ledger: Ledger) -> dict[RequestKey, Rollout]:
     """The rollouts that wait for a window or a score, by the request that would bring it."""
-    keys: dict[RequestKey, Rollout] = {}
-    for rollout in ledger.rollouts.values():
-        if rollout.state is State.REQUESTED:
-            keys[WindowRequest.__name__, rollout.rollout_id, rollout.window_index] = rollout
-        elif rollout.state is State.SCORING:
-            keys[RewardRequest.__name__, rollout.rollout_id, rollout.attempt] = rollout
-    return keys
+    return {key: rollout for rollout in ledger.rollouts.values() if (key := awaited_by(rollout)) is not None}
 
 
 def resend(ledger: Ledger, rollouts: Iterable[Rollout]) -> None:
     """Put their requests into the ledger's outbox again."""
-    for rollout in rollouts:
-        is_scoring = rollout.state is State.SCORING
-        ledger.outbox.append(ledger.reward_request(rollout) if is_scoring else ledger.window_request(rollout))
+    ledger.outbox += [ledger.request(rollout) for rollout in rollouts]
 
 
 async def held_by(streams: Streams, position: str, border: Border) -> set[RequestKey]:
@@ -53,11 +46,17 @@ async def held_by(streams: Streams, position: str, border: Border) -> set[Reques
     while entries := await streams.inbox.read(position, max_count=READ_COUNT, wait_seconds=0):
         position = entries[-1].position
         for entry in entries:
-            with suppress(RejectedError):
-                record = border.admit(entry.payload)
-                if not isinstance(record, Command):
-                    keys.add(((WindowRequest if isinstance(record, Window) else RewardRequest).__name__, *record.key))
+            if (key := _answered(entry.payload, border)) is not None:
+                keys.add(key)
     return keys
+
+
+def _answered(payload: bytes, border: Border) -> RequestKey | None:
+    """The request that a record answers; None for one that answers none, or is rejected."""
+    with suppress(RejectedError):
+        record = border.admit(payload)
+        return None if isinstance(record, Command) else answered_by(record)
+    return None
 
 
 def _keys(payloads: Iterable[bytes], decode: Callable[[bytes], Request]) -> Iterator[RequestKey]:

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from learner.rollouts.ledger import Ledger
+from learner.rollouts.requests import Request, RequestKey, awaited_by, key_of
 from tppo import codec
 from tppo.backoff import Backoff
 from tppo.rollout import RewardRequest, WindowRequest
@@ -19,13 +20,6 @@ logger = logging.getLogger(__name__)
 
 FIRST_DELAY_SECONDS = 0.5  # between attempts while Redis does not answer
 LONGEST_DELAY_SECONDS = 4.0
-Request = WindowRequest | RewardRequest
-RequestKey = tuple[str, str, int]  # kind, rollout, and window index or attempt
-
-
-def key_of(request: Request) -> RequestKey:
-    """What distinguishes one request from every other."""
-    return type(request).__name__, *request.key
 
 
 class RequestSender:
@@ -49,16 +43,20 @@ class RequestSender:
         return {key_of(request) for request in (*self._unsent, *self._ledger.outbox)}
 
     def flush(self) -> None:
-        """Take the requests that the ledger has made."""
+        """Take the requests that the ledger has made, and still waits for: a record may have settled one already."""
         requests, self._ledger.outbox = self._ledger.outbox, []
         for request in requests:
             key = key_of(request)
             if key in self._known:
                 self._known.discard(key)
-            else:
+            elif self._is_awaited(request):
                 self._unsent.append(request)
         if self._unsent:
             self._has_unsent.set()
+
+    def _is_awaited(self, request: Request) -> bool:
+        rollout = self._ledger.rollouts.get(request.rollout_id)
+        return rollout is not None and awaited_by(rollout) == key_of(request)
 
     async def serve(self) -> None:
         """Send until cancelled."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from learner.rollouts.evaluation import ID_PREFIX
 from learner.rollouts.prompts import PromptOrder
+from learner.rollouts.requests import RequestKey
 from tppo import codec
 from tppo.rollout import InboxRecord, Score, Window
 
@@ -24,6 +25,11 @@ EVALUATION_ID = re.compile(rf"{ID_PREFIX}-{NUMBER}-({NUMBER})")
 
 class RejectedError(ValueError):
     """Why a record does not count."""
+
+    def __init__(self, cause: str, answered: RequestKey | None = None) -> None:
+        """`answered`: the request of this run that the record claims to answer, where its bytes say so."""
+        super().__init__(cause)
+        self.answered = answered
 
 
 def _any_id(rollout_id: str) -> bool:
@@ -51,14 +57,24 @@ class Border:
 
     is_of_run: Callable[[str], bool] = _any_id
     vocabulary_size: int | None = None  # None: the model does not say
-    max_window_tokens: int = MAX_VERSION  # of the longest window, that of an evaluation
+    max_response_length: int = MAX_VERSION  # an evaluation has one window for it
+    window_length: int = MAX_VERSION  # of all others
 
     def admit(self, payload: bytes) -> InboxRecord:
         """The record that the bytes hold. Raises `RejectedError`."""
         try:
-            record = codec.decode_inbox_record(payload)
+            return self._sound(payload)
         except ValueError as error:
-            raise RejectedError(str(error)) from None
+            raise RejectedError(str(error), self._answered(payload)) from None
+
+    def _answered(self, payload: bytes) -> RequestKey | None:
+        found = codec.answered_request(payload)
+        if found is None or found[2] < 0 or not self.is_of_run(found[1]):
+            return None
+        return found[0].__name__, found[1], found[2]
+
+    def _sound(self, payload: bytes) -> InboxRecord:
+        record = codec.decode_inbox_record(payload)
         if isinstance(record, Window | Score):
             self._require_id(record)
         if isinstance(record, Window):
@@ -69,20 +85,22 @@ class Border:
 
     def _require_id(self, record: Window | Score) -> None:
         if not self.is_of_run(record.rollout_id):
-            raise RejectedError(
+            raise ValueError(
                 f"rollout {record.rollout_id[:100]!r} is not of this run; expected an id of its prompt order"
             )
 
     def _check_window(self, window: Window) -> None:
         what = f"window {window.window_index} of {window.rollout_id}"
         if window.window_index < 0:
-            raise RejectedError(f"{what}: expected an index of 0 or more")
-        if len(window.tokens) > self.max_window_tokens:
-            raise RejectedError(f"{what}: {len(window.tokens)} tokens; expected at most {self.max_window_tokens}")
+            raise ValueError(f"{what}: expected an index of 0 or more")
+        is_evaluation = window.rollout_id.startswith(ID_PREFIX)
+        most = self.max_response_length if is_evaluation else min(self.window_length, self.max_response_length)
+        if len(window.tokens) > most:
+            raise ValueError(f"{what}: {len(window.tokens)} tokens; expected at most {most}")
         limit = MAX_VERSION if self.vocabulary_size is None else self.vocabulary_size
         token = next((token for token in window.tokens if not 0 <= token < limit), None)
         if token is not None:
-            raise RejectedError(f"{what}: token {token}; expected one of 0 to {limit - 1}")
+            raise ValueError(f"{what}: token {token}; expected one of 0 to {limit - 1}")
         _check_sampling(window, what)
 
 
@@ -90,10 +108,10 @@ def _check_sampling(window: Window, what: str) -> None:
     """Log-probs and versions; NaN compares as False."""
     logprob = next((logprob for logprob in window.logprobs if not -math.inf < logprob <= 0), None)
     if logprob is not None:
-        raise RejectedError(f"{what}: log-prob {logprob}; expected a finite one of at most 0")
+        raise ValueError(f"{what}: log-prob {logprob}; expected a finite one of at most 0")
     for span in window.version_spans:
         if not (0 <= span.policy_version <= MAX_VERSION and span.num_tokens >= 0):
-            raise RejectedError(
+            raise ValueError(
                 f"{what}: {span.num_tokens} tokens of policy version {span.policy_version}; "
                 f"expected a version of 0 to {MAX_VERSION}"
             )
@@ -102,6 +120,6 @@ def _check_sampling(window: Window, what: str) -> None:
 def _check_score(score: Score) -> None:
     what = f"score {score.attempt} of {score.rollout_id}"
     if score.attempt < 0:
-        raise RejectedError(f"{what}: expected an attempt of 0 or more")
+        raise ValueError(f"{what}: expected an attempt of 0 or more")
     if score.score is not None and not abs(score.score) <= MAX_SCORE:  # NaN compares as False
-        raise RejectedError(f"{what}: {score.score}; expected a finite number")
+        raise ValueError(f"{what}: {score.score}; expected a finite number")

@@ -6,7 +6,8 @@ read and however training steps fall between them. So entering a record is idemp
 
 * ready rows are ordered by the position of the record that made them ready;
 * a record that arrives before it was requested (a restarted learner re-reads its inbox) waits until it is;
-* a duplicate, recognized by its key, is counted and dropped.
+* a duplicate, recognized by its key, is counted and dropped;
+* a record that the border rejected counts as never arrived: its request is resent, at most `MAX_RESENDS` times.
 """
 
 from array import array
@@ -18,13 +19,23 @@ from typing import NamedTuple, TypeVar
 
 from learner.rollouts.occurrences import Arrived, Dropped, Occurrence, Parked, Requested, Scored
 from learner.rollouts.prompts import Prompt
-from learner.rollouts.requests import RequestRules, reward_request, window_request
+from learner.rollouts.requests import (
+    Arrival,
+    RequestKey,
+    RequestRules,
+    answered_by,
+    arrival,
+    awaited_by,
+    reward_request,
+    window_request,
+)
 from learner.rollouts.rollout import Position, Rollout, State
 from tppo.rollout import FinishReason, RewardRequest, Score, ScoreStatus, Window, WindowRequest
 
 RETRIED = "failed, and requested again"  # why a window counts as dropped that an operator retried
 Key = tuple[str, int]  # of a record: rollout and window index, or rollout and attempt
 R = TypeVar("R", Window, Score)
+MAX_RESENDS = 3  # of a request whose answers were rejected; then its rollout is parked
 MAX_STALLS = 2  # empty windows in a row after which a response counts as cut at its limit
 
 
@@ -66,6 +77,7 @@ class Ledger:
     occurrences: list[Occurrence] = field(default_factory=list)  # for the journal to take
     early_windows: dict[Key, tuple[Position, Window]] = field(default_factory=dict)
     early_scores: dict[Key, tuple[Position, Score]] = field(default_factory=dict)
+    early_rejections: dict[RequestKey, list[tuple[Position, str]]] = field(default_factory=dict)
     num_issued: int = 0
     num_trained: int = 0
     dropped: Counter[str] = field(default_factory=Counter)  # windows that an operator gave up, by reason
@@ -89,22 +101,21 @@ class Ledger:
         rollout.state, rollout.cohort, rollout.min_policy_version = State.REQUESTED, cohort, min_policy_version
         if not rollout.is_evaluation:
             self.num_issued += 1
-        self.outbox.append(self.window_request(rollout))
+        self.outbox.append(self.request(rollout))
         self._note_request(rollout)
         early = self.early_windows.pop((rollout.rollout_id, rollout.window_index), None)
+        self._count_early_rejections(rollout, before=early)
         if early is not None:
             self.add_window(*early)
 
     def add_window(self, position: Position, window: Window) -> None:
         """A window has arrived."""
-        rollout = self.rollouts.get(window.rollout_id)
-        if rollout is None and self.is_past(window.rollout_id):
-            self.duplicates["window"] += 1
-        elif rollout is None or window.window_index >= rollout.next_window_index:
-            self._keep_early(self.early_windows, position, window)
-        elif rollout.state is not State.REQUESTED or window.window_index < rollout.window_index:
-            self.duplicates["window"] += 1
-        elif window.finish_reason is FinishReason.FAILED:
+        when = self._arrival(answered_by(window))
+        if when is not Arrival.AWAITED:
+            self._keep_or_drop(when, self.early_windows, position, window)
+            return
+        rollout = self.rollouts[window.rollout_id]
+        if window.finish_reason is FinishReason.FAILED:
             self.occurrences.append(Arrived(window, is_finished=False))
             self._park(rollout, position, f"generation failed: {window.error}")
         else:
@@ -112,19 +123,31 @@ class Ledger:
 
     def add_score(self, position: Position, score: Score) -> None:
         """A score has arrived."""
-        rollout = self.rollouts.get(score.rollout_id)
-        if rollout is None and self.is_past(score.rollout_id):
-            self.duplicates["score"] += 1
-        elif rollout is None or score.attempt > rollout.attempt or not rollout.is_finished:
-            self._keep_early(self.early_scores, position, score)
-        elif rollout.state is not State.SCORING or score.attempt < rollout.attempt:
-            self.duplicates["score"] += 1
-        elif score.status is ScoreStatus.SCORED:
+        when = self._arrival(answered_by(score))
+        if when is not Arrival.AWAITED:
+            self._keep_or_drop(when, self.early_scores, position, score)
+            return
+        rollout = self.rollouts[score.rollout_id]
+        if score.status is ScoreStatus.SCORED:
             self.occurrences.append(Scored(score))
             rollout.score, rollout.components = score.score, dict(score.components)
             self._make_ready(rollout, position)
         else:
             self._retry_or_park(rollout, position, score)
+
+    def reject(self, position: Position, answered: RequestKey | None, cause: str) -> None:
+        """A record counts as never arrived, which claims to answer this request."""
+        self.num_rejected_records += 1
+        if answered is None:
+            return
+        when = self._arrival(answered)
+        if when is Arrival.AWAITED:
+            rollout = self.rollouts[answered[1]]
+            self._count_rejection(rollout, position, cause)
+            if rollout.state is not State.PARKED:
+                self.outbox.append(self.request(rollout))
+        elif when is Arrival.EARLY and len(rejections := self.early_rejections.setdefault(answered, [])) <= MAX_RESENDS:
+            rejections.append((position, cause))  # more would change nothing
 
     def set_temperature(self, temperature: float) -> None:
         """Of the windows that are requested from now on."""
@@ -178,13 +201,33 @@ class Ledger:
         parked, dropped = states[State.PARKED], self.dropped.total()
         return Conservation(self.num_issued, self.num_trained, in_flight, parked, dropped)
 
-    def window_request(self, rollout: Rollout) -> WindowRequest:
-        """The request for a rollout's current window."""
+    def request(self, rollout: Rollout) -> WindowRequest | RewardRequest:
+        """The request that the rollout waits for."""
+        assert rollout.state in (State.REQUESTED, State.SCORING), rollout
+        if rollout.state is State.SCORING:
+            return reward_request(rollout, self.decode)
         return window_request(rollout, self.rules)
 
-    def reward_request(self, rollout: Rollout) -> RewardRequest:
-        """The request for a finished rollout's score."""
-        return reward_request(rollout, self.decode)
+    def _arrival(self, key: RequestKey) -> Arrival:
+        """Of a record that answers the request."""
+        rollout = self.rollouts.get(key[1])
+        if rollout is None:
+            return Arrival.LATE if self.is_past(key[1]) else Arrival.EARLY
+        return arrival(key, rollout)
+
+    def _count_early_rejections(self, rollout: Rollout, *, before: tuple[Position, object] | None) -> None:
+        """Those for the request that was just made; they lie before the record that answers it, if that is there."""
+        rollout.num_rejections = 0
+        key = awaited_by(rollout)
+        assert key is not None
+        for position, cause in self.early_rejections.pop(key, []):
+            if before is None or position < before[0]:
+                self._count_rejection(rollout, position, cause)
+
+    def _count_rejection(self, rollout: Rollout, position: Position, cause: str) -> None:
+        rollout.num_rejections += 1
+        if rollout.num_rejections > MAX_RESENDS:
+            self._park(rollout, position, f"{rollout.num_rejections} answers were rejected, the last one: {cause}")
 
     def _note_request(self, rollout: Rollout) -> None:
         self.occurrences.append(
@@ -198,18 +241,18 @@ class Ledger:
             )
         )
 
-    def _keep_early(self, early: dict[Key, tuple[Position, R]], position: Position, record: R) -> None:
+    def _keep_or_drop(self, when: Arrival, early: dict[Key, tuple[Position, R]], position: Position, record: R) -> None:
         """Until it is requested; of duplicates the first counts, as it does when nothing is early."""
-        if record.key in early:
+        if when is Arrival.LATE or record.key in early:
             self.duplicates[type(record).__name__.lower()] += 1
         else:
             early[record.key] = (position, record)
 
     def _extend(self, rollout: Rollout, position: Position, window: Window) -> None:
-        rollout.response_tokens.extend(window.tokens)
-        rollout.rollout_logprobs.extend(window.logprobs)
-        for span in window.version_spans:
-            rollout.token_versions.extend([span.policy_version] * span.num_tokens)
+        room = self.rules.max_response_length - len(rollout.response_tokens)  # what is beyond was not requested
+        rollout.response_tokens.extend(window.tokens[:room])
+        rollout.rollout_logprobs.extend(window.logprobs[:room])
+        rollout.token_versions.extend(window.token_versions()[:room])
         rollout.num_stalls = 0 if window.tokens else rollout.num_stalls + 1
         rollout.is_finished = (
             window.finish_reason is FinishReason.STOP
@@ -225,8 +268,9 @@ class Ledger:
 
     def _request_score(self, rollout: Rollout) -> None:
         rollout.state = State.SCORING
-        self.outbox.append(self.reward_request(rollout))
+        self.outbox.append(self.request(rollout))
         early = self.early_scores.pop((rollout.rollout_id, rollout.attempt), None)
+        self._count_early_rejections(rollout, before=early)
         if early is not None:
             self.add_score(*early)
 

@@ -38,6 +38,7 @@ PLAIN = (
     "num_stalls",
     "cause",
     "first_attempt",
+    "num_rejections",
     "is_retry_due",
 )
 TYPECODES = {name: "i" if name in ("response_tokens", "token_versions") else "f" for name in PER_TOKEN}
@@ -68,6 +69,7 @@ def captured(manager: RolloutManager) -> LedgerState:
             [list(position), base64.b64encode(codec.encode_inbox_record(record)).decode()]
             for position, record in _early(ledger)
         ],
+        "early_rejections": [[key, rejections] for key, rejections in ledger.early_rejections.items()],
         "num_issued": ledger.num_issued,
         "num_trained": ledger.num_trained,
         "num_resent_requests": ledger.num_resent_requests,
@@ -99,6 +101,8 @@ def restore(manager: RolloutManager, state: LedgerState) -> None:
     manager.commands.restore(plain["commands"])
     for position, payload in plain["early"]:
         _add_early(ledger, (position[0], position[1]), codec.decode_inbox_record(base64.b64decode(payload)))
+    for (kind, rollout_id, number), rejections in plain.get("early_rejections", []):
+        ledger.early_rejections[kind, rollout_id, number] = [((at[0], at[1]), cause) for at, cause in rejections]
     ledger.num_issued, ledger.num_trained = plain["num_issued"], plain["num_trained"]
     ledger.num_resent_requests = plain["num_resent_requests"]
     ledger.num_rejected_records = plain.get("num_rejected_records", 0)  # not in those of earlier releases
@@ -139,7 +143,7 @@ def _rollouts(
             for name in PER_TOKEN
         }
         yield Rollout(
-            **{name: entry[name] for name in PLAIN},
+            **{name: entry[name] for name in PLAIN if name in entry},  # some were added since earlier releases
             **arrays,
             prompt=prompts[entry["prompt"]],
             state=State(entry["state"]),

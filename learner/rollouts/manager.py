@@ -5,7 +5,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from learner.rollouts.border import Border, RolloutIds
+from learner.rollouts.border import Border, RejectedError, RolloutIds
 from learner.rollouts.commands import Commands
 from learner.rollouts.evaluation import Evaluator
 from learner.rollouts.ledger import Ledger
@@ -15,6 +15,7 @@ from learner.rollouts.scheduler import Scheduler
 from tppo.config.schema import Config, DataSection, RunSection
 from tppo.rollout import Command, InboxRecord, Window
 from tppo.streams import InboxEntry
+from tppo.streams.contract import position_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +40,13 @@ class RolloutManager:
         else:
             self.ledger.add_score(position, record)
 
-    def reject(self, entry: InboxEntry, cause: str) -> None:
-        """A record that the border does not admit counts as never arrived; reconciliation resends its request."""
-        self.ledger.num_rejected_records += 1
-        logger.warning("rejected record %s of the inbox: %s", entry.position, cause)
+    def reject(self, entry: InboxEntry, error: RejectedError) -> None:
+        """A record that the border does not admit counts as never arrived, and its request is resent.
+
+        Where its bytes name no request, reconciliation finds that one is missing.
+        """
+        logger.warning("rejected record %s of the inbox: %s", entry.position, error)
+        self.ledger.reject(position_of(entry.position), error.answered, str(error))
 
     def reconfigure(self, config: Config) -> None:
         """From now on by this configuration, whose keys that define the run are the same."""
@@ -76,5 +80,6 @@ def open_manager(
     ledger = Ledger(rules, decode, is_past)
     scheduler = Scheduler(ledger, prompts, order, run, num_cohort_steps)
     evaluator = Evaluator(ledger, evaluation_prompts)
-    border = Border(RolloutIds(order, len(evaluation_prompts)), vocabulary_size, run.max_response_length)
+    ids = RolloutIds(order, len(evaluation_prompts))
+    border = Border(ids, vocabulary_size, run.max_response_length, run.window_length)
     return RolloutManager(ledger, scheduler, evaluator, Commands(), num_skipped_prompts, border)

@@ -1,14 +1,57 @@
-"""The requests that the ledger makes for a rollout: windows to be sampled, responses to be scored."""
+"""The requests that the ledger makes for a rollout (windows to be sampled, responses to be scored), and their keys."""
 
 import hashlib
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Self
 
-from learner.rollouts.rollout import Rollout
+from learner.rollouts.rollout import Rollout, State
 from tppo.config.schema import EvaluationSection, GenerationSection, RunSection
-from tppo.rollout import RewardRequest, WindowRequest, tokens
+from tppo.rollout import RewardRequest, Score, Window, WindowRequest, tokens
+
+Request = WindowRequest | RewardRequest
+RequestKey = tuple[str, str, int]  # kind, rollout, and window index or attempt
+
+
+def key_of(request: Request) -> RequestKey:
+    """What distinguishes one request from every other."""
+    return type(request).__name__, *request.key
+
+
+def answered_by(record: Window | Score) -> RequestKey:
+    """The request that this record answers."""
+    return (WindowRequest if isinstance(record, Window) else RewardRequest).__name__, *record.key
+
+
+def awaited_by(rollout: Rollout) -> RequestKey | None:
+    """The request that the rollout waits for; None when it waits for none."""
+    if rollout.state is State.REQUESTED:
+        return WindowRequest.__name__, rollout.rollout_id, rollout.window_index
+    if rollout.state is State.SCORING:
+        return RewardRequest.__name__, rollout.rollout_id, rollout.attempt
+    return None
+
+
+class Arrival(Enum):
+    """When a record comes, as the ledger sees it."""
+
+    EARLY = auto()  # before its request was made
+    AWAITED = auto()
+    LATE = auto()  # a duplicate, or its rollout goes no further
+
+
+def arrival(key: RequestKey, rollout: Rollout) -> Arrival:
+    """Of a record that answers a request for this rollout."""
+    kind, _, number = key
+    if key == awaited_by(rollout):
+        return Arrival.AWAITED
+    if kind == WindowRequest.__name__:
+        is_early = number >= rollout.next_window_index
+    else:
+        is_early = number > rollout.attempt or not rollout.is_finished
+    return Arrival.EARLY if is_early else Arrival.LATE
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ class Rollout:
     num_stalls: int = 0
     ready_position: Position = (0, 0)
     cause: str = ""  # why it is parked
+    num_rejections: int = 0  # records for its present request that do not count
     is_retry_due: bool = False  # parked, and an operator requested a retry
 
     @property

@@ -5,13 +5,18 @@ live run leaves its inbox as a log, and a `Reader` goes through the log again at
 """
 
 import json
+import math
 import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
+
 from learner.rollouts import ledger_state
+from learner.rollouts.border import RejectedError
 from learner.rollouts.rollout import Position
 from tests.learner.builders import STOP_TOKEN, a_config, a_manager
+from tppo import codec
 from tppo.config.schema import Config
 from tppo.rollout import (
     FinishReason,
@@ -26,7 +31,7 @@ from tppo.rollout import (
     tokens,
 )
 
-Log = list[tuple[Position, InboxRecord]]
+Log = list[tuple[Position, InboxRecord | RejectedError]]
 MAX_EVENTS = 20_000
 
 
@@ -75,7 +80,10 @@ class Reader:
 
     def read(self, log: Log) -> None:
         for position, record in log:
-            self.manager.enter(position, record)
+            if isinstance(record, RejectedError):
+                self.manager.ledger.reject(position, record.answered, str(record))
+            else:
+                self.manager.enter(position, record)
             self._collect()
 
     def begin_step(self) -> bool:
@@ -135,6 +143,7 @@ class World:
     failing_windows: float = 0.0  # shares
     stalling_windows: float = 0.0
     failing_scores: float = 0.0
+    poisoned_answers: float = 0.0
 
     def length(self, rollout_id: str) -> int:
         return self._source("length", rollout_id).randint(1, self.max_length)
@@ -205,11 +214,11 @@ class LiveRun:
             request, oldest = self.leased.pop(self.chance.randrange(len(self.leased)))
             self.num_answered_windows += 1
             newest = self.chance.randint(oldest, self.reader.version)
-            self._append(self.world.window(request, oldest=oldest, newest=newest))
+            self._answer(self.world.window(request, oldest=oldest, newest=newest))
 
     def _score(self) -> None:
         if self.num_answered_scores < len(self.reader.reward_requests):
-            self._append(self.world.score(self.reader.reward_requests[self.num_answered_scores]))
+            self._answer(self.world.score(self.reader.reward_requests[self.num_answered_scores]))
             self.num_answered_scores += 1
 
     def _duplicate(self) -> None:
@@ -220,7 +229,16 @@ class LiveRun:
                 record = replace(record, logprobs=logprobs([-9.0] * len(record.tokens)))
             self._append(record)
 
-    def _append(self, record: InboxRecord) -> None:
+    def _answer(self, record: Window | Score) -> None:
+        """Perhaps with poison in its place."""
+        if self.chance.random() < self.world.poisoned_answers:
+            with pytest.raises(RejectedError) as rejected:
+                self.reader.manager.border.admit(codec.encode_inbox_record(poisoned(record)))
+            self._append(rejected.value)
+        else:
+            self._append(record)
+
+    def _append(self, record: InboxRecord | RejectedError) -> None:
         self.log.append(((1000, len(self.log)), record))
 
     def _read(self) -> None:
@@ -238,6 +256,13 @@ class LiveRun:
         equation = self.reader.manager.ledger.conservation()
         assert equation.holds, equation
         assert equation.in_flight <= self.config.run.max_windows_out
+
+
+def poisoned(record: Window | Score) -> Window | Score:
+    """The same answer, with a number that no run has."""
+    if isinstance(record, Score):
+        return replace(record, status=ScoreStatus.SCORED, score=math.nan)
+    return replace(record, tokens=tokens([-1]), logprobs=logprobs([-1.0]), version_spans=(VersionSpan(0, 1),))
 
 
 def a_run_config(mode: str, *, warmup_steps: int = 0, **run: Any) -> Config:

@@ -205,7 +205,7 @@ async def _keep(_through: str) -> None:
     pass
 
 
-async def replay(laboratory: Laboratory, run: str, log: MemoryStreams) -> None:
+async def replay(laboratory: Laboratory, run: str, log: MemoryStreams) -> LearnerService:
     """A learner that finds the whole log in its inbox, without generators or reward workers."""
     entries = await log.inbox.read(BEGINNING, max_count=10**6, wait_seconds=0)
     streams = ArchivedStreams()
@@ -213,6 +213,7 @@ async def replay(laboratory: Laboratory, run: str, log: MemoryStreams) -> None:
     service = laboratory.learner(run, streams, FakeTransport(), is_replay=True)
     await asyncio.wait_for(service.run(), timeout=DEADLINE_SECONDS)
     assert (await streams.window_requests.depth()).num_waiting == 0
+    return service
 
 
 async def test_two_lockstep_runs_of_one_seed_give_the_same_weights(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tppo import codec
 from tppo.rollout import InboxRecord, VersionSpan, logprobs, tokens
 from tppo.v1 import rollout_pb2 as pb
 
-BORDER = Border(RolloutIds(PromptOrder(10, 2, 0, shuffle=True), 3), vocabulary_size=24, max_window_tokens=8)
+BORDER = Border(RolloutIds(PromptOrder(10, 2, 0, shuffle=True), 3), 24, max_response_length=8, window_length=5)
 WINDOW = a_window("0-9-1")
 
 
@@ -44,13 +44,16 @@ def test_a_record_of_any_version_and_epoch_is_admitted(record: InboxRecord) -> N
         (replace(WINDOW, logprobs=logprobs([-1, math.nan, -1, -1])), "log-prob nan"),
         (replace(WINDOW, logprobs=logprobs([-1, 0.5, -1, -1])), "log-prob 0.5"),
         (replace(WINDOW, logprobs=logprobs([-1, -math.inf, -1, -1])), "log-prob -inf"),
-        (a_window("0-0-0", num_tokens=9), "9 tokens; expected at most 8"),
+        (a_window("0-0-0", num_tokens=6), "6 tokens; expected at most 5"),
+        (a_window("eval-40-2", num_tokens=9), "9 tokens; expected at most 8"),
         (a_window("0-0-0", -1), "an index of 0 or more"),
         (a_window("0-10-0"), "'0-10-0' is not of this run"),
         (a_window("0-0-2"), "'0-0-2' is not of this run"),
         (a_window("00-0-0"), "'00-0-0' is not of this run"),
         (a_window("eval-1-3"), "'eval-1-3' is not of this run"),
         (a_window("eval-x-1"), "'eval-x-1' is not of this run"),
+        (a_window("9" * 5000 + "-0-0"), "'999"),
+        (a_window("0-٣-0"), "is not of this run"),
         (a_window("another"), "'another' is not of this run"),
         (a_score("another"), "'another' is not of this run"),
         (a_score("0-0-0", math.nan), "nan; expected a finite number"),
@@ -75,3 +78,21 @@ def test_a_record_outside_the_run_s_constants_is_rejected(record: InboxRecord, c
 def test_bytes_that_hold_no_record_are_rejected(payload: bytes | pb.InboxRecord) -> None:
     with pytest.raises(RejectedError):
         BORDER.admit(payload if isinstance(payload, bytes) else payload.SerializeToString())
+
+
+def test_a_rejected_record_names_the_request_of_the_run_that_it_claims_to_answer() -> None:
+    torn = pb.Window(rollout_id="0-9-1", window_index=2, tokens=b"123")
+
+    assert answered(replace(WINDOW, tokens=tokens([10, 10**6, 11, 12]))) == ("WindowRequest", "0-9-1", 0)
+    assert answered(a_score("0-9-1", math.nan, attempt=3)) == ("RewardRequest", "0-9-1", 3)
+    assert answered(pb.InboxRecord(window=torn)) == ("WindowRequest", "0-9-1", 2)
+    assert answered(a_window("another")) is None
+    assert answered(a_window("0-9-1", -1)) is None
+    assert answered(pb.InboxRecord(command=pb.Command(command_id="c"))) is None
+
+
+def answered(record: InboxRecord | pb.InboxRecord) -> object:
+    payload = record.SerializeToString() if isinstance(record, pb.InboxRecord) else codec.encode_inbox_record(record)
+    with pytest.raises(RejectedError) as rejected:
+        BORDER.admit(payload)
+    return rejected.value.answered

@@ -5,6 +5,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from learner.rollouts.rollout import Position
 from tests.learner.simulation import (
     LiveRun,
     Reader,
@@ -36,13 +37,14 @@ def configs(draw: st.DrawFn) -> Config:
 
 
 @st.composite
-def live_runs(draw: st.DrawFn) -> LiveRun:
+def live_runs(draw: st.DrawFn, *, has_poison: bool = False) -> LiveRun:
     world = World(
         seed=draw(st.integers(0, 10**6)),
         max_length=draw(st.integers(1, 12)),
         failing_windows=draw(SHARES),
         stalling_windows=draw(SHARES),
         failing_scores=draw(SHARES),
+        poisoned_answers=draw(st.sampled_from([0.1, 0.4])) if has_poison else 0.0,
     )
     return LiveRun(draw(configs()), world, random.Random(draw(st.integers(0, 10**6))))
 
@@ -66,6 +68,40 @@ def test_a_replay_at_any_reading_speed_takes_the_same_steps(live: LiveRun, chanc
     assert_same(replayed_one_by_one(live.config, live.log), live.reader)
     assert_same(replayed_in_chunks(live.config, live.log, chance, max_chunk=2), live.reader)
     assert_same(replayed_in_chunks(live.config, read, chance, max_chunk=30), live.reader)
+
+
+@settings(max_examples=60)
+@given(live=live_runs(has_poison=True), share=st.floats(0, 1), chance_seed=st.integers(0, 10**6))
+def test_a_log_with_poison_takes_the_same_steps_and_parks_the_same_at_any_reading_speed(
+    live: LiveRun, share: float, chance_seed: int
+) -> None:
+    live.to_the_end()
+    read = live.log[: live.num_read]
+    resumed = replayed_at_once(live.config, read[: int(share * len(read))]).checkpointed()
+    resumed.read(read[int(share * len(read)) :])
+    resumed.catch_up()
+
+    assert_same_but_for_resent_requests(replayed_at_once(live.config, read), live.reader)
+    assert_same_but_for_resent_requests(replayed_one_by_one(live.config, read), live.reader)
+    chance = random.Random(chance_seed)
+    assert_same_but_for_resent_requests(replayed_in_chunks(live.config, read, chance, max_chunk=30), live.reader)
+    assert_same_but_for_resent_requests(resumed, live.reader)
+
+
+def assert_same_but_for_resent_requests(replay: Reader, live: Reader) -> None:
+    """A learner that reads what answered a resent request before it makes the request need not resend it."""
+    assert replay.batches == live.batches
+    assert list(dict.fromkeys(one.key for one in replay.window_requests)) == list(
+        dict.fromkeys(one.key for one in live.window_requests)
+    )
+    assert {one.key for one in replay.reward_requests} == {one.key for one in live.reward_requests}
+    assert parked_in(replay) == parked_in(live)
+    assert replay.manager.ledger.num_rejected_records == live.manager.ledger.num_rejected_records
+    assert replay.manager.ledger.conservation() == live.manager.ledger.conservation()
+
+
+def parked_in(reader: Reader) -> set[tuple[str, str, Position]]:
+    return {(row.rollout_id, row.cause, row.ready_position) for row in reader.manager.ledger.parked()}
 
 
 @settings(max_examples=30)

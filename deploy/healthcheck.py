@@ -1,13 +1,15 @@
 """A container's health check: whether the service in it has a recent heartbeat in Redis.
 
-python healthcheck.py REDIS_URL RUN KIND
+python healthcheck.py RUN KIND, with the address in TPPO_REDIS_URL
 """
 
 import asyncio
+import os
 import socket
 import sys
 
 from tppo.presence import present
+from tppo.security.redis_address import REDIS_URL_VARIABLE
 from tppo.streams.connection import connect
 
 
@@ -19,5 +21,5 @@ async def is_alive(url: str, run: str, kind: str) -> bool:
 
 
 if __name__ == "__main__":
-    url, run, kind = sys.argv[1:]
-    raise SystemExit(0 if asyncio.run(is_alive(url, run, kind)) else 1)
+    run, kind = sys.argv[1:]
+    raise SystemExit(0 if asyncio.run(is_alive(os.environ[REDIS_URL_VARIABLE], run, kind)) else 1)

@@ -3,12 +3,12 @@
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.support.processes import QUICKSTART, TPPO, end_now, output_of
-from tests.support.waiting import wait_until
+from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from tppo.run_folder.json_lines import parsed_object, read_objects
 from tppo.run_folder.paths import RunPaths
 
@@ -31,11 +31,14 @@ T = TypeVar("T")
 class Run:
     """A `tppo run`; what it writes is read from its folder."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    deadline_seconds = DEADLINE_SECONDS  # of each wait
+
+    def __init__(self, folder: Path, *, program: Sequence[str] = TPPO, **settings: str) -> None:
+        """`program`: how to call `tppo`."""
         self.folder = folder / "runs" / "quickstart"
         self._paths = RunPaths(self.folder)
         options = {**SMALL, "run.directory": str(folder / "runs"), **settings}
-        self._command = [*TPPO, "run", str(QUICKSTART), *(f"--set={key}={value}" for key, value in options.items())]
+        self._command = [*program, "run", str(QUICKSTART), *(f"--set={key}={value}" for key, value in options.items())]
         self.process = self._started()
 
     def _started(self, *arguments: str) -> "subprocess.Popen[str]":
@@ -107,7 +110,9 @@ class Run:
             return is_met(seen) or is_over
 
         try:
-            seen = wait_until(look, what, is_met=is_met_or_over, poll_seconds=0.05)
+            seen = wait_until(
+                look, what, is_met=is_met_or_over, poll_seconds=0.05, deadline_seconds=self.deadline_seconds
+            )
             assert is_met(seen), f"the run ended before {what}; seen last: {seen!r}"
         except AssertionError as error:
             error.add_note(self.logs())

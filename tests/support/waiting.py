@@ -16,12 +16,17 @@ T = TypeVar("T")
 
 
 def wait_until(
-    look: Callable[[], T], what: str, *, is_met: Callable[[T], object] = bool, poll_seconds: float = POLL_SECONDS
+    look: Callable[[], T],
+    what: str,
+    *,
+    is_met: Callable[[T], object] = bool,
+    poll_seconds: float = POLL_SECONDS,
+    deadline_seconds: float = DEADLINE_SECONDS,
 ) -> T:
     """The first answer of `look` that meets the condition, for a test without an event loop."""
-    give_up_at = time.monotonic() + DEADLINE_SECONDS
+    give_up_at = time.monotonic() + deadline_seconds
     while not is_met(seen := look()):
-        assert time.monotonic() < give_up_at, _missed(what, seen)
+        assert time.monotonic() < give_up_at, _missed(what, seen, deadline_seconds)
         time.sleep(poll_seconds)
     return seen
 
@@ -44,5 +49,5 @@ async def until_answered(look: Callable[[], Awaitable[T]], what: str, *, is_met:
     return seen
 
 
-def _missed(what: str, seen: object) -> str:
-    return f"not within {DEADLINE_SECONDS:.0f} s: {what}; seen last: {seen!r}"
+def _missed(what: str, seen: object, deadline_seconds: float = DEADLINE_SECONDS) -> str:
+    return f"not within {deadline_seconds:.0f} s: {what}; seen last: {seen!r}"

@@ -1,149 +1,147 @@
-"""Hundreds of faults on real processes, and what became of the tokens: `make chaos`.
+"""Hundreds of runs with faults in them, and what became of the tokens: `make chaos`.
 
-    python -m tests.faults.chaos --faults 210 --seed 1 --folder runs/chaos
+    python -m tests.faults.chaos --runs 200 --seed 1 --folder runs/chaos
 
-Run after run of the quick-start model, each with its share of the faults, drawn from the seed. After the last one the
-run is interrupted, resumed and comes to its last step; then the audit reads its traces, and the run is replayed from
-its log and compared bit for bit. `chaos.json` is written after every run; another call with the same folder adds to it.
+Run after run of the quick-start model, each with faults, an end, damages and continuations drawn from its seed
+(story.py). When it has come to its last step, the audit reads its traces, and the run is replayed from its log and
+compared bit for bit. A line is added to `chaos.jsonl` after every run; another call with the same folder goes on where
+this one ended. The folder of a run that failed is kept; `--repeat 1/17` runs that seed once more, in its place.
 """
 
 import argparse
-import json
 import random
 import shutil
-import statistics
-import subprocess
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+import signal
+import time
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow.compute as pc
 
 from learner.commands.audit.evidence import collect
-from tests.faults.chaotic_run import FAULTS, ChaoticRun, Injection, drawn_faults, inject
-from tests.support.processes import TPPO
+from tests.faults import kinds, small_files, story
+from tests.faults.chaotic_run import ChaoticRun
+from tests.faults.kinds import Injection, inject
+from tests.faults.report import Report, add, read, table
+from tests.faults.story import Continuation, Story
+from tests.support.fork_server import ForkServer
 
-FAULTS_PER_RUN = 15
-MORE_STEPS = 4
-REPLAY_SECONDS = 900.0
-
-
-@dataclass
-class Report:
-    """One run and its faults."""
-
-    seed: str
-    injections: list[Injection] = field(default_factory=list)
-    num_steps: int = 0
-    num_tokens: int = 0  # trained by the policy or left out by its mask
-    tokens_lost: int = 0
-    tokens_trained_twice: int = 0
-    audit: str = "not reached"
-    replay: str = "not reached"
-
-    @property
-    def is_good(self) -> bool:
-        kept = (self.audit, self.replay) == ("kept", "the same")
-        return kept and not self.tokens_lost and not self.tokens_trained_twice
+SETTINGS = {"checkpoint.keep": "3", "evaluation.test_freq": "4", "evaluation.num_prompts": "4"}
+DEADLINE_SECONDS = 150.0
+SHOW_TABLE_EVERY = 10  # runs
 
 
 def main() -> int:
+    arguments = _arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing is left running
+    folder = arguments.folder.absolute()
+    reports = read(folder)
+    seeds = [f"{arguments.seed}/{number}" for number in range(arguments.runs)]
+    wanted = arguments.repeat or [one for one in seeds if one not in reports]
+    with ForkServer(folder / "fork_server") as server:
+        for count, seed in enumerate(wanted, 1):
+            report = one_run(folder / f"run-{seed.replace('/', '-')}", seed, server, arguments.only or ())
+            reports[seed] = report
+            add(report, folder)
+            print(report.line(), flush=True)
+            if count % SHOW_TABLE_EVERY == 0:
+                print("\n".join(table(reports.values())), flush=True)
+    print("\n".join(table(reports.values())))
+    return 0 if all(report.is_good for report in reports.values()) else 1
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Inject faults into real runs and audit them.")
-    parser.add_argument("--faults", type=int, default=210)
+    parser.add_argument("--runs", type=int, default=200, help="how many runs the folder is to have in the end")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, default=Path("runs/chaos"))
-    parser.add_argument("--only", action="append", choices=FAULTS, help="draw from these faults; may be repeated")
-    arguments = parser.parse_args()
-    reports = read(arguments.folder)
-    num_left = arguments.faults
-    while num_left > 0:
-        seed = f"{arguments.seed}/{len(reports)}"
-        source = random.Random(seed)
-        names = drawn_faults(source, min(num_left, FAULTS_PER_RUN), arguments.only or FAULTS)
-        num_left -= len(names)
-        folder = arguments.folder / f"run-{len(reports)}"
-        reports.append(one_run(folder.absolute(), seed, names, source))
-        write(reports, arguments.folder)
-        if not reports[-1].is_good:
-            print(f"run {folder} did not keep its promises: {reports[-1]}", flush=True)
-            return 1
-        shutil.rmtree(folder)
-    print((arguments.folder / "chaos.md").read_text(encoding="utf-8"))
-    return 0
+    parser.add_argument("--repeat", metavar="SEED/NUMBER", action="append", help="run this one once more; repeatable")
+    known = [*kinds.FAULTS, *small_files.KINDS]
+    parser.add_argument("--only", action="append", choices=known, metavar="KIND", help="draw from these; repeatable")
+    return parser.parse_args()
 
 
-def one_run(folder: Path, seed: str, names: Sequence[str], source: random.Random) -> Report:
+def one_run(folder: Path, seed: str, server: ForkServer, only: Sequence[str] = ()) -> Report:
+    """Its folder is deleted unless something went wrong."""
+    source = random.Random(seed)
+    plan = story.drawn_story(source, only)
     report = Report(seed)
+    began = time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)
-    run = ChaoticRun(folder, **{"checkpoint.keep": "3"})
     try:
-        for name in names:
-            report.injections.append(inject(run, name, source))
-            print(f"{seed}: {name}, recovered in {report.injections[-1].recovered_seconds:.1f} s", flush=True)
-        run.finish(num_more_steps=MORE_STEPS)
-    finally:
-        run.close()
-    count_tokens(run.folder, report)
-    audit = run.audit()
-    report.audit = "kept" if audit.returncode == 0 else audit.stdout + audit.stderr
-    report.replay = replay(run.folder)
-    print(f"{seed}: {report.num_steps} steps, {report.num_tokens:,} tokens, audit {report.audit}, {report.replay}")
+        _live(folder, plan, source, server, report)
+    except Exception as error:  # whatever it is, the runs that follow are to be made
+        report.failure = f"{type(error).__name__}: {error}\n" + "".join(traceback.format_exception(error))
+    report.seconds = time.monotonic() - began
+    if report.is_good:
+        shutil.rmtree(folder)
+    else:
+        (folder / "report.txt").write_text(f"{report.line()}\n\n{plan}\n\n{report.details()}", encoding="utf-8")
     return report
 
 
-def replay(folder: Path) -> str:
-    command = [*TPPO, "replay", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=REPLAY_SECONDS)
-    return "the same" if done.returncode == 0 else done.stdout + done.stderr
+def _live(folder: Path, plan: Story, source: random.Random, server: ForkServer, report: Report) -> None:
+    run = ChaoticRun(folder, fork_server=server, **SETTINGS)
+    run.deadline_seconds = DEADLINE_SECONDS
+    try:
+        for name in plan.faults:
+            report.injections.append(Injection(name))
+            report.injections[-1] = inject(run, name, source)
+        settings: dict[str, str] = {}
+        for continuation in plan.continuations:
+            settings |= continuation.changes
+            _continue(run, continuation, settings, source, report)
+        _examine(run, report)
+    finally:
+        run.close()
 
 
-def count_tokens(folder: Path, report: Report) -> None:
+def _continue(
+    run: ChaoticRun, continuation: Continuation, settings: dict[str, str], source: random.Random, report: Report
+) -> None:
+    if continuation.ending == story.INTERRUPTED:
+        run.interrupt()
+    elif continuation.ending != story.FINISHED:
+        run.kill_everything()
+    if continuation.ending == story.KILLED_AND_FLUSHED:
+        run.flush_redis()
+    report.injections.append(Injection(continuation.ending))
+    for kind in continuation.damages:
+        if small_files.damage(run.folder, kind, source) is not None:
+            report.injections.append(Injection(kind))
+    if continuation.changes:
+        report.injections.append(Injection(story.OTHER_SETTINGS))
+    report.num_steps = run.newest_step() + continuation.num_more_steps
+    began = time.monotonic()
+    run.resume(**settings, **{"run.total_training_steps": str(report.num_steps)})
+    run.end()
+    ended = report.injections[-1]
+    report.injections[-1] = Injection(ended.name, time.monotonic() - began)
+
+
+def _examine(run: ChaoticRun, report: Report) -> None:
+    steps = [line["step"] for line in run.lines("step")]
+    assert steps == list(range(1, report.num_steps + 1)), steps
+    assert run.summary()["steps"] == report.num_steps, run.summary()
+    _count_tokens(run.folder, report)
+    audit = run.audit()
+    report.audit = "kept" if audit.returncode == 0 else audit.stdout + audit.stderr
+    replay = run.replay()
+    is_same = replay.returncode == 0 and f"replayed {report.num_steps} steps" in replay.stdout
+    report.replay = "the same" if is_same else replay.stdout + replay.stderr
+
+
+def _count_tokens(folder: Path, report: Report) -> None:
     """From the traces: positions that no step took, and positions that two steps took."""
     evidence = collect(folder)
-    report.num_steps = len(evidence.metrics)
     for mask in ("in_window", "value_mask"):
         taken = evidence.tokens.filter(pc.field(mask)).select(["rollout_id", "position"])
         positions = taken.group_by(["rollout_id", "position"]).aggregate([([], "count_all")])
         lengths = positions.group_by("rollout_id").aggregate([("position", "max"), ("position", "count")])
         report.tokens_trained_twice += len(taken) - len(positions)
-        report.tokens_lost += pc.sum(pc.add(lengths["position_max"], 1)).as_py() - len(positions)
+        report.tokens_lost += (pc.sum(pc.add(lengths["position_max"], 1)).as_py() or 0) - len(positions)
         report.num_tokens = max(report.num_tokens, len(taken))
-
-
-def read(folder: Path) -> list[Report]:
-    path = folder / "chaos.json"
-    plain = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    return [Report(**{**one, "injections": [Injection(**each) for each in one["injections"]]}) for one in plain]
-
-
-def write(reports: Sequence[Report], folder: Path) -> None:
-    plain: list[dict[str, Any]] = [asdict(report) for report in reports]
-    (folder / "chaos.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
-    (folder / "chaos.md").write_text("\n".join(table(reports)) + "\n", encoding="utf-8")
-
-
-def table(reports: Sequence[Report]) -> Iterator[str]:
-    yield "| fault | times | recovered in, median | worst | tokens lost | tokens trained twice |"
-    yield "|---|---|---|---|---|---|"
-    for name in FAULTS:
-        struck = [report for report in reports if any(one.name == name for one in report.injections)]
-        seconds = [one.recovered_seconds for report in struck for one in report.injections if one.name == name]
-        if seconds:
-            lost = sum(report.tokens_lost for report in struck)
-            twice = sum(report.tokens_trained_twice for report in struck)
-            times = f"{len(seconds)} | {statistics.median(seconds):.1f} s | {max(seconds):.1f} s"
-            yield f"| {name} | {times} | {lost} | {twice} |"
-    everything = [one for report in reports for one in report.injections]
-    num_tokens = sum(report.num_tokens for report in reports)
-    lost, twice = (sum(getattr(report, name) for report in reports) for name in ("tokens_lost", "tokens_trained_twice"))
-    seconds = [one.recovered_seconds for one in everything]
-    times = f"{len(everything)} | {statistics.median(seconds):.1f} s | {max(seconds):.1f} s"
-    yield f"| **all** | {times} | {lost} of {num_tokens:,} | {twice} |"
-    num_same = sum(report.replay == "the same" for report in reports)
-    num_steps = sum(report.num_steps for report in reports)
-    yield ""
-    yield f"{len(reports)} runs, {num_steps:,} training steps; {num_same} of {len(reports)} were replayed bit for bit."
 
 
 if __name__ == "__main__":

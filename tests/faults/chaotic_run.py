@@ -8,19 +8,23 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from services.local.redis_server import free_port
-from tests.support.processes import tppo
+from tests.faults import poison
+from tests.support.fork_server import ForkServer
+from tests.support.processes import TPPO, is_running, output_of
 from tests.support.proxy import Mood, Proxy
 from tests.support.quickstart_run import NEVER_ENDS, Run
 from tests.support.redis_server import Redis
+from tests.support.waiting import wait_until
 from tppo.presence import Presence, present
-from tppo.streams.connection import SOCKET_TIMEOUT_SECONDS, connect
+from tppo.run_folder.checkpoints import CheckpointFolder
+from tppo.run_folder.paths import RunPaths
+from tppo.streams.connection import SOCKET_TIMEOUT_SECONDS, RedisClient, connect
 
 NUM_GENERATORS = 2
 PROXY_HOST = "127.0.0.2"  # the loopback, too: there the generators' ports lead through proxies
@@ -29,6 +33,7 @@ LONG_FREEZE_SECONDS = SOCKET_TIMEOUT_SECONDS + 2.0
 MINUTE_SECONDS = 60.0
 TROUBLE_SECONDS = 2.0
 HOUR_MILLISECONDS = 3_600_000
+VERB_SECONDS = 900.0
 SETTINGS = {
     "trace.enabled": "true",
     "evaluation.test_freq": "0",
@@ -41,6 +46,8 @@ SETTINGS = {
     "generation.replicas": str(NUM_GENERATORS),
     "generation.advertise_host": PROXY_HOST,
 }
+
+T = TypeVar("T")
 
 
 def free_ports(count: int) -> int:
@@ -58,7 +65,10 @@ def free_ports(count: int) -> int:
 class ChaoticRun(Run):
     """The quick start with two generators; proxies stand before Redis and before the generators' gRPC servers."""
 
-    def __init__(self, folder: Path, **settings: str) -> None:
+    def __init__(self, folder: Path, *, fork_server: ForkServer | None = None, **settings: str) -> None:
+        """With a fork server, its processes are forked from that and need not import torch."""
+        self._fork_server = fork_server
+        self.program = TPPO if fork_server is None else (str(fork_server.python), *TPPO[1:])
         self.redis = Redis(folder / "redis")
         self.proxy = Proxy(self.redis.port)
         self.redis_url = f"redis://127.0.0.1:{self.proxy.port}/0"
@@ -67,7 +77,7 @@ class ChaoticRun(Run):
             Proxy(port, host=PROXY_HOST, port=port) for port in range(first_port, first_port + NUM_GENERATORS)
         ]
         own = {"redis.url": self.redis_url, "generation.port": str(first_port)}
-        super().__init__(folder, **{**SETTINGS, **own, **settings})
+        super().__init__(folder, program=self.program, **{**SETTINGS, **own, **settings})
 
     def close(self) -> None:
         """Leave nothing running, whatever happened."""
@@ -77,6 +87,11 @@ class ChaoticRun(Run):
             for proxy in (self.proxy, *self.weight_proxies):
                 proxy.close()
             self.redis.kill()
+
+    def newest_step(self) -> int:
+        """The newest that was taken or committed: a killed learner loses lines of its metrics, a full disk too."""
+        committed = CheckpointFolder(RunPaths(self.folder).checkpoints).complete_steps()
+        return max(self.num_steps_done, *committed)
 
     def finish(self, *, num_more_steps: int) -> None:
         """Interrupt the run, go on, and let it come to its last step, which is the next but so many."""
@@ -163,10 +178,17 @@ class ChaoticRun(Run):
 
     def command_redis(self, *command: str) -> object:
         """To the server itself, past the proxy."""
+        return self._with_redis(lambda client: client.execute_command(*command))
 
-        async def execute() -> object:
+    def poison(self, kind: str, source: random.Random) -> None:
+        """Put records of this kind into the streams, and let three steps be taken."""
+        self._with_redis(lambda client: poison.add(client, poison.KINDS[kind], source))
+        self.wait_for_step(self.num_steps_done + 3)
+
+    def _with_redis(self, work: Callable[[RedisClient], Awaitable[T]]) -> T:
+        async def execute() -> T:
             async with await connect(self.redis.url) as client:
-                return await client.execute_command(*command)
+                return await work(client)
 
         return asyncio.run(execute())
 
@@ -187,8 +209,35 @@ class ChaoticRun(Run):
         self._wait_for_new_weights()
         os.kill(generator, signal.SIGKILL)
 
+    def kill_everything(self) -> None:
+        """As a power cut does, but for Redis; and learn that the children are gone, whom the kernel kills."""
+        names = ("learner", "reward-0", "dashboard", *(f"generation-{number}" for number in range(NUM_GENERATORS)))
+        children = [process_id for name in names for process_id in self._process_ids(name)]
+        process_id = self.process.pid
+        if self._fork_server is not None:
+            process_id = self._fork_server.real_process_id(process_id) or process_id
+        os.kill(process_id, signal.SIGKILL)
+        output_of(self.process)
+        wait_until(lambda: not any(map(is_running, children)), "the end of all processes")
+
     def audit(self) -> "subprocess.CompletedProcess[str]":
-        return tppo("audit", self.folder)
+        return self.verb("audit")
+
+    def replay(self) -> "subprocess.CompletedProcess[str]":
+        """Into a folder beside the others."""
+        return self.verb("replay")
+
+    def verb(self, name: str) -> "subprocess.CompletedProcess[str]":
+        """Of this run's folder."""
+        command = [*self.program, name, str(self.folder)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=VERB_SECONDS)
+
+    def _process_ids(self, name: str) -> list[int]:
+        """Those that work; what only stands in for one of the fork server's is none."""
+        found = super()._process_ids(name)
+        if self._fork_server is None:
+            return found
+        return [real for one in found if (real := self._fork_server.real_process_id(one)) is not None]
 
     def _wait_for_new_weights(self) -> None:
         before = self.num_steps_done
@@ -199,58 +248,3 @@ class ChaoticRun(Run):
         deadline = time.monotonic() + 30
         while not condition() and time.monotonic() < deadline and self.process.poll() is None:
             time.sleep(0.0005)
-
-
-Fault = Callable[[ChaoticRun], object]
-FAULTS: dict[str, Fault] = {
-    "SIGKILL generation": lambda run: run.kill("generation-0"),
-    "SIGKILL generation in a weight transfer": lambda run: run.kill_in_transfer(),
-    "SIGKILL reward": lambda run: run.kill("reward-0"),
-    "SIGKILL learner": lambda run: run.kill("learner"),
-    "SIGKILL learner in a checkpoint": lambda run: run.kill_in_checkpoint(),
-    "SIGKILL Redis": lambda run: run.kill_redis(),
-    "Redis loses its last second": lambda run: run.lose_last_second(),
-    "Redis' disk is full": lambda run: run.fill_disk_of_redis(),
-    "Redis is flushed": lambda run: run.flush_redis(),
-    "Redis comes back empty with its clock behind": lambda run: run.flush_redis_with_its_clock_behind(),
-    "Redis is full while the learner starts": lambda run: run.fill_redis_while_the_learner_starts(),
-    "SIGSTOP generation": lambda run: run.freeze("generation-0"),
-    "SIGSTOP reward": lambda run: run.freeze("reward-0"),
-    "SIGSTOP learner": lambda run: run.freeze("learner"),
-    "SIGSTOP Redis": lambda run: run.freeze_redis(),
-    "SIGSTOP Redis beyond every time-out": lambda run: run.freeze_redis(LONG_FREEZE_SECONDS),
-    "SIGSTOP Redis for a minute": lambda run: run.freeze_redis(MINUTE_SECONDS),
-    "connections cut": lambda run: run.trouble(Mood.CUT),
-    "connections delayed": lambda run: run.trouble(Mood.DELAY),
-    "connections silent": lambda run: run.trouble(Mood.BLACK_HOLE),
-    "replies dropped": lambda run: run.trouble(Mood.DROP_REPLIES),
-    "weight transfer cut": lambda run: run.trouble_weights(Mood.CUT),
-    "weight transfer cut in the middle": lambda run: run.trouble_weights(Mood.CUT_IN_THE_MIDDLE),
-    "weight transfer silent": lambda run: run.trouble_weights(Mood.BLACK_HOLE),
-    "weight transfer answered by nobody": lambda run: run.trouble_weights(Mood.DROP_REPLIES),
-}
-MOST_PER_RUN = 3  # of one fault: the supervisor gives up a process that fails six times in a row
-
-
-@dataclass(frozen=True)
-class Injection:
-    """A fault, and how long it took until the next step was done."""
-
-    name: str
-    recovered_seconds: float
-
-
-def drawn_faults(source: random.Random, count: int, names: Iterable[str] = FAULTS) -> list[str]:
-    """An order of at most so many of these faults, in which none comes too often."""
-    choice = sorted(names) * MOST_PER_RUN
-    return source.sample(choice, min(count, len(choice)))
-
-
-def inject(run: ChaoticRun, name: str, source: random.Random) -> Injection:
-    """At a moment of the next step, and wait until the run has recovered."""
-    run.wait_for_step(run.num_steps_done + 1)
-    time.sleep(source.uniform(0, 0.5))
-    began = time.monotonic()
-    FAULTS[name](run)
-    run.wait_for_step(run.num_steps_done + 1)
-    return Injection(name, time.monotonic() - began)

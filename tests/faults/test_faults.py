@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.chaotic_run import FAULTS, ChaoticRun, inject
+from tests.faults.chaotic_run import ChaoticRun
+from tests.faults.kinds import FAULTS, inject
 from tests.support.processes import TPPO, end_now, output_of, tppo
 from tests.support.redis_server import full_disk
 

@@ -110,7 +110,7 @@ def test_other_arguments_are_the_interpreter_s(server: ForkServer) -> None:
 
 def test_a_forked_process_ends_with_its_stand_in(server: ForkServer, tmp_path: Path) -> None:
     stand_in = subprocess.Popen([server.python, *TPPO[1:], "dashboard", str(tmp_path)], stdout=subprocess.DEVNULL)
-    forked = wait_until(lambda: server.real_process_id(stand_in.pid), "the forked process")
+    forked = wait_until(lambda: server.real_process_id(stand_in.pid) or 0, "the forked process")
 
     stand_in.kill()
     stand_in.wait()
@@ -120,7 +120,7 @@ def test_a_forked_process_ends_with_its_stand_in(server: ForkServer, tmp_path: P
 
 def test_a_stand_in_ends_as_its_process_does(server: ForkServer, tmp_path: Path) -> None:
     stand_in = subprocess.Popen([server.python, *TPPO[1:], "dashboard", str(tmp_path)], stdout=subprocess.DEVNULL)
-    forked = wait_until(lambda: server.real_process_id(stand_in.pid), "the forked process")
+    forked = wait_until(lambda: server.real_process_id(stand_in.pid) or 0, "the forked process")
 
     os.kill(forked, signal.SIGKILL)
 

@@ -142,7 +142,7 @@ class LearnerService:
     def _settle(self) -> None:
         """Act on what the rollouts have come to: evaluations that are over, requests that are to go out."""
         for evaluation in self._manager.evaluator.gather():
-            self._parts.checkpoints.keep_if_best(evaluation.step, evaluation.accuracy)
+            self._parts.checkpoints.keep_if_best(evaluation.step, evaluation.deciding)
             self._log.evaluation(evaluation, seconds_since_start=self._present_progress().elapsed_seconds)
         self._log.occurrences(policy_version=self.step)
         self._requests.flush()

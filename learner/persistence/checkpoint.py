@@ -31,7 +31,7 @@ from tppo.run_folder.checkpoints import DAMAGED_PREFIX, BestCheckpoint, Checkpoi
 from tppo.run_folder.durable import sync, sync_tree, write_atomically
 from tppo.run_folder.json_files import write_object
 from tppo.run_folder.json_lines import JsonLinesWriter
-from tppo.run_folder.metric_lines import ACCURACY, EVALUATION, deciding_accuracy
+from tppo.run_folder.metric_lines import EVALUATION, MeasuredAccuracy, deciding_accuracy
 
 logger = logging.getLogger(__name__)
 
@@ -142,12 +142,11 @@ class Checkpoints:
         self._delete_old(final, keep_also)
         return final
 
-    def keep_if_best(self, step: int, accuracy: float, *, measure: str = ACCURACY) -> None:
-        """Keep the step's checkpoint, if there is one, for as long as no other is better by the same measure."""
+    def keep_if_best(self, step: int, accuracy: MeasuredAccuracy) -> None:
+        """Keep the step's checkpoint for as long as no other is better by the same measure."""
         best = self.folder.best()
-        is_better = best is None or best.measure != measure or accuracy > best.accuracy
-        if is_better and self.folder.of_step(step).exists():
-            write_object(self.folder.best_record, asdict(BestCheckpoint(step, accuracy, measure)))
+        if best is None or best.measure != accuracy.measure or accuracy.value > best.accuracy:
+            write_object(self.folder.best_record, asdict(BestCheckpoint(step, accuracy.value, accuracy.measure)))
 
     def restore_best(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Where the record of the best is missing or damaged, write it again from the lines of metrics.jsonl."""
@@ -155,8 +154,8 @@ class Checkpoints:
             return
         complete = self.folder.complete_steps()
         for line in lines:
-            if line["kind"] == EVALUATION and line["step"] in complete and (found := deciding_accuracy(line)):
-                self.keep_if_best(line["step"], found[1], measure=found[0])
+            if line["kind"] == EVALUATION and line["step"] in complete and (accuracy := deciding_accuracy(line)):
+                self.keep_if_best(line["step"], accuracy)
 
     def _write(self, temporary: Path, state: Capture, trainer: Trainer, tokenizer: PreTrainedTokenizerBase) -> None:
         temporary.mkdir(parents=True)

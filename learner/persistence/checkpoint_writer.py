@@ -20,6 +20,7 @@ from learner.rollouts.ledger_state import captured
 from learner.rollouts.manager import RolloutManager
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
+from tppo.run_folder.metric_lines import MeasuredAccuracy
 from tppo.streams import Inbox, StreamsError
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class CheckpointWriter:
         journal: JournalWriter,
         definition: Callable[[], Definition],
     ) -> None:
-        """`save_freq`: steps from one checkpoint to the next, 0 for none but those that are requested."""
+        """`save_freq`: steps from one checkpoint to the next at most, 0 for none but those that are requested."""
         self._checkpoints = checkpoints
         self._trainer = trainer
         self._tokenizer = tokenizer
@@ -52,16 +53,26 @@ class CheckpointWriter:
         self._pending: Capture | None = None
         self._has_pending = asyncio.Event()
         self._writing = asyncio.Lock()
+        self._accuracies: dict[int, MeasuredAccuracy] = {}  # by step, of those that are not committed yet
         self.last_step: int | None = None
         self.last_error = ""
 
     def commit_if_due(self, progress: TrainingProgress, manager: RolloutManager) -> None:
-        """Hand a copy of the state to the loop every `save_freq` steps."""
-        if self._save_freq and progress.step % self._save_freq == 0:
-            self.commit_soon(progress, manager)
+        """Hand a copy of the state to the loop every `save_freq` steps, and where the policy is evaluated: it may be
+        the best.
+        """
+        is_evaluated = manager.evaluator.has_begun(progress.step)
+        if not self._save_freq or not (is_evaluated or progress.step % self._save_freq == 0):
+            return
+        waiting = self._pending
+        if is_evaluated or waiting is None or not manager.evaluator.has_begun(waiting.progress.step):
+            self.commit_soon(progress, manager)  # else the disk is slow, and the one that may be the best goes first
 
     def commit_soon(self, progress: TrainingProgress, manager: RolloutManager) -> None:
         """Hand a copy of the state to the loop: an operator has requested it, or a full Redis."""
+        if self._pending is not None and self._pending.progress.step < progress.step:
+            step = self._pending.progress.step
+            logger.warning("step %d gets no checkpoint: the disk is slower than the training", step)
         self._pending = self._captured(progress, manager)
         self._has_pending.set()
 
@@ -71,15 +82,25 @@ class CheckpointWriter:
         self._pending = None
         await self._write(state)
 
-    def keep_if_best(self, step: int, accuracy: float | None) -> None:
-        """An evaluation of that step's policy has ended; the checkpoint of the best is kept."""
-        if accuracy is None:
-            return
-        try:
-            self._checkpoints.keep_if_best(step, accuracy)
-        except OSError as error:
-            self.last_error = f"best checkpoint: {error}"
-            logger.warning("cannot note the best checkpoint: %s", error)
+    def keep_if_best(self, step: int, accuracy: MeasuredAccuracy | None) -> None:
+        """An evaluation of that step's policy has ended; the checkpoint of the best is kept, once it is committed."""
+        if accuracy is not None:
+            self._accuracies[step] = accuracy
+            self._keep_best()
+
+    def _keep_best(self) -> None:
+        """Of those that are committed and evaluated; what a later commit has passed over has no checkpoint."""
+        complete = self._checkpoints.folder.complete_steps()
+        for step in sorted(self._accuracies):
+            try:
+                if step in complete:
+                    self._checkpoints.keep_if_best(step, self._accuracies[step])
+            except OSError as error:
+                self.last_error = f"best checkpoint: {error}"
+                logger.warning("cannot note the best checkpoint: %s; retried with the next", error)
+                return
+            if step in complete or step < (self.last_step or 0):
+                del self._accuracies[step]
 
     async def serve(self) -> None:
         """Write what is handed over, until cancelled."""
@@ -107,6 +128,7 @@ class CheckpointWriter:
                 self._checkpoints.commit, state, self._trainer, self._tokenizer, keep_also=under_evaluation
             )
         self.last_step, self.last_error = state.progress.step, ""
+        self._keep_best()
         logger.info("checkpoint committed: %s", path)
         self._journal.event("checkpoint", step=self.last_step, text=f"checkpoint of step {self.last_step} committed")
         await trim_behind_checkpoint(self._inbox, state.progress.inbox_position)

@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from tppo.prometheus.exporter import Exporter
 from tppo.prometheus.exposed import OWN_LABELS, Exposed, Sample, Status, at, number_of, of_each, part, table_at
 from tppo.prometheus.run_metrics import RUN_METRICS
+from tppo.run_folder.metric_lines import EVALUATION
 
 DROPPED_BY_REASON = "ledger/dropped/"  # names that operators make up: too many for Prometheus
 OF_AN_EVALUATION = "eval/"
@@ -91,7 +92,9 @@ class LearnerExporter(Exporter):
         self._lines: Mapping[str, Mapping[str, Any]] = {}
 
     def take_line(self, line: Mapping[str, Any]) -> None:
-        """A line of metrics.jsonl was written."""
+        """A line of metrics.jsonl was written; an evaluation may end after that of a later step."""
+        if line["kind"] == EVALUATION and line["step"] < self._lines.get(EVALUATION, line)["step"]:
+            return
         self._lines = {**self._lines, str(line["kind"]): line}
 
     def collect(self) -> Iterator[Metric]:

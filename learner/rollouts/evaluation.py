@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from learner.rollouts.ledger import Ledger
 from learner.rollouts.prompts import Prompt
 from learner.rollouts.rollout import Rollout, State
+from tppo.run_folder.metric_lines import ACCURACY, EXACT_ACCURACY, MeasuredAccuracy, deciding_accuracy
 
 ID_PREFIX = "eval"
 
@@ -44,6 +45,11 @@ class Evaluation:
     accuracy_exact_by_group: Mapping[str, float] = field(default_factory=dict)
     exact_seconds: float | None = None  # in which they were computed
 
+    @property
+    def deciding(self) -> MeasuredAccuracy | None:
+        """By which it is compared with others; None when nothing was measured."""
+        return deciding_accuracy({ACCURACY: self.accuracy, EXACT_ACCURACY: self.accuracy_exact})
+
 
 @dataclass(slots=True)
 class Evaluator:
@@ -63,7 +69,7 @@ class Evaluator:
 
     def start(self, step: int, *, min_policy_version: int) -> None:
         """Request every prompt once."""
-        if not self.prompts or step in self.gathered or step in self.finished_steps:
+        if not self.prompts or self.has_begun(step):
             return
         self.gathered[step] = []
         if all(prompt.solution is not None for prompt in self.prompts):
@@ -71,6 +77,10 @@ class Evaluator:
         for ordinal, prompt in enumerate(self.prompts):
             rollout = self.ledger.start(f"{ID_PREFIX}-{step}-{ordinal}", prompt, ordinal=ordinal, is_evaluation=True)
             self.ledger.request_window(rollout, cohort=0, min_policy_version=min_policy_version)
+
+    def has_begun(self, step: int) -> bool:
+        """Whether the policy of this step was, or is being, evaluated."""
+        return step in self.gathered or step in self.finished_steps
 
     def awaits_solutions(self, step: int) -> bool:
         """Whether the round of this step needs the probabilities of the prompts' solutions."""
@@ -110,8 +120,7 @@ class Evaluator:
         """Whether this evaluation rollout was ever started."""
         if not rollout_id.startswith(f"{ID_PREFIX}-"):
             return False
-        step = _step_of(rollout_id)
-        return step in self.gathered or step in self.finished_steps
+        return self.has_begun(_step_of(rollout_id))
 
 
 def _step_of(rollout_id: str) -> int:

@@ -99,6 +99,15 @@ def test_an_accuracy_below_its_best_by_more_than_chance() -> None:
     assert texts(evaluations=wavering) == []
 
 
+def test_an_exact_accuracy_decides_where_there_is_one() -> None:
+    # It has no sampling noise: a fall by more than 0.02 counts, however the sampled one wavers.
+    sampled = {"eval/accuracy": [0.3, 0.9, 0.7], "eval/accuracy_stderr": [0.01] * 3}
+    fallen, wavering = {"eval/accuracy_exact": [0.3, 0.9, 0.87]}, {"eval/accuracy_exact": [0.3, 0.9, 0.89]}
+
+    assert texts(evaluations=sampled | fallen) == ["The exact accuracy fell from 90.0% at step 2 to 87.0%."]
+    assert texts(evaluations=sampled | wavering) == []
+
+
 def test_no_step_within_the_watchdogs_time_is_an_alert() -> None:
     waiting: dict[str, Any] = {"is_running": True, "watchdog_seconds": 60.0, "waiting_for": "3 windows"}
 

@@ -45,3 +45,13 @@ def test_a_long_history_is_kept_at_half_the_resolution() -> None:
 
     assert columns.values("step") == [2, 4, 6]
     assert columns.num_lines == 3
+
+
+def test_an_evaluation_that_ends_after_a_later_one_stands_before_it() -> None:
+    lines = [{"step": 0, "a": 0.1}, {"step": 40, "a": 0.4}, {"step": 20, "a": 0.2, "b": 7}]
+    columns = columns_of(*lines)
+
+    assert columns.values("step") == [0, 20, 40]
+    assert columns.values("a") == [0.1, 0.2, 0.4]
+    assert columns.values("b") == [None, 7, None]
+    assert columns.latest == lines[1]

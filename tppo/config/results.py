@@ -71,12 +71,12 @@ class CheckpointSection(Section):
     """What a resume starts from."""
 
     save_freq: StepsOrZero = 20
-    """Commit a checkpoint after every so many steps, and always at the end; 0: only at the end. [steps]
+    """Commit a checkpoint after every so many steps, every evaluated one, and the last; 0: only the last. [steps]
 
     Down when steps are long: a crash costs the steps since, and Redis holds the inbox since. verl: `trainer.save_freq`.
     """
     keep: PositiveInt = 2
-    """Newest checkpoints that are kept, beside the one that did best in an evaluation. [checkpoints]
+    """Newest checkpoints that are kept, beside the one of the best accuracy, exact if there is one. [checkpoints]
 
     Up to roll back further. verl: `trainer.max_actor_ckpt_to_keep`.
     """

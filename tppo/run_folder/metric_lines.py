@@ -5,6 +5,7 @@ by nobody of ours, or damaged since.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,19 @@ def read_metric_lines(path: Path) -> list[Fields]:
     return [line for line in read_objects(path) if is_metric_line(line)]
 
 
-def deciding_accuracy(line: Mapping[str, Any]) -> tuple[str, float] | None:
-    """Name and value of the accuracy by which an evaluation is compared with others: the exact one, which has no
-    sampling noise, where there is one; None where nothing was measured.
-    """
+@dataclass(frozen=True, slots=True)
+class MeasuredAccuracy:
+    """Of an evaluation, by which it is compared with others."""
+
+    measure: str
+    """Its name in metrics.jsonl."""
+    value: float
+
+
+def deciding_accuracy(line: Mapping[str, Any]) -> MeasuredAccuracy | None:
+    """The exact one, which has no sampling noise, where there is one; None where nothing was measured."""
     for name in (EXACT_ACCURACY, ACCURACY):
         value = line.get(name)
         if value is not None and is_of(value, float):
-            return name, float(value)
+            return MeasuredAccuracy(name, float(value))
     return None

@@ -8,6 +8,7 @@ from typing import Any
 
 from services.dashboard.history.run import RunHistory, settings_of
 from tppo.run_folder.json_lines import read_objects
+from tppo.run_folder.metric_lines import EVALUATION, STEP, is_metric_line
 from tppo.run_folder.paths import RunPaths, trace_files
 
 MAX_RUNS = 1_000
@@ -136,12 +137,12 @@ def outline_of(path: Path, settings: Fields | None = None) -> Outline:
     """A run, from the two ends of its metrics."""
     run = RunPaths(path)
     head, tail = read_objects(run.metrics, first_bytes=HEAD_BYTES), read_objects(run.metrics, last_bytes=TAIL_BYTES)
-    base = next((line for line in [*head, *tail] if line.get("kind") == "evaluation" and line.get("step") == 0), {})
+    base = next((line for line in [*head, *tail] if line.get("kind") == EVALUATION and line.get("step") == 0), {})
     return Outline(
         settings=settings_of(path) if settings is None else settings,
         first=head[0] if head else {},
         last=tail[-1] if tail else {},
-        last_step=next((line for line in reversed(tail) if line.get("kind") == "step"), {}),
+        last_step=next((line for line in reversed(tail) if line.get("kind") == STEP), {}),
         base_evaluation=base,
         last_evaluation=_last_evaluation(run, tail),
         has_traces=bool(trace_files(run.traces)),
@@ -151,11 +152,11 @@ def outline_of(path: Path, settings: Fields | None = None) -> Outline:
 
 def _last_evaluation(run: RunPaths, tail: Sequence[Fields]) -> Fields:
     found = _evaluations(tail) or _evaluations(read_objects(run.metrics, last_bytes=LONG_TAIL_BYTES))
-    return found[-1] if found else {}
+    return max(found, key=lambda line: line["step"], default={})
 
 
 def _evaluations(lines: Sequence[Fields]) -> list[Fields]:
-    return [line for line in lines if line.get("kind") == "evaluation"]
+    return [line for line in lines if line.get("kind") == EVALUATION and is_metric_line(line)]
 
 
 def _runs_in(folder: Path, *, depth: int) -> Iterator[Path]:

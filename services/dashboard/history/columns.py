@@ -14,7 +14,7 @@ MISSING = math.nan
 
 
 class Columns:
-    """Lines of one kind, column by column; a name that a line lacks is missing there."""
+    """Lines of one kind by their steps, column by column; a name that a line lacks is missing there."""
 
     def __init__(self, *, max_lines: int = MAX_LINES) -> None:
         self._max_lines = max_lines
@@ -28,17 +28,26 @@ class Columns:
         return sorted(self._columns)
 
     def add(self, line: Mapping[str, Any]) -> None:
-        """The next line."""
-        self.latest = plain(dict(line))
+        """Another line; an evaluation may end after that of a later step, and stands before it all the same."""
         numbers = {name: value for name, value in line.items() if _is_number(value)}
+        row = self._row_for(numbers.get("step"))
+        if row == self.num_lines:
+            self.latest = plain(dict(line))
         for name in numbers.keys() - self._columns.keys():
             if len(self._columns) < MAX_NAMES:
                 self._columns[name] = array("d", [MISSING]) * self.num_lines
         for name, column in self._columns.items():
-            column.append(numbers.get(name, MISSING))
+            column.insert(row, numbers.get(name, MISSING))
         self.num_lines += 1
         if self.num_lines > self._max_lines:
             self._halve()
+
+    def _row_for(self, step: float | None) -> int:
+        """Behind all lines of this step and of earlier ones."""
+        row, steps = self.num_lines, self._columns.get("step")
+        while steps is not None and step is not None and row > 0 and steps[row - 1] > step:
+            row -= 1
+        return row
 
     def values(self, name: str, rows: Iterable[int] | None = None) -> list[float | None]:
         """A column, or the given rows of it; None where it is missing."""

@@ -143,10 +143,10 @@ class RunHistory:
         for _, line in part.lines:
             if line.get("kind") == "step":
                 self.steps.add(line)
-                self._news.steps.append(self.steps.latest)
+                self._news.steps.append(plain(line))
             elif line.get("kind") == "evaluation":
                 self.evaluations.add(line)
-                self._news.evaluations.append(self.evaluations.latest)
+                self._news.evaluations.append(plain(line))
         return part.has_more
 
     def _read_journal(self) -> bool:

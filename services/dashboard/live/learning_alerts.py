@@ -3,7 +3,7 @@
 What a metric means: docs/metrics.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import mean
 
 from services.dashboard.live.situation import (
@@ -29,6 +29,8 @@ REWARD_FALL = 0.25
 """Of the rise from the worst to the best ten steps: a loss of a quarter of what was ever learned."""
 ACCURACY_STDERRS = 3.0
 """Standard errors of the difference: by chance once in a thousand evaluations."""
+EXACT_FALL = 0.02
+"""Of the exact accuracy, which has no sampling noise; but a policy that still learns wavers by a hundredth."""
 CLIPPED_SHARE = 0.2
 """Of the tokens held by the clip; docs/metrics.md calls less than this healthy."""
 FINISHED_SHARE = 0.05
@@ -147,16 +149,24 @@ def _far_updates(situation: Situation) -> Iterator[Alert]:
 
 
 def _accuracy(situation: Situation) -> Iterator[Alert]:
-    evaluations = situation.evaluations
-    names = ("eval/accuracy", "eval/accuracy_stderr", "step")
-    rows = zip(*(evaluations.newest(name, LOOK_BACK) for name in names), strict=True)
-    known = [(accuracy, stderr or 0.0, step) for accuracy, stderr, step in rows if accuracy is not None]
+    """By the exact accuracy, where there is one: it has no sampling noise."""
+    names = ("eval/accuracy_exact", "eval/accuracy", "eval/accuracy_stderr", "step")
+    rows = list(zip(*(situation.evaluations.newest(name, LOOK_BACK) for name in names), strict=True))
+    if exact := [(value, 0.0, step) for value, _, _, step in rows if value is not None]:
+        yield from _fallen("exact accuracy", exact, at_least=EXACT_FALL)
+    else:
+        sampled = [(value, stderr or 0.0, step) for _, value, stderr, step in rows if value is not None]
+        yield from _fallen("accuracy", sampled, at_least=1e-9)
+
+
+def _fallen(name: str, known: Sequence[tuple[float, float, float | None]], *, at_least: float) -> Iterator[Alert]:
+    """(accuracy, standard error, step) of each evaluation."""
     if len(known) < 2:
         return
     best, now = max(known, key=lambda row: row[0]), known[-1]
-    if best[0] - now[0] > max(ACCURACY_STDERRS * (best[1] ** 2 + now[1] ** 2) ** 0.5, 1e-9):
+    if best[0] - now[0] > max(ACCURACY_STDERRS * (best[1] ** 2 + now[1] ** 2) ** 0.5, at_least):
         step = int(best[2] or 0)
-        yield Alert("warning", f"The accuracy fell from {best[0]:.1%} at step {step} to {now[0]:.1%}.", step)
+        yield Alert("warning", f"The {name} fell from {best[0]:.1%} at step {step} to {now[0]:.1%}.", step)
 
 
 def _clipping(situation: Situation) -> Iterator[Alert]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tppo.run_folder.metric_lines import deciding_accuracy, is_metric_line, read_metric_lines
+from tppo.run_folder.metric_lines import MeasuredAccuracy, deciding_accuracy, is_metric_line, read_metric_lines
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,8 @@ def test_foreign_and_torn_lines_are_left_out_of_the_file(tmp_path: Path) -> None
 
 
 def test_the_exact_accuracy_decides_where_there_is_one() -> None:
-    assert deciding_accuracy({"eval/accuracy": 0.9, "eval/accuracy_exact": 0.7}) == ("eval/accuracy_exact", 0.7)
-    assert deciding_accuracy({"eval/accuracy": None, "eval/accuracy_exact": 0.7}) == ("eval/accuracy_exact", 0.7)
-    assert deciding_accuracy({"eval/accuracy": 0.9}) == ("eval/accuracy", 0.9)
+    for sampled in (0.9, None):
+        line = {"eval/accuracy": sampled, "eval/accuracy_exact": 0.7}
+        assert deciding_accuracy(line) == MeasuredAccuracy("eval/accuracy_exact", 0.7)
+    assert deciding_accuracy({"eval/accuracy": 0.9}) == MeasuredAccuracy("eval/accuracy", 0.9)
     assert deciding_accuracy({"eval/accuracy": None}) is None

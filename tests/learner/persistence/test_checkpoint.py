@@ -13,6 +13,7 @@ from learner.step.progress import TrainingProgress
 from tests.learner.test_learner_service import Laboratory, NoTokenizer
 from tests.support.small_disk import files_of_at_most
 from tppo import weights
+from tppo.run_folder.metric_lines import ACCURACY, MeasuredAccuracy
 
 
 class Disk:
@@ -122,14 +123,14 @@ def test_a_full_disk_is_an_os_error_and_harms_no_checkpoint(disk: Disk, num_byte
 def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     disk = Disk(tmp_path, keep=2)
     disk.commit(1, 2)
-    disk.checkpoints.keep_if_best(1, 0.5)
+    disk.checkpoints.keep_if_best(1, MeasuredAccuracy(ACCURACY, 0.5))
     disk.commit(3, 4)
-    disk.checkpoints.keep_if_best(3, 0.4)
+    disk.checkpoints.keep_if_best(3, MeasuredAccuracy(ACCURACY, 0.4))
     disk.commit(5)
 
     assert (disk.steps(), disk.best_step()) == ([1, 4, 5], 1)
 
-    disk.checkpoints.keep_if_best(4, 0.75)
+    disk.checkpoints.keep_if_best(4, MeasuredAccuracy(ACCURACY, 0.75))
     disk.commit(6)
     assert (disk.steps(), disk.best_step()) == ([4, 5, 6], 4)
 

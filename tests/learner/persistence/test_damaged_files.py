@@ -19,6 +19,7 @@ from tests.support.damage import DAMAGES, damage
 from tppo.config import ConfigError
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.json_files import write_object
+from tppo.run_folder.metric_lines import ACCURACY, MeasuredAccuracy
 from tppo.run_folder.paths import RunPaths
 
 
@@ -122,7 +123,7 @@ def committed(folder: Path, *steps: int) -> Checkpoints:
 @pytest.mark.parametrize("kind", [*DAMAGES, "missing"])
 def test_a_damaged_record_of_the_best_is_written_again_from_the_evaluations(tmp_path: Path, kind: str) -> None:
     checkpoints = committed(tmp_path, 2, 4, 6)
-    checkpoints.keep_if_best(4, 0.75)
+    checkpoints.keep_if_best(4, MeasuredAccuracy(ACCURACY, 0.75))
     if kind == "missing":
         checkpoints.folder.best_record.unlink()
     else:
@@ -140,7 +141,7 @@ def test_a_damaged_record_of_the_best_is_written_again_from_the_evaluations(tmp_
 
 def test_a_whole_record_of_the_best_is_left_as_it_is(tmp_path: Path) -> None:
     checkpoints = committed(tmp_path, 2, 4)
-    checkpoints.keep_if_best(2, 0.75)
+    checkpoints.keep_if_best(2, MeasuredAccuracy(ACCURACY, 0.75))
 
     checkpoints.restore_best([{"kind": "evaluation", "step": 4, "eval/accuracy": 0.9}])
 

@@ -52,6 +52,12 @@ def test_the_newest_step_and_the_newest_evaluation_are_exported() -> None:
     assert "tppo_critic_vf_loss" not in numbers
 
 
+def test_an_evaluation_that_ends_after_a_later_one_is_not_taken_for_the_newest() -> None:
+    lines = [{"kind": "evaluation", "step": step, "eval/accuracy": step / 100} for step in (20, 60, 40)]
+
+    assert samples(an_exporter(*lines))["tppo_eval_accuracy"] == 0.6
+
+
 def test_the_counts_of_the_end_replace_those_of_the_last_step() -> None:
     lines = ({"kind": "step", "step": 2, "generation/num_tokens": 5}, {"kind": "end", "generation/num_tokens": 6})
 

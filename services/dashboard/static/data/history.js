@@ -29,7 +29,9 @@ export class History {
 
   /** @param {MetricLine[]} lines of the stream */
   async add(lines) {
-    if (this.size > MAX_ROWS) return this.read();
+    const newest = this.last("step") ?? 0;
+    const areInOrder = lines.every((line, index) => Number(line.step) >= Number(lines[index - 1]?.step ?? newest));
+    if (this.size > MAX_ROWS || !areInOrder) return this.read();
     for (const [name, column] of Object.entries(this.columns))
       column.push(...lines.map((line) => (isNumber(line[name]) ? line[name] : null)));
     return this;

@@ -13,8 +13,6 @@ raises becomes the cause of a failure. It may be asynchronous. With `batch_size`
 call without an answer within the service's deadline, which counts from its start, is given up, and costs itself alone.
 
 Loops:
-    _Caller.call_until_cancelled    (`concurrency` for each function) consumes pieces of work / waits for the next
-                             unblocked by a service / produces results
     _keep_attached           (one for each service) waits for the end of its stream / produces the next, after a pause
     _Stream._read            consumes work / waits for the next message / unblocked by the service
     _Stream._write           consumes starts and results / waits for some / unblocked by a caller / produces messages
@@ -26,7 +24,6 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import grpc
@@ -35,9 +32,9 @@ import grpc.aio
 from tppo.backoff import Backoff
 from tppo.cancellation import cancel_all
 from tppo.grpc_server import CHANNEL_OPTIONS
-from tppo.scoring.calls import CallTimedOutError, FunctionCalls
-from tppo.scoring.outcome import ScoreRange, cause_of
-from tppo.scoring.results import BATCHED, SINGLE, arguments_of, failure, late, results_of
+from tppo.scoring.callers import Caller, OfferedFunction, ReceivedWork
+from tppo.scoring.outcome import ScoreRange
+from tppo.scoring.results import BATCHED, SINGLE, failure
 from tppo.security.authentication import call_metadata
 from tppo.security.service_tokens import token_for
 from tppo.security.tls import channel
@@ -50,7 +47,6 @@ FIRST_DELAY_SECONDS = 0.1
 LONGEST_DELAY_SECONDS = 5.0
 JITTER = 0.5  # so that clients do not all return at once
 ASYNC_CONCURRENCY = 16  # such functions mostly wait
-ROOM_PER_CALL = 2  # what is being scored, and what is scored next
 FINAL_CODES = (
     grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.FAILED_PRECONDITION,  # another run
@@ -62,22 +58,6 @@ UserFunction = TypeVar("UserFunction", bound=Callable[..., Any])
 
 class AttachError(Exception):
     """The service refuses this process, and would refuse it again."""
-
-
-@dataclass(frozen=True)
-class OfferedFunction:
-    """A function and how it wants to be called."""
-
-    name: str
-    call: Callable[..., Any]
-    scores: ScoreRange
-    batch_size: int  # 0: one response at a time
-    concurrency: int  # calls at once
-
-    @property
-    def room(self) -> int:
-        """Pieces of work that it holds at once."""
-        return ROOM_PER_CALL * self.concurrency * max(1, self.batch_size)
 
 
 _offered: dict[str, OfferedFunction] = {}
@@ -114,7 +94,13 @@ def _require_signature(function: Callable[..., Any], names: Sequence[str]) -> No
 
 
 def serve(*addresses: str, run: str = "", max_held: int = 0, token: str | None = None) -> None:
-    """Score for the reward services at these addresses until Ctrl-C; `run`: refuse to work for another one."""
+    """Score for the reward services at these addresses until Ctrl-C; `run`: refuse to work for another one.
+
+    Where the program has set no logging up, what this module logs goes to standard error.
+    """
+    if not logging.getLogger().handlers:
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+        log.setLevel(logging.INFO)
     with suppress(KeyboardInterrupt):
         asyncio.run(attach(*addresses, run=run, max_held=max_held, token=token))
 
@@ -125,7 +111,7 @@ async def attach(*addresses: str, run: str = "", max_held: int = 0, token: str |
     if not functions or not addresses:
         raise ValueError("expected an address, and a function decorated with @reward_function(NAME)")
     offer = _offer(functions, run=run, max_held=max_held)
-    callers = {one.name: _Caller(one) for one in functions}
+    callers = {one.name: Caller(one) for one in functions}
     try:
         async with asyncio.TaskGroup() as group:
             for caller in callers.values():
@@ -149,24 +135,32 @@ def _offer(functions: Sequence[OfferedFunction], *, run: str, max_held: int) -> 
     return pb.Offer(functions=offered, max_held=room, run=run, reports_starts=True)
 
 
-async def _keep_attached(address: str, offer: pb.Offer, callers: "dict[str, _Caller]", token: str | None) -> None:
+async def _keep_attached(address: str, offer: pb.Offer, callers: dict[str, Caller], token: str | None) -> None:
     backoff = Backoff(first_seconds=FIRST_DELAY_SECONDS, longest_seconds=LONGEST_DELAY_SECONDS, jitter=JITTER)
+    logged = ""
     while True:
         stream = _Stream(callers)
-        brought = token_for(address) if token is None else token
-        try:
-            await stream.serve(address, offer, call_metadata(brought))
-            cause = "the service ended the stream"
-        except grpc.aio.AioRpcError as error:
-            cause = f"{error.code().name}: {error.details()}"
-            is_outdated = error.code() is grpc.StatusCode.UNAUTHENTICATED and _is_replaced(brought, address, token)
-            if not is_outdated and (error.code() in FINAL_CODES or _is_bad_offer(error, stream)):
-                raise AttachError(f"{address}: {cause}") from None
+        cause = await _cause_of_end(stream, address, offer, token)
         if stream.is_accepted:
             backoff.reset()
-        delay_seconds = backoff.next_delay()
-        log.warning("%s: %s; retrying in %.2g s", address, cause, delay_seconds)
-        await asyncio.sleep(delay_seconds)
+            logged = ""
+        log.log(logging.DEBUG if cause == logged else logging.WARNING, "%s: %s; retrying", address, cause)
+        logged = cause
+        await asyncio.sleep(backoff.next_delay())
+
+
+async def _cause_of_end(stream: "_Stream", address: str, offer: pb.Offer, token: str | None) -> str:
+    """Serves until the stream ends. Raises `AttachError`."""
+    brought = token_for(address) if token is None else token
+    try:
+        await stream.serve(address, offer, call_metadata(brought))
+    except grpc.aio.AioRpcError as error:
+        cause = f"{error.code().name}: {error.details()}"
+        is_outdated = error.code() is grpc.StatusCode.UNAUTHENTICATED and _is_replaced(brought, address, token)
+        if not is_outdated and (error.code() in FINAL_CODES or _is_bad_offer(error, stream)):
+            raise AttachError(f"{address}: {cause}") from None
+        return cause
+    return "the service ended the stream"
 
 
 def _is_replaced(brought: str, address: str, token: str | None) -> bool:
@@ -178,63 +172,10 @@ def _is_bad_offer(error: grpc.aio.AioRpcError, stream: "_Stream") -> bool:
     return error.code() is grpc.StatusCode.INVALID_ARGUMENT and not stream.is_accepted
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """Work, and where its result goes."""
-
-    work: pb.Work
-    stream: "_Stream"
-
-
-class _Caller:
-    """Calls one function with the work of all services."""
-
-    def __init__(self, function: OfferedFunction) -> None:
-        self.function = function
-        self.calls = FunctionCalls(function.name, function.call)
-        self.streams: set[_Stream] = set()  # all that are open: each is shown that calls start
-        self._waiting: asyncio.Queue[_Piece] = asyncio.Queue()  # bounded by the room that was offered
-
-    def add(self, piece: _Piece) -> None:
-        self._waiting.put_nowait(piece)
-
-    async def call_until_cancelled(self) -> None:
-        while True:
-            pieces = [await self._waiting.get()]
-            await self.calls.room()
-            while len(pieces) < self.function.batch_size and not self._waiting.empty():
-                pieces.append(self._waiting.get_nowait())
-            pieces = [piece for piece in pieces if not piece.stream.has_ended]
-            if pieces:
-                self._report_start(pieces)
-                deadline_seconds = max(piece.stream.timeout_seconds for piece in pieces)
-                results = await self._results([piece.work for piece in pieces], deadline_seconds)
-                for piece, result in zip(pieces, results, strict=True):
-                    piece.stream.post(result)
-
-    def _report_start(self, pieces: Sequence[_Piece]) -> None:
-        for stream in self.streams:
-            lease_ids = [piece.work.lease_id for piece in pieces if piece.stream is stream]
-            stream.post_start(pb.Started(function=self.function.name, lease_ids=lease_ids))
-
-    async def _results(self, work: Sequence[pb.Work], deadline_seconds: float) -> list[pb.WorkResult]:
-        try:
-            arguments = arguments_of(work, is_batched=self.function.batch_size > 0)
-            returned, error = await self.calls.ended(arguments, deadline_seconds=deadline_seconds)
-            if error is None:
-                return results_of(work, returned if self.function.batch_size else [returned], self.function.scores)
-        except Exception as unusable:  # no arguments, or a value whose conversion raises
-            error = unusable
-        if isinstance(error, CallTimedOutError):
-            return [late(one, str(error)) for one in work]
-        log.error("%s raised", self.function.name, exc_info=error)
-        return [failure(one, cause_of(error)) for one in work]
-
-
 class _Stream:
     """One attachment to one service, from its first message to its end."""
 
-    def __init__(self, callers: "dict[str, _Caller]") -> None:
+    def __init__(self, callers: dict[str, Caller]) -> None:
         self._callers = callers
         self._starts: list[pb.Started] = []
         self._results: list[pb.WorkResult] = []
@@ -276,12 +217,12 @@ class _Stream:
         self.timeout_seconds = accepted.timeout_seconds or math.inf
         for caller in self._callers.values():
             caller.streams.add(self)
-        log.info("attached to run %r", accepted.run)
+        log.info("attached; scoring for run %r", accepted.run)
 
     def _begin(self, work: Iterable[pb.Work]) -> None:
         for one in work:
             if caller := self._callers.get(one.function):
-                caller.add(_Piece(one, self))
+                caller.add(ReceivedWork(one, self))
             else:
                 self.post(failure(one, f"this process offers no function {one.function!r}"))
 

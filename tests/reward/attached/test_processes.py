@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from services.local.redis_server import free_port
 from tests.reward.attached.attaching import SECTION, a_server
 from tests.support.processes import REPOSITORY, TPPO, a_process, terminated
 from tests.support.streams import announced, inbox_records
@@ -97,4 +98,19 @@ async def test_a_process_whose_call_hangs_ends_at_ctrl_c(tmp_path: Path) -> None
         scoring.cancel()
 
     assert client.returncode == 0
-    assert complaints == b""
+    assert b"Traceback" not in complaints
+
+
+async def test_a_process_says_once_that_nobody_listens_and_then_for_which_run_it_scores(tmp_path: Path) -> None:
+    (tmp_path / "client.py").write_text(CLIENT)
+    port = free_port()
+    command = (sys.executable, str(tmp_path / "client.py"), f"127.0.0.1:{port}")
+    async with a_process(*command, environment=IMPORTABLE, stderr=asyncio.subprocess.PIPE) as client:
+        assert client.stderr is not None
+        first = (await client.stderr.readline()).decode()
+        await asyncio.sleep(1.0)  # some retries
+        async with a_server(SECTION.model_copy(update={"port": port})):
+            second = (await asyncio.wait_for(client.stderr.readline(), DEADLINE_SECONDS)).decode()
+
+    assert f"WARNING 127.0.0.1:{port}: UNAVAILABLE: " in first
+    assert second.endswith("INFO attached; scoring for run 'r1'\n")

@@ -69,13 +69,19 @@ class Reconfiguration:
         *,
         wanted: Config | None,
         apply: Callable[[Config, Values], None],
+        forget_after: Callable[[int], None],
     ) -> None:
-        """`config` is in force; `wanted` is to be from now on, None in a replay; `apply` changes what depends on it."""
+        """`config` is in force; `wanted` is to be from now on, None in a replay; `apply` changes what depends on it.
+
+        `forget_after` is called before a change: steps behind that one, which a damaged checkpoint had come to, are
+        taken again under other settings.
+        """
         self.config = config
         self._definition = definition
         self._commands = commands
         self._wanted = wanted
         self._apply = apply
+        self._forget_after = forget_after
         self._due: list[Change] = []
 
     @property
@@ -107,6 +113,7 @@ class Reconfiguration:
         for change in self._due:
             last |= change.values
         if values := differing(last, values_of(self._wanted, CHANGEABLE)):
+            self._forget_after(max([progress.step, *(change.after_step for change in self._due)]))
             own = a_change(f"resume-{incarnation}", values, after_step=progress.step, position=behind)
             await until_redis_answers(lambda: inbox.append([own.payload()]), "appending changed settings")
             self._due.append(own)

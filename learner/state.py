@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from learner.persistence import checkpoint
 from learner.persistence.checkpoint import Checkpoints
 from learner.persistence.definition import Definition, require_resumable
 from learner.persistence.definition import read as read_definition
+from learner.persistence.rollback import delete_later_notes
 from learner.reconfiguration import Reconfiguration
 from learner.rollouts import ledger_state
 from learner.rollouts.manager import RolloutManager
@@ -75,7 +77,14 @@ def new_state(
         manager,
         steering,
         TrainingProgress(step=0, inbox_position=BEGINNING, elapsed_seconds=0.0, tokens_trained=0),
-        Reconfiguration(config, definition, manager.commands, wanted=wanted, apply=reconfigure),
+        Reconfiguration(
+            config,
+            definition,
+            manager.commands,
+            wanted=wanted,
+            apply=reconfigure,
+            forget_after=partial(delete_later_notes, checkpoints.folder),
+        ),
     )
 
 

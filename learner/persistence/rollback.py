@@ -80,7 +80,7 @@ def _apply(folder: Path, version: int, incarnation: int) -> None:
         if step > version:
             later = checkpoints.of_step(step)
             later.rename(removed / later.name)
-    _delete_later_notes(checkpoints, version)
+    delete_later_notes(checkpoints, version)
     InboxArchive(paths.inbox).cut(position, removed / "inbox", keep=_changes_applied_before(target))
 
 
@@ -108,7 +108,8 @@ def _require_complete(folder: Path, version: int) -> None:
         raise ConfigError(f"{error}; expected a complete checkpoint") from None
 
 
-def _delete_later_notes(checkpoints: CheckpointFolder, version: int) -> None:
+def delete_later_notes(checkpoints: CheckpointFolder, version: int) -> None:
+    """What was noted of checkpoints of later steps, which the run takes again otherwise."""
     notes = [json_line(note) for note in checkpoints.committed() if note["step"] <= version]
     write_atomically(checkpoints.committed_log, b"".join(notes))
     best = checkpoints.best()

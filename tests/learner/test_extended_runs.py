@@ -126,6 +126,25 @@ async def test_two_changes_at_different_steps_are_replayed_bit_for_bit(tmp_path:
     await assert_replayed(laboratory, beginning, streams)
 
 
+async def test_steps_that_are_taken_again_under_other_settings_are_compared_with_themselves(tmp_path: Path) -> None:
+    laboratory, streams, transport = Laboratory(tmp_path, "streaming"), ArchivedStreams(), FakeTransport()
+    beginning = laboratory.config
+    await to_the_end(laboratory.learner("run", streams, transport), streams, transport)
+    checkpoints = CheckpointFolder(laboratory.folder / "run" / "checkpoints")
+    (checkpoints.of_step(STEPS) / "progress.json").write_bytes(b"")
+    before = {note["step"]: note["actor"] for note in checkpoints.committed()}
+
+    laboratory.config = with_values(beginning, {"actor.lr": 3e-2})
+    await to_the_end(laboratory.learner("run", streams.reopened(), transport), streams.reopened(), transport)
+
+    (change,) = await changes(streams)
+    assert change.after_step < STEPS
+    after = {note["step"]: note["actor"] for note in checkpoints.committed()}
+    assert sorted(after) == [note["step"] for note in checkpoints.committed()]
+    assert {step for step, digest in before.items() if after[step] != digest} == {STEPS}
+    await assert_replayed(laboratory, beginning, streams)
+
+
 async def test_a_resume_with_the_same_settings_adds_no_record(tmp_path: Path) -> None:
     laboratory, streams, transport = Laboratory(tmp_path, "streaming"), ArchivedStreams(), FakeTransport()
     await killed_at(3, laboratory.learner("run", streams, transport), streams, transport)

@@ -102,7 +102,7 @@ class Laboratory:
         folder = self.folder / run
         folder.mkdir(exist_ok=True, parents=True)
         checkpoints = Checkpoints(folder / "checkpoints", keep=self.config.checkpoint.keep)
-        latest = checkpoints.folder.newest()
+        latest = checkpoints.usable()
         definition = definition_of(self.config, latest, {"data.train_files": "rows"})
         config = with_values(self.config, definition.settings)
         prompts = [a_prompt(index) for index in range(10)]

@@ -107,12 +107,12 @@ def _continue(
     if continuation.ending == story.KILLED_AND_FLUSHED:
         run.flush_redis()
     report.injections.append(Injection(continuation.ending))
+    report.num_steps = run.newest_step() + continuation.num_more_steps
     for kind in continuation.damages:
         if small_files.damage(run.folder, kind, source) is not None:
             report.injections.append(Injection(kind))
     if continuation.changes:
         report.injections.append(Injection(story.OTHER_SETTINGS))
-    report.num_steps = run.newest_step() + continuation.num_more_steps
     began = time.monotonic()
     run.resume(**settings, **{"run.total_training_steps": str(report.num_steps)})
     run.end()

@@ -29,6 +29,8 @@ from tppo.v1 import rollout_pb2 as pb
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 Number = TypeVar("Number", int, float)
 
+FINISH_REASONS = {int(reason): reason for reason in FinishReason}
+
 
 def encode_window_request(request: WindowRequest) -> bytes:
     """The bytes of a tppo.v1.WindowRequest."""
@@ -85,6 +87,7 @@ def reward_request_message(request: RewardRequest) -> pb.RewardRequest:
         extra_info=request.extra_info,
         num_response_tokens=request.num_response_tokens,
         is_evaluation=request.is_evaluation,
+        finish_reason=pb.FinishReason.ValueType(request.finish_reason or 0),
     )
 
 
@@ -100,6 +103,7 @@ def reward_request_record(message: pb.RewardRequest) -> RewardRequest:
         extra_info=message.extra_info,
         num_response_tokens=message.num_response_tokens,
         is_evaluation=message.is_evaluation,
+        finish_reason=FINISH_REASONS.get(message.finish_reason),
     )
 
 

@@ -120,6 +120,7 @@ class RewardRequest:
     extra_info: str = "{}"  # JSON object, as in the data row
     num_response_tokens: int = 0
     is_evaluation: bool = False
+    finish_reason: FinishReason | None = None  # STOP, or LENGTH when the response was cut; None: not known
 
     @property
     def key(self) -> tuple[str, int]:

@@ -205,7 +205,7 @@ class Ledger:
         """The request that the rollout waits for."""
         assert rollout.state in (State.REQUESTED, State.SCORING), rollout
         if rollout.state is State.SCORING:
-            return reward_request(rollout, self.decode)
+            return reward_request(rollout, self.decode, self.rules.stop_token_ids)
         return window_request(rollout, self.rules)
 
     def _arrival(self, key: RequestKey) -> Arrival:

@@ -9,7 +9,7 @@ from typing import Self
 
 from learner.rollouts.rollout import Rollout, State
 from tppo.config.schema import EvaluationSection, GenerationSection, RunSection
-from tppo.rollout import RewardRequest, Score, Window, WindowRequest, tokens
+from tppo.rollout import FinishReason, RewardRequest, Score, Window, WindowRequest, tokens
 
 Request = WindowRequest | RewardRequest
 RequestKey = tuple[str, str, int]  # kind, rollout, and window index or attempt
@@ -106,8 +106,11 @@ def window_request(rollout: Rollout, rules: RequestRules) -> WindowRequest:
     )
 
 
-def reward_request(rollout: Rollout, decode: Callable[["array[int]"], str]) -> RewardRequest:
+def reward_request(
+    rollout: Rollout, decode: Callable[["array[int]"], str], stop_token_ids: tuple[int, ...]
+) -> RewardRequest:
     """For a finished rollout's score."""
+    is_stopped = not set(rollout.response_tokens[-1:]).isdisjoint(stop_token_ids)
     return RewardRequest(
         rollout_id=rollout.rollout_id,
         attempt=rollout.attempt,
@@ -118,6 +121,7 @@ def reward_request(rollout: Rollout, decode: Callable[["array[int]"], str]) -> R
         extra_info=rollout.prompt.extra_info,
         num_response_tokens=len(rollout.response_tokens),
         is_evaluation=rollout.is_evaluation,
+        finish_reason=FinishReason.STOP if is_stopped else FinishReason.LENGTH,
     )
 
 

@@ -51,6 +51,7 @@ REWARD_REQUESTS = st.builds(
     extra_info=st.text(),
     num_response_tokens=INT32,
     is_evaluation=st.booleans(),
+    finish_reason=st.sampled_from([None, FinishReason.STOP, FinishReason.LENGTH]),
 )
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tppo.config import ConfigError
-from tppo.rollout import RewardRequest, Score, ScoreStatus
+from tppo.rollout import FinishReason, RewardRequest, Score, ScoreStatus
 
 T = TypeVar("T")
+FINISH_REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH}
 
 DESCRIPTION = (
     'Score lines of {"response", "ground_truth"}, with "data_source" and "extra_info" if you like. '
@@ -97,7 +98,14 @@ def _request(number: int, row: Any) -> RewardRequest:
         ground_truth=_text(row["ground_truth"]),
         extra_info=json.dumps(row.get("extra_info") or {}),
         num_response_tokens=int(row.get("num_response_tokens", 0)),
+        finish_reason=_finish_reason(row.get("finish_reason")),
     )
+
+
+def _finish_reason(name: object) -> FinishReason | None:
+    if name is None or name in FINISH_REASONS:
+        return FINISH_REASONS[str(name)] if name else None
+    raise ValueError(f"finish_reason {name!r}: expected {' or '.join(FINISH_REASONS)}")
 
 
 def _text(value: object) -> str:

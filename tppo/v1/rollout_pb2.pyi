@@ -303,6 +303,7 @@ class RewardRequest(_message.Message):
     EXTRA_INFO_FIELD_NUMBER: _builtins.int
     NUM_RESPONSE_TOKENS_FIELD_NUMBER: _builtins.int
     IS_EVALUATION_FIELD_NUMBER: _builtins.int
+    FINISH_REASON_FIELD_NUMBER: _builtins.int
     rollout_id: _builtins.str
     """The rollout, unique in the run."""
     attempt: _builtins.int
@@ -321,6 +322,8 @@ class RewardRequest(_message.Message):
     """Length of the response in tokens."""
     is_evaluation: _builtins.bool
     """Belongs to an evaluation."""
+    finish_reason: Global___FinishReason.ValueType
+    """STOP when a stop token ended the response, LENGTH when it was cut; unspecified when that is not known."""
     def __init__(
         self,
         *,
@@ -333,10 +336,11 @@ class RewardRequest(_message.Message):
         extra_info: _builtins.str = ...,
         num_response_tokens: _builtins.int = ...,
         is_evaluation: _builtins.bool = ...,
+        finish_reason: Global___FinishReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "data_source", b"data_source", "extra_info", b"extra_info", "ground_truth", b"ground_truth", "is_evaluation", b"is_evaluation", "num_response_tokens", b"num_response_tokens", "prompt", b"prompt", "response", b"response", "rollout_id", b"rollout_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "data_source", b"data_source", "extra_info", b"extra_info", "finish_reason", b"finish_reason", "ground_truth", b"ground_truth", "is_evaluation", b"is_evaluation", "num_response_tokens", b"num_response_tokens", "prompt", b"prompt", "response", b"response", "rollout_id", b"rollout_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from tppo.rollout import RewardRequest, Score
+from tppo.rollout import FinishReason, RewardRequest, Score
 from tppo.run_folder.json_files import fits
 from tppo.run_folder.json_lines import Fields, JsonLinesWriter, read_objects
 from tppo.run_folder.paths import RunPaths
@@ -76,6 +76,7 @@ def request_of(line: Fields) -> RewardRequest:
         extra_info=json.dumps(line["extra_info"]),
         num_response_tokens=line["num_response_tokens"],
         is_evaluation=line["is_evaluation"],
+        finish_reason=FinishReason[line["finish_reason"]] if line.get("finish_reason") else None,
     )
 
 
@@ -90,6 +91,7 @@ def _line(request: RewardRequest, score: Score) -> Fields:
         "extra_info": json.loads(request.extra_info or "{}", parse_constant=lambda _: None),
         "num_response_tokens": request.num_response_tokens,
         "is_evaluation": request.is_evaluation,
+        "finish_reason": request.finish_reason.name if request.finish_reason else None,
         "status": score.status.name,
         "score": score.score,
         "components": dict(score.components),

@@ -8,7 +8,7 @@ from collections import deque
 from fractions import Fraction
 
 MAX_ANSWER_CHARS = 1000  # a longer answer earns credit only when it is the ground truth letter by letter
-END_OF_THOUGHT = "</think>"
+START_OF_THOUGHT, END_OF_THOUGHT = "<think>", "</think>"
 MAX_BOX_CHARS = 100_000  # a box that does not close within these counts as never closed
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 BRACE = re.compile(r"\\?[{}]|\\\\")  # escaped braces and backslashes are skipped
@@ -21,6 +21,12 @@ NUMBERS_APART = "~"  # keeps 4 2 from being 42
 THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:(?:,|\{,\}| )\d{3})+(?:\.\d+)?")
 DECIMAL = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)")
 RATIO = re.compile(r"([-+]?)(?:\\frac\{([-+]?\d+)\}\{([-+]?\d+)\}|\\frac(\d)(\d)|(\d+)/(\d+))")
+
+
+def is_thinking(prompt: str, response: str) -> bool:
+    """Whether a thought that the prompt's end or the response opens never closes."""
+    opened_at, closed_at = response.rfind(START_OF_THOUGHT), response.rfind(END_OF_THOUGHT)
+    return opened_at > closed_at or (closed_at < 0 and prompt.rstrip().endswith(START_OF_THOUGHT))
 
 
 def exact_answer(response: str) -> str | None:

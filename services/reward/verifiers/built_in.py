@@ -9,11 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from services.reward.verifiers.answers import END_OF_THOUGHT, is_boxed_match, is_exact_match
-from tppo.rollout import RewardRequest
+from services.reward.verifiers.answers import (
+    END_OF_THOUGHT,
+    START_OF_THOUGHT,
+    is_boxed_match,
+    is_exact_match,
+    is_thinking,
+)
+from tppo.rollout import FinishReason, RewardRequest
 
 RewardFunction = Callable[[RewardRequest], object]  # its result is for `outcome_of`, or awaitable
-START_OF_THOUGHT = "<think>"
+UNFINISHED = ("thought", "cut", "score")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +30,38 @@ class BuiltIn:
     is_bounded: bool
 
 
-def exact() -> RewardFunction:
+def finished_response(unfinished: str) -> Callable[[RewardRequest], str]:
+    """The response in which an answer is looked for: nothing where an unfinished one has none.
+
+    A thought that never closes holds no answer ("thought"), nor does a response that was cut ("cut"); "score" looks
+    into every response.
+    """
+    if unfinished not in UNFINISHED:
+        raise ValueError(f"unfinished={unfinished!r}: expected {', '.join(UNFINISHED)}")
+
+    def response(request: RewardRequest) -> str:
+        is_cut = unfinished == "cut" and request.finish_reason == FinishReason.LENGTH
+        is_left_out = unfinished != "score" and (is_cut or is_thinking(request.prompt, request.response))
+        return "" if is_left_out else request.response
+
+    return response
+
+
+def exact(unfinished: str = "thought") -> RewardFunction:
     """1 when the text after the last '#' is the ground truth."""
-    return lambda request: float(is_exact_match(request.response, request.ground_truth))
+    finished = finished_response(unfinished)
+    return lambda request: float(is_exact_match(finished(request), request.ground_truth))
 
 
-def boxed() -> RewardFunction:
+def boxed(unfinished: str = "thought") -> RewardFunction:
     r"""1 when the last `\boxed{}` holds the ground truth, letter by letter or as the same rational number."""
-    return lambda request: float(is_boxed_match(request.response, request.ground_truth))
+    finished = finished_response(unfinished)
+    return lambda request: float(is_boxed_match(finished(request), request.ground_truth))
 
 
-def math(strict: bool | str = "auto", tolerance: float = 0.0) -> RewardFunction:
+def math(strict: bool | str = "auto", tolerance: float = 0.0, unfinished: str = "thought") -> RewardFunction:
     r"""1 when the last `\boxed{}` has the value of the ground truth; abstains when that is damaged."""
+    finished = finished_response(unfinished)
     try:
         from services.reward.verifiers.mathematics.verifier import Grading, is_correct
     except ImportError as error:
@@ -48,7 +74,7 @@ def math(strict: bool | str = "auto", tolerance: float = 0.0) -> RewardFunction:
     grading = Grading(strict, tolerance)
 
     def verdict(request: RewardRequest) -> float | None:
-        is_right = is_correct(request.response, request.ground_truth, grading, prompt=request.prompt)
+        is_right = is_correct(finished(request), request.ground_truth, grading, prompt=request.prompt)
         return None if is_right is None else float(is_right)
 
     return verdict
@@ -127,6 +153,11 @@ def program_seconds(arguments: Sequence[object], options: Mapping[str, object]) 
     return float(bound.arguments["timeout_seconds"])
 
 
+def constant(value: float = 1.0) -> RewardFunction:
+    """The same for every response: what a number in a sum stands for."""
+    return lambda request: float(value)
+
+
 BUILT_IN = {
     "exact": BuiltIn(exact, is_bounded=True),
     "boxed": BuiltIn(boxed, is_bounded=True),
@@ -136,4 +167,5 @@ BUILT_IN = {
     "code": BuiltIn(code, is_bounded=False),
     "regex": BuiltIn(regex, is_bounded=False),
     "repetition": BuiltIn(repetition, is_bounded=False),
+    "constant": BuiltIn(constant, is_bounded=True),
 }

@@ -1,10 +1,10 @@
-"""What the configuration calls a reward function: `math`, `0.9*math + 0.1*length(limit=4096, buffer=512)`, a file.
+"""What the configuration calls a reward function: `math`, `2*math - 1`, `math + 0.1*length(limit=4096, buffer=512)`.
 
 `path/to/file.py:name` is a user's file, `grpc:name` a function that a user's process offers, `reasoning_gym:task` a
 verifier of that library; in a sum they are quoted.
 
-Parsed by Python's own grammar, of which only sums of weighted names, calls with constants, and texts are accepted;
-nothing is evaluated.
+Parsed by Python's own grammar, of which only sums of weighted names, calls with constants, texts and numbers are
+accepted; nothing is evaluated.
 """
 
 import ast
@@ -17,7 +17,8 @@ FILE = re.compile(r"[^\"']+\.py:[A-Za-z_]\w*")
 GYM = re.compile(r"reasoning_gym:(\w+)")
 ATTACHED = re.compile(r"grpc:([A-Za-z_][\w.-]*)")
 TRUTH_VALUES = {"true": True, "false": False}  # as TOML writes them
-EXPECTED = 'expected a name, path/to/file.py:name, grpc:name, or a sum such as 0.9*math + 0.1*"file.py:name"'
+EXPECTED = 'expected a name, path/to/file.py:name, grpc:name, or a sum such as 2*math - 1, math + 0.1*"file.py:name"'
+CONSTANT = "constant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,11 @@ class Term:
         return found[1] if found else ""
 
     @property
+    def is_constant(self) -> bool:
+        """Whether it is a number, the same for every response."""
+        return self.name == CONSTANT
+
+    @property
     def is_attached(self) -> bool:
         """Whether the name is `grpc:name`."""
         return ATTACHED.fullmatch(self.name) is not None
@@ -52,7 +58,10 @@ def terms(spec: str) -> list[Term]:
     if _is_reference(spec):
         return [Term(1.0, spec, spec)]
     try:
-        return list(_terms(ast.parse(spec.strip(), mode="eval").body, 1.0))
+        found = list(_terms(ast.parse(spec.strip(), mode="eval").body, 1.0))
+        if all(term.is_constant for term in found) and CONSTANT not in spec:
+            raise ValueError(f"{spec!r} is a number and no reward function")
+        return found
     except (SyntaxError, ValueError) as error:
         reason = f"{error}; " if type(error) is ValueError else ""
         raise ValueError(f"reward function {spec!r}: {reason}{EXPECTED}") from None
@@ -63,10 +72,16 @@ def _terms(node: ast.expr, weight: float) -> Iterator[Term]:
         case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as sign, right=right):
             yield from _terms(left, weight)
             yield from _terms(right, weight if isinstance(sign, ast.Add) else -weight)
-        case ast.BinOp(left=ast.Constant(value=int() | float() as factor), op=ast.Mult(), right=right):
-            yield from _terms(right, weight * factor)
+        case ast.BinOp(left=factor, op=ast.Mult(), right=scaled) if (number := _number(factor)) is not None:
+            yield from _terms(scaled, weight * number)
+        case ast.BinOp(left=scaled, op=ast.Mult(), right=factor) if (number := _number(factor)) is not None:
+            yield from _terms(scaled, weight * number)
+        case ast.BinOp(left=scaled, op=ast.Div(), right=factor) if number := _number(factor):
+            yield from _terms(scaled, weight / number)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             yield from _terms(operand, -weight)
+        case ast.Constant() if (number := _number(node)) is not None:
+            yield Term(weight * number, CONSTANT, f"{CONSTANT}()")
         case ast.Name(id=name):
             yield Term(weight, name, name)
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=keywords):
@@ -82,7 +97,18 @@ def _is_reference(spec: str) -> bool:
     return any(kind.fullmatch(spec) for kind in (FILE, GYM, ATTACHED))
 
 
+def _number(node: ast.expr) -> float | None:
+    match node:
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+            return number
+        case ast.UnaryOp(op=ast.USub(), operand=operand) if (positive := _number(operand)) is not None:
+            return -positive
+    return None
+
+
 def _constant(node: ast.expr) -> Any:
+    if (number := _number(node)) is not None:
+        return number
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.Name) and node.id in TRUTH_VALUES:

@@ -59,7 +59,8 @@ def total(found: Sequence[Term], results: Sequence[object]) -> Outcome:
         if outcome.status is not ScoreStatus.SCORED:
             return Outcome(outcome.status, error=f"{term.name}: {outcome.error}" if outcome.error else "")
     scores = [outcome.score or 0.0 for outcome in outcomes]
-    components = dict(zip(_component_names(found), scores, strict=True))
+    names = zip(_component_names(found), found, scores, strict=True)
+    components = {name: score for name, term, score in names if not term.is_constant}
     for outcome in outcomes:
         components.update(outcome.components)
     weighted = sum(term.weight * score for term, score in zip(found, scores, strict=True))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from services.reward.verifiers.answers import END_OF_THOUGHT, boxed_answer
+from services.reward.verifiers.answers import END_OF_THOUGHT, boxed_answer, is_thinking
 from tppo.rollout import RewardRequest
 
 ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
@@ -36,7 +36,7 @@ def verifier(task: str) -> Callable[[RewardRequest], float]:
     score_answer = get_score_answer_fn(task)
 
     def verdict(request: RewardRequest) -> float:
-        answer = stated_answer(request.response)
+        answer = "" if is_thinking(request.prompt, request.response) else stated_answer(request.response)
         if answer == request.ground_truth:
             return 1.0
         if not is_safe_to_evaluate(answer, task):

@@ -15,7 +15,7 @@ from tests.learner.builders import (
     a_window,
     train_row,
 )
-from tppo.rollout import RewardRequest, ScoreStatus, WindowRequest
+from tppo.rollout import FinishReason, RewardRequest, ScoreStatus, WindowRequest
 
 FIRST, SECOND, THIRD, FOURTH = ((1, n) for n in range(4))
 
@@ -53,6 +53,7 @@ def test_a_response_that_stopped_is_ready_with_its_score() -> None:
     (request,) = reward_requests(ledger)
     assert (request.key, request.response, request.num_response_tokens) == (("r", 0), "10 1", 2)
     assert (request.data_source, request.ground_truth) == ("sums", "answer 0")
+    assert request.finish_reason is FinishReason.STOP
 
 
 def test_a_stop_token_that_is_the_windows_last_token_ends_the_response() -> None:
@@ -71,6 +72,7 @@ def test_a_response_at_its_limit_is_scored_without_a_stop_token() -> None:
     ledger.add_window(FIRST, a_window("r"))
 
     assert (rollout.state, rollout.is_finished) == (State.SCORING, True)
+    assert [request.finish_reason for request in reward_requests(ledger)] == [FinishReason.LENGTH]
 
 
 def test_the_last_window_requests_what_is_left_of_the_limit() -> None:

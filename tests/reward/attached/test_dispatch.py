@@ -362,6 +362,17 @@ async def test_an_attached_function_alone_may_carry_a_weight() -> None:
     assert score == 1.0
 
 
+async def test_a_number_in_the_sum_of_an_attached_function_shifts_its_score() -> None:
+    section = SECTION.model_copy(update={"functions": {"mine": '2*"grpc:judge" - 1'}})
+    async with a_server(section) as server:
+        process = await Process(server).offer("judge")
+        scoring = asyncio.create_task(server.score("a"))
+        await process.answer(await process.work(), 0.25)
+        score = await scoring
+
+    assert score == -0.5
+
+
 async def test_a_cancelled_request_leaves_no_work_behind() -> None:
     async with a_server() as server:
         scoring = asyncio.create_task(server.score("a"))

@@ -13,7 +13,7 @@ from services.reward.commands.rescore import main as rescore
 from services.reward.commands.score import main as score
 from services.reward.reporting.response_log import ResponseLog, logged_responses, request_of
 from tppo.config import ConfigError
-from tppo.rollout import RewardRequest, Score, ScoreStatus
+from tppo.rollout import FinishReason, RewardRequest, Score, ScoreStatus
 
 EXAMPLE = Path(__file__).parents[3] / "examples/custom_reward/python/mine.py"
 
@@ -29,7 +29,12 @@ def printed(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
 
 
 def logged(rollout_id: str, response: str, was: float, attempt: int = 0) -> tuple[RewardRequest, Score]:
-    request = RewardRequest(rollout_id, attempt, "sums", "2+2?", response, "4", '{"level": 1}', 3)
+    request = RewardRequest(
+        *(rollout_id, attempt, "sums", "2+2?", response, "4"),
+        extra_info='{"level": 1}',
+        num_response_tokens=3,
+        finish_reason=FinishReason.LENGTH,
+    )
     return request, Score(rollout_id, attempt, ScoreStatus.SCORED, was, function="old")
 
 
@@ -67,6 +72,17 @@ def test_a_users_file_is_scored_in_a_worker_with_all_that_the_line_holds(
     (line,) = printed(capfd)
 
     assert (line["status"], line["score"], line["components"]) == ("SCORED", 0.5, {"is_poem": 1.0})
+
+
+def test_a_line_says_how_its_response_ended(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    reasons = ("stop", "length", "cut", None)
+    rows = [{"response": "# 4", "ground_truth": "4", "finish_reason": reason} for reason in reasons]
+
+    score(["--function", "exact(unfinished='cut')", str(file_of(tmp_path, *rows))])
+    lines = printed(capfd)
+
+    assert [line["score"] for line in lines] == [1.0, 0.0, None, 1.0]
+    assert "finish_reason 'cut': expected stop or length" in lines[2]["error"]
 
 
 @pytest.mark.process

@@ -8,7 +8,7 @@ import pytest
 
 from services.reward.verifiers.functions import load
 from services.reward.verifiers.placement import Place, calls
-from tppo.rollout import RewardRequest, ScoreStatus
+from tppo.rollout import FinishReason, RewardRequest, ScoreStatus
 from tppo.scoring.outcome import Outcome, outcome_of
 
 REQUEST = RewardRequest("r", 0, "sums", "2+2?", "it is # 4", "4", num_response_tokens=90)
@@ -32,6 +32,57 @@ def score(spec: str, response: str) -> object:
 )
 def test_the_format_is_one_thought_and_then_an_answer(response: str, expected: float) -> None:
     assert score("format", response) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "response", "is_thinking"),
+    [
+        ("2+2?", "so", False),
+        ("2+2?", "<think> so", True),
+        ("2+2?", "<think> so </think> so", False),
+        ("2+2?", "<think> so </think> so <think> no", True),
+        ("2+2?<think>", "so", True),
+        ("2+2?<think>\n", "so </think> so", False),
+        ("2+2?<think></think>", "so", False),
+        ("Put your thoughts between <think> and </think>.", "so", False),
+        ("Begin with <think>.", "so", False),
+    ],
+)
+@pytest.mark.parametrize(
+    ("function", "answer", "ground_truth"),
+    [("exact", "# 4", "4"), ("boxed", r"\boxed{4}", "4"), ("math", r"\boxed{4}", "4.0")],
+)
+def test_a_thought_that_never_closes_holds_no_answer(
+    prompt: str, response: str, is_thinking: bool, function: str, answer: str, ground_truth: str
+) -> None:
+    request = replace(REQUEST, prompt=prompt, response=f"{response} {answer}", ground_truth=ground_truth)
+
+    assert load(function)(request) == (0.0 if is_thinking else 1.0)
+    assert load(f"{function}(unfinished='score')")(request) == 1.0
+    assert outcome_of(load(f"2*{function} - 1")(request)).score == (-1.0 if is_thinking else 1.0)
+
+
+@pytest.mark.parametrize(
+    ("unfinished", "finish_reason", "expected"),
+    [
+        ("thought", FinishReason.LENGTH, 1.0),
+        ("cut", FinishReason.LENGTH, 0.0),
+        ("cut", FinishReason.STOP, 1.0),
+        ("cut", None, 1.0),
+        ("score", FinishReason.LENGTH, 1.0),
+    ],
+)
+def test_a_cut_response_gets_what_the_configuration_says(
+    unfinished: str, finish_reason: FinishReason | None, expected: float
+) -> None:
+    request = replace(REQUEST, finish_reason=finish_reason)
+
+    assert load(f"exact(unfinished='{unfinished}')")(request) == expected
+
+
+def test_another_rule_for_unfinished_responses_is_refused() -> None:
+    with pytest.raises(ValueError, match="unfinished='zero': expected thought, cut, score"):
+        load("math(unfinished='zero')")
 
 
 def test_a_pattern_may_be_anywhere_and_span_lines() -> None:
@@ -58,6 +109,34 @@ def test_length_is_punished_from_the_buffer_on(num_tokens: int, expected: float)
 )
 def test_repetition_is_the_share_of_pairs_that_occurred_before(response: str, expected: float) -> None:
     assert score("repetition(ngram=2)", response) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("2*exact - 1", 1.0),
+        ("exact*2 - 1", 1.0),
+        ("2*(exact - 0.5)", 1.0),
+        ("exact/2", 0.5),
+        ("1 - exact", 0.0),
+        ("-1 + 2*exact", 1.0),
+        ("-1*exact", -1.0),
+        ("0.5 + 0.25 + format", 0.75),
+        ("2*format - 1", -1.0),
+        ("constant(-1)", -1.0),
+    ],
+)
+def test_a_number_in_a_sum_shifts_every_score(spec: str, expected: float) -> None:
+    outcome = outcome_of(load(spec)(REQUEST))
+
+    assert outcome.score == expected
+    assert all(not name.startswith("constant") for name in outcome.components)
+
+
+@pytest.mark.parametrize("spec", ["1", "1 + 2", "-0.5", "exact*format", "exact/0", "1/exact", "true*exact", "2**exact"])
+def test_numbers_alone_and_other_arithmetic_are_no_reward_function(spec: str) -> None:
+    with pytest.raises(ValueError, match="no reward function"):
+        load(spec)
 
 
 def test_a_sum_adds_weighted_scores_and_keeps_each_as_a_component() -> None:

@@ -87,7 +87,7 @@ def test_an_unknown_name_is_refused_with_what_is_expected(spec: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["mine.py", ":f", "mine.txt:f", "2*3", "exact*2", "exact(open('f'))", "a.b", "", "exact +"]
+    "spec", ["mine.py", ":f", "mine.txt:f", "2*3", "exact*exact", "exact(open('f'))", "a.b", "", "exact +"]
 )
 def test_what_is_no_sum_of_functions_is_refused(spec: str) -> None:
     with pytest.raises(ValueError, match=r"expected a name, path/to/file\.py:name, grpc:name, or a sum"):
@@ -100,7 +100,7 @@ def test_what_is_no_sum_of_functions_is_refused(spec: str) -> None:
         ("length(limit=10)", "missing a required argument: 'buffer'"),
         ("length(limit=10, buffer=20)", "expected 0 < buffer <= limit"),
         ("regex('(')", "expected a regular expression of Python"),
-        ("exact(3)", "too many positional arguments"),
+        ("format(3)", "too many positional arguments"),
         ("repetition(ngram=0)", "expected at least 1"),
     ],
 )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from learner.persistence.checkpoint import cloned
 from learner.persistence.deferred_weights import DeferredWeights
+from learner.persistence.manifest import DamagedError
 from learner.rollouts.evaluation import Evaluator, SolutionProbabilities
 from learner.step.trainer import Trainer
 from tppo.config.schema import Config, EvaluationSection
@@ -57,17 +58,21 @@ class EvaluationRounds:
         publish: Callable[[int, Mapping[str, Tensor]], Awaitable[None]],
         finish: Callable[[int, Mapping[str, Tensor]], Awaitable[bool]],
     ) -> None:
-        """One deferred round after the other, until `finish` says that one is not over.
+        """One deferred round after the other, until `finish` says that one is not over; damaged weights have none.
 
         A generator takes only what is newer than what it has; a resumed learner finds the same version.
         """
         for step in self.deferred.steps():
             serving_version = self._config().run.total_training_steps + 1 + step
-            weights = self.deferred.weights(step)
-            await publish(serving_version, weights)
-            self._evaluator.start(step, min_policy_version=serving_version)
-            if not await finish(step, weights):
-                return
+            try:
+                weights = self.deferred.weights(step)
+            except DamagedError as error:
+                logger.error("step %d is not evaluated: %s", step, error)
+            else:
+                await publish(serving_version, weights)
+                self._evaluator.start(step, min_policy_version=serving_version)
+                if not await finish(step, weights):
+                    return
             self.deferred.delete(step)
 
     async def add_solutions(self, step: int, weights: Mapping[str, Tensor] | None = None) -> None:

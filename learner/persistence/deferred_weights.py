@@ -4,13 +4,15 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from learner.persistence.manifest import DamagedError
 from tppo.run_folder.durable import put_in_place
+from tppo.weights import digest
 
+DIGEST = "digest"
 NAME = re.compile(r"step_([0-9]{1,12})\.safetensors")
 
 
@@ -24,7 +26,7 @@ class DeferredWeights:
         """Write the weights; the file has its name only when it is whole."""
         self._folder.mkdir(parents=True, exist_ok=True)
         temporary = self._folder / f".step_{step}.writing"
-        save_file(dict(tensors), temporary)
+        save_file(dict(tensors), temporary, metadata={DIGEST: digest(tensors)})
         put_in_place(temporary, self._path(step))
 
     def steps(self) -> list[int]:
@@ -35,9 +37,14 @@ class DeferredWeights:
         """The weights of that step. Raises `DamagedError` when they are not what was written."""
         path = self._path(step)
         try:
-            return load_file(path)
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+                written = (file.metadata() or {}).get(DIGEST)
         except (SafetensorError, OSError) as error:
             raise DamagedError(f"{path}: {error}; expected the weights of step {step}") from None
+        if digest(tensors) != written:
+            raise DamagedError(f"{path} has other weights than were written; expected those of step {step}")
+        return tensors
 
     def delete(self, step: int) -> None:
         """They have been evaluated, or cannot be."""

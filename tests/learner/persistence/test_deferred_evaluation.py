@@ -4,13 +4,16 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from learner.persistence.deferred_weights import DeferredWeights
+from learner.persistence.manifest import DamagedError
 from tests.learner.fake_services import FakeTransport
-from tests.learner.test_learner_service import STEPS, ArchivedStreams, Laboratory, to_the_end
+from tests.learner.test_learner_service import STEPS, ArchivedStreams, Laboratory, step_reached, to_the_end
+from tests.support.damage import DAMAGES, damage
 
 EVALUATED = [0, 3, 6]
 
@@ -68,3 +71,41 @@ async def test_weights_that_are_deferred_again_replace_the_earlier_ones(tmp_path
 
     assert deferred_weights.steps() == [9, 10]
     assert deferred_weights.weights(10)["w"].tolist() == [3.0, 3.0]
+
+
+@pytest.mark.parametrize("kind", [*DAMAGES, "one bit"])
+def test_damaged_deferred_weights_are_one_sentence(tmp_path: Path, kind: str) -> None:
+    deferred_weights = DeferredWeights(tmp_path)
+    deferred_weights.put(10, {"w": torch.zeros(100)})
+    path = tmp_path / "step_10.safetensors"
+    if kind in DAMAGES:
+        damage(path, kind)
+    else:
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+
+    with pytest.raises(DamagedError, match=r"step_10\.safetensors.*; expected .* of step 10|those of step 10$"):
+        deferred_weights.weights(10)
+
+
+async def test_a_step_whose_deferred_weights_are_damaged_is_not_evaluated_and_the_run_ends(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    laboratory = Laboratory(tmp_path, "lockstep", evaluates_after_training=True)
+    streams, transport = ArchivedStreams(), FakeTransport()
+    service = laboratory.learner("run", streams, transport)
+
+    async def stop_soon() -> None:
+        await step_reached(service, 4)
+        service.stop()
+
+    await asyncio.gather(to_the_end(service, streams, transport), stop_soon())
+    damage(tmp_path / "run" / "deferred" / "step_3.safetensors", "torn")
+    (tmp_path / "run" / "deferred" / "step_x.safetensors").touch()
+    await to_the_end(laboratory.learner("run", streams, transport), streams, transport)
+
+    evaluated = {line["step"] for line in laboratory.lines("run") if line["kind"] == "evaluation"}
+    assert evaluated == {0, STEPS}
+    assert "step 3 is not evaluated: " in caplog.text
+    assert DeferredWeights(tmp_path / "run" / "deferred").steps() == []

@@ -16,6 +16,7 @@ from tppo.config import Config, ConfigError, add_config_arguments, config_from_a
 from tppo.process import Announcer, configure_logging, connected, on_stop_signal
 from tppo.prometheus import serving
 from tppo.run_folder.durable import write_atomically
+from tppo.run_folder.json_files import DamagedFileError
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import Service, call_metadata, metrics_token_from_environment
 from tppo.security.redis_address import with_redis
@@ -71,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         live = _live(config, source=arguments.config, name=arguments.name, resume=arguments.resume)
         exit_code = asyncio.run(live)
-    except* (ConfigError, FencedError) as group:
+    except* (ConfigError, DamagedFileError, FencedError) as group:
         refusals.extend(group.exceptions)
     if refusals:
         raise ConfigError(_sentence(refusals[0]))

@@ -11,6 +11,7 @@ archived already, a duplicate read after a restart, is recognised by its positio
 import asyncio
 import logging
 import os
+import re
 import struct
 import threading
 import zlib
@@ -25,6 +26,7 @@ from tppo.streams.contract import BEGINNING, position_of
 
 logger = logging.getLogger(__name__)
 
+NAME = re.compile(r"[0-9]{1,20}-[0-9]{1,20}\.log")
 HEADER = struct.Struct("<QQII")
 READ_COUNT = 256  # records per read that fills a gap
 
@@ -91,7 +93,8 @@ class InboxArchive:
         return len(later)
 
     def _files(self) -> list[Path]:
-        return sorted(self._folder.glob("*.log"), key=lambda path: position_of(path.stem))
+        own = (path for path in self._folder.glob("*.log") if NAME.fullmatch(path.name))
+        return sorted(own, key=lambda path: position_of(path.stem))
 
     def _last_whole_position(self) -> str:
         for path in reversed(self._files()):

@@ -7,10 +7,12 @@ from typing import Any
 from pyarrow import parquet
 from rich.table import Table
 
+from learner.persistence.manifest import DamagedError, verify
 from tppo.config import ConfigError
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths, trace_files
 
+TOKENIZER = "actor/tokenizer.json"
 Token = dict[str, Any]  # a row of a trace, and its `step`
 Decode = Callable[[list[int]], str]
 COLUMNS: dict[str, Callable[[Token], str]] = {  # heading -> cell
@@ -68,12 +70,15 @@ def rollout_table(rollout_id: str, tokens: list[Token], decode: Decode | None) -
 def decoder(folder: Path) -> Decode | None:
     """Token ids -> text, by the tokenizer of the run's newest checkpoint; None where it has none in this form."""
     checkpoint = CheckpointFolder(RunPaths(folder).checkpoints).newest()
-    path = None if checkpoint is None else checkpoint / "actor" / "tokenizer.json"
-    if path is None or not path.is_file():
+    if checkpoint is None:
+        return None
+    try:
+        verify(checkpoint, only=[TOKENIZER])
+    except DamagedError:
         return None
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = Tokenizer.from_file(str(checkpoint / TOKENIZER))
     return lambda token_ids: str(tokenizer.decode(token_ids, skip_special_tokens=False))
 
 

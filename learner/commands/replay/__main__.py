@@ -99,7 +99,7 @@ def _report(result: "ReplayResult", folder: Path, *, is_variant: bool) -> int:
         actor, critic = _compared(one.is_same_actor), _compared(one.is_same_critic)
         print(f"checkpoint {one.step}: actor {actor}, critic {critic}")
     if not result.comparisons:
-        print("nothing to compare: the run committed no checkpoint up to there")
+        print("nothing to compare: committed.jsonl notes no checkpoint up to there")
     is_same = all(one.is_same_actor and one.is_same_critic for one in result.comparisons)
     return 0 if result.comparisons and is_same else 1
 

@@ -37,6 +37,16 @@ def test_a_run_without_an_archived_inbox_has_no_records_and_nothing_to_cut(tmp_p
     assert archive.cut(BEGINNING, tmp_path / "removed") == 0
 
 
+def test_a_file_that_is_none_of_the_archives_is_left_alone(tmp_path: Path) -> None:
+    for name in ("notes.log", "1.log", "x-y.log"):
+        (tmp_path / name).write_bytes(b"of somebody else")
+
+    InboxArchive(tmp_path).append(some(1, 2))
+
+    assert list(InboxArchive(tmp_path).entries(BEGINNING)) == some(1, 2)
+    assert (tmp_path / "notes.log").read_bytes() == b"of somebody else"
+
+
 def test_a_duplicate_record_is_not_archived_again(tmp_path: Path) -> None:
     InboxArchive(tmp_path).append(some(1, 2))
 

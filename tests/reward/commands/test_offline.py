@@ -140,11 +140,11 @@ def test_duplicates_count_once_and_the_latest_wins(tmp_path: Path) -> None:
     assert [line["response"] for line in logged_responses(tmp_path)] == ["between", "later"]
 
 
-def test_a_torn_line_loses_no_other(tmp_path: Path) -> None:
+def test_torn_and_foreign_lines_lose_no_other(tmp_path: Path) -> None:
     log = ResponseLog(tmp_path, "reward-0")
     log.append(*logged("a", "first", 1.0))
     with (tmp_path / "responses/reward-0.jsonl").open("a") as file:
-        file.write('{"rollout_id": "b", "resp')
+        file.write('{}\n{"rollout_id": 7}\n{"rollout_id": "b", "attempt": "x", "time": 0}\n{"rollout_id": "b", "resp')
     ResponseLog(tmp_path, "reward-0").append(*logged("c", "third", 1.0))
 
     assert [line["response"] for line in logged_responses(tmp_path)] == ["first", "third"]

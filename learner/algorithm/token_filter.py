@@ -24,11 +24,13 @@ def policy_mask(response_mask: Tensor, is_finished: Tensor, *, num_ignored_tail_
 
 
 def recent_mask(token_versions: Tensor, *, policy_version: int, max_token_lag: int) -> Tensor:
-    """Tokens that are not too old [batch, time]: sampled at most `max_token_lag` versions before `policy_version`.
+    """Tokens sampled by `policy_version` or at most `max_token_lag` versions before it [batch, time].
 
-    `token_versions` [batch, time]: the policy version that sampled each token.
+    `token_versions` [batch, time]: the policy version that sampled each token. One that is still to come is a broken
+    generator's, or was rolled back: its log-probs are not those of weights that this policy comes from.
     """
-    return policy_version - token_versions <= max_token_lag
+    lag = policy_version - token_versions
+    return (lag >= 0) & (lag <= max_token_lag)
 
 
 def value_mask(response_mask: Tensor, is_finished: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class Estimates:
     advantages: Tensor  # whitened and clamped; 0 outside policy_mask
     policy_mask: Tensor  # bool: tokens that train the policy
     value_mask: Tensor  # [batch, longest response] bool: tokens that train the value model, of all windows
-    num_too_old: int  # tokens left out because their weights were more than max_token_lag steps older
+    num_too_old: int  # tokens left out because their weights were over max_token_lag steps older, or newer
     old_logprobs: Tensor | None = None  # under the policy before the update, where the estimator needed them
 
     def first(self, num_rows: int) -> "Estimates":

@@ -45,6 +45,12 @@ def test_recent_tokens_are_at_most_the_allowed_number_of_versions_old() -> None:
     assert mask.int().tolist() == [[0, 0, 1, 1], [1, 1, 1, 0]]
 
 
+def test_tokens_of_a_version_to_come_are_not_recent() -> None:
+    token_versions = torch.tensor([[7, 8, 1000]])
+
+    assert recent_mask(token_versions, policy_version=7, max_token_lag=2).tolist() == [[True, False, False]]
+
+
 def test_with_no_lag_allowed_only_tokens_of_the_trained_weights_are_recent() -> None:
     assert recent_mask(torch.tensor([[4, 3]]), policy_version=4, max_token_lag=0).tolist() == [[True, False]]
 

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import threading
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,9 +93,24 @@ def summarize(
     )
 
 
-def write_summary(summary: Summary, path: Path) -> None:
-    """Write it as JSON."""
-    write_object(path, asdict(summary))
+class SummaryFile:
+    """`summary.json` of one session: written now and then by a thread, and a last time at the session's end.
+
+    No cancellation ends a thread: one that is about to write then writes before the last time, or not at all.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writing = threading.Lock()
+        self._has_ended = False
+
+    def write(self, summary: Summary, *, is_last: bool = False) -> None:
+        """Whole, or not at all. Raises OSError when the disk does not take it."""
+        with self._writing:
+            if self._has_ended:
+                return
+            write_object(self.path, asdict(summary))
+            self._has_ended = is_last
 
 
 def earlier_session(paths: RunPaths) -> tuple[float, GenerationTotals]:

@@ -24,7 +24,7 @@ from services.local.processes import (
     num_computing_processes,
     redis_child,
 )
-from services.local.results import Summary, earlier_session, summarize, write_summary
+from services.local.results import Summary, SummaryFile, earlier_session, summarize
 from services.local.supervision.child import Child, Ending, EndingKind
 from services.local.supervision.supervisor import Supervisor
 from tppo.cancellation import TaskGroup, cancel_all
@@ -60,6 +60,7 @@ class Session:
         self._metrics = RunMetrics(is_shown_only=True)
         self._seconds_before, totals_before = earlier_session(plan.paths)
         self._totals = GenerationTally(totals_before)
+        self._summary_file = SummaryFile(plan.paths.summary)
         self._milestones = Milestones()
         self._alert_notes = AlertNotes(self._note_alert)
 
@@ -73,7 +74,7 @@ class Session:
         self._read_metrics()
         summary = self._summary(started_at, ending)
         if ending.kind is not EndingKind.REFUSED:
-            write_summary(summary, plan.paths.summary)
+            self._summary_file.write(summary, is_last=True)
         if self._metrics.steps or self._metrics.evaluations:
             from services.local.results import draw_learning_curve  # matplotlib takes a second to import
 
@@ -165,9 +166,9 @@ class Session:
         while True:
             await asyncio.sleep(SUMMARY_SECONDS)
             try:
-                await asyncio.to_thread(write_summary, self._summary(started_at), self._plan.paths.summary)
+                await asyncio.to_thread(self._summary_file.write, self._summary(started_at))
             except OSError as error:
-                log.warning("cannot write %s: %s; retry in %g s", self._plan.paths.summary, error, SUMMARY_SECONDS)
+                log.warning("cannot write %s: %s; retry in %g s", self._summary_file.path, error, SUMMARY_SECONDS)
 
     def _summary(self, started_at: float, ending: Ending | None = None) -> Summary:
         seconds_total = self._seconds_before + time.monotonic() - started_at

@@ -2,13 +2,14 @@
 
 import json
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.local.metrics import RunMetrics
-from services.local.results import draw_learning_curve, earlier_session, summarize, write_summary
+from services.local.results import SummaryFile, draw_learning_curve, earlier_session, summarize
 from tests.support.damage import DAMAGES, damage
 from tppo.generation_totals import GenerationTally, GenerationTotals
 from tppo.run_folder.paths import RunPaths
@@ -135,16 +136,30 @@ def test_a_resumed_run_adds_its_sessions_up(tmp_path: Path) -> None:
     totals = GenerationTotals(
         seconds_busy=2.0, num_tokens=500, num_decode_steps=40, num_active_slot_steps=60, num_slot_steps=80
     )
-    write_summary(summarize(RunMetrics([step(1)]), totals, seconds_total=12.5), paths.summary)
+    SummaryFile(paths.summary).write(summarize(RunMetrics([step(1)]), totals, seconds_total=12.5))
 
     assert earlier_session(paths) == (12.5, totals)
     assert earlier_session(RunPaths(tmp_path / "missing")) == (0.0, GenerationTotals())
 
 
+def test_a_thread_that_still_writes_the_summary_does_not_disturb_the_last_one(tmp_path: Path) -> None:
+    file = SummaryFile(tmp_path / "summary.json")
+    under_way, last = (
+        summarize(RunMetrics([step(number)]), GenerationTotals(), seconds_total=1.0) for number in (1, 2)
+    )
+
+    with ThreadPoolExecutor(8) as threads:
+        writing = [threads.submit(file.write, under_way) for _ in range(100)]
+        file.write(last, is_last=True)
+
+    assert [one.exception() for one in writing] == [None] * 100
+    assert json.loads(file.path.read_bytes())["steps"] == 2
+
+
 @pytest.mark.parametrize("kind", [*DAMAGES, "missing"])
 def test_without_a_usable_summary_the_sessions_are_added_up_from_the_metrics(tmp_path: Path, kind: str) -> None:
     paths = RunPaths(tmp_path)
-    write_summary(summarize(RunMetrics([step(1)]), GenerationTotals(), seconds_total=12.5), paths.summary)
+    SummaryFile(paths.summary).write(summarize(RunMetrics([step(1)]), GenerationTotals(), seconds_total=12.5))
     if kind == "missing":
         paths.summary.unlink()
     else:

@@ -42,7 +42,12 @@ class Parts:
             "total_training_steps": self.reconfiguration.run.total_training_steps,
             "control": self.steering.status(),
             "last_checkpoint_step": self.checkpoints.last_step,
-            "ledger": {**asdict(equation), "holds": equation.holds, "dropped_by_reason": dict(ledger.dropped)},
+            "ledger": {
+                **asdict(equation),
+                "holds": equation.holds,
+                "dropped_by_reason": dict(ledger.dropped),
+                "rejected_records": ledger.num_rejected_records,
+            },
             "rollouts": dict(ledger.count_by_state()),
             "duplicates": dict(ledger.duplicates),
             "generators": {name: asdict(generator) for name, generator in generators.items()},

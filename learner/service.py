@@ -7,6 +7,7 @@ Loops, all in one event loop; a training step runs in a thread beside it:
   window requests, metrics, checkpoints. Ends the learner after the last step, or when it is to stop.
 * `RequestSender.serve`: the ledger's requests -> the queues.  `WeightPublisher.serve`: new weights -> generators.
 * `Reconciliation.serve`: requests that have vanished from Redis -> the ledger's requests.
+* `RejectedRecords.serve`: records that no learner can use -> dead letters.
 * `MemoryPressure.serve`: a full Redis -> an early checkpoint.  `Watchdog.serve`: no step for long -> the reason.
 * `CheckpointWriter.serve`: copied states -> checkpoints.  `TraceWriter.serve`: tables -> files.
 * `beat`: once a second, the learner's state -> its heartbeat.
@@ -23,7 +24,7 @@ from typing import Any
 
 from torch import Tensor
 
-from learner.exchange.inbox import InboxLoop, MemoryPressure
+from learner.exchange.inbox import InboxLoop, MemoryPressure, RejectedRecords
 from learner.exchange.reconciliation import Reconciliation
 from learner.exchange.request_sender import RequestSender
 from learner.exchange.weight_publisher import Snapshot, WeightPublisher
@@ -43,12 +44,7 @@ class LearnerService:
     """One incarnation of the learner, from `progress` to the end of the run or a stop."""
 
     def __init__(
-        self,
-        identity: RunIdentity,
-        parts: Parts,
-        progress: TrainingProgress,
-        *,
-        until_step: int | None = None,
+        self, identity: RunIdentity, parts: Parts, progress: TrainingProgress, *, until_step: int | None = None
     ) -> None:
         """`until_step`: end there, although the run is longer."""
         self._identity, self._parts = identity, parts
@@ -61,11 +57,13 @@ class LearnerService:
         self._has_news = asyncio.Event()  # the ledger changed, or a stop was requested
         self._is_stopping = self._waits_for_records = False
         self._waiting_for = "start"
+        self._rejected = RejectedRecords(parts.streams, parts.manager)
         self._inbox = InboxLoop(
             parts.streams.inbox,
             progress.inbox_position,
-            parts.manager,
+            parts.manager.border,
             enter=self._enter,
+            reject=self._rejected.reject,
             on_entries=self._on_entries,
             held_at=lambda: parts.reconfiguration.held_at,
         )
@@ -118,6 +116,7 @@ class LearnerService:
         return {
             "requests": self._requests.serve(),
             "reconciliation": self._reconciliation.serve(),
+            "dead letters": self._rejected.serve(),
             "memory pressure": self._memory.serve(),
             "watchdog": self._watchdog.serve(),
             "inbox": self._inbox.serve(),

@@ -3,6 +3,8 @@
 * `InboxLoop.serve`: consumes inbox entries / waits for the next ones / unblocked by generators, reward workers and
   operators / produces changes of the rollout manager. The position is where reading goes on; a checkpoint keeps it, and
   the checkpoint writer trims the inbox up to a committed one.
+* `RejectedRecords.serve`: consumes records that the border rejects, which count as never arrived / waits for one /
+  unblocked by the reader / produces dead letters, for a person to look at.
 * `MemoryPressure.serve`: consumes the server's memory / waits a second / unblocked by the clock / produces the request
   for a checkpoint ahead of time, after which the inbox is trimmed. Without it, windows that find no room and a learner
   that waits for them would wait for each other.
@@ -10,15 +12,23 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 
-from learner.rollouts.border import RejectedError
+from learner.rollouts.border import Border, RejectedError
 from learner.rollouts.manager import RolloutManager
 from learner.rollouts.rollout import Position
 from tppo.backoff import Backoff
 from tppo.rollout import InboxRecord
-from tppo.streams import Inbox, InboxEntry, Streams, StreamsError
-from tppo.streams.contract import BEGINNING, position_of
+from tppo.streams import Inbox, InboxEntry, Streams, StreamsError, until_redis_answers
+from tppo.streams.contract import (
+    BEGINNING,
+    MAX_CAUSE_CHARACTERS,
+    MAX_DEAD_LETTERS,
+    MAX_LETTER_BYTES,
+    DeadLetter,
+    position_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,20 +46,21 @@ class InboxLoop:
         self,
         inbox: Inbox,
         position: str,
-        manager: RolloutManager,
+        border: Border,
         *,
         enter: Callable[[Position, InboxRecord], None],
+        reject: Callable[[InboxEntry, RejectedError], None],
         on_entries: Callable[[int], None],
         held_at: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """`enter` takes each record that the manager's border admits; the manager notes what it rejects.
+        """`enter` takes each record that the border admits, `reject` each other one.
 
         `on_entries` is called after each read with the number of entries. Records behind `held_at` wait until it lies
         further, or is None.
         """
         self._inbox = inbox
-        self._manager = manager
-        self._enter = enter
+        self._border = border
+        self._enter, self._reject = enter, reject
         self._on_entries = on_entries
         self._held_at = held_at
         self._has_moved = asyncio.Event()
@@ -87,15 +98,49 @@ class InboxLoop:
 
     def _take_one(self, entry: InboxEntry) -> None:
         try:
-            record = self._manager.border.admit(entry.payload)
+            record = self._border.admit(entry.payload)
         except RejectedError as error:
-            self._manager.reject(entry, error)
+            self._reject(entry, error)
         else:
             self._enter(position_of(entry.position), record)
 
     def _may_enter_behind(self, position: str) -> bool:
         held_at = self._held_at()
         return held_at is None or position_of(position) < position_of(held_at)
+
+
+class RejectedRecords:
+    """Of one learner, in the order of its inbox.
+
+    While Redis does not take them it keeps as many as that stream would; the older ones are in the archive.
+    """
+
+    def __init__(self, streams: Streams, manager: RolloutManager) -> None:
+        self._streams = streams
+        self._ledger = manager.ledger
+        self._unwritten: deque[DeadLetter] = deque(maxlen=MAX_DEAD_LETTERS)
+        self._has_unwritten = asyncio.Event()
+
+    def reject(self, entry: InboxEntry, error: RejectedError) -> None:
+        """The record counts as never arrived; where it names no request, reconciliation finds that one has vanished."""
+        cause = str(error)[:MAX_CAUSE_CHARACTERS]
+        logger.warning("rejected record %s of the inbox: %s", entry.position, cause)
+        self._ledger.reject(position_of(entry.position), error.answered, cause)
+        self._unwritten.append(DeadLetter("inbox", entry.position, cause, entry.payload[:MAX_LETTER_BYTES]))
+        self._has_unwritten.set()
+
+    async def serve(self) -> None:
+        """Write until cancelled, under the fence."""
+        while True:
+            await self._has_unwritten.wait()
+            self._has_unwritten.clear()
+            await until_redis_answers(self._write, "writing dead letters")
+
+    async def _write(self) -> None:
+        letters = list(self._unwritten)
+        await self._streams.dead_letters.add_records(letters)
+        while self._unwritten and position_of(self._unwritten[0].place) <= position_of(letters[-1].place):
+            self._unwritten.popleft()
 
 
 class MemoryPressure:

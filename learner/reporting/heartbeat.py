@@ -43,4 +43,5 @@ class Heartbeat:
                 "reward_requests": asdict(await streams.reward_requests.depth()),
             },
             "num_inbox_entries": await streams.inbox.length(),
+            "dead_letters": asdict(await streams.dead_letters.count()),
         }

@@ -85,6 +85,7 @@ def step_line(
         **{f"ledger/{name}": value for name, value in asdict(ledger.conservation()).items()},
         **{f"ledger/dropped/{reason}": count for reason, count in ledger.dropped.items()},
         "ledger/resent_requests": ledger.num_resent_requests,
+        "ledger/rejected_records": ledger.num_rejected_records,
         "windows/in_flight": ledger.conservation().in_flight,
         "windows/ready": len(ledger.ready),
         "windows/duplicates": ledger.duplicates["window"],

@@ -1,11 +1,10 @@
 """Everything that the learner knows of rollouts: ledger, scheduler, evaluator and commands over one set of them."""
 
-import logging
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from learner.rollouts.border import Border, RejectedError, RolloutIds
+from learner.rollouts.border import Border, RolloutIds
 from learner.rollouts.commands import Commands
 from learner.rollouts.evaluation import Evaluator
 from learner.rollouts.ledger import Ledger
@@ -14,10 +13,6 @@ from learner.rollouts.requests import RequestRules
 from learner.rollouts.scheduler import Scheduler
 from tppo.config.schema import Config, DataSection, RunSection
 from tppo.rollout import Command, InboxRecord, Window
-from tppo.streams import InboxEntry
-from tppo.streams.contract import position_of
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +34,6 @@ class RolloutManager:
             self.commands.enter(position, record)
         else:
             self.ledger.add_score(position, record)
-
-    def reject(self, entry: InboxEntry, error: RejectedError) -> None:
-        """A record that the border does not admit counts as never arrived, and its request is resent.
-
-        Where its bytes name no request, reconciliation finds that one is missing.
-        """
-        logger.warning("rejected record %s of the inbox: %s", entry.position, error)
-        self.ledger.reject(position_of(entry.position), error.answered, str(error))
 
     def reconfigure(self, config: Config) -> None:
         """From now on by this configuration, whose keys that define the run are the same."""

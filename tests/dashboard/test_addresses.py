@@ -105,11 +105,13 @@ async def test_the_ledgers_equation_is_checked(run: RunFolderBuilder, root: Path
 
 async def test_the_learners_own_count_is_newer_than_the_metrics(run: RunFolderBuilder, root: Path) -> None:
     run.metrics(step_line(1, ledger__issued=1))
-    learner = process("learner", ledger={**LEDGER, "issued": 11}, duplicates={"window": 3, "score": 0})
+    counts = {**LEDGER, "issued": 11, "rejected_records": 4}
+    learner = process("learner", ledger=counts, duplicates={"window": 3, "score": 0})
 
     ledger = await answer_of(root, "ledger", FixedSource(Observation(now=NOW, presences=[learner])))
 
     assert (ledger["issued"], ledger["holds"], ledger["duplicates"]) == (11, False, {"window": 3, "score": 0})
+    assert (ledger["rejected_records"], ledger["dead_letters"]["num_kept"]) == (4, 0)
 
 
 async def test_generators_have_their_occupancy(run: RunFolderBuilder, root: Path) -> None:

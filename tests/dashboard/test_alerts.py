@@ -133,6 +133,10 @@ def test_a_paused_run_raises_no_alert_about_its_steps() -> None:
         ({"redis_error": "refused"}, "Redis does not answer: refused."),
         ({"learner_gone_seconds": 7200.0}, "No heartbeat from learner for 2 h."),
         ({"num_parked": 1}, "1 rollout is parked."),
+        (
+            {"num_dead_letters": 1, "dead_letter": "window_requests: 10 bytes are no tppo.v1.WindowRequest"},
+            "1 request or record was rejected; the newest of window_requests: 10 bytes are no tppo.v1.WindowRequest.",
+        ),
         ({"num_parked": 3, "parked_cause": "out of memory"}, "3 rollouts are parked; most often: out of memory."),
         (
             {"ledger_holds": False},

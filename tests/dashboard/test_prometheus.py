@@ -12,8 +12,9 @@ from services.dashboard.live.source import Observation
 from tests.dashboard.clients import BEARER, NOW, TOKEN, FixedSource, answer_of, client_of, process
 from tests.dashboard.run_folders import RunFolderBuilder, complete_run, step_line
 from tppo.streams import QueueDepth
+from tppo.streams.contract import DeadLetterCount
 
-LEDGER = {"issued": 10, "trained": 6, "in_flight": 2, "parked": 1, "dropped": 1, "holds": True}
+LEDGER = {"issued": 10, "trained": 6, "in_flight": 2, "parked": 1, "dropped": 1, "holds": True, "rejected_records": 3}
 Key = tuple[str, ...]
 
 
@@ -43,6 +44,7 @@ def a_live_run(root: Path, **observed: Any) -> FixedSource:
             presences=[learner, generator, process("dashboard")],
             window_requests=QueueDepth(num_waiting=3, num_leased=4),
             num_inbox_entries=5,
+            dead_letters=DeadLetterCount(num_kept=1000, num_dropped=7),
             **observed,
         )
     )
@@ -54,11 +56,12 @@ async def test_a_live_run_has_all_metrics(root: Path) -> None:
     exposed = values(answer)
     assert answer.headers["content-type"].startswith("text/plain")
     assert exposed["tppo_step",] == 2
-    assert [exposed[f"tppo_ledger_{name}",] for name in LEDGER] == [10, 6, 2, 1, 1, 1]
+    assert [exposed[f"tppo_ledger_{name}",] for name in LEDGER] == [10, 6, 2, 1, 1, 1, 3]
     assert (exposed["tppo_run_state", "running"], exposed["tppo_run_state", "redis_gone"]) == (1, 0)
     assert exposed["tppo_queue_waiting_requests", "window_requests"] == 3
     assert exposed["tppo_queue_leased_requests", "window_requests"] == 4
     assert (exposed["tppo_inbox_entries",], exposed["tppo_redis_up",]) == (5, 1)
+    assert (exposed["tppo_dead_letters",], exposed["tppo_dead_letters_dropped",]) == (1000, 7)
     assert (
         exposed["tppo_process_up", "learner", "learner-0"],
         exposed["tppo_process_up", "generation", "generation-0"],

@@ -12,6 +12,7 @@ from tests.dashboard.run_folders import RunFolderBuilder, evaluation_line, reque
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
 from tppo.streams import QueueDepth, StreamsUnavailable
+from tppo.streams.contract import DeadLetter, DeadLetterCount
 
 AWAY = StreamsUnavailable("connection refused")
 
@@ -46,6 +47,24 @@ async def test_a_running_run_has_its_numbers(run: RunFolderBuilder) -> None:
     assert (status["metrics"]["reward/mean"], status["evaluation"]["eval/accuracy"]) == (0.5, 0.75)
     assert status["queues"]["window_requests"] == {"num_waiting": 3, "num_leased": 32}
     assert (status["num_inbox_entries"], status["known_since"], status["has_control"]) == (7, None, True)
+
+
+async def test_rejected_requests_and_records_are_shown_with_their_cause(run: RunFolderBuilder) -> None:
+    run.metrics(step_line(1))
+    letter = DeadLetter("inbox", "17-0", "window 0 of 0-3-0: token 1000000; expected one of 0 to 99", b"\xff")
+
+    status = await status_of(
+        run, seen(process("learner"), dead_letters=DeadLetterCount(1000, 3), newest_dead_letters=[letter])
+    )
+
+    assert status["dead_letters"] == {
+        "num_kept": 1000,
+        "num_dropped": 3,
+        "newest": [{"source": "inbox", "place": "17-0", "cause": letter.cause}],
+    }
+    alert = next(alert for alert in status["alerts"] if "rejected" in alert["text"])
+    assert alert["severity"] == "warning"
+    assert alert["text"] == f"1003 requests or records were rejected; the newest of inbox: {letter.cause}."
 
 
 async def test_an_alert_about_learning_names_the_best_checkpoint(run: RunFolderBuilder) -> None:

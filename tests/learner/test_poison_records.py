@@ -103,6 +103,9 @@ async def test_a_killed_run_with_poison_in_its_log_is_replayed_bit_for_bit(tmp_p
     )
     assert restarted._manager.ledger.num_rejected_records == 3 * len(POISON) + 4 + 2
     assert restarted._manager.ledger.conservation().holds
+    letters = await streams.dead_letters.newest(99)
+    assert len(letters) == len({letter.place for letter in letters}) == 3 * len(POISON) + 4 + 2
+    assert (letters[-1].source, letters[-1].place, letters[-1].payload) == ("inbox", "1-0", POISON[0])
 
 
 def test_a_rescored_replay_passes_poison_on() -> None:

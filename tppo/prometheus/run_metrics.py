@@ -29,6 +29,12 @@ RUN_METRICS = (
         read=at("ledger", "holds"),
     ),
     Exposed(
+        name="tppo_ledger_rejected_records",
+        unit="records",
+        meaning="Records of the inbox that no learner can use; each counts as never arrived.",
+        read=at("ledger", "rejected_records"),
+    ),
+    Exposed(
         name="tppo_queue_waiting_requests",
         unit="requests",
         meaning="Requests in Redis that no worker holds.",
@@ -47,5 +53,17 @@ RUN_METRICS = (
         unit="records",
         meaning="Records in Redis that no committed checkpoint covers yet.",
         read=at("num_inbox_entries"),
+    ),
+    Exposed(
+        name="tppo_dead_letters",
+        unit="dead letters",
+        meaning="Rejected requests and records that are kept, 1000 at most.",
+        read=at("dead_letters", "num_kept"),
+    ),
+    Exposed(
+        name="tppo_dead_letters_dropped",
+        unit="dead letters",
+        meaning="Rejected requests and records that are kept no longer: the oldest, beyond 1000.",
+        read=at("dead_letters", "num_dropped"),
     ),
 )

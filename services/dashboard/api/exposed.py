@@ -101,7 +101,7 @@ def _reported(view: View) -> Status:
     remembered = [one for one in status.services if one.seconds_since_seen <= REMEMBERED_SECONDS]
     reported = status.model_copy(update={"services": sorted(remembered, key=_newest_first)}).model_dump()
     if not view.is_live:
-        return reported | {"queues": {}, "num_inbox_entries": None}
+        return reported | {"queues": {}, "num_inbox_entries": None, "dead_letters": {}}
     return reported | {"redis_up": not view.observation.error}
 
 

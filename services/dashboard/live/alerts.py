@@ -67,6 +67,13 @@ def _parked(situation: Situation) -> Iterator[Alert]:
         yield Alert("warning", f"{situation.num_parked} rollout{plural} parked{cause}.")
 
 
+def _dead_letters(situation: Situation) -> Iterator[Alert]:
+    if situation.num_dead_letters:
+        number = situation.num_dead_letters
+        what = "1 request or record was" if number == 1 else f"{number} requests or records were"
+        yield Alert("warning", f"{what} rejected; the newest of {situation.dead_letter}.")
+
+
 def _errors(situation: Situation) -> Iterator[Alert]:
     for name, text in situation.errors.items():
         if text:
@@ -103,4 +110,15 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-MOMENT_RULES: tuple[Rule, ...] = (_redis, _learner, _no_step, _paused, _ledger, _parked, _errors, _digests, _nobody)
+MOMENT_RULES: tuple[Rule, ...] = (
+    _redis,
+    _learner,
+    _no_step,
+    _paused,
+    _ledger,
+    _parked,
+    _dead_letters,
+    _errors,
+    _digests,
+    _nobody,
+)

@@ -51,6 +51,9 @@ class Situation:
     num_parked: int = 0
     parked_cause: str = ""
     """The most frequent one."""
+    num_dead_letters: int = 0
+    dead_letter: str = ""
+    """The newest one: the stream that held it, and the cause."""
     ledger_holds: bool = True
     errors: dict[str, str] = field(default_factory=dict)
     """Process -> its last error."""

@@ -16,10 +16,13 @@ from tppo.rollout import Command
 from tppo.run_folder.json_lines import plain
 from tppo.streams import QueueDepth, StreamsError
 from tppo.streams.connection import RedisClient, connect
+from tppo.streams.contract import DeadLetter, DeadLetterCount
 from tppo.streams.redis import RedisStreams
 
 LOOK_SECONDS = 1.0
+NUM_DEAD_LETTERS = 5  # shown, of those kept
 DEADLINE_SECONDS = 2.0
+NO_LETTERS = DeadLetterCount(num_kept=0, num_dropped=0)
 NOTHING = QueueDepth(num_waiting=0, num_leased=0)
 
 
@@ -34,6 +37,8 @@ class Observation:
     window_requests: QueueDepth = NOTHING
     reward_requests: QueueDepth = NOTHING
     num_inbox_entries: int = 0
+    dead_letters: DeadLetterCount = NO_LETTERS
+    newest_dead_letters: list[DeadLetter] = field(default_factory=list)
     error: str = ""
     """Why Redis does not answer; then the other fields are of its last answer."""
 
@@ -70,6 +75,8 @@ class RedisSource:
             window_requests=await streams.window_requests.depth(),
             reward_requests=await streams.reward_requests.depth(),
             num_inbox_entries=await streams.inbox.length(),
+            dead_letters=await streams.dead_letters.count(),
+            newest_dead_letters=await streams.dead_letters.newest(NUM_DEAD_LETTERS),
         )
 
     async def append(self, command: Command) -> None:

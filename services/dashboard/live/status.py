@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError
 
 from services.dashboard.api_model import ApiModel
 from services.dashboard.live.alerts import alerts_of_metrics, alerts_of_moment, worst_first
+from services.dashboard.live.dead_letters import DeadLettersStatus, dead_letters_of
 from services.dashboard.live.situation import Alert, Severity, Situation
 from services.dashboard.live.view import View
 from tppo.presence import Presence
@@ -107,6 +108,7 @@ class Status(ApiModel):
     queues: dict[str, QueueStatus]
     num_inbox_entries: int
     """Results kept since the last committed checkpoint."""
+    dead_letters: DeadLettersStatus
     services: list[ServiceStatus]
     """Processes that announced themselves, those without a recent heartbeat too."""
 
@@ -137,6 +139,7 @@ def status_of(view: View) -> Status:
             "reward_requests": _queue(view.observation.reward_requests),
         },
         num_inbox_entries=view.observation.num_inbox_entries,
+        dead_letters=dead_letters_of(view.observation),
         services=[service_status(view, presence) for presence in view.observation.presences],
     )
 
@@ -205,6 +208,8 @@ def _situation(view: View, state: RunState) -> Situation:
         learner_gone_seconds=view.now - learner.seen_at if learner and state == "learner_gone" else None,
         num_parked=journal.by_state["parked"],
         parked_cause=journal.most_frequent_cause(),
+        num_dead_letters=view.observation.dead_letters.num_kept + view.observation.dead_letters.num_dropped,
+        dead_letter=next((f"{one.source}: {one.cause}" for one in view.observation.newest_dead_letters), ""),
         ledger_holds=ledger_now(view).get("holds") is not False,
         errors=_errors(view),
         digests={

@@ -9,6 +9,7 @@ from services.dashboard.api.parameters import RunName
 from services.dashboard.api.problems import problems
 from services.dashboard.api_model import ApiModel
 from services.dashboard.history.records import STATES
+from services.dashboard.live.dead_letters import DeadLettersStatus, dead_letters_of
 from services.dashboard.live.status import ledger_now
 from services.dashboard.live.view import View, Views
 
@@ -37,6 +38,10 @@ class LedgerReport(ApiModel):
     """issued = trained + in_flight + parked + dropped."""
     resent_requests: int | None
     """Requests that had vanished from Redis and were sent once more."""
+    rejected_records: int | None
+    """Records of the inbox that no learner can use; each counts as never arrived."""
+    dead_letters: DeadLettersStatus
+    """These records, and requests that no worker could serve."""
     duplicates: Duplicates
     by_state: dict[str, int]
     """Rollouts in the journal by state; of those that have retired longest ago, none."""
@@ -70,6 +75,8 @@ def _ledger(view: View) -> LedgerReport:
         dropped_by_reason=_counts(counts_now.get("dropped_by_reason")) or dict(journal.dropped_by_reason),
         holds=_holds(counts),
         resent_requests=_count(steps.latest, "ledger/resent_requests"),
+        rejected_records=_count(counts_now, "rejected_records"),
+        dead_letters=dead_letters_of(view.observation),
         duplicates=_duplicates(learner.get("duplicates"), steps.latest),
         by_state={state: journal.by_state[state] for state in STATES},
         num_forgotten=journal.num_forgotten,

@@ -85,6 +85,21 @@ export interface CriticPoints {
   position: Array<number>;
 }
 
+export interface DeadLetterStatus {
+  /** The stream that held it. */
+  source: string;
+  /** Its entry there. */
+  place: string;
+  cause: string;
+}
+
+export interface DeadLettersStatus {
+  num_kept: number;
+  /** The oldest, beyond the bound. */
+  num_dropped: number;
+  newest: Array<DeadLetterStatus>;
+}
+
 export interface Duplicates {
   window: number | null;
   score: number | null;
@@ -125,6 +140,10 @@ export interface LedgerReport {
   holds: boolean | null;
   /** Requests that had vanished from Redis and were sent once more. */
   resent_requests: number | null;
+  /** Records of the inbox that no learner can use; each counts as never arrived. */
+  rejected_records: number | null;
+  /** These records, and requests that no worker could serve. */
+  dead_letters: DeadLettersStatus;
   duplicates: Duplicates;
   /** Rollouts in the journal by state; of those that have retired longest ago, none. */
   by_state: Record<string, number>;
@@ -381,6 +400,7 @@ export interface Status {
   queues: Record<string, QueueStatus>;
   /** Results kept since the last committed checkpoint. */
   num_inbox_entries: number;
+  dead_letters: DeadLettersStatus;
   /** Processes that announced themselves, those without a recent heartbeat too. */
   services: Array<ServiceStatus>;
 }

@@ -8,7 +8,7 @@ import { whole, words } from "/static/drawing/format.js";
 import { Commands } from "/static/views/commands.js";
 import { rolloutTable } from "/static/views/rollouts.js";
 
-/** @import { LedgerReport, PageRolloutSummary, RolloutSummary } from "/static/data/answers.d.ts" */
+/** @import { DeadLettersStatus, LedgerReport, PageRolloutSummary, RolloutSummary } from "/static/data/answers.d.ts" */
 /** @import { Context, TableColumn, ViewModule } from "/static/data/types.d.ts" */
 
 export const title = "Ledger";
@@ -53,6 +53,12 @@ function parkedCard(context, commands, parked, renew) {
   return [listed, commands.areEnabled ? all : "", commands.element];
 }
 
+/** @param {DeadLettersStatus} letters */
+function deadLetters(letters) {
+  const caption = `Dead letters: ${whole(letters.num_kept)} kept, ${whole(letters.num_dropped)} dropped; the newest`;
+  return table(caption, [["stream", (one) => one.source], ["entry", (one) => one.place], ["cause", (one) => one.cause]], letters.newest);
+}
+
 /** @type {ViewModule["show"]} */
 export async function show(place, context) {
   const history = await new History(context, PARTS.map((name) => `ledger/${name}`)).read();
@@ -79,7 +85,8 @@ export async function show(place, context) {
       ["duplicate windows, dropped", whole(ledger.duplicates.window)],
       ["duplicate scores, dropped", whole(ledger.duplicates.score)],
       ["requests lost in Redis, resent", whole(ledger.resent_requests)],
-    ]));
+      ["records rejected, requested again", whole(ledger.rejected_records)],
+    ]), deadLetters(ledger.dead_letters));
   };
   draw();
   await read();

@@ -197,18 +197,18 @@ class AlertNotes:
     def __init__(self, note: Callable[[str], object], clock: Callable[[], float] = time.monotonic) -> None:
         self._write = note
         self._clock = clock
-        self._active: dict[str, tuple[str, float]] = {}  # key -> first line, when it was last there
+        self._active: dict[str, tuple[str, float]] = {}  # key -> first text, when it was last there
 
     def observe(self, alerts: object, *, is_complete: bool) -> None:
         """Those of this moment, from a heartbeat; none is over as long as they may not be all."""
         now = self._clock()
-        for key, line in _alert_lines(alerts):
+        for key, severity, text in _alerts_in(alerts):
             if key not in self._active:
-                self._write(line)
-            self._active[key] = self._active.get(key, (line, now))[0], now
-        for key, (line, seen_at) in list(self._active.items()):
+                self._write(f"{severity}: {text}")
+            self._active[key] = self._active.get(key, (text, now))[0], now
+        for key, (text, seen_at) in list(self._active.items()):
             if is_complete and now - seen_at >= OVER_SECONDS:
-                self._write(f"over: {line}")
+                self._write(f"over: {text}")
                 del self._active[key]
 
     def stop(self) -> None:
@@ -216,14 +216,14 @@ class AlertNotes:
         self._write = lambda line: None
 
 
-def _alert_lines(alerts: object) -> Iterator[tuple[str, str]]:
-    """Key and line of each; what is no alert is left out."""
+def _alerts_in(alerts: object) -> Iterator[tuple[str, str, str]]:
+    """Key, severity and text of each, the text as one line; what is no alert is left out."""
     for one in alerts if isinstance(alerts, list) else ():
         texts = [one.get(name) for name in ("key", "severity", "text")] if isinstance(one, dict) else [None]
         if all(isinstance(text, str) for text in texts):
             key, severity, text = map(str, texts)
             printable = "".join(letter if letter.isprintable() else " " for letter in text)
-            yield key, f"{severity}: {' '.join(printable.split())[:MAX_ALERT_CHARS]}"
+            yield key, severity, " ".join(printable.split())[:MAX_ALERT_CHARS]
 
 
 def display_for(console: Console, title: str) -> Display:

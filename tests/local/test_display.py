@@ -159,7 +159,7 @@ def test_an_alert_is_written_when_it_starts_and_when_it_is_over() -> None:
         seen.observe()
         seen.wait(1.0)
 
-    assert seen.lines == ["warning: No training step for 60 s.", "over: warning: No training step for 60 s."]
+    assert seen.lines == ["warning: No training step for 60 s.", "over: No training step for 60 s."]
 
 
 def test_an_alert_that_wavers_is_written_once() -> None:
@@ -182,7 +182,7 @@ def test_no_alert_is_over_while_they_may_not_be_all() -> None:
     seen.observe()
 
     assert before == ["warning: Redis does not answer."]
-    assert seen.lines[1:] == ["over: warning: Redis does not answer."]
+    assert seen.lines[1:] == ["over: Redis does not answer."]
 
 
 def test_an_alert_is_one_line_without_control_characters() -> None:

@@ -19,6 +19,7 @@ from services.reward.workers import frames
 from services.reward.workers.worker import WorkerLimits
 
 START_SECONDS = 120.0  # for a worker to load the users' files
+END_SECONDS = 3.0  # for the fork server to kill its workers
 STDERR = 2
 ExitCause = asyncio.Future[str]  # resolves when the worker has exited
 
@@ -72,7 +73,7 @@ class Worker:
         try:
             return await frames.read(self._reader)
         except (asyncio.IncompleteReadError, ConnectionError):
-            raise WorkerEndedError(await self._exit_cause) from None
+            raise WorkerEndedError(await asyncio.shield(self._exit_cause)) from None  # a deadline ends the wait alone
 
 
 class ForkServerClient:
@@ -104,8 +105,12 @@ class ForkServerClient:
     async def worker(self) -> Worker:
         """A new worker that has loaded its functions. Raises WorkerEndedError when it ends before that."""
         connection, far_side = socket.socketpair()
-        with far_side:
-            pid, exit_cause = await self._fork(far_side)
+        try:
+            with far_side:
+                pid, exit_cause = await self._fork(far_side)
+        except BaseException:
+            connection.close()
+            raise
         worker = Worker(pid, exit_cause, *await asyncio.open_connection(sock=connection))
         try:
             await worker.load()
@@ -117,13 +122,21 @@ class ForkServerClient:
     async def close(self) -> None:
         """End it and all its workers."""
         self._control.close()
-        await self._process.wait()
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await self._process.wait()
+        except TimeoutError:  # a user's function may have stopped it; its workers die with it
+            self._process.kill()
+            await self._process.wait()
         await self._watcher
 
     async def _fork(self, connection: socket.socket) -> tuple[int, ExitCause]:
-        async with self._forking:
-            socket.send_fds(self._control, [b"\0"], [connection.fileno()])
-            started = await self._started.get()
+        try:
+            async with self._forking, asyncio.timeout(START_SECONDS):
+                socket.send_fds(self._control, [b"\0"], [connection.fileno()])
+                started = await self._started.get()
+        except TimeoutError:
+            raise RuntimeError(f"the fork server started no worker within {START_SECONDS:g} s") from None
         if started is None:
             raise RuntimeError("the process that workers are forked from has ended; the log above says why")
         return started

@@ -1,5 +1,6 @@
 """Users' functions in processes of their own: what they do to themselves stays there."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from tppo.rollout import RewardRequest, ScoreStatus
 from tppo.scoring.outcome import Outcome
 
 FUNCTIONS = """
-import asyncio, os, subprocess, sys, time
+import asyncio, os, signal, subprocess, sys, time
 
 def well(data_source, solution_str, ground_truth, extra_info):
     print("printed, to the log")
@@ -47,6 +48,10 @@ def exits_politely(data_source, solution_str, ground_truth, extra_info):
 
 def kills_itself(data_source, solution_str, ground_truth, extra_info):
     os.kill(os.getpid(), 9)
+
+def stops_its_parent(data_source, solution_str, ground_truth, extra_info):
+    os.kill(os.getppid(), signal.SIGSTOP)
+    os._exit(3)
 
 def is_nan(data_source, solution_str, ground_truth, extra_info):
     return float("nan")
@@ -136,6 +141,28 @@ async def test_at_the_deadline_the_worker_is_killed_and_replaced(
         )
 
     assert without_duration(outcome) == Outcome(ScoreStatus.TIMED_OUT, error="no answer within 0.5 s")
+
+
+async def test_a_call_that_hangs_costs_no_other_request_its_score(spec: Callable[[str], str], tmp_path: Path) -> None:
+    request = RewardRequest("slow", 0, "mine", "2+2?", "4", str(tmp_path / "pid"))
+    async with pool_of(spec("sleeps"), spec("well"), timeout_seconds=2.0) as pool:
+        hanging = asyncio.create_task(pool.outcome(spec("sleeps"), request))
+        await until(lambda: (tmp_path / "pid").exists(), "the call")
+        behind = await asyncio.gather(*(pool.outcome(spec("well"), RIGHT) for _ in range(12)))
+        outcome = await hanging
+
+    assert outcome.status is ScoreStatus.TIMED_OUT
+    assert [one.score for one in behind] == [1.0] * 12
+
+
+async def test_a_fork_server_that_does_not_answer_is_an_error_and_ends_with_the_pool(
+    spec: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pool_of(spec("stops_its_parent"), timeout_seconds=1.0) as pool:
+        await pool.outcome(spec("stops_its_parent"), RIGHT)  # late: nobody is there to report the exit
+        monkeypatch.setattr("services.reward.workers.client.START_SECONDS", 0.2)
+        with pytest.raises(RuntimeError, match=r"the fork server started no worker within 0\.2 s"):
+            await pool.outcome(spec("stops_its_parent"), RIGHT)
 
 
 async def test_what_a_killed_function_started_dies_with_it(spec: Callable[[str], str], tmp_path: Path) -> None:

@@ -195,6 +195,7 @@ def score_message(score: Score) -> pb.Score:
         error=score.error,
         duration_seconds=score.duration_seconds,
         is_evaluation=score.is_evaluation,
+        details=score.details,
     )
 
 
@@ -210,6 +211,7 @@ def score_record(message: pb.Score) -> Score:
         error=message.error,
         duration_seconds=message.duration_seconds,
         is_evaluation=message.is_evaluation,
+        details=message.details,
     )
 
 

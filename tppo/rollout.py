@@ -141,6 +141,7 @@ class Score:
     error: str = ""
     duration_seconds: float = 0.0
     is_evaluation: bool = False
+    details: str = ""  # what is to be said of a score, such as the first test that failed
 
     def __post_init__(self) -> None:
         """Refuse a score that contradicts its status."""

@@ -91,6 +91,7 @@ class JournalWriter:
             "function": score.function,
             "seconds": score.duration_seconds,
             "error": score.error,
+            "details": score.details,
             "evaluation": score.is_evaluation,
         }
 

@@ -64,6 +64,7 @@ def score_of(request: RewardRequest, outcome: Outcome, *, function: str) -> Scor
         error=outcome.error,
         duration_seconds=outcome.duration_seconds,
         is_evaluation=request.is_evaluation,
+        details=outcome.details,
     )
 
 

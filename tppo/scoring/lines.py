@@ -78,6 +78,7 @@ def score_fields(score: Score) -> dict[str, Any]:
         "components": dict(score.components),
         "seconds": round(score.duration_seconds, 6),
         "error": score.error,
+        **({"details": score.details} if score.details else {}),
     }
 
 

@@ -5,6 +5,8 @@
     None, or a table whose "score" is None      ABSTAINED
     anything else                  FAILED, with the cause
 
+A table's text "details" says more of a score than its number: the first test that failed, what was expected.
+
 A number is a real number of any kind: int, float, bool, Fraction, Decimal, a scalar of numpy or torch, an array or
 tensor of one element. A text is never a number, nor is a complex number. A score or a component that is NaN or infinite
 is FAILED with its name. A failure is never a zero.
@@ -20,7 +22,9 @@ from tppo.rollout import ScoreStatus
 
 SCORE = "score"
 TOKEN_REWARDS = "token_rewards"  # of a table; one for each token of the response, so no component
+DETAILS = "details"
 MAX_CAUSE_CHARS = 1000  # it travels to the learner and the dashboard
+MAX_DETAILS_CHARS = 2000  # so do they
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class Outcome:
     components: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
     duration_seconds: float = 0.0  # of the call
+    details: str = ""  # of a score
 
 
 ABSTAINED = Outcome(ScoreStatus.ABSTAINED)
@@ -79,7 +84,10 @@ def outcome_of(result: object, scores: ScoreRange = ANY_SCORE) -> Outcome:
     components = _components(table)
     if violation := violation_of(score, components, scores):
         return failed(f"the function returned {violation}")
-    return Outcome(ScoreStatus.SCORED, score, components)
+    details = table.get(DETAILS)
+    return Outcome(
+        ScoreStatus.SCORED, score, components, details=details[:MAX_DETAILS_CHARS] if isinstance(details, str) else ""
+    )
 
 
 def violation_of(score: float, components: Mapping[str, float], scores: ScoreRange = ANY_SCORE) -> str:

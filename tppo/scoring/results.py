@@ -67,6 +67,7 @@ def _message(work: pb.Work, outcome: Outcome, token_rewards: bytes = b"") -> pb.
         components=outcome.components,
         error=outcome.error,
         token_rewards=token_rewards,
+        details=outcome.details,
     )
 
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from tppo.v1 import rollout_pb2 as tppo_dot_v1_dot_rollout__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14tppo/v1/reward.proto\x12\x07tppo.v1\x1a\x15tppo/v1/rollout.proto\"J\n\x0cScoreRequest\x12(\n\x08requests\x18\x01 \x03(\x0b\x32\x16.tppo.v1.RewardRequest\x12\x10\n\x08\x66unction\x18\x02 \x01(\t\"/\n\rScoreResponse\x12\x1e\n\x06scores\x18\x01 \x03(\x0b\x32\x0e.tppo.v1.Score\"k\n\x0fOfferedFunction\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\tmin_score\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tmax_score\x18\x03 \x01(\x01H\x01\x88\x01\x01\x42\x0c\n\n_min_scoreB\x0c\n\n_max_score\"|\n\x05Offer\x12\x0f\n\x07process\x18\x01 \x01(\t\x12+\n\tfunctions\x18\x02 \x03(\x0b\x32\x18.tppo.v1.OfferedFunction\x12\x10\n\x08max_held\x18\x03 \x01(\x05\x12\x0b\n\x03run\x18\x04 \x01(\t\x12\x16\n\x0ereports_starts\x18\x05 \x01(\x08\"0\n\x08\x41\x63\x63\x65pted\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x17\n\x0ftimeout_seconds\x18\x02 \x01(\x01\"S\n\x04Work\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\x10\n\x08\x66unction\x18\x02 \x01(\t\x12\'\n\x07request\x18\x03 \x01(\x0b\x32\x16.tppo.v1.RewardRequest\"\x88\x02\n\nWorkResult\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\x12\n\nrollout_id\x18\x02 \x01(\t\x12$\n\x06status\x18\x03 \x01(\x0e\x32\x14.tppo.v1.ScoreStatus\x12\x12\n\x05score\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x37\n\ncomponents\x18\x05 \x03(\x0b\x32#.tppo.v1.WorkResult.ComponentsEntry\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x15\n\rtoken_rewards\x18\x07 \x01(\x0c\x1a\x31\n\x0f\x43omponentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_score\".\n\x07Started\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x11\n\tlease_ids\x18\x02 \x03(\x03\"(\n\tWorkBatch\x12\x1b\n\x04work\x18\x01 \x03(\x0b\x32\r.tppo.v1.Work\"3\n\x0bResultBatch\x12$\n\x07results\x18\x01 \x03(\x0b\x32\x13.tppo.v1.WorkResult\"\x89\x01\n\rAttachRequest\x12\x1f\n\x05offer\x18\x01 \x01(\x0b\x32\x0e.tppo.v1.OfferH\x00\x12\'\n\x07results\x18\x02 \x01(\x0b\x32\x14.tppo.v1.ResultBatchH\x00\x12#\n\x07started\x18\x03 \x01(\x0b\x32\x10.tppo.v1.StartedH\x00\x42\t\n\x07message\"f\n\x0e\x41ttachResponse\x12%\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x11.tppo.v1.AcceptedH\x00\x12\"\n\x04work\x18\x02 \x01(\x0b\x32\x12.tppo.v1.WorkBatchH\x00\x42\t\n\x07message2\x86\x01\n\rRewardService\x12\x36\n\x05Score\x12\x15.tppo.v1.ScoreRequest\x1a\x16.tppo.v1.ScoreResponse\x12=\n\x06\x41ttach\x12\x16.tppo.v1.AttachRequest\x1a\x17.tppo.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14tppo/v1/reward.proto\x12\x07tppo.v1\x1a\x15tppo/v1/rollout.proto\"J\n\x0cScoreRequest\x12(\n\x08requests\x18\x01 \x03(\x0b\x32\x16.tppo.v1.RewardRequest\x12\x10\n\x08\x66unction\x18\x02 \x01(\t\"/\n\rScoreResponse\x12\x1e\n\x06scores\x18\x01 \x03(\x0b\x32\x0e.tppo.v1.Score\"k\n\x0fOfferedFunction\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\tmin_score\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tmax_score\x18\x03 \x01(\x01H\x01\x88\x01\x01\x42\x0c\n\n_min_scoreB\x0c\n\n_max_score\"|\n\x05Offer\x12\x0f\n\x07process\x18\x01 \x01(\t\x12+\n\tfunctions\x18\x02 \x03(\x0b\x32\x18.tppo.v1.OfferedFunction\x12\x10\n\x08max_held\x18\x03 \x01(\x05\x12\x0b\n\x03run\x18\x04 \x01(\t\x12\x16\n\x0ereports_starts\x18\x05 \x01(\x08\"0\n\x08\x41\x63\x63\x65pted\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x17\n\x0ftimeout_seconds\x18\x02 \x01(\x01\"S\n\x04Work\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\x10\n\x08\x66unction\x18\x02 \x01(\t\x12\'\n\x07request\x18\x03 \x01(\x0b\x32\x16.tppo.v1.RewardRequest\"\x99\x02\n\nWorkResult\x12\x10\n\x08lease_id\x18\x01 \x01(\x03\x12\x12\n\nrollout_id\x18\x02 \x01(\t\x12$\n\x06status\x18\x03 \x01(\x0e\x32\x14.tppo.v1.ScoreStatus\x12\x12\n\x05score\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x37\n\ncomponents\x18\x05 \x03(\x0b\x32#.tppo.v1.WorkResult.ComponentsEntry\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x15\n\rtoken_rewards\x18\x07 \x01(\x0c\x12\x0f\n\x07\x64\x65tails\x18\x08 \x01(\t\x1a\x31\n\x0f\x43omponentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_score\".\n\x07Started\x12\x10\n\x08\x66unction\x18\x01 \x01(\t\x12\x11\n\tlease_ids\x18\x02 \x03(\x03\"(\n\tWorkBatch\x12\x1b\n\x04work\x18\x01 \x03(\x0b\x32\r.tppo.v1.Work\"3\n\x0bResultBatch\x12$\n\x07results\x18\x01 \x03(\x0b\x32\x13.tppo.v1.WorkResult\"\x89\x01\n\rAttachRequest\x12\x1f\n\x05offer\x18\x01 \x01(\x0b\x32\x0e.tppo.v1.OfferH\x00\x12\'\n\x07results\x18\x02 \x01(\x0b\x32\x14.tppo.v1.ResultBatchH\x00\x12#\n\x07started\x18\x03 \x01(\x0b\x32\x10.tppo.v1.StartedH\x00\x42\t\n\x07message\"f\n\x0e\x41ttachResponse\x12%\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x11.tppo.v1.AcceptedH\x00\x12\"\n\x04work\x18\x02 \x01(\x0b\x32\x12.tppo.v1.WorkBatchH\x00\x42\t\n\x07message2\x86\x01\n\rRewardService\x12\x36\n\x05Score\x12\x15.tppo.v1.ScoreRequest\x1a\x16.tppo.v1.ScoreResponse\x12=\n\x06\x41ttach\x12\x16.tppo.v1.AttachRequest\x1a\x17.tppo.v1.AttachResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,19 +47,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORK']._serialized_start=466
   _globals['_WORK']._serialized_end=549
   _globals['_WORKRESULT']._serialized_start=552
-  _globals['_WORKRESULT']._serialized_end=816
-  _globals['_WORKRESULT_COMPONENTSENTRY']._serialized_start=757
-  _globals['_WORKRESULT_COMPONENTSENTRY']._serialized_end=806
-  _globals['_STARTED']._serialized_start=818
-  _globals['_STARTED']._serialized_end=864
-  _globals['_WORKBATCH']._serialized_start=866
-  _globals['_WORKBATCH']._serialized_end=906
-  _globals['_RESULTBATCH']._serialized_start=908
-  _globals['_RESULTBATCH']._serialized_end=959
-  _globals['_ATTACHREQUEST']._serialized_start=962
-  _globals['_ATTACHREQUEST']._serialized_end=1099
-  _globals['_ATTACHRESPONSE']._serialized_start=1101
-  _globals['_ATTACHRESPONSE']._serialized_end=1203
-  _globals['_REWARDSERVICE']._serialized_start=1206
-  _globals['_REWARDSERVICE']._serialized_end=1340
+  _globals['_WORKRESULT']._serialized_end=833
+  _globals['_WORKRESULT_COMPONENTSENTRY']._serialized_start=774
+  _globals['_WORKRESULT_COMPONENTSENTRY']._serialized_end=823
+  _globals['_STARTED']._serialized_start=835
+  _globals['_STARTED']._serialized_end=881
+  _globals['_WORKBATCH']._serialized_start=883
+  _globals['_WORKBATCH']._serialized_end=923
+  _globals['_RESULTBATCH']._serialized_start=925
+  _globals['_RESULTBATCH']._serialized_end=976
+  _globals['_ATTACHREQUEST']._serialized_start=979
+  _globals['_ATTACHREQUEST']._serialized_end=1116
+  _globals['_ATTACHRESPONSE']._serialized_start=1118
+  _globals['_ATTACHRESPONSE']._serialized_end=1220
+  _globals['_REWARDSERVICE']._serialized_start=1223
+  _globals['_REWARDSERVICE']._serialized_end=1357
 # @@protoc_insertion_point(module_scope)

@@ -252,6 +252,7 @@ class WorkResult(_message.Message):
     COMPONENTS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     TOKEN_REWARDS_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.int
     """As in the work."""
     rollout_id: _builtins.str
@@ -264,6 +265,8 @@ class WorkResult(_message.Message):
     """Cause, when it failed."""
     token_rewards: _builtins.bytes
     """float32[] with a reward for each token of the response, or empty. Checked, and not yet used in training."""
+    details: _builtins.str
+    """What is to be said of a score, such as the first test that failed; text."""
     @_builtins.property
     def components(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Named parts of the score; finite."""
@@ -278,10 +281,11 @@ class WorkResult(_message.Message):
         components: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         error: _builtins.str = ...,
         token_rewards: _builtins.bytes = ...,
+        details: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "components", b"components", "error", b"error", "lease_id", b"lease_id", "rollout_id", b"rollout_id", "score", b"score", "status", b"status", "token_rewards", b"token_rewards"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "components", b"components", "details", b"details", "error", b"error", "lease_id", b"lease_id", "rollout_id", b"rollout_id", "score", b"score", "status", b"status", "token_rewards", b"token_rewards"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
     _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015

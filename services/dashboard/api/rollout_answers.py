@@ -81,6 +81,8 @@ class ScoreAttempt(ApiModel):
     function: str
     seconds: float | None
     error: str
+    details: str
+    """What the function says of the score, such as the first test that failed."""
     time: float | None
 
 
@@ -194,5 +196,6 @@ def _attempt(score: ScoreRecord) -> ScoreAttempt:
         function=score.function,
         seconds=score.seconds,
         error=score.error,
+        details=score.details,
         time=score.time,
     )

@@ -133,6 +133,7 @@ class JournalIndex:
             function=_text(fields.get("function")),
             seconds=_number(fields.get("seconds")),
             error=_text(fields.get("error")),
+            details=_text(fields.get("details")),
             time=_number(fields.get("time")),
         )
         if status == "SCORED":

@@ -45,6 +45,7 @@ class ScoreRecord:
     function: str
     seconds: float | None
     error: str
+    details: str
     time: float | None
 
 

@@ -2,7 +2,7 @@
 
 from services.reward.attached.offer import CallStart, InvalidMessageError, Offer, WorkAnswer
 from tppo.rollout import ScoreStatus
-from tppo.scoring.outcome import ScoreRange
+from tppo.scoring.outcome import MAX_DETAILS_CHARS, ScoreRange
 from tppo.v1 import reward_pb2 as pb
 
 KNOWN_STATUSES = {int(status): status for status in ScoreStatus}
@@ -45,4 +45,5 @@ def answer_record(result: pb.WorkResult) -> WorkAnswer:
         dict(result.components),
         result.error,
         len(result.token_rewards),
+        result.details[:MAX_DETAILS_CHARS],
     )

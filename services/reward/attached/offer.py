@@ -56,6 +56,7 @@ class WorkAnswer:
     components: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
     num_token_reward_bytes: int = 0
+    details: str = ""
 
 
 def outcome_of_answer(answer: WorkAnswer, request: RewardRequest, scores: ScoreRange) -> Outcome:
@@ -75,4 +76,4 @@ def outcome_of_answer(answer: WorkAnswer, request: RewardRequest, scores: ScoreR
         )
     if violation := violation_of(answer.score, answer.components, scores):
         raise InvalidMessageError(violation)
-    return Outcome(ScoreStatus.SCORED, answer.score, dict(answer.components))
+    return Outcome(ScoreStatus.SCORED, answer.score, dict(answer.components), details=answer.details)

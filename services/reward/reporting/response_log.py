@@ -97,5 +97,6 @@ def _line(request: RewardRequest, score: Score) -> Fields:
         "components": dict(score.components),
         "function": score.function,
         "error": score.error,
+        "details": score.details,
         "seconds": score.duration_seconds,
     }

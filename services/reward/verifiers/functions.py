@@ -64,7 +64,8 @@ def total(found: Sequence[Term], results: Sequence[object]) -> Outcome:
     for outcome in outcomes:
         components.update(outcome.components)
     weighted = sum(term.weight * score for term, score in zip(found, scores, strict=True))
-    return outcome_of({**components, "score": weighted})
+    details = "; ".join(outcome.details for outcome in outcomes if outcome.details)
+    return outcome_of({**components, "score": weighted, "details": details})
 
 
 def _function(term: Term, spec: str) -> RewardFunction:

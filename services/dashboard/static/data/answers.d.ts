@@ -347,6 +347,8 @@ export interface ScoreAttempt {
   function: string;
   seconds: number | null;
   error: string;
+  /** What the function says of the score, such as the first test that failed. */
+  details: string;
   time: number | null;
 }
 

@@ -112,6 +112,7 @@ function scoreCard(score) {
       ["score", (one) => short(one.score), "number"],
       ["took", (one) => seconds(one.seconds), "number"],
       ["error", (one) => one.error || "–"],
+      ["details", (one) => one.details || "–"],
     ], score.attempts));
 }
 

@@ -127,12 +127,12 @@ async def _load(section: RewardSection, pool: WorkerPool) -> None:
 
 
 def _require_time_for_programs(section: RewardSection) -> None:
-    """A program at its deadline is a 0; at the worker's it would be no answer, and never train."""
+    """A test that takes too long is a 0; at the worker's deadline it would be no answer, and never train."""
     for spec in placed(section, Place.WORKER):
         for term in terms(spec):
             seconds = program_seconds(term.arguments, term.options) if term.name == "code" else 0.0
             if seconds >= section.timeout_seconds:
                 raise ConfigError(
                     f"reward.timeout_seconds = {section.timeout_seconds:g}: expected more than the {seconds:g} s that "
-                    f"{term.spec} gives a program"
+                    f"{term.spec} gives a test"
                 )

@@ -7,7 +7,6 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 from services.reward.verifiers.answers import (
     END_OF_THOUGHT,
@@ -17,9 +16,11 @@ from services.reward.verifiers.answers import (
     is_thinking,
 )
 from tppo.rollout import FinishReason, RewardRequest
+from tppo.scoring.outcome import failed
 
 RewardFunction = Callable[[RewardRequest], object]  # its result is for `outcome_of`, or awaitable
 UNFINISHED = ("thought", "cut", "score")
+ALL_TESTS_CPU_SECONDS = 3600  # of one process of a program; each test has its own deadline
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,27 +124,42 @@ def repetition(ngram: int = 4) -> RewardFunction:
     return penalty
 
 
-def code(timeout_seconds: float = 10.0, memory_mb: int = 512) -> RewardFunction:
-    """1 when the last block of Python in the response passes all tests of the ground truth, in a sandbox."""
+def code(
+    timeout_seconds: float = 10.0,
+    memory_mb: int = 512,
+    partial_credit: bool = False,
+    tolerance: float = 0.0,
+    format: str = "",
+) -> RewardFunction:
+    """1 when the program in the response passes all tests of the row, in a sandbox; their share with partial credit."""
+    from services.reward.verifiers.programs.formats import FORMATS
+    from services.reward.verifiers.programs.settings import CodeSettings
+    from services.reward.verifiers.programs.verdict import Judging
     from services.reward.verifiers.sandbox.isolation import ResourceLimits
     from services.reward.verifiers.sandbox.program import IsolationError, isolation
-    from services.reward.verifiers.sandbox.verdict import program_of, share_passed, tests_of
 
     if timeout_seconds <= 0 or memory_mb < 1:
         raise ValueError(f"code(timeout_seconds={timeout_seconds}, memory_mb={memory_mb}): expected more than 0")
+    if format not in ("", *FORMATS):
+        raise ValueError(f"code(format={format!r}): expected one of {', '.join(FORMATS)}")
     try:
         isolation()
     except IsolationError as error:
         expected = "Linux 5.12 or newer where this user may make namespaces, or reward.allow_unsandboxed = true"
         raise ValueError(f"no sandbox for programs: {error}; expected {expected} (docs/rewards.md)") from error
-    limits = ResourceLimits(memory_bytes=memory_mb * 2**20, cpu_seconds=ceil(timeout_seconds))
+    limits = ResourceLimits(memory_bytes=memory_mb * 2**20, cpu_seconds=ALL_TESTS_CPU_SECONDS)
+    judging = Judging(CodeSettings(timeout_seconds, limits, partial_credit, tolerance, format))
 
-    def verdict(request: RewardRequest) -> dict[str, float]:
-        tests, program = tests_of(request.ground_truth), program_of(request.response)
-        passed = share_passed(program, tests, seconds=timeout_seconds, limits=limits) if program else 0.0
-        return {"score": float(passed == 1.0), "share_passed": passed}
+    def score(request: RewardRequest) -> object:
+        try:
+            verdict = judging.verdict(request)
+        except ValueError as error:  # the row's tests can judge no program
+            return failed(str(error))
+        share = verdict.share
+        scored = share if partial_credit else float(verdict.is_right)
+        return {"score": scored, "share_passed": share, "details": verdict.details}
 
-    return verdict
+    return score
 
 
 def program_seconds(arguments: Sequence[object], options: Mapping[str, object]) -> float:

@@ -4,16 +4,15 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from services.reward.verifiers.functions import load
+from services.reward.verifiers.functions import load, outcome_of_call
 from services.reward.verifiers.sandbox.isolation import ResourceLimits
 from services.reward.verifiers.sandbox.program import IsolationError, isolation, run
-from services.reward.verifiers.sandbox.verdict import program_of
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo.rollout import RewardRequest
+from tppo.scoring.outcome import Outcome
 
 ADD = "def add(a, b):\n    return a + b\n"
 SUM_OF_INPUT = "print(sum(map(int, input().split())))"
@@ -30,9 +29,10 @@ def sandbox() -> None:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
 
 
-def verdict(program: str, ground_truth: object, function: str = "code") -> Any:
+def verdict(program: str, ground_truth: object, function: str = "code") -> Outcome:
     text = ground_truth if isinstance(ground_truth, str) else json.dumps(ground_truth)
-    return load(function)(RewardRequest("r", 0, "code", "", f"Here:\n```python\n{program}\n```", text))
+    response = f"Here:\n```python\n{program}\n```"
+    return outcome_of_call(load(function), RewardRequest("r", 0, "code", "", response, text))
 
 
 @pytest.mark.parametrize(
@@ -40,42 +40,45 @@ def verdict(program: str, ground_truth: object, function: str = "code") -> Any:
     [
         (SUM_OF_INPUT, IN_AND_OUT, 1.0),
         ("print(3)", IN_AND_OUT, 0.5),
+        ("print(7)", IN_AND_OUT, 0.5),
         (ADD, CALLS, 1.0),
         ("class Solution:\n    def add(self, a, b):\n        print('noise')\n        return a + b", CALLS, 1.0),
         ("def add(a, b):\n    return 3", CALLS, 0.5),
         (ADD, "assert add(1, 2) == 3\nassert add('a', 'b') == 'ab'", 1.0),
-        (ADD, ["assert add(1, 2) == 3", "assert add(1, 2) == 4"], 0.0),
+        (ADD, ["assert add(1, 2) == 4", "assert add(1, 2) == 3"], 0.5),
         ("def add(a, b:", CALLS, 0.0),
         ("import sys\nsys.exit(0)", "assert add(1, 2) == 3", 0.0),
         ("import os\nos._exit(0)", CALLS, 0.0),
         ("import os\nos.write(1, b'\\n'.join([b'[' * 10**5] * 2))\nos._exit(0)", CALLS, 0.0),
     ],
 )
-def test_a_program_scores_only_when_all_tests_pass(program: str, ground_truth: object, share: float) -> None:
-    assert verdict(program, ground_truth) == {"score": float(share == 1.0), "share_passed": share}
+def test_a_program_scores_when_all_tests_pass_or_by_their_share(
+    program: str, ground_truth: object, share: float
+) -> None:
+    in_part = verdict(program, ground_truth, "code(partial_credit=True)")
+
+    assert verdict(program, ground_truth).score == float(share == 1.0)
+    assert (in_part.score, in_part.components) == (share, {"share_passed": share})
 
 
-def test_a_program_that_never_ends_earns_nothing() -> None:
-    assert verdict("while True: pass", CALLS, "code(timeout_seconds=0.2)")["score"] == 0.0
+def test_the_first_test_that_fails_is_the_last_without_partial_credit() -> None:
+    tests = {"inputs": ["1 2\n", "3 4\n"], "outputs": ["4\n", "7\n"]}
+
+    assert verdict(SUM_OF_INPUT, tests).components == {"share_passed": 0.0}
+    assert verdict(SUM_OF_INPUT, tests, "code(partial_credit=True)").components == {"share_passed": 0.5}
 
 
-def test_a_response_without_a_program_earns_nothing() -> None:
-    request = RewardRequest("r", 0, "code", "", "I would rather not.", "assert True")
-
-    assert load("code")(request) == {"score": 0.0, "share_passed": 0.0}
-
-
-def test_the_last_block_behind_the_thought_counts() -> None:
-    response = "```python\nfirst\n```</think>```python\nsecond\n``` or\n```\nthird\n```"
-
-    assert program_of(response) == "third\n"
-    assert program_of("```python\nfirst\n```</think> nothing") is None
-
-
-@pytest.mark.parametrize("ground_truth", ["", "{}", '{"inputs": [1], "outputs": []}'])
-def test_a_row_without_tests_is_an_error_and_no_zero(ground_truth: str) -> None:
-    with pytest.raises(ValueError, match="ground truth"):
-        verdict(ADD, ground_truth)
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("timeout_seconds=0", "expected more than 0"),
+        ("memory_mb=0", "expected more than 0"),
+        ("format='lisp'", "expected one of stdin, functional, asserts, humaneval, pytest"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused(arguments: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        load(f"code({arguments})")
 
 
 def output_of(source: str) -> str:

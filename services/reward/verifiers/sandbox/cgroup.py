@@ -15,7 +15,7 @@ from pathlib import Path
 MOUNT = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 PROCESSES = "cgroup.procs"
-NAME = re.compile(r"tppo-code-(\d+)")
+NAME = re.compile(r"tppo-code-(\d+)(?:-\w+)?")
 REMOVAL_SECONDS = 1.0  # the last process of a group is counted a moment longer than it lives
 Settings = Mapping[str, int]
 
@@ -48,9 +48,9 @@ def possible_parents(
 
 
 @contextmanager
-def group_of(parents: Sequence[Parent]) -> Iterator[Sequence[str]]:
+def group_of(parents: Sequence[Parent], owner: str = "program") -> Iterator[Sequence[str]]:
     """Make a group for one program; gives the files into which its process is written. Without parents, none."""
-    folders = [parent.folder / f"tppo-code-{os.getpid()}" for parent in parents]
+    folders = [parent.folder / f"tppo-code-{os.getpid()}-{owner}" for parent in parents]
     try:
         for folder, parent in zip(folders, parents, strict=True):
             folder.mkdir(exist_ok=True)

@@ -30,6 +30,13 @@ class Route(StrEnum):
     UNSANDBOXED = "unsandboxed"
 
 
+class Owner(StrEnum):
+    """Whose code a process runs."""
+
+    PROGRAM = "program"
+    JUDGE = "judge"
+
+
 @dataclass(frozen=True, slots=True)
 class ResourceLimits:
     """What a program may use."""
@@ -48,12 +55,16 @@ def routes() -> Sequence[Route]:
     return (Route.BUBBLEWRAP, Route.NAMESPACES) if can_mount and shutil.which("bwrap") else (Route.NAMESPACES,)
 
 
-def command(route: Route, limits: ResourceLimits, *, status_fd: int, source_fd: int) -> Sequence[str]:
-    """Starts the process that becomes the program."""
+def command(
+    route: Route, limits: ResourceLimits, *, status_fd: int, source_fd: int, owner: Owner, modules: Sequence[str] | None
+) -> Sequence[str]:
+    """Starts the process that becomes the program, or, with `modules` of `inside` that it needs, a host of several."""
     is_inside = route is Route.BUBBLEWRAP  # where the files lie at other places
     plan = {
         "route": route,
-        "uid": own_uid(os.getpid()),
+        "uid": own_uid(os.getpid(), owner),
+        "is_host": modules is not None,
+        "modules": modules or (),
         "limits": asdict(limits),
         "readable": _readable(),
         "libraries": _libraries(),
@@ -63,8 +74,8 @@ def command(route: Route, limits: ResourceLimits, *, status_fd: int, source_fd: 
 
 
 @functools.cache
-def own_uid(worker: int) -> int | None:
-    """A user of the process `worker`'s own, whom nobody else is, for its programs; None for whom there is none to take.
+def own_uid(worker: int, owner: Owner) -> int | None:
+    """A user whom nobody else is, for the programs of the process `worker`, and another for its judge; None: no such.
 
     The kernel counts processes by user, whatever container they are in: two workers' programs must not share one.
     """
@@ -80,7 +91,7 @@ def own_uid(worker: int) -> int | None:
     if highest > MAX_OWN_UID:
         lowest, highest = MIN_OWN_UID, MAX_OWN_UID
     taken = {account.pw_uid for account in pwd.getpwall()} | {namespaces.NOBODY}
-    return random.SystemRandom(worker).choice([*set(random.sample(range(lowest, highest), MANY_UIDS // 2)) - taken])
+    return random.SystemRandom().choice([*set(random.sample(range(lowest, highest), MANY_UIDS // 2)) - taken])
 
 
 def _bubblewrap(tmp_bytes: int) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""Runs one program in isolation, under a deadline and limits.
+"""Starts a process in isolation: one program with its deadline, or the first process of a sandbox of many.
 
 A way of isolation is taken when it withstands an attack on it, made once in each process.
 """
@@ -17,7 +17,7 @@ from typing import IO
 
 from services.reward.verifiers.sandbox import cgroup
 from services.reward.verifiers.sandbox.inside.entry import READY
-from services.reward.verifiers.sandbox.isolation import ResourceLimits, Route, command, routes
+from services.reward.verifiers.sandbox.isolation import Owner, ResourceLimits, Route, command, routes
 from services.reward.verifiers.sandbox.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -109,25 +109,49 @@ def _require_that_it_holds(route: Route) -> None:
 
 def _run(route: Route, source: str, given: str, *, seconds: float, limits: ResourceLimits) -> Ran:
     with ExitStack() as stack:
-        program, stdin, stdout, stderr = (stack.enter_context(_file(text)) for text in (source, given, "", ""))
-        groups = stack.enter_context(cgroup.group_of(_group_parents(limits)))
+        stdin, stdout, stderr = (stack.enter_context(file_of(text)) for text in (given, "", ""))
+        process = stack.enter_context(isolated(route, source, (stdin, stdout, stderr), limits=limits))
+        process.control.send(b"\0")
+        cause = process.tree.watch(seconds, memory_bytes=limits.memory_bytes, num_processes=limits.num_processes)
+        return Ran(text_of(stdout), text_of(stderr), None if cause else process.popen.wait(EXIT_SECONDS), cause)
+
+
+@dataclass(frozen=True, slots=True)
+class Isolated:
+    """A process that is isolated and waits for a byte to begin."""
+
+    popen: "subprocess.Popen[bytes]"
+    tree: Tree
+    control: socket.socket
+
+
+@contextmanager
+def isolated(
+    route: Route,
+    source: str,
+    files: tuple[IO[bytes], IO[bytes], IO[bytes]],
+    *,
+    limits: ResourceLimits,
+    owner: Owner = Owner.PROGRAM,
+    modules: Sequence[str] | None = None,
+) -> Iterator[Isolated]:
+    """The process, until the end of the context; with `modules` it takes commands. Raises `IsolationError`."""
+    with ExitStack() as stack:
+        program = stack.enter_context(file_of(source))
+        groups = stack.enter_context(cgroup.group_of(_group_parents(limits), owner))
         ours, theirs = map(stack.enter_context, socket.socketpair())
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        process = stack.enter_context(
-            _started(
-                command(route, limits, status_fd=theirs.fileno(), source_fd=program.fileno()),
-                files=(stdin, stdout, stderr),
-                passed=(theirs.fileno(), program.fileno()),
-            )
+        arguments = command(
+            *(route, limits), status_fd=theirs.fileno(), source_fd=program.fileno(), owner=owner, modules=modules
         )
+        popen = stack.enter_context(_started(arguments, files=files, passed=(theirs.fileno(), program.fileno())))
         theirs.close()
-        pid = _ready_process(ours, stderr)
-        with Tree(pid, is_namespace=route is not Route.UNSANDBOXED) as tree:
-            for group in groups:
-                Path(group).write_text(str(pid))
-            ours.send(b"\0")
-            cause = tree.watch(seconds, memory_bytes=limits.memory_bytes, num_processes=limits.num_processes)
-        return Ran(_text(stdout), _text(stderr), None if cause else process.wait(EXIT_SECONDS), cause)
+        pid = _ready_process(ours, files[2])
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 0)
+        tree = stack.enter_context(Tree(pid, is_namespace=route is not Route.UNSANDBOXED))
+        for group in groups:
+            Path(group).write_text(str(pid))
+        yield Isolated(popen, tree, ours)
 
 
 @contextmanager
@@ -161,7 +185,7 @@ def _ready_process(ours: socket.socket, stderr: IO[bytes]) -> int:
     except TimeoutError:
         raise IsolationError(f"the sandbox was not ready within {START_SECONDS:g} s") from None
     if message != READY:
-        raise IsolationError(_text(stderr).strip().removeprefix("no isolation: ") or "the sandbox ended silently")
+        raise IsolationError(text_of(stderr).strip().removeprefix("no isolation: ") or "the sandbox ended silently")
     pid, _, _ = CREDENTIALS.unpack(ancillary[0][2])
     return int(pid)
 
@@ -172,7 +196,7 @@ def _group_parents(limits: ResourceLimits) -> Sequence[cgroup.Parent]:
     return cgroup.writable_parents(limits.memory_bytes + limits.tmp_bytes, limits.num_processes)
 
 
-def _file(text: str = "") -> IO[bytes]:
+def file_of(text: str = "") -> IO[bytes]:
     """An open file without a name."""
     file = tempfile.TemporaryFile()  # noqa: SIM115  closed by the caller
     file.write(text.encode(errors="replace"))
@@ -180,6 +204,6 @@ def _file(text: str = "") -> IO[bytes]:
     return file
 
 
-def _text(file: IO[bytes]) -> str:
+def text_of(file: IO[bytes]) -> str:
     file.seek(0)
     return file.read().decode(errors="replace")

@@ -39,11 +39,17 @@ class Tree:
         while not self._has_ended(POLL_SECONDS):
             if time.monotonic() > deadline:
                 return f"not done within {seconds:g} s"
-            pids = list(self.processes())
-            if _num_tasks(pids) > num_processes:
-                return f"more than {num_processes} processes"
-            if _has_more_memory(pids, memory_bytes):
-                return f"more than {memory_bytes} bytes in all processes together"
+            if violation := self.violation(memory_bytes=memory_bytes, num_processes=num_processes):
+                return violation
+        return ""
+
+    def violation(self, *, memory_bytes: int, num_processes: int) -> str:
+        """Which limit on its total the tree is above; '' for none."""
+        pids = list(self.processes())
+        if _num_tasks(pids) > num_processes:
+            return f"more than {num_processes} processes"
+        if _has_more_memory(pids, memory_bytes):
+            return f"more than {memory_bytes} bytes in all processes together"
         return ""
 
     def kill(self) -> None:

@@ -5,6 +5,7 @@ whose credentials the service knows it, and starts when the service answers. A p
 not isolated, and no program has run.
 """
 
+import importlib
 import json
 import os
 import resource
@@ -13,17 +14,18 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from . import kernel, namespaces
+from . import host, kernel, namespaces, script
 from .system_calls import refuse_system_calls
 
 READY = b"ready"
-PROGRAM = "<program>"
 
 
 def main() -> NoReturn:
     """Does not return: the program's end is the process's end."""
     status_fd, source_fd, plan_text = sys.argv[1:]
     status, plan = socket.socket(fileno=int(status_fd)), json.loads(plan_text)
+    for module in plan["modules"]:  # whose files may not be there later
+        importlib.import_module(f".{module}", __package__)
     try:
         _isolate(status, plan)
         _restrict(plan)
@@ -38,10 +40,24 @@ def main() -> NoReturn:
         sys.stderr.write(f"no isolation: {error}")
         sys.stderr.flush()
         os._exit(1)
+    if plan["is_host"]:
+        _begin(source, host.serve(status))
     status.close()
-    sys.argv[:] = [PROGRAM]
-    exec(compile(source, PROGRAM, "exec"), {"__name__": "__main__"})
-    sys.exit(0)
+    script.run(source)
+
+
+def _begin(source: str, command: host.ChildTask) -> NoReturn:
+    if command.role == "script":
+        script.run(source)
+    if command.role == "serve":
+        from .calls import solution
+
+        solution.serve(source, *command.sockets)
+    from .judge import trial
+
+    if command.role == "judge":
+        trial.judge(command.plan, *command.sockets)
+    trial.judge_here(command.plan, source, *command.sockets)
 
 
 def _isolate(status: socket.socket, plan: Mapping[str, Any]) -> None:

@@ -71,6 +71,11 @@ def become_user(uid: int) -> None:
     _checked(libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0), "prctl")  # or /proc/self would be root's
 
 
+def be_dumpable(is_dumpable: bool) -> None:
+    """Whether other processes of the user may look into this one."""
+    _checked(libc.prctl(PR_SET_DUMPABLE, int(is_dumpable), 0, 0, 0), "prctl")
+
+
 def drop_capabilities() -> None:
     """Those over its own namespaces, too: a program could make disks writable with them."""
     _checked(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")

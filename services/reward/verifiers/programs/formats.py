@@ -1,0 +1,192 @@
+"""The tests of a row, in the formats that data sets have them in.
+
+    stdin        {"inputs": ["1 2\\n"], "outputs": ["3\\n"]}                   APPS, TACO
+                 {"public_tests": {"input": [...], "output": [...]}, ...}    CodeContests
+                 [{"input": "1 2\\n", "output": "3\\n"}, ...]                 LiveCodeBench and others
+    functional   {"fn_name": "add", "inputs": [[1, 2]], "outputs": [3]}      APPS, TACO, LeetCode
+                 [{"input": "1\\n2", "output": "3", "testtype": "functional", "fn_name": "add"}, ...]
+    asserts      ["assert add(1, 2) == 3", ...], {"test_list": [...], "test_setup_code": "..."}, or the code   MBPP
+    humaneval    "def check(candidate): ...", with "entry_point" in the row
+    pytest       "from solution import add\\n\\ndef test_add(): ..."
+
+A row's text may be JSON once, twice or three times over. What is none of these is refused: no program passes it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from services.reward.verifiers.programs.python_tests import PythonTests, Row, python_tests
+from tppo.rollout import RewardRequest
+
+FORMATS = ("stdin", "functional", "asserts", "humaneval", "pytest")
+MAX_ENCODINGS = 3
+PARTS = ("public_tests", "private_tests", "generated_tests")
+SETUP_KEYS = ("test_imports", "test_setup_code", "setup_code")
+CODE_KEYS = ("test_list", "asserts", "assert_case", "test", "tests", "test_code", "unit_tests", "pytest", "functional")
+NESTED_KEYS = ("input_output", "test_cases", "tests", "ground_truth")
+NAME_KEYS = ("fn_name", "func_name", "entry_point", "function_name")
+EXPECTED = f"expected one of the formats {', '.join(FORMATS)} (docs/rewards.md)"
+
+
+@dataclass(frozen=True, slots=True)
+class StandardIO:
+    """What a script reads and what it has to print."""
+
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """A function, its arguments and what it has to return."""
+
+    function: str
+    calls: Sequence[tuple[Sequence[Any], Any]]
+
+    @property
+    def is_wrapped(self) -> bool:
+        """Whether each result may stand in a list, as APPS has those of functions."""
+        return all(isinstance(expected, list) and len(expected) == 1 for _, expected in self.calls)
+
+
+Tests = StandardIO | Calls | PythonTests
+
+
+def tests_of(request: RewardRequest, *, form: str) -> Tests:
+    """The tests that a row holds; `form`: its format, where it is to be of that one. Raises ValueError."""
+    given = _decoded(request.ground_truth)
+    extra = _decoded(request.extra_info)
+    extra = extra if isinstance(extra, dict) else {}
+    tests = _tests(given, Row(request.prompt, _name_in(extra), bool(extra.get("own_classes"))), form)
+    if form and not _has_form(tests, form):
+        raise ValueError(f"the tests of the ground truth are not of the format {form}; {EXPECTED}")
+    return tests
+
+
+def _decoded(text: str) -> Any:
+    given: Any = text
+    for _ in range(MAX_ENCODINGS):
+        if not isinstance(given, str):
+            break
+        try:
+            given = json.loads(given)
+        except (ValueError, RecursionError):
+            break
+    return given
+
+
+def _tests(given: Any, row: Row, form: str) -> Tests:
+    if isinstance(given, dict):
+        return _of_table(given, row, form)
+    if isinstance(given, list) and given and all(isinstance(one, dict) for one in given):
+        return _of_entries(given, row)
+    if isinstance(given, list) and given and all(isinstance(one, str) for one in given):
+        return _of_code(given, row, form)
+    if isinstance(given, str) and given.strip():
+        return _of_code([given], row, form)
+    if given in ("", [], None):
+        raise ValueError(f"no tests in the ground truth; {EXPECTED}")
+    kind = f"a list with {type(given[0]).__name__}" if isinstance(given, list) else type(given).__name__
+    raise ValueError(f"the ground truth is {kind} and holds no tests; {EXPECTED}")
+
+
+def _of_table(table: Mapping[str, Any], row: Row, form: str) -> Tests:
+    row = replace(
+        row,
+        entry_point=_name_in(table) or row.entry_point,
+        has_own_classes=row.has_own_classes or bool(table.get("own_classes")),
+    )
+    if any(isinstance(table.get(part), dict) for part in PARTS):
+        parts = [table[part] for part in PARTS if isinstance(table.get(part), dict)]
+        return _of_pairs(_joined(parts, "input"), _joined(parts, "output"), "")
+    if isinstance(table.get("inputs"), list):
+        return _of_pairs(table["inputs"], table.get("outputs", []), row.entry_point)
+    if isinstance(table.get("input"), list) and isinstance(table.get("output"), list):
+        return _of_pairs(table["input"], table["output"], row.entry_point)
+    if "output" in table:
+        return _of_entries([table], row)
+    for key in NESTED_KEYS:
+        nested = _decoded(table[key]) if isinstance(table.get(key), str) else table.get(key)
+        if isinstance(nested, dict) or (isinstance(nested, list) and nested and isinstance(nested[0], dict)):
+            return _tests(nested, row, form)
+    code = [part for key in (*SETUP_KEYS, *CODE_KEYS) for part in _code_parts(table.get(key), key)]
+    if any(table.get(key) for key in CODE_KEYS):
+        return _of_code(code, row, form)
+    raise ValueError(f"no tests in the ground truth, whose keys are {', '.join(map(str, table)) or 'none'}; {EXPECTED}")
+
+
+def _joined(parts: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
+    return [one for part in parts for one in part.get(key, [])]
+
+
+def _of_pairs(inputs: Sequence[Any], outputs: Sequence[Any], function: str) -> Tests:
+    if len(inputs) != len(outputs):
+        raise ValueError(f"{len(inputs)} inputs and {len(outputs)} outputs in the ground truth; expected as many")
+    if not inputs:
+        raise ValueError(f"no tests in the ground truth: inputs is empty; {EXPECTED}")
+    if function:
+        return Calls(function, [(_arguments(one), output) for one, output in zip(inputs, outputs, strict=True)])
+    return StandardIO(list(map(_text, inputs)), list(map(_text, outputs)))
+
+
+def _of_entries(entries: Sequence[Mapping[str, Any]], row: Row) -> Tests:
+    """One table for each test."""
+    kinds = {str(one.get("testtype", one.get("type", ""))) for one in entries}
+    if any("output" not in one for one in entries):
+        raise ValueError(f"a test of the ground truth has no output; {EXPECTED}")
+    inputs, outputs = [one.get("input", "") for one in entries], [one["output"] for one in entries]
+    function = next((name for one in entries if (name := _name_in(one))), row.entry_point)
+    if kinds & {"functional", "function_call"}:
+        if not function:
+            raise ValueError("functional tests in the ground truth without fn_name; expected the name of the function")
+        return _of_pairs(list(map(_lines_of_json, inputs)), list(map(_decoded_value, outputs)), function)
+    is_script = bool(kinds & {"stdin", "stdin_stdout"}) or all(isinstance(one, str) for one in inputs)
+    return _of_pairs(inputs, outputs, "" if is_script else function)
+
+
+def _lines_of_json(given: Any) -> Any:
+    """LiveCodeBench's arguments: each a line."""
+    return [_decoded_value(line) for line in given.split("\n")] if isinstance(given, str) else given
+
+
+def _decoded_value(given: Any) -> Any:
+    try:
+        return json.loads(given) if isinstance(given, str) else given
+    except ValueError:
+        return given
+
+
+def _of_code(parts: Sequence[str], row: Row, form: str) -> PythonTests:
+    return python_tests(parts, row, form=form)
+
+
+def _code_parts(given: Any, key: str) -> list[str]:
+    if given is None:
+        return []
+    parts = given if isinstance(given, list) else [given]
+    if not all(isinstance(part, str) for part in parts):
+        raise ValueError(f"{key} of the ground truth holds {type(parts[0]).__name__}; expected Python code")
+    return [part for part in parts if part.strip()]
+
+
+def _name_in(table: Mapping[str, Any]) -> str:
+    metadata = table.get("metadata")
+    tables = [table, *([metadata] if isinstance(metadata, dict) else [])]
+    return next((str(one[key]) for one in tables for key in NAME_KEYS if one.get(key)), "")
+
+
+def _arguments(given: Any) -> Sequence[Any]:
+    return given if isinstance(given, list) else [given]
+
+
+def _text(given: Any) -> str:
+    """TACO has lines as a list, and others numbers."""
+    return "\n".join(map(_text, given)) if isinstance(given, list) else given if isinstance(given, str) else str(given)
+
+
+def _has_form(tests: Tests, form: str) -> bool:
+    if isinstance(tests, PythonTests):
+        return form in ("asserts", "pytest") or (form == "humaneval" and tests.has_entry)
+    return form == ("functional" if isinstance(tests, Calls) else "stdin")

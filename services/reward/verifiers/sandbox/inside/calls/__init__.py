@@ -1,0 +1,1 @@
+"""Calls between the judge's process and the program's: what crosses, and how."""

@@ -1,0 +1,134 @@
+"""The program as a module whose functions the judge calls."""
+
+import inspect
+import io
+import os
+import socket
+import sys
+import types
+from typing import Any, NoReturn
+
+from ..script import execute, new_module, print_error
+from .leetcode import IMPORTS, NODE_CLASSES, list_node, tree_node, values_of
+from .peer import Frame, Peer
+from .values import Nodes
+
+MODULE = "solution"
+MAX_OUTPUT_CHARS = 100_000
+
+
+def load(source: str) -> types.ModuleType:
+    """The program as the module `solution`; a program that raises ends the process."""
+    module = new_module(MODULE)
+    for name, made in NODE_CLASSES.items():
+        if name in source:
+            vars(module)[name] = made
+    if "class Solution" in source:
+        exec(IMPORTS, vars(module))
+    sys.stdin = io.StringIO()
+    execute(source, module)
+    return module
+
+
+def serve(source: str, connection: socket.socket) -> NoReturn:
+    """Answer the judge's calls until it is gone."""
+    output = _Output()
+    sys.stdout = output
+    ProgramPeer(connection, load(source), output).serve_until_closed()
+    os._exit(0)
+
+
+class ProgramPeer(Peer):
+    """Offers what the module defines."""
+
+    def __init__(self, connection: socket.socket, module: types.ModuleType, output: "_Output") -> None:
+        own = {name: vars(module).get(name, made) for name, made in NODE_CLASSES.items()}
+        super().__init__(connection, {name: made for name, made in own.items() if isinstance(made, type)})
+        self._module = module
+        self._output = output
+
+    def names(self) -> list[str]:
+        return names_of(self._module)
+
+    def named(self, name: str) -> object:
+        return vars(self._module)[name]
+
+    def attribute(self, target: object, name: str) -> object:
+        return getattr(target, name)
+
+    def crosses_as_object(self, value: object) -> bool:
+        """LeetCode's `Solution` alone, which is no more than a holder of functions."""
+        return type(value).__name__ == "Solution"
+
+    def _done(self, request: Frame, nodes: Nodes) -> object:
+        if request["do"] == "call" and request.get("as_leetcode"):
+            return self._called_as_leetcode(request, nodes)
+        return super()._done(request, nodes)
+
+    def _called_as_leetcode(self, request: Frame, nodes: Nodes) -> object:
+        """Lists become linked lists and trees where the function's annotations say so, and the result a list."""
+        function: Any = self._exported[request["on"]]
+        given = self._decoder(nodes, self._resolved).values(request["arguments"])
+        hints = _hints(function)
+        arguments = [self._as_node(value, hint) for value, hint in zip(given, hints["given"], strict=False)]
+        value = function(*arguments, *given[len(arguments) :])
+        if value is None and any(name in hints["returned"] for name in NODE_CLASSES):
+            return []
+        listed = values_of(value)
+        return value if listed is None else listed
+
+    def _as_node(self, value: object, hint: str) -> object:
+        if isinstance(value, list) and "ListNode" in hint:
+            is_list_of_them = "List[" in hint.replace("typing.", "") and all(isinstance(one, list) for one in value)
+            made = self._node_classes["ListNode"]
+            return [list_node(one, made) for one in value] if is_list_of_them else list_node(value, made)
+        if isinstance(value, list) and "TreeNode" in hint:
+            return tree_node(value, self._node_classes["TreeNode"])
+        return value
+
+    def _notes(self) -> Frame:
+        printed = self._output.taken()
+        return {"printed": printed} if printed else {}
+
+    def _raised(self, error: BaseException, nodes: Nodes) -> Frame:
+        if not isinstance(error, StopIteration):
+            print_error(error)
+        return super()._raised(error, nodes)
+
+
+def names_of(module: types.ModuleType) -> list[str]:
+    """Those that the program has, in the order in which it bound them."""
+    return [name for name in vars(module) if isinstance(name, str) and not name.startswith("__")]
+
+
+class _Output(io.TextIOBase):
+    """What the program prints while it is called, which the judge prints on its side."""
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._num_chars = 0
+
+    def write(self, text: str, /) -> int:
+        if self._num_chars < MAX_OUTPUT_CHARS:
+            self._parts.append(str(text)[: MAX_OUTPUT_CHARS - self._num_chars])
+            self._num_chars += len(text)
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+    def taken(self) -> str:
+        """What was printed since it was last taken."""
+        text, self._parts, self._num_chars = "".join(self._parts), [], 0
+        return text
+
+
+def _hints(function: Any) -> dict[str, Any]:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return {"given": [], "returned": ""}
+    given = [str(parameter.annotation) for parameter in signature.parameters.values()]
+    return {"given": given, "returned": str(signature.return_annotation)}

@@ -1,0 +1,100 @@
+"""Tests that can judge no program are refused with the cause, whatever the program is."""
+
+import pytest
+
+from tests.reward.verifiers.programs.scoring import ADD, WRONG_ADD, outcome
+from tppo.rollout import ScoreStatus
+
+OWN_CLASS = "stack = Stack()\nstack.push(1)\nassert stack.pop() == 1"
+STACK = "class Stack(list):\n    def push(self, value):\n        self.append(value)\n"
+
+
+@pytest.mark.parametrize(
+    ("ground_truth", "cause"),
+    [
+        ("", "no tests in the ground truth"),
+        ("[]", "no tests in the ground truth"),
+        ("{}", "no tests in the ground truth"),
+        ("[3, 7]", "a list with int"),
+        ("42", "the ground truth is int"),
+        ({"inputs": [1], "outputs": []}, "1 inputs and 0 outputs"),
+        ({"inputs": [], "outputs": []}, "inputs is empty"),
+        ({"answer": 3}, "whose keys are answer"),
+        ([{"input": "1"}], "has no output"),
+        ([{"input": "1", "output": "2", "testtype": "functional"}], "without fn_name"),
+        ({"test_list": [3]}, "test_list of the ground truth holds int"),
+        (["assert add(1, 2 == 3"], "are no Python"),
+        ("the sum of both numbers", "are no Python"),
+        ("add(1, 2)", "contain no check"),
+        (["3", "7"], "contain no check"),
+        ("def verify():\n    assert add(1, 2) == 3", "define checks and never run them"),
+        ("assert True", "never use the program"),
+        ("def add(a, b):\n    return 3\nassert add(1, 2) == 3", "never use the program"),
+        ("assert close(add(1, 2), 3)", "the tests use close, which neither they nor the program define"),
+        ("import no_such_module\nassert add(1, 2) == 3", "the tests import what is not there: No module named"),
+        ("import pytest\nimport no_such_module\ndef test_add():\n    assert add(1, 2) == 3", "cannot be collected"),
+        ("import pytest\n@pytest.mark.skip\ndef test_add():\n    assert add(1, 2) == 3", "pytest skipped all tests"),
+        ("import os\nos._exit(0)\nassert add(1, 2) == 3", "the tests ended the judge"),
+    ],
+)
+def test_tests_that_judge_no_program_are_refused_with_the_cause(ground_truth: object, cause: str) -> None:
+    for program in (ADD, WRONG_ADD):
+        refused = outcome(program, ground_truth)
+
+        assert (refused.status, refused.score) == (ScoreStatus.FAILED, None)
+        assert cause in refused.error
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        OWN_CLASS,
+        "def test_stack():\n    stack = Stack()\n    stack.push(1)\n    assert stack.pop() == 1",
+        "import pytest\nfrom solution import Stack\n@pytest.fixture\ndef stack():\n    return Stack()\n"
+        "def test_push(stack):\n    stack.push(1)\n    assert len(stack) == 1",
+        "assert isinstance(make(), Stack)",
+        "from solution import Stack, StackError\ntry:\n    f()\n    assert False\nexcept StackError:\n    pass",
+        "assert Point(1, 2) == Point(1, 2)",
+        "class Mine(Stack):\n    pass\nassert len(Mine()) == 0",
+    ],
+)
+def test_tests_that_need_a_programs_own_class_are_refused_unless_the_row_is_marked(tests: str) -> None:
+    refused = outcome(STACK, tests)
+
+    assert refused.status is ScoreStatus.FAILED
+    assert "own_classes = true" in refused.error
+
+
+def test_a_marked_row_is_judged_in_the_programs_own_process() -> None:
+    marked = {"test": OWN_CLASS, "own_classes": True}
+
+    assert outcome(STACK, marked).score == 1.0
+    assert outcome(STACK, OWN_CLASS, extra_info='{"own_classes": true}').score == 1.0
+    assert outcome(STACK.replace("self.append(value)", "pass"), marked).score == 0.0
+    assert outcome("import os\nos._exit(0)", marked).score == 0.0
+    assert outcome("class Other:\n    pass", marked).score == 0.0
+
+
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "words = Split('a b')\nwords.append('c')\nassert words == ['a', 'b', 'c']",
+        "assert Repeat([1, 1]) == [1] and Repeat([1]).count(1) == 1",
+        "s = Solution()\nassert s.add(1, 2) == 3",
+        "import numpy as np\nassert np.asarray(rows()).shape == (1,)",
+        "assert is_close(add(1, 2), 3)\ndef is_close(a, b):\n    return abs(a - b) < 1",
+    ],
+)
+def test_tests_that_use_data_are_not_taken_for_tests_of_a_class(tests: str) -> None:
+    assert "own_classes" not in outcome("x = 1", tests).error
+
+
+def test_a_program_that_lacks_what_the_row_asks_of_it_is_wrong() -> None:
+    encode = "def encode(text):\n    return text[::-1]\n"
+    tests = "assert decode(encode('ab')) == 'ab'"
+
+    lacking = outcome(encode, tests, prompt="Write encode and decode.")
+
+    assert (lacking.status, lacking.score) == (ScoreStatus.SCORED, 0.0)
+    assert "the program defines no decode" in lacking.details
+    assert outcome("def other(): pass", "assert add(1, 2) == 3").score == 0.0

@@ -14,7 +14,6 @@ import shutil
 import signal
 import time
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -41,7 +40,9 @@ def main() -> int:
     wanted = arguments.repeat or [one for one in seeds if one not in reports]
     with ForkServer(folder / "fork_server") as server:
         for count, seed in enumerate(wanted, 1):
-            report = one_run(folder / f"run-{seed.replace('/', '-')}", seed, server, arguments.only or ())
+            source = random.Random(seed)
+            plan = story.drawn_story(source, arguments.only or ())
+            report = one_run(folder / f"run-{seed.replace('/', '-')}", plan, source, server, seed=seed)
             reports[seed] = report
             add(report, folder)
             print(report.line(), flush=True)
@@ -62,10 +63,8 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def one_run(folder: Path, seed: str, server: ForkServer, only: Sequence[str] = ()) -> Report:
-    """Its folder is deleted unless something went wrong."""
-    source = random.Random(seed)
-    plan = story.drawn_story(source, only)
+def one_run(folder: Path, plan: Story, source: random.Random, server: ForkServer, *, seed: str) -> Report:
+    """Its folder is deleted unless something went wrong; `seed` is its name."""
     report = Report(seed)
     began = time.monotonic()
     shutil.rmtree(folder, ignore_errors=True)

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.chaos import one_run
 from tests.faults.chaotic_run import ChaoticRun
 from tests.faults.kinds import FAULTS, inject
+from tests.faults.story import FINISHED, KILLED, Continuation, Story
+from tests.support.fork_server import ForkServer
 from tests.support.processes import TPPO, end_now, output_of, tppo
 from tests.support.redis_server import full_disk
 
@@ -27,6 +30,29 @@ EMPTY_OR_FULL = [
     "Redis is flushed",
     "Redis comes back empty with its clock behind",
 ]
+EDGES = Story(
+    faults=[
+        "poison: token 10^6 as the answer",
+        "poison: bytes in window_requests",
+        "poison: bytes in reward_requests",
+        "poison: a policy version to come",
+        "Redis is flushed",
+    ],
+    continuations=[
+        Continuation(
+            KILLED,
+            damages=["identity.json: truncated", "checkpoints/latest: emptied", "metrics.jsonl: foreign lines"],
+            num_more_steps=3,
+            changes={"actor.lr": "1e-4"},
+        ),
+        Continuation(
+            FINISHED,
+            damages=["summary.json: emptied", "the newest checkpoint: bits flipped", "generation.token: emptied"],
+            num_more_steps=3,
+            changes={"actor.lr": "2e-5"},
+        ),
+    ],
+)
 
 
 @pytest.fixture
@@ -63,6 +89,13 @@ def test_a_run_survives_a_redis_that_is_full_or_empty(start: Callable[..., Chaot
     assert steps == list(range(1, len(steps) + 1))
     audit = run.audit()
     assert audit.returncode == 0, audit.stdout + audit.stderr
+
+
+def test_a_run_that_is_poisoned_killed_damaged_and_extended_keeps_its_promises(tmp_path: Path) -> None:
+    with ForkServer(tmp_path / "fork_server") as server:
+        report = one_run(tmp_path / "run", EDGES, random.Random(SEED), server, seed="the edges")
+
+    assert report.is_good, report.line() + report.details()
 
 
 def test_a_full_disk_stops_no_training_and_leaves_no_gap(start: Callable[..., ChaoticRun]) -> None:

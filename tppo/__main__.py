@@ -43,6 +43,7 @@ OTHER_WORDS = {
 }
 """What others call a verb."""
 CONFIG_ERROR_EXIT_CODE = 2
+INTERRUPTED_EXIT_CODE = 130
 ROOT = Path(__file__).parents[1]
 """Of the checkout, or of the wheel's `tppo`."""
 
@@ -61,7 +62,14 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a verb; 0 done, 1 failed, 2 wrong use."""
+    """Run a verb; 0 done, 1 failed, 2 wrong use, 130 ended by Ctrl-C."""
+    try:
+        return _main(argv)
+    except KeyboardInterrupt:  # while it loads, or in a verb that has nothing to end in order
+        return INTERRUPTED_EXIT_CODE
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["help"] and arguments[1:]:
         arguments = [arguments[1], "--help"]

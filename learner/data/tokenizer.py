@@ -50,16 +50,24 @@ def _model_config(path: Path, *, key: str) -> PreTrainedConfig:
         raise ConfigError(f"{key} = '{path}': no such folder; expected a model that transformers loads")
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a file of another JSON type raises whatever the library comes upon first
         raise ConfigError(f"{key} = '{path}': {_first_line(error)}; expected a model's config.json") from None
     return config
+
+
+def _generation_config(model: Path) -> GenerationConfig:
+    try:
+        return GenerationConfig.from_pretrained(model)
+    except Exception as error:  # as above
+        expected = "expected its generation_config.json to be whole, or none"
+        raise ConfigError(f"model.path = '{model}': {_first_line(error)}; {expected}") from None
 
 
 def stop_token_ids(model: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Tokens that end a response: the model's own, and the tokenizer's."""
     found: set[int] = set()
     if (model / "generation_config.json").exists():
-        eos = GenerationConfig.from_pretrained(model).eos_token_id
+        eos = _generation_config(model).eos_token_id
         found.update([eos] if isinstance(eos, int) else eos or [])
     if isinstance(tokenizer.eos_token_id, int):
         found.add(tokenizer.eos_token_id)

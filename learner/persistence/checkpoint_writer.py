@@ -1,9 +1,10 @@
 """Commits checkpoints beside the training: the state is copied between two steps, the disk is written meanwhile.
 
-Loop `serve`: consumes copied states, always the newest / waits for one / unblocked by `commit_if_due` / produces a
-committed checkpoint, after which it trims the inbox up to that checkpoint's position, as a resumed learner does once
-more. It waits for the traces of the steps before it: a step in a checkpoint is never repeated. A full disk stops
-neither training nor harms older checkpoints: the error is logged and in the status, and the next one is tried.
+Loop `serve`: consumes copied states, the newest or that of an evaluated step / waits for one / unblocked by
+`commit_if_due` / produces a committed checkpoint, after which it trims the inbox up to that checkpoint's position, as a
+resumed learner does once more. It waits for the traces of the steps before it: a step in a checkpoint is never
+repeated. A full disk stops neither training nor harms older checkpoints: the error is logged and in the status, and the
+next one is tried.
 """
 
 import asyncio

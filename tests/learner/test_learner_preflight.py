@@ -11,6 +11,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from learner.data.tokenizer import load_tokenizer, stop_token_ids
 from learner.persistence.definition import FILE, Definition, fingerprints, with_values
 from learner.preflight import check, request_line
 from tests.support.damage import DAMAGES, damage
@@ -254,3 +255,18 @@ def test_responses_beyond_what_a_model_can_look_at_are_refused(tmp_path: Path) -
     )
     with pytest.raises(ConfigError, match=r"the model at model\.critic_path = '.*' can look at 1024 \("):
         check(config.model_copy(update={"model": short_critic}))
+
+
+@pytest.mark.parametrize(
+    "kind", ["empty", "torn", "a number", "another type", "null", "not UTF-8", "garbage", "too deep"]
+)
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "generation_config.json"])
+def test_a_damaged_file_of_the_model_is_one_sentence(tmp_path: Path, name: str, kind: str) -> None:
+    a_model(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 0}')
+    damage(tmp_path / name, kind)
+
+    with pytest.raises(ConfigError, match=rf"^model\.path = '{tmp_path}': .*; expected") as refusal:
+        stop_token_ids(tmp_path, load_tokenizer(tmp_path))
+
+    assert "\n" not in str(refusal.value)

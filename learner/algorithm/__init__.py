@@ -14,7 +14,7 @@ The last column names the file in `tests/algorithm/`, without its `test_`.
     m_pi              window tokens, of a cut without the last K     token_filter.policy_mask         token_filter
     m_recent          tokens at most max_token_lag versions old      token_filter.recent_mask         token_filter
     m_V               all tokens of finished rows                    token_filter.value_mask          token_filter
-    m_LM              all tokens of finished rows with score > 0     token_filter.positive_...        token_filter
+    m_LM              tokens of finished rows with a high score      token_filter.positive_...        token_filter
     (A - mu) / sigma  mean and unbiased variance over m_pi           masked_stats.whiten_full         masked_stats
     A / sigma         the same, mean not subtracted                  masked_stats.scale_only          masked_stats
     w                 min(pi_old / pi_rollout, cap), no gradient     importance.importance_weights    importance

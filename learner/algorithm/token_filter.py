@@ -2,7 +2,7 @@
 
 policy: tokens of the current window, without the last K before a cut, whose advantages are the least certain, and
 without too-old tokens; value: all tokens of finished responses; positive examples: all tokens of finished responses
-that scored above zero.
+that scored above a threshold.
 """
 
 import torch
@@ -43,6 +43,8 @@ def value_mask(response_mask: Tensor, is_finished: Tensor) -> Tensor:
     return torch.where(is_finished.unsqueeze(1), response_mask, False)
 
 
-def positive_example_mask(response_mask: Tensor, is_finished: Tensor, scores: Tensor) -> Tensor:
-    """Tokens for the positive-example loss [batch, time]: finished rows with a score [batch] above zero."""
-    return value_mask(response_mask, is_finished & (scores > 0))
+def positive_example_mask(
+    response_mask: Tensor, is_finished: Tensor, scores: Tensor, *, score_threshold: float = 0.0
+) -> Tensor:
+    """Tokens for the positive-example loss [batch, time]: finished rows with a score [batch] above the threshold."""
+    return value_mask(response_mask, is_finished & (scores > score_threshold))

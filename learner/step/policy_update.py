@@ -82,7 +82,10 @@ class _Selection:
         """What the configuration demands."""
         has_likelihood_loss = algorithm.lm_loss_weight > 0
         positive = token_filter.positive_example_mask(
-            sampled.all_windows_mask(), sampled.is_finished & has_likelihood_loss, sampled.scores
+            sampled.all_windows_mask(),
+            sampled.is_finished & has_likelihood_loss,
+            sampled.scores,
+            score_threshold=algorithm.lm_score_threshold,
         )
         takes_all = positive.any(dim=1) & (algorithm.lm_tokens == "all_windows")
         first = [0 if takes_all[index] else start for index, start in enumerate(sampled.window_starts)]

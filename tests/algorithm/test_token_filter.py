@@ -68,6 +68,15 @@ def test_positive_examples_are_finished_rows_that_scored_above_zero() -> None:
     assert mask[:, 0].tolist() == [True, False, False, False, False]
 
 
+def test_a_wrong_answer_in_the_right_format_is_no_positive_example() -> None:
+    response = torch.ones(4, 1, dtype=torch.bool)
+    scores = torch.tensor([0.1, 0.5, 1.0, -1.0])
+
+    mask = positive_example_mask(response, torch.ones(4, dtype=torch.bool), scores, score_threshold=0.5)
+
+    assert mask[:, 0].tolist() == [False, False, True, False]
+
+
 def test_flags_that_are_not_boolean_are_refused() -> None:
     with pytest.raises(ValueError, match="boolean"):
         policy_mask(RESPONSE, torch.tensor([1, 0, 0]), num_ignored_tail_tokens=1)

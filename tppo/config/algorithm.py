@@ -88,6 +88,11 @@ class AlgorithmSection(Section):
 
     To 0.1, as in VAPO, when correct responses are rare.
     """
+    lm_score_threshold: Annotated[float, Field(strict=True, ge=-1e12, le=1e12)] = 0.5
+    """A response with a score above this is correct for the likelihood loss. [score]
+
+    In proportion to your scores: above what a wrong response can reach, such as 0.1 for its format.
+    """
     lm_tokens: Literal["all_windows", "current_window"] = "all_windows"
     """Which tokens of a correct response the likelihood loss takes.
 

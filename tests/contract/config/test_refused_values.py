@@ -86,6 +86,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         "algorithm.lm_loss_weight actor.weight_decay critic.weight_decay",
         ["-0.1", "inf", "true"],
     ),
+    ("a number from -1e+12 to 1e+12", "algorithm.lm_score_threshold", ["inf", "nan", "true", "'0.5'"]),
     ("'hold' or 'bootstrap'", "algorithm.boundary", ["'zero'", "true"]),
     (
         "a whole number from 0 to 16777216",

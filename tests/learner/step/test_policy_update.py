@@ -232,7 +232,7 @@ def test_the_likelihood_loss_takes_the_tokens_of_right_responses(
     lm_tokens: str, first_token: int, max_tokens: int
 ) -> None:
     rows = some_rows()
-    rows[2].score = 0.5
+    rows[2].score = 0.75
     network = a_network("policy")
     of_rows = padded_logprobs(network, rows)
     imitation = -torch.cat([of_rows[0], of_rows[2][first_token:]]).mean()
@@ -250,7 +250,8 @@ def test_the_likelihood_loss_takes_the_tokens_of_right_responses(
 
 def test_a_right_response_is_imitated_though_its_length_costs_more_than_its_score() -> None:
     row = a_row([9, 4, 7, 3, 2, 8, 1], window_start=6, score=0.1)
-    algorithm = {"lm_loss_weight": 0.1, "overlong_buffer_length": 18, "num_ignored_tail_tokens": 0}
+    algorithm = {"lm_loss_weight": 0.1, "lm_score_threshold": 0.0, "num_ignored_tail_tokens": 0}
+    algorithm |= {"overlong_buffer_length": 18}
     network = a_network("policy")
     expected = gradients_of(-0.1 * padded_logprobs(network, [row])[0].mean(), network)
     of_policy = first_gradients([row], algorithm=algorithm | {"lm_loss_weight": 0.0})
@@ -258,6 +259,18 @@ def test_a_right_response_is_imitated_though_its_length_costs_more_than_its_scor
     actual = first_gradients([row], algorithm=algorithm)
 
     assert_gradients_equal({name: actual[name] - of_policy[name] for name in actual}, expected)
+
+
+@pytest.mark.parametrize(("score", "threshold"), [(0.1, 0.5), (0.5, 0.5), (-1.0, -1.0)])
+def test_a_response_that_scored_no_more_than_the_threshold_is_not_imitated(score: float, threshold: float) -> None:
+    row = a_row([9, 4, 7, 3, 2, 8, 1], window_start=6, score=score)
+    algorithm = {"lm_score_threshold": threshold, "num_ignored_tail_tokens": 0}
+
+    with_likelihood, without = (
+        first_gradients([row], algorithm=algorithm | {"lm_loss_weight": weight}) for weight in (0.1, 0.0)
+    )
+
+    assert_gradients_equal(with_likelihood, without)
 
 
 def test_a_right_response_whose_last_window_is_empty_is_still_imitated() -> None:

@@ -10,7 +10,7 @@ from tppo.config.section import Fraction, NonNegativeFloat, PositiveFloat, Posit
 class AlgorithmSection(Section):
     """Advantages and losses; docs/algorithm.md has the formulas."""
 
-    gamma: Annotated[float, Field(strict=True, gt=0, le=1)] = 1.0
+    gamma: Annotated[float, Field(strict=True, ge=0.001, le=1)] = 1.0
     """Discount of a reward for each token of distance. [factor]
 
     Rarely: below 1 a long response earns less. verl: `algorithm.gamma`.
@@ -62,7 +62,7 @@ class AlgorithmSection(Section):
 
     Up when the entropy collapses. verl: `clip_ratio_high`.
     """
-    clip_ratio_c: Annotated[float, Field(strict=True, gt=1)] = 10.0
+    clip_ratio_c: Annotated[float, Field(strict=True, gt=1, le=1e12)] = 10.0
     """Dual clip: bound of the loss where the advantage is negative. [ratio]
 
     Down, to 3 say, when single tokens dominate the gradient. verl: `clip_ratio_c`.

@@ -36,6 +36,7 @@ def contradictions(config: Config, chosen: ChosenKeys) -> Iterator[str]:
     yield from (text for key, text in config.warm_ups_beyond_the_run if chosen.stand_beside_the_length_of_the_run(key))
     yield from _foreign_keys(config)
     yield from _importance_cap(config)
+    yield from _lengths_of_decay(config)
 
 
 def _windows(config: Config) -> Iterator[str]:
@@ -79,6 +80,21 @@ def _foreign_keys(config: Config) -> Iterator[str]:
             yield (
                 f"{key} = {value} is a key of {system}, and run.algorithm = {config.run.algorithm!r}; "
                 f"expected no such key, or run.algorithm = {system!r}"
+            )
+
+
+def _lengths_of_decay(config: Config) -> Iterator[str]:
+    for name, section in (("actor", config.actor), ("critic", config.critic)):
+        steps, warm_up = section.lr_decay_steps, section.lr_warmup_steps
+        if steps is not None and section.lr_decay == "constant":
+            yield (
+                f"{name}.lr_decay_steps = {steps} with {name}.lr_decay = 'constant', which has no decay; "
+                "expected one of them"
+            )
+        elif steps is not None and steps <= warm_up:
+            yield (
+                f"{name}.lr_decay_steps = {steps} with {name}.lr_warmup_steps = {warm_up}: the decay would end before "
+                f"the learning rate has reached its peak; expected more than {warm_up}"
             )
 
 

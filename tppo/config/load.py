@@ -5,6 +5,7 @@ without a value, `--set model.critic_path=`, is as if the file did not have the 
 """
 
 import argparse
+import os
 import re
 import tomllib
 from collections.abc import Callable, Sequence
@@ -96,12 +97,19 @@ def _read_toml(path: Path) -> Table:
 
 def _parted(override: str) -> tuple[str, str]:
     """The key and the value of `section.key=value`, which may be empty for a key that is known."""
-    key, equals, text = override.partition("=")
+    if not override.isprintable() and _is_not_unicode(override):
+        raise ConfigError(f"override {override!r}: not UTF-8; expected text in UTF-8")
+    key, equals, text = (part.strip() for part in override.partition("="))
     if not equals or not all(key.split(".")):
         raise ConfigError(f"override {override!r}: expected section.key=value")
-    if not text and key not in all_keys():
+    if not text and not {key, key.rpartition(".")[0]} & {*all_keys()}:
         raise ConfigError(f"override {override!r}: unknown key {key}; {suggestion(key.split('.'))}")
     return key, text
+
+
+def _is_not_unicode(text: str) -> bool:
+    """Whether it holds bytes of the command line that are no UTF-8, which Python keeps as lone surrogates."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _parsed_override(key: str, text: str) -> Table:
@@ -123,11 +131,11 @@ def _is_resolved(table: Table) -> bool:
 
 
 def _unset(table: Table, other: Table) -> None:
-    for section, keys in other.items():
-        owner = table.get(section)
-        if isinstance(owner, dict):
-            for key in keys:
-                owner.pop(key, None)
+    for key, value in other.items():
+        if not isinstance(value, dict):
+            table.pop(key, None)
+        elif isinstance(owner := table.get(key), dict):
+            _unset(owner, value)
 
 
 def _merge(table: Table, other: Table) -> None:
@@ -141,12 +149,20 @@ def _merge(table: Table, other: Table) -> None:
 def _resolve_paths(table: Table, *, base: Path) -> None:
     for section, key in PATH_KEYS:
         if isinstance(owner := table.get(section), dict) and key in owner:
-            owner[key] = _resolved(owner[key], base.__truediv__)
+            owner[key] = _resolved(owner[key], lambda text: base / _at_home(text))
+    run = table.get("run")
+    if isinstance(run, dict) and isinstance(run.get("directory"), str):
+        run["directory"] = _at_home(run["directory"])
     reward = table.get("reward")
     if isinstance(reward, dict):
         for key in ("functions", "default_function"):
             if key in reward:
                 reward[key] = _resolved(reward[key], lambda spec: _resolved_function(spec, base))
+
+
+def _at_home(path: str) -> str:
+    """The path with `~`, which no shell replaces in a file or behind `--set key=`, replaced by the home folder."""
+    return os.path.expanduser(path)  # pathlib would raise for a user that there is not
 
 
 def _resolved(value: Any, resolve: Callable[[str], Path | str]) -> Any:
@@ -165,4 +181,4 @@ def _resolved_function(spec: str, base: Path) -> str:
     if QUOTED_FUNCTION.search(spec):
         return QUOTED_FUNCTION.sub(lambda found: f"{found[1]}{base / found[2]}", spec)
     file, colon, name = spec.rpartition(":")
-    return f"{base / file}:{name}" if colon and file.endswith(".py") else spec
+    return f"{base / _at_home(file)}:{name}" if colon and file.endswith(".py") else spec

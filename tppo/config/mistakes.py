@@ -6,6 +6,7 @@ What a key accepts is put into words from its JSON schema: `a whole number from 
 import difflib
 import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date, time
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -102,7 +103,9 @@ def expected_of(section: type[BaseModel], name: str) -> str:
 
 def shown(value: Any) -> str:
     """A value as the file has it, shortened to fit a sentence."""
-    return str(value).lower() if isinstance(value, bool) else SHORTENED.repr(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, date | time) else SHORTENED.repr(value)
 
 
 def _phrase(schema: Schema) -> str:

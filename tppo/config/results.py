@@ -11,7 +11,7 @@ Name = Annotated[str, Field(pattern=r"^\w{1,64}$"), expecting("1 to 64 letters, 
 Greedy = Annotated[float, Field(strict=True, ge=0, le=0), expecting("0")]
 Project = Annotated[
     str,
-    Field(pattern=r"^[^/\\#?%:]{1,128}$"),
+    Field(pattern=r"^[^/\\#?%:\x00-\x1f]{1,128}$"),
     expecting("1 to 128 letters, none of them '/', '\\', '#', '?', '%' or ':'"),
 ]
 

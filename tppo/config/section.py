@@ -4,6 +4,7 @@ The text under a key is its documentation: `reference.py` turns it into docs/con
 what the key means, and ends in its unit in brackets where it is a number; the second says when to change it.
 """
 
+import ipaddress
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
@@ -23,7 +24,7 @@ StepsOrZero = Annotated[int, Field(strict=True, ge=0, le=1_000_000_000)]
 Mebibytes = Annotated[int, Field(strict=True, ge=1, le=1_073_741_824)]
 Port = Annotated[int, Field(strict=True, ge=0, le=65535)]
 PositiveFloat = Annotated[float, Field(strict=True, ge=1e-12, le=1e12)]
-NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, le=1e12)]
+NonNegativeFloat = Annotated[float, Field(strict=True, ge=0, le=1000)]
 Fraction = Annotated[float, Field(strict=True, ge=0, le=1)]
 FractionBelowOne = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Seconds = Annotated[float, Field(strict=True, ge=0.01, le=31_536_000)]
@@ -37,14 +38,30 @@ def expecting(words: str) -> Any:
 
 
 def _named(path: Path) -> Path:
-    if path == Path():
-        raise ValueError("empty")
+    if path == Path() or "\0" in str(path):
+        raise ValueError("no file can have this name")
     return path
 
 
+def _addressed(host: str) -> str:
+    if ":" in host or host.replace(".", "").isdigit():
+        ipaddress.ip_address(host)  # an address with a port, or a slip of the keyboard, is no name
+    return host
+
+
 Text = Annotated[str, Field(min_length=1), expecting("a text that is not empty")]
-Host = Annotated[str, Field(pattern=r"^[^\s/]+$"), expecting("a host name or an address, such as '127.0.0.1'")]
-HostOrEmpty = Annotated[str, Field(pattern=r"^[^\s/]*$"), expecting("a host name or an address, or an empty text")]
+Host = Annotated[
+    str,
+    Field(pattern=r"^[^\s/]+$"),
+    AfterValidator(_addressed),
+    expecting("a host name or an address without port, such as '127.0.0.1'"),
+]
+HostOrEmpty = Annotated[
+    str,
+    Field(pattern=r"^[^\s/]*$"),
+    AfterValidator(_addressed),
+    expecting("a host name or an address without port, or an empty text"),
+]
 NamedPath = Annotated[Path, AfterValidator(_named), expecting("a path")]
 
 

@@ -19,6 +19,7 @@ from tppo.config.section import (
     Text,
 )
 
+Lease = Annotated[float, Field(strict=True, ge=1, le=86400)]
 Attempts = Annotated[int, Field(strict=True, ge=1, le=1000)]
 
 
@@ -166,7 +167,7 @@ class RedisSection(Section):
 
     When processes run on several machines.
     """
-    lease_seconds: Seconds = 15.0
+    lease_seconds: Lease = 15.0
     """A request whose worker does not renew its lease for this long goes to another worker. [s]
 
     Up when workers pause for longer without being dead.

@@ -57,6 +57,15 @@ CONTRADICTIONS = [
         "or run.algorithm = 'ppo-ewma'",
     ),
     (
+        ["actor.lr_decay_steps=12", "actor.lr_warmup_steps=12"],
+        "actor.lr_decay_steps = 12 with actor.lr_warmup_steps = 12: the decay would end before the learning rate has "
+        "reached its peak; expected more than 12",
+    ),
+    (
+        ["critic.lr_decay_steps=12", "critic.lr_decay=constant"],
+        "critic.lr_decay_steps = 12 with critic.lr_decay = 'constant', which has no decay; expected one of them",
+    ),
+    (
         ["run.algorithm=geppo", "algorithm.importance_cap=none"],
         "algorithm.importance_cap = 'none' with run.algorithm = 'geppo', which needs a cap; expected a number, or no "
         "such key",

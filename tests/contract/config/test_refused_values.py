@@ -52,7 +52,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ),
     (
         "a number from 0.01 to 31536000",
-        "run.watchdog_seconds reward.timeout_seconds reward.attach_wait_seconds redis.lease_seconds",
+        "run.watchdog_seconds reward.timeout_seconds reward.attach_wait_seconds",
         ["0", "-1.0", "1e-30", "1e+300", "inf", "nan", "'30s'", "true"],
     ),
     ("'float32' or 'bfloat16'", "model.dtype", ["'float16'", "'fp32'", "32"]),
@@ -68,7 +68,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         "data.samples_per_prompt generation.num_slots",
         ["0", "100000000", "1.5", "true"],
     ),
-    ("a number above 0 and at most 1", "algorithm.gamma", ["0", "1.5", "-1", "true", "'1'"]),
+    ("a number from 0.001 to 1", "algorithm.gamma", ["0", "1.5", "-1", "5e-324", "true", "'1'"]),
     ("a number from 0 to 1 or 'length_adaptive'", "algorithm.lam", ["2.0", "-0.1", "'adaptive'", "true", "nan"]),
     (
         "a number from 0 to 1",
@@ -82,9 +82,9 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         ["0", "-1", "1e-30", "1e+300", "inf", "'none'", "true"],
     ),
     (
-        "a number from 0 to 1e+12",
+        "a number from 0 to 1000",
         "algorithm.lm_loss_weight actor.weight_decay critic.weight_decay",
-        ["-0.1", "inf", "true"],
+        ["-0.1", "1e+300", "inf", "'none'", "true"],
     ),
     ("a number from -1e+12 to 1e+12", "algorithm.lm_score_threshold", ["inf", "nan", "true", "'0.5'"]),
     ("'hold' or 'bootstrap'", "algorithm.boundary", ["'zero'", "true"]),
@@ -100,7 +100,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         "actor.lr_decay_steps critic.lr_decay_steps",
         ["0", "-1", "1.5", "true"],
     ),
-    ("a number above 1", "algorithm.clip_ratio_c", ["1.0", "0.2", "true"]),
+    ("a number above 1 and at most 1e+12", "algorithm.clip_ratio_c", ["1.0", "0.2", "1e+300", "inf", "true"]),
     ("'all_windows' or 'current_window'", "algorithm.lm_tokens", ["'all'"]),
     ("a whole number from 1 to 1000000", "algorithm.num_reused_batches", ["0", "1.5", "true"]),
     ("a whole number from 1 to 1000000 or 'none'", "evaluation.num_prompts", ["0", "1.5", "true", "'all'"]),
@@ -134,14 +134,14 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ("0 or a number from 0.01 to 100", "evaluation.temperature", ["1e-30", "-1", "1000.0", "'greedy'", "false"]),
     ("'in_flight' or 'between_windows'", "generation.weight_update", ["'now'"]),
     (
-        "a host name or an address, such as '127.0.0.1'",
+        "a host name or an address without port, such as '127.0.0.1'",
         "generation.host reward.host dashboard.host prometheus.host",
-        ["''", "'http://a'", "'a b'", "5"],
+        ["''", "'http://a'", "'a b'", "'[::1]'", "'127.0.0.1:80'", "'256.1.1.1'", "'127.1'", "5"],
     ),
     (
-        "a host name or an address, or an empty text",
+        "a host name or an address without port, or an empty text",
         "generation.advertise_host reward.advertise_host prometheus.advertise_host",
-        ["'http://a'", "'a b'", "5"],
+        ["'http://a'", "'a b'", "'gpu-1:50051'", "5"],
     ),
     (
         "a whole number from 0 to 65535",
@@ -166,6 +166,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         "trackers.wandb_project",
         ["''", "'a/b'", "5"],
     ),
+    ("a number from 1 to 86400", "redis.lease_seconds", ["0.01", "0", "1e+300", "nan", "'15s'", "true"]),
 ]
 CASES = [(key, value, expected) for expected, keys, values in REFUSED for key in keys.split() for value in values]
 
@@ -198,6 +199,27 @@ def test_a_value_that_makes_no_sense_is_refused_in_one_sentence(
     sentence = refusal(file, f"{key}={as_toml(value)}")
 
     assert sentence.replace(f"{file.parent}/", "") == f"{key} = {value}; expected {expected}"
+
+
+@pytest.mark.parametrize(
+    ("override", "value", "expected"),
+    [
+        ('run.directory="a\\u0000b"', r"'{folder}a\x00b'", "a path"),
+        ('model.path="a\\u0000b"', r"'{folder}a\x00b'", "a path"),
+        ('run.name="a\\n"', r"'a\n'", "1 to 100 letters, digits, '.', '_' or '-', the first a letter or a digit"),
+        ('trackers.wandb_project="a\\tb"', r"'a\tb'", "1 to 128 letters, none of them '/', '\\', '#', '?', '%' or ':'"),
+        ("run.seed=1979-05-27", "1979-05-27", "a whole number from 0 to 9223372036854775807"),
+        ("actor.lr=07:32:00", "07:32:00", "a number from 1e-12 to 1"),
+    ],
+)
+def test_letters_that_nobody_sees_and_dates_are_refused_as_they_were_written(
+    file: Path, monkeypatch: pytest.MonkeyPatch, override: str, value: str, expected: str
+) -> None:
+    monkeypatch.chdir(file.parent)
+    key = override.partition("=")[0]
+    folder = f"{file.parent}/" if key == "model.path" else ""
+
+    assert refusal(file, override) == f"{key} = {value.format(folder=folder)}; expected {expected}"
 
 
 def test_every_key_is_in_the_table() -> None:

@@ -1,6 +1,6 @@
 """What scores, built from `[reward]`: workers, the users' processes, and the server to which they attach."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from services.reward.verifiers.built_in import program_seconds
 from services.reward.verifiers.expressions import terms
 from services.reward.verifiers.functions import load
 from services.reward.verifiers.placement import Place, calls, specs_at
-from services.reward.workers.pool import WorkerPool
+from services.reward.workers.pool import FunctionError, WorkerPool
 from services.reward.workers.worker import WorkerLimits
 from tppo.config import Config, ConfigError
 from tppo.config.services import RewardSection
@@ -25,6 +25,7 @@ from tppo.security.service_tokens import published
 from tppo.streams import RequestQueue
 
 BATCH_CAPACITY = 256  # requests held when it is not workers alone that score
+DEFAULT_KEY = "reward.default_function"
 HELD_PER_WORKER = 2  # one that it scores and one that waits for it; more would keep work from other services
 
 
@@ -38,15 +39,33 @@ class Scoring:
 
 def placed(section: RewardSection, place: Place) -> list[str]:
     """What the configured functions call there. Raises `ConfigError`."""
-    try:
-        return specs_at(place, {*section.functions.values(), section.default_function} - {""})
-    except ValueError as error:
-        raise ConfigError(f"[reward] {error}") from None
+    return specs_at(place, _functions(section).values())
+
+
+def _functions(section: RewardSection, default_key: str = DEFAULT_KEY) -> dict[str, str]:
+    """Each by the key that names it. Raises `ConfigError` for one that is no function's name and no sum."""
+    named = {f"reward.functions.{source}": spec for source, spec in section.functions.items()}
+    if section.default_function:
+        named[default_key] = section.default_function
+    for key, spec in named.items():
+        try:
+            calls(spec)
+        except ValueError as error:
+            raise _refusal(key, spec, error) from None
+    return named
+
+
+def _refusal(key: str, spec: str, error: ValueError) -> ConfigError:
+    return ConfigError(f"{key} = {spec!r}: {str(error).removeprefix(f'reward function {spec!r}: ')}")
 
 
 @asynccontextmanager
-async def scoring(section: RewardSection) -> AsyncIterator[Scoring]:
-    """Runs the workers that the functions need; raises `ConfigError` when a function does not load."""
+async def scoring(section: RewardSection, *, default_key: str = DEFAULT_KEY) -> AsyncIterator[Scoring]:
+    """Runs the workers that the functions need; raises `ConfigError` when a function does not load.
+
+    `default_key` is what the user knows the default function as.
+    """
+    named = _functions(section, default_key)
     specs = placed(section, Place.WORKER)
     pool = WorkerPool(
         specs,
@@ -56,7 +75,7 @@ async def scoring(section: RewardSection) -> AsyncIterator[Scoring]:
     )
     attached = AttachedFunctions(AttachDeadlines(section.timeout_seconds, section.attach_wait_seconds))
     try:
-        await _load(section, pool)
+        await _load(section, named, pool)
         yield Scoring(Scorer(section.functions, section.default_function, workers=pool, attached=attached), attached)
     finally:
         await pool.close()
@@ -114,16 +133,28 @@ def _capacity(section: RewardSection) -> int:
     return HELD_PER_WORKER * section.num_workers if is_for_workers else BATCH_CAPACITY
 
 
-async def _load(section: RewardSection, pool: WorkerPool) -> None:
+async def _load(section: RewardSection, named: Mapping[str, str], pool: WorkerPool) -> None:
     try:
         for spec in placed(section, Place.INLINE):
-            load(spec)
+            _load_inline(spec)
         await pool.start()
         _require_time_for_programs(section)
+    except FunctionError as error:
+        key, spec = next(
+            (key, spec) for key, spec in named.items() if error.spec in {call.spec for call in calls(spec)}
+        )
+        raise _refusal(key, spec, error) from None
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError(f"[reward] {error}") from None
+
+
+def _load_inline(spec: str) -> None:
+    try:
+        load(spec)
+    except ValueError as error:
+        raise FunctionError(spec, str(error)) from None
 
 
 def _require_time_for_programs(section: RewardSection) -> None:

@@ -51,7 +51,8 @@ def test_check_refuses_a_file_that_does_not_load_in_one_sentence(tmp_path: Path)
 
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(
-        f"tppo reward: [reward] {tmp_path}/mine.py: does not load: ModuleNotFoundError"
+        f"tppo reward: reward.functions.mine = '{tmp_path}/mine.py:compute_score': {tmp_path}/mine.py: does not load: "
+        "ModuleNotFoundError"
     )
 
 

@@ -11,6 +11,7 @@ from services.reward.build import attach_server, placed, scoring
 from services.reward.scorer import Scorer
 from services.reward.verifiers.placement import Place
 from tppo.config import ConfigError
+from tppo.config.mistakes import expected_of, shown
 from tppo.config.reference import key_text
 from tppo.config.schema import RewardSection
 from tppo.rollout import RewardRequest, Score
@@ -56,7 +57,7 @@ def add_function_arguments(parser: argparse.ArgumentParser) -> None:
 async def scorer_of(arguments: argparse.Namespace) -> AsyncIterator[Scorer]:
     """The function, ready to score; a server for users' processes where it takes part. Raises `ConfigError`."""
     section = _section(arguments)
-    async with scoring(section) as parts:
+    async with scoring(section, default_key="--function") as parts:
         if not placed(section, Place.ATTACHED):
             yield parts.scorer
             return
@@ -81,9 +82,13 @@ async def _score(scorer: Scorer, request: RewardRequest | UnreadableLineError) -
 
 
 def _section(arguments: argparse.Namespace) -> RewardSection:
+    if not arguments.function:
+        raise ConfigError("--function = '': expected the name of a reward function, or a sum of them")
     chosen = {key: getattr(arguments, key) for key in OPTIONS}
     try:
         return RewardSection(default_function=arguments.function, **chosen)
     except ValidationError as error:
         (first, *_) = error.errors()
-        raise ConfigError(f"{first['loc'][0]} = {first['input']!r}: {first['msg']}") from None
+        key = str(first["loc"][0])
+        option = "--function" if key == "default_function" else f"--{key.replace('_', '-')}"
+        raise ConfigError(f"{option} = {shown(first['input'])}; expected {expected_of(RewardSection, key)}") from None

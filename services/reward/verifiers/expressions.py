@@ -17,6 +17,7 @@ FILE = re.compile(r"[^\"']+\.py:[A-Za-z_]\w*")
 GYM = re.compile(r"reasoning_gym:(\w+)")
 ATTACHED = re.compile(r"grpc:([A-Za-z_][\w.-]*)")
 TRUTH_VALUES = {"true": True, "false": False}  # as TOML writes them
+UNQUOTED = re.compile(r"""(?<!["'\w])(?:(?:grpc|reasoning_gym):[A-Za-z_][\w.-]*|[\w./~-]+\.py:[A-Za-z_]\w*)""")
 EXPECTED = 'expected a name, path/to/file.py:name, grpc:name, or a sum such as 2*math - 1, math + 0.1*"file.py:name"'
 CONSTANT = "constant"
 
@@ -64,7 +65,16 @@ def terms(spec: str) -> list[Term]:
         return found
     except (SyntaxError, ValueError) as error:
         reason = f"{error}; " if type(error) is ValueError else ""
-        raise ValueError(f"reward function {spec!r}: {reason}{EXPECTED}") from None
+        raise ValueError(f"reward function {spec!r}: {unquoted_in_sum(spec) or reason + EXPECTED}") from None
+
+
+def unquoted_in_sum(spec: str) -> str:
+    """What to do about a file, or another name with a colon, that stands in a sum without quotes; empty: none does."""
+    found = UNQUOTED.search(spec)
+    if found is None or not any(operator in spec for operator in "+*"):
+        return ""
+    quoted = f'"{found[0]}"'
+    return f"{found[0]} stands in a sum; expected it in quotes, as in {spec.replace(found[0], quoted)}"
 
 
 def _terms(node: ast.expr, weight: float) -> Iterator[Term]:

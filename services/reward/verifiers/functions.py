@@ -75,7 +75,8 @@ def _function(term: Term, spec: str) -> RewardFunction:
         return gym.verifier(term.gym_task)
     if term.name not in BUILT_IN:
         expected = f"{', '.join(BUILT_IN)}, reasoning_gym:task, path/to/file.py:name or grpc:name"
-        raise ValueError(f"reward function {spec!r}: expected {expected}")
+        unknown = "" if term.name == spec else f"{term.name!r} is unknown; "
+        raise ValueError(f"reward function {spec!r}: {unknown}expected {expected}")
     make = BUILT_IN[term.name].make
     try:
         inspect.signature(make).bind(*term.arguments, **term.options)

@@ -9,6 +9,7 @@ import functools
 import importlib.util
 import inspect
 import json
+import re
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from tppo.scoring.outcome import cause_of
 VERL_PARAMETERS = ("data_source", "solution_str", "ground_truth", "extra_info")
 OPENRLHF_PARAMETERS = ("queries", "prompts", "labels")
 GROUND_TRUTH_COLUMNS = ("ground_truth", "solution", "answer", "label")  # as TRL's data sets call it
+SUM = re.compile(r"[+*]")  # in the name of a file: a sum, more often than a file
 INDEXED_TEXT = "string indices must be integers"  # what Python says of text["content"]
 
 UserFunction = Callable[..., Any]
@@ -31,15 +33,23 @@ def function_of_file(spec: str) -> Callable[[RewardRequest], object]:
     file, _, name = spec.rpartition(":")
     function = getattr(_module(Path(file)), name, None)
     if not callable(function):
-        raise ValueError(f"{file}: has no function {name!r}")
+        raise ValueError(f"{file}: has no function {name!r}; expected {_functions_in(Path(file))}")
     return adapted(function, spec)
+
+
+def _functions_in(path: Path) -> str:
+    """Those that the file defines itself."""
+    module = _module(path)
+    own = [name for name, one in vars(module).items() if getattr(one, "__module__", "") == module.__name__]
+    return f"one of {', '.join(own)}" if own else "a function in it"
 
 
 @functools.cache
 def _module(path: Path) -> ModuleType:
     """The executed file; its folder is importable, as it is for a script."""
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected a Python file with the reward function")
+        hint = ', which stands in quotes in a sum, as in 0.9*math + 0.1*"file.py:name"' if SUM.search(str(path)) else ""
+        raise ValueError(f"{path}: no such file; expected a Python file with the reward function{hint}")
     sys.path.insert(0, str(path.resolve().parent))
     found = importlib.util.spec_from_file_location(f"reward_function_file_{path.stem}", path)
     assert found is not None

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Self
 
@@ -38,10 +38,10 @@ class Worker:
         self._exit_cause = exit_cause
         self._reader = reader
         self._writer = writer
-        self._load_errors: list[str] = []
+        self._load_errors: dict[str, str] = {}
 
     @property
-    def load_errors(self) -> Sequence[str]:
+    def load_errors(self) -> Mapping[str, str]:
         """A sentence for each function that it could not load."""
         return self._load_errors
 

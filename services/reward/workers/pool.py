@@ -10,6 +10,14 @@ from tppo.rollout import RewardRequest, ScoreStatus
 from tppo.scoring.outcome import Outcome, failed, timed_out
 
 
+class FunctionError(ValueError):
+    """A function that does not load, as the configuration has it, and why in one sentence."""
+
+    def __init__(self, spec: str, reason: str) -> None:
+        super().__init__(reason)
+        self.spec = spec
+
+
 class WorkerPool:
     """States of a worker: none -> idle -> busy -> idle ..., or busy -> killed -> none, until the next request."""
 
@@ -22,7 +30,7 @@ class WorkerPool:
         self._idle: asyncio.LifoQueue[Worker | None] = asyncio.LifoQueue()  # None: the right to fork one
 
     async def start(self) -> None:
-        """Fork all workers. Raises ValueError with one sentence when they cannot load a function."""
+        """Fork all workers. Raises ValueError with one sentence, `FunctionError` where a function does not load."""
         if not self._num_workers:
             return
         self._fork_server = await ForkServerClient.start(self._specs, self._limits)
@@ -36,7 +44,7 @@ class WorkerPool:
             raise ValueError(f"loading the reward functions {', '.join(self._specs)}: {ended}") from None
         if worker.load_errors:
             worker.kill()
-            raise ValueError(worker.load_errors[0])
+            raise FunctionError(*next(iter(worker.load_errors.items())))
         return worker
 
     async def close(self) -> None:

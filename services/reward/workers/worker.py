@@ -59,7 +59,7 @@ def _die_with_parent() -> None:
 
 def _serve(connection: socket.socket, specs: Sequence[str]) -> None:
     functions = {spec: _loaded(spec) for spec in specs}
-    load_errors = [str(function) for function in functions.values() if isinstance(function, ValueError)]
+    load_errors = {spec: str(function) for spec, function in functions.items() if isinstance(function, ValueError)}
     connection.sendall(frames.encoded({"load_errors": load_errors}))
     with asyncio.Runner() as runner:
         while call := frames.receive(connection):

@@ -107,8 +107,17 @@ async def test_a_users_process_scores_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--function", "exakt", "FILE"], "reward function 'exakt': expected exact, boxed"),
-        (["--function", "exact", "--num-workers", "0", "FILE"], "num_workers = 0"),
+        (["--function", "exakt", "FILE"], "^--function = 'exakt': expected exact, boxed"),
+        (["--function", "", "FILE"], "^--function = '': expected the name of a reward function"),
+        (["--function", "math + grpc:mine", "FILE"], 'expected it in quotes, as in math \\+ "grpc:mine"$'),
+        (
+            ["--function", "exact", "--num-workers", "0", "FILE"],
+            "^--num-workers = 0; expected a whole number from 1 to 1024$",
+        ),
+        (
+            ["--function", "exact", "--timeout-seconds", "nan", "FILE"],
+            "^--timeout-seconds = nan; expected a number from 0.01 to 31536000$",
+        ),
         (["--function", "exact", "nowhere.jsonl"], "No such file"),
     ],
 )

@@ -57,7 +57,11 @@ def test_a_users_file_may_import_its_neighbours_and_define_dataclasses(tmp_path:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "{file}: has no function 'compute_score'"),
+        ("", "{file}: has no function 'compute_score'; expected a function in it"),
+        (
+            "def score(): pass\ndef other(): pass",
+            "{file}: has no function 'compute_score'; expected one of score, other",
+        ),
         ("compute_score = 3", "{file}: has no function 'compute_score'"),
         (
             "import nowhere_to_be_found",
@@ -82,8 +86,31 @@ def test_a_function_that_cannot_be_loaded_is_reported_in_one_sentence(tmp_path: 
 
 @pytest.mark.parametrize("spec", ["exakt", "exact + exakt"])
 def test_an_unknown_name_is_refused_with_what_is_expected(spec: str) -> None:
-    with pytest.raises(ValueError, match=r"expected exact, boxed, .*, path/to/file\.py:name or grpc:name"):
+    with pytest.raises(ValueError, match=r"expected exact, boxed, .*, path/to/file\.py:name or grpc:name") as caught:
         load(spec)
+
+    assert "exakt" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "quoted"),
+    [
+        ("0.5*math + 0.5*grpc:mine", '0.5*math + 0.5*"grpc:mine"'),
+        ("grpc:judge - 0.1*exact + 1*math", '"grpc:judge" - 0.1*exact + 1*math'),
+        ("math + reasoning_gym:chain_sum", 'math + "reasoning_gym:chain_sum"'),
+        ("my/score.py:f + 0.2*math", '"my/score.py:f" + 0.2*math'),
+    ],
+)
+def test_a_name_with_a_colon_in_a_sum_is_refused_with_its_quotes(spec: str, quoted: str) -> None:
+    with pytest.raises(ValueError, match="stands in a sum; expected it in quotes, as in ") as caught:
+        load(spec)
+
+    assert str(caught.value).endswith(f" {quoted}")
+
+
+def test_a_file_at_the_end_of_a_sum_is_refused_with_a_word_on_quotes() -> None:
+    with pytest.raises(ValueError, match=r"mine\.py: no such file; .* in quotes in a sum, as in 0\.9\*math"):
+        load("0.5*math + 0.5*mine.py:f")
 
 
 @pytest.mark.parametrize(

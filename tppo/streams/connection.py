@@ -4,6 +4,7 @@ Nothing is retried here: a command whose reply was lost may have been carried ou
 duplicate an entry silently. `tppo/streams/retry.py` is for what is idempotent or recognised by its reader.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Self, cast
@@ -30,6 +31,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from tppo.streams.contract import MAX_WAIT_SECONDS, StreamsDenied, StreamsError, StreamsUnavailable
 
 OLDEST_SERVER = (7, 0)
+SCHEMES = ("redis", "rediss", "unix")
+EXPECTED_ADDRESS = "expected redis://HOST:PORT/DATABASE, rediss:// with TLS, or unix:///PATH"
 SOCKET_TIMEOUT_SECONDS = 3 * MAX_WAIT_SECONDS  # a blocked read answers after MAX_WAIT_SECONDS
 HEALTH_CHECK_SECONDS = 15  # a connection idle for longer is tried with a PING first
 DENIED = (AuthenticationError, AuthenticationWrongNumberOfArgsError, AuthorizationError, NoPermissionError)
@@ -71,6 +74,7 @@ async def connect(url: str, *, timeout_seconds: float = SOCKET_TIMEOUT_SECONDS) 
 
     Raises ValueError for an address that can never do, and StreamsError.
     """
+    _require_address(url)
     client = RedisClient.from_url(
         url,
         protocol=2,
@@ -105,9 +109,24 @@ def _kind_of(error: Exception) -> type[StreamsError]:
     return StreamsUnavailable if is_passing else StreamsError
 
 
+def _require_address(url: str) -> None:
+    """Raise ValueError for what the client's library would refuse in its own words, or take for another database."""
+    try:
+        parts = urlsplit(url)
+        is_address = parts.scheme in SCHEMES and (parts.port is None or bool(parts.hostname))
+    except ValueError as error:
+        raise ValueError(f"{error}; {EXPECTED_ADDRESS}") from None
+    database = "" if parts.scheme == "unix" else parts.path.strip("/")
+    if not is_address or (database and not database.isdecimal()):
+        raise ValueError(EXPECTED_ADDRESS)
+
+
 def without_password(url: str) -> str:
     """A server's address as it may be printed."""
-    password = urlsplit(url).password
+    try:
+        password = urlsplit(url).password
+    except ValueError:  # no address at all
+        return re.sub("://([^@:]*):?[^@]*@", r"://\1:***@", url)
     return url.replace(f":{password}@", ":***@") if password else url
 
 

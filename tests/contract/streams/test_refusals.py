@@ -70,6 +70,30 @@ def test_an_address_is_printed_without_its_password() -> None:
     assert without_password("redis://host:1/0") == "redis://host:1/0"
 
 
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("localhost:6379", ""),
+        ("http://localhost:6379", ""),
+        ("redis://localhost:1/mine", ""),  # which the client's library takes for database 0
+        ("redis://:6379", ""),
+        ("redis://localhost:99999", "Port out of range 0-65535; "),
+        ("redis://localhost:port", "Port could not be cast to integer value as 'port'; "),
+        ("redis://:secret@[::1", "Invalid IPv6 URL; "),
+    ],
+)
+def test_what_is_no_address_is_refused_in_one_sentence(url: str, reason: str) -> None:
+    needed = {"model": {"path": "model"}, "data": {"train_files": ["train.jsonl"]}}
+
+    with pytest.raises(ConfigError) as caught:
+        preflight.check_redis(Config.model_validate({**needed, "redis": {"url": url}}))
+
+    assert str(caught.value) == (
+        f"redis.url = '{url.replace('secret', '***')}': {reason}expected redis://HOST:PORT/DATABASE, rediss:// with "
+        "TLS, or unix:///PATH"
+    )
+
+
 async def test_a_denial_is_no_reason_to_retry(start_redis: StartRedis, tmp_path: Path) -> None:
     with start_redis(tmp_path, "--requirepass", "right") as server, pytest.raises(StreamsDenied) as caught:
         await connect(server.url)

@@ -112,11 +112,8 @@ def _continue(
             report.injections.append(Injection(kind))
     if continuation.changes:
         report.injections.append(Injection(story.OTHER_SETTINGS))
-    began = time.monotonic()
     run.resume(**settings, **{"run.total_training_steps": str(report.num_steps)})
     run.end()
-    ended = report.injections[-1]
-    report.injections[-1] = Injection(ended.name, time.monotonic() - began)
 
 
 def _examine(run: ChaoticRun, report: Report) -> None:

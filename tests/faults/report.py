@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from tests.faults.kinds import Injection
+from tests.faults.kinds import FAULTS, Injection
 
 LINES = "chaos.jsonl"
 TABLE = "chaos.md"
@@ -90,7 +90,7 @@ def table(all_reports: Iterable[Report]) -> Iterator[str]:
 
 def _row(title: str, reports: Sequence[Report], name: str | None = None) -> str:
     struck = [one for report in reports for one in report.injections if name is None or one.name == name]
-    seconds = [one.recovered_seconds for one in struck if one.recovered_seconds is not None]
+    seconds = [one.recovered_seconds for one in struck if one.recovered_seconds is not None and one.name in FAULTS]
     times = f"{statistics.median(seconds):.1f} s | {max(seconds):.1f} s" if seconds else " | "
     lost = sum(report.tokens_lost for report in reports)
     twice = sum(report.tokens_trained_twice for report in reports)

@@ -37,9 +37,13 @@ class Change:
 
     @classmethod
     def of(cls, command: Command) -> "Change":
-        """What the command says."""
+        """What the command says. Raises ValueError, KeyError or TypeError where it makes no sense."""
         arguments = {name: json.loads(value) for name, value in command.arguments.items()}
-        return cls(command, int(arguments["after_step"]), str(arguments["position"]), arguments["values"])
+        position, values = str(arguments["position"]), dict(arguments["values"])
+        if unknown := set(values) - set(CHANGEABLE):
+            raise ValueError(f"{min(unknown)} does not change at a resume")
+        position_of(position)  # raises where it is none
+        return cls(command, int(arguments["after_step"]), position, values)
 
     def at(self, position: str, values: Values) -> "Change":
         """The same change at this position, of these values."""
@@ -130,7 +134,12 @@ class Reconfiguration:
         """The first one; a sentence about it."""
         change = self._due.pop(0)
         before = values_of(self.config, change.values)
-        self.config = with_values(self.config, change.values)
+        try:
+            self.config = with_values(self.config, change.values)
+        except ValueError as error:  # none that a learner has appended: it had checked its configuration
+            text = f"{change.command.command_id}: {dict(change.values)} make no configuration: {error}"
+            self._commands.finish(change.command, "refused", text)
+            return text
         self._apply(self.config, change.values)
         changes = (f"{key} from {before[key]!r} to {value!r}" for key, value in change.values.items())
         text = f"resumed after step {change.after_step} with {', '.join(changes)}"

@@ -1,6 +1,7 @@
 """A run that is resumed with other settings: what may change enters the inbox, and a replay does the same."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,9 @@ from tests.learner.test_learner_service import (
     step_reached,
     to_the_end,
 )
+from tppo.codec import encode_inbox_record
 from tppo.config import ConfigError
+from tppo.rollout import Action, Command
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
 from tppo.streams import InboxEntry, MemoryStreams
@@ -142,6 +145,24 @@ async def test_steps_that_are_taken_again_under_other_settings_are_compared_with
     after = {note["step"]: note["actor"] for note in checkpoints.committed()}
     assert sorted(after) == [note["step"] for note in checkpoints.committed()]
     assert {step for step, digest in before.items() if after[step] != digest} == {STEPS}
+    await assert_replayed(laboratory, beginning, streams)
+
+
+@pytest.mark.parametrize("values", [{"actor.lr": "much"}, {"actor.lr": -1.0}, {"no.such": 1}, {"run.seed": 5}])
+async def test_a_change_that_makes_no_sense_changes_nothing(tmp_path: Path, values: dict[str, Any]) -> None:
+    laboratory, streams, transport = Laboratory(tmp_path, "streaming"), ArchivedStreams(), FakeTransport()
+    beginning = laboratory.config
+    await to_the_end(laboratory.learner("run", streams, transport), streams, transport)
+    last = CheckpointFolder(laboratory.folder / "run" / "checkpoints").committed()[-1]
+    arguments = {"after_step": STEPS, "position": last["inbox_position"], "values": values}
+    texts = {name: json.dumps(value) for name, value in arguments.items()}
+    await streams.inbox.append([encode_inbox_record(Command("stranger", Action.RECONFIGURE, texts))])
+
+    laboratory.config = with_values(beginning, EXTENDED)
+    service = laboratory.learner("run", streams.reopened(), transport)
+    await to_the_end(service, streams.reopened(), transport)
+
+    assert steps_of(laboratory) == list(range(1, STEPS + 5))
     await assert_replayed(laboratory, beginning, streams)
 
 

@@ -10,7 +10,7 @@ from fractions import Fraction
 MAX_ANSWER_CHARS = 1000  # a longer answer earns credit only when it is the ground truth letter by letter
 START_OF_THOUGHT, END_OF_THOUGHT = "<think>", "</think>"
 MAX_BOX_CHARS = 100_000  # a box that does not close within these counts as never closed
-BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|([-+]?\d[\d.,/]*))")  # braces may be missing around a number
 BRACE = re.compile(r"\\?[{}]|\\\\")  # escaped braces and backslashes are skipped
 
 WRAPPERS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
@@ -38,7 +38,10 @@ def exact_answer(response: str) -> str | None:
 def boxed_answer(response: str) -> str | None:
     r"""What the last `\boxed{}` after the last `</think>` holds; None when there is none or it never closes."""
     boxes = deque(BOX.finditer(response, response.rfind(END_OF_THOUGHT) + 1), maxlen=1)
-    return _until_closing_brace(response, boxes[0].end()) if boxes else None
+    if not boxes:
+        return None
+    number: str | None = boxes[0][1]
+    return _until_closing_brace(response, boxes[0].end()) if number is None else number.rstrip(".,/")
 
 
 def is_exact_match(response: str, ground_truth: str) -> bool:

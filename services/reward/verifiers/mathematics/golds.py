@@ -89,17 +89,16 @@ def _gold(text: str) -> Gold | None:
 
 
 def _is_balanced(text: str) -> bool:
-    """Whether each brace and bracket has its partner; ] may be that of (."""
+    """Whether each brace and bracket has its partner; ] may be that of ( or of ]."""
     braces = [found[0] for found in BRACES.finditer(text)]
     brackets = [found[0] for found in BRACKETS.finditer(text)]
-    num_opened = sum(bracket in "([" for bracket in brackets if bracket != r"\\")
-    num_closed = sum(bracket in ")]" for bracket in brackets if bracket != r"\\")
+    num_brackets = sum(bracket != r"\\" for bracket in brackets)
     depth = 0
     for brace in braces:
         depth += {"{": 1, "}": -1}.get(brace, 0)
         if depth < 0:
             return False
-    return depth == 0 and num_opened == num_closed
+    return depth == 0 and num_brackets % 2 == 0
 
 
 def _readable_form(gold: str) -> Form | None:

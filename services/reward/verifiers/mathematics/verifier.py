@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from services.reward.verifiers.answers import are_equal, boxed_answer
-from services.reward.verifiers.mathematics.choices import choice
+from services.reward.verifiers.mathematics.choices import choice, letters
 from services.reward.verifiers.mathematics.comparing.comparison import are_equal_forms
 from services.reward.verifiers.mathematics.comparing.leaves import Rules
 from services.reward.verifiers.mathematics.comparing.restating import Strictness, is_plain_number, repeats_the_prompt
@@ -63,6 +63,8 @@ def _is_equal_in_value(answer: str, gold: Gold, grading: Grading) -> bool:
         is_same_text = not (gold.choice.text and named.text) or _is_same(named.text, gold.choice.text, grading)
         return named.letter == gold.choice.letter and is_same_text
     if gold.choice and gold.choice.text and answer and _is_same(answer, gold.choice.text, grading):
+        return True
+    if (several := letters(gold.plain)) and several == letters(answer):
         return True
     if gold.form is None or answer == gold.plain:
         return _letters(answer) == _letters(gold.plain)

@@ -3,17 +3,22 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import itemgetter
 
+import sympy
+
+from services.reward.verifiers.mathematics.comparing.equality import are_equal
 from services.reward.verifiers.mathematics.comparing.families import are_equal_families, family
 from services.reward.verifiers.mathematics.comparing.leaves import Rules, are_equal_leaves
 from services.reward.verifiers.mathematics.comparing.real_sets import are_equal_real_sets
 from services.reward.verifiers.mathematics.comparing.relations import (
     are_equal_equations,
     assigned_value,
+    relation_name,
     stated_value,
 )
 from services.reward.verifiers.mathematics.reading.forms import Form, Group, Leaf, Relation, Residues, TooComplexError
-from services.reward.verifiers.mathematics.reading.values import value
+from services.reward.verifiers.mathematics.reading.values import Value, value
 
 MAX_MATCHED = 20  # items of sets that are compared pair by pair
 
@@ -32,6 +37,8 @@ def are_equal_forms(gold: Form, answer: Form, rules: Rules = Rules()) -> bool:  
         return are_equal_leaves(gold.text, answer.text, rules)
     if isinstance(gold, Group) and isinstance(answer, Group) and _are_equal_groups(gold, answer, rules):
         return True
+    if (vectors := _vectors(gold, answer)) is not None:
+        return all(map(are_equal, *vectors))
     return _is_single(gold, answer, rules) or are_equal_real_sets(gold, answer)
 
 
@@ -86,17 +93,43 @@ def _is_single(gold: Form, answer: Form, rules: Rules) -> bool:
     left, right = _only_item(gold), _only_item(answer)
     if left is None and right is None:
         return False
-    return isinstance(left or gold, Leaf) and are_equal_forms(left or gold, right or answer, rules)
+    one, other = left or gold, right or answer
+    is_alike = isinstance(one, Leaf) or (isinstance(one, Group) and one.is_ordered)
+    return is_alike and are_equal_forms(one, other, rules)
 
 
 def _only_item(one: Form) -> Form | None:
     return one.items[0] if isinstance(one, Group) and not one.is_ordered and len(one.items) == 1 else None
 
 
+def _vectors(gold: Form, answer: Form) -> tuple[list[Value], list[Value]] | None:
+    """The entries of a column or row and of a tuple; None for other pairs."""
+    entries = []
+    for one, other in ((gold, answer), (answer, gold)):
+        if not (isinstance(one, Leaf) and isinstance(other, Group) and (other.left, other.right) == ("(", ")")):
+            continue
+        vector = value(one.text)
+        items = [value(item.text) if isinstance(item, Leaf) else None for item in other.items]
+        if isinstance(vector, sympy.MatrixBase) and 1 in vector.shape and len(vector.flat()) == len(items):
+            entries = [list(vector.flat()), items]
+    return (entries[0], entries[1]) if entries and None not in entries[1] else None
+
+
+def _by_name(group: Group) -> Group:
+    """y = 2, x = 1 as x = 1, y = 2: a tuple beside them has the order of the names."""
+    names = [relation_name(item) for item in group.items]
+    if group.left != "" or not all(names) or len(set(names)) < len(names):
+        return group
+    return replace(
+        group, items=tuple(item for _, item in sorted(zip(names, group.items, strict=True), key=itemgetter(0)))
+    )
+
+
 def _are_equal_groups(gold: Group, answer: Group, rules: Rules) -> bool:
     if not (gold.is_ordered or answer.is_ordered):
         are_alike = r"\cases" not in (gold.left, answer.left) or gold.left == answer.left
         return are_alike and _are_equal_collections(gold, answer, rules)
+    gold, answer = _by_name(gold), _by_name(answer)
     if r"\{" in (gold.left, answer.left) or len(gold.items) != len(answer.items):
         return False
     may_be_intervals = len(gold.items) == 2 and gold.is_ordered and answer.is_ordered

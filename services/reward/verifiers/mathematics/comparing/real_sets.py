@@ -41,13 +41,22 @@ def real_set(one: Form) -> sympy.Set | None:
     if isinstance(one, Relation):
         return _inequality(one)
     if one.left == "":
-        return _union(one.items) if one.right == r"\lor" else None
+        return _union(one.items) if one.right == r"\lor" else _both(one.items)
     return _finite(one) if one.left == r"\{" else _interval(one)
 
 
 def _union(parts: tuple[Form, ...]) -> sympy.Set | None:
     sets = [real_set(part) for part in parts]
     return None if None in sets else sympy.Union(*sets)
+
+
+def _both(items: tuple[Form, ...]) -> sympy.Set | None:
+    """0 < x and x < 1; None where the parts exclude each other, as then a comma was an "or"."""
+    if not all(isinstance(item, Relation) and set(item.signs) <= UPWARDS | DOWNWARDS for item in items):
+        return None
+    sets = [real_set(item) for item in items]
+    found = None if None in sets else sympy.Intersection(*sets)
+    return found if found is not None and found.is_empty is False else None
 
 
 def _finite(group: Group) -> sympy.Set | None:

@@ -47,6 +47,12 @@ def assigned_value(one: Form, are_equal_forms: Callable[[Form, Form], bool]) -> 
     return Assignment(name, sides[-1])
 
 
+def relation_name(one: Form) -> str:
+    """The single letter that an equation assigns a value to; empty for other forms."""
+    name = _named(one)[0] if isinstance(one, Relation) and one.signs == ("=",) else ""
+    return name if len(name) == 1 else ""
+
+
 def stated_value(one: Form, are_equal_forms: Callable[[Form, Form], bool]) -> Form | None:
     """The 25 of m + n = 25: what an equation says of a quantity that is described; None for one still to be solved.
 

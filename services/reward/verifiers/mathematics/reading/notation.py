@@ -14,6 +14,9 @@ SYMBOL = re.compile("|".join(map(re.escape, SYMBOLS)))
 COMMAND = re.compile(r"\\[a-zA-Z]+")
 SPACING = re.compile(r"(?<!\\)\\[,;:! ]|~|\\(?:[hv]space|color|textcolor)\s*\{[^{}]*\}")
 PLAIN_MIXED = re.compile(r"(?<![\d.])(\d+)\s+(\d+)/(\d+)(?!\d)")
+QUOTED = re.compile(
+    r"""\s*(\*\*|\*|__|[`"'“”‘’])(?=[^\s*])((?:(?!\1).)+?)(?<=[^\s*])(?:\1|[”’])\s*[.,;]?\s*""", re.DOTALL
+)  # and emphasis of Markdown
 RAISED = {ord(character): plain for character, plain in zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺ⁿ", "0123456789-+n", strict=True)}
 LOWERED = {ord(character): plain for character, plain in zip("₀₁₂₃₄₅₆₇₈₉₋₊ₙ", "0123456789-+n", strict=True)}
 RAISED_CHARACTERS, LOWERED_CHARACTERS = (
@@ -23,6 +26,14 @@ CURRENCY = re.compile("|".join(f"(?P<{name.replace(' ', '_')}>{signs})" for name
 AMOUNT = re.compile(
     rf"\s*([-+]?)\s*(?:\\(?:text|mathrm)\s*\{{\s*)?(?P<currency>{CURRENCY.pattern})\s*\}}?(?:\s|~|\\[ ,;!])*"
     r"(?P<amount>\d(?:[\d.,]|\{,\}|\\[,!])*)\s*"
+)
+SET_BUILDER = re.compile(r"\s*(?<!\\)\{(\s*[a-z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:].*)(?<!\\)\}\s*$")
+DOMAIN_FIRST = re.compile(r"^\s*([a-z])\s*\\in\s*\\mathbb\{R\}\s*,(?=.*[<>]|.*\\[lgn]e(?![a-z]))(.*)$")
+ENDS = r"([^\[\](){}]*[,;][^\[\](){}]*)"
+OUTWARD_BRACKETS = (  # ]0,1[ is (0,1)
+    (re.compile(rf"(?<![\w)}}\]])\s*\]{ENDS}\["), r"(\1)"),
+    (re.compile(rf"(?<![\w)}}\]])\s*\]{ENDS}\]"), r"(\1]"),
+    (re.compile(rf"(?<![\w}}])\[{ENDS}\[(?!\w)"), r"[\1)"),
 )
 IDEOGRAPHS = "[\u3040-\u30fa\u3400-\u9fff\uac00-\ud7a3]+"
 BARE_IDEOGRAPHS = re.compile(rf"\\[a-zA-Z]+\s*\{{[^{{}}]*\}}|{IDEOGRAPHS}")
@@ -42,9 +53,11 @@ CONDITION_WORD = re.compile(r"\s*,?\s*(?:\\(?:text|mathrm|mbox)\s*\{\s*,?\s*)?(?
 SIGN_AFTER_MARK = re.compile(r"\s*(?:=|<|>|\\[lg]e)")
 ARRAY = re.compile(r"\\(begin|end)\s*\{(?:array|matrix|smallmatrix|Bmatrix|bmatrix)\}(?:\s*\{[^{}]*\})?")
 WRAPPER = re.compile(
-    r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname|boldsymbol|bm)"
+    r"\\(?:text|emph|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname|boldsymbol|bm)"
     r"\s*\{([^{}]*)\}"
 )
+INNER_WRAPPER = re.compile(r"(\\(?:text|math)(?:bf|it|rm|sf)?)\s*\{\s*\\(?:text|math|bold|mbox)\w*\s*\{([^{}]*)\}\s*\}")
+UNIT_SYMBOLS = re.compile(r"(?<=[\d}])\s*(?:\\(?:text|mathrm)\s*\{\s*([NJWVACFTHS])\s*\}|\\Omega)\s*$")
 UNWRAPPED = re.compile(r"\s*(?:[-+]?\d|(?:[a-fi-jn-rt-zA-Z]|[\W\d_]*)\s*$)")  # g, h, k, l, m, s may be units
 OR = re.compile(r"\s*(?:or|and/or|或|或者|または|또는)\s*", re.IGNORECASE)
 AND = re.compile(r"\s*(?:and|,|和|与|及|以及|と|와|과|그리고)\s*", re.IGNORECASE)
@@ -89,7 +102,9 @@ def plain(answer: str) -> str:
 
 def spelled(answer: str) -> str:
     r"""The answer in the one notation, but with its numbers as written: decimals, and other bases as 1101_{2}."""
-    text = answer.translate({ord(character): " " for character in "\n\t\r\v\f"})
+    text = _visible(answer.translate({ord(character): " " for character in "\n\t\r\v\f"}))
+    while quoted := QUOTED.fullmatch(text):
+        text = quoted[2]
     text = RAISED_CHARACTERS.sub(lambda found: f"^{{{found[0].translate(RAISED)}}}", text)
     text = LOWERED_CHARACTERS.sub(lambda found: f"_{{{found[0].translate(LOWERED)}}}", text)
     text = unicodedata.normalize("NFKC", SYMBOL.sub(lambda found: SYMBOLS[found[0]], text))
@@ -98,6 +113,11 @@ def spelled(answer: str) -> str:
     text = _in_signs(_with_words(THOUSANDS.sub(lambda found: re.sub(r"\D", "", found[0]), text)))
     text = numerals.with_plain_digits(_with_braces(text))
     return numerals.with_bases(text).strip().rstrip(".,;:\\ ")
+
+
+def _visible(text: str) -> str:
+    """The text without characters of no width."""
+    return text if text.isascii() else "".join(one for one in text if unicodedata.category(one) != "Cf")
 
 
 def evaluated(text: str) -> str:
@@ -109,16 +129,22 @@ def _with_words(text: str) -> str:
     r"""Words in \text{}, without labels and quantifiers; what they say of a set in its notation."""
     text = UNITS_WITH_POWERS.sub(_units, phrases.without_label(text))
     text = BARE_IDEOGRAPHS.sub(lambda found: found[0] if found[0][0] == "\\" else rf"\text{{{found[0]}}}", text)
-    text = ARRAY.sub(r"\\\1{pmatrix}", WRAPPER.sub(_words, SPACING.sub(" ", text)))
+    text = INNER_WRAPPER.sub(r"\1{\2}", SPACING.sub(" ", text))
+    text = UNIT_SYMBOLS.sub(lambda found: rf"\text{{unit {found[1] or 'ohm'}}}", text)
+    text = ARRAY.sub(r"\\\1{pmatrix}", WRAPPER.sub(_words, text))
     text = NEGATIVE_POWER_OF_UNIT.sub(r"\\text{\1/\2}^{\3}", phrases.without_label(text)).strip()
     if names := phrases.listed_names(text.rstrip(". ")):
         return " , ".join(rf"\text{{{name}}}" for name in names)
-    return phrases.set_in_words(text) or _with_parameter(phrases.without_quantifier(text))
+    return (
+        phrases.number_in_words(text) or phrases.set_in_words(text) or _with_parameter(phrases.without_quantifier(text))
+    )
 
 
 def _in_signs(text: str) -> str:
     """Signs for the words between values, and for functions written in words."""
-    text = WITHOUT.sub(r"\1\\setminus ", text)
+    text = WITHOUT.sub(r"\1\\setminus ", SET_BUILDER.sub(r"\\{\1\\}", DOMAIN_FIRST.sub(r"\2", text)))
+    for outward, inward in OUTWARD_BRACKETS:
+        text = outward.sub(inward, text)
     text = PLAIN_OR.sub(r" \\lor ", PLAIN_AND.sub(" , ", LIST_AND.sub(" , ", text)))
     text = PLAIN_TO.sub(" : ", text if r"\begin" in text else AMPERSAND.sub(" , ", text))
     text = PLAIN_INFINITY.sub(r"\\infty ", numerals.with_multipliers(text))

@@ -5,7 +5,7 @@ import re
 LABELS = "答案|答|解|答え|정답|답|ответ|respuesta|réponse|antwort|lösung|resposta|risposta"
 LABEL = re.compile(
     r"\s*(?:(?:the\s+)?(?:final\s+)?(?:answer|result|solution)\s*(?:is\b|:|=)\s*"
-    rf"|(?:最终|最後の)?(?:{LABELS})\s*(?:(?:是|为|為|は|는|은|es|est|é|ist|:)\s*:?\s*)|=)",
+    rf"|(?:最终|最後の)?(?:{LABELS})\s*(?:(?:是|为|為|は|는|은|es|est|é|ist|:)\s*:?\s*)|=|\\approx(?![a-z]))",
     re.IGNORECASE,
 )
 SET_PHRASES = (
@@ -31,6 +31,20 @@ SET_PHRASES = (
     ),
 )
 SETS = tuple((re.compile(phrase), notation) for phrase, notation in SET_PHRASES)
+SMALL_NUMBERS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
+)
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+CARDINALS = {name: number for number, name in enumerate(SMALL_NUMBERS)} | {
+    name: 10 * number for number, name in enumerate(TENS, start=2)
+}
+SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6}
+PARTS = {
+    **{"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7},
+    **{"eighth": 8, "ninth": 9, "tenth": 10, "hundredth": 100},
+}
+SIGN = re.compile(r"\s*(?:\\text\{\s*)?(?:negative|minus)\b\s*\}?\s*(?=\S)", re.IGNORECASE)
 WORDS_OF_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 REALS_EXCEPT = re.compile(
     r"(?:all|every)\s+reals?(?:\s+numbers?)?(?:\s+[a-z])?(?:\s*,)?\s+(?:except|but|other\s+than|excluding)(?:\s+for)?\s+"
@@ -66,6 +80,34 @@ def set_in_words(text: str) -> str | None:
         left_out = SEPARATOR.sub(" , ", found["left_out"].replace(r"\lor", ",")).strip(" ,")
         return rf"\mathbb{{R}}\setminus \{{{left_out}\}}"
     return None
+
+
+def number_in_words(text: str) -> str | None:
+    """The number that a whole answer says in words; None for other words."""
+    sign = SIGN.match(text)
+    words = re.sub(r"[{}.]|\\text", " ", text[sign.end() :] if sign else text).casefold().replace("-", " ").split()
+    if sign and len(words) == 1 and words[0][0].isdecimal():
+        return f"-{words[0]}"
+    *before, last = words or [""]
+    parts = PARTS.get(last) or PARTS.get(last.removesuffix("s"))
+    number = _cardinal(before if parts else words)
+    if number is None or (number == 0 and len(words) > 1):
+        return None
+    value = rf"\frac{{{number}}}{{{parts}}}" if parts else str(number)
+    return f"-{value}" if sign else value
+
+
+def _cardinal(words: list[str]) -> int | None:
+    """Two hundred and five is 205."""
+    total, group = 0, 0
+    for index, word in enumerate(words):
+        if word in CARDINALS and (group % 100 == 0 or (group % 10 == 0 and group % 100 > 10 and CARDINALS[word] < 10)):
+            group += CARDINALS[word]
+        elif word in SCALES and group:
+            total, group = (total, group * 100) if word == "hundred" else (total + group * SCALES[word], 0)
+        elif word != "and" or index == 0 or words[index - 1] not in SCALES or index + 1 == len(words):
+            return None
+    return total + group if words else None
 
 
 def without_quantifier(text: str) -> str:

@@ -31,6 +31,7 @@ COMMAND = re.compile(r"\\(?:text|frac)")
 FRACTION = re.compile(r"\\frac\{(.*)\}\{(.*)\}", re.DOTALL)
 IDEOGRAPHS = re.compile("[\u3040-\u30fa\u3400-\u9fff\uac00-\ud7a3]+")
 WORD = re.compile(r"[a-z%']+|[23]|\^|/")
+PERCENT = frozenset(("percent", "%", "pct"))
 POWERS_IN_WORDS = {"square": "2", "sq": "2", "squared": "2", "cubic": "3", "cubed": "3"}
 
 
@@ -55,7 +56,8 @@ def quantity(text: str) -> Quantity:
     words = WORD.findall(COMMAND.sub(" ", unit).lower())
     is_angle_of_function = "degree" in words and ANGLE_FUNCTION.search(found["rest"])
     is_power_alone = all(word in POWERS_IN_WORDS for word in words)  # 10 squared is 100
-    if not JUDGEMENTS.isdisjoint(words) or is_angle_of_function or is_power_alone:
+    is_share = "of" in words and not PERCENT.isdisjoint(words)  # 3 percent of x is no number
+    if not JUDGEMENTS.isdisjoint(words) or is_share or is_angle_of_function or is_power_alone:
         return Quantity(text)
     return Quantity(found["rest"].strip(), found["unit"], _known_unit(words))
 

@@ -51,6 +51,15 @@ SYMBOLS = {
     "\N{MINUS SIGN}": "-",
     "\N{EN DASH}": "-",
     "\N{EM DASH}": "-",
+    "\N{HYPHEN}": "-",
+    "\N{NON-BREAKING HYPHEN}": "-",
+    "\N{FIGURE DASH}": "-",
+    "\N{RATIO}": ":",
+    "\N{ALMOST EQUAL TO}": r"\approx ",
+    "\N{CUBE ROOT}": r"\sqrt[3]",
+    "\N{MASCULINE ORDINAL INDICATOR}": r"^{\circ}",
+    "\N{RING ABOVE}": r"^{\circ}",
+    **dict.fromkeys("✓✔☑■□∎", ""),
     "\N{MULTIPLICATION SIGN}": r"\cdot ",
     "\N{MIDDLE DOT}": r"\cdot ",
     "\N{DOT OPERATOR}": r"\cdot ",
@@ -160,7 +169,9 @@ LAYOUT = frozenset(
             r"\Bigr",
         ),
         *(r"\displaystyle", r"\textstyle", r"\scriptstyle", r"\limits", r"\nolimits", r"\rm", r"\bf", r"\it"),
-        *(r"\quad", r"\qquad", r"\boxed", r"\fbox", r"\underline", r"\checkmark", r"\large", r"\Large"),
+        *(r"\quad", r"\qquad", r"\boxed", r"\fbox", r"\underline", r"\checkmark"),
+        *(r"\large", r"\Large", r"\LARGE", r"\huge", r"\Huge", r"\small", r"\normalsize", r"\ensuremath"),
+        *(r"\blacksquare", r"\square", r"\Box", r"\qed"),
     )
 )
 

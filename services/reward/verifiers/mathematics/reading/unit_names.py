@@ -85,7 +85,9 @@ WORDS_OF_JUDGEMENT = """
     or and not no nor none nope neither never wrong incorrect false either maybe but to if unless except
     undefined infinite infinity negative at least most less more fewer greater than plus minus over under
     above below divided multiplied
-    mod modulo choose factorial power half halves thirds fourths fifths tenths hundredths thousandths millionths
+    mod modulo choose factorial power half halves thirds fourths fifths sixths sevenths eighths ninths tenths
+    elevenths twelfths twentieths hundredths thousandths millionths billionths dozen dozens kilo mega giga tera milli
+    micro nano pico when whenever where otherwise while provided approximately about roughly nearly almost
     double triple quadruple twice thrice tens pi sqrt log ln exp sin cos tan
     zero one two three four five six seven eight nine ten eleven twelve twenty thirty fifty hundred
 """

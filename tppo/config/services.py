@@ -103,7 +103,7 @@ class RewardSection(Section):
     Up when scores arrive late (`tppo_queue_waiting_requests`).
     """
     timeout_seconds: Seconds = 30.0
-    """Deadline of one score, from the moment a worker, or a user's own process, takes it. [s]
+    """Deadline of one score, from the moment a worker, or a user's own process, starts its call. [s]
 
     Above the slowest honest score.
     """

@@ -59,7 +59,7 @@ ABSTAINED = Outcome(ScoreStatus.ABSTAINED)
 
 def failed(cause: str) -> Outcome:
     """No score, because of a fault of the function or of the process that called it."""
-    return Outcome(ScoreStatus.FAILED, error=cause[:MAX_CAUSE_CHARS])
+    return Outcome(ScoreStatus.FAILED, error=_text(cause)[:MAX_CAUSE_CHARS])
 
 
 def timed_out(deadline_seconds: float) -> Outcome:
@@ -85,9 +85,8 @@ def outcome_of(result: object, scores: ScoreRange = ANY_SCORE) -> Outcome:
     if violation := violation_of(score, components, scores):
         return failed(f"the function returned {violation}")
     details = table.get(DETAILS)
-    return Outcome(
-        ScoreStatus.SCORED, score, components, details=details[:MAX_DETAILS_CHARS] if isinstance(details, str) else ""
-    )
+    details = _text(details)[:MAX_DETAILS_CHARS] if isinstance(details, str) else ""
+    return Outcome(ScoreStatus.SCORED, score, components, details=details)
 
 
 def violation_of(score: float, components: Mapping[str, float], scores: ScoreRange = ANY_SCORE) -> str:
@@ -121,6 +120,11 @@ def cause_of(error: BaseException) -> str:
     last = _last_frame(error.__traceback__)
     text = str(error).strip()
     return f"{type(error).__name__}{f': {text}' if text else ''}"[:MAX_CAUSE_CHARS] + last
+
+
+def _text(text: str) -> str:
+    """Without half characters, which no message carries."""
+    return text.encode(errors="replace").decode()
 
 
 def _components(table: Mapping[object, object]) -> dict[str, float]:

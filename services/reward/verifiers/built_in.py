@@ -6,7 +6,7 @@
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.reward.verifiers.answers import (
     END_OF_THOUGHT,
@@ -130,6 +130,7 @@ def code(
     partial_credit: bool = False,
     tolerance: float = 0.0,
     format: str = "",
+    unfinished: str = "thought",
 ) -> RewardFunction:
     """1 when the program in the response passes all tests of the row, in a sandbox; their share with partial credit."""
     from services.reward.verifiers.programs.formats import FORMATS
@@ -148,11 +149,12 @@ def code(
         expected = "Linux 5.12 or newer where this user may make namespaces, or reward.allow_unsandboxed = true"
         raise ValueError(f"no sandbox for programs: {error}; expected {expected} (docs/rewards.md)") from error
     limits = ResourceLimits(memory_bytes=memory_mb * 2**20, cpu_seconds=ALL_TESTS_CPU_SECONDS)
+    finished = finished_response(unfinished)
     judging = Judging(CodeSettings(timeout_seconds, limits, partial_credit, tolerance, format))
 
     def score(request: RewardRequest) -> object:
         try:
-            verdict = judging.verdict(request)
+            verdict = judging.verdict(replace(request, response=finished(request)))
         except ValueError as error:  # the row's tests can judge no program
             return failed(str(error))
         share = verdict.share

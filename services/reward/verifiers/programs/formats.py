@@ -24,9 +24,22 @@ FORMATS = ("stdin", "functional", "asserts", "humaneval", "pytest")
 MAX_ENCODINGS = 3
 PARTS = ("public_tests", "private_tests", "generated_tests")
 SETUP_KEYS = ("test_imports", "test_setup_code", "setup_code")
-CODE_KEYS = ("test_list", "asserts", "assert_case", "test", "tests", "test_code", "unit_tests", "pytest", "functional")
+CODE_KEYS = (
+    "test_list",
+    "test_cases",
+    "asserts",
+    "assert_case",
+    "test",
+    "tests",
+    "test_code",
+    "unit_tests",
+    "pytest",
+    "functional",
+)
 NESTED_KEYS = ("input_output", "test_cases", "tests", "ground_truth")
 NAME_KEYS = ("fn_name", "func_name", "entry_point", "function_name")
+ALIASES = {"stdin": "input", "stdout": "output", "expected_output": "output"}  # of the keys of one test
+OUTPUT_KEYS = {"output", "stdout", "expected_output"}
 EXPECTED = f"expected one of the formats {', '.join(FORMATS)} (docs/rewards.md)"
 
 
@@ -105,7 +118,7 @@ def _of_table(table: Mapping[str, Any], row: Row, form: str) -> Tests:
         return _of_pairs(table["inputs"], table.get("outputs", []), row.entry_point)
     if isinstance(table.get("input"), list) and isinstance(table.get("output"), list):
         return _of_pairs(table["input"], table["output"], row.entry_point)
-    if "output" in table:
+    if not OUTPUT_KEYS.isdisjoint(table):
         return _of_entries([table], row)
     for key in NESTED_KEYS:
         nested = _decoded(table[key]) if isinstance(table.get(key), str) else table.get(key)
@@ -133,6 +146,7 @@ def _of_pairs(inputs: Sequence[Any], outputs: Sequence[Any], function: str) -> T
 
 def _of_entries(entries: Sequence[Mapping[str, Any]], row: Row) -> Tests:
     """One table for each test."""
+    entries = [{ALIASES.get(key, key): value for key, value in one.items()} for one in entries]
     kinds = {str(one.get("testtype", one.get("type", ""))) for one in entries}
     if any("output" not in one for one in entries):
         raise ValueError(f"a test of the ground truth has no output; {EXPECTED}")

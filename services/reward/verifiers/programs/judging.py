@@ -145,7 +145,7 @@ def _verdict(progress: _Progress, errors: IO[bytes], judge_errors: IO[bytes]) ->
         if not progress.problems:
             raise JudgeError(f"the tests ended the judge: {text_of(judge_errors).strip()[-500:] or 'no message'}")
         return ProgramVerdict(progress.num_passed, progress.num_passed + 1, details)
-    if progress.end["requests"] == 0 and not progress.problems:
+    if progress.end["uses"] == 0 and not progress.problems:
         raise JudgeError("the tests never use the program; expected a call of it")
     if progress.end["checks"] == 0 and not progress.problems:
         return ProgramVerdict(0, max(1, progress.num_tests), "no check of the tests was reached")

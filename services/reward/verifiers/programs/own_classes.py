@@ -6,20 +6,26 @@ Read off how the tests use what they get: `Stack().push(1)` calls what no data h
 
 import ast
 import re
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Collection, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
 CAMEL = re.compile(r"[A-Z][a-z0-9]*(?:[A-Z][a-z0-9]*)*")
-DATA = (str, int, float, complex, list, dict, set, frozenset, tuple, bytes, bytearray, range, deque)
+DATA = (str, int, float, complex, list, dict, set, frozenset, tuple, bytes, bytearray, range)
+COLLECTIONS = (deque, Counter, OrderedDict)
 TIMES = (Decimal, Fraction, date, datetime, time, timedelta)
 ARRAY = ("shape", "dtype", "ndim", "size", "T", "tolist", "astype", "sum", "mean", "std", "min", "max", "all", "any")
 MORE_OF_ARRAY = ("item", "flatten", "ravel", "reshape", "transpose", "dot", "round", "nbytes", "argmax", "argmin")
 NODE = ("val", "next", "left", "right")
 OF_FUNCTIONS = ("__name__", "__doc__", "__qualname__", "__wrapped__", "cache_info", "cache_clear")
-KNOWN = {name for kind in (*DATA, *TIMES) for name in dir(kind)} | {*ARRAY, *MORE_OF_ARRAY, *NODE, *OF_FUNCTIONS}
+KNOWN = {name for kind in (*DATA, *COLLECTIONS, *TIMES) for name in dir(kind)} | {
+    *ARRAY,
+    *MORE_OF_ARRAY,
+    *NODE,
+    *OF_FUNCTIONS,
+}
 HOLDER = "Solution"
 
 

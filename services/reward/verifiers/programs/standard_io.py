@@ -2,11 +2,12 @@
 
 import signal
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.reward.verifiers.programs.formats import StandardIO
 from services.reward.verifiers.programs.settings import CodeSettings, ProgramVerdict, shown, with_errors
 from services.reward.verifiers.sandbox.inside.judge.equality import is_same_output
+from services.reward.verifiers.sandbox.isolation import ResourceLimits
 from services.reward.verifiers.sandbox.program import file_of, text_of
 from services.reward.verifiers.sandbox.session import Sandbox, SandboxWatch, sandbox
 
@@ -24,7 +25,7 @@ class _Run:
 def run_tests(program: str, tests: StandardIO, settings: CodeSettings) -> ProgramVerdict:
     """Raises `IsolationError` where programs cannot be isolated."""
     num_passed, problems = 0, []
-    with sandbox(program, limits=settings.limits) as box:
+    with sandbox(program, limits=_limits(tests, settings.limits)) as box:
         for number, (given, expected) in enumerate(zip(tests.inputs, tests.outputs, strict=True), 1):
             run = _run(box, given, settings)
             if problem := _problem(run, expected, settings.tolerance):
@@ -34,6 +35,12 @@ def run_tests(program: str, tests: StandardIO, settings: CodeSettings) -> Progra
             if run.is_last or (problem and not settings.has_partial_credit):
                 break
     return ProgramVerdict(num_passed, len(tests.inputs), problems[0] if problems else "")
+
+
+def _limits(tests: StandardIO, limits: ResourceLimits) -> ResourceLimits:
+    """A right program can print all that is expected."""
+    most = max(len(expected.encode(errors="replace")) for expected in tests.outputs)
+    return replace(limits, output_bytes=max(limits.output_bytes, 1 << (2 * most).bit_length()))
 
 
 def _run(box: Sandbox, given: str, settings: CodeSettings) -> _Run:

@@ -1,6 +1,10 @@
 """What crosses between the judge and the program, and what a test sees of it."""
 
 import ast
+from collections import Counter, OrderedDict, deque
+from datetime import date
+from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 
@@ -28,6 +32,7 @@ def crossed(*values: object) -> list[object]:
     [
         *(None, True, 0, -(2**70), 1.5, float("inf"), "é\ud83d", b"\x00", 2 + 3j, ...),
         *([1, [2]], (1, (2, [3])), {1: "a", (1, 2): [3]}, {1, 2}, frozenset({3}), range(3), bytearray(b"x")),
+        *(Counter("aab"), OrderedDict(a=1), deque([1]), date(2020, 1, 2), Decimal("1.50"), Fraction(1, 3)),
     ],
 )
 def test_data_crosses_with_its_types(value: object) -> None:
@@ -145,6 +150,27 @@ def test_what_is_no_data_passes_no_check(value: str, check: str) -> None:
 
 def test_an_endless_iterator_ends_its_test() -> None:
     assert outcome("def f():\n    while True:\n        yield 1", "assert len(list(f())) > 5").score == 0.0
+
+
+def test_a_program_needs_no_import_for_its_annotations_and_no_depth_of_its_own() -> None:
+    program = "def f(values: List[int]) -> Optional[int]:\n    return sum(values)\n"
+
+    assert outcome(program, "assert f([1, 2]) == 3").score == 1.0
+    assert (
+        outcome("def f(n: Optional[int]) -> int:\n    return n and 1 + f(n - 1)\n", "assert f(985) == 985").score == 1.0
+    )
+
+
+def test_what_a_program_writes_as_bytes_crosses_too() -> None:
+    tests = "def test_f(capsys):\n    f()\n    assert capsys.readouterr().out == 'é'"
+
+    assert outcome("import sys\ndef f():\n    sys.stdout.buffer.write('é'.encode())", tests).score == 1.0
+
+
+def test_half_characters_in_the_details_are_replaced() -> None:
+    scored = outcome("def f():\n    return 'x'", "assert f() == 'y', '\\ud83d'")
+
+    assert "AssertionError: ?" in scored.details
 
 
 def test_checks_are_counted_where_they_are_reached() -> None:

@@ -12,6 +12,8 @@ from tests.reward.verifiers.programs.scoring import ADD, SUM_OF_INPUT, outcome
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo.rollout import ScoreStatus
 
+pytestmark = pytest.mark.process
+
 SPINS = "while True:\n    pass"
 SLEEPS = "import time\ntime.sleep(600)"
 

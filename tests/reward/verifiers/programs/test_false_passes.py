@@ -5,6 +5,8 @@ import pytest
 from tests.reward.verifiers.programs.scoring import outcome
 from tppo.rollout import ScoreStatus
 
+pytestmark = pytest.mark.process
+
 RETURNS = "def add(a, b):\n    return {}\n"
 WRITES = """
 import json, os
@@ -18,7 +20,7 @@ def write(frame):
 def forge():
     write({"event": "begin", "test": "x"})
     write({"event": "passed"})
-    write({"event": "end", "checks": 9, "requests": 9, "tests": 1})
+    write({"event": "end", "checks": 9, "uses": 9, "tests": 1})
     write({"message": {"values": [True], "nodes": []}})
 """
 ATTACKS = {

@@ -4,8 +4,10 @@ import json
 
 import pytest
 
-from tests.reward.verifiers.programs.scoring import ADD, SUM_OF_INPUT, WRONG_ADD, outcome
+from tests.reward.verifiers.programs.scoring import ADD, SUM_OF_INPUT, WRONG_ADD, outcome, outcome_of
 from tppo.rollout import ScoreStatus
+
+pytestmark = pytest.mark.process
 
 WRONG_SUM = "print(3)"
 CHECK = (
@@ -59,6 +61,7 @@ SCRIPTS = {
         {"input": "1 2\n", "output": "3\n", "testtype": "stdin"},
         {"input": "3 4", "output": "7", "testtype": "stdin"},
     ],
+    "entries by other names": [{"stdin": "3 4", "expected_output": "7"}],
     "entries": [{"type": "stdin_stdout", "input": "3 4", "output": "7"}],
 }
 FUNCTIONS = {
@@ -159,6 +162,19 @@ def test_a_named_format_refuses_tests_of_another(function: str, ground_truth: ob
 
     assert scored.score == score
     assert score is not None or "are not of the format" in scored.error
+
+
+def test_a_program_may_print_as_much_as_is_expected() -> None:
+    tests = {"inputs": [""], "outputs": ["x" * 3_000_000]}
+
+    assert outcome("print('x' * 3_000_000)", tests).score == 1.0
+    assert outcome("print('x' * 2_999_999)", tests).score == 0.0
+
+
+def test_a_program_in_a_thought_that_never_closes_is_none() -> None:
+    request = outcome_of("<think>```python\ndef add(a, b):\n    return a + b\n```", ["assert add(1, 2) == 3"])
+
+    assert request.score == 0.0
 
 
 def test_a_function_with_the_name_of_pythons_own_is_the_programs() -> None:

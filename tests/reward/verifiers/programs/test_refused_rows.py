@@ -5,6 +5,8 @@ import pytest
 from tests.reward.verifiers.programs.scoring import ADD, WRONG_ADD, outcome
 from tppo.rollout import ScoreStatus
 
+pytestmark = pytest.mark.process
+
 OWN_CLASS = "stack = Stack()\nstack.push(1)\nassert stack.pop() == 1"
 STACK = "class Stack(list):\n    def push(self, value):\n        self.append(value)\n"
 
@@ -30,7 +32,12 @@ STACK = "class Stack(list):\n    def push(self, value):\n        self.append(val
         ("def verify():\n    assert add(1, 2) == 3", "define checks and never run them"),
         ("assert True", "never use the program"),
         ("def add(a, b):\n    return 3\nassert add(1, 2) == 3", "never use the program"),
-        ("assert close(add(1, 2), 3)", "the tests use close, which neither they nor the program define"),
+        (
+            "assert close(add(1, 2), 3)",
+            "the tests use close, which they do not define, to check what",
+        ),
+        ("assert rounded(add(1, 2)) == 3", "the tests use rounded, which neither they nor the program define"),
+        ("assert callable(add)", "never use the program"),
         ("import no_such_module\nassert add(1, 2) == 3", "the tests import what is not there: No module named"),
         ("import pytest\nimport no_such_module\ndef test_add():\n    assert add(1, 2) == 3", "cannot be collected"),
         ("import pytest\n@pytest.mark.skip\ndef test_add():\n    assert add(1, 2) == 3", "pytest skipped all tests"),
@@ -87,6 +94,13 @@ def test_a_marked_row_is_judged_in_the_programs_own_process() -> None:
 )
 def test_tests_that_use_data_are_not_taken_for_tests_of_a_class(tests: str) -> None:
     assert "own_classes" not in outcome("x = 1", tests).error
+
+
+def test_no_program_defines_what_decides_whether_it_is_right() -> None:
+    both = f"{ADD}def close(*given):\n    return True\n"
+
+    assert outcome(both, "assert close(add(1, 2), 4)").status is ScoreStatus.FAILED
+    assert outcome(both, "assert not close(add(1, 2), 4)").status is ScoreStatus.FAILED
 
 
 def test_a_program_that_lacks_what_the_row_asks_of_it_is_wrong() -> None:

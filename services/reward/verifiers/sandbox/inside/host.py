@@ -24,6 +24,7 @@ from . import kernel
 MAX_FILES = 8
 HEADER_BYTES = 4
 FOLDER = "/tmp"
+OWN_FRAMES = 50  # below the program's first
 STANDARD_FILES = (0, 1, 2)
 
 
@@ -59,6 +60,7 @@ def serve(control: socket.socket) -> ChildTask:
 
 
 def _command_of_child(role: str, plan: Mapping[str, Any], fds: list[int]) -> ChildTask:
+    sys.setrecursionlimit(sys.getrecursionlimit() + OWN_FRAMES)
     os.setsid()  # kill(0) reaches nobody above
     kernel.be_dumpable(True)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 FIELDS = {"ListNode": ("val", "next"), "TreeNode": ("val", "left", "right")}
+TYPING = "from typing import *"  # models write annotations and leave the import out
 IMPORTS = """
 from typing import *
 import bisect, collections, datetime, functools, heapq, itertools, math, operator, random, re, string, sys

@@ -19,6 +19,7 @@ from .values import Encoded, Nodes, NotDataError, ValueReader, ValueWriter
 Frame = dict[str, Any]
 HEADER_BYTES = 4
 MAX_FRAME_BYTES = 16 * 2**20
+USES = ("call", "next", "attribute")
 SHARED_BUILTINS = (
     *("int", "float", "str", "bool", "list", "dict", "tuple", "set", "frozenset", "bytes", "complex", "object"),
     *("len", "sum", "min", "max", "abs", "sorted", "any", "all", "repr", "ord", "chr", "round", "pow", "divmod"),
@@ -36,12 +37,12 @@ class Peer:
         self._node_classes = node_classes
         self._exported: list[object] = []
         self._numbers: dict[int, int] = {}
-        self.num_requests = 0
+        self.num_uses = 0  # of what the other side has, beyond looking it up
         self.is_closed = False
 
     def request(self, frame: Frame, nodes: Nodes | None = None) -> Any:
         """What the other side answers; raises what it raised."""
-        self.num_requests += 1
+        self.num_uses += frame["do"] in USES
         self._send(frame)
         while "do" in (answer := self._received()):
             self._serve(answer)

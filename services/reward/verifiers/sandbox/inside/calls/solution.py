@@ -1,5 +1,6 @@
 """The program as a module whose functions the judge calls."""
 
+import builtins
 import inspect
 import io
 import os
@@ -9,12 +10,12 @@ import types
 from typing import Any, NoReturn
 
 from ..script import execute, new_module, print_error
-from .leetcode import IMPORTS, NODE_CLASSES, list_node, tree_node, values_of
+from .leetcode import IMPORTS, NODE_CLASSES, TYPING, list_node, tree_node, values_of
 from .peer import Frame, Peer
 from .values import Nodes
 
 MODULE = "solution"
-MAX_OUTPUT_CHARS = 100_000
+MAX_OUTPUT_BYTES = 100_000
 
 
 def load(source: str) -> types.ModuleType:
@@ -23,8 +24,7 @@ def load(source: str) -> types.ModuleType:
     for name, made in NODE_CLASSES.items():
         if name in source:
             vars(module)[name] = made
-    if "class Solution" in source:
-        exec(IMPORTS, vars(module))
+    _offer(IMPORTS if "class Solution" in source else TYPING)
     sys.stdin = io.StringIO()
     execute(source, module)
     return module
@@ -101,28 +101,28 @@ def names_of(module: types.ModuleType) -> list[str]:
     return [name for name in vars(module) if isinstance(name, str) and not name.startswith("__")]
 
 
-class _Output(io.TextIOBase):
+class _Output(io.TextIOWrapper):
     """What the program prints while it is called, which the judge prints on its side."""
 
-    encoding = "utf-8"
-
     def __init__(self) -> None:
-        self._parts: list[str] = []
-        self._num_chars = 0
-
-    def write(self, text: str, /) -> int:
-        if self._num_chars < MAX_OUTPUT_CHARS:
-            self._parts.append(str(text)[: MAX_OUTPUT_CHARS - self._num_chars])
-            self._num_chars += len(text)
-        return len(text)
-
-    def writable(self) -> bool:
-        return True
+        self._bytes = io.BytesIO()
+        super().__init__(self._bytes, encoding="utf-8", errors="replace", write_through=True)
 
     def taken(self) -> str:
         """What was printed since it was last taken."""
-        text, self._parts, self._num_chars = "".join(self._parts), [], 0
-        return text
+        data = self._bytes.getvalue()
+        if data:
+            self._bytes.seek(0)
+            self._bytes.truncate()
+        return data[:MAX_OUTPUT_BYTES].decode(errors="replace")
+
+
+def _offer(imports: str) -> None:
+    """Names that a program may use without importing them; it has none of them as its own."""
+    offered: dict[str, Any] = {}
+    exec(imports, offered)
+    known = vars(builtins)
+    known.update({name: value for name, value in offered.items() if name not in known})
 
 
 def _hints(function: Any) -> dict[str, Any]:

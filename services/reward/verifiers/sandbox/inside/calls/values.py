@@ -16,6 +16,7 @@ import fractions
 import importlib
 import types
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from .leetcode import FIELDS
@@ -93,7 +94,7 @@ class ValueWriter:
     def _node(self, container: Any) -> Encoded:
         kind = _kind(container)
         assert kind is not None
-        if kind == "dict":
+        if kind in TABLES:
             return [kind, [[self._value(key, 0), self._value(one, 0)] for key, one in list(dict.items(container))]]
         if kind == "bytearray":
             return [kind, _text(container)]
@@ -141,8 +142,9 @@ class ValueReader:
                 setattr(container, name, self._value(one))
             return
         container.clear()
-        if kind == "dict":
-            container.update((self._value(key), self._value(one)) for key, one in content)
+        if kind in TABLES:
+            update = container.update if kind == "ordered" else partial(dict.update, container)  # a counter's adds
+            update([(self._value(key), self._value(one)) for key, one in content])
         elif kind == "bytearray":
             container += base64.b64decode(content)
         elif kind == "set":
@@ -247,12 +249,15 @@ DECODED: dict[str, Callable[..., object]] = {
     "numpy": _numpy,
 }
 CONTAINERS: dict[str, type] = {
+    "counter": collections.Counter,
+    "ordered": collections.OrderedDict,
     "list": list,
     "dict": dict,
     "set": set,
     "deque": collections.deque,
     "bytearray": bytearray,
 }
+TABLES = ("counter", "ordered", "dict")
 EMPTY: dict[str, Callable[[], object]] = dict(CONTAINERS)
 ITERATED: dict[str, Callable[[Any], Iterator[object]]] = {
     "list": list.__iter__,

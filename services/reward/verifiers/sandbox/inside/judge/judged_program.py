@@ -26,7 +26,7 @@ class Failed(Exception):  # noqa: N818  a verdict
 class Program(Protocol):
     """What the tests find of the program."""
 
-    num_requests: int
+    num_uses: int  # a function that is only looked up is not used
     returned: str  # by the last call; '' where that is not known
 
     def names(self) -> list[str]: ...
@@ -53,7 +53,9 @@ class JudgePeer(Peer):
         return [str(name) for name in self.request({"do": "names"})]
 
     def get(self, name: str) -> Any:
-        return self.request({"do": "get", "name": name})
+        value = self.request({"do": "get", "name": name})
+        self.num_uses += not isinstance(value, Remote)
+        return value
 
     def as_module(self, name: str) -> types.ModuleType:
         return _Module(name, self)
@@ -97,13 +99,13 @@ class ProgramHere:
 
     def __init__(self, module: types.ModuleType) -> None:
         self._module = module
-        self.num_requests = 0
+        self.num_uses = 0
 
     def names(self) -> list[str]:
         return solution.names_of(self._module)
 
     def get(self, name: str) -> Any:
-        self.num_requests += 1
+        self.num_uses += 1
         return vars(self._module)[name]
 
     def as_module(self, name: str) -> types.ModuleType:

@@ -5,7 +5,7 @@ Reports are frames as between `Peer`s, on a socket of their own:
     {"event": "passed"}
     {"event": "failed", "why": TEXT}
     {"event": "refused", "why": TEXT}        the tests are at fault, whatever the program is
-    {"event": "end", "checks": N, "requests": N, "tests": N}
+    {"event": "end", "checks": N, "uses": N, "tests": N}
 """
 
 import json
@@ -98,10 +98,8 @@ def _judged(plan: Mapping[str, Any], program: Program, reports: Reports) -> NoRe
     checks = Checks()
     try:
         trial = Trial(plan, program, _names(program), checks, reports)
-        before = program.num_requests
         num_tests = KINDS[plan["kind"]](trial)
-        requests = program.num_requests - before
-        reports.send({"event": "end", "checks": checks.total, "requests": requests, "tests": num_tests})
+        reports.send({"event": "end", "checks": checks.total, "uses": program.num_uses, "tests": num_tests})
     except Refused as refused:
         reports.send({"event": "refused", "why": str(refused)})
     except Failed as failed:

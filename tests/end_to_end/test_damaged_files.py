@@ -19,6 +19,7 @@ DAMAGED = (
     "generation.token",
     "reward.token",
     "lock",
+    "redis/appendonlydir/appendonly.aof.manifest",
 )
 
 

@@ -12,6 +12,7 @@ from services.local.processes import redis_child
 from services.local.redis_server import RedisServer, find_binary, free_port, major_version
 from services.local.supervision.child import Child, ChildState
 from services.local.supervision.supervisor import Supervisor
+from tests.support.damage import damage
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo.security.private_files import new_secret
 from tppo.streams import StreamsError
@@ -52,7 +53,7 @@ async def test_a_killed_server_comes_back_at_the_same_address_with_the_same_data
     server.folder.mkdir()
     supervisor = Supervisor(tmp_path, sleep=no_sleep)
     try:
-        supervisor.start(redis_child(server))
+        supervisor.start(redis_child(server, supervisor.log_path("redis")))
         async with await connected(server.url) as client:
             await client.set("key", "kept")
             process_id = (await client.info("server"))["process_id"]
@@ -65,6 +66,31 @@ async def test_a_killed_server_comes_back_at_the_same_address_with_the_same_data
     finally:
         await supervisor.stop()
     assert supervisor.states() == {"redis": ChildState.ENDED}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("manifest", "empty"), ("manifest", "garbage"), ("incr.aof", "garbage"), ("base.rdb", "torn")]
+)
+async def test_a_server_whose_files_are_damaged_begins_without_them(tmp_path: Path, name: str, kind: str) -> None:
+    server = RedisServer(
+        binary=find_binary(search_path=""), port=free_port(), folder=tmp_path / "redis", memory_limit_mb=64
+    )
+    server.folder.mkdir()
+    for is_damaged in (False, True):
+        supervisor = Supervisor(tmp_path, sleep=no_sleep)
+        try:
+            supervisor.start(redis_child(server, supervisor.log_path("redis")))
+            async with await connected(server.url) as client:
+                kept = await client.get("key")
+                await client.set("key", "kept")
+        finally:
+            await supervisor.stop()
+        if not is_damaged:
+            (path,) = (server.folder / "appendonlydir").glob(f"*.{name}")
+            damage(path, kind)
+
+    assert kept is None
+    assert (server.folder / "damaged_appendonlydir").is_dir()
 
 
 @pytest.mark.parametrize(("key", "value"), [("maxmemory-policy", "noeviction"), ("maxmemory", str(64 * 2**20))])

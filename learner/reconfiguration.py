@@ -8,13 +8,14 @@ applies it there, and reads on. So one that crashes behind a change, and a repla
 """
 
 import json
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from learner.persistence.definition import CHANGEABLE, Definition, Values, differing, values_of, with_values
-from learner.rollouts.commands import Commands
+from learner.rollouts.commands import Commands, arguments_of
 from learner.step.progress import TrainingProgress
 from tppo import codec
 from tppo.config import Config
@@ -23,6 +24,7 @@ from tppo.rollout import Action, Command
 from tppo.streams import Inbox, until_redis_answers
 from tppo.streams.contract import position_of
 
+POSITION = re.compile(r"[0-9]{1,19}-[0-9]{1,19}")
 READ_COUNT = 256  # inbox entries per read
 
 
@@ -37,13 +39,14 @@ class Change:
 
     @classmethod
     def of(cls, command: Command) -> "Change":
-        """What the command says. Raises ValueError, KeyError or TypeError where it makes no sense."""
-        arguments = {name: json.loads(value) for name, value in command.arguments.items()}
-        position, values = str(arguments["position"]), dict(arguments["values"])
-        if unknown := set(values) - set(CHANGEABLE):
-            raise ValueError(f"{min(unknown)} does not change at a resume")
-        position_of(position)  # raises where it is none
-        return cls(command, int(arguments["after_step"]), position, values)
+        """What the command says. Raises ValueError where it does not say it whole."""
+        arguments = arguments_of(command)
+        after_step, position, values = (arguments.get(name) for name in ("after_step", "position", "values"))
+        if not (isinstance(after_step, int) and isinstance(position, str) and isinstance(values, dict)):
+            raise ValueError(f"{command.command_id}: expected a step, a position and values")
+        if not POSITION.fullmatch(position) or not values.keys() <= set(CHANGEABLE):
+            raise ValueError(f"{command.command_id}: expected a position of the inbox and keys that may change")
+        return cls(command, after_step, position, values)
 
     def at(self, position: str, values: Values) -> "Change":
         """The same change at this position, of these values."""
@@ -106,11 +109,11 @@ class Reconfiguration:
         """Find the changes in the inbox, and append another one when the run is to continue differently."""
         behind = progress.inbox_position
         found = await until_redis_answers(lambda: _changes(inbox, behind), "looking for changed settings")
-        self._due = [
+        self._due = self._accepted(
             change
             for name, change in found.items()
             if change.after_step >= progress.step and name not in self._commands.results
-        ]
+        )
         if self._wanted is None:
             return
         last: dict[str, Any] = values_of(self.config, CHANGEABLE)
@@ -121,6 +124,18 @@ class Reconfiguration:
             own = a_change(f"resume-{incarnation}", values, after_step=progress.step, position=behind)
             await until_redis_answers(lambda: inbox.append([own.payload()]), "appending changed settings")
             self._due.append(own)
+
+    def _accepted(self, changes: Iterable[Change]) -> list[Change]:
+        """Those to values that a run can have."""
+        accepted, config = [], self.config
+        for change in changes:
+            try:
+                config = with_values(config, change.values)
+            except ValueError as error:
+                self._commands.finish(change.command, "refused", str(error))
+            else:
+                accepted.append(change)
+        return accepted
 
     def is_due(self, step: int) -> bool:
         """Whether a change comes before the next step."""
@@ -134,12 +149,7 @@ class Reconfiguration:
         """The first one; a sentence about it."""
         change = self._due.pop(0)
         before = values_of(self.config, change.values)
-        try:
-            self.config = with_values(self.config, change.values)
-        except ValueError as error:  # none that a learner has appended: it had checked its configuration
-            text = f"{change.command.command_id}: {dict(change.values)} make no configuration: {error}"
-            self._commands.finish(change.command, "refused", text)
-            return text
+        self.config = with_values(self.config, change.values)
         self._apply(self.config, change.values)
         changes = (f"{key} from {before[key]!r} to {value!r}" for key, value in change.values.items())
         text = f"resumed after step {change.after_step} with {', '.join(changes)}"
@@ -163,5 +173,5 @@ def change_in(payload: bytes) -> Change | None:
     try:
         record = codec.decode_inbox_record(payload)
         return Change.of(record) if isinstance(record, Command) and record.action is Action.RECONFIGURE else None
-    except (ValueError, KeyError, TypeError):
+    except ValueError:
         return None

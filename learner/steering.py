@@ -4,12 +4,12 @@ What changes weights is decided by the command's place in the inbox, so a resume
 the same step. A command that makes no sense is refused with a sentence, and changes nothing.
 """
 
-import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from learner.persistence.checkpoint import Checkpoints
+from learner.rollouts.commands import arguments_of
 from learner.rollouts.manager import RolloutManager
 from learner.rollouts.rollout import Rollout
 from learner.step.trainer import Trainer
@@ -20,6 +20,7 @@ from tppo.rollout import Action, Command
 logger = logging.getLogger(__name__)
 
 NUM_REPORTED = 20  # commands in the status
+LARGEST = 1e300  # of a number that a command sets
 
 
 class RefusedError(Exception):
@@ -138,8 +139,8 @@ class Steering:
 
     def _set(self, arguments: Mapping[str, Any], _step: int) -> str:
         key, value = str(arguments.get("key")), arguments.get("value")
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise RefusedError(f"{key} = {value!r}; expected a number")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -LARGEST <= value <= LARGEST:
+            raise RefusedError(f"{key} = {repr(value)[:200]}; expected a finite number")
         self._change(key, value)
         self._commands.settings[key] = value
         return f"{key} = {value:g}"
@@ -174,6 +175,6 @@ class Steering:
 
 def _arguments(command: Command) -> dict[str, Any]:
     try:
-        return {name: json.loads(value) for name, value in command.arguments.items()}
+        return arguments_of(command)
     except ValueError:
-        raise RefusedError(f"arguments {dict(command.arguments)}; expected JSON values") from None
+        raise RefusedError(f"arguments {str(dict(command.arguments))[:200]}; expected JSON values") from None

@@ -14,10 +14,12 @@ from learner.rollouts.evaluation import ID_PREFIX
 from learner.rollouts.prompts import PromptOrder
 from learner.rollouts.requests import RequestKey
 from tppo import codec
-from tppo.rollout import InboxRecord, Score, Window
+from tppo.rollout import Command, InboxRecord, Score, Window
 
 MAX_VERSION = 2**31 - 1  # of the int32 in which the ledger keeps each token's version
 MAX_SCORE = 3.4e38  # of a float32, as which a training step takes it
+MAX_COMMAND_ID = 200  # characters
+MAX_COMMAND = 2**20  # characters of a command, whose result every checkpoint keeps
 NUMBER = r"(?:0|[1-9][0-9]{0,8})"
 TRAINING_ID = re.compile(rf"{NUMBER}-{NUMBER}-{NUMBER}")
 EVALUATION_ID = re.compile(rf"{ID_PREFIX}-{NUMBER}-({NUMBER})")
@@ -81,6 +83,8 @@ class Border:
             self._check_window(record)
         elif isinstance(record, Score):
             _check_score(record)
+        else:
+            _check_command(record)
         return record
 
     def _require_id(self, record: Window | Score) -> None:
@@ -123,3 +127,14 @@ def _check_score(score: Score) -> None:
         raise ValueError(f"{what}: expected an attempt of 0 or more")
     if score.score is not None and not abs(score.score) <= MAX_SCORE:  # NaN compares as False
         raise ValueError(f"{what}: {score.score}; expected a finite number")
+
+
+def _check_command(command: Command) -> None:
+    if not 0 < len(command.command_id) <= MAX_COMMAND_ID:
+        raise ValueError(f"command id of {len(command.command_id)} characters; expected 1 to {MAX_COMMAND_ID}")
+    size = len(command.issued_by) + sum(len(name) + len(value) for name, value in command.arguments.items())
+    if size > MAX_COMMAND or not math.isfinite(command.issued_at):
+        raise ValueError(
+            f"command {command.command_id} of {size} characters, issued at {command.issued_at}; "
+            f"expected at most {MAX_COMMAND} characters and a finite time"
+        )

@@ -6,6 +6,7 @@ Pausing, resuming and checkpoints change no weights; they are applied at once. W
 configuration is applied at a place of its own (`learner.reconfiguration`), and only its result is kept here.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,6 +16,14 @@ from tppo.rollout import Action, Command
 
 MAX_REMEMBERED = 1000  # commands whose duplicates are recognized
 AT_ONCE = (Action.PAUSE, Action.RESUME, Action.CHECKPOINT)
+
+
+def arguments_of(command: Command) -> dict[str, Any]:
+    """The values of its arguments. Raises ValueError for a text that is no JSON value."""
+    try:
+        return {name: json.loads(value) for name, value in command.arguments.items()}
+    except RecursionError:
+        raise ValueError("a JSON value is nested too deeply") from None
 
 
 @dataclass(slots=True)

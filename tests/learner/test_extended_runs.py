@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +278,37 @@ async def test_an_extended_run_that_is_rolled_back_and_resumed_is_replayed_bit_f
     (change,) = await changes(streams)
     assert (change.after_step, change.values) == (STEPS, EXTENDED)
     await assert_replayed(laboratory, beginning, streams)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"after_step": 2, "position": "0-0", "values": ["actor.lr"]},
+        {"after_step": 2, "position": "0-0", "values": {"run.seed": 7}},
+        {"after_step": 2, "position": "here", "values": {"actor.lr": 1e-3}},
+        {"after_step": math.inf, "position": "0-0", "values": {"actor.lr": 1e-3}},
+        {"after_step": "2", "position": "0-0", "values": {"actor.lr": 1e-3}},
+    ],
+)
+def test_a_record_of_changed_settings_that_is_not_whole_is_no_change(arguments: dict[str, Any]) -> None:
+    assert change_in(a_reconfiguration(arguments)) is None
+
+
+def a_reconfiguration(arguments: dict[str, Any]) -> bytes:
+    texts = {name: json.dumps(value) for name, value in arguments.items()}
+    return encode_inbox_record(Command("forged", Action.RECONFIGURE, texts))
+
+
+async def test_a_change_to_a_value_that_is_refused_changes_nothing_and_the_run_goes_on(tmp_path: Path) -> None:
+    laboratory, streams, transport = Laboratory(tmp_path, "lockstep"), ArchivedStreams(), FakeTransport()
+    change = {"after_step": 0, "position": "0-0", "values": {"actor.lr": -1}}
+    await streams.inbox.append([a_reconfiguration(change)])
+    service = laboratory.learner("run", streams, transport)
+
+    await to_the_end(service, streams, transport)
+
+    (command,) = service.steering.status()["commands"]
+    assert (command["command_id"], command["outcome"], service.step) == ("forged", "refused", STEPS)
+    assert "actor.lr" in command["text"]
+    await assert_replayed(laboratory, laboratory.config, streams)

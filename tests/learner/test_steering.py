@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,9 @@ async def test_a_rollback_ends_the_learner_with_the_requested_version(laboratory
     [
         (Action.SET, {"key": "run.seed", "value": 1}, "'run.seed' does not change in a run"),
         (Action.SET, {"key": "actor.lr", "value": 0}, "actor.lr = 0; expected a number above 0"),
-        (Action.SET, {"key": "actor.lr", "value": "fast"}, "actor.lr = 'fast'; expected a number"),
+        (Action.SET, {"key": "actor.lr", "value": "fast"}, "actor.lr = 'fast'; expected a finite number"),
+        (Action.SET, {"key": "run.max_policy_lag", "value": math.inf}, "run.max_policy_lag = inf; expected a finite"),
+        (Action.SET, {"key": "actor.lr", "value": 10**400}, "actor.lr = 1000"),
         (Action.ROLL_BACK, {"version": 77}, "version = 77: no such checkpoint; expected one of"),
         (Action.DROP_PARKED, {"rollouts": ["0-1-0"]}, "0-1-0 is not parked"),
         (Action.RETRY_PARKED, {"rollouts": "all"}, "rollouts = 'all'; expected a list of names"),
@@ -154,3 +157,16 @@ async def test_an_invalid_command_is_refused_with_a_sentence_and_changes_nothing
     assert text.startswith(why)
     assert service.step == STEPS
     assert service.steering.status()["settings"] == {}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "no JSON"])
+async def test_a_command_whose_arguments_are_no_json_is_refused(tmp_path: Path, text: str) -> None:
+    laboratory, streams, transport = Laboratory(tmp_path, "streaming"), ArchivedStreams(), FakeTransport()
+    await put(streams, Command("a", Action.SET, {"key": text}), Command("b", Action.RECONFIGURE, {"values": text}))
+    service = laboratory.learner("run", streams, transport)
+
+    await to_the_end(service, streams, transport)
+
+    assert answers(service.steering)["a"][0] == "refused"
+    assert answers(service.steering)["a"][1].endswith("; expected JSON values")
+    assert service.step == STEPS

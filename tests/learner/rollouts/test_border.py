@@ -9,7 +9,7 @@ from learner.rollouts.border import Border, RejectedError, RolloutIds
 from learner.rollouts.prompts import PromptOrder
 from tests.learner.builders import a_failed_window, a_score, a_window
 from tppo import codec
-from tppo.rollout import InboxRecord, VersionSpan, logprobs, tokens
+from tppo.rollout import Action, Command, InboxRecord, VersionSpan, logprobs, tokens
 from tppo.v1 import rollout_pb2 as pb
 
 BORDER = Border(RolloutIds(PromptOrder(10, 2, 0, shuffle=True), 3), 24, max_response_length=8, window_length=5)
@@ -26,6 +26,7 @@ WINDOW = a_window("0-9-1")
         a_failed_window("0-0-0"),
         replace(WINDOW, logprobs=logprobs([0.0, -1e-30, -50.0, -1e30])),
         a_score("0-0-0", -3.5),
+        Command("c" * 200, Action.SET, {"key": '"actor.lr"', "value": "1e-3"}, 1.5, "somebody"),
     ],
 )
 def test_a_record_of_any_version_and_epoch_is_admitted(record: InboxRecord) -> None:
@@ -58,6 +59,10 @@ def test_a_record_of_any_version_and_epoch_is_admitted(record: InboxRecord) -> N
         (a_score("another"), "'another' is not of this run"),
         (a_score("0-0-0", math.nan), "nan; expected a finite number"),
         (a_score("0-0-0", attempt=-1), "an attempt of 0 or more"),
+        (Command("", Action.PAUSE), "id of 0 characters; expected 1 to 200"),
+        (Command("c" * 201, Action.PAUSE), "id of 201 characters"),
+        (Command("c", Action.PAUSE, issued_at=math.nan), "a finite time"),
+        (Command("c", Action.SET, {"key": "x" * 2**20}), "expected at most 1048576 characters"),
     ],
 )
 def test_a_record_outside_the_run_s_constants_is_rejected(record: InboxRecord, cause: str) -> None:

@@ -151,7 +151,7 @@ def measured(folder: Path, variant: str, *, seed: int, num_steps: int) -> Outcom
     own = (f"run.name={name}", f'run.directory="{folder}"', f"run.seed={seed}")
     overrides = (*COMMON, *own, f"run.total_training_steps={num_steps}", *VARIANTS[variant])
     options = [part for override in overrides for part in ("--set", override)]
-    command = [sys.executable, "-m", "tppo", "run", str(QUICKSTART), *options]
+    command = [sys.executable, "-m", "tppo", "run", str(QUICKSTART), "--exit-at-end", *options]
     shutil.rmtree(folder / name, ignore_errors=True)  # of a run that was interrupted
     began = time.monotonic()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -116,7 +116,7 @@ def services_seconds(settings: Sequence[str]) -> float:
     """From the learner's first request to its last step under `tppo run`."""
     with tempfile.TemporaryDirectory() as folder:
         options = [f"--set={setting}" for setting in (*settings, f"run.directory={folder}", "dashboard.port=0")]
-        command = [sys.executable, "-m", "tppo", "run", str(QUICKSTART), *options]
+        command = [sys.executable, "-m", "tppo", "run", str(QUICKSTART), "--exit-at-end", *options]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         lines = (Path(folder) / "quickstart" / "metrics.jsonl").read_text().splitlines()
     steps = [line for line in map(json.loads, lines) if line["kind"] == "step"]

@@ -12,7 +12,7 @@ from tppo.security.redis_address import with_redis
 if TYPE_CHECKING:  # the web server is imported when the arguments are parsed
     from services.dashboard.build import ServingOptions
 
-DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8265
+DEFAULT_HOST = "127.0.0.1"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -34,7 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     add_config_arguments(parser, help_of_config="the run's TOML file, or a folder of runs")
     parser.add_argument("--name", default="dashboard", help="name of this process in the status")
     parser.add_argument("--host", default=DEFAULT_HOST, help="address to listen on, when a folder is browsed")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port, when a folder is browsed; 0: a free one")
+    parser.add_argument("--port", type=int, help="when a folder is browsed; 0: any free one [8265, or the next free]")
+    parser.add_argument("--fd", type=int, metavar="NUMBER", help="an inherited socket that listens already")
     return parser
 
 
@@ -43,13 +44,20 @@ def _options(arguments: argparse.Namespace) -> "ServingOptions":
 
     if arguments.config.is_dir():
         _require_folder_arguments(arguments)
-        return ServingOptions(root=arguments.config, host=arguments.host, port=arguments.port, name=arguments.name)
+        return ServingOptions(
+            root=arguments.config, host=arguments.host, port=arguments.port, fd=arguments.fd, name=arguments.name
+        )
     if not arguments.config.exists():
         raise ConfigError(f"{arguments.config}: no such file; expected the run's TOML file, or a folder of runs")
     config = with_redis(config_from_arguments(arguments))
     section = config.dashboard
     return ServingOptions(
-        root=config.run.directory, host=section.host, port=section.port, name=arguments.name, config=config
+        root=config.run.directory,
+        host=section.host,
+        port=section.port,
+        fd=arguments.fd,
+        name=arguments.name,
+        config=config,
     )
 
 
@@ -57,5 +65,5 @@ def _require_folder_arguments(arguments: argparse.Namespace) -> None:
     """Refuse what a folder of runs is not browsed with."""
     if arguments.overrides or arguments.redis:
         raise ConfigError("--set and --redis belong to a run's TOML file; a folder is browsed without them")
-    if not 0 <= arguments.port <= 65535:
+    if arguments.port is not None and not 0 <= arguments.port <= 65535:
         raise ConfigError(f"--port {arguments.port}: expected 0 to 65535")

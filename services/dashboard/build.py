@@ -31,6 +31,8 @@ from services.dashboard.live.status import alerts_of
 from services.dashboard.live.stream import Broadcaster
 from services.dashboard.live.view import Views
 from tppo.config import Config, ConfigError
+from tppo.config.services import DASHBOARD_PORTS
+from tppo.listening import first_free, listener
 from tppo.presence import announce, beat, this_process
 from tppo.process import on_stop_signal
 from tppo.run_folder.paths import RunPaths
@@ -46,7 +48,6 @@ from tppo.streams import StreamsError
 from tppo.streams.connection import without_password
 
 SHUTDOWN_SECONDS = 3
-BACKLOG = 128
 REQUEST_SECONDS = 10.0
 """For the headers and the body of a request, which is a few kilobytes at most."""
 MAX_CONNECTIONS = 512
@@ -63,8 +64,11 @@ class ServingOptions:
     root: Path
     """Folder of the runs."""
     host: str
-    port: int
+    port: int | None
+    """0: any free one; None: the first free one of the default's."""
     name: str
+    fd: int | None = None
+    """Of a socket that listens already, and takes the place of host and port."""
     config: Config | None = None
     """Of the live run; None: a folder of runs is browsed."""
 
@@ -72,8 +76,8 @@ class ServingOptions:
 async def serve(options: ServingOptions) -> None:
     """Until SIGTERM."""
     access, catalog, config = _access(options), _catalog(options), options.config
-    with _listener(options.host, options.port) as listener:
-        log.info("dashboard at %s%s", _url(listener), _how_to_steer(options, access))
+    with _listener(options) as opened:
+        log.info("dashboard at %s%s", _url(opened), _how_to_steer(options, access))
         source = await _source(config) if config else None
         observer = Observer(source) if source else None
         views = Views(catalog, observer)
@@ -84,9 +88,9 @@ async def serve(options: ServingOptions) -> None:
         on_stop_signal(lambda: None)
         loops: list[Coroutine[Any, Any, None]] = [broadcaster.serve()]
         if config and source and observer:
-            loops += [observer.serve(), _beat(source, views, config.run.name, options.name, url=_url(listener))]
+            loops += [observer.serve(), _beat(source, views, config.run.name, options.name, url=_url(opened))]
         try:
-            await until_served(QuietlyEndingServer(settings).serve(sockets=[listener]), loops)
+            await until_served(QuietlyEndingServer(settings).serve(sockets=[opened]), loops)
         finally:
             if source:
                 await source.aclose()
@@ -142,8 +146,8 @@ def _catalog(options: ServingOptions) -> Catalog:
     return Catalog(root.parent, chosen=root.name) if is_run(root) else Catalog(root)
 
 
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
+def _url(opened: socket.socket) -> str:
+    host, port = opened.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -159,20 +163,16 @@ def server_settings(app: FastAPI) -> uvicorn.Config:
     )
 
 
-def _listener(host: str, port: int) -> socket.socket:
-    """A socket that listens, or one sentence why not."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With the protocol named, asyncio sends small packets at once; else each answer waits 40 ms for the one before it.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        reason = f"cannot listen on {host}: {error.strerror}"
-        raise ConfigError(f"dashboard.port = {port}: {reason}; expected a free port") from None
-    return listener
+def _listener(options: ServingOptions) -> socket.socket:
+    """The inherited socket, or a new one. Raises `ConfigError`."""
+    if options.fd is not None:
+        try:
+            return socket.socket(fileno=options.fd)
+        except OSError as error:
+            raise ConfigError(f"--fd {options.fd}: {error.strerror}; expected a socket that listens") from None
+    if options.port is None:
+        return first_free(options.host, DASHBOARD_PORTS, key="dashboard.port")
+    return listener(options.host, options.port, key="dashboard.port")
 
 
 async def _source(config: Config) -> RedisSource:

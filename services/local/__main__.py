@@ -16,6 +16,9 @@ def main(argv: list[str]) -> int:
         "--retry-parked", action="store_true", help="with --resume: request what was parked (scores, windows) again"
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, print what would start, and end")
+    parser.add_argument(
+        "--exit-at-end", action="store_true", help="end with the run on a terminal too, where the dashboard else stays"
+    )
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
     if arguments.retry_parked and not arguments.resume:
@@ -28,4 +31,4 @@ def main(argv: list[str]) -> int:
     if arguments.dry_run:
         print("\n".join(launch.description(plan, notes)))
         return 0
-    return launch.train(plan, notes, started_at=started_at)
+    return launch.train(plan, notes, started_at=started_at, keeps_dashboard=not arguments.exit_at_end)

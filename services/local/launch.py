@@ -9,18 +9,23 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from socket import socket
 
 from rich.console import Console
 
 from services.local import preflight
 from services.local.display import closing_table, display_for
-from services.local.processes import Plan, redis_child, service_children
+from services.local.processes import Plan, browsing_child, child_environment, redis_child, service_children
 from services.local.redis_server import RedisServer, find_binary, free_port
 from services.local.results import Summary
-from services.local.session import Session
+from services.local.session import Session, interrupts_end
 from services.local.supervision.child import Ending, EndingKind
+from services.local.supervision.supervisor import Supervisor
 from tppo.config import Config, ConfigError, dump, presets
+from tppo.config.services import DASHBOARD_PORTS
+from tppo.listening import first_free, listener
 from tppo.process import configure_logging
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.durable import write_atomically
@@ -64,7 +69,6 @@ def plan_of(config: Config, *, resume: bool, retries_parked: bool = False) -> Pl
         retries_parked=retries_parked,
         redis_url=server.url if server else config.redis.url,
         server=server,
-        dashboard_port=config.dashboard.port or free_port(),
     )
 
 
@@ -77,25 +81,56 @@ def description(plan: Plan, notes: Sequence[str] = ()) -> Iterator[str]:
         yield f"# {child.name}: {shlex.join(child.command(0))}"
 
 
-def train(plan: Plan, notes: Sequence[str], *, started_at: float) -> int:
-    """Run the plan to its end and return the exit code of `tppo run`; `started_at` is on the monotonic clock."""
-    with locked(plan.paths):
-        prepare(plan.paths, resume=plan.resume)
-        write_atomically(plan.paths.config, dump(plan.config).encode())
-        return _train(plan, notes, started_at=started_at)
+def train(plan: Plan, notes: Sequence[str], *, started_at: float, keeps_dashboard: bool = True) -> int:
+    """Run the plan to its end and return the exit code of `tppo run`; `started_at` is on the monotonic clock.
 
-
-def _train(plan: Plan, notes: Sequence[str], *, started_at: float) -> int:
-    configure_logging(file=plan.paths.logs / "run.log")
+    On a terminal the dashboard may be kept until Ctrl-C. The folder is free by then: the run may be resumed.
+    """
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"run {plan.paths.folder}, dashboard at {_steering_address(plan, is_shown=console.is_terminal)}")
+    with dashboard_socket(plan.config) as listening:
+        plan = replace(plan, dashboard_socket=listening)
+        with locked(plan.paths):
+            prepare(plan.paths, resume=plan.resume)
+            write_atomically(plan.paths.config, dump(plan.config).encode())
+            ending = _train(plan, notes, console, started_at=started_at)
+        if keeps_dashboard and console.is_terminal and ending.kind in (EndingKind.FINISHED, EndingKind.GAVE_UP):
+            console.print(f"the dashboard stays at {plan.dashboard_address} until Ctrl-C")
+            _report_failure(asyncio.run(_browsed_until_interrupted(plan)))
+    return ending.exit_code
+
+
+def dashboard_socket(config: Config) -> socket:
+    """Held by this process, so that no other run takes the port while the dashboard starts or restarts."""
+    host, port = config.dashboard.host, config.dashboard.port
+    if port is not None:
+        return listener(host, port, key="dashboard.port")
+    others = {named.number for named in preflight.named_ports(config)}
+    return first_free(host, [one for one in DASHBOARD_PORTS if one not in others], key="dashboard.port")
+
+
+def _train(plan: Plan, notes: Sequence[str], console: Console, *, started_at: float) -> Ending:
+    configure_logging(file=plan.paths.logs / "run.log")
+    address = _steering_address(plan, is_shown=console.is_terminal)
+    console.print(f"run {plan.paths.folder}, dashboard at {address}{_port_note(plan)}")
     for warning in (*plan.config.warnings, *notes):
         console.print(f"warning: {warning}", markup=False)
     session = Session(
         plan, service_children(plan, tokens_of(plan)), display_for(console, title=f"T-PPO: {plan.config.run.name}")
     )
     ending, summary = asyncio.run(session.run(started_at=started_at))
-    return report_ending(plan, ending, summary, console)
+    report_ending(plan, ending, summary, console)
+    return ending
+
+
+async def _browsed_until_interrupted(plan: Plan) -> Ending:
+    """The page of the ended run, from its folder, at the address of the run that it was."""
+    supervisor = Supervisor(plan.paths.logs, environment=child_environment(os.environ, num_processes=1))
+    with interrupts_end(supervisor):
+        supervisor.start(browsing_child(plan, tokens_of(plan)))
+        try:
+            return await supervisor.ending()
+        finally:
+            await supervisor.stop()
 
 
 def tokens_of(plan: Plan) -> dict[Service, str]:
@@ -117,20 +152,34 @@ def _steering_address(plan: Plan, *, is_shown: bool) -> str:
     return f"{plan.dashboard_address} (token: {plan.paths.token(Service.DASHBOARD)})"
 
 
-def report_ending(plan: Plan, ending: Ending, summary: Summary, console: Console) -> int:
-    """Print how the run ended; the exit code."""
+def _port_note(plan: Plan) -> str:
+    assert plan.dashboard_socket is not None
+    first, port = DASHBOARD_PORTS[0], plan.dashboard_socket.getsockname()[1]
+    return f" (port {first} is taken)" if plan.config.dashboard.port is None and port != first else ""
+
+
+def report_ending(plan: Plan, ending: Ending, summary: Summary, console: Console) -> None:
+    """Print how the run ended, and how to look at it again."""
     paths = plan.paths
-    if ending.kind in (EndingKind.GAVE_UP, EndingKind.REFUSED):
-        Console(file=sys.stderr, highlight=False, soft_wrap=True, markup=False).print(ending.message)
-        return ending.exit_code
+    _report_failure(ending)
+    if ending.kind is EndingKind.REFUSED:
+        return
+    look_again = f"tppo dashboard {shlex.quote(str(paths.folder.parent))}/"
+    if ending.kind is EndingKind.GAVE_UP:
+        console.print(f"look at it: {look_again}", markup=False)
+        return
     files = {"curve": paths.learning_curve, "summary": paths.summary, "checkpoints": paths.checkpoints}
-    console.print(closing_table(summary, {name: str(path) for name, path in files.items() if path.exists()}))
+    places = {name: str(path) for name, path in files.items() if path.exists()}
+    console.print(closing_table(summary, {**places, "look again": look_again}))
     if ending.kind is EndingKind.INTERRUPTED or paths.is_stopped():
         can_resume = CheckpointFolder(paths.checkpoints).newest() is not None
         hint = f"continue with: tppo run {paths.config} --resume" if can_resume else "no checkpoint yet"
         console.print(f"stopped at training step {summary.steps}; {hint}")
-    console.print(f"look at it again: tppo dashboard {paths.folder.parent}")
-    return ending.exit_code
+
+
+def _report_failure(ending: Ending) -> None:
+    if ending.kind in (EndingKind.GAVE_UP, EndingKind.REFUSED):
+        Console(file=sys.stderr, highlight=False, soft_wrap=True, markup=False).print(ending.message)
 
 
 @contextmanager

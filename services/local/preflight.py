@@ -6,7 +6,6 @@ Data files and reward functions are checked by the processes that own them, with
 import asyncio
 import math
 import os
-import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from services.local.processes import tppo_command
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
+from tppo.listening import listener, why_not
 from tppo.process import refusal
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
@@ -97,7 +97,7 @@ def check_hosts(config: Config) -> None:
         )
         hosts["prometheus"] = config.prometheus.host
     for name, host in {**hosts, "dashboard": config.dashboard.host}.items():
-        if reason := _cannot_listen(host, 0):
+        if reason := why_not(host, 0):
             raise ConfigError(
                 f"{name}.host = {host!r}: cannot listen there: {reason}; expected an address of this machine"
             )
@@ -225,16 +225,4 @@ def _overlap(*hosts: str) -> bool:
 def _check_port(port: NamedPort) -> None:
     if port.number > LARGEST_PORT:
         raise ConfigError(f"{port.key} = {port.number}: expected at most {LARGEST_PORT}, for the last process too")
-    if reason := _cannot_listen(port.host, port.number):
-        raise ConfigError(f"{port.key} = {port.number}: cannot listen on {port.host}: {reason}; expected a free port")
-
-
-def _cannot_listen(host: str, port: int) -> str:
-    """Why; empty when it can."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return error.strerror or str(error)
-    return ""
+    listener(port.host, port.number, key=port.key).close()

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from socket import socket
 
 from services.local.redis_server import RedisServer
 from services.local.supervision.child import Child
@@ -39,12 +40,15 @@ class Plan:
     redis_url: str = field(repr=False)
     server: RedisServer | None
     """The embedded server; None when the user named one."""
-    dashboard_port: int
+    dashboard_socket: socket | None = field(default=None, repr=False)
+    """Listens where the dashboard is, whichever process serves it; None where nothing is started."""
 
     @property
     def dashboard_address(self) -> str:
-        """Where the status page is."""
-        return f"http://{self.config.dashboard.host}:{self.dashboard_port}"
+        """Where the status page is; empty where nothing listens."""
+        if self.dashboard_socket is None:
+            return ""
+        return f"http://{self.config.dashboard.host}:{self.dashboard_socket.getsockname()[1]}"
 
 
 def redis_child(server: RedisServer, output: Path | None = None) -> Child:
@@ -68,21 +72,38 @@ def service_children(plan: Plan, tokens: Mapping[Service, str]) -> list[Child]:
 
 def role_environment(role: str, redis_url: str, tokens: Mapping[Service, str]) -> dict[str, str]:
     """The secrets of a process."""
+    return {REDIS_URL_VARIABLE: redis_url, **_tokens_of_role(role, tokens)}
+
+
+def _tokens_of_role(role: str, tokens: Mapping[Service, str]) -> dict[str, str]:
     given = {service.variable: tokens.get(service, "") for service in TOKENS_OF_ROLES[role]}
-    return {REDIS_URL_VARIABLE: redis_url, **{variable: token for variable, token in given.items() if token}}
+    return {variable: token for variable, token in given.items() if token}
 
 
 def _children(plan: Plan) -> list[Child]:
     generation, reward = plan.config.generation, plan.config.reward
     generators = _replicas(plan, "generation", generation.replicas, first_port=generation.port)
     rewarders = _replicas(plan, "reward", reward.replicas, first_port=reward.port, num_before=generation.replicas)
-    dashboard = Child(
+    learner = _learner(plan, num_before=len(generators) + len(rewarders))
+    return [*generators, *rewarders, learner, _dashboard(plan, str(plan.paths.config))]
+
+
+def browsing_child(plan: Plan, tokens: Mapping[Service, str]) -> Child:
+    """The dashboard of the run's folder, once the run has ended; it needs no Redis."""
+    child = _dashboard(plan, str(plan.paths.folder), "--host", plan.config.dashboard.host)
+    return replace(child, environment=_tokens_of_role("dashboard", tokens))
+
+
+def _dashboard(plan: Plan, shown: str, *options: str) -> Child:
+    inherited = [] if plan.dashboard_socket is None else [plan.dashboard_socket.fileno()]
+    command = tppo_command("dashboard", shown, "--name", "dashboard", *options)
+    return Child(
         name="dashboard",
-        command=_fixed(_command(plan, "dashboard", "dashboard", f"--set=dashboard.port={plan.dashboard_port}")),
+        command=_fixed([*command, *(part for number in inherited for part in ("--fd", str(number)))]),
+        inherited=inherited,
         stop_rank=SERVICE_RANK,
         is_needed=False,  # a run trains without its dashboard
     )
-    return [*generators, *rewarders, _learner(plan, num_before=len(generators) + len(rewarders)), dashboard]
 
 
 def child_environment(environment: Mapping[str, str], *, num_processes: int) -> dict[str, str]:

@@ -87,7 +87,7 @@ class Session:
         supervisor = Supervisor(
             plan.paths.logs, environment=environment, note=self._display.note, progress=self._milestones.of
         )
-        with _interrupts_end(supervisor):
+        with interrupts_end(supervisor):
             try:
                 async with TaskGroup() as tasks:
                     starting = tasks.create_task(self._start_children(supervisor))
@@ -265,7 +265,7 @@ def _what_the_learner_waits_for(presences: Sequence[Presence]) -> str:
 
 
 @contextmanager
-def _interrupts_end(supervisor: Supervisor) -> Iterator[None]:
+def interrupts_end(supervisor: Supervisor) -> Iterator[None]:
     """The first signal stops the run in order, a second one kills what is left."""
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     was_interrupted = False

@@ -17,6 +17,8 @@ from tests.dashboard.run_folders import complete_run, event, requested
 from tests.support.processes import TPPO, a_process, terminated
 from tests.support.streams import announced
 from tests.support.waiting import DEADLINE_SECONDS, until_answered
+from tppo.config.services import DASHBOARD_PORTS
+from tppo.listening import first_free
 from tppo.presence import announce, present, this_process
 from tppo.streams.connection import RedisClient
 
@@ -203,3 +205,14 @@ async def test_a_loop_that_ends_takes_the_server_down_with_its_error() -> None:
 async def test_a_loop_that_ends_quietly_is_an_error_too() -> None:
     with pytest.raises(RuntimeError, match="a loop of the dashboard has ended"):
         await until_served(asyncio.sleep(60), [asyncio.sleep(0)])
+
+
+async def test_a_taken_default_port_makes_way_for_the_next_free_one(tmp_path: Path) -> None:
+    complete_run(tmp_path / "quick")
+
+    with first_free("127.0.0.1", DASHBOARD_PORTS, key="dashboard.port") as taken:
+        first = taken.getsockname()[1]
+        async with serving(str(tmp_path)) as (_, url):
+            pass
+
+    assert first < int(url.rpartition(":")[2]) < DASHBOARD_PORTS.stop

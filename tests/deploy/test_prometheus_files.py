@@ -14,7 +14,7 @@ from prometheus_client import ProcessCollector
 from services.dashboard.live.situation import Severity
 from services.dashboard.live.status import RunState
 from tests.deploy.prometheus_documents import DOCS, known_labels
-from tppo.config.load import load
+from tppo.config.services import DASHBOARD_PORTS
 from tppo.rollout import ScoreStatus
 
 ROOT = Path(__file__).parents[2]
@@ -181,11 +181,10 @@ def test_panels_have_unique_ids_and_do_not_overlap() -> None:
 def test_prometheus_finds_the_rules_and_the_dashboard(name: str) -> None:
     content = yaml.safe_load((DEPLOY / "prometheus" / name).read_text())
     own, others = content["scrape_configs"]
-    port = load(ROOT / "examples" / "iterated_map" / "quickstart.toml").dashboard.port
 
     assert [(DEPLOY / "prometheus" / rules).is_file() for rules in content["rule_files"]] == [True]
     (address,) = own["static_configs"][0]["targets"]
-    assert address.endswith(f":{port}")
+    assert address.endswith(f":{DASHBOARD_PORTS[0]}")
     assert others["http_sd_configs"][0]["url"] == f"http://{address}/api/v1/scrape-targets"
 
 

@@ -1,15 +1,22 @@
 """The run folder at the start of `tppo run`."""
 
+import io
 import json
 import os
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from services.local.launch import locked, prepare
-from services.local.metrics import read_metrics
+from services.local.launch import dashboard_socket, locked, prepare, report_ending
+from services.local.metrics import RunMetrics, read_metrics
+from services.local.processes import Plan
+from services.local.results import summarize
+from services.local.supervision.child import Ending, EndingKind
 from tests.support.damage import DAMAGES
-from tppo.config import ConfigError
+from tppo.config import Config, ConfigError
+from tppo.config.services import DASHBOARD_PORTS
+from tppo.generation_totals import GenerationTotals
 from tppo.run_folder.paths import RunPaths
 
 
@@ -47,3 +54,43 @@ def test_a_new_run_removes_an_earlier_attempt_and_a_resumed_one_keeps_it(tmp_pat
     prepare(paths, resume=False)
     assert not paths.metrics.exists()
     assert not list(paths.redis.iterdir())
+
+
+def config_in(folder: Path, **sections: object) -> Config:
+    table = {"run": {"directory": folder}, "model": {"path": folder}, "data": {"train_files": [folder]}}
+    return Config.model_validate(table | sections)
+
+
+def test_a_second_run_gets_the_next_port_for_its_dashboard(tmp_path: Path) -> None:
+    with dashboard_socket(config_in(tmp_path)) as one, dashboard_socket(config_in(tmp_path)) as another:
+        ports = [opened.getsockname()[1] for opened in (one, another)]
+
+    assert ports[0] < ports[1]
+    assert set(ports) <= set(DASHBOARD_PORTS)
+
+
+def test_the_dashboard_leaves_configured_ports_to_their_processes(tmp_path: Path) -> None:
+    ports = {"port": DASHBOARD_PORTS[0], "replicas": 2}
+
+    with dashboard_socket(config_in(tmp_path, generation=ports)) as opened:
+        assert opened.getsockname()[1] >= DASHBOARD_PORTS[2]
+
+
+def test_a_configured_dashboard_port_that_is_taken_is_refused(tmp_path: Path) -> None:
+    with dashboard_socket(config_in(tmp_path, dashboard={"port": 0})) as taken:
+        port = taken.getsockname()[1]
+
+        with pytest.raises(ConfigError, match=rf"^dashboard\.port = {port}: cannot listen"):
+            dashboard_socket(config_in(tmp_path, dashboard={"port": port}))
+
+
+@pytest.mark.parametrize("kind", [EndingKind.FINISHED, EndingKind.GAVE_UP, EndingKind.INTERRUPTED])
+def test_an_ended_run_names_the_command_that_shows_it(tmp_path: Path, kind: EndingKind) -> None:
+    config = config_in(tmp_path / "my runs")
+    plan = Plan(config=config, paths=RunPaths(config.run.path), resume=False, redis_url="", server=None)
+    summary = summarize(RunMetrics(), GenerationTotals(), seconds_total=1.0)
+    output = io.StringIO()
+
+    report_ending(plan, Ending(kind), summary, Console(file=output, width=400))
+
+    assert f"tppo dashboard '{tmp_path}/my runs'/" in output.getvalue()

@@ -27,7 +27,6 @@ def plan(folder: Path, *, resume: bool = False, **sections: Any) -> Plan:
         resume=resume,
         redis_url="redis://:hidden@127.0.0.1:7000/0",
         server=None,
-        dashboard_port=8265,
     )
 
 

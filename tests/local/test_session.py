@@ -87,7 +87,6 @@ def plan_in(folder: Path, *, name: str = "run", redis_url: str = "") -> Plan:
         resume=False,
         redis_url=redis_url or server.url,
         server=None if redis_url else server,
-        dashboard_port=free_port(),
     )
 
 

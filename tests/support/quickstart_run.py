@@ -28,6 +28,12 @@ NEVER_ENDS = {"run.total_training_steps": "100000"}
 T = TypeVar("T")
 
 
+def command_of(folder: Path, *, program: Sequence[str] = TPPO, **settings: str) -> list[str]:
+    """A small run of the quick start, in this folder."""
+    options = {**SMALL, "run.directory": str(folder / "runs"), **settings}
+    return [*program, "run", str(QUICKSTART), *(f"--set={key}={value}" for key, value in options.items())]
+
+
 class Run:
     """A `tppo run`; what it writes is read from its folder."""
 
@@ -37,8 +43,7 @@ class Run:
         """`program`: how to call `tppo`."""
         self.folder = folder / "runs" / "quickstart"
         self._paths = RunPaths(self.folder)
-        options = {**SMALL, "run.directory": str(folder / "runs"), **settings}
-        self._command = [*program, "run", str(QUICKSTART), *(f"--set={key}={value}" for key, value in options.items())]
+        self._command = command_of(folder, program=program, **settings)
         self.process = self._started()
 
     def _started(self, *arguments: str) -> "subprocess.Popen[str]":

@@ -20,6 +20,8 @@ from tppo.config.section import (
 )
 
 Lease = Annotated[float, Field(strict=True, ge=1, le=86400)]
+DASHBOARD_PORTS = range(8265, 8285)
+"""Those tried one after another where none is configured."""
 Attempts = Annotated[int, Field(strict=True, ge=1, le=1000)]
 
 
@@ -192,10 +194,10 @@ class DashboardSection(Section):
 
     To `0.0.0.0` to look from other machines.
     """
-    port: Port = 8265
-    """Port to listen on; 0: any free one.
+    port: Port | None = None
+    """Port to listen on; 0: any free one; unset: 8265, or the first free one of the next 19.
 
-    When two runs share a machine.
+    To a number of your own where others have to find it (Prometheus, a proxy); then a taken one refuses the run.
     """
 
 

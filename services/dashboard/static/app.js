@@ -106,18 +106,21 @@ async function showRun(run) {
 }
 
 /**
- * `tppo run` ends its dashboard with the run.
+ * Where `tppo run` is not on a terminal, its dashboard ends with the run, often before it has sent a last status.
  * @param {string} reason
  */
 function unanswered(reason) {
-  if (page.status && ["finished", "stopped"].includes(page.status.state)) return "The run and its dashboard have ended. `tppo dashboard runs/` shows the run again.";
-  return `The dashboard does not answer (${reason}). Retrying.`;
+  const status = page.status;
+  const isOver = status && (["finished", "stopped"].includes(status.state) || (status.total_training_steps && status.step >= status.total_training_steps));
+  if (isOver) return "The run has ended, and its dashboard with it. `tppo dashboard runs/` shows the run again.";
+  return `The dashboard does not answer (${reason}). Retrying. If the run has ended, \`tppo dashboard runs/\` shows it.`;
 }
 
 /** @type {Receive} */
 const receive = (...message) => {
   const [kind, data] = message;
   if (kind === "status") showStatus(data);
+  if (kind === "steps" && page.status) page.status.step = Math.max(page.status.step, ...data.lines.map((line) => Number(line.step)));
   if (kind === "gone") at("banner").textContent = unanswered(data.reason);
   if (kind === "back" && page.status) showStatus(page.status);
   if (kind === "reset" || (kind === "back" && !page.view)) showRoute();

@@ -43,7 +43,7 @@ def run_all(config_path: Path, runs: Sequence[PlannedRun], *, launch: Launcher, 
 
 def launch_process(config_path: Path, run: PlannedRun) -> int:
     """`tppo run` as a child; a signal to this process stops it in order; then `StoppedError`."""
-    command = tppo_command("run", str(config_path))
+    command = tppo_command("run", str(config_path), "--exit-at-end")
     command += [part for override in run.overrides for part in ("--set", override)]
     was_stopped = False
     process = subprocess.Popen(command, start_new_session=True)

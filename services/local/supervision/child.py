@@ -28,6 +28,8 @@ class Child:
     """The command line, given how often the child was started before."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Beside what all children get: its secrets, which a command line would show to every user of the machine."""
+    inherited: Sequence[int] = ()
+    """File descriptors that it shares with this process."""
     is_done: Callable[[], bool] = lambda: False
     """Whether the run's work is done when the child exits with 0. A child that is not done is restarted."""
     stop_rank: int = 0

@@ -184,6 +184,7 @@ class Supervisor:
                 stdout=output,
                 stderr=output,
                 env={**self._environment, **child.environment},
+                pass_fds=child.inherited,
                 start_new_session=True,
             )
 

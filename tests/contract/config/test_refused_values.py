@@ -145,9 +145,10 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ),
     (
         "a whole number from 0 to 65535",
-        "generation.port reward.port dashboard.port prometheus.port",
+        "generation.port reward.port prometheus.port",
         ["-1", "65536", "'8265'", "true"],
     ),
+    ("a whole number from 0 to 65535 or 'none'", "dashboard.port", ["-1", "65536", "'8265'", "true"]),
     ("a table, each value a text that is not empty", "reward.functions", ["'exact'", "{'sums': 5}", "{'sums': ''}"]),
     ("a text", "reward.default_function redis.url", ["5", "true", "['exact']"]),
     (

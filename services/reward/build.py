@@ -35,6 +35,7 @@ class Scoring:
 
     scorer: Scorer
     attached: AttachedFunctions
+    num_at_once: int  # calls that all workers together make
 
 
 def placed(section: RewardSection, place: Place) -> list[str]:
@@ -70,13 +71,15 @@ async def scoring(section: RewardSection, *, default_key: str = DEFAULT_KEY) -> 
     pool = WorkerPool(
         specs,
         num_workers=section.num_workers if specs else 0,
+        concurrency=section.concurrency,
         timeout_seconds=section.timeout_seconds,
         limits=WorkerLimits(section.memory_limit_mb * 2**20, allow_unsandboxed=section.allow_unsandboxed),
     )
     attached = AttachedFunctions(AttachDeadlines(section.timeout_seconds, section.attach_wait_seconds))
     try:
         await _load(section, named, pool)
-        yield Scoring(Scorer(section.functions, section.default_function, workers=pool, attached=attached), attached)
+        scorer = Scorer(section.functions, section.default_function, workers=pool, attached=attached)
+        yield Scoring(scorer, attached, section.num_workers * (section.concurrency if pool.asynchronous else 1))
     finally:
         await pool.close()
 
@@ -84,7 +87,7 @@ async def scoring(section: RewardSection, *, default_key: str = DEFAULT_KEY) -> 
 @asynccontextmanager
 async def attach_server(section: RewardSection, parts: Scoring, *, run: str, token: str) -> AsyncIterator[str]:
     """Runs the gRPC server to which users' processes attach; gives the address at which others reach it."""
-    servicer = RewardServicer(parts.scorer, parts.attached, run=run, num_at_once=section.num_workers)
+    servicer = RewardServicer(parts.scorer, parts.attached, run=run, num_at_once=parts.num_at_once)
     with ExitStack() as publishing:
 
         def publish(port: int) -> None:
@@ -121,16 +124,17 @@ def build_worker(
     settings = WorkerSettings(
         name=name,
         lease_seconds=config.redis.lease_seconds,
-        capacity=_capacity(config.reward),
+        capacity=_capacity(config.reward, parts),
         max_deliveries=config.redis.max_deliveries,
     )
     return LeasedWorker(settings, queue, handler, announce, on_held=handler.note_held)
 
 
-def _capacity(section: RewardSection) -> int:
+def _capacity(section: RewardSection, parts: Scoring) -> int:
     """Requests held at once: a batch, unless workers alone decide how fast it goes."""
     is_for_workers = placed(section, Place.WORKER) and not placed(section, Place.ATTACHED)
-    return HELD_PER_WORKER * section.num_workers if is_for_workers else BATCH_CAPACITY
+    num_of_workers = parts.num_at_once + (HELD_PER_WORKER - 1) * section.num_workers
+    return num_of_workers if is_for_workers else max(BATCH_CAPACITY, num_of_workers)
 
 
 async def _load(section: RewardSection, named: Mapping[str, str], pool: WorkerPool) -> None:

@@ -104,6 +104,11 @@ class RewardSection(Section):
 
     Up when scores arrive late (`tppo_queue_waiting_requests`).
     """
+    concurrency: Annotated[int, Field(strict=True, ge=1, le=4096)] = 64
+    """Calls of an `async def` function in a file that one worker makes at once. [calls]
+
+    Down to what your judge's server allows; up while it idles and scores arrive late.
+    """
     timeout_seconds: Seconds = 30.0
     """Deadline of one score, from the moment a worker, or a user's own process, starts its call. [s]
 

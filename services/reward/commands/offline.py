@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 MAX_UNDER_WAY = 1024  # requests that are read and not written yet
 OPTIONS = (
     "num_workers",
+    "concurrency",
     "timeout_seconds",
     "attach_wait_seconds",
     "memory_limit_mb",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from services.reward.verifiers import gym
 from services.reward.verifiers.built_in import BUILT_IN, RewardFunction
 from services.reward.verifiers.expressions import Term, terms
-from services.reward.verifiers.user_files import function_of_file
+from services.reward.verifiers.user_files import function_of_file, is_coroutine_function
 from tppo.rollout import RewardRequest, ScoreStatus
 from tppo.scoring.outcome import Outcome, cause_of, failed, outcome_of
 
@@ -32,6 +32,12 @@ def load(spec: str) -> RewardFunction:
     if len(functions) == 1 and found[0].weight == 1.0:
         return functions[0]
     return functools.partial(_weighted_sum, found, functions)
+
+
+def is_asynchronous(spec: str) -> bool:
+    """Whether it is one function of a user's file, declared with `async def`: calls of it can overlap."""
+    found = terms(spec)
+    return len(found) == 1 and found[0].is_file and is_coroutine_function(found[0].name)
 
 
 def preload(specs: Sequence[str]) -> None:

@@ -28,12 +28,13 @@ class Call:
 
 @functools.cache
 def calls(spec: str) -> tuple[Call, ...]:
-    """One call for the whole expression, or, if a user's process takes part, one for each of its terms.
+    """One call for the whole expression, or, if a user's process or file takes part, one for each of its terms: calls
+    of an asynchronous function overlap, and a slow built-in beside it would hold all of them up.
 
     Raises ValueError with one sentence.
     """
     found = terms(spec)
-    if any(term.is_attached for term in found):
+    if any(term.is_attached for term in found) or (len(found) > 1 and any(term.is_file for term in found)):
         return tuple(map(_call, found))
     return (Call(_place(found), spec, Term(1.0, spec, spec)),)
 

@@ -30,11 +30,21 @@ UserFunction = Callable[..., Any]
 
 def function_of_file(spec: str) -> Callable[[RewardRequest], object]:
     """The function `path/to/file.py:name` as one of a request. Raises ValueError with one sentence."""
+    return adapted(_function(spec), spec)
+
+
+def is_coroutine_function(spec: str) -> bool:
+    """Whether the function `path/to/file.py:name` is declared with `async def`. Raises ValueError, as above."""
+    function = _function(spec)
+    return any(map(inspect.iscoroutinefunction, (function, getattr(function, "__call__", None))))  # noqa: B004
+
+
+def _function(spec: str) -> UserFunction:
     file, _, name = spec.rpartition(":")
-    function = getattr(_module(Path(file)), name, None)
+    function: UserFunction | None = getattr(_module(Path(file)), name, None)
     if not callable(function):
         raise ValueError(f"{file}: has no function {name!r}; expected {_functions_in(Path(file))}")
-    return adapted(function, spec)
+    return function
 
 
 def _functions_in(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Workers as the service sees them: forked from one server, called with one request at a time, and killed.
+"""Workers as the service sees them: forked from one server, called, and killed.
 
 ForkServerClient._watch   consumes the fork server's reports / waits for the next line / unblocked by a worker's start
                           or exit, or by the server's end / produces each new worker's pid, and the cause of each exit
@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Self
 
 from services.reward.workers import frames
@@ -28,8 +28,16 @@ class WorkerEndedError(Exception):
     """A worker ended instead of answering; the text says how."""
 
 
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a worker is for."""
+
+    specs: Sequence[str]  # the functions that it loads
+    is_concurrent: bool = False  # many calls at once, of asynchronous functions alone
+
+
 class Worker:
-    """A process that calls a function on one request at a time."""
+    """A process that calls functions."""
 
     def __init__(
         self, pid: int, exit_cause: ExitCause, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -38,29 +46,33 @@ class Worker:
         self._exit_cause = exit_cause
         self._reader = reader
         self._writer = writer
-        self._load_errors: dict[str, str] = {}
-
-    @property
-    def load_errors(self) -> Mapping[str, str]:
+        self.load_errors: Mapping[str, str] = {}
         """A sentence for each function that it could not load."""
-        return self._load_errors
+        self.asynchronous: Sequence[str] = ()
+        """The functions that are declared with `async def`."""
 
     @property
     def is_alive(self) -> bool:
         return not (self._exit_cause.done() or self._reader.at_eof())
 
-    async def load(self) -> None:
+    async def load(self, role: Role) -> None:
         """Wait until it has loaded its functions. Raises WorkerEndedError when it ends before that."""
         try:
+            self.send(asdict(role))
             async with asyncio.timeout(START_SECONDS):
-                self._load_errors = (await self._next_frame())["load_errors"]
+                report = await self.next_frame()
+            self.load_errors, self.asynchronous = report["load_errors"], report["asynchronous"]
         except TimeoutError:
             raise WorkerEndedError(f"the worker did not load its functions within {START_SECONDS:g} s") from None
 
     async def call(self, request: frames.Frame) -> frames.Frame:
         """The outcome of the request. Raises WorkerEndedError when the worker ends instead."""
-        self._writer.write(frames.encoded(request))
-        return await self._next_frame()
+        self.send(request)
+        return await self.next_frame()
+
+    def send(self, frame: frames.Frame) -> None:
+        """At once; what a worker that has ended is sent is lost."""
+        self._writer.write(frames.encoded(frame))
 
     def kill(self) -> None:
         """End it, and whatever it started, at once."""
@@ -69,7 +81,8 @@ class Worker:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._pid, signal.SIGKILL)
 
-    async def _next_frame(self) -> frames.Frame:
+    async def next_frame(self) -> frames.Frame:
+        """Raises WorkerEndedError when the worker ends instead."""
         try:
             return await frames.read(self._reader)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -89,7 +102,7 @@ class ForkServerClient:
 
     @classmethod
     async def start(cls, specs: Sequence[str], limits: WorkerLimits) -> Self:
-        """Start the process; its workers will know the functions `specs`."""
+        """Start the process; it loads those of the functions that are built in."""
         ours, theirs = socket.socketpair()
         with theirs:
             arguments = (str(theirs.fileno()), json.dumps(asdict(limits)), *specs)
@@ -102,7 +115,7 @@ class ForkServerClient:
             )
         return cls(process, ours)
 
-    async def worker(self) -> Worker:
+    async def worker(self, role: Role) -> Worker:
         """A new worker that has loaded its functions. Raises WorkerEndedError when it ends before that."""
         connection, far_side = socket.socketpair()
         try:
@@ -113,7 +126,7 @@ class ForkServerClient:
             raise
         worker = Worker(pid, exit_cause, *await asyncio.open_connection(sock=connection))
         try:
-            await worker.load()
+            await worker.load(role)
         except BaseException:
             worker.kill()
             raise

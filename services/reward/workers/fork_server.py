@@ -25,9 +25,8 @@ from services.reward.workers.worker import WorkerLimits
 class ForkServer:
     """Forks a worker for each socket that arrives; when the service ends, the server ends with all its workers."""
 
-    def __init__(self, control: socket.socket, specs: Sequence[str], limits: WorkerLimits, *, reports: int) -> None:
+    def __init__(self, control: socket.socket, limits: WorkerLimits, *, reports: int) -> None:
         self._control = control
-        self._specs = specs
         self._limits = limits
         self._reports = reports
         self._pids: set[int] = set()
@@ -58,7 +57,7 @@ class ForkServer:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         self._control.close()
         os.close(self._reports)
-        worker.run(connection, self._specs, self._limits)
+        worker.run(connection, self._limits)
 
     def _report_exits(self) -> None:
         while self._pids:
@@ -93,7 +92,7 @@ def main(argv: Sequence[str]) -> None:
     preload(specs)
     gc.freeze()  # the workers' collectors leave these pages shared
     with socket.socket(fileno=int(control)) as connection:
-        ForkServer(connection, specs, limits, reports=reports).serve()
+        ForkServer(connection, limits, reports=reports).serve()
 
 
 if __name__ == "__main__":

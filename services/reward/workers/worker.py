@@ -1,4 +1,6 @@
-"""A worker: a forked process that calls reward functions, one request at a time, and may be killed at any moment.
+"""A worker: a forked process that calls reward functions, and may be killed at any moment.
+
+Its first frame says what it is for. Then, one request at a time (several: `concurrent_worker.py`):
 
 consumes requests, as frames / waits for the next one / unblocked by the service's next request, or by SIGKILL
 produces one frame with the outcome for each
@@ -14,12 +16,12 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from typing import Never
 
 from services.reward.verifiers.built_in import RewardFunction
-from services.reward.verifiers.functions import load, outcome_of_call
-from services.reward.workers import frames
+from services.reward.verifiers.functions import is_asynchronous, load, outcome_of_call
+from services.reward.workers import concurrent_worker, frames
 from tppo.rollout import RewardRequest
 from tppo.scoring.outcome import Outcome, failed
 
@@ -34,7 +36,11 @@ class WorkerLimits:
     allow_unsandboxed: bool = False  # for the programs that `code` runs
 
 
-def run(connection: socket.socket, specs: Sequence[str], limits: WorkerLimits) -> Never:
+class CancelledCallError(Exception):
+    """The function, or what it waited for, was cancelled by its own code."""
+
+
+def run(connection: socket.socket, limits: WorkerLimits) -> Never:
     """Turn this just forked process into a worker; it ends here, never in the code of its parent."""
     exit_code = 1
     try:
@@ -43,7 +49,7 @@ def run(connection: socket.socket, specs: Sequence[str], limits: WorkerLimits) -
         resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, signal.SIG_DFL)
-        _serve(connection, specs)
+        _serve(connection)
         exit_code = 0
     except BaseException:  # SystemExit, too, must not unwind into the fork server's loop
         traceback.print_exc()
@@ -57,11 +63,18 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _serve(connection: socket.socket, specs: Sequence[str]) -> None:
-    functions = {spec: _loaded(spec) for spec in specs}
+def _serve(connection: socket.socket) -> None:
+    if (role := frames.receive(connection)) is None:
+        return
+    functions = {spec: _loaded(spec) for spec in role["specs"]}
+    loaded = {spec: function for spec, function in functions.items() if not isinstance(function, ValueError)}
     load_errors = {spec: str(function) for spec, function in functions.items() if isinstance(function, ValueError)}
-    connection.sendall(frames.encoded({"load_errors": load_errors}))
+    report = {"load_errors": load_errors, "asynchronous": [spec for spec in loaded if is_asynchronous(spec)]}
+    connection.sendall(frames.encoded(report))
     with asyncio.Runner() as runner:
+        if role["is_concurrent"]:
+            runner.run(concurrent_worker.serve(connection, loaded))
+            return
         while call := frames.receive(connection):
             outcome = _outcome(functions[call["function"]], RewardRequest(**call["request"]), runner)
             connection.sendall(frames.encoded(dataclasses.asdict(outcome)))
@@ -87,4 +100,7 @@ def _outcome(function: RewardFunction | ValueError, request: RewardRequest, runn
 
 
 async def _result_of(awaitable: Awaitable[object]) -> object:
-    return await awaitable
+    try:
+        return await awaitable
+    except asyncio.CancelledError:
+        raise CancelledCallError("the call was cancelled by the function's own code") from None

@@ -130,6 +130,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         ["0", "-1", "100000", "true"],
     ),
     ("a whole number from 0 to 1000000", "generation.num_prefetched", ["-1", "100000000", "true"]),
+    ("a whole number from 1 to 4096", "reward.concurrency", ["0", "-1", "5000", "64.0", "true"]),
     ("a number from 0.01 to 100", "generation.temperature", ["0", "1e-30", "-1", "1000.0", "true"]),
     ("0 or a number from 0.01 to 100", "evaluation.temperature", ["1e-30", "-1", "1000.0", "'greedy'", "false"]),
     ("'in_flight' or 'between_windows'", "generation.weight_update", ["'now'"]),

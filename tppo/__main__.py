@@ -17,6 +17,7 @@ from types import ModuleType
 VERBS = {
     "run": ("services.local.__main__", "start every process on this machine and train"),
     "compare": ("services.local.compare.__main__", "run several systems on one task and compare them"),
+    "download": ("services.local.download", "fetch a model of the Hugging Face Hub"),
     "generation": ("services.generation.__main__", "serve windows: sample responses"),
     "reward": ("services.reward.__main__", "score finished responses"),
     "score": ("services.reward.commands.score", "score a file of responses with any reward function"),
@@ -38,6 +39,8 @@ OTHER_WORDS = {
     "serve": "generation",
     "generate": "generation",
     "status": "dashboard",
+    "pull": "download",
+    "fetch": "download",
     "ui": "dashboard",
     "verify": "audit",
 }

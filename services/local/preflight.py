@@ -209,9 +209,20 @@ def _require_success(verb: str, exit_code: int, complaint: str) -> None:
         raise ConfigError(lines[-1].removeprefix(f"tppo {verb}: ") if lines else no_message)
 
 
+def _ways_to_get(path: Path) -> str:
+    """How a model of the Hub becomes a folder; a name of the Hub is known by its organisation, which is no folder."""
+    name = "NAME" if path.parent.is_dir() else f"{path.parent.name}/{path.name}"
+    return (
+        f". For a model of the Hugging Face Hub: tppo download {name} (or: hf download {name} --local-dir "
+        f"models/{name}), then model.path = models/{name}"
+    )
+
+
 def _check_model_folder(key: str, path: Path) -> None:
     if not path.is_dir():
-        raise ConfigError(f"{key} = {path}: no such folder; expected a model that transformers loads")
+        raise ConfigError(
+            f"{key} = {path}: no such folder; expected a model that transformers loads{_ways_to_get(path)}"
+        )
     if not (path / "config.json").is_file():
         raise ConfigError(f"{key} = {path}: no config.json there; expected a model that transformers loads")
 

@@ -58,6 +58,13 @@ def test_a_missing_model_folder_is_named(tmp_path: Path) -> None:
         preflight.check_model(ModelSection(path=tmp_path / "nowhere"))
 
 
+def test_a_name_of_the_hub_is_answered_with_the_command_that_fetches_it(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"tppo download Qwen/Qwen3-0\.6B \(or: hf download Qwen/Qwen3-0\.6B --local-dir"
+    ):
+        preflight.check_model(ModelSection(path=tmp_path / "Qwen" / "Qwen3-0.6B"))
+
+
 def test_a_model_folder_without_configuration_is_named(model: Path) -> None:
     (model / "config.json").unlink()
     with pytest.raises(ConfigError, match=r"model\.path = .*: no config\.json"):

@@ -4,13 +4,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from services.reward.build import scoring
 from services.reward.workers.pool import WorkerPool
 from services.reward.workers.worker import WorkerLimits
 from tests.support.waiting import DEADLINE_SECONDS
+from tppo.config.schema import RewardSection
 from tppo.rollout import RewardRequest, ScoreStatus
 
 FUNCTIONS = """
@@ -181,3 +184,14 @@ async def test_a_call_that_its_caller_gives_up_makes_room_in_the_worker(spec: Ca
             await given_up
 
         assert (await pool.outcome(spec("judged"), request("0.5"))).score == 0.5
+
+
+async def test_in_a_sum_each_term_is_a_call_of_its_own(spec: Callable[[str], str]) -> None:
+    section = RewardSection(default_function=f'2*"{spec("meets")}" + 0.5*math - 1')
+
+    async with scoring(section) as parts:
+        scores = await asyncio.gather(
+            *(parts.scorer.score(replace(request(r"\boxed{2}", "2"), rollout_id=name)) for name in "ab")
+        )
+
+    assert [(one.score, one.components["mine.py:meets"], one.components["math"]) for one in scores] == [(1.5, 1, 1)] * 2

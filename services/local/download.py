@@ -8,7 +8,7 @@ import fnmatch
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tppo.config import ConfigError
 
@@ -83,7 +83,9 @@ def _one_sentence(name: str, revision: str) -> Iterator[None]:
     from huggingface_hub import constants, errors
 
     hub = constants.ENDPOINT
-    of_the_connection = errors.HfHubHTTPError.__bases__[0]  # of the HTTP library that the client is built upon
+    of_the_connection = cast(
+        type[Exception], errors.HfHubHTTPError.__bases__[0]
+    )  # of the HTTP library that the client is built upon
     try:
         yield
     except errors.HFValidationError as error:

@@ -44,7 +44,8 @@ class ConcurrentWorker:
     async def call(self, request: frames.Frame) -> frames.Frame:
         """The outcome of the request. Raises WorkerEndedError when the worker ends instead."""
         number = next(self._numbers)
-        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[frames.Frame] = asyncio.get_running_loop().create_future()
+        self._answers[number] = answer
         try:
             self._worker.send({**request, "id": number})
             if self._reading.done():

@@ -6,6 +6,7 @@ _answer  (one task per call) waits for the function, until the call's deadline /
 
 import asyncio
 import dataclasses
+import functools
 import inspect
 import socket
 import time
@@ -27,7 +28,7 @@ async def serve(connection: socket.socket, functions: Mapping[str, RewardFunctio
         elif "function" in frame:
             task = asyncio.create_task(_answer(frame, functions[frame["function"]], writer))
             calls[frame["id"]] = task
-            task.add_done_callback(lambda _, number=frame["id"]: calls.pop(number))
+            task.add_done_callback(functools.partial(_forget, calls, frame["id"]))
 
 
 async def outcome_of_waiting(function: RewardFunction, request: RewardRequest, *, timeout_seconds: float) -> Outcome:
@@ -55,6 +56,10 @@ async def _answer(frame: frames.Frame, function: RewardFunction, writer: asyncio
     request = RewardRequest(**frame["request"])
     outcome = await outcome_of_waiting(function, request, timeout_seconds=frame["timeout_seconds"])
     writer.write(frames.encoded({**dataclasses.asdict(outcome), "id": frame["id"]}))
+
+
+def _forget(calls: dict[int, asyncio.Task[None]], number: int, _ended: asyncio.Task[None]) -> None:
+    del calls[number]
 
 
 async def _next(reader: asyncio.StreamReader) -> frames.Frame | None:

@@ -499,6 +499,7 @@ CLASSES: dict[str, Class] = {
             ("B. 12", "B"),
             ("B", "Answer: B"),
             ("B", r"\text{the answer is (B)}"),
+            (r"\text{A}", r"\text{The answer is }\text{A}"),
         ],
         wrong=[
             ("E", "D: A polygenic risk score"),

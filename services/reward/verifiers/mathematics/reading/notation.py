@@ -57,7 +57,7 @@ WRAPPER = re.compile(
     r"\s*\{([^{}]*)\}"
 )
 INNER_WRAPPER = re.compile(r"(\\(?:text|math)(?:bf|it|rm|sf)?)\s*\{\s*\\(?:text|math|bold|mbox)\w*\s*\{([^{}]*)\}\s*\}")
-UNIT_SYMBOLS = re.compile(r"(?<=[\d}])\s*(?:\\(?:text|mathrm)\s*\{\s*([NJWVACFTHS])\s*\}|\\Omega)\s*$")
+UNIT_SYMBOLS = re.compile(r"(?:(?<=\d)|(?<=\d\}))\s*(?:\\(?:text|mathrm)\s*\{\s*([NJWVACFTHS])\s*\}|\\Omega)\s*$")
 UNWRAPPED = re.compile(r"\s*(?:[-+]?\d|(?:[a-fi-jn-rt-zA-Z]|[\W\d_]*)\s*$)")  # g, h, k, l, m, s may be units
 OR = re.compile(r"\s*(?:or|and/or|或|或者|または|또는)\s*", re.IGNORECASE)
 AND = re.compile(r"\s*(?:and|,|和|与|及|以及|と|와|과|그리고)\s*", re.IGNORECASE)

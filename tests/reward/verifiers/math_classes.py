@@ -736,6 +736,8 @@ CLASSES: dict[str, Class] = {
     ),
     "words that change a number or hedge": Class(
         right=[
+            ("3", r"3\text{ is the answer}"),
+            ("3", "3 is my final answer."),
             ("3", r"3\text{ quarters}"),
         ],
         wrong=[
@@ -769,6 +771,9 @@ CLASSES: dict[str, Class] = {
             ("3", r"\sim 3"),
             ("3", r"3\text{ approximately}"),
             ("3", r"3\text{ is wrong}"),
+            ("3", r"3\text{ is impossible}"),
+            ("3", r"n=3\text{ is no solution}"),
+            ("3", r"3\text{ is the answer to another question}"),
             ("3", r"3\text{ maybe}"),
             ("3", "3?"),
             ("3", "3!!!"),

@@ -8,6 +8,10 @@ LABEL = re.compile(
     rf"|(?:最终|最後の)?(?:{LABELS})\s*(?:(?:是|为|為|は|는|은|es|est|é|ist|:)\s*:?\s*)|=|\\approx(?![a-z]))",
     re.IGNORECASE,
 )
+LABEL_BEHIND = re.compile(
+    r"\s*(?:\\text\{\s*)?is\s+(?:the|my|our)\s+(?:final\s+|correct\s+)?(?:answer|result|solution)\s*\}?\s*\.?\s*$",
+    re.IGNORECASE,
+)
 SET_PHRASES = (
     (
         r"(?:there\s+(?:is|are|exists?)\s+)?no(?:\s+(?:real|valid|possible|such|integer))?"
@@ -67,7 +71,7 @@ NAMES = re.compile(rf"{ITEM}(?:\s*,\s*{ITEM})*(?:\s*,?\s+and\s+{ITEM})?")
 def without_label(text: str) -> str:
     """The answer without "the answer is", in some languages."""
     label = LABEL.match(text)
-    return text[label.end() :] if label else text
+    return LABEL_BEHIND.sub("", text[label.end() :] if label else text)
 
 
 def set_in_words(text: str) -> str | None:

@@ -82,6 +82,7 @@ HALVES_OF_THE_DAY = {"am": "am", "pm": "pm"}  # only after a time
 TEMPERATURES = frozenset(("degree", "degreecelsius", "degreefahrenheit", "celsius", "fahrenheit"))
 # words that say something of the answer instead of counting things
 WORDS_OF_JUDGEMENT = """
+    is isn't are cannot impossible
     or and not no nor none nope neither never wrong incorrect false either maybe but to if unless except
     undefined infinite infinity negative at least most less more fewer greater than plus minus over under
     above below divided multiplied

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from services.local.redis_server import free_port
 from tests.faults import poison
 from tests.support.fork_server import ForkServer
 from tests.support.processes import TPPO, is_running, output_of
@@ -51,9 +50,11 @@ T = TypeVar("T")
 
 
 def free_ports(count: int) -> int:
-    """The first of so many consecutive ones."""
+    """The first of so many consecutive ones, below those from which the kernel gives outgoing connections theirs:
+    a connection of any process on the machine takes such a port while a run is down.
+    """
     while True:
-        first = free_port()
+        first = random.randrange(20_000, 30_000)
         try:
             for port in range(first, first + count):
                 socket.create_server(("127.0.0.1", port)).close()

@@ -61,7 +61,8 @@ class RunSection(Section):
     """Most tokens that one step generates for a response. [tokens]
 
     Shorter windows fill the slots better and need fewer decode steps; longer ones let more responses finish in a step.
-    An eighth of `max_response_length` is a good first choice.
+    An eighth of `max_response_length` is a good first choice. As long as the usual response, and most finish in one
+    step, as in PPO; a few dozen tokens, and the prefills take the time: each window reads prompt and prefix again.
     """
     max_prompt_length: Tokens = 1024
     """Longest prompt; a longer one is refused when the data is read. [tokens]

@@ -41,7 +41,9 @@ class GenerationSection(Section):
     num_slots: Annotated[int, Field(strict=True, ge=1, le=65536)] = 32
     """Responses that one generator extends at once (continuous batching). [responses]
 
-    Up until memory for the KV cache runs out or the decode step gets slow. vLLM: `max_num_seqs`.
+    Over all replicas together at first as many as `rollouts_per_step`: with fewer a step takes several rounds, more
+    stay empty unless windows of a further step are out (`max_policy_lag`). Up until memory for the KV cache runs out or
+    the decode step gets slow. vLLM: `max_num_seqs`.
     """
     num_prefetched: NonNegativeInt = 32
     """Requests leased ahead, so that a freed slot is refilled at once. [requests]

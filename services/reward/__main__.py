@@ -12,8 +12,9 @@ from pathlib import Path
 from services.reward.build import Scoring, attach_server, build_worker, require_answer, scoring
 from services.reward.commands.conformance.__main__ import main as conformance
 from services.reward.reporting.exposed import REWARD_METRICS
-from services.reward.reporting.response_log import ResponseLog
+from services.reward.reporting.response_log import ResponseLog, Sample
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
+from tppo.config.services import RewardSection
 from tppo.leased_worker import Announce
 from tppo.process import Announcer, configure_logging, connected, run_until_signalled
 from tppo.prometheus import Exporter, serving
@@ -84,11 +85,15 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None
         attach_server(config.reward, parts, run=run, token=token) as address,
     ):
         log.info("users' reward functions may attach at %s", address)
-        responses = ResponseLog(config.run.path, name)
+        responses = ResponseLog(config.run.path, name, sample=_sample(config.reward))
         queue = RedisStreams(client, run=run, lease_seconds=config.redis.lease_seconds).reward_requests
         announcer = Announcer(client, exporter, run=run, name=name, kind="reward", address=address)
         announce = _with_more(announcer.announce, parts, responses)
         await run_until_signalled(build_worker(config, name, queue, parts, announce, responses), announcer)
+
+
+def _sample(section: RewardSection) -> Sample | None:
+    return None if section.log_responses else Sample(section.kept_prompts, section.kept_responses_mb * 2**20)
 
 
 def _with_more(announce: Announce, parts: Scoring, responses: ResponseLog) -> Announce:

@@ -120,7 +120,7 @@ def build_worker(
     config: Config, name: str, queue: RequestQueue, parts: Scoring, announce: Announce, responses: ResponseLog
 ) -> LeasedWorker:
     """Does not isolate suspects: what kills a worker process of the pool leaves this one alive."""
-    handler = ScoreHandler(parts.scorer, **({"log_response": responses.append} if config.reward.log_responses else {}))
+    handler = ScoreHandler(parts.scorer, log_response=responses.append)
     settings = WorkerSettings(
         name=name,
         lease_seconds=config.redis.lease_seconds,

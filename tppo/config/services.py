@@ -6,6 +6,7 @@ from pydantic import Field
 
 from tppo.config.section import (
     Flag,
+    Fraction,
     Host,
     HostOrEmpty,
     Mebibytes,
@@ -143,9 +144,20 @@ class RewardSection(Section):
     Up when a function depends on a service that may be away for longer; `--resume --retry-parked` continues.
     """
     log_responses: Flag = False
-    """Write each response with its score to responses/NAME.jsonl in the run's folder.
+    """Write each response with its score to responses/NAME.jsonl in the run's folder; off: a sample of them.
 
-    On when `tppo rescore` shall judge the run by another function.
+    On when `tppo rescore` shall judge the whole run by another function.
+    """
+    kept_prompts: Fraction = 0.02
+    """The sample: this share of the prompts, the same ones in every epoch, with all their responses. Of evaluations all
+    are kept; 0: none of either. [share of the prompts]
+
+    Up to 1 for small data, to 0 where responses must not be on the disk.
+    """
+    kept_responses_mb: Mebibytes = 256
+    """The sample's file stays below this size: the fuller it is, the fewer of the prompts are still kept. [MiB]
+
+    Up for long runs of long responses.
     """
     host: Host = "127.0.0.1"
     """Address on which users' own processes attach; beyond the loopback it needs TPPO_REWARD_TOKEN or TPPO_TOKEN.

@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     if not logged:
         raise ConfigError(
             f"{RunPaths(arguments.run).responses}: no responses there; expected the folder of a run with "
-            "reward.log_responses = true, whose reward services wrote to this disk"
+            "reward.log_responses = true, or reward.kept_prompts above 0, whose reward services wrote to this disk"
         )
     rescored = asyncio.run(_rescore(arguments, logged))
     print(_summary(logged, rescored), file=sys.stderr)

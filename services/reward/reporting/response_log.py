@@ -1,13 +1,17 @@
 """Scored responses on disk: `responses/NAME.jsonl` in the run's folder, a line for each, written by the service NAME.
 
+All of them, or a sample by prompts, so that a prompt can be followed over the epochs.
+
 A line is written before its score is delivered. So none is missing, and there may be duplicates: after a crash, or when
 two services scored the same request. Readers keep the latest of each (rollout_id, attempt).
 """
 
 import json
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from tppo.rollout import FinishReason, RewardRequest, Score
@@ -34,10 +38,44 @@ LOGGED = {
 """What readers need of a line."""
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Which responses are kept: those of this share of the prompts, and all of evaluation."""
+
+    share: float
+    max_bytes: int
+
+    def holds(self, request: RewardRequest, num_bytes: int) -> bool:
+        """Whether this one is kept in a file that has so many bytes already.
+
+        A fuller file takes a subset of the prompts that it took before, so it never reaches its bound, and the prompts
+        that are left are kept to the end of the run.
+        """
+        room = max(0.0, 1 - num_bytes / self.max_bytes)
+        share = 1.0 if request.is_evaluation and self.share else self.share
+        return place_of_prompt(request) < share * room
+
+
+def place_of_prompt(request: RewardRequest) -> float:
+    """From 0 to below 1, the same for every response of a prompt: a hash of its index, which its rollout ids name."""
+    parts = request.rollout_id.split("-")  # epoch, prompt, sample; of evaluations "eval", step, number of the prompt
+    prompt = parts[2 if request.is_evaluation else 1] if len(parts) == 3 else request.rollout_id
+    return zlib.crc32(f"prompt {prompt}".encode()) / 2**32
+
+
 class ResponseLog:
     """Appends to one service's file. A full disk does not stop the scoring: it is logged and reported."""
 
-    def __init__(self, run_folder: Path, name: str, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        run_folder: Path,
+        name: str,
+        *,
+        sample: Sample | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """All responses are written where there is no `sample`."""
+        self._sample = sample
         self._writer = JsonLinesWriter(RunPaths(run_folder).responses / f"{name}.jsonl")
         self._run_folder = run_folder
         self._clock = clock
@@ -48,10 +86,19 @@ class ResponseLog:
         return self._writer.last_error
 
     def append(self, request: RewardRequest, score: Score) -> None:
+        """Write it, if it is one of those that are kept."""
+        if self._sample is not None and not self._sample.holds(request, self._num_bytes()):
+            return
         with suppress(OSError):  # the write that follows reports it
             private_folder(self._run_folder)
             self._writer.path.parent.mkdir(exist_ok=True)
         self._writer.append([_line(request, score) | {"time": self._clock()}])
+
+    def _num_bytes(self) -> int:
+        try:
+            return self._writer.path.stat().st_size
+        except OSError:
+            return 0
 
 
 def logged_responses(run_folder: Path) -> list[Fields]:

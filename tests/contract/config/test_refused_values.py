@@ -72,7 +72,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ("a number from 0 to 1 or 'length_adaptive'", "algorithm.lam", ["2.0", "-0.1", "'adaptive'", "true", "nan"]),
     (
         "a number from 0 to 1",
-        "algorithm.lam_floor algorithm.clip_ratio_low actor.min_lr_ratio critic.min_lr_ratio",
+        "reward.kept_prompts algorithm.lam_floor algorithm.clip_ratio_low actor.min_lr_ratio critic.min_lr_ratio",
         ["1.5", "-0.1", "'0.5'", "true", "nan"],
     ),
     (
@@ -154,7 +154,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ("a text", "reward.default_function redis.url", ["5", "true", "['exact']"]),
     (
         "a whole number from 1 to 1073741824",
-        "reward.memory_limit_mb redis.memory_limit_mb",
+        "reward.memory_limit_mb reward.kept_responses_mb redis.memory_limit_mb",
         ["0", "-1", "1.5", "'1G'", "10000000000"],
     ),
     ("a whole number from 2 to 1000", "redis.max_deliveries", ["1", "0", "100000", "true"]),

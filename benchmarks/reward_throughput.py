@@ -4,11 +4,13 @@
 
 exact     `boxed` inside the service, one request after the other
 symbolic  `math` in two workers, answers that only algebra can compare
+programs  `code` in two workers: a script with 20 tests, a function with 20 calls, 20 asserts; the first wrong at once
 attach    an echo that answers at once, in this process, over the loopback: one at a time, then in batches
 """
 
 import argparse
 import asyncio
+import json
 import statistics
 import time
 from collections.abc import AsyncIterator
@@ -26,6 +28,16 @@ from tppo.v1 import reward_pb2_grpc as pb_grpc
 from tppo.v1 import rollout_pb2
 
 RESPONSE_CHARS = 4000
+NUM_TESTS = 20
+SUMS = {"inputs": [f"{n} {n}\n" for n in range(NUM_TESTS)], "outputs": [f"{2 * n}\n" for n in range(NUM_TESTS)]}
+CALLS = {"fn_name": "add", "inputs": [[n, n] for n in range(NUM_TESTS)], "outputs": [2 * n for n in range(NUM_TESTS)]}
+ADD = "def add(a, b):\n    return a + b"
+PROGRAMS: dict[str, tuple[str, object, float]] = {
+    "script": ("print(sum(map(int, input().split())))", SUMS, 1.0),
+    "wrong script": ("print(-1)", SUMS, 0.0),
+    "calls": (ADD, CALLS, 1.0),
+    "asserts": (ADD, [f"assert add({n}, {n}) == {2 * n}" for n in range(NUM_TESTS)], 1.0),
+}
 EXACT = r"\boxed{3/4}", "0.75"
 SYMBOLIC = (
     (r"\frac{\sqrt{3}}{3}+NUMBER", r"\frac{1}{\sqrt{3}}+NUMBER"),
@@ -66,6 +78,17 @@ async def score_symbolic(scorer: Scorer, numbers: range) -> None:
         requests.append(request(number, f"\\boxed{{{answer}}}", ground_truth))
     scores = await asyncio.gather(*map(scorer.score, requests))
     assert all(score.status is ScoreStatus.SCORED and score.score == 1.0 for score in scores)
+
+
+async def programs_per_second(num_requests: int, name: str) -> float:
+    program, tests, expected = PROGRAMS[name]
+    one = request(0, f"\n```python\n{program}\n```\n", json.dumps(tests))
+    async with scoring(RewardSection(default_function="code", num_workers=2, timeout_seconds=120.0)) as parts:
+        await asyncio.gather(parts.scorer.score(one), parts.scorer.score(one))
+        started_at = time.perf_counter()
+        scores = await asyncio.gather(*(parts.scorer.score(one) for _ in range(num_requests)))
+        assert all(score.score == expected for score in scores)
+        return num_requests / (time.perf_counter() - started_at)
 
 
 async def echo(address: str) -> None:
@@ -125,6 +148,8 @@ def main() -> None:
         f"exact     {asyncio.run(exact_per_second(int(10_000 * scale))):8.0f} scores/s, responses of 4,000 characters"
     )
     print(f"symbolic  {asyncio.run(symbolic_per_second(int(500 * scale))):8.0f} scores/s, two workers")
+    for name in PROGRAMS:
+        print(f"programs  {asyncio.run(programs_per_second(max(2, int(40 * scale)), name)):8.1f} scores/s, {name}")
     print(f"attach    {asyncio.run(attach_p50_milliseconds(int(1000 * scale))):8.2f} ms at p50, one at a time")
     print(f"attach    {asyncio.run(attach_per_second(int(5000 * scale))):8.0f} scores/s in batches")
 

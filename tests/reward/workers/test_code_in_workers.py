@@ -38,8 +38,8 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 
-def request(program: str) -> RewardRequest:
-    return RewardRequest("r", 0, "code", "", f"```python\n{program}\n```", TESTS)
+def request(program: str, tests: str = TESTS) -> RewardRequest:
+    return RewardRequest("r", 0, "code", "", f"```python\n{program}\n```", tests)
 
 
 @pytest.mark.parametrize(
@@ -79,12 +79,19 @@ async def test_a_worker_has_more_time_than_a_program() -> None:
             pass
 
 
-async def test_a_program_dies_with_its_worker() -> None:
+@pytest.mark.parametrize(
+    ("program", "tests"),
+    [
+        ("import os, time\nos.fork()\ntime.sleep(600)", TESTS),
+        ("import time\ndef f():\n    time.sleep(600)", json.dumps({"fn_name": "f", "inputs": [[]], "outputs": [1]})),
+    ],
+)
+async def test_a_program_and_its_judge_die_with_their_worker(program: str, tests: str) -> None:
     spec = f"code(timeout_seconds=600, memory_mb={MARKED_MB})"
     pool = WorkerPool([spec], num_workers=1, timeout_seconds=DEADLINE_SECONDS, limits=WorkerLimits(2**31))
     try:
         await pool.start()
-        sleeping = asyncio.create_task(pool.outcome(spec, request("import os, time\nos.fork()\ntime.sleep(600)")))
+        sleeping = asyncio.create_task(pool.outcome(spec, request(program, tests)))
         await until(num_processes_of_the_program, "the program's processes", is_met=lambda number: number >= 2)
     finally:
         await pool.close()

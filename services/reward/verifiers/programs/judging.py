@@ -34,12 +34,14 @@ class JudgeHost:
         self._limits = limits
         self._pid = 0  # of the process that made it: a fork makes its own
         self._stack = ExitStack()
+        self._of_parents: list[ExitStack] = []
         self._sandbox: Sandbox | None = None
         self._imported: set[str] = set()
 
     def sandbox(self, *imports: str) -> Sandbox:
         """Where a judge can be started. Raises `IsolationError`."""
         if self._pid != os.getpid():
+            self._of_parents.append(self._stack)  # whose end would be that of the parent's sandbox
             self._pid, self._sandbox, self._stack = os.getpid(), None, ExitStack()
         if self._sandbox is None or not self._sandbox.is_alive:
             self.close()

@@ -167,6 +167,13 @@ def test_what_a_program_writes_as_bytes_crosses_too() -> None:
     assert outcome("import sys\ndef f():\n    sys.stdout.buffer.write('é'.encode())", tests).score == 1.0
 
 
+def test_an_integer_of_more_digits_than_python_writes_crosses() -> None:
+    program = "def f(n):\n    return 10**n\n"
+
+    assert outcome(program, "assert f(9000) == 10**9000").score == 1.0
+    assert outcome(program, {"fn_name": "f", "inputs": [[9000]], "outputs": [1]}).score == 0.0
+
+
 def test_half_characters_in_the_details_are_replaced() -> None:
     scored = outcome("def f():\n    return 'x'", "assert f() == 'y', '\\ud83d'")
 

@@ -75,7 +75,7 @@ class JudgePeer(Peer):
 
     def call(self, number: int, args: tuple[object, ...], kwargs: dict[str, object], *, in_place: bool = False) -> Any:
         value = super().call(number, args, kwargs, in_place=in_place)
-        self.returned = SHOWN.repr(value)
+        self.returned = shown(value)
         return value
 
     def error_of(self, name: str, args: tuple[object, ...], text: str) -> BaseException:
@@ -131,6 +131,14 @@ class _Module(types.ModuleType):
             except KeyError:
                 raise AttributeError(f"the program defines no {name}") from None
         return self._tppo_found[name]
+
+
+def shown(value: object) -> str:
+    """Cut to what a person reads; whatever the value is, it is no reason to fail."""
+    try:
+        return SHOWN.repr(value)
+    except (ValueError, RecursionError):  # an integer of more digits than Python writes
+        return f"<{type(value).__name__}>"
 
 
 def in_place(function: Any) -> Any:

@@ -23,7 +23,7 @@ from ..calls import solution
 from ..calls.leetcode import HELPERS
 from ..calls.remote import ClosedError
 from .equality import are_same
-from .judged_program import ALIASES, SHOWN, Failed, JudgePeer, Program, ProgramHere, cause_of, function_of, in_place
+from .judged_program import ALIASES, Failed, JudgePeer, Program, ProgramHere, cause_of, function_of, in_place, shown
 
 CHECK, IN_PLACE, ENTRY = "_tppo_check", "_tppo_in_place", "_tppo_entry"  # what tests are given by these names
 BOUND = "_tppo"  # and the module that a file of tests imports them from
@@ -118,10 +118,10 @@ def _calls(trial: Trial) -> int:
     """One function, its arguments and what it has to return."""
     name, calls = trial.plan["function"], trial.plan["calls"]
     for arguments, expected in calls:
-        trial.reports.begin(f"{name}({', '.join(map(SHOWN.repr, arguments))})")
+        trial.reports.begin(f"{name}({', '.join(map(shown, arguments))})")
         trial.checks()
         if problem := _problem_of_call(trial, name, arguments, expected):
-            trial.reports.failed(f"expected {SHOWN.repr(expected)}, {problem}")
+            trial.reports.failed(f"expected {shown(expected)}, {problem}")
             if not trial.plan["partial"]:
                 break
         else:
@@ -136,7 +136,7 @@ def _problem_of_call(trial: Trial, name: str, arguments: list[Any], expected: An
         value = program.called_as_leetcode(function_of(program, name, trial.names), arguments)
         allowed = [expected, *(expected if plan["is_wrapped"] else [])]
         is_right = any(are_same(one, value, tolerance=plan["tolerance"]) for one in allowed)
-        return "" if is_right else f"got {SHOWN.repr(value)}"
+        return "" if is_right else f"got {shown(value)}"
     except (Exception, ClosedError) as error:
         return cause_of(error, program)
 

@@ -98,6 +98,7 @@ class Ledger:
         if rollout.is_retry_due:
             self.dropped[RETRIED] += 1
             rollout.is_retry_due = False
+            rollout.window_index += 1  # so an answer that is read before this is early, and one to the former is late
         rollout.state, rollout.cohort, rollout.min_policy_version = State.REQUESTED, cohort, min_policy_version
         if not rollout.is_evaluation:
             self.num_issued += 1
@@ -198,8 +199,7 @@ class Ledger:
         """The equation's terms, counted from the states and not from each other."""
         states = self.count_by_state()
         in_flight = states[State.REQUESTED] + states[State.SCORING] + states[State.READY]
-        parked, dropped = states[State.PARKED], self.dropped.total()
-        return Conservation(self.num_issued, self.num_trained, in_flight, parked, dropped)
+        return Conservation(self.num_issued, self.num_trained, in_flight, states[State.PARKED], self.dropped.total())
 
     def request(self, rollout: Rollout) -> WindowRequest | RewardRequest:
         """The request that the rollout waits for."""

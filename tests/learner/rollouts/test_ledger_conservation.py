@@ -89,6 +89,14 @@ class LedgerMachine(RuleBasedStateMachine):
         row.is_retry_due = True
         self.ledger.request_score_again(row, cohort=0)
 
+    @precondition(lambda self: any(not row.is_finished for row in self.ledger.parked()))
+    @rule(choice=CHOICE)
+    def retry_window(self, choice: int) -> None:
+        rows = [row for row in self.ledger.parked() if not row.is_finished]
+        row = rows[choice % len(rows)]
+        row.is_retry_due = True
+        self.ledger.request_window(row, cohort=0, min_policy_version=0)
+
     @precondition(lambda self: self._names(State.TRAINED))
     @rule(choice=CHOICE)
     def go_on(self, choice: int) -> None:

@@ -57,6 +57,25 @@ def test_the_late_score_of_an_earlier_attempt_is_a_duplicate() -> None:
     assert ledger.duplicates == {"score": 1}
 
 
+@pytest.mark.parametrize("is_read_ahead", [False, True])
+def test_a_retried_window_is_answered_by_its_own_answer_alone_however_far_is_read_ahead(is_read_ahead: bool) -> None:
+    ledger = a_ledger()
+    rollout = a_requested_rollout(ledger)
+    ledger.add_window(FIRST, a_failed_window("r"))
+    answers = [(SECOND, a_failed_window("r")), (THIRD, a_window("r", 1))]
+
+    for position, window in answers if is_read_ahead else ():
+        ledger.add_window(position, window)
+    rollout.is_retry_due = True
+    ledger.request_window(rollout, cohort=0, min_policy_version=0)
+    for position, window in () if is_read_ahead else answers:
+        ledger.add_window(position, window)
+
+    assert (rollout.state, rollout.ready_position, len(rollout.response_tokens)) == (State.READY, THIRD, 4)
+    assert ledger.duplicates == {"window": 1}
+    assert ledger.conservation().holds
+
+
 def test_duplicates_of_a_retired_rollout_are_dropped() -> None:
     ledger = a_ledger()
 

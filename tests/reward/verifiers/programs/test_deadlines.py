@@ -112,6 +112,11 @@ def test_a_process_that_sleeps_uses_up_time() -> None:
             ["assert add(1, 2) == 4"],
             "the program raised ZeroDivisionError: division by zero",
         ),
+        (
+            "class One:\n    pass\ndef add(a, b):\n    return One()",
+            ["assert add(1, 2) == 4"],
+            "assert add(1, 2) == 4: the program returned an object of the class One, which is no data",
+        ),
         ("def add(a, b:", ["assert add(1, 2) == 4"], "SyntaxError"),
         (
             "import os\ndef add(a, b):\n    os._exit(0)",

@@ -19,6 +19,7 @@ from .values import Encoded, Nodes, NotDataError, ValueReader, ValueWriter
 Frame = dict[str, Any]
 HEADER_BYTES = 4
 MAX_FRAME_BYTES = 16 * 2**20
+NOT_DATA = "not data"  # stands for the name of an exception
 USES = ("call", "next", "attribute")
 SHARED_BUILTINS = (
     *("int", "float", "str", "bool", "list", "dict", "tuple", "set", "frozenset", "bytes", "complex", "object"),
@@ -140,6 +141,8 @@ class Peer:
         return ProgramError(text)
 
     def _raised(self, error: BaseException, nodes: Nodes) -> Frame:
+        if isinstance(error, NotDataError):
+            return {"message": {"values": [["tuple", []]], "nodes": []}, "raised": NOT_DATA, "text": str(error)[:1000]}
         own = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins")
         try:
             message = self._encoder(nodes).message(tuple(error.args))
@@ -149,7 +152,7 @@ class Peer:
             text = "".join(traceback.format_exception_only(error)).strip()
         except BaseException:
             text = own
-        return {"message": message, "raised": own if type(error) is not NotDataError else "", "text": text[:1000]}
+        return {"message": message, "raised": own, "text": text[:1000]}
 
     def _encoder(self, nodes: Nodes) -> ValueWriter:
         return ValueWriter(nodes, self._referred)

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from ..script import execute, new_module, print_error
 from .leetcode import IMPORTS, NODE_CLASSES, TYPING, list_node, tree_node, values_of
 from .peer import Frame, Peer
-from .values import Nodes
+from .values import Nodes, NotDataError
 
 MODULE = "solution"
 MAX_OUTPUT_BYTES = 100_000
@@ -91,7 +91,7 @@ class ProgramPeer(Peer):
         return {"printed": printed} if printed else {}
 
     def _raised(self, error: BaseException, nodes: Nodes) -> Frame:
-        if not isinstance(error, StopIteration):
+        if not isinstance(error, StopIteration | NotDataError):
             print_error(error)
         return super()._raised(error, nodes)
 

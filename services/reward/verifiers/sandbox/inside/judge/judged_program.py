@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ..calls import solution
 from ..calls.leetcode import NODE_CLASSES
-from ..calls.peer import Frame, Peer
+from ..calls.peer import NOT_DATA, Frame, Peer
 from ..calls.remote import ClosedError, ProgramError, Remote, StrictIterator, StrictRemote
 from ..calls.values import Nodes
 
@@ -80,7 +80,8 @@ class JudgePeer(Peer):
 
     def error_of(self, name: str, args: tuple[object, ...], text: str) -> BaseException:
         error = super().error_of(name, args, text)
-        error.of_program = text  # type: ignore[attr-defined]
+        verb = "returned" if name == NOT_DATA else "raised"
+        error.of_program = f"the program {verb} {text}"  # type: ignore[attr-defined]
         return error
 
     def named(self, name: str) -> object:
@@ -167,7 +168,7 @@ def cause_of(error: BaseException, program: Program) -> str:
     if isinstance(error, ClosedError) or program.has_ended:
         return "the program ended"
     if (text := getattr(error, "of_program", None)) is not None:
-        return f"the program raised {text}"
+        return str(text)
     seen = f"; the program returned {program.returned}" if program.returned else ""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return f"{text:.500}{seen}"

@@ -3,7 +3,9 @@
 import os
 import random
 import signal
+import socket
 import subprocess
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,7 @@ from tests.faults.kinds import FAULTS, Injection
 from tests.faults.report import Report, add, read, table
 from tests.faults.story import SLOW, drawn_story
 from tests.support.fork_server import ForkServer
-from tests.support.processes import TPPO, is_running
+from tests.support.processes import TPPO, end_now, is_running
 from tests.support.waiting import wait_until
 from tppo.rollout import WindowRequest, tokens
 
@@ -100,6 +102,25 @@ def test_a_forked_process_is_tppo(server: ForkServer) -> None:
     own = subprocess.run([*TPPO, "no-verb"], capture_output=True, text=True, check=False)
 
     assert (forked.returncode, forked.stdout, forked.stderr) == (own.returncode, own.stdout, own.stderr)
+
+
+def test_a_forked_process_has_the_descriptors_that_it_was_given(server: ForkServer, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = [str(server.python), *TPPO[1:], "dashboard", str(tmp_path), "--fd", str(listener.fileno())]
+        dashboard = subprocess.Popen(command, pass_fds=[listener.fileno()], stdout=subprocess.DEVNULL, text=True)
+        port = listener.getsockname()[1]
+    try:
+        wait_until(lambda: _is_healthy(port), "an answer at the listener's port")
+    finally:
+        end_now(dashboard)
+
+
+def _is_healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
 
 
 def test_other_arguments_are_the_interpreter_s(server: ForkServer) -> None:

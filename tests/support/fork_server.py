@@ -3,12 +3,13 @@
     python -P -m tests.support.fork_server FOLDER     the server, until its standard input ends
 
 `FOLDER/python` is what `sys.executable` is for a run: it stands in for each `tppo VERB`, and is the interpreter itself
-for everything else. A stand-in hands its arguments, environment, folder and standard streams to the server, passes
+for everything else. A stand-in hands its arguments, environment, folder and descriptors to the server, passes
 signals on to the process that the server forks, and ends as that does; where it is killed, that is killed. So a
 supervisor sees a process of its own; who wants to stop or limit the real one looks its id up (`real_process_id`).
 """
 
 import contextlib
+import fcntl
 import gc
 import importlib
 import json
@@ -54,6 +55,8 @@ PRELOADED = (
     "uvicorn",
 )
 MAX_MESSAGE_BYTES = 2**18  # of arguments and environment
+MAX_DESCRIPTORS = 32
+FIRST_HIGH = 500  # descriptors from here on are not in use
 
 
 class ForkServer:
@@ -101,7 +104,7 @@ class Job:
     arguments: list[str]
     environment: dict[str, str]
     folder: str
-    streams: tuple[int, ...]
+    descriptors: dict[int, int]  # that it was given, the standard streams among them: its number -> ours
 
 
 class Server:
@@ -141,17 +144,18 @@ class Server:
 
     def _accept(self) -> Job | None:
         connection, _ = self._listener.accept()
-        message, streams, _, _ = socket.recv_fds(connection, MAX_MESSAGE_BYTES, 3)
-        if len(streams) != 3:
+        message, received, _, _ = socket.recv_fds(connection, MAX_MESSAGE_BYTES, MAX_DESCRIPTORS)
+        if not message:
             connection.close()
             return None
         wanted = json.loads(message)
         process_id = os.fork()
         if process_id == 0:
             self._forget(connection)
-            return Job(wanted["arguments"], wanted["environment"], wanted["folder"], tuple(streams))
-        for stream in streams:
-            os.close(stream)
+            descriptors = dict(zip(wanted["descriptors"], received, strict=True))
+            return Job(wanted["arguments"], wanted["environment"], wanted["folder"], descriptors)
+        for descriptor in received:
+            os.close(descriptor)
         _note(self._folder, wanted["process_id"]).write_text(f"{process_id}", encoding="ascii")
         self._connections[connection.fileno()] = connection
         self._processes[connection.fileno()] = process_id
@@ -213,9 +217,12 @@ def _kill_group(process_id: int) -> None:
 def _become(job: Job, python: Path, server: int) -> None:
     os.setsid()
     tether(server)
-    for number, stream in enumerate(job.streams):
-        os.dup2(stream, number)
-        os.close(stream)
+    high = {number: fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, FIRST_HIGH) for number, ours in job.descriptors.items()}
+    for ours in job.descriptors.values():
+        os.close(ours)
+    for number, ours in high.items():  # none of ours is in the way up there
+        os.dup2(ours, number)
+        os.close(ours)
     os.chdir(job.folder)
     os.environ.clear()
     os.environ.update(job.environment)

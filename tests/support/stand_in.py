@@ -3,6 +3,7 @@
 With other arguments the interpreter takes this process's place. Standard library only, so that it costs 20 ms.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ def main() -> None:
     python, folder, *arguments = sys.argv[1:]
     if arguments[:3] != TPPO:
         os.execv(python, [python, *arguments])
+    inherited = _inherited()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until it is known whom they go to
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
         server.connect(f"{folder}/server")
@@ -26,14 +28,24 @@ def main() -> None:
             "environment": dict(os.environ),
             "folder": os.getcwd(),
             "process_id": os.getpid(),
+            "descriptors": inherited,
         }
-        socket.send_fds(server, [json.dumps(wanted).encode()], [0, 1, 2])
+        socket.send_fds(server, [json.dumps(wanted).encode()], inherited)
         process_id = json.loads(server.recv(1024))["started"]
         for number in SIGNALS:
             signal.signal(number, lambda number, _: os.kill(process_id, number))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         reply = server.recv(1024)
     _end(json.loads(reply)["exited"] if reply else -signal.SIGKILL)
+
+
+def _inherited() -> list[int]:
+    """The descriptors that this process was given: what it has opened itself is closed by exec."""
+    found = []
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):  # of the list itself
+            found += [descriptor] if os.get_inheritable(descriptor) else []
+    return sorted(found)
 
 
 def _end(exit_code: int) -> None:

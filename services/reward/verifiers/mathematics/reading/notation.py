@@ -10,6 +10,7 @@ import unicodedata
 from services.reward.verifiers.mathematics.reading import numerals, phrases
 from services.reward.verifiers.mathematics.reading.spelling import COMMANDS, CURRENCIES, FUNCTIONS, LAYOUT, SYMBOLS
 
+SPACES = re.compile(r"\s+")
 SYMBOL = re.compile("|".join(map(re.escape, SYMBOLS)))
 COMMAND = re.compile(r"\\[a-zA-Z]+")
 SPACING = re.compile(r"(?<!\\)\\[,;:! ]|~|\\(?:[hv]space|color|textcolor)\s*\{[^{}]*\}")
@@ -102,7 +103,7 @@ def plain(answer: str) -> str:
 
 def spelled(answer: str) -> str:
     r"""The answer in the one notation, but with its numbers as written: decimals, and other bases as 1101_{2}."""
-    text = _visible(answer.translate({ord(character): " " for character in "\n\t\r\v\f"}))
+    text = SPACES.sub(" ", _visible(answer))  # many in a row would make the patterns below slow
     while quoted := QUOTED.fullmatch(text):
         text = quoted[2]
     text = RAISED_CHARACTERS.sub(lambda found: f"^{{{found[0].translate(RAISED)}}}", text)

@@ -202,7 +202,7 @@ def test_the_console_script_exits_with_2_on_an_unknown_verb(capsys: pytest.Captu
         (["RUN"], "did you mean run?"),
         (["start"], "did you mean run?"),
         (["resume"], "did you mean run?"),
-        (["xyzzy"], "expected one of run, compare, generation,"),
+        (["xyzzy"], "expected one of run, compare, download, generation,"),
     ],
 )
 def test_an_unknown_verb_suggests_the_nearest_one(

@@ -14,13 +14,14 @@ from services.reward.verifiers.sandbox.inside.judge.trial import CHECK, IN_PLACE
 
 RAISERS = ("raises", "warns", "deprecated_call")
 Texts = frozenset[str]
+Binding = tuple[Texts, Texts]
 
 
 def is_check(node: ast.AST) -> bool:
     """Whether a statement can fail by what the program does."""
     match node:
-        case ast.Assert():
-            return True
+        case ast.Assert(test=test, msg=message):
+            return not _is_always_true(test) and not (isinstance(test, ast.Call) and _is_value(message))
         case ast.Expr(value=ast.Call(func=function)):
             return _last_name(function).startswith(("assert", "fail"))
         case ast.With(items=items) | ast.AsyncWith(items=items):
@@ -29,6 +30,17 @@ def is_check(node: ast.AST) -> bool:
         case ast.If(body=body, orelse=orelse):
             return any(isinstance(one, ast.Raise) for one in (*body, *orelse))
     return False
+
+
+def _is_always_true(test: ast.expr) -> bool:
+    """As `assert True` and `assert (f(1) == 2, "message")`."""
+    return (isinstance(test, ast.Constant) and bool(test.value)) or (isinstance(test, ast.Tuple) and bool(test.elts))
+
+
+def _is_value(message: ast.expr | None) -> bool:
+    """A number or a container, which was meant as what is expected: `assert f(1), 2`."""
+    is_number = isinstance(message, ast.Constant) and isinstance(message.value, int | float)
+    return is_number or isinstance(message, ast.List | ast.Dict | ast.Set)
 
 
 def mark_changing_calls(tree: ast.Module) -> None:
@@ -84,12 +96,12 @@ class _Sides:
     texts: Sequence[Texts]
     is_by_identity: bool
 
-    def has_as_reference(self, given: str, result: str) -> bool:
-        """Whether the argument stands on one side and the result on another."""
+    def has_as_reference(self, given: Texts, result: Texts) -> bool:
+        """Whether the argument stands on one side and the result on another, or what was made of them."""
         if self.is_by_identity:
             return False
-        given_alone = any(given in side and result not in side for side in self.texts)
-        return given_alone and any(result in side and given not in side for side in self.texts)
+        given_alone = any(given & side and not result & side for side in self.texts)
+        return given_alone and any(result & side and not given & side for side in self.texts)
 
 
 def _mark_in(scope: Sequence[ast.stmt]) -> None:
@@ -104,14 +116,41 @@ def _mark_in(scope: Sequence[ast.stmt]) -> None:
                 case ast.Compare(left=ast.Call() as call, comparators=[ast.Constant(value=None)]):
                     _mark(call)
                 case ast.Assign(targets=[target], value=ast.Call() as call):
-                    if _is_looked_at(call, ast.unparse(target), seen, sides):
+                    if _is_looked_at(call, ast.unparse(target), seen, sides, list(_bindings(scope, call))):
                         _mark(call)
 
 
-def _is_looked_at(call: ast.Call, result: str, seen: Texts, sides: Sequence[_Sides]) -> bool:
+def _is_looked_at(
+    call: ast.Call, result: str, seen: Texts, sides: Sequence[_Sides], bindings: Sequence[Binding]
+) -> bool:
     arguments = [*call.args, *(keyword.value for keyword in call.keywords)]
     given = set().union(*map(_texts, arguments)) & seen if arguments else set()
-    return bool(given) and not any(found.has_as_reference(one, result) for one in given for found in sides)
+    made = _made_of(result, bindings) - given
+    return bool(given) and not any(
+        found.has_as_reference(_made_of(one, bindings) - {result}, made) for one in given for found in sides
+    )
+
+
+def _bindings(scope: Sequence[ast.stmt], call: ast.Call) -> Iterator[Binding]:
+    """What is bound behind the call, and of what: `got = list(result)`, `all(x in values for x in result)`."""
+    for node in (one for statement in scope for one in ast.walk(statement)):
+        match node:
+            case ast.Assign(targets=[target], value=value) | ast.NamedExpr(target=target, value=value):
+                pass
+            case ast.For(target=target, iter=value) | ast.comprehension(target=target, iter=value):
+                pass
+            case _:
+                continue
+        if value is not call and value.lineno >= call.lineno:
+            yield _texts(target), _texts(value)
+
+
+def _made_of(name: str, bindings: Sequence[Binding]) -> Texts:
+    """The name, and those that its value went into."""
+    found = frozenset({name})
+    while more := frozenset().union(*(made for made, texts in bindings if texts & found and not made <= found)):
+        found |= more
+    return found
 
 
 def _sides_of(check: ast.AST) -> Iterator[_Sides]:

@@ -98,9 +98,10 @@ def judged(
         box = stack.enter_context(sandbox(program, limits=settings.limits, modules=("calls.solution",)))
         to_program, to_judge = map(stack.enter_context, socket.socketpair())
         reports, reporting = map(stack.enter_context, socket.socketpair())
-        nothing, errors, judge_errors = (stack.enter_context(file_of()) for _ in range(3))
-        judge.begin("judge", (nothing, nothing, judge_errors), plan=plan, sockets=(to_judge, reporting))
-        box.begin("serve", (nothing, nothing, errors), sockets=(to_program,))
+        output, errors, judge_output, judge_errors = (stack.enter_context(file_of()) for _ in range(4))
+        # What tests print may be what they expect: no file of theirs is the program's.
+        judge.begin("judge", (judge_output, judge_output, judge_errors), plan=plan, sockets=(to_judge, reporting))
+        box.begin("serve", (output, output, errors), sockets=(to_program,))
         for one in (to_program, to_judge, reporting):
             one.close()
         progress = _followed(reports, [box, judge], settings.seconds)

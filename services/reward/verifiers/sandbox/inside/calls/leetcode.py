@@ -91,7 +91,8 @@ def is_same_tree(one: Any, other: Any) -> bool:
     """Whether two trees have the same form and values."""
     if one is None or other is None:
         return one is other
-    return values_of(one) == values_of(other)
+    values = values_of(one)
+    return values is not None and values == values_of(other)
 
 
 HELPERS = {

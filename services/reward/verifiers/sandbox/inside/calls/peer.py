@@ -47,7 +47,13 @@ class Peer:
         self._send(frame)
         while "do" in (answer := self._received()):
             self._serve(answer)
-        return self._value_of(answer, nodes or Nodes())
+        try:
+            return self._value_of(answer, nodes or Nodes())
+        except StopIteration as end:
+            if frame["do"] == "next":
+                raise
+            # As in a generator: it would end a `map` in the tests, and their `all` of what it had before.
+            raise RuntimeError(f"a function raised StopIteration{end.args!r:.100}") from None
 
     def call(self, number: int, args: tuple[object, ...], kwargs: dict[str, object], *, in_place: bool = True) -> Any:
         """Call a function of the other side; `in_place`: what it changes in its arguments changes here."""
@@ -167,7 +173,7 @@ class Peer:
         if isinstance(value, Remote) and value._tppo[0] is self:
             return ["yours", value._tppo[1]]
         is_iterator = hasattr(type(value), "__next__")
-        if not (is_iterator or self.crosses_as_object(value) or _is_function(value)):
+        if not (is_iterator or self.crosses_as_object(value) or is_function(value)):
             raise NotDataError(f"an object of the class {type(value).__name__}, which is no data")
         return ["iterator" if is_iterator else "object", self._export(value), str(name or type(value).__name__)]
 
@@ -232,7 +238,7 @@ class Peer:
         return bytes(received)
 
 
-def _is_function(value: object) -> bool:
+def is_function(value: object) -> bool:
     """A function, a method, a class, or what was made of them: not an object that can be called besides."""
     return type(value).__name__ in FUNCTION_TYPES or isinstance(value, type | Remote)
 

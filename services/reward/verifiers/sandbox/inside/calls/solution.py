@@ -1,6 +1,7 @@
 """The program as a module whose functions the judge calls."""
 
 import builtins
+import functools
 import inspect
 import io
 import os
@@ -11,10 +12,10 @@ from typing import Any, NoReturn
 
 from ..script import execute, new_module, print_error
 from .leetcode import IMPORTS, NODE_CLASSES, TYPING, list_node, tree_node, values_of
-from .peer import Frame, Peer
+from .peer import Frame, Peer, is_function
 from .values import Nodes, NotDataError
 
-MODULE = "solution"
+MODULE, HOLDER = "solution", "Solution"
 MAX_OUTPUT_BYTES = 100_000
 
 
@@ -51,14 +52,14 @@ class ProgramPeer(Peer):
         return names_of(self._module)
 
     def named(self, name: str) -> object:
-        return vars(self._module)[name]
+        return _as_function(vars(self._module)[name])
 
     def attribute(self, target: object, name: str) -> object:
-        return getattr(target, name)
+        return _as_function(getattr(target, name))
 
     def crosses_as_object(self, value: object) -> bool:
         """LeetCode's `Solution` alone, which is no more than a holder of functions."""
-        return type(value).__name__ == "Solution"
+        return type(value).__name__ == HOLDER
 
     def _done(self, request: Frame, nodes: Nodes) -> object:
         if request["do"] == "call" and request.get("as_leetcode"):
@@ -115,6 +116,12 @@ class _Output(io.TextIOWrapper):
             self._bytes.seek(0)
             self._bytes.truncate()
         return data[:MAX_OUTPUT_BYTES].decode(errors="replace")
+
+
+def _as_function(value: object) -> object:
+    """Also where a decorator that is a class put its object, which can be called."""
+    is_object = callable(value) and not is_function(value) and not isinstance(value, (int, str, list, dict, tuple, set))
+    return functools.partial(value) if is_object and type(value).__name__ != HOLDER else value  # type: ignore[arg-type]
 
 
 def _offer(imports: str) -> None:

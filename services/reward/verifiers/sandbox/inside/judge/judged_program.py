@@ -14,6 +14,7 @@ from ..calls.remote import ClosedError, ProgramError, Remote, StrictIterator, St
 from ..calls.values import Nodes
 
 ALIASES = ("solution", "main", "submission", "candidate", "program", "your_module")  # what tests import it as
+MAX_PRINTED_CHARS = 200_000  # of a chatty program, whose prints must not fill the judge's file
 SHOWN = reprlib.Repr()
 SHOWN.maxstring = SHOWN.maxother = SHOWN.maxlong = 200
 SHOWN.maxlist = SHOWN.maxtuple = SHOWN.maxset = SHOWN.maxdict = 20
@@ -48,6 +49,7 @@ class JudgePeer(Peer):
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(connection, NODE_CLASSES)
         self.returned = ""
+        self._num_printable = MAX_PRINTED_CHARS
 
     def names(self) -> list[str]:
         return [str(name) for name in self.request({"do": "names"})]
@@ -88,8 +90,10 @@ class JudgePeer(Peer):
         raise ProgramError("nothing of the judge's is to be had by name")
 
     def _heed(self, answer: Frame) -> None:
-        if printed := answer.get("printed"):
-            sys.stdout.write(str(printed))
+        printed = str(answer.get("printed", ""))[: self._num_printable]
+        if printed:
+            self._num_printable -= len(printed)
+            sys.stdout.write(printed)
 
 
 class ProgramHere:
@@ -122,8 +126,8 @@ class _Module(types.ModuleType):
         self._tppo_found: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
-        if name == "__all__":
-            return [one for one in self._tppo_program.names() if not one.startswith("_")]
+        if name == "__all__":  # what tests use is bound already; more would replace Python's own `abs` and `all`
+            return []
         if name.startswith("__"):
             raise AttributeError(name)
         if name not in self._tppo_found:
@@ -170,5 +174,8 @@ def cause_of(error: BaseException, program: Program) -> str:
     if (text := getattr(error, "of_program", None)) is not None:
         return str(text)
     seen = f"; the program returned {program.returned}" if program.returned else ""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    try:
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    except Exception:  # a message that holds what the program returned, such as a number of too many digits
+        text = type(error).__name__
     return f"{text:.500}{seen}"

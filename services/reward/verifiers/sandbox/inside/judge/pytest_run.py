@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from .equality import refuse_empty_approximations
 from .judged_program import Failed
 
 OPTIONS = ("-q", "-p", "no:cacheprovider", "-p", "no:faulthandler", "--import-mode=importlib", "--tb=short")
@@ -20,6 +21,7 @@ def run(trial: Any) -> int:
     plan = trial.plan
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     sys.dont_write_bytecode = True
+    refuse_empty_approximations(type(pytest.approx(1.0)))
     plugin = _Reporter(trial)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, FILE)
@@ -46,6 +48,7 @@ class _Reporter:
         self._problem = ""
         self._is_skipped = False
         self._is_checked = False
+        self._uses_before = 0
         self.num_tests = 0
         self.num_judged = 0
         self.broken = ""
@@ -72,9 +75,13 @@ class _Reporter:
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self._trial.reports.begin(nodeid.partition("::")[2])
         self._problem, self._is_skipped, self._trial.checks.of_test = "", False, 0
+        self._uses_before = self._trial.program.num_uses
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         self._is_skipped = self._is_skipped or report.skipped
+        is_by_program = self._trial.program.num_uses > self._uses_before and not hasattr(report, "wasxfail")
+        if report.skipped and is_by_program:
+            self._problem = self._problem or "the test skipped itself after it had called the program"
         if report.failed and not self._problem:
             self._problem = self._cause(report)
 

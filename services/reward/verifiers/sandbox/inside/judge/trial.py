@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from ..calls import solution
 from ..calls.leetcode import HELPERS
 from ..calls.remote import ClosedError
-from .equality import are_same
+from .equality import are_same, refuse_empty_arrays
 from .judged_program import ALIASES, Failed, JudgePeer, Program, ProgramHere, cause_of, function_of, in_place, shown
 
 CHECK, IN_PLACE, ENTRY = "_tppo_check", "_tppo_in_place", "_tppo_entry"  # what tests are given by these names
@@ -195,6 +195,8 @@ def _bind(trial: Trial, scope: dict[str, Any]) -> None:
         if unknown and len(missing) < len(plan["names"]):
             raise Refused(f"the tests use {', '.join(unknown)}, which neither they nor the program define")
         raise Failed(f"the program defines no {', '.join(missing)}")
+    if "numpy" in plan["imports"]:
+        refuse_empty_arrays()
     for name in ALIASES:
         sys.modules[name] = program.as_module(name)
     scope.update({CHECK: trial.checks, IN_PLACE: in_place})

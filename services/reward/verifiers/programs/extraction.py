@@ -99,7 +99,7 @@ def _is_value(statement: ast.stmt) -> bool:
 
 
 def _blocks(text: str) -> Iterator[Block]:
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    lines = text.replace("\ufeff", "").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     position = 0
     while position < len(lines):
         opening = FENCE.fullmatch(lines[position])

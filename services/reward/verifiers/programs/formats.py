@@ -140,8 +140,13 @@ def _of_pairs(inputs: Sequence[Any], outputs: Sequence[Any], function: str) -> T
     if not inputs:
         raise ValueError(f"no tests in the ground truth: inputs is empty; {EXPECTED}")
     if function:
+        if all(output in (None, [None]) for output in outputs):
+            raise ValueError("every output of the ground truth is null, which a function that does nothing returns")
         return Calls(function, [(_arguments(one), output) for one, output in zip(inputs, outputs, strict=True)])
-    return StandardIO(list(map(_text, inputs)), list(map(_text, outputs)))
+    expected = list(map(_text, outputs))
+    if not any(map(str.strip, expected)):
+        raise ValueError("every output of the ground truth is empty, so a program that does nothing would pass")
+    return StandardIO(list(map(_text, inputs)), expected)
 
 
 def _of_entries(entries: Sequence[Mapping[str, Any]], row: Row) -> Tests:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from services.reward.verifiers.sandbox.inside.judge.trial import CHECK, IN_PLACE
 
+CAUGHT = {"", "AssertionError", "Exception", "BaseException"}
+ENDS = ("exit", "_exit", "quit", "fail", "skip")
 RAISERS = ("raises", "warns", "deprecated_call")
 Texts = frozenset[str]
 Binding = tuple[Texts, Texts]
@@ -30,6 +32,27 @@ def is_check(node: ast.AST) -> bool:
         case ast.If(body=body, orelse=orelse):
             return any(isinstance(one, ast.Raise) for one in (*body, *orelse))
     return False
+
+
+def checks_that_count(node: ast.AST) -> Iterator[ast.AST]:
+    """Those that no handler around them swallows: `try: assert f(1) == 2` with `except AssertionError: print("no")`."""
+    if is_check(node):
+        yield node
+    swallowed = node.body if isinstance(node, ast.Try) and any(map(_swallows, node.handlers)) else []
+    for child in ast.iter_child_nodes(node):
+        if child not in swallowed:
+            yield from checks_that_count(child)
+
+
+def _swallows(handler: ast.ExceptHandler) -> bool:
+    kinds = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    if CAUGHT.isdisjoint(_last_name(kind) if kind else "" for kind in kinds):
+        return False
+    inside = [node for statement in handler.body for node in ast.walk(statement)]
+    return not any(
+        isinstance(node, ast.Raise | ast.Assert) or (isinstance(node, ast.Call) and _last_name(node.func) in ENDS)
+        for node in inside
+    )
 
 
 def _is_always_true(test: ast.expr) -> bool:

@@ -5,34 +5,30 @@ Everything here is read off the code before any program is run, so that no progr
 
 import ast
 import builtins
-import importlib
 import re
-import symtable
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from services.reward.verifiers.programs.instrumentation import is_check, mark_changing_calls, with_counts
+from services.reward.verifiers.programs.free_names import (
+    forgotten_imports,
+    free_names,
+    given_by_prompt,
+    undefined_helper,
+)
+from services.reward.verifiers.programs.instrumentation import (
+    checks_that_count,
+    is_check,
+    mark_changing_calls,
+    with_counts,
+)
 from services.reward.verifiers.programs.own_classes import own_class_needed
 from services.reward.verifiers.sandbox.inside.calls.leetcode import HELPERS
 from services.reward.verifiers.sandbox.inside.judge.judged_program import ALIASES
 from services.reward.verifiers.sandbox.inside.judge.trial import BOUND, CHECK, ENTRY, IN_PLACE
 
 CANDIDATE = "candidate"  # what HumanEval calls the function, and others after it
-MODULE_NAMES = {"__name__", "__file__", "__doc__", "__builtins__"}
-STAR_MODULES = (
-    "math",
-    "typing",
-    "collections",
-    "itertools",
-    "functools",
-    "string",
-    "heapq",
-    "bisect",
-    "operator",
-    "re",
-)
 MAX_LABEL_CHARS = 200
 DEFINITION = re.compile(r"\bdef\s+(\w+)")
 
@@ -70,14 +66,13 @@ class PythonTests:
 
 def python_tests(parts: Sequence[str], row: Row, *, form: str) -> PythonTests:
     """Read the tests of a row. Raises ValueError for such as cannot judge any program."""
-    code = "\n".join(parts)
-    tree = _tree(code)
-    if not any(is_check(node) for node in ast.walk(tree)):
+    code, tree = _completed("\n".join(parts), row)
+    if not any(checks_that_count(tree)):
         raise ValueError("the tests of the ground truth contain no check; expected assert, or a function that raises")
     imported, modules = _imports_of_program(tree)
     helpers = [name for name in HELPERS if name in code]
-    free = [name for name in _free_names(code, tree) if name not in helpers]
-    if helper := _undefined_helper(tree, set(free) - {name for name in free if _is_required(name, row)}, set(free)):
+    free = [name for name in free_names(code, tree) if name not in helpers]
+    if helper := undefined_helper(tree, set(free) - {name for name in free if _is_required(name, row)}, set(free)):
         raise ValueError(f"the tests use {helper}, which they do not define, to check what the program returns")
     kind = _kind(tree, form)
     added = list(_calls_to_add(tree, kind))
@@ -85,6 +80,9 @@ def python_tests(parts: Sequence[str], row: Row, *, form: str) -> PythonTests:
     names = list(dict.fromkeys([*imported, *(name for name in free if name != CANDIDATE)]))
     if not (names or is_entry or modules):
         names = _shadowed_builtins(tree)
+    unknown = [name for name in names if name not in imported and not _is_required(name, row)]
+    if unknown and (row.entry_point or any(_is_required(name, row) for name in names)):
+        raise ValueError(f"the tests use {unknown[0]}, which neither they define nor the row asks of the program")
     makers = {*names, *modules, *([CANDIDATE] if is_entry else [])}
     own_class = own_class_needed(tree, makers, modules)
     common: dict[str, Any] = {
@@ -103,6 +101,20 @@ def python_tests(parts: Sequence[str], row: Row, *, form: str) -> PythonTests:
     if not any(unit["is_test"] for unit in units):
         raise ValueError("the tests of the ground truth define checks and never run them; expected a call of them")
     return PythonTests("statements", units=units, **common)
+
+
+def _completed(code: str, row: Row) -> tuple[str, ast.Module]:
+    """The code with what it counts on: modules that it forgot to import, and functions that the prompt defines."""
+    tree = _tree(code)
+    free = list(free_names(code, tree))
+    added = list(forgotten_imports(tree, free))
+    if row.entry_point and CANDIDATE in {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}:
+        others = set(free) - set(re.findall(r"\w+", row.entry_point))
+        added.append(given_by_prompt(row.prompt, others))
+    if not any(added):
+        return code, tree
+    code = "\n".join([*added, code])
+    return code, _tree(code)
 
 
 def entry_of(program_names: Sequence[str], row: Row) -> str:
@@ -211,38 +223,6 @@ def _imports_of_program(tree: ast.Module) -> tuple[list[str], list[str]]:
     return names, modules
 
 
-def _free_names(code: str, tree: ast.Module) -> Iterator[str]:
-    """What the tests use and neither they nor Python define, in the order of their scopes."""
-    top = symtable.symtable(code, "<tests>", "exec")
-    bound = {symbol.get_name() for symbol in top.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
-    bound |= {symbol.get_name() for symbol in top.get_symbols() if symbol.is_namespace()}
-    tables = list(_tables(top))
-    for table in tables[1:]:
-        bound |= {one.get_name() for one in table.get_symbols() if one.is_declared_global() and one.is_assigned()}
-    bound |= {*dir(builtins), *MODULE_NAMES, *_starred(tree)}
-    seen = set()
-    for table in tables:
-        for symbol in table.get_symbols():
-            name = symbol.get_name()
-            is_of_module = table is top or symbol.is_global()
-            if is_of_module and symbol.is_referenced() and name not in bound and name not in seen:
-                seen.add(name)
-                yield name
-
-
-def _tables(top: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
-    yield top
-    for child in top.get_children():
-        yield from _tables(child)
-
-
-def _starred(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module in STAR_MODULES and node.names[0].name == "*":
-            module = importlib.import_module(node.module)
-            yield from getattr(module, "__all__", dir(module))
-
-
 def _shadowed_builtins(tree: ast.Module) -> list[str]:
     """The one function that all checks call, when the tests use no name but Python's own: `assert sum(1, 2) == 3`."""
     called = [
@@ -256,21 +236,6 @@ def _shadowed_builtins(tree: ast.Module) -> list[str]:
     ]
     common = set.intersection(*called) if called else set()
     return list(common) if len(common) == 1 else []
-
-
-def _undefined_helper(tree: ast.Module, unknown: set[str], free: set[str]) -> str:
-    """A name that decides by itself whether a result is right: a program that defined it would pass."""
-    for node in ast.walk(tree):
-        match node:
-            case ast.Assert(test=ast.Call() as call) | ast.Assert(test=ast.UnaryOp(operand=ast.Call() as call)):
-                name, *inner = [_called_name(one) for one in ast.walk(call) if isinstance(one, ast.Call)]
-                if name in unknown and not (free - {name}).isdisjoint(inner):
-                    return name
-    return ""
-
-
-def _called_name(call: ast.Call) -> str:
-    return call.func.id if isinstance(call.func, ast.Name) else ""
 
 
 def _is_required(name: str, row: Row) -> bool:

@@ -94,7 +94,7 @@ def test_a_process_that_sleeps_uses_up_time() -> None:
             {"inputs": ["0"], "outputs": ["1"]},
             "test 1 of 1, with input '0': expected '1', exit code 1; stderr: Traceback (most recent call last):",
         ),
-        ("import os\nos.kill(os.getpid(), 9)", {"inputs": [""], "outputs": [""]}, "expected '', ended by SIGKILL"),
+        ("import os\nos.kill(os.getpid(), 9)", {"inputs": [""], "outputs": ["1"]}, "expected '1', ended by SIGKILL"),
         (ADD, {"fn_name": "add", "inputs": [[1, 2], [3, 4]], "outputs": [3, 8]}, "add(3, 4): expected 8, got 7"),
         (ADD, ["assert add(1, 2) == 4"], "assert add(1, 2) == 4: AssertionError; the program returned 3"),
         (

@@ -23,6 +23,7 @@ BLOCK = f"```python\n{ADD}```\n"
         BLOCK.replace("\n", "\r\n"),
         BLOCK.replace("```", "~~~"),
         BLOCK.replace("```", "````"),
+        BLOCK.replace("def add", "\ufeffdef add"),
         BLOCK.replace("python", "Python"),
         BLOCK.replace("python", "py"),
         BLOCK.replace("python", "python3 title='add.py'"),

@@ -42,6 +42,17 @@ STACK = "class Stack(list):\n    def push(self, value):\n        self.append(val
         ("import pytest\nimport no_such_module\ndef test_add():\n    assert add(1, 2) == 3", "cannot be collected"),
         ("import pytest\n@pytest.mark.skip\ndef test_add():\n    assert add(1, 2) == 3", "pytest skipped all tests"),
         ("import os\nos._exit(0)\nassert add(1, 2) == 3", "the tests ended the judge"),
+        ({"inputs": ["1"], "outputs": [" \n"]}, "every output of the ground truth is empty"),
+        ({"fn_name": "add", "inputs": [[1, 2]], "outputs": [None]}, "every output of the ground truth is null"),
+        ("assert_equal(add(1, 2), 3)", "the tests use assert_equal, which they do not define"),
+        ("assert all(close(add(x, 1), x + 1) for x in (1, 2))", "the tests use close, which they do not define"),
+        ("assert close(add(1, 2), 3) is True and add(1, 1) == 2", "the tests use close, which they do not define"),
+        ("try:\n    assert add(1, 2) == 3\nexcept AssertionError:\n    print('no')", "contain no check"),
+        ("try:\n    assert add(1, 2) == 3\nexcept (TypeError, Exception) as e:\n    print(e)", "contain no check"),
+        (
+            {"test": "def check(candidate):\n    assert candidate(1, 2) == plus(1, 2)", "entry_point": "add"},
+            "the tests use plus, which neither they define nor the row asks",
+        ),
     ],
 )
 def test_tests_that_judge_no_program_are_refused_with_the_cause(ground_truth: object, cause: str) -> None:
@@ -112,3 +123,34 @@ def test_a_program_that_lacks_what_the_row_asks_of_it_is_wrong() -> None:
     assert (lacking.status, lacking.score) == (ScoreStatus.SCORED, 0.0)
     assert "the program defines no decode" in lacking.details
     assert outcome("def other(): pass", "assert add(1, 2) == 3").score == 0.0
+
+
+POLY = "import math\n\ndef poly(xs, x):\n    return math.fsum(c * x**i for i, c in enumerate(xs))\n\n"
+FIND = "def find_zero(xs):\n    return {}\n"
+PROMPT = f'Complete:\n{POLY}def find_zero(xs):\n    """The zero of a polynomial."""\n'
+ZERO = {
+    "test": "def check(candidate):\n    xs = [1, 2]\n    assert abs(poly(xs, candidate(xs))) < 1e-4",
+    "entry_point": "find_zero",
+}
+
+
+def test_a_function_that_the_prompt_defines_is_the_rows() -> None:
+    right, wrong = FIND.format("-xs[0] / xs[1]"), FIND.format("7")
+
+    assert outcome(right, ZERO, prompt=PROMPT).score == 1.0
+    assert outcome(POLY + right, ZERO, prompt=PROMPT).score == 1.0
+    assert outcome(wrong, ZERO, prompt=PROMPT).score == 0.0
+    assert outcome(f"def poly(xs, x):\n    return 0.0\n{wrong}", ZERO, prompt=PROMPT).score == 0.0
+
+
+def test_a_module_that_the_tests_forgot_to_import_is_there() -> None:
+    tests = "assert math.isclose(f(4), 2.0) and np.allclose(f(9), 3.0)"
+
+    assert outcome("def f(x):\n    return x**0.5", tests).score == 1.0
+    assert outcome("import math\ndef f(x):\n    return x", tests).score == 0.0
+
+
+def test_a_handler_that_ends_the_tests_leaves_their_check_a_check() -> None:
+    tests = "import sys\ntry:\n    assert add(1, 2) == 3\nexcept AssertionError:\n    sys.exit(1)"
+
+    assert (outcome(ADD, tests).score, outcome(WRONG_ADD, tests).score) == (1.0, 0.0)

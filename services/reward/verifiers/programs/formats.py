@@ -13,6 +13,7 @@ A row's text may be JSON once, twice or three times over. What is none of these 
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -58,10 +59,23 @@ class Calls:
     function: str
     calls: Sequence[tuple[Sequence[Any], Any]]
 
+    prompt: str = ""
+
     @property
-    def is_wrapped(self) -> bool:
-        """Whether each result may stand in a list, as APPS has those of functions."""
-        return all(isinstance(expected, list) and len(expected) == 1 for _, expected in self.calls)
+    def counts(self) -> str:
+        """What of an expected value counts, as APPS has results of functions in a list: it, its element, or either.
+
+        Either, unless the prompt says by its annotation how deep the lists of a result are.
+        """
+        if not all(isinstance(expected, list) and len(expected) == 1 for _, expected in self.calls):
+            return "whole"
+        name = re.escape(self.function.rpartition(".")[2])
+        annotation = re.search(
+            rf"def {name}\(.*?\)\s*->\s*((?:[\w.]*List\[)*)(?:int|str|float|bool)\b", self.prompt, re.S | re.I
+        )
+        if annotation is None:
+            return "either"
+        return "element" if _depth(self.calls[0][1]) > annotation[1].count("[") else "whole"
 
 
 Tests = StandardIO | Calls | PythonTests
@@ -73,6 +87,8 @@ def tests_of(request: RewardRequest, *, form: str) -> Tests:
     extra = _decoded(request.extra_info)
     extra = extra if isinstance(extra, dict) else {}
     tests = _tests(given, Row(request.prompt, _name_in(extra), bool(extra.get("own_classes"))), form)
+    if isinstance(tests, Calls):
+        tests = replace(tests, prompt=request.prompt)
     if form and not _has_form(tests, form):
         raise ValueError(f"the tests of the ground truth are not of the format {form}; {EXPECTED}")
     return tests
@@ -194,6 +210,11 @@ def _name_in(table: Mapping[str, Any]) -> str:
     metadata = table.get("metadata")
     tables = [table, *([metadata] if isinstance(metadata, dict) else [])]
     return next((str(one[key]) for one in tables for key in NAME_KEYS if one.get(key)), "")
+
+
+def _depth(value: Any) -> int:
+    """Of lists in lists, by the first of each."""
+    return 1 + _depth(value[0]) if isinstance(value, list) and value else int(isinstance(value, list))
 
 
 def _arguments(given: Any) -> Sequence[Any]:

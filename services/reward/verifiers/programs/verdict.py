@@ -49,7 +49,7 @@ class Judging:
             "kind": "calls",
             "function": tests.function,
             "calls": tests.calls,
-            "is_wrapped": tests.is_wrapped,
+            "counts": tests.counts,
             "tolerance": self._settings.tolerance,
             "partial": self._settings.has_partial_credit,
         }

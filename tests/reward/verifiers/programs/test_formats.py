@@ -190,3 +190,22 @@ def test_floats_are_judged_to_the_tolerance() -> None:
     assert outcome(program, {"inputs": [""], "outputs": ["0.3333 1"]}, function="code(tolerance=1e-3)").score == 1.0
     assert outcome(program, tests, function="code(tolerance=1e-3)").score == 0.0
     assert outcome("def f():\n    return 0.1 + 0.2", {"fn_name": "f", "inputs": [[]], "outputs": [0.3]}).score == 1.0
+
+
+@pytest.mark.parametrize(
+    ("annotation", "outputs", "right", "wrong"),
+    [
+        ("int", [[3], [7]], "a + b", "[a + b]"),
+        ("List[int]", [[3], [7]], "[a + b]", "a + b"),
+        ("List[int]", [[[3]], [[7]]], "[a + b]", "[[a + b]]"),
+        ("list[list[int]]", [[[3]], [[7]]], "[[a + b]]", "[a + b]"),
+    ],
+)
+def test_the_prompts_annotation_says_whether_a_list_is_the_result(
+    annotation: str, outputs: object, right: str, wrong: str
+) -> None:
+    prompt = f"Add:\nclass Solution:\n    def add(self, a: int,\n            b: int) -> {annotation}:\n"
+    tests = {**CALLS, "outputs": outputs}
+
+    assert outcome(f"def add(a, b):\n    return {right}", tests, prompt=prompt).score == 1.0
+    assert outcome(f"def add(a, b):\n    return {wrong}", tests, prompt=prompt).score == 0.0

@@ -30,7 +30,8 @@ STACK = "class Stack(list):\n    def push(self, value):\n        self.append(val
         ("add(1, 2)", "contain no check"),
         (["3", "7"], "contain no check"),
         ("def verify():\n    assert add(1, 2) == 3", "define checks and never run them"),
-        ("assert True", "never use the program"),
+        ("assert True", "contain no check"),
+        ("assert 1 + 1 == 2", "never use the program"),
         ("def add(a, b):\n    return 3\nassert add(1, 2) == 3", "never use the program"),
         (
             "assert close(add(1, 2), 3)",

@@ -118,10 +118,10 @@ class _Output(io.TextIOWrapper):
         return data[:MAX_OUTPUT_BYTES].decode(errors="replace")
 
 
-def _as_function(value: object) -> object:
+def _as_function(value: Any) -> object:
     """Also where a decorator that is a class put its object, which can be called."""
     is_object = callable(value) and not is_function(value) and not isinstance(value, (int, str, list, dict, tuple, set))
-    return functools.partial(value) if is_object and type(value).__name__ != HOLDER else value  # type: ignore[arg-type]
+    return functools.partial(value) if is_object and type(value).__name__ != HOLDER else value
 
 
 def _offer(imports: str) -> None:

@@ -30,7 +30,7 @@ def are_same(expected: Any, got: Any, *, tolerance: float = 0.0) -> bool:
     if isinstance(expected, float):
         return is_close(expected, float(got), tolerance)
     if isinstance(got, float):  # an integer is right or wrong: nine digits of it are not
-        return abs(got - expected) <= EXACT
+        return bool(abs(got - expected) <= EXACT)
     return bool(expected == got)
 
 

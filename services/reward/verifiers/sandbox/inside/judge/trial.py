@@ -134,7 +134,8 @@ def _problem_of_call(trial: Trial, name: str, arguments: list[Any], expected: An
     assert isinstance(program, JudgePeer)
     try:
         value = program.called_as_leetcode(function_of(program, name, trial.names), arguments)
-        allowed = [expected, *(expected if plan["is_wrapped"] else [])]
+        allowed = [] if plan["counts"] == "element" else [expected]
+        allowed += [] if plan["counts"] == "whole" else expected
         is_right = any(are_same(one, value, tolerance=plan["tolerance"]) for one in allowed)
         return "" if is_right else f"got {shown(value)}"
     except (Exception, ClosedError) as error:

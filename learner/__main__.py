@@ -142,6 +142,7 @@ async def _train(
     RunPaths(identity.folder).stopped_mark.unlink(missing_ok=True)
     state = await asyncio.to_thread(load_state, config, identity, resume=resume)
     write_settings(config, identity.folder, source=source)  # those of a refused resume are not the run's
+    streams.position.note(state.progress.inbox_position)
     if config.run.archive_inbox:
         await asyncio.to_thread(_archive, streams, identity)
     start = _tracker_start(config, identity, state.progress.step)

@@ -191,7 +191,7 @@ class RedisInbox:
     async def append(self, payloads: Sequence[bytes]) -> None:
         """One script."""
         if payloads:
-            await self._append([self._key, self._log.position_key], payloads)
+            await self._append([self._key, self._log.position_key], [self._log.known.text, *payloads])
 
     async def read(self, after: str, *, max_count: int, wait_seconds: float) -> list[InboxEntry]:
         """XREAD, blocking when there is time to wait."""

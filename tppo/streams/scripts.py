@@ -110,8 +110,14 @@ return 1
 """
 )
 
-# KEYS[1]: the inbox, KEYS[2]: its highest position. ARGV: payload, payload, ...
-APPEND_ALL = APPEND + "for _, payload in ipairs(ARGV) do append(KEYS[1], KEYS[2], payload) end"
+# KEYS[1]: the inbox, KEYS[2]: its highest position. ARGV: the position that the writer knows, payload, payload, ...
+APPEND_ALL = (
+    APPEND
+    + """
+learn(KEYS[2], ARGV[1])
+for i = 2, #ARGV do append(KEYS[1], KEYS[2], ARGV[i]) end
+"""
+)
 
 # KEYS[1]: the fence, KEYS[2]: a stream, KEYS[3]: the inbox's highest position. ARGV: the writer's incarnation, the
 # position that it knows, payload, payload, ... An answer to a request lies above that position.

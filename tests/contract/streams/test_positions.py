@@ -70,6 +70,21 @@ async def test_an_answer_on_an_empty_server_with_its_clock_behind_lies_behind_th
     ]
 
 
+async def test_what_a_learner_adds_to_an_empty_server_lies_behind_the_position_that_it_knows(
+    redis_client: RedisClient, run_name: str
+) -> None:
+    learner = streams_of(redis_client, run_name)
+    learner.position.note(position := f"{an_hour_ahead()}-7")
+
+    await learner.inbox.append([b"changed settings", b"more"])
+
+    behind = await all_behind(learner, position)
+    assert [(entry.position, entry.payload) for entry in behind] == [
+        (position.replace("-7", "-8"), b"changed settings"),
+        (position.replace("-7", "-9"), b"more"),
+    ]
+
+
 async def test_an_empty_server_learns_the_position_with_the_lease(redis_client: RedisClient, run_name: str) -> None:
     position = f"{an_hour_ahead()}-7"
     fence = Fence(redis_client, run_name, host="here", lease_seconds=60)

@@ -19,6 +19,7 @@ def test_a_command_needs_the_token_and_pauses_the_run(browser: Browser, live: Li
         expect(reader.page.locator("#state")).to_have_text("paused")
         reader.page.get_by_role("button", name="Resume").click()
         expect(reader.page.locator("#state")).to_have_text("running")
+        assert "Steering needs the token" not in reader.page.locator("main").inner_text()
 
 
 def test_the_printed_address_carries_the_token(browser: Browser, live: LiveRun) -> None:

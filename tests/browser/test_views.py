@@ -143,3 +143,4 @@ def test_the_chosen_theme_is_kept(browser: Browser, live: LiveRun) -> None:
         reader.page.reload()
 
         expect(reader.page.locator("html")).to_have_attribute("data-theme", "dark")
+        assert reader.page.get_by_role("button", name="Change to the dark theme").count() == 0

@@ -110,7 +110,8 @@ def test_a_forked_process_has_the_descriptors_that_it_was_given(server: ForkServ
         dashboard = subprocess.Popen(command, pass_fds=[listener.fileno()], stdout=subprocess.DEVNULL, text=True)
         port = listener.getsockname()[1]
     try:
-        wait_until(lambda: _is_healthy(port), "an answer at the listener's port")
+        assert wait_until(lambda: _is_healthy(port), "an answer at the listener's port")
+        assert dashboard.poll() is None
     finally:
         end_now(dashboard)
 
@@ -136,7 +137,8 @@ def test_a_forked_process_ends_with_its_stand_in(server: ForkServer, tmp_path: P
     stand_in.kill()
     stand_in.wait()
 
-    wait_until(lambda: not is_running(forked), "the end of the forked process")
+    assert wait_until(lambda: not is_running(forked), "the end of the forked process")
+    assert stand_in.returncode == -signal.SIGKILL
 
 
 def test_a_stand_in_ends_as_its_process_does(server: ForkServer, tmp_path: Path) -> None:

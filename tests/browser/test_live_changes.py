@@ -39,8 +39,10 @@ def test_the_open_page_reconnects_to_a_restarted_dashboard(browser: Browser, liv
     run, url, _ = live
     with a_reader(browser, url) as reader:
         reader.open(view)
+        reader.page.context.set_offline(True)  # else a quick restart is over before the page has noticed
         run.kill("dashboard")
         expect(reader.page.locator("#banner")).to_contain_text("The dashboard does not answer")
+        reader.page.context.set_offline(False)
         expect(reader.page.locator("#banner")).to_be_empty()
 
         before = reader.page.locator("#steps").inner_text()

@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+import anyio
 import pytest
 
+from services.dashboard.api.routes.stream import events
 from services.dashboard.live.source import Observation
 from services.dashboard.live.stream import Broadcaster, Message, Ring
 from tests.dashboard.clients import NOW, FixedSource, process, views_of
@@ -98,6 +100,21 @@ async def test_a_status_is_sent_about_once_a_second(broadcaster: Broadcaster) ->
 
 
 @pytest.mark.slow
+async def test_the_last_message_of_an_ending_server_is_a_status_of_that_moment(
+    broadcaster: Broadcaster, run: RunFolderBuilder
+) -> None:
+    is_ending = anyio.Event()
+    with broadcaster.reading():
+        messages = events(broadcaster, None, is_ending)
+        await anext(messages)
+        is_ending.set()
+        run.metrics(step_line(7))
+        found = [message async for message in messages]
+
+    assert found[-1].event == "status"
+    assert json.loads(found[-1].data)["step"] == 7
+
+
 async def test_a_busy_run_sends_ten_messages_a_second_at_most(broadcaster: Broadcaster, run: RunFolderBuilder) -> None:
     moments: list[float] = []
 

@@ -102,6 +102,11 @@ class Broadcaster:
         self._message_at = 0.0
         self._left_at = -GRACE_SECONDS
 
+    @property
+    def newest_id(self) -> int:
+        """Of the messages so far."""
+        return self._ring.newest_id
+
     async def serve(self) -> None:
         """Until cancelled."""
         while True:

@@ -18,7 +18,7 @@ from services.dashboard.live.view import Views
 HEARTBEAT_SECONDS = 15
 """A comment line, so that proxies and readers know that the line is up."""
 END_SECONDS = 2.0
-"""For the last message to a reader when the server ends; it is cut off then."""
+"""For the last status to a reader when the server ends, one comes each second; the reader is cut off then."""
 EVENTS = """Server-sent events with rising ids, ten messages a second at most: `status` (the answer of /status, once a
 second), `steps` and `evaluations` ({"lines": [...]}, of metrics.jsonl), `windows` ({"bars": [...]}, new or changed bars
 of /windows), `events` ({"items": [...]}, of /events) and `reset` (messages are missing: read the other
@@ -57,7 +57,7 @@ class BoundedStream(EventSourceResponse):
     def __init__(self, broadcaster: Broadcaster, position: int | None) -> None:
         is_ending = anyio.Event()
         super().__init__(
-            _events(broadcaster, position, is_ending),
+            events(broadcaster, position, is_ending),
             ping=HEARTBEAT_SECONDS,
             shutdown_event=is_ending,
             shutdown_grace_period=END_SECONDS,
@@ -78,14 +78,17 @@ def _position(last_event_id: str | None) -> int | None:
     return int(last_event_id) if last_event_id and last_event_id.isascii() and last_event_id.isdecimal() else None
 
 
-async def _events(
+async def events(
     broadcaster: Broadcaster, position: int | None, is_ending: anyio.Event
 ) -> AsyncIterator[ServerSentEvent]:
-    """Until the reader leaves, or the first message, one a second at least, after the server has begun to end."""
+    """Until the reader leaves, or has the first status of after the moment at which the server began to end."""
+    ending_since: int | None = None
     async with aclosing(
         broadcaster.messages(position)
     ) as messages:  # so that a reader that leaves is counted out at once
         async for message in messages:
             yield ServerSentEvent(message.data, id=str(message.id), event=message.event)
-            if is_ending.is_set():
+            if ending_since is not None and message.event == "status" and message.id > ending_since:
                 return
+            if is_ending.is_set() and ending_since is None:
+                ending_since = broadcaster.newest_id

@@ -1,14 +1,17 @@
 """Causal attention over rows packed in one line: each row attends to itself alone.
 
 Everything else in a transformer works on single tokens, so the linear layers run once over the whole line and only
-attention knows the rows. No [total, total] mask is ever built.
+attention knows the rows. No [total, total] mask is ever built: where a mask is needed, a row's queries are taken in
+blocks, and a block meets the keys that it may see and no others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
 
@@ -16,6 +19,8 @@ from transformers.utils.import_utils import is_flash_attn_2_available
 #: names transformers builds no mask.
 PACKED_ATTENTION = "rows_in_one_line"
 FLASH_ATTENTION = "flash_attention_2"
+#: Queries that meet their keys at once where there is a sliding window or a soft cap.
+MAX_QUERIES_PER_BLOCK = 512
 
 
 def attend_within_rows(
@@ -51,22 +56,61 @@ def _attention_of_one_row(
         length = query.shape[2]
         if sliding_window is None or length <= sliding_window:
             return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
-        mask = _visible(length, sliding_window, query.device)
-        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+        blocks = [
+            scaled_dot_product_attention(
+                query[:, :, queries], key[:, :, keys], value[:, :, keys], attn_mask=mask, scale=scale
+            )
+            for queries, keys, mask in _blocks(query, sliding_window)
+        ]
+        return torch.cat(blocks, dim=2)
 
     def with_softcap(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         assert softcap is not None
-        scores = torch.tanh(query @ key.transpose(2, 3) * scale / softcap) * softcap
-        scores = scores.masked_fill(~_visible(query.shape[2], sliding_window, query.device), float("-inf"))
-        return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+
+        def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+            scores = torch.tanh(queries @ keys.transpose(2, 3) * scale / softcap) * softcap + mask
+            return scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
+
+        blocks = [
+            # Kept for the backward pass, the scores of all blocks would be as large as the square of the row.
+            checkpoint(
+                attend,
+                query[:, :, queries],
+                key[:, :, keys],
+                value[:, :, keys],
+                mask,
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+            for queries, keys, mask in _blocks(query, sliding_window)
+        ]
+        return torch.cat(blocks, dim=2)
 
     return fused if softcap is None else with_softcap
 
 
-def _visible(length: int, sliding_window: int | None, device: torch.device) -> Tensor:
-    """Return [length, length] bool: True where the query (first index) sees the key (second)."""
-    causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    return causal if sliding_window is None else causal.triu(1 - sliding_window)
+def _blocks(query: Tensor, sliding_window: int | None) -> Iterator[tuple[slice, slice, Tensor]]:
+    """A row's queries in blocks: the block, the keys that it may see, and the mask to be added to their scores."""
+    length = query.shape[2]
+    # A window as long as the row hides nothing but what comes later; in powers of two there are few different ones.
+    window = sliding_window or 1 << (length - 1).bit_length()
+    size = min(window, MAX_QUERIES_PER_BLOCK)
+    band = _band(size, window, query.dtype, query.device)
+    for start in range(0, length, size):
+        stop, first = min(start + size, length), max(0, start - window)
+        mask = band[: stop - start, first - start + window : stop - start + window]
+        yield slice(start, stop), slice(first, stop), mask
+
+
+@lru_cache(maxsize=4)
+def _band(num_queries: int, window: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[num_queries, window + num_queries]: 0 where a query sees the key, else -inf; the first query is key `window`.
+
+    One for all blocks, rows and layers. It is of the scores' type: a mask of booleans would be converted, and the copy
+    kept for the backward pass, in every layer.
+    """
+    hidden = torch.full((num_queries, window + num_queries), float("-inf"), dtype=dtype, device=device)
+    return hidden.tril(0) + hidden.triu(window + 1)
 
 
 def packed_attention_for(network: PreTrainedModel) -> str | None:

@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from learner.models.attention import packed_attention_for
-from learner.models.outputs import Policy, ValueModel, forward
-from learner.models.packing import TokenRow, pack
+from learner.models.outputs import Policy, ValueModel, forward, own_head
+from learner.models.packing import PackedBatch, TokenRow, pack
 
 #: Probing multiplies the head's output by this, so that a soft cap shows on a model whose logits are small.
 _PROBE_GAIN = 1024.0
@@ -60,7 +60,13 @@ def value_model_from_policy(path: str, *, dtype: torch.dtype = torch.float32, de
 def policy_from_network(network: PreTrainedModel, *, temperature: float = 1.0) -> Policy:
     """Probe a causal language model; its attention is replaced where that lets rows stand in one line."""
     packs_rows = _enable_packing(network)
-    return Policy(network, packs_rows, has_plain_head=_has_plain_head(network), temperature=temperature)
+    return Policy(
+        network,
+        packs_rows,
+        has_plain_head=_has_plain_head(network),
+        has_separable_head=_has_separable_head(network),
+        temperature=temperature,
+    )
 
 
 def value_model_from_network(network: PreTrainedModel) -> ValueModel:
@@ -111,10 +117,24 @@ def _has_plain_head(network: Any) -> bool:
     head = network.get_output_embeddings()
     if head is None or network.base_model is network:
         return False
-    probe = pack([TokenRow(_PROBE_ROWS[0], start=1)], max_tokens=len(_PROBE_ROWS[0]))[0].to(network.device)
+    probe = _probe_row(network)
     with torch.no_grad(), _amplified(head):
         logits = forward(network, probe).logits
         return _is_close(head(forward(network.base_model, probe).last_hidden_state), logits)
+
+
+def _has_separable_head(network: Any) -> bool:
+    if network.base_model is network:
+        return False
+    probe = _probe_row(network)
+    with torch.no_grad():
+        states = forward(network.base_model, probe).last_hidden_state[0]
+        return _is_close(own_head(network)(states), forward(network, probe).logits[0])
+
+
+def _probe_row(network: Any) -> PackedBatch:
+    (probe,) = pack([TokenRow(_PROBE_ROWS[0], start=1)], max_tokens=len(_PROBE_ROWS[0]))
+    return probe.to(network.device)
 
 
 @contextmanager

@@ -5,20 +5,19 @@ The sampling temperature is applied here and nowhere else in the learner: logits
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
 
 from learner.models.attention import PACKED_ATTENTION
+from learner.models.logits import TokenScorer, TokenScores
 from learner.models.packing import PackedBatch, TokenRow, pack, unpack
 
-#: Logits held at once (64 MB in float32); more are computed in chunks, and again in the backward pass.
-MAX_LOGITS_PER_CHUNK = 2**24
 #: Rows that `sequence_probabilities` lays out at once: its memory does not grow with their number.
 MAX_ROWS_LAID_OUT = 256
 
@@ -30,6 +29,7 @@ class Policy:
     network: PreTrainedModel
     packs_rows: bool  # several rows may stand in one line
     has_plain_head: bool  # logits = output embedding x last hidden state, with no cap, scale or shift
+    has_separable_head: bool = False  # logits = `own_head` of the last hidden state
     temperature: float = 1.0  # of sampling, 0 is greedy; an operator may change it in a run
 
 
@@ -41,21 +41,14 @@ class ValueModel:
     packs_rows: bool
 
 
-class TokenScores(NamedTuple):
-    """What a policy says about the selected tokens; float32, [n] each."""
-
-    logprobs: Tensor
-    entropies: Tensor  # without gradient; empty where not requested
-
-
 def token_logprobs(policy: Policy, packed: PackedBatch) -> Tensor:
     """Return the log-probabilities [n], float32, of the selected tokens under logits / temperature."""
-    return _token_scores(policy, packed, _Scorer(policy.temperature, with_entropy=False)).logprobs
+    return _token_scores(policy, packed, TokenScorer(policy.temperature, with_entropy=False)).logprobs
 
 
-def token_scores(policy: Policy, packed: PackedBatch) -> TokenScores:
+def token_scores(policy: Policy, packed: PackedBatch, *, with_entropy: bool = True) -> TokenScores:
     """Return the log-probabilities of the selected tokens and the entropy of the distribution each was drawn from."""
-    return _token_scores(policy, packed, _Scorer(policy.temperature, with_entropy=True))
+    return _token_scores(policy, packed, TokenScorer(policy.temperature, with_entropy))
 
 
 def with_weights(policy: Policy, weights: Mapping[str, Tensor]) -> Policy:
@@ -95,19 +88,21 @@ def _all_values(value_model: ValueModel, batch: PackedBatch) -> Tensor:
     return torch.cat([forward(value_model.network, part).logits[0, :, 0] for part in parts]).float()
 
 
-def _token_scores(policy: Policy, packed: PackedBatch, scorer: "_Scorer") -> TokenScores:
+def _token_scores(policy: Policy, packed: PackedBatch, scorer: TokenScorer) -> TokenScores:
     batch = packed.to(policy.network.device)
     parts = [batch] if policy.packs_rows else batch.split()
     scores = [_scores_in_one_pass(policy, part, scorer) for part in parts]
     return TokenScores(*(torch.cat(tensors) for tensors in zip(*scores, strict=True)))
 
 
-def _scores_in_one_pass(policy: Policy, batch: PackedBatch, scorer: "_Scorer") -> TokenScores:
+def _scores_in_one_pass(policy: Policy, batch: PackedBatch, scorer: TokenScorer) -> TokenScores:
     network: Any = policy.network
     positions = batch.selected_positions
-    if policy.has_plain_head:
+    if policy.has_plain_head or policy.has_separable_head:
         hidden = forward(network.base_model, batch).last_hidden_state[0, positions]
-        return scorer.in_chunks(hidden, batch.target_ids, network.get_output_embeddings())
+        head = network.get_output_embeddings() if policy.has_plain_head else own_head(network)
+        vocabulary_size = network.config.get_text_config().vocab_size
+        return scorer.of_hidden(hidden, batch.target_ids, head, vocabulary_size=vocabulary_size)
     if "logits_to_keep" in inspect.signature(network.forward).parameters:
         return scorer(forward(network, batch, logits_to_keep=positions).logits[0], batch.target_ids)
     return scorer(forward(network, batch).logits[0, positions], batch.target_ids)
@@ -120,35 +115,26 @@ def forward(network: Any, batch: PackedBatch, **options: Any) -> Any:
     return network(batch.input_ids, position_ids=batch.position_ids, use_cache=False, **options)
 
 
-@dataclass(frozen=True)
-class _Scorer:
-    temperature: float
-    with_entropy: bool
+def own_head(network: Any) -> Callable[[Tensor], Tensor]:
+    """The network's own way from last hidden states [n, hidden] to logits, with its scales, caps and projections.
 
-    def __call__(self, logits: Tensor, target_ids: Tensor) -> TokenScores:
-        logprobs = self._logprobs(logits.float())
-        chosen = logprobs.gather(-1, target_ids[:, None]).squeeze(-1)
-        return TokenScores(chosen, self._entropies(logprobs.detach()))
+    Its forward pass with the body left out: the states stand in for what the body would return.
+    """
 
-    def _logprobs(self, logits: Tensor) -> Tensor:
-        if self.temperature == 0:  # the likeliest token is certain
-            return torch.full_like(logits, -torch.inf).scatter(-1, logits.argmax(-1, keepdim=True), 0.0)
-        return torch.log_softmax(logits / self.temperature, dim=-1)
+    def head(states: Tensor) -> Tensor:
+        body = network.base_model
+        body.forward = lambda *_, **__: _BodyOutput(last_hidden_state=states[None])
+        try:
+            logits: Tensor = network(states.new_zeros(1, len(states), dtype=torch.long), use_cache=False).logits[0]
+        finally:
+            del body.forward  # its class's is in force again
+        return logits
 
-    def _entropies(self, logprobs: Tensor) -> Tensor:
-        if not self.with_entropy:
-            return logprobs.new_empty(0)
-        return -(logprobs.exp() * logprobs).sum(-1)
+    return head
 
-    def in_chunks(self, hidden: Tensor, target_ids: Tensor, head: Any) -> TokenScores:
-        """Score without ever holding more than `MAX_LOGITS_PER_CHUNK` logits."""
-        chunk_size = max(1, MAX_LOGITS_PER_CHUNK // head.weight.shape[0])
 
-        def score(hidden_chunk: Tensor, targets: Tensor) -> TokenScores:
-            return self(head(hidden_chunk), targets)
+class _BodyOutput(BaseModelOutput):
+    """Of a body that was left out: besides the hidden states, it has nothing of what some families add."""
 
-        if len(target_ids) <= chunk_size:
-            return score(hidden, target_ids)
-        chunks = zip(torch.split(hidden, chunk_size), torch.split(target_ids, chunk_size), strict=True)
-        scores = [checkpoint(score, *chunk, use_reentrant=False) for chunk in chunks]
-        return TokenScores(*(torch.cat(tensors) for tensors in zip(*scores, strict=True)))
+    def __getattr__(self, name: str) -> None:
+        return None

@@ -30,7 +30,6 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from learner.models import outputs
 from learner.models.attention import PACKED_ATTENTION
 from learner.models.loading import (
     load_policy,
@@ -175,18 +174,6 @@ def test_a_change_of_the_policys_temperature_holds_for_the_next_log_probabilitie
 
     expected = padded_logprobs(network, rows, temperature=2.0)
     torch.testing.assert_close(packed_logprobs(policy, rows), expected, atol=1e-5, rtol=1e-5)
-
-
-def test_logits_in_chunks_give_the_same_logprobs_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, chunked = (policy_from_network(random_network("llama")) for _ in range(2))
-    rows = random_rows()
-
-    expected = packed_logprobs(whole, rows)
-    monkeypatch.setattr(outputs, "MAX_LOGITS_PER_CHUNK", 3 * VOCABULARY)
-    actual = packed_logprobs(chunked, rows)
-
-    torch.testing.assert_close(actual, expected)
-    torch.testing.assert_close(gradients(chunked.network, actual), gradients(whole.network, expected))
 
 
 def test_the_entropy_of_a_model_with_a_zero_head_is_the_logarithm_of_its_vocabulary() -> None:

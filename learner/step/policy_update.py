@@ -10,7 +10,8 @@ from torch.nn.functional import pad
 from learner.algorithm import losses, token_filter
 from learner.algorithm.importance import effective_sample_size
 from learner.algorithm.masked_stats import masked_mean
-from learner.models.outputs import Policy, TokenScores, token_logprobs, token_scores
+from learner.models.logits import TokenScores
+from learner.models.outputs import Policy, token_logprobs, token_scores
 from learner.models.packing import PackedBatch, TokenRow, pack, unpack
 from learner.step.experience import Estimates, Sampled
 from learner.step.loss_normalizer import LossNormalizer
@@ -22,7 +23,10 @@ from tppo.config.schema import ActorSection, AlgorithmSection
 
 @dataclass(frozen=True, slots=True)
 class TokenOutcome:
-    """What the loss made of a row's selected tokens [n] in the last pass over them; the window's come last."""
+    """What the loss made of a row's selected tokens [n] in the last pass over them; the window's come last.
+
+    As all that is kept of a step's tokens, they are on the host: the device holds those of one micro-batch.
+    """
 
     old_logprobs: Tensor
     ratio: Tensor
@@ -48,11 +52,14 @@ def train(
     actor: ActorSection,
     algorithm: AlgorithmSection,
     seed: str,
+    with_entropy: bool = True,
 ) -> PolicyResult:
     """Update the policy; with no token in the masks it stays untouched. `seed` deals the rows to the mini-batches."""
     selection = _Selection.of(sampled, estimates, algorithm)
     normalizer.observe([selection.num_policy_tokens(row) for row in selection.trained_rows()])
-    update = _PolicyUpdate(policy, system, normalizer, actor, algorithm.lm_loss_weight, seed, selection)
+    update = _PolicyUpdate(
+        policy, system, normalizer, actor, algorithm.lm_loss_weight, seed, selection, with_entropy=with_entropy
+    )
     if estimates.old_logprobs is not None:
         for row in selection.trained_rows():
             update.old_logprobs[row] = sampled.window_part(row, estimates.old_logprobs)
@@ -138,6 +145,7 @@ class _PolicyUpdate:
     lm_loss_weight: float
     seed: str
     selection: _Selection
+    with_entropy: bool = field(kw_only=True)
     old_logprobs: dict[int, Tensor] = field(default_factory=dict)  # by row; fixed before the first update
     last_pass: dict[int, TokenOutcome] = field(default_factory=dict)
     means: PartialMeans = field(default_factory=PartialMeans)
@@ -174,7 +182,7 @@ class _PolicyUpdate:
         if not self.old_logprobs:
             return {}
         masks = torch.cat([self.selection.policy_mask[row] for row in self.old_logprobs])
-        old = torch.cat(list(self.old_logprobs.values())).cpu()[masks]
+        old = torch.cat(list(self.old_logprobs.values()))[masks]
         rollout = torch.cat([self.selection.rollout_logprobs[row] for row in self.old_logprobs])[masks]
         mismatch = mismatch_metrics(old, rollout) if len(old) else {}
         return {**self.means.values(), "actor/kl_to_old/max": self.largest_kl, **mismatch}
@@ -182,7 +190,7 @@ class _PolicyUpdate:
     @torch.no_grad()
     def _score_before_update(self, mini_batch: Sequence[int]) -> None:
         batches = self._packed(mini_batch)
-        scored = unpack(batches, [token_logprobs(self.policy, batch) for batch in batches])
+        scored = unpack(batches, [token_logprobs(self.policy, batch).cpu() for batch in batches])
         self.old_logprobs.update(zip(mini_batch, scored, strict=True))
 
     def _mini_batches(self, *, epochs: int) -> Iterator[Sequence[int]]:
@@ -199,10 +207,11 @@ class _PolicyUpdate:
         """Backward pass of one micro-batch, its loss as part of the mini-batch's token mean."""
         selection = self.selection
         rows = [mini_batch[place] for place in batch.row_indices]
-        scores = token_scores(self.policy, batch)
+        scores = token_scores(self.policy, batch, with_entropy=self.with_entropy)
         logprobs = scores.logprobs
         if rows[0] not in self.old_logprobs:
-            self.old_logprobs.update(zip(rows, torch.split(logprobs.detach(), list(batch.num_selected)), strict=True))
+            first_scored = torch.split(logprobs.detach().cpu(), list(batch.num_selected))
+            self.old_logprobs.update(zip(rows, first_scored, strict=True))
 
         def flat(per_row: Sequence[Tensor]) -> Tensor:
             return torch.cat([per_row[row] for row in rows]).to(logprobs.device)
@@ -223,19 +232,20 @@ class _PolicyUpdate:
         )
         (result.loss + self.lm_loss_weight * imitation).backward()  # type: ignore[no-untyped-call]
         self._log(scores, policy_mask, result)
-        ratios, is_clipped = (torch.split(x, list(batch.num_selected)) for x in (result.ratio, result.is_clipped))
+        ratios, is_clipped = (torch.split(x.cpu(), list(batch.num_selected)) for x in (result.ratio, result.is_clipped))
         for place, row in enumerate(rows):
             self.last_pass[row] = TokenOutcome(self.old_logprobs[row], ratios[place], is_clipped[place])
         with torch.no_grad():
             kl_to_old = losses.k3_kl(tokens.old_logprobs, logprobs, policy_mask)
-        return _PartOfMiniBatch(result.importance_weights[policy_mask], kl_to_old[policy_mask])
+        return _PartOfMiniBatch(result.importance_weights[policy_mask].cpu(), kl_to_old[policy_mask].cpu())
 
     def _log(self, scores: TokenScores, policy_mask: Tensor, result: losses.PolicyLoss) -> None:
         num_tokens = int(result.num_tokens)
-        entropies = scores.entropies[policy_mask]
+        if self.with_entropy:
+            entropy = float(scores.entropies[policy_mask].mean()) if num_tokens else 0.0
+            self.means.add({"actor/entropy": entropy}, weight=num_tokens)
         self.means.add(
             {
-                "actor/entropy": float(entropies.mean()) if num_tokens else 0.0,
                 "actor/pg_clipfrac": float(result.clip_fraction),
                 "actor/pg_clipfrac_lower": float(result.dual_clip_fraction),
                 "actor/ppo_kl": float(result.approx_kl),

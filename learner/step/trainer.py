@@ -95,7 +95,6 @@ class Trainer:
         metrics |= response_diagnostics.metrics(
             arrived, of_arrived, estimators=self._estimators, max_response_length=limit
         )
-        seed = f"{self._run.seed}/{policy_version}"
         metrics |= value_update.train(
             self.value_model,
             self.critic,
@@ -103,11 +102,11 @@ class Trainer:
             estimates,
             system=self.system,
             section=self._critic_section,
-            seed=seed,
+            seed=self._seed(policy_version),
         )
         values_trained = time.perf_counter()
         is_warming_up = policy_version < self._critic_section.warmup_steps
-        update = PolicyResult({}) if is_warming_up else self._train_policy(sampled, estimates, seed)
+        update = PolicyResult({}) if is_warming_up else self._train_policy(sampled, estimates, policy_version)
         metrics |= update.metrics | {
             "timing_s/values": estimated - started,
             "timing_s/update_critic": values_trained - estimated,
@@ -166,6 +165,9 @@ class Trainer:
         self.system.load_state_dict(state["system"])
         self._normalizer.mean_length = state.get("mean_row_length")
 
+    def _seed(self, policy_version: int) -> str:
+        return f"{self._run.seed}/{policy_version}"
+
     def _gathered(self, rows: Sequence[Rollout]) -> Sampled:
         if not self._algorithm.overlong_buffer_length:
             return gather(rows)
@@ -176,7 +178,8 @@ class Trainer:
             max_penalty=self._algorithm.overlong_penalty_factor,
         )
 
-    def _train_policy(self, sampled: Sampled, estimates: Estimates, seed: str) -> PolicyResult:
+    def _train_policy(self, sampled: Sampled, estimates: Estimates, policy_version: int) -> PolicyResult:
+        entropy_freq = self._actor_section.entropy_freq
         result = policy_update.train(
             self.policy,
             self.actor,
@@ -186,7 +189,8 @@ class Trainer:
             normalizer=self._normalizer,
             actor=self._actor_section,
             algorithm=self._algorithm,
-            seed=seed,
+            seed=self._seed(policy_version),
+            with_entropy=entropy_freq > 0 and (policy_version + 1) % entropy_freq == 0,
         )
         own_metrics = self.system.after_step(sampled, estimates, self.actor)
         return replace(result, metrics={**result.metrics, **own_metrics})
@@ -218,12 +222,13 @@ class Trainer:
     def _predicted_values(self, sampled: Sampled) -> tuple[Tensor, Tensor]:
         """V(s_t) [batch, time], and V of the state after the last token [batch]."""
         batches = pack(sampled.window_rows(), max_tokens=self._critic_section.max_tokens_per_microbatch)
-        outputs = [token_and_boundary_values(self.value_model, batch) for batch in batches]
-        values = unpack(batches, [of_tokens.cpu() for of_tokens, _ in outputs])
         boundary = torch.empty(sampled.num_rows)
-        for batch, (_, after_last) in zip(batches, outputs, strict=True):
+        of_batches = []
+        for batch in batches:
+            of_tokens, after_last = token_and_boundary_values(self.value_model, batch)
+            of_batches.append(of_tokens.cpu())
             boundary[list(batch.row_indices)] = after_last.cpu()
-        return pad_rows(values).values, boundary
+        return pad_rows(unpack(batches, of_batches)).values, boundary
 
     def _trace(
         self,

@@ -174,6 +174,12 @@ class ActorSection(OptimizerSection):
     With several updates in a step (`ppo_mini_batches`, `ppo_epochs`; the first one of a step is at 0): to a few times
     the usual `actor/kl_to_old/max`, when single steps move the policy too far. TRL, Stable-Baselines3: `target_kl`.
     """
+    entropy_freq: StepsOrZero = 1
+    """`actor/entropy` is measured in every training step whose number this divides; 0: never. [steps]
+
+    Up, or 0, with a large vocabulary: the entropy takes another pass over all logits. Then the alert of a collapsed
+    entropy comes later, or not at all.
+    """
 
 
 class CriticSection(OptimizerSection):

@@ -41,7 +41,8 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ("a whole number from 0 to 1000000000", "run.max_token_lag", ["-1", "1000000000.0", "true"]),
     (
         "a whole number from 0 to 1000000000",
-        "actor.lr_warmup_steps critic.lr_warmup_steps critic.warmup_steps evaluation.test_freq checkpoint.save_freq",
+        "actor.lr_warmup_steps critic.lr_warmup_steps critic.warmup_steps evaluation.test_freq checkpoint.save_freq "
+        "actor.entropy_freq",
         ["-1", "0.1", "10000000000", "'never'", "false"],
     ),
     (

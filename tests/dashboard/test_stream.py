@@ -112,7 +112,7 @@ async def test_the_last_message_of_an_ending_server_is_a_status_of_that_moment(
         found = [message async for message in messages]
 
     assert found[-1].event == "status"
-    assert json.loads(found[-1].data)["step"] == 7
+    assert json.loads(str(found[-1].data))["step"] == 7
 
 
 async def test_a_busy_run_sends_ten_messages_a_second_at_most(broadcaster: Broadcaster, run: RunFolderBuilder) -> None:

@@ -5,10 +5,14 @@ Everything here takes time linear in the response, which is read once; only a sh
 
 import re
 from collections import deque
+from collections.abc import Sequence
 from fractions import Fraction
 
 MAX_ANSWER_CHARS = 1000  # a longer answer earns credit only when it is the ground truth letter by letter
-START_OF_THOUGHT, END_OF_THOUGHT = "<think>", "</think>"
+START_OF_THOUGHT, END_OF_THOUGHT = "<think>", "</think>"  # in most templates; others have tags of their own
+NAMES_OF_THOUGHTS = ("think", "thinking", "thought", "reasoning", "seed:think")
+OPENINGS = (*(f"<{name}>" for name in NAMES_OF_THOUGHTS), "<|begin_of_thought|>", "[THINK]", "◁think▷")
+CLOSINGS = (*(f"</{name}>" for name in NAMES_OF_THOUGHTS), "<|end_of_thought|>", "[/THINK]", "◁/think▷")
 MAX_BOX_CHARS = 100_000  # a box that does not close within these counts as never closed
 BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|([-+]?\d[\d.,/]*))")  # braces may be missing around a number
 BRACE = re.compile(r"\\?[{}]|\\\\")  # escaped braces and backslashes are skipped
@@ -25,8 +29,17 @@ RATIO = re.compile(r"([-+]?)(?:\\frac\{([-+]?\d+)\}\{([-+]?\d+)\}|\\frac(\d)(\d)
 
 def is_thinking(prompt: str, response: str) -> bool:
     """Whether a thought that the prompt's end or the response opens never closes."""
-    opened_at, closed_at = response.rfind(START_OF_THOUGHT), response.rfind(END_OF_THOUGHT)
-    return opened_at > closed_at or (closed_at < 0 and prompt.rstrip().endswith(START_OF_THOUGHT))
+    opened, closed = _last_end(OPENINGS, response), _last_end(CLOSINGS, response)
+    return opened > closed or (closed == 0 and prompt.rstrip().endswith(OPENINGS))
+
+
+def end_of_thought(response: str) -> int:
+    """Where the last thought of a response ends; 0 without one."""
+    return _last_end(CLOSINGS, response)
+
+
+def _last_end(tags: Sequence[str], text: str) -> int:
+    return max((found + len(tag) for tag in tags if (found := text.rfind(tag)) >= 0), default=0)
 
 
 def exact_answer(response: str) -> str | None:
@@ -37,7 +50,7 @@ def exact_answer(response: str) -> str | None:
 
 def boxed_answer(response: str) -> str | None:
     r"""What the last `\boxed{}` after the last `</think>` holds; None when there is none or it never closes."""
-    boxes = deque(BOX.finditer(response, response.rfind(END_OF_THOUGHT) + 1), maxlen=1)
+    boxes = deque(BOX.finditer(response, end_of_thought(response)), maxlen=1)
     if not boxes:
         return None
     number: str | None = boxes[0][1]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from services.reward.verifiers.answers import END_OF_THOUGHT, boxed_answer, is_thinking
+from services.reward.verifiers.answers import boxed_answer, end_of_thought, is_thinking
 from tppo.rollout import RewardRequest
 
 ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
@@ -48,7 +48,7 @@ def verifier(task: str) -> Callable[[RewardRequest], float]:
 
 def stated_answer(response: str) -> str:
     r"""What the last <answer> behind the last thought holds, else the last `\boxed{}`, else all of it."""
-    text = response[response.rfind(END_OF_THOUGHT) + len(END_OF_THOUGHT) :] if END_OF_THOUGHT in response else response
+    text = response[end_of_thought(response) :]
     if found := ANSWER.findall(text):
         return str(found[-1]).strip()
     boxed = boxed_answer(text)

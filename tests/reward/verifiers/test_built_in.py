@@ -46,6 +46,17 @@ def test_the_format_is_one_thought_and_then_an_answer(response: str, expected: f
         ("2+2?<think></think>", "so", False),
         ("Put your thoughts between <think> and </think>.", "so", False),
         ("Begin with <think>.", "so", False),
+        ("2+2?", "<thinking> so", True),
+        ("2+2?", "<reasoning> so </reasoning>", False),
+        ("2+2?", "[THINK] so", True),
+        ("2+2?", "[THINK] so [/THINK]", False),
+        ("2+2?", "◁think▷ so", True),
+        ("2+2?", "◁think▷ so ◁/think▷", False),
+        ("2+2?", "<|begin_of_thought|> so", True),
+        ("2+2?", "<|begin_of_thought|> so <|end_of_thought|>", False),
+        ("2+2?<seed:think>", "so", True),
+        ("2+2?<seed:think>", "so </seed:think>", False),
+        ("2+2?<thought>\n", "so", True),
     ],
 )
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
-from services.reward.verifiers.answers import END_OF_THOUGHT
+from services.reward.verifiers.answers import end_of_thought
 
 FENCE = re.compile(r"([ \t]*(?:>[ \t]?)*)(`{3,}|~{3,})[ \t]*(.*)")
 LANGUAGE = re.compile(r"\{?\s*\.?([\w+#-]+)")
@@ -45,7 +45,7 @@ def program_of(response: str, *, names: Collection[str] = (), reads_input: bool 
 
     A block in another language never is. None without a block.
     """
-    blocks = [block for block in _blocks(response[_end_of_thought(response) :]) if block.language in {"", *PYTHON}]
+    blocks = [block for block in _blocks(response[end_of_thought(response) :]) if block.language in {"", *PYTHON}]
     labelled = [block for block in blocks if block.language]
     for chosen in (labelled, blocks):
         programs = [block for block in chosen if block.is_program]
@@ -79,11 +79,6 @@ def defined_names(tree: ast.Module) -> Iterator[str]:
                 yield name
             case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
                 yield from (alias.asname or alias.name.partition(".")[0] for alias in aliases)
-
-
-def _end_of_thought(response: str) -> int:
-    found = response.rfind(END_OF_THOUGHT)
-    return 0 if found < 0 else found + len(END_OF_THOUGHT)
 
 
 def _fits(block: Block, names: Collection[str], *, reads_input: bool) -> bool:

@@ -16,10 +16,10 @@ from math_verify import parse, verify
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from services.reward.verifiers.mathematics.verifier import is_correct
-from tests.reward.verifiers import math_cases, math_classes
+from tests.reward.verifiers import math_cases, math_classes, math_conventions
 from tests.reward.verifiers.math_cases import Case
 
-CASES = (*math_cases.CASES, *math_classes.CASES)
+CASES = (*math_cases.CASES, *math_classes.CASES, *math_conventions.CASES)
 Verdict = Callable[[Case], bool]
 
 

@@ -1,6 +1,7 @@
 """The verifier for mathematics: who gets credit, and what happens to answers made to break it."""
 
 import collections
+import time
 
 import pytest
 
@@ -8,13 +9,14 @@ from services.reward.verifiers.functions import load
 from services.reward.verifiers.mathematics.verifier import is_correct
 from services.reward.workers.pool import WorkerPool
 from services.reward.workers.worker import WorkerLimits
-from tests.reward.verifiers import math_classes
+from tests.reward.verifiers import math_classes, math_conventions
 from tests.reward.verifiers.math_cases import CASES, Case
 from tppo.rollout import RewardRequest, ScoreStatus
 
 HAZARDS = [case for case in CASES if case.category == "hazard"]
+CLASSES = {**math_classes.CLASSES, **math_conventions.CLASSES}
 BY_CATEGORY = collections.defaultdict[str, list[Case]](list)
-for case in (*CASES, *math_classes.CASES):
+for case in (*CASES, *math_classes.CASES, *math_conventions.CASES):
     if case.category != "hazard":
         BY_CATEGORY[case.category].append(case)
 
@@ -80,9 +82,17 @@ def test_only_the_last_box_after_the_last_thought_counts(response: str, is_right
     assert is_correct(response, "17") is is_right
 
 
-@pytest.mark.parametrize("name", math_classes.CLASSES)
+@pytest.mark.parametrize("part", [",", "(", "1'", "1_", "n ", r"\tag{", "[[1,2],", "一", "и ", "1 h "])
+def test_a_box_of_one_thing_many_times_is_read_in_bounded_time(part: str) -> None:
+    start = time.process_time()
+
+    assert is_correct(rf"\boxed{{{(part * 1900)[:1900]}}}", "17") is False
+    assert time.process_time() - start < 10.0
+
+
+@pytest.mark.parametrize("name", CLASSES)
 def test_each_class_has_near_misses(name: str) -> None:
-    assert len(math_classes.CLASSES[name].wrong) >= 2
+    assert len(CLASSES[name].wrong) >= 2
 
 
 @pytest.mark.parametrize("gold", ["", " ", r"\frac{1}{", r"\sqrt[", "19_7", "(1,2", "1}{2"])

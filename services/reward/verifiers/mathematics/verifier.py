@@ -68,7 +68,7 @@ def _is_equal_in_value(answer: str, gold: Gold, grading: Grading) -> bool:
         return True
     if gold.form is None or answer == gold.plain:
         return _letters(answer) == _letters(gold.plain)
-    rules = Rules(grading.strict, grading.tolerance if gold.is_rounded else 0.0)
+    rules = Rules(grading.strict, max(gold.precision, grading.tolerance if gold.is_rounded else 0.0))
     try:
         return are_equal_forms(gold.form, form(_with_constant_of(gold.plain, answer)), rules)
     except Exception:  # TooComplexError, or whatever sympy raises for nonsense: an answer without a value

@@ -8,7 +8,7 @@ from operator import itemgetter
 import sympy
 
 from services.reward.verifiers.mathematics.comparing.equality import are_equal
-from services.reward.verifiers.mathematics.comparing.families import are_equal_families, family
+from services.reward.verifiers.mathematics.comparing.families import are_equal_families, family, without_index
 from services.reward.verifiers.mathematics.comparing.leaves import Rules, are_equal_leaves
 from services.reward.verifiers.mathematics.comparing.real_sets import are_equal_real_sets
 from services.reward.verifiers.mathematics.comparing.relations import (
@@ -31,6 +31,8 @@ def are_equal_forms(gold: Form, answer: Form, rules: Rules = Rules()) -> bool:  
         return _are_equal_residues(gold, answer, rules)
     if family(gold) or family(answer):
         return are_equal_families(gold, answer, partial(are_equal_forms, rules=rules))
+    if (formulas := (without_index(gold), without_index(answer))) != (gold, answer):
+        return are_equal_forms(*formulas, rules)
     if isinstance(gold, Relation) or isinstance(answer, Relation):
         return _are_equal_relations(gold, answer, rules)
     if isinstance(gold, Leaf) and isinstance(answer, Leaf):
@@ -90,7 +92,7 @@ def _remainders(one: Residues) -> set[int] | None:
 
 def _is_single(gold: Form, answer: Form, rules: Rules) -> bool:
     r"""\{5\} and 5."""
-    left, right = _only_item(gold), _only_item(answer)
+    left, right = _only_item(gold, rules), _only_item(answer, rules)
     if left is None and right is None:
         return False
     one, other = left or gold, right or answer
@@ -98,8 +100,13 @@ def _is_single(gold: Form, answer: Form, rules: Rules) -> bool:
     return is_alike and are_equal_forms(one, other, rules)
 
 
-def _only_item(one: Form) -> Form | None:
-    return one.items[0] if isinstance(one, Group) and not one.is_ordered and len(one.items) == 1 else None
+def _only_item(one: Form, rules: Rules) -> Form | None:
+    """Of a set; one half or 0.5 is one value, too."""
+    if not isinstance(one, Group) or one.is_ordered or not one.items:
+        return None
+    first, *others = one.items
+    is_repeated = one.right == r"\lor" and all(are_equal_forms(first, other, rules) for other in others)
+    return first if not others or is_repeated else None
 
 
 def _vectors(gold: Form, answer: Form) -> tuple[list[Value], list[Value]] | None:

@@ -11,7 +11,8 @@ from services.reward.verifiers.mathematics.comparing.relations import assigned_v
 from services.reward.verifiers.mathematics.reading.forms import Form, Group, Leaf, Relation
 from services.reward.verifiers.mathematics.reading.values import Value, value
 
-INTEGERS = r"\mathbb{Z}"
+INTEGERS, POSITIVE_INTEGERS = r"\mathbb{Z}", r"\mathbb{Z}^{+}"
+INDICES = ("n", "m")  # of sequences; k runs through all integers
 PARAMETER = sympy.Symbol("k", integer=True)
 MAX_RESIDUES = 60  # of all progressions together, modulo their common step
 
@@ -41,6 +42,14 @@ def family(one: Form) -> Family | None:
         case Relation(sides=(Leaf(parameter), Leaf(numbers)), signs=(r"\in",)) if numbers == INTEGERS:
             return Family(tuple(members), parameter)
     return None
+
+
+def without_index(one: Form) -> Form:
+    r"""The formula of a sequence without `n \in \mathbb{Z}^{+}`, which goes without saying."""
+    match one:
+        case Group(left="", items=(formula, Relation(sides=(Leaf(name), Leaf(numbers)), signs=(r"\in",)))):
+            return formula if name in INDICES and numbers == POSITIVE_INTEGERS else one
+    return one
 
 
 def are_equal_families(gold: Form, answer: Form, are_equal_forms: Callable[[Form, Form], bool]) -> bool:

@@ -10,7 +10,7 @@ from services.reward.verifiers.mathematics.comparing.restating import Strictness
 from services.reward.verifiers.mathematics.reading.forms import Leaf
 from services.reward.verifiers.mathematics.reading.quantities import (
     Quantity,
-    are_units_compatible,
+    conversion,
     is_angle,
     is_percentage,
     quantity,
@@ -22,6 +22,15 @@ PUNCTUATION = re.compile(r"[()\s.,:;?*\"]+")  # no "!": it is a factorial
 WORDS = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*")
 LETTERS_OF_A_WORD = 3  # fewer letters side by side may be a product, and a is not A
 SHORT_WORDS = frozenset(("no",))
+SENTENCE = re.compile(
+    r"^(?:(?:[Ii]t|[Tt]his|[Tt]he (?:series|integral|sequence|function|expression|limit|statement|curve|graph)) )?"
+    r"(?:(?:is|are) )?(?:an? |An |[Tt]he |on )?(?=\S)"
+)
+SAME_WORDS = {
+    **dict.fromkeys(("divergent", "diverge"), "diverges"),
+    **dict.fromkeys(("convergent", "converge"), "converges"),
+    **{"not defined": "undefined", "yes it is": "yes", "no it is not": "no", "是的": "是", "正确": "对"},
+}
 CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)")
 SAME_DIGITS = r"\\frac\{{{0}\}}\{{{1}\}}|{0}\s*[:/]\s*{1}"  # of a time: 3:10 may have been a ratio
 
@@ -37,8 +46,14 @@ class Rules:
 def are_equal_leaves(gold: str, answer: str, rules: Rules) -> bool:
     """Whether the answer says the same word, or has the same value in the same unit or without one."""
     if is_prose(gold) or is_prose(answer):
-        return words(gold).casefold() == words(answer).casefold()
+        return _said(gold) == _said(answer)
     return _are_equal_quantities(quantity(gold), quantity(answer), rules)
+
+
+def _said(text: str) -> str:
+    """The words without what only makes a sentence of them: it is a circle."""
+    said = SENTENCE.sub("", words(text)).casefold()
+    return SAME_WORDS.get(said, said)
 
 
 def is_readable(leaf: Leaf) -> bool:
@@ -61,13 +76,16 @@ def is_prose(text: str) -> bool:
 
 
 def _are_equal_quantities(gold: Quantity, answer: Quantity, rules: Rules) -> bool:
-    if not are_units_compatible(gold, answer) or restates(gold.value, answer.value, rules.strict):
+    ratio = conversion(gold, answer)
+    if ratio is None or restates(gold.value, answer.value, rules.strict):
         return False
     if CLOCK.fullmatch(gold.value) or CLOCK.fullmatch(answer.value):
         return _is_same_time(gold.value, answer.value)
     left, right = value(gold.value), value(answer.value)
     if left is None or right is None:
         return False
+    if ratio != 1:
+        right = right * sympy.Rational(ratio.numerator, ratio.denominator)
     if is_angle(gold) != is_angle(answer):
         return _agree(left, right, rules) or _agree(_radians(left, gold), _radians(right, answer), rules)
     if is_percentage(gold) == is_percentage(answer):

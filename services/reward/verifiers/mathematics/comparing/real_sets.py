@@ -52,7 +52,7 @@ def _union(parts: tuple[Form, ...]) -> sympy.Set | None:
 
 def _both(items: tuple[Form, ...]) -> sympy.Set | None:
     """0 < x and x < 1; None where the parts exclude each other, as then a comma was an "or"."""
-    if not all(isinstance(item, Relation) and set(item.signs) <= UPWARDS | DOWNWARDS for item in items):
+    if not all(isinstance(item, Relation) and set(item.signs) <= UPWARDS | DOWNWARDS | {r"\ne"} for item in items):
         return None
     sets = [real_set(item) for item in items]
     found = None if None in sets else sympy.Intersection(*sets)

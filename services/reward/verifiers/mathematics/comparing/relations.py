@@ -20,7 +20,7 @@ NAME = re.compile(
     r"(?:\\(?:text|overline|vec|widehat|mathbf)\s*\{[^{}]*\}|\\?[a-zA-Z]{1,12})"
     r"'*(?:_\{[^{}]*\})?(?:\^\{-1\})?'*\s*(?:\([^()\d]*\))?"
 )
-DESCRIPTION = re.compile(rf"{CALL}|\|[^|]*\||.*\\mod\b.*", re.DOTALL)
+DESCRIPTION = re.compile(rf"{CALL}|\|[^|]*\||.*\\mod\b.*|\\(?:sin|cos|tan|cot|sec|csc)(?![a-z])[^-+]*", re.DOTALL)
 LETTER = re.compile(r"[^\W\d_]")
 FLIPPED = {">": "<", r"\ge": r"\le"}
 

@@ -8,6 +8,8 @@ import re
 import unicodedata
 
 from services.reward.verifiers.mathematics.reading import numerals, phrases
+from services.reward.verifiers.mathematics.reading.conventions import rewritten
+from services.reward.verifiers.mathematics.reading.number_words import number_in_words
 from services.reward.verifiers.mathematics.reading.spelling import COMMANDS, CURRENCIES, FUNCTIONS, LAYOUT, SYMBOLS
 
 SPACES = re.compile(r"\s+")
@@ -36,7 +38,7 @@ OUTWARD_BRACKETS = (  # ]0,1[ is (0,1)
     (re.compile(rf"(?<![\w)}}\]])\s*\]{ENDS}\]"), r"(\1]"),
     (re.compile(rf"(?<![\w}}])\[{ENDS}\[(?!\w)"), r"[\1)"),
 )
-IDEOGRAPHS = "[\u3040-\u30fa\u3400-\u9fff\uac00-\ud7a3]+"
+IDEOGRAPHS = r"[\u3040-\u30fa\u3400-\u9fff\uac00-\ud7a3]+|[\u0400-\u04ff]+(?:[ ./][\u0400-\u04ff]+)*\.?"
 BARE_IDEOGRAPHS = re.compile(rf"\\[a-zA-Z]+\s*\{{[^{{}}]*\}}|{IDEOGRAPHS}")
 UNITS_WITH_POWERS = re.compile(
     r"\\(?:text|mathrm|textrm|mbox)\s*\{((?:[^{}^]|\^\s*-?\d)*(?:\^\s*\{\s*-?\d\s*\}|\^\s*-?\d)(?:[^{}^]|\^\s*\{\s*-?\d\s*\}|\^\s*-?\d)*)\}"
@@ -52,31 +54,34 @@ BRACED_ARRAY = re.compile(r"\\\{\s*\\begin\s*\{array\}\s*(?:\{[^{}]*\})?(.*?)\\e
 ROW_END = re.compile(r"\\\\(?:\s*\[[^\[\]]*\])?")
 CONDITION_WORD = re.compile(r"\s*,?\s*(?:\\(?:text|mathrm|mbox)\s*\{\s*,?\s*)?(?:if|when|for)\b\s*\}?\s*")
 SIGN_AFTER_MARK = re.compile(r"\s*(?:=|<|>|\\[lg]e)")
-ARRAY = re.compile(r"\\(begin|end)\s*\{(?:array|matrix|smallmatrix|Bmatrix|bmatrix)\}(?:\s*\{[^{}]*\})?")
+ARRAY = re.compile(r"\\(begin|end)\s*\{(?:array|matrix|[pb]?smallmatrix|Bmatrix|bmatrix)\}(?:\s*\{[^{}]*\})?")
 WRAPPER = re.compile(
-    r"\\(?:text|emph|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|mbox|hbox|operatorname|boldsymbol|bm)"
+    r"\\(?:text(?:bf|it|rm|sf|tt|normal|up|sc|sl|md)?|emph|math(?:rm|bf|it|sf|tt|normal)|mbox|hbox|operatorname"
+    r"|boldsymbol|bm|pmb|bold)"
     r"\s*\{([^{}]*)\}"
 )
 INNER_WRAPPER = re.compile(r"(\\(?:text|math)(?:bf|it|rm|sf)?)\s*\{\s*\\(?:text|math|bold|mbox)\w*\s*\{([^{}]*)\}\s*\}")
 UNIT_SYMBOLS = re.compile(r"(?:(?<=\d)|(?<=\d\}))\s*(?:\\(?:text|mathrm)\s*\{\s*([NJWVACFTHS])\s*\}|\\Omega)\s*$")
-UNWRAPPED = re.compile(r"\s*(?:[-+]?\d|(?:[a-fi-jn-rt-zA-Z]|[\W\d_]*)\s*$)")  # g, h, k, l, m, s may be units
-OR = re.compile(r"\s*(?:or|and/or|或|或者|または|또는)\s*", re.IGNORECASE)
-AND = re.compile(r"\s*(?:and|,|和|与|及|以及|と|와|과|그리고)\s*", re.IGNORECASE)
+UNWRAPPED = re.compile(r"\s*(?:[-+]?\d|(?:[a-fi-jn-rt-zA-KM-Z]|[\W\d_]*)\s*$)")  # g, h, k, l, L, m, s may be units
+OR = re.compile(r"\s*(?:or|and/or|ou|oder|или|或|或者|または|또는)\s*", re.IGNORECASE)
+AND = re.compile(r"\s*(?:and|et|und|и|,|和|与|及|以及|と|와|과|그리고)\s*", re.IGNORECASE)
 TO = re.compile(r"\s*to\s*")
 PLAIN_TO = re.compile(r"(?<=[\d}])\s+to\s+(?=[\d\\])")
 LIST_AND = re.compile(r",\s*and\s+(?=[-+\d(\\{]|[a-zA-Z](?![a-zA-Z]))")
 AMPERSAND = re.compile(r"\s*\\?&\s*")
-PLAIN_OR = re.compile(r"(?<![a-zA-Z\\{])\s+or\s+(?![a-zA-Z]{2,}\s)")
-PLAIN_AND = re.compile(r"(?<=[\d)}a-zA-Z])(?<![a-zA-Z]{2})\s+and\s+(?=[-+\d(\\{]|[a-zA-Z](?![a-zA-Z]))")
+PLAIN_OR = re.compile(r"(?<![a-zA-Z\\{])\s+or\s+(?![a-zA-Z]{2,}\s)|(?<=[\d)}])\s+(?:ou|oder|или)\s+(?=[-+\d(\\{])")
+PLAIN_AND = re.compile(r"(?<=[\d)}a-zA-Z])(?<![a-zA-Z]{2})\s+(?:and|et|und|и)\s+(?=[-+\d(\\{]|[a-zA-Z](?![a-zA-Z]))")
 PLAIN_FUNCTION = re.compile(rf"(?<![\\a-zA-Z])({'|'.join(FUNCTIONS)})(?![a-zA-Z])")
-NAMED_FUNCTION = re.compile(r"\\text\{\s*(gcd|lcm|max|min)\s*\}|(?<![\\a-zA-Z{])(gcd|lcm|max|min)(?=\s*\()")
+NAMED_FUNCTION = re.compile(
+    r"(?<![\d}])(?<![\d}]\s)\\text\{\s*(gcd|lcm|max|min)\s*\}|(?<![\\a-zA-Z{])(gcd|lcm|max|min)(?=\s*\()"
+)
 PLAIN_INFINITY = re.compile(r"\\text\{\s*infinity\s*\}|(?<![\\a-zA-Z])(?:infinity|infty|inf|oo)(?![a-zA-Z])")
 ARGUMENT = r"\s*(\{(?:[^{}]|\{[^{}]*\})*\}|\d|[a-zA-Z]|\\[a-zA-Z]+)"
 FRACTION = re.compile(rf"\\frac(?!\s*\{{[^{{}}]*\}}\s*\{{){ARGUMENT}{ARGUMENT}")
 ROOT_OF_ONE = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*(\d+(?:\.\d+)?|[a-zA-Z]|\\pi)")
 ROOT_OF_GROUP = re.compile(r"\\sqrt\s*(\[[^\[\]]*\])?\s*\(([^()]*)\)")
 SUBSCRIPT = re.compile(r"_\s*(\w)")
-POWER = re.compile(r"\^\s*(?:\(([^()]*)\)|(-?(?:\d*\.)?\d{2,}|-\d|\.\d))")
+POWER = re.compile(r"\^\s*(?:\(([^()]*)\)|(-?\d*\.\d+|-?\d{2,}|-\d))")
 OVER = re.compile(r"\{([^{}]*)\\over(?![a-z])([^{}]*)\}")
 THOUSANDS = re.compile(r"(?<![\d.,(\[])(?<!\\\{)\d{1,3}(?:(?:,\\!|,|\{,\}|\\,|\\ | )\d{3})+(?![\d])(?!,\d)")
 CHOOSE = re.compile(r"\{([^{}]*)\\choose(?![a-z])([^{}]*)\}")
@@ -87,11 +92,11 @@ OF_INTEGERS = re.compile(
     rf"(?<![a-zA-Z])([a-zA-Z])\s*\\in\s*{INTEGERS}\s*\)?\s*$"
 )
 ANY_INTEGER = re.compile(
-    r"[\s,;(]*(?:\\text\{)?[\s,]*(?:(?:for|where|with)\s+)?(?:(?:any|all|every|each|some|an)\s+)?"
+    r"(?<![\s,;(])[\s,;(]*(?:\\text\{[\s,]*)?(?:(?:for|where|with)\s+)?(?:(?:any|all|every|each|some|an)\s+)?"
     r"integers?(?:\s*\}\s*|\s+)([a-z])\s*\}?\s*\)?\s*$"
 )
 IS_INTEGER = re.compile(
-    r"[\s,;(]*(?:\\text\{\s*,?\s*(?:for|where|with|and)?\s*\}?)?\s*(?<![a-zA-Z])([a-z])\s*(?:\\text\{)?\s*"
+    r"(?<![\s,;(])[\s,;(]*(?:\\text\{\s*,?\s*(?:for|where|with|and)?\s*\}?)?\s*(?<![a-zA-Z])([a-z])\s*(?:\\text\{)?\s*"
     r"(?:is|are|being|any|an)\s+(?:an\s+|any\s+)?integers?\s*\}?\s*\)?\s*$"
 )
 
@@ -106,6 +111,7 @@ def spelled(answer: str) -> str:
     text = SPACES.sub(" ", _visible(answer))  # many in a row would make the patterns below slow
     while quoted := QUOTED.fullmatch(text):
         text = quoted[2]
+    text = rewritten(text)
     text = RAISED_CHARACTERS.sub(lambda found: f"^{{{found[0].translate(RAISED)}}}", text)
     text = LOWERED_CHARACTERS.sub(lambda found: f"_{{{found[0].translate(LOWERED)}}}", text)
     text = unicodedata.normalize("NFKC", SYMBOL.sub(lambda found: SYMBOLS[found[0]], text))
@@ -136,9 +142,7 @@ def _with_words(text: str) -> str:
     text = NEGATIVE_POWER_OF_UNIT.sub(r"\\text{\1/\2}^{\3}", phrases.without_label(text)).strip()
     if names := phrases.listed_names(text.rstrip(". ")):
         return " , ".join(rf"\text{{{name}}}" for name in names)
-    return (
-        phrases.number_in_words(text) or phrases.set_in_words(text) or _with_parameter(phrases.without_quantifier(text))
-    )
+    return number_in_words(text) or phrases.set_in_words(text) or _with_parameter(phrases.without_quantifier(text))
 
 
 def _in_signs(text: str) -> str:

@@ -20,11 +20,14 @@ WITH_BASE = re.compile(rf"(?<![\w.\\}}])({DIGITS})_\{{(\d{{1,2}})\}}")
 TIMES_TEN = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)")
 REPEATING_IN_BRACKETS = re.compile(r"(?<![\d.])(\d*\.\d*)\((\d+)\)(?!\s*[\d_^(])")
 DOTTED_PERIOD = re.compile(r"(?<=[.\d])\\overline\s*\{?(\d)\}?(\d*)\\overline\s*\{?(\d)\}?")
-ORDINAL = re.compile(r"(?<=\d)(?:\s*\^\s*\{?\s*\\text\{(?:st|nd|rd|th)\}\s*\}?|(?:st|nd|rd|th)(?![a-zA-Z]))")
+ORDINAL = re.compile(
+    r"(?<=\d)(?:\s*\^\s*\{?\s*\\text\{(?:st|nd|rd|th)\}\s*\}?|\s*\^\s*\{(?:st|nd|rd|th)\}|(?:st|nd|rd|th)(?![a-zA-Z]))"
+)
 MULTIPLYING = "|".join(sorted(MULTIPLIERS, key=len, reverse=True))
 MULTIPLYING_BARE = "|".join(sorted(MULTIPLIERS.keys() - {"k"}, key=len, reverse=True))  # 3k is a product
 MULTIPLIED = re.compile(
-    rf"(?<=\d)\s*(?:\\text\{{\s*({MULTIPLYING})(?![a-zA-Z])([^{{}}]*)\}}|({MULTIPLYING_BARE})(?![a-zA-Z]))"
+    rf"(?<=\d)\s*(?:\\text\{{\s*\(?\s*({MULTIPLYING})(?![a-zA-Z\u0400-\u04ff])([^{{}}]*)\}}"
+    rf"|({MULTIPLYING_BARE})(?![a-zA-Z\u0400-\u04ff]))"
 )
 REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s*(?:\{(\d+)\}|(\d))")
 SCIENTIFIC = re.compile(r"(?<![\w.\\}])(\d+(?:\.\d+)?)[eE]([-+]?\d{1,3})(?![\w.])")

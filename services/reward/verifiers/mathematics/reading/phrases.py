@@ -1,15 +1,25 @@
-r"""What is said in words: labels before an answer, sets, quantifiers behind a formula, lists joined by "and"."""
+r"""What is said in words: labels before an answer, sets, quantifiers behind a formula, lists joined by "and", dates."""
 
 import re
 
-LABELS = "答案|答|解|答え|정답|답|ответ|respuesta|réponse|antwort|lösung|resposta|risposta"
+LABELS = (
+    "答案|答|解|答え|回答|정답|답|ответ|respuesta|réponse|antwort|lösung|resposta|risposta"
+    "|odpowiedź|cevap|jawaban|đáp án|الجواب|الإجابة|उत्तर"
+)
+ARTICLES = r"(?:(?:la|die|a|o|il|el|l['’])\s*)?"
 LABEL = re.compile(
-    r"\s*(?:(?:the\s+)?(?:final\s+)?(?:answer|result|solution)\s*(?:is\b|:|=)\s*"
-    rf"|(?:最终|最後の)?(?:{LABELS})\s*(?:(?:是|为|為|は|는|은|es|est|é|ist|:)\s*:?\s*)|=|\\approx(?![a-z]))",
+    r"\s*(?:(?:the\s+)?(?:(?:final|correct|right)\s+)?(?:answer|result|solution|value|ans|number\s+of\s+[a-z ]+)"
+    r"\s*(?:is\b|\.?\s*:|=|\.(?=\s))\s*|there\s+(?:are|is)\s+(?=(?:exactly\s+)?(?:\d|$|\}))"
+    rf"|(?:最终|最後の|최종\s*)?{ARTICLES}(?:{LABELS})\s*(?:(?:是|为|為|は|는|은|est|es|ist|é|è|jest|:)\s*:?\s*)"
+    r"|=|\\approx(?![a-z]))",
     re.IGNORECASE,
 )
+LEAD = re.compile(
+    r"\s*(?:exactly(?![a-z])|综上所述|综上|所以|因此|故|则|したがって|よって|ゆえに|따라서|第(?=\s*\d))\s*[,，:：]?\s*(?!\s*$)"
+)
 LABEL_BEHIND = re.compile(
-    r"\s*(?:\\text\{\s*)?is\s+(?:the|my|our)\s+(?:final\s+|correct\s+)?(?:answer|result|solution)\s*\}?\s*\.?\s*$",
+    r"\s*(?:\\text\{\s*)?(?:is\s+(?:the|my|our)\s+(?:final\s+|correct\s+)?(?:answer|result|solution)"
+    r"|(?<=[\d}])(?:である|となる|です|입니다|이다))\s*\}?\s*[.。]?\s*$",
     re.IGNORECASE,
 )
 SET_PHRASES = (
@@ -22,7 +32,8 @@ SET_PHRASES = (
         r"(?:(?:for\s+)?(?:all|every|any)\s+)real(?:\s+numbers?|s)?(?:\s+[a-z])?|(?:all|the)\s+reals?(?:\s+numbers?)?",
         r"\mathbb{R}",
     ),
-    (r"(?:all|the)\s+integers", r"\mathbb{Z}"),
+    (r"(?:all|the|every|any)\s+integers?(?:\s+[a-z])?", r"\mathbb{Z}"),
+    (r"(?:all|the|every|any)\s+positive\s+integers?(?:\s+[a-z])?|全体正整数|所有正整数", r"\mathbb{Z}^{+}"),
     (r"(?:positive|plus)?\s*infinity", r"\infty"),
     (r"(?:negative|minus)\s+infinity", r"-\infty"),
     (
@@ -35,20 +46,6 @@ SET_PHRASES = (
     ),
 )
 SETS = tuple((re.compile(phrase), notation) for phrase, notation in SET_PHRASES)
-SMALL_NUMBERS = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
-    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
-)
-TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-CARDINALS = {name: number for number, name in enumerate(SMALL_NUMBERS)} | {
-    name: 10 * number for number, name in enumerate(TENS, start=2)
-}
-SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6}
-PARTS = {
-    **{"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7},
-    **{"eighth": 8, "ninth": 9, "tenth": 10, "hundredth": 100},
-}
-SIGN = re.compile(r"\s*(?:\\text\{\s*)?(?:negative|minus)\b\s*\}?\s*(?=\S)", re.IGNORECASE)
 WORDS_OF_TEXT = re.compile(r"\\text\{([^{}]*)\}")
 REALS_EXCEPT = re.compile(
     r"(?:all|every)\s+reals?(?:\s+numbers?)?(?:\s+[a-z])?(?:\s*,)?\s+(?:except|but|other\s+than|excluding)(?:\s+for)?\s+"
@@ -58,69 +55,62 @@ REALS_EXCEPT = re.compile(
 SEPARATOR = re.compile(r"\s*(?:,\s*and\b|,|\band\b)\s*")
 NUMBER_SETS = r"\\in\s*\\mathbb\s*\{?\s*[RQCZN]\s*\}?"
 QUANTIFIER = re.compile(
-    r"[\s,;(]*(?:\\forall\s*(?P<letter>[a-zA-Z])"
+    r"(?<![\s,;(])[\s,;(]*(?:\\forall\s*(?P<letter>[a-zA-Z])"
     r"|(?:\\text\{)?\s*(?:for|where|with)\s+(?:all|every|any|each)\b(?:\s+real)?(?:\s+numbers?|\s+values?(?:\s+of)?)?"
     rf"\s*\}}?\s*(?:\\text\{{)?\s*(?<![a-zA-Z])(?P<other>[a-zA-Z])\s*\}}?)\s*(?:{NUMBER_SETS})?\s*\)?\s*$"
 )
 FUNCTION_OF = r"[a-zA-Z]\s*\(\s*{letter}\s*\)\s*="
-DOMAIN = re.compile(rf"\s*,\s*([a-zA-Z])\s*{NUMBER_SETS}\s*$")
+INDEX = re.compile(
+    r"(?<![\s,;(])[\s,;(]*(?:\\text\{\s*,?\s*(?:for|where|with)(?:\s+(?:all|any|every|each))?\s*\}\s*)?(?<![a-zA-Z\\])([mn])\s*"
+    r"(?:\\in\s*\\mathbb\s*\{?\s*(?:Z\s*\}?\s*\^\s*\{\+\}|N\s*\}?)|\\ge(?![a-z])\s*1(?![\d./^]))\s*\)?\s*$"
+)
+DOMAIN = re.compile(r"\s*,\s*([a-zA-Z])\s*\\in\s*\\mathbb\s*\{?\s*([RQCZN])\s*\}?\s*$")
+INEQUALITY = re.compile(r"[<>]|\\(?:[lg]e|ne)(?![a-z])")
+ONLY = re.compile(r"(?<=\S)\s+only(?=\s*\}?\s*\.?\s*$)", re.IGNORECASE)
+MONTHS = "january|february|march|april|may|june|july|august|september|october|november|december"
+DATE = re.compile(
+    rf"(?:(?:on\s+)?(?P<month>{MONTHS})\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?"
+    rf"|(?P<other_day>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?(?P<other_month>{MONTHS}))",
+    re.IGNORECASE,
+)
 ITEM = r"(?:[A-Z][^\W\d_]*|[a-z])"
 NAMES = re.compile(rf"{ITEM}(?:\s*,\s*{ITEM})*(?:\s*,?\s+and\s+{ITEM})?")
 
 
 def without_label(text: str) -> str:
-    """The answer without "the answer is", in some languages."""
-    label = LABEL.match(text)
-    return LABEL_BEHIND.sub("", text[label.end() :] if label else text)
+    """The answer without "so the answer is", in some languages."""
+    for beginning in (LEAD, LABEL, LEAD):
+        if label := beginning.match(text):
+            text = text[label.end() :]
+    return LABEL_BEHIND.sub("", ONLY.sub("", text))
 
 
 def set_in_words(text: str) -> str | None:
-    """The notation for what a whole answer says in words: no solution, all real numbers except 2; None for others."""
+    """The notation for what a whole answer says in words: no solution, all real numbers except 2, a date."""
     words = WORDS_OF_TEXT.sub(r" \1 ", text).strip(" .。")
     for phrase, notation in SETS:
         if phrase.fullmatch(words.casefold()):
             return notation
+    if found := DATE.fullmatch(words):
+        return rf"\text{{{(found['month'] or found['other_month']).title()}}}~{found['day'] or found['other_day']}"
     if found := REALS_EXCEPT.fullmatch(words):
         left_out = SEPARATOR.sub(" , ", found["left_out"].replace(r"\lor", ",")).strip(" ,")
         return rf"\mathbb{{R}}\setminus \{{{left_out}\}}"
     return None
 
 
-def number_in_words(text: str) -> str | None:
-    """The number that a whole answer says in words; None for other words."""
-    sign = SIGN.match(text)
-    words = re.sub(r"[{}.]|\\text", " ", text[sign.end() :] if sign else text).casefold().replace("-", " ").split()
-    if sign and len(words) == 1 and words[0][0].isdecimal():
-        return f"-{words[0]}"
-    *before, last = words or [""]
-    parts = PARTS.get(last) or PARTS.get(last.removesuffix("s"))
-    number = _cardinal(before if parts else words)
-    if number is None or (number == 0 and len(words) > 1):
-        return None
-    value = rf"\frac{{{number}}}{{{parts}}}" if parts else str(number)
-    return f"-{value}" if sign else value
-
-
-def _cardinal(words: list[str]) -> int | None:
-    """Two hundred and five is 205."""
-    total, group = 0, 0
-    for index, word in enumerate(words):
-        if word in CARDINALS and (group % 100 == 0 or (group % 10 == 0 and group % 100 > 10 and CARDINALS[word] < 10)):
-            group += CARDINALS[word]
-        elif word in SCALES and group:
-            total, group = (total, group * 100) if word == "hundred" else (total + group * SCALES[word], 0)
-        elif word != "and" or index == 0 or words[index - 1] not in SCALES or index + 1 == len(words):
-            return None
-    return total + group if words else None
-
-
 def without_quantifier(text: str) -> str:
-    """The formula without "for all x": that is what it means without a condition."""
+    """The formula without "for all x": that is what it means without a condition. An index is declared in one way."""
     if found := QUANTIFIER.search(text):
         return text[: found.start()]
+    index = INDEX.search(text)
+    if index and re.search(rf"(?<![a-zA-Z\\]){index[1]}(?![a-zA-Z])", text[: index.start()]):
+        return rf"{text[: index.start()]} , {index[1]} \in \mathbb{{Z}}^{{+}}"
     domain = DOMAIN.search(text)
-    is_of_function = domain and re.search(FUNCTION_OF.format(letter=domain[1]), text)
-    return text[: domain.start()] if domain and is_of_function else text
+    is_said = domain and (
+        re.search(FUNCTION_OF.format(letter=domain[1]), text) or (domain[2] == "R" and INEQUALITY.search(text))
+    )
+    return text[: domain.start()] if domain and is_said else text
 
 
 def listed_names(text: str) -> list[str]:

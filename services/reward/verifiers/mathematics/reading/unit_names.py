@@ -1,4 +1,6 @@
-"""Tables: the names of units, and words behind a number that are none."""
+"""Tables: the names of units, what they measure, and words behind a number that are none."""
+
+from fractions import Fraction
 
 # canonical name <- spellings; a name of one letter counts only inside \text{}
 UNITS = {
@@ -78,6 +80,23 @@ UNITS_IN_IDEOGRAPHS = {
     """,
 }
 CANONICAL_OF_IDEOGRAPHS = {word: name for name, words in UNITS_IN_IDEOGRAPHS.items() for word in words.split()}
+# what a unit measures, and how many of the first unit it is
+MEASURES: dict[str, dict[str, int | str]] = {
+    "length": {
+        "mm": 1,
+        "cm": 10,
+        "m": 1000,
+        "km": 10**6,
+        "inch": "25.4",
+        "foot": "304.8",
+        "yard": "914.4",
+        "mile": 1609344,
+    },
+    "time": {"ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "day": 86_400_000, "week": 604_800_000},
+    "mass": {"mg": 1, "g": 1000, "kg": 10**6, "ton": 10**9},
+    "volume": {"ml": 1, "l": 1000},
+}
+SCALES = {unit: (measure, Fraction(size)) for measure, units in MEASURES.items() for unit, size in units.items()}
 HALVES_OF_THE_DAY = {"am": "am", "pm": "pm"}  # only after a time
 TEMPERATURES = frozenset(("degree", "degreecelsius", "degreefahrenheit", "celsius", "fahrenheit"))
 # words that say something of the answer instead of counting things
@@ -91,5 +110,8 @@ WORDS_OF_JUDGEMENT = """
     micro nano pico when whenever where otherwise while provided approximately about roughly nearly almost
     double triple quadruple twice thrice tens pi sqrt log ln exp sin cos tan
     zero one two three four five six seven eight nine ten eleven twelve twenty thirty fifty hundred
+    или не нет больше меньше более менее примерно около почти кроме
+    o más menos mayor menor aproximadamente casi ou pas plus moins environ sauf oder nicht mehr weniger etwa kein
+    não mais più meno circa
 """
 JUDGEMENTS = frozenset(WORDS_OF_JUDGEMENT.split())

@@ -10,7 +10,7 @@ from services.reward.verifiers.mathematics.comparing.leaves import Rules
 from services.reward.verifiers.mathematics.comparing.restating import Strictness, is_plain_number, repeats_the_prompt
 from services.reward.verifiers.mathematics.golds import Gold, golds
 from services.reward.verifiers.mathematics.reading import numerals
-from services.reward.verifiers.mathematics.reading.forms import conclusion, form
+from services.reward.verifiers.mathematics.reading.forms import TooComplexError, conclusion, form
 from services.reward.verifiers.mathematics.reading.notation import evaluated, spelled
 
 MAX_ANSWER_CHARS = 2000
@@ -52,7 +52,10 @@ def _is_equal(answer: str, gold: Gold, grading: Grading, prompt: str) -> bool:
         return False
     written = spelled(answer)
     if r"\Rightarrow" not in gold.plain and r"\to" not in gold.plain:
-        written = conclusion(written)
+        try:
+            written = conclusion(written)
+        except TooComplexError:
+            return False
     if grading.strict is not False and numerals.bases(written.rpartition("=")[2]) != gold.bases:
         return False
     return _is_equal_in_value(evaluated(written), gold, grading)

@@ -1,5 +1,7 @@
 """What a row's values must look like before anything is computed with them; each mistake is one sentence."""
 
+import json
+import re
 import reprlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 V = TypeVar("V")
 KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
 MESSAGE = '{"role": "user", "content": "..."}'
+ENCODED_MESSAGES = re.compile(r'\s*\[\s*\{\s*"(role|content)"\s*:')
 
 
 class DataError(ValueError):
@@ -50,7 +53,9 @@ def require_unicode(where: Where, name: str, value: V) -> V:
 
 
 def require_prompt(where: Where, name: str, prompt: Any) -> Any:
-    """The prompt, a text or chat messages."""
+    """The prompt, a text or chat messages; these may come as a text that holds them in JSON."""
+    if isinstance(prompt, str) and ENCODED_MESSAGES.match(prompt):
+        prompt = _decoded_messages(where, name, prompt)
     if isinstance(prompt, list):
         for number, message in enumerate(prompt, 1):
             _require_message(f"{where}: message {number} of {name}", message)
@@ -59,6 +64,16 @@ def require_prompt(where: Where, name: str, prompt: Any) -> Any:
     elif not isinstance(prompt, str):
         raise DataError(f"{where}: {name} is {kind_of(prompt)}; expected a text, or a list of messages {MESSAGE}")
     return require_unicode(where, name, prompt)
+
+
+def _decoded_messages(where: Where, name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{where}: {name} begins as chat messages in JSON, and is not JSON: {error}; expected a whole list of "
+            f"messages {MESSAGE}, or another beginning of the text"
+        ) from None
 
 
 def _require_message(place: str, message: Any) -> None:

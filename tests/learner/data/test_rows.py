@@ -55,6 +55,23 @@ def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
     assert [row.prompt for row in rows(path)] == ["a"]
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_messages_that_come_as_a_text_of_json_are_messages(tmp_path: Path, suffix: str) -> None:
+    row = a_data_row(json.dumps(MESSAGES))
+    path = jsonl(tmp_path, row)
+    if suffix == "parquet":
+        path = tmp_path / "data.parquet"
+        parquet.write_table(pyarrow.Table.from_pylist([row]), path)
+
+    assert [row.prompt for row in rows(path)] == [MESSAGES]
+
+
+def test_a_text_that_is_another_json_list_stays_a_text(tmp_path: Path) -> None:
+    texts = ["[1, 2]", '[{"name": "user"}]', "[{not JSON}]", '{"role": "user"}']
+
+    assert [row.prompt for row in rows(jsonl(tmp_path, *map(a_data_row, texts)))] == texts
+
+
 def test_an_answer_that_is_no_text_is_kept_as_json(tmp_path: Path) -> None:
     (row,) = rows(jsonl(tmp_path, a_data_row(reward_model={"ground_truth": [1, 0]})))
 
@@ -97,6 +114,12 @@ def test_a_turn_that_calls_a_tool_needs_no_text(tmp_path: Path) -> None:
             "message 1 of prompt has its content in 2 parts; expected one text (no images, no audio)",
         ),
         (a_data_row([{"role": "user", "content": ""}]), "prompt has only empty messages; expected content"),
+        (
+            a_data_row(json.dumps(MESSAGES)[:-1]),
+            "prompt begins as chat messages in JSON, and is not JSON: Expecting ',' delimiter: "
+            "line 1 column 36 (char 35); expected a whole list of messages {",
+        ),
+        (a_data_row('[{"content": "2+2"}]'), "message 1 of prompt has no role (got content); expected {"),
         ({"prompt": "2+2"}, "no data_source; expected verl's columns (got prompt)"),
         (a_data_row(data_source=5), "data_source is a number, 5; expected a text"),
         (a_data_row(data_source=["sums"]), "data_source is a list, ['sums']; expected a text"),

@@ -40,13 +40,18 @@ class EvaluationRounds:
 
     def start_if_due(self, step: int) -> None:
         """Start the round of this step, or keep its weights for the time after training."""
-        frequency, last_step = self.section.test_freq, self._config().run.total_training_steps
-        if not frequency or not (step == last_step or step % frequency == 0):
+        if not self._is_due(step):
             return
         if self.section.after_training:
             self.deferred.put(step, cloned(self._trainer.policy.network))
         else:
             self._evaluator.start(step, min_policy_version=step)
+
+    def _is_due(self, step: int) -> bool:
+        frequency = self.section.test_freq
+        if step == 0:
+            return frequency > 0 and self.section.val_before_train
+        return frequency > 0 and (step == self._config().run.total_training_steps or step % frequency == 0)
 
     @property
     def is_under_way(self) -> bool:

@@ -65,13 +65,14 @@ def overview_of(
 ) -> RunOverview:
     """The facts of this moment."""
     last = metrics.steps[-1] if metrics.steps else {}
-    evaluations = metrics.evaluations
+    base = [line for line in metrics.evaluations if line["step"] == 0]
+    later = [line for line in metrics.evaluations if line["step"] > 0]
     return RunOverview(
         total_steps=total_steps,
         step=int(last.get("step", 0)),
         reward=last.get("reward/mean"),
-        base_accuracy=_accuracy(evaluations[0]) if evaluations else None,
-        accuracy=_accuracy(evaluations[-1]) if len(evaluations) > 1 else None,
+        base_accuracy=_accuracy(base[0]) if base else None,
+        accuracy=_accuracy(later[-1]) if later else None,
         response_length=last.get("response_length/mean"),
         tokens_per_second=_tokens_per_second(metrics.steps),
         windows_in_flight=last.get("windows/in_flight"),

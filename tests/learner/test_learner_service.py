@@ -65,6 +65,7 @@ class Laboratory:
         algorithm: str = "tppo",
         *,
         rollouts_per_step: int = 6,
+        evaluates_before_training: bool = True,
         evaluates_after_training: bool = False,
     ) -> None:
         self.folder = folder
@@ -89,7 +90,12 @@ class Laboratory:
                 "algorithm": {"num_ignored_tail_tokens": 1},
                 "actor": {"lr": 1e-2, "ppo_mini_batches": 2},
                 "critic": {"lr": 1e-2, "warmup_steps": 1},
-                "evaluation": {"test_freq": 3, "after_training": evaluates_after_training, "temperature": 0.7},
+                "evaluation": {
+                    "test_freq": 3,
+                    "val_before_train": evaluates_before_training,
+                    "after_training": evaluates_after_training,
+                    "temperature": 0.7,
+                },
                 "checkpoint": {"save_freq": 2, "keep": 10},
                 "trace": {"enabled": True},
             }
@@ -247,6 +253,17 @@ async def test_a_run_takes_every_step_evaluates_and_accounts_for_every_window(la
     assert transport.snapshots[0].policy_version == 0
     lags = [line["policy_lag/max"] for line in lines if line["kind"] == "step"]
     assert max(lags) <= {"lockstep": 0, "overlapped": 1, "streaming": STEPS}[laboratory.config.run.mode]
+
+
+async def test_without_val_before_train_no_step_waits_for_an_evaluation_of_the_base_model(tmp_path: Path) -> None:
+    laboratory = Laboratory(tmp_path, "lockstep", evaluates_before_training=False)
+    streams, transport = ArchivedStreams(), FakeTransport()
+
+    await to_the_end(laboratory.learner("run", streams, transport), streams, transport)
+
+    assert [line["step"] for line in laboratory.lines("run") if line["kind"] == "evaluation"] == [3, 6]
+    first = (await streams.inbox.read(BEGINNING, max_count=1, wait_seconds=0))[0]
+    assert not codec.decode_inbox_record(first.payload).rollout_id.startswith("eval-")
 
 
 async def test_its_log_has_every_step_and_evaluation(laboratory: Laboratory, caplog: pytest.LogCaptureFixture) -> None:

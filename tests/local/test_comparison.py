@@ -113,6 +113,12 @@ def test_each_run_has_its_systems_settings_and_is_evaluated_only_after_training(
     assert ppo.config.dashboard.port == 0
 
 
+def test_each_run_is_evaluated_before_its_first_step_whatever_the_settings_say(task: Path) -> None:
+    runs = planned_runs(a_question(task, "evaluation.val_before_train=false"))
+
+    assert all(run.config.evaluation.val_before_train for run in runs)
+
+
 def test_a_setting_may_be_for_all_systems_or_for_one(task: Path) -> None:
     overrides = ("actor.lr=1e-3", "ppo:run.mode=overlapped", "tppo:run.total_training_steps=12")
     ppo, tppo = planned_runs(a_question(task, *overrides, seeds=1))

@@ -59,6 +59,10 @@ def test_a_line_shows_the_course_of_the_run() -> None:
     )
 
 
+def test_without_an_evaluation_before_the_first_step_there_is_no_course_of_the_accuracy() -> None:
+    assert " | accuracy 0.600 ± 0.021 | " in plain_line(overview(LINES[1:]))
+
+
 def test_a_run_that_has_not_begun_shows_only_what_is_known() -> None:
     assert plain_line(overview([])) == "step 0/60"
 

@@ -24,6 +24,11 @@ class EvaluationSection(Section):
 
     Up when evaluations take a large share of generation. verl: `trainer.test_freq`.
     """
+    val_before_train: Flag = True
+    """Evaluate before the first step too, which waits for it.
+
+    Off when the base model's accuracy is known. verl: `trainer.val_before_train`.
+    """
     after_training: Flag = False
     """Defer the evaluations: keep the weights, and evaluate them after the last step.
 

@@ -129,6 +129,7 @@ def _planned(question: Question, folder: Path, system: str, seed: int) -> Planne
         "checkpoint.save_freq=0",
         "dashboard.port=0",
         *chosen,
+        "evaluation.val_before_train=true",  # each curve begins at the base model
         f"run.algorithm={algorithm}",
         f"run.seed={seed}",
         f"run.name={folder.name}-{system}-seed{seed}",

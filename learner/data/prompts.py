@@ -1,7 +1,8 @@
 """Data rows -> tokenised prompts: rendered by the chat template, cut before a stop token, and measured."""
 
+import re
 from array import array
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -13,6 +14,9 @@ from learner.data.shape import DataError, Where
 from learner.rollouts.prompts import Prompt
 from tppo.config.schema import DataSection
 from tppo.rollout import tokens
+
+SYSTEM_ROLES = frozenset({"system", "developer"})
+Message = Mapping[str, Any]
 
 
 class Tokenizer(Protocol):
@@ -101,6 +105,7 @@ class PromptReader:
 
     def stream(self, files: Sequence[Path], overlong: Overlong) -> Iterator[tuple[DataRow, Prompt]]:
         """Each row and its prompt, without those that are too long, which are counted, and refused at the end."""
+        self._require_variables_of_the_template()
         for index, row in enumerate(rows_in(self.section, files)):
             prompt = self._prompt(index, row)
             if not overlong.has(row.where, len(prompt.token_ids)):
@@ -120,22 +125,52 @@ class PromptReader:
         self._require_known(row, token_ids)
         return Prompt(index, text, token_ids, row.data_source, row.ground_truth, row.extra_info)
 
+    def _require_variables_of_the_template(self) -> None:
+        """A template takes any variable, so that one with a slip in its name would change nothing."""
+        template = str(self.tokenizer.chat_template or "")
+        for name, value in self.section.chat_template_kwargs.items():
+            if not re.search(rf"\b{re.escape(name)}\b", template):
+                raise DataError(
+                    f"data.chat_template_kwargs.{name} = {value!r}: the chat template of the tokenizer in model.path "
+                    "has no such variable; expected one of its variables, or no such key"
+                )
+
     def _rendered(self, row: DataRow) -> str:
         """A text as it is; chat messages through the tokenizer's template."""
         if isinstance(row.prompt, str):
+            self._require_no_system_prompt(row)
             return row.prompt
         if not self.tokenizer.chat_template:
             raise DataError(
                 f"{row.where}: the prompt is a list of messages, and the tokenizer in model.path has no chat template; "
                 "expected a tokenizer with a chat template, or prompts as plain texts"
             )
+        messages = self._conversation(row.prompt)
         try:
-            return str(self.tokenizer.apply_chat_template(row.prompt, tokenize=False, add_generation_prompt=True))
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=True, **self.section.chat_template_kwargs
+                )
+            )
         except (jinja2.TemplateError, ValueError, TypeError, KeyError) as error:
             raise DataError(
                 f"{row.where}: the tokenizer's chat template does not take the messages: {error}; "
-                f"their roles are {', '.join(message['role'] for message in row.prompt)}"
+                f"their roles are {', '.join(message['role'] for message in messages)}"
             ) from None
+
+    def _conversation(self, messages: Sequence[Message]) -> list[Message]:
+        """The row's messages, behind the system prompt where they have none."""
+        text = self.section.system_prompt
+        if text is None or any(message["role"] in SYSTEM_ROLES for message in messages):
+            return [*messages]
+        return [{"role": "system", "content": text}, *messages]
+
+    def _require_no_system_prompt(self, row: DataRow) -> None:
+        if self.section.system_prompt is not None:
+            raise DataError(
+                f"{row.where}: the prompt is a text, and data.system_prompt is put before chat messages; expected a "
+                "list of messages, or no data.system_prompt"
+            )
 
     def _token_ids(self, row: DataRow, text: str) -> "array[int]":
         """A chat template writes the special tokens itself; a tokenizer that appends the stop token is held back."""

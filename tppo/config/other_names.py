@@ -26,6 +26,8 @@ model.dtype                     torch_dtype precision bf16 param_dtype mixed_pre
 data.train_files                train_dataset dataset dataset_name prompt_data train_data train_file data_path
 data.val_files                  eval_dataset val_dataset test_files test_data val_file eval_data
 data.prompt_key                 input_key prompt_column
+data.chat_template_kwargs       apply_chat_template_kwargs template_kwargs
+data.system_prompt              system_message system
 data.samples_per_prompt         num_generations n_samples_per_prompt n_samples n num_samples group_size \
                                 num_return_sequences
 data.overlong_prompts           filter_overlong_prompts truncation
@@ -59,6 +61,7 @@ reward.default_function         reward_func reward_funcs reward_fn reward_functi
                                 reward_manager remote_rm_url verifier
 reward.num_workers              num_reward_workers
 evaluation.test_freq            eval_steps eval_interval eval_freq eval_every logging_steps val_freq
+evaluation.val_before_train     eval_on_start eval_before_train do_initial_eval
 evaluation.temperature          eval_temperature val_temperature
 checkpoint.save_freq            save_steps save_interval checkpoint_interval ckpt_freq
 checkpoint.keep                 save_total_limit max_actor_ckpt_to_keep max_ckpt_num max_critic_ckpt_to_keep

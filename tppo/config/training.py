@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
 from tppo.config.section import (
     Flag,
@@ -26,6 +26,15 @@ Device = Annotated[
     Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d{1,3})?)$"),
     expecting("'auto', 'cpu', 'cuda', 'cuda:1' or another number, 'mps' or 'xpu'"),
 ]
+TemplateValue = Annotated[
+    StrictBool | StrictInt | StrictFloat | StrictStr, expecting("true or false, a number or a text")
+]
+# Arguments of transformers' `apply_chat_template` itself.
+SET_BY_THE_LEARNER = {
+    "add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents", "max_length",
+    "messages", "padding", "return_assistant_tokens_mask", "return_dict", "return_tensors", "tokenize",
+    "tokenizer_kwargs", "tools", "truncation",
+}  # fmt: skip
 
 
 class ModelSection(Section):
@@ -67,9 +76,22 @@ class DataSection(Section):
     Held-out prompts of the same task. verl: `data.val_files`.
     """
     prompt_key: Text = "prompt"
-    """Column of the prompt: a text, or chat messages that the tokenizer's template renders.
+    """Column of the prompt: a text, or chat messages that the tokenizer's template renders, as a list or as a text that
+    holds the list in JSON.
 
     When your files name it differently. verl: `data.prompt_key`.
+    """
+    system_prompt: Text | None = None
+    """System message put before the messages of every prompt, of training and evaluation, that has none of its own;
+    unset: none. Needs prompts of chat messages.
+
+    To say in one place how the model shall answer. Some templates write a system message of their own without it.
+    """
+    chat_template_kwargs: dict[str, TemplateValue] = Field(default_factory=dict)
+    """Variables that the tokenizer's chat template is rendered with; one that the template does not have is refused.
+
+    `enable_thinking = false` for models that think by default, or whatever else your model's template offers. verl:
+    `data.apply_chat_template_kwargs`.
     """
     reward_fn_key: Text = "data_source"
     """Column that chooses the reward function.
@@ -92,6 +114,15 @@ class DataSection(Section):
 
     Up when prompts are few or hard, so that some of their responses succeed. verl: `rollout.n`.
     """
+
+    @model_validator(mode="after")
+    def _template_gets_variables(self) -> "DataSection":
+        for name in sorted(SET_BY_THE_LEARNER & self.chat_template_kwargs.keys()):
+            raise ValueError(
+                f"chat_template_kwargs.{name} = {self.chat_template_kwargs[name]!r} is set by the learner itself; "
+                "expected variables of the chat template, such as enable_thinking"
+            )
+        return self
 
 
 class OptimizerSection(Section):

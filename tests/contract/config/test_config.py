@@ -111,6 +111,11 @@ def test_a_dumped_configuration_loads_back_equal(tmp_path: Path) -> None:
             "[run]\nmode = 'lockstep'\nmax_policy_lag = 2",
             "[run] max_policy_lag = 2 in mode lockstep; expected 0 or no such key",
         ),
+        (
+            "[data.chat_template_kwargs]\ntokenize = true\n",
+            "[data] chat_template_kwargs.tokenize = True is set by the learner itself; expected variables of the chat "
+            "template, such as enable_thinking",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_key_its_value_and_what_was_expected(

@@ -1,5 +1,6 @@
 """Every key refuses what makes no sense there, in one sentence: the key, the value, and what was expected."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +10,7 @@ import pytest
 from tppo.config import ConfigError, load
 from tppo.config.mistakes import all_keys
 
+KEY_OF_A_TABLE = re.compile(r"'(\w+)': ")
 MINIMAL = '[model]\npath = "m"\n[data]\ntrain_files = ["t.jsonl"]\n'
 
 # What was expected, the keys with the same expectation, and the values that each of them refuses, as TOML writes them.
@@ -48,7 +50,8 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     (
         "true or false",
         "reward.allow_unsandboxed run.archive_inbox data.shuffle generation.recompute_cache_on_update "
-        "reward.log_responses evaluation.after_training trace.enabled trackers.tensorboard prometheus.enabled",
+        "reward.log_responses evaluation.val_before_train evaluation.after_training trace.enabled "
+        "trackers.tensorboard prometheus.enabled",
         ["1", "'yes'", "'true'"],
     ),
     (
@@ -62,7 +65,16 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         "model.device",
         ["'banana'", "'gpu'", "'cuda:'", "'cuda:x'", "'cuda:-1'", "'CUDA'", "''", "0"],
     ),
-    ("a text that is not empty", "data.prompt_key data.reward_fn_key", ["''", "5", "['prompt']"]),
+    (
+        "a text that is not empty",
+        "data.prompt_key data.reward_fn_key data.system_prompt",
+        ["''", "5", "['prompt']"],
+    ),
+    (
+        "a table, each value true or false, a number or a text",
+        "data.chat_template_kwargs",
+        ["'enable_thinking'", "false", "{'budget': ['low']}", "{'budget': {'low': 1}}"],
+    ),
     ("'refuse' or 'skip'", "data.overlong_prompts", ["'truncate'", "true"]),
     (
         "a whole number from 1 to 65536",
@@ -184,7 +196,7 @@ def file() -> Iterator[Path]:
 
 
 def as_toml(value: str) -> str:
-    return value.replace("True", "true").replace("{'sums': ", "{sums = ")
+    return KEY_OF_A_TABLE.sub(r"\1 = ", value.replace("True", "true"))
 
 
 def refusal(file: Path, *overrides: str) -> str:

@@ -23,10 +23,13 @@ class LetterTokenizer:
         return {"input_ids": [0, *letters, *self._appended] if add_special_tokens else letters}
 
     def apply_chat_template(self, conversation: Any, /, **options: Any) -> str:
-        assert options == {"tokenize": False, "add_generation_prompt": True}
+        assert (options.pop("tokenize"), options.pop("add_generation_prompt")) == (False, True)
         if self._refuses:
             raise jinja2.TemplateError("roles must alternate")
-        return "".join(f"<{message['role']}>{message['content']}" for message in conversation) + "<assistant>"
+        variables = "".join(f"[{name}={value!r}]" for name, value in options.items())
+        return (
+            "".join(f"<{message['role']}>{message['content']}" for message in conversation) + variables + "<assistant>"
+        )
 
 
 def a_data_row(prompt: Any = "2+2", **changes: Any) -> dict[str, Any]:

@@ -16,8 +16,8 @@ MESSAGES = [{"role": "user", "content": "2+2"}]
 TOO_LONG = "x" * LIMIT  # with the first token one more than the limit
 
 
-def a_reader(tokenizer: LetterTokenizer | None = None, *, overlong_prompts: str = "refuse") -> PromptReader:
-    section = a_config(data={"train_files": ["train.jsonl"], "overlong_prompts": overlong_prompts}).data
+def a_reader(tokenizer: LetterTokenizer | None = None, **data: Any) -> PromptReader:
+    section = a_config(data={"train_files": ["train.jsonl"], **data}).data
     return PromptReader(section, tokenizer or LetterTokenizer(), PromptLimits(LIMIT, frozenset({STOP}), 1000))
 
 
@@ -39,6 +39,43 @@ def test_chat_messages_go_through_the_template_which_writes_the_special_tokens_i
 
     assert prompt.text == "<user>2+2<assistant>"
     assert list(prompt.token_ids) == [ord(letter) for letter in "<user>2+2<assistant>"]
+
+
+def rendered_prompt(folder: Path, prompt: Any, tokenizer: LetterTokenizer | None = None, **data: Any) -> str:
+    (result,) = a_reader(tokenizer, **data).read([jsonl(folder, a_data_row(prompt))]).prompts
+    return result.text
+
+
+def test_the_system_prompt_is_put_before_messages_that_have_none(tmp_path: Path) -> None:
+    own = [{"role": "system", "content": "My own."}, *MESSAGES]
+
+    assert rendered_prompt(tmp_path, MESSAGES, system_prompt="Be brief.") == "<system>Be brief.<user>2+2<assistant>"
+    assert rendered_prompt(tmp_path, own, system_prompt="Be brief.") == "<system>My own.<user>2+2<assistant>"
+
+
+def test_a_system_prompt_for_a_prompt_that_is_a_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 1: the prompt is a text, and data\.system_prompt is put before chat"):
+        rendered_prompt(tmp_path, "2+2", system_prompt="Be brief.")
+
+
+def test_the_chat_template_is_rendered_with_the_variables_of_the_configuration(tmp_path: Path) -> None:
+    thinking = LetterTokenizer("{% if think is false %}")
+
+    text = rendered_prompt(tmp_path, MESSAGES, thinking, chat_template_kwargs={"think": False})
+
+    assert text == "<user>2+2[think=False]<assistant>"
+
+
+def test_a_variable_that_the_chat_template_does_not_have_is_refused(tmp_path: Path) -> None:
+    thinking = LetterTokenizer("{% if think is false %}")
+
+    with pytest.raises(DataError) as caught:
+        rendered_prompt(tmp_path, MESSAGES, thinking, chat_template_kwargs={"thinking": False})
+
+    assert str(caught.value) == (
+        "data.chat_template_kwargs.thinking = False: the chat template of the tokenizer in model.path has no such "
+        "variable; expected one of its variables, or no such key"
+    )
 
 
 def test_a_stop_token_that_the_tokenizer_appends_is_no_part_of_the_prompt(tmp_path: Path) -> None:

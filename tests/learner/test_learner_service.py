@@ -31,7 +31,7 @@ from tests.learner.fake_services import FakeTransport, generate, one_generator, 
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo import codec
 from tppo.config import Config
-from tppo.rollout import Action, Command, Score, ScoreStatus, tokens
+from tppo.rollout import Action, Command, Score, ScoreStatus, Window, tokens
 from tppo.streams import MemoryStreams
 from tppo.streams.contract import BEGINNING
 
@@ -263,7 +263,9 @@ async def test_without_val_before_train_no_step_waits_for_an_evaluation_of_the_b
 
     assert [line["step"] for line in laboratory.lines("run") if line["kind"] == "evaluation"] == [3, 6]
     first = (await streams.inbox.read(BEGINNING, max_count=1, wait_seconds=0))[0]
-    assert not codec.decode_inbox_record(first.payload).rollout_id.startswith("eval-")
+    window = codec.decode_inbox_record(first.payload)
+    assert isinstance(window, Window)
+    assert not window.rollout_id.startswith("eval-")
 
 
 async def test_its_log_has_every_step_and_evaluation(laboratory: Laboratory, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ import symtable
 import sys
 from collections.abc import Collection, Iterator
 
-from services.reward.verifiers.programs.extraction import parsed
+from services.reward.verifiers.programs.syntax import is_stub, parsed
 
 MODULE_NAMES = {"__name__", "__file__", "__doc__", "__builtins__"}
 STAR_MODULES = (
@@ -89,7 +89,7 @@ def given_by_prompt(prompt: str, names: Collection[str]) -> str:
             continue
         if not match[1]:
             imports.append(source)
-        elif match[1] in names and not _is_stub(tree.body[0]):
+        elif match[1] in names and not is_stub(tree.body[0]):
             found.append(source)
     return "\n".join([*imports, *found, ""]) if found else ""
 
@@ -128,15 +128,6 @@ def _parts(test: ast.expr) -> Iterator[ast.expr]:
             yield from _parts(part)
         case _:
             yield test
-
-
-def _is_stub(function: ast.stmt) -> bool:
-    """Whether it has no more than a docstring: what the program is to write."""
-    assert isinstance(function, ast.FunctionDef)
-    return all(
-        isinstance(one, ast.Pass) or (isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant))
-        for one in function.body
-    )
 
 
 def _called_name(call: ast.Call) -> str:

@@ -3,12 +3,13 @@
 from dataclasses import asdict
 from typing import Any
 
-from services.reward.verifiers.programs.extraction import defined_names, parsed, program_of
+from services.reward.verifiers.programs.extraction import program_of
 from services.reward.verifiers.programs.formats import Calls, StandardIO, tests_of
 from services.reward.verifiers.programs.judging import JudgeError, JudgeHost, judged, judged_here
 from services.reward.verifiers.programs.python_tests import PythonTests, entry_of
 from services.reward.verifiers.programs.settings import CodeSettings, ProgramVerdict
 from services.reward.verifiers.programs.standard_io import run_tests
+from services.reward.verifiers.programs.syntax import defined_names, parsed
 from services.reward.verifiers.sandbox.inside.judge.trial import ENTRY
 from tppo.rollout import RewardRequest
 
@@ -26,7 +27,7 @@ class Judging:
         """Raises ValueError where the row's tests judge no program, and `IsolationError` where no sandbox comes up."""
         tests = tests_of(request, form=self._settings.form)
         reads_input = isinstance(tests, StandardIO) and any(tests.inputs)
-        program = program_of(request.response, names=_names(tests), reads_input=reads_input)
+        program = program_of(request.response, names=_names(tests), reads_input=reads_input, prompt=request.prompt)
         if isinstance(tests, PythonTests) and tests.own_class and not tests.is_marked:
             raise JudgeError(
                 f"the tests use {tests.own_class}, so they need objects of a class of the program's own; only data "

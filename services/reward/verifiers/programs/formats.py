@@ -3,8 +3,10 @@
     stdin        {"inputs": ["1 2\\n"], "outputs": ["3\\n"]}                   APPS, TACO
                  {"public_tests": {"input": [...], "output": [...]}, ...}    CodeContests
                  [{"input": "1 2\\n", "output": "3\\n"}, ...]                 LiveCodeBench and others
+                 {"public_test_cases": "[...]", "private_test_cases": "[...]", "metadata": "{...}"}
     functional   {"fn_name": "add", "inputs": [[1, 2]], "outputs": [3]}      APPS, TACO, LeetCode
                  [{"input": "1\\n2", "output": "3", "testtype": "functional", "fn_name": "add"}, ...]
+                 [{"input": "a = 1, b = 2", "output": "3"}, ...], with "entry_point" in the row    LeetCodeDataset
     asserts      ["assert add(1, 2) == 3", ...], {"test_list": [...], "test_setup_code": "..."}, or the code   MBPP
     humaneval    "def check(candidate): ...", with "entry_point" in the row
     pytest       "from solution import add\\n\\ndef test_add(): ..."
@@ -12,17 +14,24 @@
 A row's text may be JSON once, twice or three times over. What is none of these is refused: no program passes it.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from services.reward.verifiers.programs.python_tests import PythonTests, Row, python_tests
+from services.reward.verifiers.programs.row_values import (
+    arguments_of,
+    decoded,
+    decoded_value,
+    in_order,
+    lines_of_json,
+    named_arguments,
+    text_of,
+)
 from tppo.rollout import RewardRequest
 
 FORMATS = ("stdin", "functional", "asserts", "humaneval", "pytest")
-MAX_ENCODINGS = 3
 PARTS = ("public_tests", "private_tests", "generated_tests")
 SETUP_KEYS = ("test_imports", "test_setup_code", "setup_code")
 CODE_KEYS = (
@@ -37,7 +46,8 @@ CODE_KEYS = (
     "pytest",
     "functional",
 )
-NESTED_KEYS = ("input_output", "test_cases", "tests", "ground_truth")
+NESTED_KEYS = ("input_output", "test_cases", "tests", "ground_truth", "verification_info")
+LISTS_OF_TESTS = ("public_test_cases", "private_test_cases", "official_tests", "examples")
 NAME_KEYS = ("fn_name", "func_name", "entry_point", "function_name")
 ALIASES = {"stdin": "input", "stdout": "output", "expected_output": "output"}  # of the keys of one test
 OUTPUT_KEYS = {"output", "stdout", "expected_output"}
@@ -83,27 +93,15 @@ Tests = StandardIO | Calls | PythonTests
 
 def tests_of(request: RewardRequest, *, form: str) -> Tests:
     """The tests that a row holds; `form`: its format, where it is to be of that one. Raises ValueError."""
-    given = _decoded(request.ground_truth)
-    extra = _decoded(request.extra_info)
+    given = decoded(request.ground_truth)
+    extra = decoded(request.extra_info)
     extra = extra if isinstance(extra, dict) else {}
     tests = _tests(given, Row(request.prompt, _name_in(extra), bool(extra.get("own_classes"))), form)
     if isinstance(tests, Calls):
-        tests = replace(tests, prompt=request.prompt)
+        tests = replace(tests, calls=in_order(tests.function, tests.calls, request.prompt), prompt=request.prompt)
     if form and not _has_form(tests, form):
         raise ValueError(f"the tests of the ground truth are not of the format {form}; {EXPECTED}")
     return tests
-
-
-def _decoded(text: str) -> Any:
-    given: Any = text
-    for _ in range(MAX_ENCODINGS):
-        if not isinstance(given, str):
-            break
-        try:
-            given = json.loads(given)
-        except (ValueError, RecursionError):
-            break
-    return given
 
 
 def _tests(given: Any, row: Row, form: str) -> Tests:
@@ -113,6 +111,8 @@ def _tests(given: Any, row: Row, form: str) -> Tests:
         return _of_entries(given, row)
     if isinstance(given, list) and given and all(isinstance(one, str) for one in given):
         return _of_code(given, row, form)
+    if isinstance(given, list) and given and all(map(_is_pair, given)):
+        return _of_pairs(*map(list, zip(*given, strict=True)), "")
     if isinstance(given, str) and given.strip():
         return _of_code([given], row, form)
     if given in ("", [], None):
@@ -130,20 +130,32 @@ def _of_table(table: Mapping[str, Any], row: Row, form: str) -> Tests:
     if any(isinstance(table.get(part), dict) for part in PARTS):
         parts = [table[part] for part in PARTS if isinstance(table.get(part), dict)]
         return _of_pairs(_joined(parts, "input"), _joined(parts, "output"), "")
+    if any(table.get(key) for key in LISTS_OF_TESTS):
+        return _of_entries([one for key in LISTS_OF_TESTS for one in _entries(table.get(key), key)], row)
+    if isinstance(table.get("inputs"), str) and isinstance(table.get("outputs"), str):
+        return _of_pairs([table["inputs"]], [table["outputs"]], "")
     if isinstance(table.get("inputs"), list):
         return _of_pairs(table["inputs"], table.get("outputs", []), row.entry_point)
-    if isinstance(table.get("input"), list) and isinstance(table.get("output"), list):
-        return _of_pairs(table["input"], table["output"], row.entry_point)
+    given, expected = (table.get(one, table.get(other)) for one, other in (("input", "stdin"), ("output", "stdout")))
+    if isinstance(given, list) and isinstance(expected, list):
+        return _of_pairs(given, expected, row.entry_point)
     if not OUTPUT_KEYS.isdisjoint(table):
         return _of_entries([table], row)
     for key in NESTED_KEYS:
-        nested = _decoded(table[key]) if isinstance(table.get(key), str) else table.get(key)
+        nested = decoded(table[key]) if isinstance(table.get(key), str) else table.get(key)
         if isinstance(nested, dict) or (isinstance(nested, list) and nested and isinstance(nested[0], dict)):
             return _tests(nested, row, form)
     code = [part for key in (*SETUP_KEYS, *CODE_KEYS) for part in _code_parts(table.get(key), key)]
     if any(table.get(key) for key in CODE_KEYS):
         return _of_code(code, row, form)
     raise ValueError(f"no tests in the ground truth, whose keys are {', '.join(map(str, table)) or 'none'}; {EXPECTED}")
+
+
+def _entries(given: Any, key: str) -> Sequence[Mapping[str, Any]]:
+    entries = decoded(given) if given else []
+    if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
+        raise ValueError(f"{key} of the ground truth is no list of tests; expected it in JSON, not compressed")
+    return entries
 
 
 def _joined(parts: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
@@ -158,11 +170,11 @@ def _of_pairs(inputs: Sequence[Any], outputs: Sequence[Any], function: str) -> T
     if function:
         if all(output in (None, [None]) for output in outputs):
             raise ValueError("every output of the ground truth is null, which a function that does nothing returns")
-        return Calls(function, [(_arguments(one), output) for one, output in zip(inputs, outputs, strict=True)])
-    expected = list(map(_text, outputs))
+        return Calls(function, [(arguments_of(one), output) for one, output in zip(inputs, outputs, strict=True)])
+    expected = list(map(text_of, outputs))
     if not any(map(str.strip, expected)):
         raise ValueError("every output of the ground truth is empty, so a program that does nothing would pass")
-    return StandardIO(list(map(_text, inputs)), expected)
+    return StandardIO(list(map(text_of, inputs)), expected)
 
 
 def _of_entries(entries: Sequence[Mapping[str, Any]], row: Row) -> Tests:
@@ -176,21 +188,11 @@ def _of_entries(entries: Sequence[Mapping[str, Any]], row: Row) -> Tests:
     if kinds & {"functional", "function_call"}:
         if not function:
             raise ValueError("functional tests in the ground truth without fn_name; expected the name of the function")
-        return _of_pairs(list(map(_lines_of_json, inputs)), list(map(_decoded_value, outputs)), function)
+        return _of_pairs(list(map(lines_of_json, inputs)), list(map(decoded_value, outputs)), function)
+    if function and (named := [named_arguments(one) for one in inputs]) and None not in named:
+        return _of_pairs(named, list(map(decoded_value, outputs)), function)
     is_script = bool(kinds & {"stdin", "stdin_stdout"}) or all(isinstance(one, str) for one in inputs)
     return _of_pairs(inputs, outputs, "" if is_script else function)
-
-
-def _lines_of_json(given: Any) -> Any:
-    """LiveCodeBench's arguments: each a line."""
-    return [_decoded_value(line) for line in given.split("\n")] if isinstance(given, str) else given
-
-
-def _decoded_value(given: Any) -> Any:
-    try:
-        return json.loads(given) if isinstance(given, str) else given
-    except ValueError:
-        return given
 
 
 def _of_code(parts: Sequence[str], row: Row, form: str) -> PythonTests:
@@ -206,8 +208,13 @@ def _code_parts(given: Any, key: str) -> list[str]:
     return [part for part in parts if part.strip()]
 
 
+def _is_pair(one: Any) -> bool:
+    """Of an input and an output."""
+    return isinstance(one, list) and len(one) == 2 and all(isinstance(text, str) for text in one)
+
+
 def _name_in(table: Mapping[str, Any]) -> str:
-    metadata = table.get("metadata")
+    metadata = decoded(table.get("metadata"))
     tables = [table, *([metadata] if isinstance(metadata, dict) else [])]
     return next((str(one[key]) for one in tables for key in NAME_KEYS if one.get(key)), "")
 
@@ -215,15 +222,6 @@ def _name_in(table: Mapping[str, Any]) -> str:
 def _depth(value: Any) -> int:
     """Of lists in lists, by the first of each."""
     return 1 + _depth(value[0]) if isinstance(value, list) and value else int(isinstance(value, list))
-
-
-def _arguments(given: Any) -> Sequence[Any]:
-    return given if isinstance(given, list) else [given]
-
-
-def _text(given: Any) -> str:
-    """TACO has lines as a list, and others numbers."""
-    return "\n".join(map(_text, given)) if isinstance(given, list) else given if isinstance(given, str) else str(given)
 
 
 def _has_form(tests: Tests, form: str) -> bool:

@@ -112,7 +112,7 @@ def _tests(given: Any, row: Row, form: str) -> Tests:
     if isinstance(given, list) and given and all(isinstance(one, str) for one in given):
         return _of_code(given, row, form)
     if isinstance(given, list) and given and all(map(_is_pair, given)):
-        return _of_pairs(*map(list, zip(*given, strict=True)), "")
+        return _of_pairs([one for one, _ in given], [other for _, other in given], "")
     if isinstance(given, str) and given.strip():
         return _of_code([given], row, form)
     if given in ("", [], None):

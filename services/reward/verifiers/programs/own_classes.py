@@ -45,6 +45,10 @@ def _use(node: ast.AST, makers: Collection[str], made: Collection[str], modules:
         case ast.Attribute(value=value, attr=attribute) if attribute not in KNOWN:
             is_made = _text(value) in made or _called(value, makers, modules)
             return ast.unparse(node) if is_made or _maker(value, makers, modules) else ""
+        case ast.Attribute(value=value, ctx=ast.Store()) if _text(value) in made:
+            return ast.unparse(node)
+        case ast.Call(func=function, args=[*arguments]) if _maker(function, makers, modules):
+            return next((found for one in arguments if CAMEL.fullmatch(found := _called(one, makers, modules))), "")
         case ast.ExceptHandler(type=kind) if kind is not None:
             return _first_maker([kind], makers, modules)
         case ast.Call(func=function, args=[*arguments]) if _takes_class(function):

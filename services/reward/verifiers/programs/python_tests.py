@@ -7,7 +7,7 @@ import ast
 import builtins
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from services.reward.verifiers.programs.instrumentation import (
     with_counts,
 )
 from services.reward.verifiers.programs.own_classes import own_class_needed
+from services.reward.verifiers.programs.process_state import process_state_needed
 from services.reward.verifiers.sandbox.inside.calls.leetcode import HELPERS
 from services.reward.verifiers.sandbox.inside.judge.judged_program import ALIASES
 from services.reward.verifiers.sandbox.inside.judge.trial import BOUND, CHECK, ENTRY, IN_PLACE
@@ -51,7 +52,7 @@ class PythonTests:
     required: Sequence[str]  # those of them that the row asks of it: without them it is wrong, not the row
     helpers: Sequence[str]
     row: Row
-    own_class: str  # which the tests need objects of; '' for none
+    inside: str  # what the tests can have in the program's own process alone; '' for nothing
     units: Sequence[dict[str, Any]] = ()
     source: str = ""
     checked: Sequence[str] = ()  # test functions that hold a check
@@ -84,13 +85,12 @@ def python_tests(parts: Sequence[str], row: Row, *, form: str) -> PythonTests:
     if unknown and (row.entry_point or any(_is_required(name, row) for name in names)):
         raise ValueError(f"the tests use {unknown[0]}, which neither they define nor the row asks of the program")
     makers = {*names, *modules, *([CANDIDATE] if is_entry else [])}
-    own_class = own_class_needed(tree, makers, modules)
     common: dict[str, Any] = {
         "names": names,
         "required": [name for name in names if name in imported or _is_required(name, row)],
         "helpers": helpers,
         "row": row,
-        "own_class": own_class,
+        "inside": _needed_inside(tree, makers, modules),
         "has_entry": is_entry,
         "imports": [name for name in ("numpy",) if name in code],
     }
@@ -101,6 +101,14 @@ def python_tests(parts: Sequence[str], row: Row, *, form: str) -> PythonTests:
     if not any(unit["is_test"] for unit in units):
         raise ValueError("the tests of the ground truth define checks and never run them; expected a call of them")
     return PythonTests("statements", units=units, **common)
+
+
+def _needed_inside(tree: ast.Module, makers: Collection[str], modules: Collection[str]) -> str:
+    if own_class := own_class_needed(tree, makers, modules):
+        return f"{own_class}, so they need objects of a class of the program's own, and only data leaves its process"
+    if state := process_state_needed(tree, modules):
+        return f"{state}, which the program's process does not share with theirs"
+    return ""
 
 
 def _completed(code: str, row: Row) -> tuple[str, ast.Module]:

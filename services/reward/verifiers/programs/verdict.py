@@ -28,10 +28,10 @@ class Judging:
         tests = tests_of(request, form=self._settings.form)
         reads_input = isinstance(tests, StandardIO) and any(tests.inputs)
         program = program_of(request.response, names=_names(tests), reads_input=reads_input, prompt=request.prompt)
-        if isinstance(tests, PythonTests) and tests.own_class and not tests.is_marked:
+        if isinstance(tests, PythonTests) and tests.inside and not tests.is_marked:
             raise JudgeError(
-                f"the tests use {tests.own_class}, so they need objects of a class of the program's own; only data "
-                "leaves its process: mark the row with own_classes = true to run them in it (docs/rewards.md)"
+                f"the tests use {tests.inside}: mark the row with own_classes = true to run them in the program's "
+                "own (docs/rewards.md)"
             )
         if program is None:
             return NO_PROGRAM

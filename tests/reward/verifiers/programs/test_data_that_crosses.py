@@ -1,10 +1,13 @@
 """What crosses between the judge and the program, and what a test sees of it."""
 
 import ast
-from collections import Counter, OrderedDict, deque
+from array import array
+from collections import ChainMap, Counter, OrderedDict, UserDict, UserList, UserString, defaultdict, deque
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -32,6 +35,7 @@ def crossed(*values: object) -> list[object]:
     [
         *(None, True, 0, -(2**70), 1.5, float("inf"), "é\ud83d", b"\x00", 2 + 3j, ...),
         *([1, [2]], (1, (2, [3])), {1: "a", (1, 2): [3]}, {1, 2}, frozenset({3}), range(3), bytearray(b"x")),
+        *(array("i", [1, 2]), slice(1, None, 2**70), Path("a/b"), UUID(int=3), defaultdict(None, {1: [2]})),
         *(Counter("aab"), OrderedDict(a=1), deque([1]), date(2020, 1, 2), Decimal("1.50"), Fraction(1, 3)),
     ],
 )
@@ -40,6 +44,22 @@ def test_data_crosses_with_its_types(value: object) -> None:
 
     assert other == value
     assert type(other) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "data"),
+    [
+        (memoryview(b"ab"), b"ab"),
+        (ChainMap({1: 2}, {3: [4]}), {1: 2, 3: [4]}),
+        (UserDict({1: 2}), {1: 2}),
+        (UserList([1]), [1]),
+        (UserString("a"), "a"),
+        (defaultdict(list, {1: [2]}), {1: [2]}),
+        ({1: 2}.keys(), [1]),
+    ],
+)
+def test_what_wraps_data_crosses_as_the_data(value: object, data: object) -> None:
+    assert crossed(value) == [data]
 
 
 def test_shared_parts_and_circles_cross_as_they_are() -> None:

@@ -75,6 +75,8 @@ def test_tests_that_judge_no_program_are_refused_with_the_cause(ground_truth: ob
         "from solution import Stack, StackError\ntry:\n    f()\n    assert False\nexcept StackError:\n    pass",
         "assert Point(1, 2) == Point(1, 2)",
         "class Mine(Stack):\n    pass\nassert len(Mine()) == 0",
+        "assert size(Stack([1])) == 1",
+        "stack = Stack()\nstack.next = Stack()\nassert size(stack) == 2",
     ],
 )
 def test_tests_that_need_a_programs_own_class_are_refused_unless_the_row_is_marked(tests: str) -> None:
@@ -82,6 +84,83 @@ def test_tests_that_need_a_programs_own_class_are_refused_unless_the_row_is_mark
 
     assert refused.status is ScoreStatus.FAILED
     assert "own_classes = true" in refused.error
+
+
+STATE = {
+    "a temporary folder": "def test_f(tmp_path):\n    assert f(tmp_path) == 1",
+    "a file": "with open('/tmp/a', 'w') as file:\n    file.write('a')\nassert f('/tmp/a') == 1",
+    "a path": "from pathlib import Path\nPath('a').write_text('a')\nassert f('a') == 1",
+    "a folder": "import os\nf()\nassert os.path.exists('a')",
+    "the environment": "import os\nos.environ['A'] = 'a'\nassert f() == 'a'",
+    "arguments": "import sys\nsys.argv = ['a']\nassert f() == 'a'",
+    "standard input": "import io, sys\nsys.stdin = io.StringIO('3')\nassert f() == 3",
+    "patched input": "from unittest.mock import patch\ndef test_f():\n"
+    "    with patch('builtins.input', return_value='3'):\n        assert f() == 3",
+    "patched by a decorator": "from unittest import mock\n@mock.patch('solution.g')\n"
+    "def test_f(g):\n    assert f() == 3",
+    "patched by pytest": "def test_f(monkeypatch):\n    monkeypatch.setattr('builtins.input', lambda: '3')\n"
+    "    assert f() == 3",
+    "a constant of the program": "import solution\nsolution.LIMIT = 3\nassert solution.f() == 3",
+    "a head": "import inspect\nassert list(inspect.signature(f).parameters) == ['a']",
+    "annotations": "assert f.__annotations__ == {} and f() == 3",
+    "a generator and no list": "from types import GeneratorType\nassert isinstance(f(), GeneratorType)",
+    "a kind of generator": "from collections.abc import Generator\nassert isinstance(f(), Generator)",
+    "a log": "def test_f(caplog):\n    f()\n    assert 'a' in caplog.text",
+    "a warning": "import pytest\ndef test_f():\n    with pytest.warns(UserWarning):\n        f()",
+    "standard error": "def test_f(capsys):\n    f()\n    assert capsys.readouterr().err == 'a'",
+    "a coroutine": "import asyncio\nassert asyncio.run(f()) == 3",
+    "an asynchronous test": "import pytest\n@pytest.mark.asyncio\nasync def test_f():\n    assert await f() == 3",
+}
+
+
+@pytest.mark.parametrize("tests", STATE.values(), ids=list(STATE))
+def test_tests_of_the_state_of_a_process_are_refused_unless_the_row_is_marked(tests: str) -> None:
+    refused = outcome("def f(*given):\n    return 3", tests)
+
+    assert refused.status is ScoreStatus.FAILED
+    assert "own_classes = true" in refused.error
+
+
+@pytest.mark.parametrize(
+    ("program", "name", "wrong"),
+    [
+        ("import sys\ndef f():\n    return int(sys.stdin.readline())", "standard input", "return 4"),
+        ("import os\ndef f():\n    return os.environ['A']", "the environment", "return 'b'"),
+        ("def f(path):\n    return len(open(path).read())", "a file", "return 2"),
+        ("async def f():\n    return 3", "a coroutine", "return 4"),
+    ],
+)
+def test_a_marked_row_shares_its_process_with_the_program(program: str, name: str, wrong: str) -> None:
+    marked = {"test": STATE[name], "own_classes": True}
+
+    assert outcome(program, marked).score == 1.0
+    assert outcome(f"{program.rpartition('return')[0]}{wrong}", marked).score == 0.0
+
+
+NODES = (
+    "class Node:\n    def __init__(self, data):\n        self.data, self.left, self.right = data, None, None\n"
+    "root = Node(1)\nroot.left = Node(2)\nassert height(root) == 2"
+)
+HEIGHT = "def height(node):\n    return 0 if node is None else 1 + max(height(node.left), height(node.right))"
+
+
+def test_objects_of_the_tests_own_classes_are_given_to_no_other_process() -> None:
+    refused = outcome(HEIGHT, NODES)
+
+    assert refused.status is ScoreStatus.FAILED
+    assert "an object of their class Node" in refused.error
+    assert outcome("def height(node):\n    return 2", NODES).status is ScoreStatus.FAILED
+    assert outcome(HEIGHT, {"test": NODES, "own_classes": True}).score == 1.0
+    assert outcome(HEIGHT.replace("1 +", ""), {"test": NODES, "own_classes": True}).score == 0.0
+
+
+@pytest.mark.parametrize("module", ["random", "numpy.random"])
+def test_a_seed_of_the_tests_is_one_of_the_program(module: str) -> None:
+    program = f"import {module}\ndef f():\n    return int({module}.randint(0, 10**9))"
+    tests = f"import {module}\n{module}.seed(3)\nx = {module}.randint(0, 10**9)\n{module}.seed(3)\nassert f() == x"
+
+    assert outcome(program, tests).score == 1.0
+    assert outcome(program.replace("10**9", "10**8"), tests).score == 0.0
 
 
 def test_a_marked_row_is_judged_in_the_programs_own_process() -> None:

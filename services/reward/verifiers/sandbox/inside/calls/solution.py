@@ -2,12 +2,14 @@
 
 import builtins
 import functools
+import importlib
 import inspect
 import io
 import os
 import socket
 import sys
 import types
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ..script import execute, new_module, print_error
@@ -62,6 +64,9 @@ class ProgramPeer(Peer):
         return type(value).__name__ == HOLDER
 
     def _done(self, request: Frame, nodes: Nodes) -> object:
+        if request["do"] == "seed":
+            _seed(str(request["module"]), self._decoder(nodes, self._resolved).values(request["arguments"]))
+            return None
         if request["do"] == "call" and request.get("as_leetcode"):
             return self._called_as_leetcode(request, nodes)
         return super()._done(request, nodes)
@@ -95,6 +100,12 @@ class ProgramPeer(Peer):
         if not isinstance(error, StopIteration | NotDataError):
             print_error(error)
         return super()._raised(error, nodes)
+
+
+def _seed(module: str, arguments: Sequence[object]) -> None:
+    """Random numbers of a module that the program has imported, or a part of it."""
+    if module.partition(".")[0] in sys.modules:
+        importlib.import_module(module).seed(*arguments)
 
 
 def names_of(module: types.ModuleType) -> list[str]:

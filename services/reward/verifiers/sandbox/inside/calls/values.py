@@ -8,13 +8,16 @@ A subclass crosses as its base: what reaches the judge has no behaviour that the
 data, such as an object of a program's own class, does not cross at all.
 """
 
+import array
 import base64
 import collections
 import datetime
 import decimal
 import fractions
 import importlib
+import pathlib
 import types
+import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -83,8 +86,8 @@ class ValueWriter:
             return ["tuple", [self._value(one, depth + 1) for one in tuple.__iter__(value)]]
         if isinstance(value, frozenset):
             return ["frozenset", [self._value(one, depth + 1) for one in frozenset.__iter__(value)]]
-        if isinstance(value, VIEWS):
-            value = _copied(value)
+        if isinstance(value, VIEWS + WRAPPERS):
+            return self._value(_copied(value), depth + 1)
         if _kind(value) is not None:
             return ["node", self._nodes.number(value)]
         if array := _array(value):
@@ -179,8 +182,10 @@ def _kind(value: object) -> str | None:
 
 
 def _copied(view: Any) -> Any:
-    """Of a view on a dict, whose own type stays where the dict is."""
-    return dict(view) if isinstance(view, types.MappingProxyType) else list(view)
+    """Of a view on other containers, or of what wraps one: its own type stays where they are."""
+    if isinstance(view, WRAPPERS):
+        return view.data
+    return dict(view) if isinstance(view, types.MappingProxyType | collections.ChainMap) else list(view)
 
 
 def _text(data: bytes | bytearray) -> str:
@@ -190,6 +195,12 @@ def _text(data: bytes | bytearray) -> str:
 def _integer(value: int) -> Encoded:
     value = int.__index__(value)
     return value if value.bit_length() <= PLAIN_INT_BITS else ["int", hex(value)]
+
+
+def _end(value: object) -> Encoded:
+    if value is not None and not isinstance(value, int):
+        raise NotDataError("a slice of other ends than integers")
+    return value if value is None else _integer(value)
 
 
 def _decimal(value: decimal.Decimal) -> Encoded:
@@ -230,6 +241,11 @@ IMMUTABLE: list[tuple[Any, Callable[[Any], Encoded]]] = [
     ((datetime.date, datetime.time), _time),
     (datetime.timedelta, lambda value: ["timedelta", value.days, value.seconds, value.microseconds]),
     (range, lambda value: ["range", _integer(value.start), _integer(value.stop), _integer(value.step)]),
+    (slice, lambda value: ["slice", *map(_end, (value.start, value.stop, value.step))]),
+    (memoryview, lambda value: ["bytes", _text(bytes(value))]),
+    (array.array, lambda value: ["array", value.typecode, _text(array.array.tobytes(value))]),
+    (pathlib.PurePath, lambda value: ["path", str(pathlib.PurePosixPath(value))]),
+    (uuid.UUID, lambda value: ["uuid", f"{value.int:032x}"]),
     (type(Ellipsis), lambda value: ["ellipsis"]),
     (type(NotImplemented), lambda value: ["not_implemented"]),
 ]
@@ -244,6 +260,10 @@ DECODED: dict[str, Callable[..., object]] = {
     "time": datetime.time.fromisoformat,
     "timedelta": datetime.timedelta,
     "range": lambda *parts: range(*map(_whole, parts)),
+    "slice": lambda *ends: slice(*(one if one is None else _whole(one) for one in ends)),
+    "array": lambda kind, data: array.array(kind, base64.b64decode(data)),
+    "path": pathlib.Path,
+    "uuid": uuid.UUID,
     "ellipsis": lambda: Ellipsis,
     "not_implemented": lambda: NotImplemented,
     "numpy": _numpy,
@@ -251,20 +271,25 @@ DECODED: dict[str, Callable[..., object]] = {
 CONTAINERS: dict[str, type] = {
     "counter": collections.Counter,
     "ordered": collections.OrderedDict,
+    "default": collections.defaultdict,  # without its factory, which stays where it is
     "list": list,
     "dict": dict,
     "set": set,
     "deque": collections.deque,
     "bytearray": bytearray,
 }
-TABLES = ("counter", "ordered", "dict")
+TABLES = ("counter", "ordered", "default", "dict")
 EMPTY: dict[str, Callable[[], object]] = dict(CONTAINERS)
 ITERATED: dict[str, Callable[[Any], Iterator[object]]] = {
     "list": list.__iter__,
     "set": set.__iter__,
     "deque": collections.deque.__iter__,
 }
-VIEWS: tuple[type, ...] = (type({}.keys()), type({}.values()), type({}.items()), types.MappingProxyType)
+VIEWS: tuple[type, ...] = (
+    *(type({}.keys()), type({}.values()), type({}.items())),
+    *(types.MappingProxyType, collections.ChainMap),
+)
+WRAPPERS: tuple[type, ...] = (collections.UserDict, collections.UserList, collections.UserString)
 
 
 def _whole(part: Encoded) -> int:

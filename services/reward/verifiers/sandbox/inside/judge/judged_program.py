@@ -1,19 +1,22 @@
 """The program as its judge has it: in another process, or in this one where a row is marked so."""
 
+import importlib
 import reprlib
 import socket
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ..calls import solution
 from ..calls.leetcode import NODE_CLASSES
 from ..calls.peer import NOT_DATA, Frame, Peer
 from ..calls.remote import ClosedError, ProgramError, Remote, StrictIterator, StrictRemote
-from ..calls.values import Nodes
+from ..calls.values import Encoded, Nodes, NotDataError
 
 ALIASES = ("solution", "main", "submission", "candidate", "program", "your_module")  # what tests import it as
+MODULES_OF_TESTS = ("__main__", "test_program", "unittest.mock")
+SEEDED = ("random", "numpy.random")
 MAX_PRINTED_CHARS = 200_000  # of a chatty program, whose prints must not fill the judge's file
 SHOWN = reprlib.Repr()
 SHOWN.maxstring = SHOWN.maxother = SHOWN.maxlong = 200
@@ -29,6 +32,7 @@ class Program(Protocol):
 
     num_uses: int  # a function that is only looked up is not used
     returned: str  # by the last call; '' where that is not known
+    unsendable: str  # a class of the tests' own, of which they gave the program an object that cannot leave them
 
     def names(self) -> list[str]: ...
 
@@ -49,6 +53,7 @@ class JudgePeer(Peer):
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(connection, NODE_CLASSES)
         self.returned = ""
+        self.unsendable = ""
         self._num_printable = MAX_PRINTED_CHARS
 
     def names(self) -> list[str]:
@@ -80,6 +85,18 @@ class JudgePeer(Peer):
         self.returned = shown(value)
         return value
 
+    def set_seed(self, module: str, *seed: object) -> None:
+        """The program draws the same random numbers as if it ran where the tests do."""
+        self.request({"do": "seed", "module": module, "arguments": self._encoder(Nodes()).message(*seed)})
+
+    def _referred(self, value: object) -> Encoded:
+        try:
+            return super()._referred(value)
+        except NotDataError:
+            if type(value).__module__ in MODULES_OF_TESTS:
+                self.unsendable = type(value).__name__
+            raise
+
     def error_of(self, name: str, args: tuple[object, ...], text: str) -> BaseException:
         error = super().error_of(name, args, text)
         verb = "returned" if name == NOT_DATA else "raised"
@@ -99,7 +116,7 @@ class JudgePeer(Peer):
 class ProgramHere:
     """The program in this process."""
 
-    returned = ""
+    returned = unsendable = ""
     has_ended = False
 
     def __init__(self, module: types.ModuleType) -> None:
@@ -152,6 +169,22 @@ def in_place(function: Any) -> Any:
         return function
     peer, number, _ = function._tppo
     return lambda *args, **kwargs: peer.call(number, args, kwargs, in_place=True)
+
+
+def share_seeds(program: Program) -> None:
+    """What the tests seed is seeded in the program's process, too."""
+    for name in SEEDED:
+        if name.partition(".")[0] in sys.modules and isinstance(program, JudgePeer):
+            module: Any = importlib.import_module(name)
+            module.seed = _shared_seed(module.seed, name, program)
+
+
+def _shared_seed(seed: Callable[..., None], module: str, program: JudgePeer) -> Callable[..., None]:
+    def shared(*args: object) -> None:
+        seed(*args)
+        program.set_seed(module, *args)
+
+    return shared
 
 
 def function_of(program: Program, name: str, names: Sequence[str]) -> Any:

@@ -23,7 +23,18 @@ from ..calls import solution
 from ..calls.leetcode import HELPERS
 from ..calls.remote import ClosedError
 from .equality import are_same, refuse_empty_arrays
-from .judged_program import ALIASES, Failed, JudgePeer, Program, ProgramHere, cause_of, function_of, in_place, shown
+from .judged_program import (
+    ALIASES,
+    Failed,
+    JudgePeer,
+    Program,
+    ProgramHere,
+    cause_of,
+    function_of,
+    in_place,
+    share_seeds,
+    shown,
+)
 
 CHECK, IN_PLACE, ENTRY = "_tppo_check", "_tppo_in_place", "_tppo_entry"  # what tests are given by these names
 BOUND = "_tppo"  # and the module that a file of tests imports them from
@@ -99,6 +110,11 @@ def _judged(plan: Mapping[str, Any], program: Program, reports: Reports) -> NoRe
     try:
         trial = Trial(plan, program, _names(program), checks, reports)
         num_tests = KINDS[plan["kind"]](trial)
+        if program.unsendable:
+            raise Refused(
+                f"the tests give the program an object of their class {program.unsendable}, and only data leaves their "
+                "process: mark the row with own_classes = true to run them in the program's"
+            )
         reports.send({"event": "end", "checks": checks.total, "uses": program.num_uses, "tests": num_tests})
     except Refused as refused:
         reports.send({"event": "refused", "why": str(refused)})
@@ -198,6 +214,7 @@ def _bind(trial: Trial, scope: dict[str, Any]) -> None:
         raise Failed(f"the program defines no {', '.join(missing)}")
     if "numpy" in plan["imports"]:
         refuse_empty_arrays()
+    share_seeds(program)
     for name in ALIASES:
         sys.modules[name] = program.as_module(name)
     scope.update({CHECK: trial.checks, IN_PLACE: in_place})

@@ -50,7 +50,7 @@ def test_data_crosses_with_its_types(value: object) -> None:
     ("value", "data"),
     [
         (memoryview(b"ab"), b"ab"),
-        (ChainMap({1: 2}, {3: [4]}), {1: 2, 3: [4]}),
+        (ChainMap[int, object]({1: 2}, {3: [4]}), {1: 2, 3: [4]}),
         (UserDict({1: 2}), {1: 2}),
         (UserList([1]), [1]),
         (UserString("a"), "a"),

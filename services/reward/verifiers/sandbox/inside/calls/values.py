@@ -289,7 +289,7 @@ VIEWS: tuple[type, ...] = (
     *(type({}.keys()), type({}.values()), type({}.items())),
     *(types.MappingProxyType, collections.ChainMap),
 )
-WRAPPERS: tuple[type, ...] = (collections.UserDict, collections.UserList, collections.UserString)
+WRAPPERS: tuple[Any, ...] = (collections.UserDict, collections.UserList, collections.UserString)
 
 
 def _whole(part: Encoded) -> int:

@@ -234,11 +234,18 @@ class LlamaDecoder:
 
 
 def _rotate(heads: Tensor, rotation: Tensor) -> None:
-    """Multiply pairs of channels with complex numbers, in place."""
-    pairs = torch.view_as_complex(heads.float().view(*heads.shape[:-1], -1, 2))
-    pairs *= rotation
-    if heads.dtype != torch.float32:
-        heads.copy_(torch.view_as_real(pairs).flatten(-2))
+    """Multiply pairs of channels with complex numbers, in place.
+
+    In another type than float32 each product and each sum is rounded, as transformers' models round them: the learner's
+    log-probabilities are theirs.
+    """
+    if heads.dtype == torch.float32:
+        torch.view_as_complex(heads.view(*heads.shape[:-1], -1, 2)).mul_(rotation)
+        return
+    first, second = heads.view(*heads.shape[:-1], -1, 2).unbind(-1)
+    cosine, sine = rotation.real.to(heads.dtype), rotation.imag.to(heads.dtype)
+    rotated = first * cosine - second * sine, second * cosine + first * sine
+    heads.copy_(torch.stack(rotated, dim=-1).flatten(-2))
 
 
 def _finish_layer(layer: Layer, hidden: Tensor, attended: Tensor) -> Tensor:

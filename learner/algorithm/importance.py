@@ -5,6 +5,8 @@ if the engine and the learner agree and the policy did not change between sampli
 before exp() sees them.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -17,13 +19,34 @@ def bounded_log_ratio(logprobs: Tensor, other_logprobs: Tensor, mask: Tensor) ->
     return log_ratio.clamp(min=-MAX_LOG_RATIO, max=MAX_LOG_RATIO)
 
 
+class Limit(Protocol):
+    """What becomes of weights above the cap."""
+
+    def __call__(self, weights: Tensor, *, cap: float) -> Tensor: ...
+
+
+def truncated(weights: Tensor, *, cap: float) -> Tensor:
+    """min(w, cap): truncated importance sampling."""
+    return weights.clamp(max=cap)
+
+
+def masked(weights: Tensor, *, cap: float) -> Tensor:
+    """w where it is at most the cap, else 0: the token has no gradient, and still counts in the mean."""
+    return torch.where(weights > cap, 0.0, weights)
+
+
 @torch.no_grad()
 def importance_weights(
-    old_logprobs: Tensor, rollout_logprobs: Tensor, mask: Tensor, *, cap: float | None = None
+    old_logprobs: Tensor,
+    rollout_logprobs: Tensor,
+    mask: Tensor,
+    *,
+    cap: float | None = None,
+    limit: Limit = truncated,
 ) -> Tensor:
-    """w = min(pi_old / pi_rollout, cap) per token, without gradient; 1 where the mask is False."""
+    """w = pi_old / pi_rollout per token within its limit, without gradient; 1 where the mask is False."""
     weights = bounded_log_ratio(old_logprobs, rollout_logprobs, mask).exp()
-    return weights if cap is None else weights.clamp(max=cap)
+    return weights if cap is None else limit(weights, cap=cap)
 
 
 def effective_sample_size(weights: Tensor, mask: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from learner.algorithm.arguments import require_masks, require_shape
-from learner.algorithm.importance import bounded_log_ratio, importance_weights
+from learner.algorithm.importance import Limit, bounded_log_ratio, importance_weights, truncated
 from learner.algorithm.masked_stats import masked_mean
 
 
@@ -86,12 +86,14 @@ def policy_loss(
     dual_clip: float | None = 10.0,
     rollout_logprobs: Tensor | None = None,
     importance_cap: float | None = None,
+    importance_limit: Limit = truncated,
     normalizer: float | Tensor | None = None,
 ) -> PolicyLoss:
     """L = sum of w_t J_t over the mask / N, with rho = pi / pi_old and w = min(pi_old / pi_rollout, importance_cap).
 
     `rollout_logprobs` makes it the decoupled loss (arXiv 2505.24298): w corrects for tokens sampled by older weights or
-    by another engine. Without them w = 1. `normalizer` is N: by default the number of tokens in `policy_mask`.
+    by another engine. Without them w = 1. `importance_limit` says what becomes of a w above the cap. `normalizer` is N:
+    by default the number of tokens in `policy_mask`.
     Only `logprobs` gets a gradient.
     """
     require_masks(policy_mask=policy_mask)
@@ -108,7 +110,9 @@ def policy_loss(
         log_ratio.exp(), advantages, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip
     )
     behaviour_logprobs = old_logprobs if rollout_logprobs is None else rollout_logprobs
-    weights = importance_weights(old_logprobs, behaviour_logprobs, policy_mask, cap=importance_cap)
+    weights = importance_weights(
+        old_logprobs, behaviour_logprobs, policy_mask, cap=importance_cap, limit=importance_limit
+    )
     weighted_surrogate = replace(surrogate, per_token=weights * surrogate.per_token)
     return summarize(weighted_surrogate, policy_mask, log_ratio=log_ratio, weights=weights, normalizer=normalizer)
 

@@ -3,17 +3,20 @@
 T-PPO and VAPO fit the value model to what came in the end (decoupled GAE), PPO to lambda-returns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from learner.algorithm import losses
 from learner.algorithm.egae import monte_carlo_returns
+from learner.algorithm.importance import Limit, masked, truncated
 from learner.algorithm.rewards import terminal_rewards
 from learner.step.estimators import Estimators
 from learner.step.experience import Estimates, Sampled
 from learner.step.system import Advantages, PolicyTokens, System
+
+IMPORTANCE_LIMITS: Mapping[str, Limit] = {"truncate": truncated, "mask": masked}
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class ClippedSystem(System):
             dual_clip=algorithm.clip_ratio_c,
             rollout_logprobs=None if cap is None else tokens.rollout_logprobs,
             importance_cap=cap,
+            importance_limit=IMPORTANCE_LIMITS[algorithm.importance_mode],
             normalizer=tokens.normalizer,
         )
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from learner.algorithm.importance import bounded_log_ratio, effective_sample_size, importance_weights
+from learner.algorithm.importance import bounded_log_ratio, effective_sample_size, importance_weights, masked
 
 # Weights 1/2, 1 and 4; the last place is padding.
 OLD = torch.tensor([0.1, 0.3, 0.8, math.nan]).log()
@@ -17,6 +17,12 @@ def test_weights_are_probability_ratios_and_one_in_the_padding() -> None:
 
 def test_weights_are_truncated_at_the_cap() -> None:
     torch.testing.assert_close(importance_weights(OLD, ROLLOUT, MASK, cap=2.0), torch.tensor([0.5, 1.0, 2.0, 1.0]))
+
+
+def test_weights_above_the_cap_are_masked_and_those_at_it_are_not() -> None:
+    weights = importance_weights(OLD, ROLLOUT, MASK, cap=1.0, limit=masked)
+
+    torch.testing.assert_close(weights, torch.tensor([0.5, 1.0, 0.0, 1.0]))
 
 
 def test_weights_take_no_gradient() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from learner.algorithm.egae import extended_gae
+from learner.algorithm.importance import masked
 from learner.algorithm.losses import k3_kl, policy_loss
 from learner.algorithm.masked_stats import clamp_advantages, whiten_full
 from learner.algorithm.token_filter import policy_mask
@@ -94,6 +95,23 @@ def test_decoupled_loss_weighs_tokens_by_their_capped_importance() -> None:
     assert result.loss.item() == pytest.approx(-0.81, abs=1e-12)
     assert result.importance_weight_mean.item() == pytest.approx(1.25)
     assert result.importance_weights.tolist() == pytest.approx([0.5, 2.0])
+
+
+def test_decoupled_loss_masks_tokens_above_the_cap_and_counts_them() -> None:
+    result = policy_loss(
+        DECOUPLED_NEW,
+        DECOUPLED_OLD,
+        DECOUPLED_ADVANTAGES,
+        BOTH,
+        **CLIP,
+        rollout_logprobs=DECOUPLED_ROLLOUT,
+        importance_cap=2.0,
+        importance_limit=masked,
+    )
+
+    # -(1/2 * 1.04 * 1 + 0) / 2
+    assert result.loss.item() == pytest.approx(-0.26, abs=1e-12)
+    assert result.importance_weights.tolist() == pytest.approx([0.5, 0.0])
 
 
 def test_decoupled_loss_without_a_cap_uses_the_whole_weight() -> None:

@@ -68,10 +68,16 @@ class AlgorithmSection(Section):
     Down, to 3 say, when single tokens dominate the gradient. verl: `clip_ratio_c`.
     """
     importance_cap: PositiveFloat | Literal["none"] | None = None
-    """Cap of the importance weights old/rollout of the decoupled loss; `none`: no such weights; unset: 2 in overlapped
-    and streaming, none in lockstep. [ratio]
+    """Cap of the importance weights old/rollout of the decoupled loss; `none`: no such weights; unset: 2, but none in
+    lockstep where learner and generators compute in float32. [ratio]
 
-    Set it in `lockstep` when the engine's log-probabilities differ from the learner's (truncated importance sampling).
+    Down, to 1.5 say, when `training/engine_kl/max` is large; `none` for the plain ratio.
+    """
+    importance_mode: Literal["truncate", "mask"] = "truncate"
+    """A token whose importance weight exceeds `importance_cap` gets the cap as its weight (truncated importance
+    sampling), or the weight 0 while it still counts in the loss's mean.
+
+    `mask` when engine and learner disagree much on few tokens.
     """
     overlong_buffer_length: TokensOrZero = 0
     """Overlong shaping (DAPO): the penalty begins this many tokens before max_response_length; 0: off. [tokens]

@@ -105,6 +105,17 @@ def _importance_cap(config: Config) -> Iterator[str]:
             f"algorithm.importance_cap = 'none' with run.algorithm = {system!r}, which needs a cap; expected a number, "
             "or no such key"
         )
+    mode = config.algorithm.importance_mode
+    if mode == "mask" and system in SYSTEMS_WITH_A_CAP:
+        yield (
+            f"algorithm.importance_mode = 'mask' with run.algorithm = {system!r}, whose formula truncates; expected "
+            "'truncate', or no such key"
+        )
+    elif mode == "mask" and config.importance_cap is None:
+        yield (
+            "algorithm.importance_mode = 'mask' where there are no importance weights; expected a number as "
+            "algorithm.importance_cap, above which a weight is masked"
+        )
 
 
 def _keys_in(table: Mapping[str, Any]) -> Iterator[str]:

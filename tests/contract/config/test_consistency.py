@@ -70,6 +70,16 @@ CONTRADICTIONS = [
         "algorithm.importance_cap = 'none' with run.algorithm = 'geppo', which needs a cap; expected a number, or no "
         "such key",
     ),
+    (
+        ["run.algorithm=ppo-ewma", "algorithm.importance_mode=mask"],
+        "algorithm.importance_mode = 'mask' with run.algorithm = 'ppo-ewma', whose formula truncates; expected "
+        "'truncate', or no such key",
+    ),
+    (
+        ["run.mode=lockstep", "algorithm.importance_mode=mask"],
+        "algorithm.importance_mode = 'mask' where there are no importance weights; expected a number as "
+        "algorithm.importance_cap, above which a weight is masked",
+    ),
 ]
 
 
@@ -103,6 +113,7 @@ def test_keys_that_contradict_each_other_are_refused_in_one_sentence(
         ["run.total_training_steps=20", "critic.warmup_steps=19"],
         ["critic.warmup_steps=10", "actor.lr_warmup_steps=90"],
         ["run.algorithm=geppo", "algorithm.num_reused_batches=8"],
+        ["run.mode=lockstep", "algorithm.importance_mode=mask", "learner.compute_dtype=bfloat16"],
     ],
 )
 def test_keys_at_their_limits_go_together(tmp_path: Path, overrides: list[str]) -> None:

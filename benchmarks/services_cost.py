@@ -102,7 +102,7 @@ class Seconds:
 
 async def bare_seconds(config: Config) -> Seconds:
     engine = build_engine(config)
-    trainer = new_trainer(config, *load_models(config.model, None, temperature=config.generation.temperature))
+    trainer = new_trainer(config, *load_models(config, None))
     loop = BareLoop(config, engine, trainer, new_manager(config, load_tokenizer(config.model.path)))
     await loop.run()
     for task in loop.generating:

@@ -66,7 +66,8 @@ def main(argv: Sequence[str]) -> int:
     from tppo.device import torch_device
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    torch_device(config.model.device)  # refused before anybody is waited for
+    for placement in (config.policy_placement, config.value_model_placement):
+        torch_device(placement)  # refused before anybody is waited for
     refusals: list[Exception] = []
     exit_code = 0
     try:

@@ -35,7 +35,8 @@ from learner.rollouts.requests import RequestRules
 from learner.service import LearnerService
 from learner.state import LearnerState, definition_of, new_state, restore
 from tppo.config import Config, ConfigError
-from tppo.config.schema import EvaluationSection, ModelSection
+from tppo.config.placement import Placement
+from tppo.config.schema import EvaluationSection
 from tppo.device import torch_device
 from tppo.run_folder.metric_lines import read_metric_lines
 from tppo.run_folder.paths import RunPaths
@@ -69,7 +70,7 @@ def load_state(config: Config, identity: RunIdentity, *, resume: bool, is_replay
     definition = definition_of(config, latest, fingerprints(config))
     restored = with_values(config, definition.settings)
     manager = new_manager(restored, tokenizer)  # refuses bad rows before models are loaded
-    models = load_models(restored.model, latest, temperature=restored.generation.temperature)
+    models = load_models(restored, latest)
     state = new_state(
         restored,
         definition,
@@ -172,17 +173,20 @@ def read_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[Re
     return train, evaluation
 
 
-def load_models(section: ModelSection, latest: Path | None, *, temperature: float) -> tuple[Policy, ValueModel]:
+def load_models(config: Config, latest: Path | None) -> tuple[Policy, ValueModel]:
     """Policy and value model, from the newest checkpoint or from where the configuration says."""
-    device = torch_device(section.device)
-    dtype = getattr(torch, section.dtype)
-    actor = str(section.path if latest is None else latest / "actor")
-    policy = load_policy(actor, temperature=temperature, dtype=dtype, device=device)
-    if latest is not None:
-        return policy, load_value_model(str(latest / "critic"), dtype=dtype, device=device)
-    if section.critic_path is not None:
-        return policy, load_value_model(str(section.critic_path), dtype=dtype, device=device)
-    return policy, value_model_from_policy(actor, dtype=dtype, device=device)
+    actor = str(config.model.path if latest is None else latest / "actor")
+    device, dtype = _device_and_dtype(config.policy_placement)
+    policy = load_policy(actor, temperature=config.generation.temperature, compute_dtype=dtype, device=device)
+    device, dtype = _device_and_dtype(config.value_model_placement)
+    critic = config.model.critic_path if latest is None else latest / "critic"
+    if critic is not None:
+        return policy, load_value_model(str(critic), compute_dtype=dtype, device=device)
+    return policy, value_model_from_policy(actor, compute_dtype=dtype, device=device)
+
+
+def _device_and_dtype(placement: Placement) -> tuple[str, torch.dtype]:
+    return torch_device(placement), getattr(torch, placement.compute_dtype)
 
 
 def new_manager(config: Config, tokenizer: PreTrainedTokenizerBase) -> RolloutManager:

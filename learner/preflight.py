@@ -38,7 +38,9 @@ def check(config: Config, *, resume: bool = False) -> Findings:
     from learner.data.tokenizer import load_tokenizer, prompt_readers  # transformers takes seconds to import
     from tppo.device import torch_device
 
-    torch_device(config.model.device)
+    # The generators', too: a run that starts them starts them beside the learner.
+    for placement in (config.policy_placement, config.value_model_placement, config.generator_placement):
+        torch_device(placement)
     reader, evaluation_reader = prompt_readers(config, load_tokenizer(config.model.path))
     train, evaluated = reader.overlong("data.train_files"), reader.overlong("data.val_files")
     first: dict[str, Prompt] = {}  # of each data source

@@ -1,18 +1,19 @@
-"""`model.device` -> the torch device that learner and generators use; one that is not here is refused."""
+"""The device that a network is to be on -> one of torch; a device that is not here is refused."""
 
 from collections.abc import Sequence
 
 import torch
 
 from tppo.config import ConfigError
+from tppo.config.placement import Placement
 
 
-def torch_device(name: str) -> str:
-    """The device of that name on this machine. Raises `ConfigError`."""
-    return chosen_device(name, _accelerators())
+def torch_device(placement: Placement) -> str:
+    """The device on this machine. Raises `ConfigError`."""
+    return chosen_device(placement.device, _accelerators(), key=placement.device_key)
 
 
-def chosen_device(name: str, accelerators: Sequence[str]) -> str:
+def chosen_device(name: str, accelerators: Sequence[str], *, key: str) -> str:
     """`auto` is CUDA where there is one, else the CPU. Raises `ConfigError` when there is no such device."""
     kinds = {one.partition(":")[0] for one in accelerators}
     if name == "auto":
@@ -21,7 +22,7 @@ def chosen_device(name: str, accelerators: Sequence[str]) -> str:
         return name
     *others, last = map(repr, ("auto", "cpu", *accelerators))
     raise ConfigError(
-        f"model.device = {name!r}: PyTorch {torch.__version__} finds no such device on this machine; "
+        f"{key} = {name!r}: PyTorch {torch.__version__} finds no such device on this machine; "
         f"expected {', '.join(others)} or {last}"
     )
 

@@ -113,17 +113,16 @@ def _band(num_queries: int, window: int, dtype: torch.dtype, device: torch.devic
     return hidden.tril(0) + hidden.triu(window + 1)
 
 
-def packed_attention_for(network: PreTrainedModel) -> str | None:
+def packed_attention_for(network: PreTrainedModel, compute_dtype: torch.dtype) -> str | None:
     """Return the attention implementation that keeps packed rows apart, None where the model's code allows none.
 
     A model that supports flash attention hands over everything that attention depends on as arguments, not as a mask;
     that is what both implementations need. Flash attention's own packed kernel (it finds the rows in the position
-    numbers) is taken on CUDA in half precision; that branch has not been run on a GPU.
+    numbers) is taken on CUDA in bfloat16; that branch has not been run on a GPU.
     """
     if not (network._supports_attention_backend and network._supports_flash_attn):
         return None
-    is_half = network.dtype in (torch.float16, torch.bfloat16)
-    if network.device.type == "cuda" and is_half and is_flash_attn_2_available():
+    if network.device.type == "cuda" and compute_dtype == torch.bfloat16 and is_flash_attn_2_available():
         return FLASH_ATTENTION
     return PACKED_ATTENTION
 

@@ -19,9 +19,11 @@ from transformers import (
     PreTrainedModel,
 )
 
-from learner.models.attention import packed_attention_for
+from learner.models.attention import PACKED_ATTENTION, packed_attention_for
+from learner.models.master_weights import MasterWeights, feed_in_float32
 from learner.models.outputs import Policy, ValueModel, forward, own_head
 from learner.models.packing import PackedBatch, TokenRow, pack
+from tppo.precision import names_in_float32
 
 #: Probing multiplies the head's output by this, so that a soft cap shows on a model whose logits are small.
 _PROBE_GAIN = 1024.0
@@ -29,49 +31,74 @@ _PROBE_ROWS = ((1, 2, 3, 4, 5, 6, 7), (3, 1, 2))
 
 
 def load_policy(
-    path: str, *, temperature: float = 1.0, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    path: str, *, temperature: float = 1.0, compute_dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> Policy:
     """Load a causal language model without dropout; a model repository's own code is never run."""
     config = _config_without_dropout(path)
-    network = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=dtype, trust_remote_code=False)
-    return policy_from_network(_placed(network, device), temperature=temperature)
+    network = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32, trust_remote_code=False)
+    return policy_from_network(_placed(network, device), temperature=temperature, compute_dtype=compute_dtype)
 
 
-def load_value_model(path: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> ValueModel:
+def load_value_model(path: str, *, compute_dtype: torch.dtype = torch.float32, device: str = "cpu") -> ValueModel:
     """Load a critic that was saved as a token classifier with one label."""
     config = _config_without_dropout(path, num_labels=1)
-    network = AutoModelForTokenClassification.from_pretrained(path, config=config, dtype=dtype, trust_remote_code=False)
-    return value_model_from_network(_placed(network, device))
+    network = AutoModelForTokenClassification.from_pretrained(
+        path, config=config, dtype=torch.float32, trust_remote_code=False
+    )
+    return value_model_from_network(_placed(network, device), compute_dtype=compute_dtype)
 
 
-def value_model_from_policy(path: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> ValueModel:
+def value_model_from_policy(
+    path: str, *, compute_dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> ValueModel:
     """Return a critic with the body of the policy at ``path`` and a head of zeros: its value is 0 for every state."""
-    policy = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=False)
+    policy = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, trust_remote_code=False)
     config = _config_without_dropout(path, num_labels=1)
     classifier: Any = AutoModelForTokenClassification
-    network = classifier.from_config(config, dtype=dtype, trust_remote_code=False)
+    network = classifier.from_config(config, dtype=torch.float32, trust_remote_code=False)
     network.base_model.load_state_dict(policy.base_model.state_dict())
     for name, parameter in network.named_parameters():
-        if not name.startswith(f"{network.base_model_prefix}."):
+        if _is_of_head(name, network):
             torch.nn.init.zeros_(parameter)
-    return value_model_from_network(_placed(network, device).eval())
+    return value_model_from_network(_placed(network, device).eval(), compute_dtype=compute_dtype)
 
 
-def policy_from_network(network: PreTrainedModel, *, temperature: float = 1.0) -> Policy:
-    """Probe a causal language model; its attention is replaced where that lets rows stand in one line."""
-    packs_rows = _enable_packing(network)
+def policy_from_network(
+    network: PreTrainedModel, *, temperature: float = 1.0, compute_dtype: torch.dtype = torch.float32
+) -> Policy:
+    """Probe a causal language model of float32 weights, which become the masters of those that it computes with.
+
+    Its attention is replaced where that lets rows stand in one line.
+    """
+    packs_rows = _enable_packing(network, compute_dtype)
+    has_plain_head, has_separable_head = _has_plain_head(network), _has_separable_head(network)
     return Policy(
         network,
+        MasterWeights.of(network, compute_dtype, in_float32=names_in_float32(network, compute_dtype)),
         packs_rows,
-        has_plain_head=_has_plain_head(network),
-        has_separable_head=_has_separable_head(network),
+        has_plain_head=has_plain_head,
+        has_separable_head=has_separable_head,
         temperature=temperature,
     )
 
 
-def value_model_from_network(network: PreTrainedModel) -> ValueModel:
-    """Probe a token classifier; its attention is replaced where that lets rows stand in one line."""
-    return ValueModel(network, packs_rows=_enable_packing(network))
+def value_model_from_network(network: PreTrainedModel, *, compute_dtype: torch.dtype = torch.float32) -> ValueModel:
+    """Probe a token classifier of float32 weights, which become the masters of those that it computes with.
+
+    Its attention is replaced where that lets rows stand in one line. The head computes in float32 whatever the body
+    does: values differ from token to token by less than bfloat16 can say.
+    """
+    packs_rows = _enable_packing(network, compute_dtype)
+    of_head = {name for name, _ in network.named_parameters() if _is_of_head(name, network)}
+    for owner in {name.rpartition(".")[0] for name in of_head}:
+        feed_in_float32(network.get_submodule(owner))
+    in_float32 = of_head | names_in_float32(network, compute_dtype)
+    weights = MasterWeights.of(network, compute_dtype, in_float32=in_float32)
+    return ValueModel(network, weights, packs_rows)
+
+
+def _is_of_head(parameter: str, network: PreTrainedModel) -> bool:
+    return not parameter.startswith(f"{network.base_model_prefix}.")
 
 
 def _config_without_dropout(path: str, **overrides: Any) -> PreTrainedConfig:
@@ -96,9 +123,12 @@ def _placed(network: torch.nn.Module, device: str) -> Any:
     return network.to(device)
 
 
-def _enable_packing(network: PreTrainedModel) -> bool:
-    """Try to let rows stand in one line; True when that gave what the model says to each row alone."""
-    implementation = packed_attention_for(network)
+def _enable_packing(network: PreTrainedModel, compute_dtype: torch.dtype) -> bool:
+    """Try to let rows stand in one line; True when that gave what the model says to each row alone.
+
+    Tried in float32, where rounding hides no token of another row.
+    """
+    implementation = packed_attention_for(network, compute_dtype)
     if implementation is None:
         return False
     original = network.config._attn_implementation
@@ -106,11 +136,10 @@ def _enable_packing(network: PreTrainedModel) -> bool:
     packed = packed.to(network.device)
     with torch.no_grad():
         alone = torch.cat([forward(network, row).logits[0] for row in packed.split()])
-        network.set_attn_implementation(implementation)
-        if _is_close(forward(network, packed).logits[0], alone):
-            return True
-    network.set_attn_implementation(original)
-    return False
+        network.set_attn_implementation(PACKED_ATTENTION)
+        is_close = _is_close(forward(network, packed).logits[0], alone)
+    network.set_attn_implementation(implementation if is_close else original)
+    return is_close
 
 
 def _has_plain_head(network: Any) -> bool:

@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from learner.models.attention import PACKED_ATTENTION
 from learner.models.logits import TokenScorer, TokenScores
+from learner.models.master_weights import MasterWeights
 from learner.models.packing import PackedBatch, TokenRow, pack, unpack
 
 #: Rows that `sequence_probabilities` lays out at once: its memory does not grow with their number.
@@ -27,6 +28,7 @@ class Policy:
     """A causal language model, what it was found to allow, and the temperature that its tokens are sampled with."""
 
     network: PreTrainedModel
+    weights: MasterWeights  # of the network
     packs_rows: bool  # several rows may stand in one line
     has_plain_head: bool  # logits = output embedding x last hidden state, with no cap, scale or shift
     has_separable_head: bool = False  # logits = `own_head` of the last hidden state
@@ -38,6 +40,7 @@ class ValueModel:
     """A token classifier with one label, whose score is the value, and what it was found to allow."""
 
     network: PreTrainedModel
+    weights: MasterWeights  # of the network
     packs_rows: bool
 
 
@@ -52,11 +55,11 @@ def token_scores(policy: Policy, packed: PackedBatch, *, with_entropy: bool = Tr
 
 
 def with_weights(policy: Policy, weights: Mapping[str, Tensor]) -> Policy:
-    """A copy of the policy with other weights, by name, tied ones once."""
+    """A copy of the policy that computes with other weights, by name, tied ones once."""
     network = copy.deepcopy(policy.network)
     unknown = network.load_state_dict(dict(weights), strict=False).unexpected_keys
     assert not unknown, f"weights of another model: {unknown}"
-    return replace(policy, network=network)
+    return replace(policy, network=network, weights=MasterWeights(network, dict(network.named_parameters())))
 
 
 @torch.no_grad()

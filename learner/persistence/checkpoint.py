@@ -64,8 +64,8 @@ def capture(
     return Capture(
         progress=progress,
         ledger=ledger,
-        actor=cloned(trainer.policy.network),
-        critic=cloned(trainer.value_model.network),
+        actor=_copied(trainer.policy.weights.tensors()),
+        critic=_copied(trainer.value_model.weights.tensors()),
         optimizers=_copied(trainer.state_dict()),
         definition=definition,
     )

@@ -26,7 +26,9 @@ FIXED = (
     "run.window_length",
     "run.max_prompt_length",
     "run.max_response_length",
-    "model.dtype",
+    "learner.compute_dtype",
+    "critic.compute_dtype",
+    "generation.compute_dtype",
     "data.system_prompt",
     "data.chat_template_kwargs",
     "data.overlong_prompts",
@@ -38,6 +40,7 @@ FIXED = (
     "evaluation.group_key",
     "evaluation.group_bounds",
 )
+PLACING = ("compute_dtype", "device")
 CHANGEABLE = (
     "run.total_training_steps",
     "run.max_policy_lag",
@@ -49,8 +52,10 @@ CHANGEABLE = (
     "evaluation.temperature",
     *(f"algorithm.{name}" for name in AlgorithmSection.model_fields),
     *(f"actor.{name}" for name in ActorSection.model_fields),
-    *(f"critic.{name}" for name in CriticSection.model_fields),
+    *(f"critic.{name}" for name in CriticSection.model_fields if name not in PLACING),
 )
+RENAMED = {"model.dtype": "learner.compute_dtype"}
+"""Keys of checkpoints of earlier releases -> ours."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja")
 Values = Mapping[str, Any]
 """By key; as JSON has them."""
@@ -100,7 +105,8 @@ def read(checkpoint: Path) -> Definition | None:
     fields = read_object(checkpoint / FILE, {"fixed": dict, "data": dict, "initial": dict, "settings": dict})
     if fields is None:
         return None
-    return Definition(fields["fixed"], fields["data"], fields["initial"], fields["settings"])
+    fixed = {RENAMED.get(key, key): value for key, value in fields["fixed"].items()}
+    return Definition(fixed, fields["data"], fields["initial"], fields["settings"])
 
 
 def require_resumable(definition: Definition | None, config: Config, *, data: Mapping[str, str], step: int) -> None:

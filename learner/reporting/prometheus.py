@@ -15,7 +15,8 @@ from tppo.prometheus.exposed import OWN_LABELS, Exposed, Sample, Status, at, num
 from tppo.prometheus.run_metrics import RUN_METRICS
 from tppo.run_folder.metric_lines import EVALUATION
 
-DROPPED_BY_REASON = "ledger/dropped/"  # names that operators make up: too many for Prometheus
+# Names that end in an operator's reason or a generator's name: any number of metrics for Prometheus.
+BY_OTHERS_NAMES = ("ledger/dropped/", "training/engine_kl/mean/", "training/engine_kl/max/")
 OF_AN_EVALUATION = "eval/"
 TRACKER_OUTCOMES = ("written", "failed", "dropped")
 
@@ -112,7 +113,7 @@ class LearnerExporter(Exporter):
             name: value for name, value in lines.get("evaluation", {}).items() if name.startswith(OF_AN_EVALUATION)
         }
         values = {**lines.get("step", {}), **lines.get("end", {}), **evaluation}
-        numbers = {name: number_of(value) for name, value in values.items() if not name.startswith(DROPPED_BY_REASON)}
+        numbers = {name: number_of(value) for name, value in values.items() if not name.startswith(BY_OTHERS_NAMES)}
         return {name: number for name, number in numbers.items() if number is not None}
 
 

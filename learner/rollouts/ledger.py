@@ -253,6 +253,7 @@ class Ledger:
         rollout.response_tokens.extend(window.tokens[:room])
         rollout.rollout_logprobs.extend(window.logprobs[:room])
         rollout.token_versions.extend(window.token_versions()[:room])
+        rollout.generator = window.generator
         rollout.num_stalls = 0 if window.tokens else rollout.num_stalls + 1
         rollout.is_finished = (
             window.finish_reason is FinishReason.STOP

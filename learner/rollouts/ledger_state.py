@@ -31,6 +31,7 @@ PLAIN = (
     "is_evaluation",
     "window_index",
     "window_start",
+    "generator",
     "is_finished",
     "score",
     "components",

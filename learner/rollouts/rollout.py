@@ -38,6 +38,7 @@ class Rollout:
     state: State = State.WAITING
     window_index: int = 0
     window_start: int = 0  # response tokens before the current window
+    generator: str = ""  # that sampled the current window; unknown in checkpoints of earlier releases
     response_tokens: "array[int]" = field(default_factory=tokens)
     rollout_logprobs: "array[float]" = field(default_factory=logprobs)
     token_versions: "array[int]" = field(default_factory=tokens)

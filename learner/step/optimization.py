@@ -5,7 +5,7 @@ How a step's rows are dealt out to the updates: `mini_batches`.
 
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -69,8 +69,17 @@ class Update:
 class Optimization:
     """One network's optimizer. A skipped update leaves weights, moments and schedule as they were."""
 
-    def __init__(self, parameters: Iterable[Parameter], section: OptimizerSection, *, num_steps: int) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        section: OptimizerSection,
+        *,
+        num_steps: int,
+        after_update: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`after_update` is called when the parameters have moved."""
         self._parameters = list(parameters)
+        self._after_update = after_update
         self._section = section
         self._total_updates = section.lr_decay_steps or num_steps * section.ppo_epochs * section.ppo_mini_batches
         self._decay: Decay | None = None
@@ -94,6 +103,7 @@ class Optimization:
         if is_finite:
             self.adamw.param_groups[0]["lr"] = rate
             self.adamw.step()
+            self._after_update()
             self.num_updates += 1
         else:
             self.num_skipped += 1

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from learner.algorithm import masked_stats, token_filter
+from learner.models.master_weights import MasterWeights
 from learner.models.outputs import (
     Policy,
     ValueModel,
@@ -39,7 +40,7 @@ from learner.step.policy_update import PolicyResult, TokenOutcome
 from learner.step.system import System
 from learner.step.trace_rows import trace_table
 from learner.step.trace_schema import Header
-from tppo.config.schema import ActorSection, CriticSection, RunSection
+from tppo.config.schema import ActorSection, CriticSection, OptimizerSection, RunSection
 
 WHITENING = {
     "full": masked_stats.whiten_full,
@@ -78,8 +79,8 @@ class Trainer:
         self._keeps_traces = keeps_traces
         steps = run.total_training_steps
         self._normalizer = LossNormalizer(estimators.algorithm.loss_normalizer, run.window_length)
-        self.actor = Optimization(policy.network.parameters(), actor, num_steps=max(1, steps - critic.warmup_steps))
-        self.critic = Optimization(value_model.network.parameters(), critic, num_steps=steps)
+        self.actor = _optimization(policy.weights, actor, num_steps=max(1, steps - critic.warmup_steps))
+        self.critic = _optimization(value_model.weights, critic, num_steps=steps)
 
     def step(self, rows: Sequence[Rollout], *, policy_version: int) -> StepResult:
         """Train on the rows; the policy's weights before the step are `policy_version`."""
@@ -95,15 +96,7 @@ class Trainer:
         metrics |= response_diagnostics.metrics(
             arrived, of_arrived, estimators=self._estimators, max_response_length=limit
         )
-        metrics |= value_update.train(
-            self.value_model,
-            self.critic,
-            sampled,
-            estimates,
-            system=self.system,
-            section=self._critic_section,
-            seed=self._seed(policy_version),
-        )
+        metrics |= self._train_value_model(sampled, estimates, self._seed(policy_version))
         values_trained = time.perf_counter()
         is_warming_up = policy_version < self._critic_section.warmup_steps
         update = PolicyResult({}) if is_warming_up else self._train_policy(sampled, estimates, policy_version)
@@ -114,6 +107,8 @@ class Trainer:
         }
         values = [array("f", arrived.window_part(index, of_arrived.values).tolist()) for index in range(len(rows))]
         outcomes = {row: outcome for row, outcome in update.outcomes.items() if row < len(rows)}
+        old_logprobs = {row: outcome.old_logprobs for row, outcome in outcomes.items()}
+        metrics |= step_metrics.engine_metrics(rows, arrived, old_logprobs, policy_version)
         trace = self._trace(rows, arrived, of_arrived, outcomes, policy_version) if self._keeps_traces else None
         return StepResult(values, metrics, trace)
 
@@ -178,8 +173,23 @@ class Trainer:
             max_penalty=self._algorithm.overlong_penalty_factor,
         )
 
+    def _train_value_model(self, sampled: Sampled, estimates: Estimates, seed: str) -> Metrics:
+        weights = self.value_model.weights
+        before = weights.sample()
+        metrics = value_update.train(
+            self.value_model,
+            self.critic,
+            sampled,
+            estimates,
+            system=self.system,
+            section=self._critic_section,
+            seed=seed,
+        )
+        return metrics | {"critic/weights_changed_fraction": weights.changed_fraction(since=before)}
+
     def _train_policy(self, sampled: Sampled, estimates: Estimates, policy_version: int) -> PolicyResult:
         entropy_freq = self._actor_section.entropy_freq
+        before = self.policy.weights.sample()
         result = policy_update.train(
             self.policy,
             self.actor,
@@ -193,7 +203,8 @@ class Trainer:
             with_entropy=entropy_freq > 0 and (policy_version + 1) % entropy_freq == 0,
         )
         own_metrics = self.system.after_step(sampled, estimates, self.actor)
-        return replace(result, metrics={**result.metrics, **own_metrics})
+        changed = {"actor/weights_changed_fraction": self.policy.weights.changed_fraction(since=before)}
+        return replace(result, metrics={**result.metrics, **changed, **own_metrics})
 
     @torch.no_grad()
     def _estimates(self, sampled: Sampled, policy_version: int) -> Estimates:
@@ -240,3 +251,7 @@ class Trainer:
     ) -> pyarrow.Table:
         header = Header(policy_version + 1, self._run.algorithm, self._run.mode, self._run.max_token_lag)
         return trace_table(rows, sampled, estimates, outcomes, header=header, gamma=self._algorithm.gamma)
+
+
+def _optimization(weights: MasterWeights, section: OptimizerSection, *, num_steps: int) -> Optimization:
+    return Optimization(weights.parameters(), section, num_steps=num_steps, after_update=weights.cast)

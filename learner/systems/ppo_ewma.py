@@ -4,7 +4,6 @@ So how far the policy may go no longer depends on how many updates a step makes.
 policy; it moves after each optimizer update, and scores each mini-batch as it then is.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,7 +26,7 @@ class PpoEwmaSystem(System):
         assert isinstance(estimators.algorithm.importance_cap, float), "the preset sets it"
         self._estimators, self._policy = estimators, policy
         self._importance_cap = estimators.algorithm.importance_cap
-        self._average = copy.deepcopy(policy.network).requires_grad_(False)
+        self._average = policy.weights.frozen_copy()
         self._total_weight = 1.0
         self._decay = decay_from_center_of_mass(estimators.algorithm.ewma_center_of_mass)
 
@@ -40,7 +39,8 @@ class PpoEwmaSystem(System):
     def policy_loss(self, tokens: PolicyTokens) -> PolicyLoss:
         """Against the average as it is at this update: `actor/ppo_kl` and `actor/pg_clipfrac` are those to it."""
         algorithm = self._estimators.algorithm
-        averaged_policy = replace(self._policy, network=self._average)  # at the temperature that the policy has now
+        # At the temperature that the policy has now.
+        averaged_policy = replace(self._policy, network=self._average.network, weights=self._average)
         with torch.no_grad():
             proximal_logprobs = token_logprobs(averaged_policy, tokens.batch)
         return ppo_ewma_policy_loss(
@@ -58,16 +58,18 @@ class PpoEwmaSystem(System):
     def after_update(self) -> None:
         self._total_weight = update_weight_average(
             self._average.parameters(),
-            self._policy.network.parameters(),
+            self._policy.weights.parameters(),
             total_weight=self._total_weight,
             decay=self._decay,
         )
+        self._average.cast()
 
     def state_dict(self) -> dict[str, Any]:
-        averages = {name: parameter.detach() for name, parameter in self._average.named_parameters()}
+        averages = {name: master.detach() for name, master in self._average.masters.items()}
         return {"averages": averages, "total_weight": self._total_weight}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        for name, parameter in self._average.named_parameters():
-            parameter.copy_(state["averages"][name])
+        for name, master in self._average.masters.items():
+            master.copy_(state["averages"][name])
+        self._average.cast()
         self._total_weight = float(state["total_weight"])

@@ -57,7 +57,7 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None
     from services.generation.weight_intake import WeightIntake
     from tppo.device import torch_device
 
-    torch_device(config.model.device)  # refused before anybody is waited for
+    torch_device(config.generator_placement)  # refused before anybody is waited for
     run, token = config.run.name, service_token(config.run.path, Service.GENERATION)
     async with connected(config.redis.url) as client, running_engine(config) as engine:
         weights = ServedWeights(engine)

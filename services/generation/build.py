@@ -62,13 +62,13 @@ async def running_engine(config: Config) -> AsyncIterator[Engine]:
 
 def build_engine(config: Config) -> TransformersEngine:
     """Reads the architecture from the model's folder; the weights come from the learner."""
-    device = torch.device(torch_device(config.model.device))
+    device = torch.device(torch_device(config.generator_placement))
     capacity = config.run.max_prompt_length + config.run.max_response_length
     decoder = make_decoder(
         AutoConfig.from_pretrained(config.model.path, local_files_only=True),
         num_slots=config.generation.num_slots,
         capacity=capacity,
-        dtype=getattr(torch, config.model.dtype),
+        dtype=getattr(torch, config.generator_placement.compute_dtype),
         device=device,
     )
     policy = UpdatePolicy(

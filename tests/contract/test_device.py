@@ -1,9 +1,10 @@
-"""`model.device` names a device that is there, or is refused with what there is."""
+"""A key of a device names one that is there, or is refused with what there is."""
 
 import pytest
 import torch
 
 from tppo.config import ConfigError
+from tppo.config.placement import Placement
 from tppo.device import chosen_device, torch_device
 
 TWO_GPUS = ["cuda:0", "cuda:1"]
@@ -23,7 +24,7 @@ TWO_GPUS = ["cuda:0", "cuda:1"]
     ],
 )
 def test_a_device_that_is_there_is_used(name: str, accelerators: list[str], expected: str) -> None:
-    assert chosen_device(name, accelerators) == expected
+    assert chosen_device(name, accelerators, key="learner.device") == expected
 
 
 @pytest.mark.parametrize(
@@ -40,13 +41,13 @@ def test_a_device_that_is_not_there_is_refused_with_what_there_is(
     name: str, accelerators: list[str], alternatives: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        chosen_device(name, accelerators)
+        chosen_device(name, accelerators, key="critic.device")
 
     assert str(caught.value) == (
-        f"model.device = '{name}': PyTorch {torch.__version__} finds no such device on this machine; "
+        f"critic.device = '{name}': PyTorch {torch.__version__} finds no such device on this machine; "
         f"expected {alternatives}"
     )
 
 
 def test_a_device_of_this_machine_computes() -> None:
-    assert torch.ones(2, device=torch_device("auto")).sum() == 2
+    assert torch.ones(2, device=torch_device(Placement("float32", "auto", "learner.device"))).sum() == 2

@@ -172,10 +172,32 @@ def test_alerts_about_the_services(situation: dict[str, Any], text: str) -> None
             {"training/rollout_probs_diff_mean": [0.02] * 10, "policy_lag/max": [0] * 10},
             "Engine and learner disagree: the same tokens' probabilities differ by 0.02 on average.",
         ),
+        (
+            {"training/engine_kl/mean/generator-1": [0.02] * 10, "training/engine_kl/mean/generator-0": [1e-4] * 10},
+            "generator-1 disagrees with the learner under the same weights: KL 0.02 over the last 10 steps, where "
+            "rounding makes less than 0.005. Restart it; where that does not help, compute in float32, or mask what "
+            "disagrees most: algorithm.importance_mode = 'mask'.",
+        ),
+        (
+            {"actor/weights_changed_fraction": [0.01, *[5e-5] * 10], "actor/lr": [1e-9] * 11},
+            "actor: a step changes less than 0.01% of the weights since step 2, at a learning rate of 1e-09: hardly "
+            "anything is learned. Raise actor.lr, unless actor/grad_norm is 0.",
+        ),
     ],
 )
 def test_alerts_about_numbers_that_stay_bad(steps: dict[str, list[float]], text: str) -> None:
     assert texts(steps) == [text]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        {"critic/weights_changed_fraction": [0.0] * 20, "critic/lr": [0.0] * 20},  # the rate has decayed to 0
+        {"training/engine_kl/mean/generator-0": [*[0.02] * 9, None, *[None] * 5]},  # that generator is gone
+    ],
+)
+def test_what_is_no_fault_of_the_precision_is_no_alert(steps: dict[str, list[float | None]]) -> None:
+    assert texts(steps) == []
 
 
 def test_probabilities_may_differ_where_there_is_lag() -> None:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from learner.reporting.prometheus import metric_name
+from learner.reporting.prometheus import BY_OTHERS_NAMES, metric_name
 from tppo.prometheus.exposed import OWN_LABELS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -31,10 +31,10 @@ def documented(section: str) -> list[Row]:
 
 
 def names_of_lines() -> set[str]:
-    """The names that docs/metrics.md lists, as Prometheus knows them; reasons for dropping are left out."""
+    """The names that docs/metrics.md lists, as Prometheus knows them; those that end in others' names are left out."""
     rows = [line for line in (DOCS / "metrics.md").read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
     names = {name for row in rows for name in _names(row.split("|")[1])}
-    return {metric_name(name) for name in names if not name.startswith("ledger/dropped/")}
+    return {metric_name(name) for name in names if not name.startswith(BY_OTHERS_NAMES)}
 
 
 def known_labels() -> dict[str, set[str]]:

@@ -36,6 +36,7 @@ max_response_length = 64
 window_length = 64
 [model]
 path = "actor"
+[learner]
 device = "cpu"
 [data]
 train_files = ["train.jsonl"]

@@ -1,10 +1,12 @@
 """Trainers of the compared systems, and rows that two policies sampled."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from learner.models.master_weights import MasterWeights
 from learner.rollouts.rollout import Rollout
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import TinyTrainer, a_network, a_step_config, padded_logprobs, padded_values, weights_of
@@ -67,10 +69,12 @@ def rollout_logprobs_of(rows: list[Rollout]) -> list[Tensor]:
     return [torch.tensor(row.rollout_logprobs) for row in rows]
 
 
+def masters_of(one: TinyTrainer, other: TinyTrainer) -> Iterator[tuple[MasterWeights, MasterWeights]]:
+    """Of both models."""
+    yield one.policy.weights, other.policy.weights
+    yield one.value_model.weights, other.value_model.weights
+
+
 def assert_same_weights(one: TinyTrainer, other: TinyTrainer) -> None:
-    for mine, theirs in (
-        (one.policy.network, other.policy.network),
-        (one.value_model.network, other.value_model.network),
-    ):
-        others = weights_of(theirs)
-        assert all(torch.equal(tensor, others[name]) for name, tensor in weights_of(mine).items())
+    for mine, theirs in masters_of(one, other):
+        assert all(torch.equal(master, theirs.masters[name]) for name, master in mine.masters.items())

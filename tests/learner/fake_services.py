@@ -10,6 +10,7 @@ from tppo import codec
 from tppo.rollout import FinishReason, Score, ScoreStatus, VersionSpan, Window, WindowRequest, logprobs, tokens
 from tppo.streams import MemoryStreams
 
+GENERATOR = "generation-0"
 STOP_TOKEN = 1
 VOCABULARY = range(2, 20)
 LEASE_COUNT = 4
@@ -30,7 +31,7 @@ class FakeTransport:
 
 
 async def one_generator() -> Mapping[str, FoundGenerator]:
-    return {"generation-0": FoundGenerator("127.0.0.1:1", started_at=1.0)}
+    return {GENERATOR: FoundGenerator("127.0.0.1:1", started_at=1.0)}
 
 
 def window_for(request: WindowRequest, policy_version: int) -> Window:
@@ -48,6 +49,7 @@ def window_for(request: WindowRequest, policy_version: int) -> Window:
         logprobs=logprobs([-2.5] * length),
         version_spans=(VersionSpan(policy_version, length),),
         finish_reason=FinishReason.STOP if stops else FinishReason.LENGTH,
+        generator=GENERATOR,
         is_evaluation=request.is_evaluation,
     )
 

@@ -13,24 +13,27 @@ from tests.learner.tiny_models import TinyTrainer, a_network, a_step_config, pad
 
 def test_the_policy_is_loaded_with_the_sampling_temperature(tmp_path: Path) -> None:
     a_network("policy").save_pretrained(tmp_path)
-    config = a_step_config(model={"path": tmp_path, "device": "cpu"})
+    config = a_step_config(model={"path": tmp_path}, learner={"device": "cpu"}, generation={"temperature": 0.7})
 
-    policy, _ = load_models(config.model, None, temperature=0.7)
+    policy, _ = load_models(config, None)
 
     assert policy.temperature == 0.7
 
 
 @pytest.mark.parametrize(
-    ("mode", "algorithm", "expected"),
+    ("mode", "algorithm", "compute_dtype", "expected"),
     [
-        ("lockstep", {}, 1.0),
-        ("overlapped", {}, 2.0),
-        ("streaming", {}, 2.0),
-        ("streaming", {"importance_cap": 3.0}, 3.0),
+        ("lockstep", {}, "float32", 1.0),
+        ("lockstep", {}, "bfloat16", 2.0),
+        ("overlapped", {}, "float32", 2.0),
+        ("streaming", {}, "float32", 2.0),
+        ("streaming", {"importance_cap": 3.0}, "float32", 3.0),
+        ("streaming", {"importance_cap": 3.0, "importance_mode": "mask"}, "float32", 0.0),
+        ("lockstep", {"importance_cap": 9.0, "importance_mode": "mask"}, "float32", 8.0),
     ],
 )
-def test_importance_sampling_is_capped_as_the_mode_wants_unless_the_file_says_otherwise(
-    mode: str, algorithm: dict[str, Any], expected: float
+def test_importance_sampling_is_capped_as_mode_and_type_want_unless_the_file_says_otherwise(
+    mode: str, algorithm: dict[str, Any], compute_dtype: str, expected: float
 ) -> None:
     row = a_row([9, 4, 7, 1], score=1.0)
     (old,) = padded_logprobs(a_network("policy"), [row])
@@ -39,7 +42,7 @@ def test_importance_sampling_is_capped_as_the_mode_wants_unless_the_file_says_ot
     options = {"num_ignored_tail_tokens": 0, "advantage_whitening": "none", **algorithm}
 
     metrics = step(
-        TinyTrainer(a_step_config(run=run, algorithm=options)),
+        TinyTrainer(a_step_config(run=run, algorithm=options, generation={"compute_dtype": compute_dtype})),
         [a_row([9, 4, 7, 1], score=1.0, rollout_logprobs=sampled)],
     )
 

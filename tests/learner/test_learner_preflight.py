@@ -231,12 +231,13 @@ def test_beside_a_damaged_definition_the_checkpoint_before_says_which_run_it_is(
         check(with_values(config, {"run.seed": 7}), resume=True)
 
 
-def test_a_device_that_is_not_there_is_refused_before_rows_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("section", ["learner", "critic", "generation"])
+def test_a_device_that_is_not_there_is_refused_before_rows_are_read(tmp_path: Path, section: str) -> None:
     config = config_with(tmp_path, {"not": "a row"})
-    model = config.model.model_copy(update={"device": "cuda:999"})
+    placed = getattr(config, section).model_copy(update={"device": "cuda:999"})
 
-    with pytest.raises(ConfigError, match=r"^model\.device = 'cuda:999': PyTorch .* expected 'auto'"):
-        check(config.model_copy(update={"model": model}))
+    with pytest.raises(ConfigError, match=rf"^{section}\.device = 'cuda:999': PyTorch .* expected 'auto'"):
+        check(config.model_copy(update={section: placed}))
 
 
 def test_responses_beyond_what_a_model_can_look_at_are_refused(tmp_path: Path) -> None:

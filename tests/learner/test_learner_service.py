@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from learner.build import learner_service
+from learner.build import learner_service, load_models
 from learner.commands.replay.replay import NO_PEERS
-from learner.models.loading import load_policy, load_value_model, value_model_from_policy
-from learner.models.outputs import Policy, ValueModel
-from learner.persistence.checkpoint import Checkpoints
+from learner.models.loading import load_policy, load_value_model
+from learner.persistence.checkpoint import Checkpoints, read
 from learner.persistence.definition import with_values
 from learner.persistence.run_identity import begin_incarnation
 from learner.rollouts.manager import open_manager
@@ -34,6 +34,7 @@ from tppo.config import Config
 from tppo.rollout import Action, Command, Score, ScoreStatus, Window, tokens
 from tppo.streams import MemoryStreams
 from tppo.streams.contract import BEGINNING
+from tppo.weights import digest
 
 STEPS = 6
 
@@ -67,6 +68,7 @@ class Laboratory:
         rollouts_per_step: int = 6,
         evaluates_before_training: bool = True,
         evaluates_after_training: bool = False,
+        compute_dtype: str = "float32",
     ) -> None:
         self.folder = folder
         network_config = Qwen2Config(
@@ -86,6 +88,7 @@ class Laboratory:
                     "max_response_length": 12,
                 },
                 "model": {"path": folder / "base"},
+                "learner": {"compute_dtype": compute_dtype, "device": "cpu"},
                 "data": {"train_files": ["unused"]},
                 "algorithm": {"num_ignored_tail_tokens": 1},
                 "actor": {"lr": 1e-2, "ppo_mini_batches": 2},
@@ -127,7 +130,7 @@ class Laboratory:
             definition,
             checkpoints,
             NoTokenizer(),  # type: ignore[arg-type]
-            models=self._models(latest),
+            models=load_models(self.config, latest),
             manager=manager,
             wanted=None if is_replay else self.config,
         )
@@ -135,12 +138,6 @@ class Laboratory:
             restore(state, latest)
         peers = replace(NO_PEERS, transport=transport, find_generators=one_generator)
         return learner_service(config, begin_incarnation(folder), state, streams, peers, settling_seconds=0)
-
-    def _models(self, latest: Path | None) -> tuple[Policy, ValueModel]:
-        if latest is not None:
-            return load_policy(str(latest / "actor")), load_value_model(str(latest / "critic"))
-        base = str(self.folder / "base")
-        return load_policy(base), value_model_from_policy(base)
 
     def lines(self, run: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.folder / run / "metrics.jsonl").read_text().splitlines()]
@@ -291,6 +288,35 @@ async def test_a_learner_killed_twice_ends_with_the_weights_of_an_undisturbed_re
     assert all(torch.equal(weights[name], replayed[name]) for name in weights)
     steps = [line["step"] for line in laboratory.lines("run") if line["kind"] == "step"]
     assert steps == list(range(1, STEPS + 1))
+
+
+async def test_in_bfloat16_too_a_killed_learner_ends_with_the_weights_of_an_undisturbed_replay(tmp_path: Path) -> None:
+    laboratory = Laboratory(tmp_path, "streaming", compute_dtype="bfloat16")
+    streams, transport = ArchivedStreams(), FakeTransport()
+
+    await killed_at(5, laboratory.learner("run", streams, transport), streams, transport)
+    await to_the_end(laboratory.learner("run", streams.reopened(), transport), streams.reopened(), transport)
+    await replay(laboratory, "replay", streams)
+
+    weights, replayed = laboratory.final_weights("run"), laboratory.final_weights("replay")
+    assert all(torch.equal(weights[name], replayed[name]) for name in weights)
+    assert not all(torch.equal(tensor, tensor.bfloat16().float()) for tensor in weights.values()), "masters were kept"
+
+
+async def test_generators_are_sent_the_cast_of_what_the_checkpoint_keeps(tmp_path: Path) -> None:
+    laboratory = Laboratory(tmp_path, "lockstep", compute_dtype="bfloat16")
+    streams, transport = ArchivedStreams(), FakeTransport()
+
+    await to_the_end(laboratory.learner("run", streams, transport), streams, transport)
+
+    sent = transport.snapshots[-1]
+    checkpoint = laboratory.folder / "run" / "checkpoints" / f"global_step_{STEPS}"
+    kept = load_file(checkpoint / "actor" / "model.safetensors")
+    moments = read(checkpoint).optimizers["actor"]["adamw"]["state"][0]
+    assert sent.policy_version == STEPS
+    assert {tensor.dtype for tensor in (*kept.values(), moments["exp_avg"], moments["exp_avg_sq"])} == {torch.float32}
+    assert sent.digest == digest({name: tensor.bfloat16() for name, tensor in kept.items()})
+    assert 2 * sent.num_bytes == sum(tensor.nbytes for tensor in kept.values())
 
 
 async def test_a_stopped_learner_commits_a_checkpoint_and_resumes_from_it(laboratory: Laboratory) -> None:

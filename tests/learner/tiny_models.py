@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification
 
 from learner.models.loading import policy_from_network, value_model_from_network
+from learner.models.master_weights import MasterWeights
 from learner.rollouts.rollout import Rollout
 from learner.state import new_trainer
 from learner.step.optimization import Optimization, Update
@@ -56,9 +57,9 @@ def a_network(kind: str) -> Any:
 class RecordingOptimization(Optimization):
     """Keeps the gradients of each update, as they were before clipping."""
 
-    def __init__(self, network: Any, section: OptimizerSection) -> None:
-        super().__init__(network.parameters(), section, num_steps=10)
-        self._named = dict(network.named_parameters())
+    def __init__(self, weights: MasterWeights, section: OptimizerSection) -> None:
+        super().__init__(weights.parameters(), section, num_steps=10, after_update=weights.cast)
+        self._named = weights.masters
         self.gradients: list[Gradients] = []
 
     def update(self) -> Update:
@@ -73,11 +74,17 @@ class TinyTrainer(Trainer):
     critic: RecordingOptimization
 
     def __init__(self, config: Config) -> None:
-        policy = policy_from_network(a_network("policy"), temperature=config.generation.temperature)
-        value_model = value_model_from_network(a_network("value"))
+        policy = policy_from_network(
+            a_network("policy"),
+            temperature=config.generation.temperature,
+            compute_dtype=getattr(torch, config.policy_placement.compute_dtype),
+        )
+        value_model = value_model_from_network(
+            a_network("value"), compute_dtype=getattr(torch, config.value_model_placement.compute_dtype)
+        )
         vars(self).update(vars(new_trainer(config, policy, value_model)))  # built as the learner builds its own
-        self.actor = RecordingOptimization(policy.network, config.actor)
-        self.critic = RecordingOptimization(value_model.network, config.critic)
+        self.actor = RecordingOptimization(policy.weights, config.actor)
+        self.critic = RecordingOptimization(value_model.weights, config.critic)
 
 
 def a_step_config(**sections: dict[str, Any]) -> Config:

@@ -22,7 +22,7 @@ run.max_policy_lag              max_staleness staleness_threshold staleness max_
                                 max_off_policy_steps max_head_offpolicyness
 model.path                      model_name_or_path model_name model pretrain actor_model_path policy_model base_model
 model.critic_path               critic_model_path value_model value_model_path critic_pretrain
-model.dtype                     torch_dtype precision bf16 param_dtype mixed_precision
+learner.compute_dtype           dtype torch_dtype precision bf16 fp16 param_dtype mixed_precision model_dtype
 data.train_files                train_dataset dataset dataset_name prompt_data train_data train_file data_path
 data.val_files                  eval_dataset val_dataset test_files test_data val_file eval_data
 data.prompt_key                 input_key prompt_column
@@ -37,7 +37,8 @@ algorithm.clip_ratio_low        clip_ratio cliprange clip_range clip_eps eps_cli
                                 ppo_clip
 algorithm.clip_ratio_high       epsilon_high eps_clip_high clip_eps_high cliprange_high
 algorithm.advantage_whitening   whiten_advantages whiten_rewards normalize_advantage norm_adv scale_rewards
-algorithm.importance_cap        tis_imp_ratio_cap importance_sampling_cap rollout_is_threshold
+algorithm.importance_cap        tis_imp_ratio_cap importance_sampling_cap rollout_is_threshold behav_imp_weight_cap
+algorithm.importance_mode       rollout_is rollout_rs vllm_importance_sampling_mode
 algorithm.overlong_buffer_length overlong_buffer overlong_buffer_len len
 algorithm.overlong_penalty_factor penalty_factor
 actor.lr                        learning_rate actor_learning_rate actor_lr policy_lr

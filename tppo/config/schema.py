@@ -6,6 +6,7 @@ from pydantic import BaseModel, model_validator
 
 from tppo.config import presets
 from tppo.config.algorithm import AlgorithmSection
+from tppo.config.placement import LearnerSection, Placement
 from tppo.config.results import CheckpointSection, EvaluationSection, TraceSection, TrackersSection
 from tppo.config.run import RunSection
 from tppo.config.section import Section
@@ -20,6 +21,7 @@ class Config(Section):
 
     run: RunSection = RunSection()
     model: ModelSection
+    learner: LearnerSection = LearnerSection()
     data: DataSection
     algorithm: AlgorithmSection = AlgorithmSection()
     actor: ActorSection = ActorSection()
@@ -51,11 +53,35 @@ class Config(Section):
 
     @property
     def importance_cap(self) -> float | None:
-        """`algorithm.importance_cap`, or the mode's own when unset: stale tokens need the correction."""
+        """`algorithm.importance_cap`; when unset, one wherever tokens may be stale or engine and learner round."""
         cap = self.algorithm.importance_cap
         if cap is None:
-            return None if self.run.mode == "lockstep" else DEFAULT_IMPORTANCE_CAP
+            is_exact = self.policy_placement.compute_dtype == self.generator_placement.compute_dtype == "float32"
+            return None if self.run.mode == "lockstep" and is_exact else DEFAULT_IMPORTANCE_CAP
         return None if cap == "none" else cap
+
+    @property
+    def policy_placement(self) -> Placement:
+        """Of the policy in the learner."""
+        return Placement(self.learner.compute_dtype, self.learner.device, "learner.device")
+
+    @property
+    def value_model_placement(self) -> Placement:
+        """Of the value model."""
+        return self._placement_of(self.critic, "critic.device")
+
+    @property
+    def generator_placement(self) -> Placement:
+        """Of the policy in each generator."""
+        return self._placement_of(self.generation, "generation.device")
+
+    def _placement_of(self, section: CriticSection | GenerationSection, device_key: str) -> Placement:
+        policy = self.policy_placement
+        return Placement(
+            section.compute_dtype or policy.compute_dtype,
+            section.device or policy.device,
+            device_key if section.device else policy.device_key,
+        )
 
     @property
     def max_consecutive_failures(self) -> int:
@@ -118,6 +144,7 @@ __all__ = [
     "DataSection",
     "EvaluationSection",
     "GenerationSection",
+    "LearnerSection",
     "ModelSection",
     "OptimizerSection",
     "PrometheusSection",

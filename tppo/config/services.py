@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from tppo.config.placement import ComputeDtype, Device
 from tppo.config.section import (
     Flag,
     Fraction,
@@ -33,6 +34,16 @@ class GenerationSection(Section):
     """Which engine serves.
 
     Never: there is one engine.
+    """
+    compute_dtype: ComputeDtype | None = None
+    """Type of the weights and activations that the engine computes with; unset: `learner.compute_dtype`.
+
+    Rarely: with another type than the policy's, `training/engine_kl/mean` rises.
+    """
+    device: Device | None = None
+    """torch device of every generator; unset: `learner.device`.
+
+    To keep the generators off the learner's device, as `cuda:1`.
     """
     replicas: Processes = 1
     """Generators that `tppo run` starts. [processes]

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
+from tppo.config.placement import ComputeDtype, Device
 from tppo.config.section import (
     Flag,
     Fraction,
@@ -21,11 +22,6 @@ from tppo.config.section import (
 )
 
 LearningRate = Annotated[float, Field(strict=True, ge=1e-12, le=1)]
-Device = Annotated[
-    str,
-    Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d{1,3})?)$"),
-    expecting("'auto', 'cpu', 'cuda', 'cuda:1' or another number, 'mps' or 'xpu'"),
-]
 TemplateValue = Annotated[
     StrictBool | StrictInt | StrictFloat | StrictStr, expecting("true or false, a number or a text")
 ]
@@ -49,16 +45,6 @@ class ModelSection(Section):
     """Folder of the value model (token classification, one label). Unset: the policy's body with a head of zeros.
 
     When you have a pre-trained critic; it saves the warm-up.
-    """
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the weights in learner and generators.
-
-    `bfloat16` halves the memory; what is tested is float32.
-    """
-    device: Device = "auto"
-    """torch device; `auto` takes CUDA when there is one.
-
-    To choose among several devices, as `cuda:1`, or to stay on the CPU.
     """
 
 
@@ -214,8 +200,18 @@ class ActorSection(OptimizerSection):
 
 
 class CriticSection(OptimizerSection):
-    """The value model's optimizer."""
+    """The value model's optimizer, and where the value model trains."""
 
+    compute_dtype: ComputeDtype | None = None
+    """Type that the value model's body computes in; its head computes in float32. Unset: `learner.compute_dtype`.
+
+    `float32` beside a policy in bfloat16, where `critic/vf_explained_var` stays lower than in float32.
+    """
+    device: Device | None = None
+    """torch device of the value model; unset: `learner.device`.
+
+    To give it a device of its own, as `cuda:1`.
+    """
     lr: LearningRate = 2e-6
     """Peak learning rate. [factor]
 

@@ -12,7 +12,6 @@ from learner.build import learner_service, load_state
 from learner.exchange.peers import Peers
 from learner.exchange.score_failures import ScoreFailures
 from learner.exchange.weight_publisher import FoundGenerator, Snapshot
-from learner.persistence.checkpoint import cloned
 from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.persistence.run_identity import begin_incarnation
 from learner.rollouts.manager import RolloutManager
@@ -65,8 +64,8 @@ class ComparingWriter(CheckpointWriter):
         of_this_step = [note for note in self._notes if note["step"] == progress.step]
         if not of_this_step:
             return
-        actor = weights.digest(cloned(self._trainer.policy.network))
-        critic = weights.digest(cloned(self._trainer.value_model.network))
+        actor = weights.digest(self._trainer.policy.weights.tensors())
+        critic = weights.digest(self._trainer.value_model.weights.tensors())
         self._result.comparisons += [
             Comparison(progress.step, note["actor"] == actor, note["critic"] == critic) for note in of_this_step
         ]

@@ -37,6 +37,10 @@ FINISHED_SHARE = 0.05
 """Of the rows. The value model learns from finished responses only; with one row in twenty it starves."""
 PROBABILITY_GAP = 0.01
 """Mean difference between the engine's and the learner's probability at lag 0; rounding stays a hundred times below."""
+ENGINE_KL = 0.005
+"""Nats of a generator's mean KL to the learner under the same weights: rounding in bfloat16 makes less than a tenth."""
+UNCHANGED_SHARE = 1e-4
+"""Of the weights changed in a step. In bfloat16 one in a hundred changes at the usual rates, in float32 nearly all."""
 RUNAWAY_FALL = 0.1
 """Of what the reward had risen by: less than `REWARD_FALL`, since the lengths bear witness too."""
 RUNAWAY_GROWTH = 1.5
@@ -202,7 +206,36 @@ def _disagreement(situation: Situation) -> Iterator[Alert]:
         yield Alert("error", text, step_of(situation))
 
 
+def _engines(situation: Situation) -> Iterator[Alert]:
+    """Of each generator that sampled tokens of the version that they trained in most of the last steps."""
+    prefix = "training/engine_kl/mean/"
+    for name in situation.steps.names:
+        known = [value for value in situation.steps.newest(name, STREAK) if value is not None]
+        if name.startswith(prefix) and len(known) > STREAK / 2 and min(known) > ENGINE_KL:
+            generator = name.removeprefix(prefix)
+            text = (
+                f"{generator} disagrees with the learner under the same weights: KL {mean(known):.2g} over the last "
+                f"{STREAK} steps, where rounding makes less than {ENGINE_KL}. Restart it; where that does not help, "
+                "compute in float32, or mask what disagrees most: algorithm.importance_mode = 'mask'."
+            )
+            yield Alert("error", text, step_of(situation), subject=generator)
+
+
+def _unchanged(situation: Situation) -> Iterator[Alert]:
+    for who in ("actor", "critic"):
+        rates = [rate for rate in situation.steps.newest(f"{who}/lr", STREAK) if rate is not None]
+        share = f"{who}/weights_changed_fraction"
+        since = bad_since(situation.steps, share, lambda value: value < UNCHANGED_SHARE)
+        if since is not None and rates and rates[-1] > 0:
+            text = (
+                f"{who}: a step changes less than {UNCHANGED_SHARE:.2%} of the weights since step {since}, at a "
+                f"learning rate of {rates[-1]:.2g}: hardly anything is learned. Raise {who}.lr, unless {who}/grad_norm "
+                "is 0."
+            )
+            yield Alert("warning", text, since, subject=who)
+
+
 METRIC_RULES: tuple[Rule, ...] = (
     *(_value_model, _entropy, _too_old, _reward, _accuracy, _clipping, _starving, _skipped, _disagreement),
-    *(_runaway, _optimism, _few_tokens, _far_updates),
+    *(_runaway, _optimism, _few_tokens, _far_updates, _engines, _unchanged),
 )

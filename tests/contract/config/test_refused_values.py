@@ -59,10 +59,15 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         "run.watchdog_seconds reward.timeout_seconds reward.attach_wait_seconds",
         ["0", "-1.0", "1e-30", "1e+300", "inf", "nan", "'30s'", "true"],
     ),
-    ("'float32' or 'bfloat16'", "model.dtype", ["'float16'", "'fp32'", "32"]),
+    (
+        "'float32' or 'bfloat16' (not float16, in which gradients underflow)",
+        "learner.compute_dtype critic.compute_dtype generation.compute_dtype",
+        ["'float16'", "'fp16'", "'float64'", "32", "true"],
+    ),
+    ("'truncate' or 'mask'", "algorithm.importance_mode", ["'drop'", "true", "2.0"]),
     (
         "'auto', 'cpu', 'cuda', 'cuda:1' or another number, 'mps' or 'xpu'",
-        "model.device",
+        "learner.device critic.device generation.device",
         ["'banana'", "'gpu'", "'cuda:'", "'cuda:x'", "'cuda:-1'", "'CUDA'", "''", "0"],
     ),
     (

@@ -45,11 +45,14 @@ def file(tmp_path: Path) -> Path:
         ("actor.clip_ratio=0.1", "did you mean algorithm.clip_ratio_low?"),
         ("model_name_or_path=m", "did you mean model.path?"),
         ("reward.reward_funcs=exact", "did you mean reward.default_function?"),
+        ("model.dtype='bfloat16'", "did you mean learner.compute_dtype?"),
+        ("model.device='cuda'", "did you mean learner.device or critic.device or generation.device?"),
+        ("actor.fp16=true", "did you mean learner.compute_dtype?"),
         ("run.sede=1", "did you mean run.seed?"),
         ("rnu.seeed=1", "did you mean run?"),
         ("actor.lr.peak=1", ""),
         ("run.zzz=1", "expected one of name, directory, seed"),
-        ("zzz=1", "expected one of run, model, data"),
+        ("zzz=1", "expected one of run, model, learner, data"),
     ],
 )
 def test_an_unknown_key_suggests_ours(file: Path, override: str, suggestion: str) -> None:

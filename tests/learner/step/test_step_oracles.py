@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from learner.models.loading import policy_from_network
+from learner.models.master_weights import MasterWeights
 from learner.models.outputs import ValueModel
 from learner.rollouts.rollout import Rollout
 from learner.state import new_trainer
@@ -44,7 +45,8 @@ def a_trainer(*, window_length: int, **algorithm: Any) -> Trainer:
         trace={"enabled": True},
     )
     network: Any = TableOfValues()
-    return new_trainer(config, policy_from_network(a_network("policy")), ValueModel(network, packs_rows=True))
+    value_model = ValueModel(network, MasterWeights.of(network, torch.float32), packs_rows=True)
+    return new_trainer(config, policy_from_network(a_network("policy")), value_model)
 
 
 def column(result: StepResult, name: str) -> list[Any]:

@@ -97,6 +97,21 @@ def test_the_policys_rate_ends_at_its_least_though_its_first_steps_were_the_valu
     assert numbers_of_steps[-1]["critic/lr"] == pytest.approx(0.25e-3)
 
 
+@pytest.mark.parametrize(("lr", "at_least", "at_most"), [(1e-3, 0.3, 0.9), (1e-12, 0.0, 0.02)])  # some are 0
+def test_the_share_of_weights_that_a_step_has_changed_is_that_of_the_type_they_compute_in(
+    lr: float, at_least: float, at_most: float
+) -> None:
+    rates = {"lr": lr, "lr_decay": "constant"}
+    learner = {"compute_dtype": "bfloat16"}
+    trainer = TinyTrainer(a_step_config(actor=rates, critic=rates | {"warmup_steps": 1}, learner=learner))
+
+    first, second = (step(trainer, some_rows(), policy_version=version) for version in range(2))
+
+    assert "actor/weights_changed_fraction" not in first, "the value model warms up"
+    for share in (first["critic/weights_changed_fraction"], second["actor/weights_changed_fraction"]):
+        assert at_least <= share <= at_most
+
+
 def test_a_step_with_no_token_to_train_leaves_the_policy_untouched() -> None:
     trainer = TinyTrainer(a_step_config(algorithm={"num_ignored_tail_tokens": 6}, actor={"lr": 1.0}))
     before = weights_of(trainer.policy.network)

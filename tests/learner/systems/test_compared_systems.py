@@ -14,6 +14,7 @@ from tests.learner.compared import (
     a_trainer,
     assert_same_weights,
     first_rows,
+    masters_of,
     models_of,
     rollout_logprobs_of,
     score_of,
@@ -290,17 +291,27 @@ def test_ppo_ewma_clips_around_the_average_at_the_temperature_that_the_policy_ha
 # What they keep
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_restored_trainer_takes_the_very_steps_of_the_one_that_went_on(algorithm: str) -> None:
-    options: dict[str, Any] = {"algorithm": {"num_reused_batches": 3}, "actor": {"lr": 1e-2, "ppo_mini_batches": 2}}
+@pytest.mark.parametrize(
+    ("algorithm", "compute_dtype"),
+    [*((algorithm, "float32") for algorithm in ALGORITHMS), ("tppo", "bfloat16"), ("ppo-ewma", "bfloat16")],
+)
+def test_a_restored_trainer_takes_the_very_steps_of_the_one_that_went_on(algorithm: str, compute_dtype: str) -> None:
+    options: dict[str, Any] = {
+        "algorithm": {"num_reused_batches": 3},
+        "actor": {"lr": 1e-2, "ppo_mini_batches": 2},
+        "learner": {"compute_dtype": compute_dtype},
+    }
     undisturbed, restored = (a_trainer(algorithm, **options) for _ in range(2))
     for version in range(2):
         step(undisturbed, second_rows(a_network("policy"), version), policy_version=version)
 
     file = io.BytesIO()
     torch.save(undisturbed.state_dict(), file)
-    restored.policy.network.load_state_dict(weights_of(undisturbed.policy.network))
-    restored.value_model.network.load_state_dict(weights_of(undisturbed.value_model.network))
+    for mine, theirs in masters_of(restored, undisturbed):
+        with torch.no_grad():
+            for name, master in mine.masters.items():
+                master.copy_(theirs.masters[name])
+        mine.cast()
     restored.load_state_dict(torch.load(io.BytesIO(file.getvalue()), weights_only=True))
     for trainer in (undisturbed, restored):
         for version in range(2, 4):

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from tppo.precision import names_in_float32
+
 NUM_NAMES_SHOWN = 3
 
 
@@ -25,6 +27,9 @@ def weight_shapes(config: PreTrainedConfig) -> dict[str, torch.Size]:
 def new_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     """A model with random weights; code that comes with a model's folder is never run."""
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype)  # type: ignore[no-untyped-call]
+    state = model.state_dict(keep_vars=True)
+    for name in names_in_float32(model, dtype):
+        state[name].data = state[name].data.float()
     return model
 
 

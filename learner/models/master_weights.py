@@ -1,0 +1,117 @@
+"""Master weights in float32, which the optimizer moves, and the network that computes with their cast.
+
+A number of bfloat16 has eight significant bits, so an update of less than about a thousandth of a weight is rounded
+away: with the usual learning rates nearly all of them. Masters gather such updates until the cast changes. What
+generators are sent is the cast, so both ends compute with the same numbers. A network that computes in float32 is its
+own master.
+"""
+
+import copy
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+
+MAX_SAMPLED = 2**20
+"""Weights that are compared to find out how many have changed: 1 in 10,000 is then a hundred of them."""
+
+
+class MasterWeights:
+    """A network and its masters, by the names of its parameters.
+
+    Gradients reach the masters as they are computed, one parameter after the other, and are added up there in float32.
+    """
+
+    def __init__(self, network: Module, masters: Mapping[str, Parameter]) -> None:
+        self.network = network
+        self.masters = dict(masters)
+        self._cast = [
+            (parameter, self.masters[name])
+            for name, parameter in network.named_parameters()
+            if self.masters[name] is not parameter
+        ]
+        for parameter, master in self._cast:
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(_gather_in(master))
+
+    @classmethod
+    def of(cls, network: Module, compute_dtype: torch.dtype, *, in_float32: Collection[str] = ()) -> Self:
+        """`network` holds float32 weights, which become the masters; those of `in_float32` are not cast."""
+        masters: dict[str, Parameter] = {}
+        for name, parameter in network.named_parameters():
+            if compute_dtype == parameter.dtype or name in in_float32 or not parameter.is_floating_point():
+                masters[name] = parameter
+            else:
+                masters[name] = Parameter(parameter.data, requires_grad=parameter.requires_grad)
+                parameter.data = parameter.data.to(compute_dtype)
+        return cls(network, masters)
+
+    def parameters(self) -> list[Parameter]:
+        """What the optimizer moves."""
+        return list(self.masters.values())
+
+    @torch.no_grad()
+    def cast(self) -> None:
+        """Give the network what the masters have become."""
+        for parameter, master in self._cast:
+            parameter.copy_(master)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Masters and buffers by the names of the network's state, tied ones once: what a checkpoint keeps."""
+        seen: set[int] = set()
+        found: dict[str, Tensor] = {}
+        for name, tensor in self.network.state_dict().items():
+            if tensor.data_ptr() not in seen:
+                seen.add(tensor.data_ptr())
+                found[name] = self.masters.get(name, tensor)
+        return found
+
+    def frozen_copy(self) -> Self:
+        """Another network with the same weights, which takes no gradient."""
+        network = copy.deepcopy(self.network).requires_grad_(False)
+        own = dict(network.named_parameters())
+        cast = {id(master) for _, master in self._cast}
+        return type(self)(
+            network,
+            {
+                name: Parameter(master.detach().clone(), requires_grad=False) if id(master) in cast else own[name]
+                for name, master in self.masters.items()
+            },
+        )
+
+    @torch.no_grad()
+    def sample(self) -> Tensor:
+        """A copy of weights as the network computes with them: all of a small one, evenly spread ones of a large one.
+
+        The stride is odd, so that it takes more than a few columns of a matrix.
+        """
+        parameters = list(self.network.parameters())
+        stride = (sum(parameter.numel() for parameter in parameters) // MAX_SAMPLED) | 1
+        return torch.cat([parameter.detach().flatten()[::stride] for parameter in parameters])
+
+    def changed_fraction(self, since: Tensor) -> float:
+        """The share of the weights that are not what they were in this `sample`."""
+        return float((self.sample() != since).float().mean())
+
+
+def feed_in_float32(head: Module) -> None:
+    """A head whose weights stay in float32 gets its inputs in float32, so that it computes in that type."""
+
+    def as_float32(_head: Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return tuple(one.float() if isinstance(one, Tensor) else one for one in inputs)
+
+    head.register_forward_pre_hook(as_float32)
+
+
+def _gather_in(master: Parameter) -> Callable[[Tensor], None]:
+    def gather(parameter: Tensor) -> None:
+        gradient, parameter.grad = parameter.grad, None
+        assert gradient is not None, "called when a gradient is complete"
+        if master.grad is None:
+            master.grad = gradient.to(master.dtype)
+        else:
+            master.grad.add_(gradient)
+
+    return gather

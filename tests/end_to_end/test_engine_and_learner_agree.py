@@ -1,0 +1,56 @@
+"""Engine and learner say the same of the same tokens under the weights that the learner sends, in both types."""
+
+import copy
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from learner.algorithm.losses import k3_kl
+from learner.models.loading import policy_from_network
+from learner.models.outputs import Policy, token_logprobs
+from learner.models.packing import TokenRow, pack, unpack
+from learner.persistence.checkpoint import cloned
+from tests.generation.test_transformers_engine import mixed_requests, windows_of
+from tests.generation.tiny_models import FAST, GENERAL, a_decoder, a_model, an_engine
+from tppo.rollout import Window, WindowRequest
+from tppo.weights import WeightUpdate, digest
+
+#: Of a token's log-probability: the mean difference and the largest, in nats. docs/decisions/0021 states them.
+TOLERANCES = {torch.float32: (1e-4, 1e-3), torch.bfloat16: (0.005, 0.05)}
+MAX_KL = 1e-4
+
+
+def rescored(policy: Policy, requests: Sequence[WindowRequest], windows: Sequence[Window]) -> Tensor:
+    """The windows' tokens by the learner, packed as in a training step."""
+    rows = [
+        TokenRow([*prefix, *window.tokens], start=len(prefix))
+        for request, window in zip(requests, windows, strict=True)
+        for prefix in [[*request.prompt_tokens, *request.response_tokens]]
+    ]
+    batches = pack(rows, max_tokens=256)
+    with torch.no_grad():
+        return torch.cat(unpack(batches, [token_logprobs(policy, batch) for batch in batches]))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("config", [*FAST.values(), *GENERAL.values()], ids=[*FAST, *GENERAL])
+async def test_engine_and_learner_agree_on_the_same_weights(config: PreTrainedConfig, dtype: torch.dtype) -> None:
+    policy = policy_from_network(a_model(copy.deepcopy(config)), compute_dtype=dtype)
+    sent = cloned(policy.network)
+    requests = mixed_requests(14, temperatures=[1.0])
+
+    async with an_engine(config, decoder=a_decoder(config, dtype=dtype)) as engine:
+        await engine.update_weights(WeightUpdate(0, incarnation=0, digest=digest(sent), tensors=sent))
+        windows = await windows_of(engine, requests)
+
+    sampled = torch.tensor([logprob for window in windows for logprob in window.logprobs])
+    learned = rescored(policy, requests, windows)
+    differences = (sampled - learned).abs()
+    mean, largest = TOLERANCES[dtype]
+    assert {tensor.dtype for tensor in sent.values()} == {dtype}
+    assert differences.mean() <= mean
+    assert differences.max() <= largest
+    assert k3_kl(sampled, learned, torch.ones_like(sampled).bool()).mean() <= MAX_KL

@@ -1,0 +1,43 @@
+"""`[learner]`, and what each of the three networks is placed by: its device, and the type that it computes in."""
+
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from tppo.config.section import Section, expecting
+
+ComputeDtype = Annotated[
+    Literal["float32", "bfloat16"],
+    expecting("'float32' or 'bfloat16' (not float16, in which gradients underflow)"),
+]
+Device = Annotated[
+    str,
+    Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d{1,3})?)$"),
+    expecting("'auto', 'cpu', 'cuda', 'cuda:1' or another number, 'mps' or 'xpu'"),
+]
+
+
+class Placement(NamedTuple):
+    """Of one network."""
+
+    compute_dtype: ComputeDtype
+    device: Device
+    device_key: str  # that names the device
+
+
+class LearnerSection(Section):
+    """Where the policy trains, and in which type; the value model and the generators follow, but for keys of their own.
+
+    The optimizers move float32 master weights whatever is chosen: docs/decisions/0021-masters-in-float32.md.
+    """
+
+    compute_dtype: ComputeDtype = "float32"
+    """Type of the weights and activations that the policy computes with, and of the weights that generators are sent.
+
+    `bfloat16` on a GPU: half the memory for activations, half the bytes of a weight update. On a CPU it is slower.
+    """
+    device: Device = "auto"
+    """torch device; `auto` takes CUDA when there is one.
+
+    To choose among several devices, as `cuda:1`, or to stay on the CPU.
+    """

@@ -203,6 +203,18 @@ def test_a_resume_with_another_tokenizer_is_refused(tmp_path: Path) -> None:
         check(config, resume=True)
 
 
+def test_a_run_of_an_earlier_release_is_resumed_in_the_type_that_it_began_with(tmp_path: Path) -> None:
+    config = a_run_to_resume(tmp_path, ROW)
+    (definition,) = config.run.path.glob("checkpoints/*/run.json")
+    text = json.loads(definition.read_text())
+    text["fixed"] = {"model.dtype": "bfloat16"}
+    definition.write_text(json.dumps(text))
+
+    with pytest.raises(ConfigError, match=r"^learner\.compute_dtype = 'float32': the run began with 'bfloat16'"):
+        check(config, resume=True)
+    check(with_values(config, {"learner.compute_dtype": "bfloat16"}), resume=True)
+
+
 def test_a_resume_with_the_same_rows_in_a_file_elsewhere_passes(tmp_path: Path) -> None:
     config = a_run_to_resume(tmp_path, ROW)
     moved = config.data.train_files[0].rename(tmp_path / "moved.jsonl")

@@ -11,6 +11,7 @@ from tests.support.damage import DAMAGES, damage
 from tppo.__main__ import VERBS, main
 from tppo.config import ConfigError, dump, load
 from tppo.config.mistakes import all_keys, section_of
+from tppo.config.placement import Placement
 
 MINIMAL = """
 [model]
@@ -171,6 +172,19 @@ def test_importance_weights_are_turned_off_by_none_and_left_to_the_mode_when_uns
     ]
 
     assert caps == [None if mode == "lockstep" else 2.0, None, 3.0]
+
+
+def test_value_model_and_generators_are_placed_as_the_policy_but_for_keys_of_their_own(tmp_path: Path) -> None:
+    text = MINIMAL + "[learner]\ncompute_dtype = 'bfloat16'\ndevice = 'cuda'\n"
+
+    plain = load(write(tmp_path, text))
+    placed = load(write(tmp_path, text), ["critic.compute_dtype=float32", "generation.device=cuda:1"])
+
+    policy = Placement("bfloat16", "cuda", "learner.device")
+    assert plain.policy_placement == plain.value_model_placement == plain.generator_placement == policy
+    assert placed.policy_placement == policy
+    assert placed.value_model_placement == Placement("float32", "cuda", "learner.device")
+    assert placed.generator_placement == Placement("bfloat16", "cuda:1", "generation.device")
 
 
 def test_of_two_overrides_of_a_key_the_later_one_counts_also_when_it_is_empty(tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def test_a_saved_critic_loads_directly_and_keeps_its_values(
 
 
 def test_half_precision_weights_give_float32_logprobs(policy_folder: str, packed_rows: PackedBatch) -> None:
-    policy = load_policy(policy_folder, dtype=torch.bfloat16)
+    policy = load_policy(policy_folder, compute_dtype=torch.bfloat16)
 
     logprobs = token_logprobs(policy, packed_rows)
 

@@ -249,12 +249,7 @@ class Ledger:
             early[record.key] = (position, record)
 
     def _extend(self, rollout: Rollout, position: Position, window: Window) -> None:
-        room = self.rules.max_response_length - len(rollout.response_tokens)  # what is beyond was not requested
-        rollout.response_tokens.extend(window.tokens[:room])
-        rollout.rollout_logprobs.extend(window.logprobs[:room])
-        rollout.token_versions.extend(window.token_versions()[:room])
-        rollout.generator = window.generator
-        rollout.num_stalls = 0 if window.tokens else rollout.num_stalls + 1
+        rollout.extend(window, max_length=self.rules.max_response_length)
         rollout.is_finished = (
             window.finish_reason is FinishReason.STOP
             or len(rollout.response_tokens) >= self.rules.max_response_length

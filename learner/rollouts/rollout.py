@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from learner.rollouts.prompts import Prompt
-from tppo.rollout import logprobs, tokens
+from tppo.rollout import Window, logprobs, tokens
 
 Position = tuple[int, int]  # of an inbox entry: Redis' milliseconds and sequence number
 
@@ -63,6 +63,15 @@ class Rollout:
     def window_tokens(self) -> "array[int]":
         """Tokens of the current window."""
         return self.response_tokens[self.window_start :]
+
+    def extend(self, window: Window, *, max_length: int) -> None:
+        """Take a window's tokens, those within the limit: what is beyond was not requested."""
+        room = max_length - len(self.response_tokens)
+        self.response_tokens.extend(window.tokens[:room])
+        self.rollout_logprobs.extend(window.logprobs[:room])
+        self.token_versions.extend(window.token_versions()[:room])
+        self.generator = window.generator
+        self.num_stalls = 0 if window.tokens else self.num_stalls + 1
 
     def prefix_age(self, policy_version: int) -> int | None:
         """Steps from the oldest token before the current window to these weights; None without such tokens."""

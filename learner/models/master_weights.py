@@ -25,7 +25,7 @@ class MasterWeights:
     """
 
     def __init__(self, network: Module, masters: Mapping[str, Parameter]) -> None:
-        self.network = network
+        self.network: Any = network
         self.masters = dict(masters)
         self._cast = [
             (parameter, self.masters[name])
@@ -34,7 +34,7 @@ class MasterWeights:
         ]
         for parameter, master in self._cast:
             if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(_gather_in(master))
+                parameter.register_post_accumulate_grad_hook(_gather_in(master))  # type: ignore[no-untyped-call]
 
     @classmethod
     def of(cls, network: Module, compute_dtype: torch.dtype, *, in_float32: Collection[str] = ()) -> Self:

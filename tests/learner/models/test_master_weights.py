@@ -69,7 +69,7 @@ def gradients_by_hand(batches: Sequence[PackedBatch]) -> dict[str, Tensor]:
     cast = without_masters()
     names, parameters = zip(*cast.network.named_parameters(), strict=True)
     found = [torch.autograd.grad(token_logprobs(cast, batch).mean(), parameters) for batch in batches]
-    return {name: sum(part.float() for part in parts) for name, *parts in zip(names, *found, strict=True)}  # type: ignore[misc]
+    return {name: sum(part.float() for part in parts) for name, *parts in zip(names, *found, strict=True)}
 
 
 def test_a_step_is_that_of_cast_weights_whose_gradients_move_float32_ones() -> None:
@@ -167,7 +167,7 @@ def test_routers_of_experts_stay_in_float32_in_learner_and_engine_alike() -> Non
         num_attention_heads=2, num_key_value_heads=2, n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1,
         first_k_dense_replace=1, n_group=1, topk_group=1, max_position_embeddings=32,
     )  # fmt: skip
-    policy = policy_from_network(Dots1ForCausalLM(copy.deepcopy(config)).eval(), compute_dtype=BFLOAT16)
+    policy = policy_from_network(Dots1ForCausalLM(copy.deepcopy(config)), compute_dtype=BFLOAT16)
 
     of_engine = {name: weight.dtype for name, weight in named_weights(new_model(config, BFLOAT16)).items()}
 
@@ -185,7 +185,9 @@ def test_a_weight_has_changed_when_its_cast_has() -> None:
     before = weights.sample()
 
     with torch.no_grad():
-        master += torch.tensor([[0.0, 1e-3, 4e-3, 1e-2]])  # 1 + 2^-7 is the next number, so half of that is rounded up
+        master.add_(
+            torch.tensor([[0.0, 1e-3, 4e-3, 1e-2]])
+        )  # 1 + 2^-7 is the next number, so half of that is rounded up
     weights.cast()
 
     assert weights.changed_fraction(since=before) == 0.5

@@ -185,9 +185,8 @@ def test_a_weight_has_changed_when_its_cast_has() -> None:
     before = weights.sample()
 
     with torch.no_grad():
-        master.add_(
-            torch.tensor([[0.0, 1e-3, 4e-3, 1e-2]])
-        )  # 1 + 2^-7 is the next number, so half of that is rounded up
+        # 1 + 2^-7 is the next number, so more than half of the way to it is rounded up.
+        master.add_(torch.tensor([[0.0, 1e-3, 4e-3, 1e-2]]))
     weights.cast()
 
     assert weights.changed_fraction(since=before) == 0.5

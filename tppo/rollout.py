@@ -9,6 +9,24 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+EVALUATION_PREFIX = "eval"
+"""Of the ids of evaluations' rollouts: `eval-STEP-PROMPT`; those of training are `EPOCH-PROMPT-SAMPLE`."""
+
+
+def prompt_of(rollout_id: str) -> str:
+    """The prompt's number, the same in every epoch or every evaluation; the id itself where it names none."""
+    parts = rollout_id.split("-")
+    if len(parts) != 3:
+        return rollout_id
+    return parts[2 if parts[0] == EVALUATION_PREFIX else 1]
+
+
+def evaluated_step(rollout_id: str) -> int | None:
+    """The training step whose weights an evaluation's rollout is of; None for any other id."""
+    parts = rollout_id.split("-")
+    is_evaluation = len(parts) == 3 and parts[0] == EVALUATION_PREFIX and parts[1].isdecimal()
+    return int(parts[1]) if is_evaluation else None
+
 
 def tokens(values: Iterable[int] = ()) -> "array[int]":
     """An int32 array of token ids."""

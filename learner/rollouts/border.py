@@ -10,11 +10,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from learner.rollouts.evaluation import ID_PREFIX
 from learner.rollouts.prompts import PromptOrder
 from learner.rollouts.requests import RequestKey
 from tppo import codec
-from tppo.rollout import Command, InboxRecord, Score, Window
+from tppo.rollout import EVALUATION_PREFIX, Command, InboxRecord, Score, Window
 
 MAX_VERSION = 2**31 - 1  # of the int32 in which the ledger keeps each token's version
 MAX_SCORE = 3.4e38  # of a float32, as which a training step takes it
@@ -22,7 +21,7 @@ MAX_COMMAND_ID = 200  # characters
 MAX_COMMAND = 2**20  # characters of a command, whose result every checkpoint keeps
 NUMBER = r"(?:0|[1-9][0-9]{0,8})"
 TRAINING_ID = re.compile(rf"{NUMBER}-{NUMBER}-{NUMBER}")
-EVALUATION_ID = re.compile(rf"{ID_PREFIX}-{NUMBER}-({NUMBER})")
+EVALUATION_ID = re.compile(rf"{EVALUATION_PREFIX}-{NUMBER}-({NUMBER})")
 
 
 class RejectedError(ValueError):
@@ -97,7 +96,7 @@ class Border:
         what = f"window {window.window_index} of {window.rollout_id}"
         if window.window_index < 0:
             raise ValueError(f"{what}: expected an index of 0 or more")
-        is_evaluation = window.rollout_id.startswith(ID_PREFIX)
+        is_evaluation = window.rollout_id.startswith(EVALUATION_PREFIX)
         most = self.max_response_length if is_evaluation else min(self.window_length, self.max_response_length)
         if len(window.tokens) > most:
             raise ValueError(f"{what}: {len(window.tokens)} tokens; expected at most {most}")

@@ -15,9 +15,8 @@ from dataclasses import dataclass, field, replace
 from learner.rollouts.ledger import Ledger
 from learner.rollouts.prompts import Prompt
 from learner.rollouts.rollout import Rollout, State
+from tppo.rollout import EVALUATION_PREFIX
 from tppo.run_folder.metric_lines import ACCURACY, EXACT_ACCURACY, MeasuredAccuracy, deciding_accuracy
-
-ID_PREFIX = "eval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,8 @@ class Evaluator:
         if all(prompt.solution is not None for prompt in self.prompts):
             self._awaits_solutions.add(step)
         for ordinal, prompt in enumerate(self.prompts):
-            rollout = self.ledger.start(f"{ID_PREFIX}-{step}-{ordinal}", prompt, ordinal=ordinal, is_evaluation=True)
+            name = f"{EVALUATION_PREFIX}-{step}-{ordinal}"
+            rollout = self.ledger.start(name, prompt, ordinal=ordinal, is_evaluation=True)
             self.ledger.request_window(rollout, cohort=0, min_policy_version=min_policy_version)
 
     def has_begun(self, step: int) -> bool:
@@ -118,7 +118,7 @@ class Evaluator:
 
     def is_past(self, rollout_id: str) -> bool:
         """Whether this evaluation rollout was ever started."""
-        if not rollout_id.startswith(f"{ID_PREFIX}-"):
+        if not rollout_id.startswith(f"{EVALUATION_PREFIX}-"):
             return False
         return self.has_begun(_step_of(rollout_id))
 

@@ -206,7 +206,7 @@ def locked(paths: RunPaths) -> Iterator[None]:
 def prepare(paths: RunPaths, *, resume: bool) -> None:
     """Make the folders; a run from scratch removes what an attempt that never reached a checkpoint left."""
     if not resume:
-        for folder in (paths.logs, paths.redis, paths.checkpoints, paths.inbox):
+        for folder in (paths.logs, paths.redis, paths.checkpoints, paths.inbox, paths.responses):
             shutil.rmtree(folder, ignore_errors=True)
         for file in (paths.metrics, paths.journal, paths.summary, paths.learning_curve, paths.stopped_mark):
             file.unlink(missing_ok=True)

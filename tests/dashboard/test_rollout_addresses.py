@@ -48,6 +48,12 @@ async def test_rollouts_are_filtered_and_sorted(
     assert [one["rollout"] for one in (await answer_of(root, f"rollouts?{query}"))["items"]] == names
 
 
+async def test_the_rollouts_of_a_training_step_are_found(run: RunFolderBuilder, root: Path) -> None:
+    run.journal(*ROLLOUTS, trained(1, ("a", 0)), trained(2, ("b", 0)))
+
+    assert [one["rollout"] for one in (await answer_of(root, "rollouts?step=2"))["items"]] == ["b"]
+
+
 async def test_a_page_has_the_total(run: RunFolderBuilder, root: Path) -> None:
     run.journal(*ROLLOUTS)
 

@@ -46,6 +46,7 @@ def test_a_new_run_removes_an_earlier_attempt_and_a_resumed_one_keeps_it(tmp_pat
     prepare(paths, resume=False)
     paths.metrics.write_text(json.dumps({"kind": "step", "step": 1}) + "\n")
     (paths.redis / "appendonly.aof").write_text("old")
+    paths.responses.mkdir()
 
     prepare(paths, resume=True)
     assert len(read_metrics(paths.metrics).steps) == 1
@@ -54,6 +55,7 @@ def test_a_new_run_removes_an_earlier_attempt_and_a_resumed_one_keeps_it(tmp_pat
     prepare(paths, resume=False)
     assert not paths.metrics.exists()
     assert not list(paths.redis.iterdir())
+    assert not paths.responses.exists()  # its rollouts bear the names of those to come
 
 
 def config_in(folder: Path, **sections: object) -> Config:

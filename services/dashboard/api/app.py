@@ -15,6 +15,7 @@ from services.dashboard.api.routes import (
     ledger,
     metrics,
     prometheus,
+    responses,
     rollouts,
     runs,
     services,
@@ -51,9 +52,10 @@ def create_app(
         responses=problems(unprocessable_entity="a parameter that cannot be used"),
     )
     for router in (
-        *(runs.router(views), metrics.router(views), rollouts.router(views, ResponseReader()), windows.router(views)),
-        *(critic.router(views), ledger.router(views), services.router(views), stream.router(views, broadcaster)),
-        *(prometheus.targets_router(views), control.router(views, source, access, issued_by=name)),
+        *(runs.router(views), metrics.router(views), responses.router(views), windows.router(views)),
+        *(rollouts.router(views, ResponseReader()), critic.router(views), ledger.router(views), services.router(views)),
+        *(stream.router(views, broadcaster), prometheus.targets_router(views)),
+        control.router(views, source, access, issued_by=name),
     ):
         every.include_router(router)
     app.include_router(every)

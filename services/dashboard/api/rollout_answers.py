@@ -3,8 +3,9 @@
 from typing import Any
 
 from services.dashboard.api_model import ApiModel
-from services.dashboard.history.journal import JournalIndex
 from services.dashboard.history.records import RolloutRecord, RolloutState, ScoreRecord, WindowRecord
+from services.dashboard.history.responses import ResponseIndex
+from services.dashboard.history.run import RunHistory
 from services.dashboard.tokens.response import TokenColumns, TracedResponse
 
 MAX_SIBLINGS = 50
@@ -42,6 +43,8 @@ class RolloutSummary(RolloutFacts):
     windows: int
     """Requested so far."""
     score: float | None
+    preview: str | None
+    """How its response begins, where that is kept (reward.kept_prompts); null elsewhere."""
 
 
 class WindowAnswer(ApiModel):
@@ -103,7 +106,7 @@ class RolloutDetail(RolloutFacts):
     """Null where the data files cannot be read."""
     ground_truth: str | None
     text: str | None
-    """The response as far as there are traces of it."""
+    """The response as far as there are traces of it; without one, the kept response."""
     windows: list[WindowAnswer]
     """In order."""
     score: ScoreAnswer | None
@@ -114,11 +117,15 @@ class RolloutDetail(RolloutFacts):
     """Why there are no tokens, or not all; empty when nothing is missing."""
     siblings: list[RolloutSummary]
     """Other rollouts of the same prompt, the newest first."""
+    num_kept_of_same_prompt: int
+    """Responses that /rollouts/{rollout}/same-prompt shows side by side."""
 
 
-def summary_of(record: RolloutRecord) -> RolloutSummary:
+def summary_of(record: RolloutRecord, responses: ResponseIndex) -> RolloutSummary:
     """The rollout in one line."""
-    return RolloutSummary(**_facts(record), windows=len(record.windows), score=record.score)
+    kept = responses.of(record.rollout)
+    preview = kept.preview if kept else None
+    return RolloutSummary(**_facts(record), windows=len(record.windows), score=record.score, preview=preview)
 
 
 def _facts(record: RolloutRecord) -> dict[str, Any]:
@@ -139,9 +146,9 @@ def _facts(record: RolloutRecord) -> dict[str, Any]:
     }
 
 
-def detail_of(record: RolloutRecord, journal: JournalIndex, response: TracedResponse) -> RolloutDetail:
+def detail_of(record: RolloutRecord, history: RunHistory, response: TracedResponse) -> RolloutDetail:
     """The rollout with its text and tokens, windows, scores, and the other rollouts of its prompt."""
-    siblings = sorted(journal.siblings(record), key=lambda one: one.updated_at, reverse=True)
+    siblings = sorted(history.journal.siblings(record), key=lambda one: one.updated_at, reverse=True)
     return RolloutDetail(
         **_facts(record),
         prompt_text=response.prompt_text,
@@ -151,7 +158,8 @@ def detail_of(record: RolloutRecord, journal: JournalIndex, response: TracedResp
         score=_score(record),
         tokens=response.tokens,
         tokens_missing=response.tokens_missing,
-        siblings=[summary_of(one) for one in siblings[:MAX_SIBLINGS]],
+        siblings=[summary_of(one, history.responses) for one in siblings[:MAX_SIBLINGS]],
+        num_kept_of_same_prompt=len(history.responses.of_same_prompt(record.rollout)),
     )
 
 

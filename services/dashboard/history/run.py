@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from services.dashboard.history.columns import Columns
 from services.dashboard.history.journal import JournalIndex
 from services.dashboard.history.records import WindowRecord
+from services.dashboard.history.responses import ResponseIndex
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.json_lines import JsonLinesFollower, Line, plain
 from tppo.run_folder.paths import RunPaths
@@ -67,6 +68,7 @@ class RunHistory:
         self.steps = Columns()
         self.evaluations = Columns()
         self.journal = JournalIndex()
+        self.responses = ResponseIndex(self.paths.responses)
         self._metrics_tail = JsonLinesFollower(self.paths.metrics)
         self._journal_tail = JsonLinesFollower(self.paths.journal, start_bytes=JOURNAL_BYTES)
         self._news = News()

@@ -14,28 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tppo.rollout import FinishReason, RewardRequest, Score
-from tppo.run_folder.json_files import fits
+from tppo.rollout import FinishReason, RewardRequest, Score, prompt_of
 from tppo.run_folder.json_lines import Fields, JsonLinesWriter, read_objects
 from tppo.run_folder.paths import RunPaths
+from tppo.run_folder.response_lines import is_response_line
 from tppo.security.private_files import private_folder
-
-LOGGED = {
-    "rollout_id": str,
-    "attempt": int,
-    "data_source": str,
-    "prompt": str,
-    "response": str,
-    "ground_truth": str,
-    "extra_info": dict,
-    "num_response_tokens": int,
-    "is_evaluation": bool,
-    "status": str,
-    "score": float | None,
-    "function": str,
-    "time": float,
-}
-"""What readers need of a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +41,7 @@ class Sample:
 
 def place_of_prompt(request: RewardRequest) -> float:
     """From 0 to below 1, the same for every response of a prompt: a hash of its index, which its rollout ids name."""
-    parts = request.rollout_id.split("-")  # epoch, prompt, sample; of evaluations "eval", step, number of the prompt
-    prompt = parts[2 if request.is_evaluation else 1] if len(parts) == 3 else request.rollout_id
-    return zlib.crc32(f"prompt {prompt}".encode()) / 2**32
+    return zlib.crc32(f"prompt {prompt_of(request.rollout_id)}".encode()) / 2**32
 
 
 class ResponseLog:
@@ -105,7 +86,7 @@ def logged_responses(run_folder: Path) -> list[Fields]:
     """The latest line of each (rollout_id, attempt), by their times; torn and foreign lines are left out."""
     latest: dict[tuple[str, int], Fields] = {}
     for path in sorted(RunPaths(run_folder).responses.glob("*.jsonl")):
-        for line in (one for one in read_objects(path) if fits(one, LOGGED)):
+        for line in filter(is_response_line, read_objects(path)):
             key = line["rollout_id"], line["attempt"]
             if key not in latest or latest[key]["time"] <= line["time"]:
                 latest[key] = line

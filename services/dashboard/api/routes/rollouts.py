@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ from services.dashboard.api.problems import ProblemError, problems
 from services.dashboard.api.rollout_answers import RolloutDetail, RolloutSummary, detail_of, summary_of
 from services.dashboard.api_model import LARGEST, Page
 from services.dashboard.history.records import RolloutRecord, RolloutState
+from services.dashboard.history.responses import text_of
 from services.dashboard.history.run import RunHistory
 from services.dashboard.live.view import Views
 from services.dashboard.tokens.response import ResponseReader, WantedResponse
@@ -36,6 +37,7 @@ class Filter:
     state: Annotated[RolloutState | None, Query()] = None
     prompt: Annotated[int | None, Query(ge=0, le=LARGEST)] = None
     evaluation: Annotated[bool | None, Query()] = None
+    step: Annotated[int | None, Query(ge=0, le=LARGEST, description="That trained one of its windows.")] = None
     min_score: Annotated[float | None, Query(allow_inf_nan=False)] = None
     max_score: Annotated[float | None, Query(allow_inf_nan=False)] = None
     min_length: Annotated[int | None, Query(ge=0, le=LARGEST, description="TracedResponse tokens.")] = None
@@ -49,13 +51,14 @@ class Filter:
         return kept
 
     def _conditions(self) -> list[Callable[[RolloutRecord], bool]]:
-        state, prompt, evaluation = self.state, self.prompt, self.evaluation
+        state, prompt, evaluation, step = self.state, self.prompt, self.evaluation, self.step
         low, high = self.min_score, self.max_score
         short, long = self.min_length, self.max_length
         conditions: list[tuple[Any, Callable[[RolloutRecord], bool]]] = [
             (state, lambda record: record.state == state),
             (prompt, lambda record: record.prompt == prompt),
             (evaluation, lambda record: record.evaluation == evaluation),
+            (step, lambda record: step in record.trained_steps),
             (low, lambda record: record.score is not None and record.score >= low),  # type: ignore[operator]
             (high, lambda record: record.score is not None and record.score <= high),  # type: ignore[operator]
             (short, lambda record: record.length >= short),  # type: ignore[operator]
@@ -77,10 +80,12 @@ def router(views: Views, reader: ResponseReader) -> APIRouter:
         limit: Limit = 100,
     ) -> Page[RolloutSummary]:
         """Those that meet every condition, sorted; a minus reverses the order."""
-        journal = (await views.of(run)).history.journal
-        found = wanted.of(journal.rollouts.values())
+        history = (await views.of(run)).history
+        await history.responses.refresh()
+        found = wanted.of(history.journal.rollouts.values())
         found.sort(key=SORT_KEYS[sort.removeprefix("-")], reverse=sort.startswith("-"))
-        return Page[RolloutSummary](items=[summary_of(one) for one in page(found, offset, limit)], total=len(found))
+        items = [summary_of(one, history.responses) for one in page(found, offset, limit)]
+        return Page[RolloutSummary](items=items, total=len(found))
 
     @routes.get("/{rollout}", responses=problems(not_found="no such run or rollout"))
     async def rollout_detail(rollout: RolloutName, run: RunName = None) -> RolloutDetail:
@@ -91,8 +96,12 @@ def router(views: Views, reader: ResponseReader) -> APIRouter:
             raise ProblemError(
                 HTTPStatus.NOT_FOUND, "no rollout of that name is known; expected one of /api/v1/rollouts"
             )
+        await history.responses.refresh()
+        kept = history.responses.of(rollout)
         response = await asyncio.to_thread(reader.read, wanted_of(history, record))
-        return detail_of(record, history.journal, response)
+        if response.text is None and kept is not None:
+            response = replace(response, text=await asyncio.to_thread(text_of, kept))
+        return detail_of(record, history, response)
 
     return routes
 

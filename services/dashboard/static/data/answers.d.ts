@@ -105,6 +105,13 @@ export interface Duplicates {
   score: number | null;
 }
 
+export interface Excerpt {
+  before: string;
+  /** What was looked for; empty where nothing was. */
+  found: string;
+  after: string;
+}
+
 export interface GeneratorAnswer {
   name: string;
   /** As of its last heartbeat; null where Redis has none. */
@@ -118,6 +125,53 @@ export interface GeneratorAnswer {
   occupancy: number | null;
   /** What the learner knows of the transfers to it. */
   weights: Record<string, any>;
+}
+
+export interface KeptResponses {
+  items: Array<KeptSummary>;
+  num_searched: number;
+  /** Those that the conditions but the text allow. */
+  total: number;
+  /** The search ended there; the same request with this `older_than` continues it. Null: nothing is left. */
+  older_than: number | null;
+  /** What is missing in the answer, in sentences; empty when nothing is. */
+  note: string;
+}
+
+export interface KeptSummary {
+  rollout: string;
+  evaluation: boolean;
+  /** Training steps done when it was scored; of an evaluation, those of its weights; null before the first. */
+  step: number | null;
+  /** Of its newest score: SCORED, ABSTAINED, TIMED_OUT or FAILED. */
+  status: string;
+  score: number | null;
+  /** Tokens. */
+  length: number;
+  /** Of the score, seconds since the epoch. */
+  time: number;
+  /** Whether /rollouts has it; it forgets the oldest. */
+  is_listed: boolean;
+  excerpt: Excerpt;
+}
+
+export interface KeptText {
+  rollout: string;
+  evaluation: boolean;
+  /** Training steps done when it was scored; of an evaluation, those of its weights; null before the first. */
+  step: number | null;
+  /** Of its newest score: SCORED, ABSTAINED, TIMED_OUT or FAILED. */
+  status: string;
+  score: number | null;
+  /** Tokens. */
+  length: number;
+  /** Of the score, seconds since the epoch. */
+  time: number;
+  /** Whether /rollouts has it; it forgets the oldest. */
+  is_listed: boolean;
+  response: string;
+  /** Of the whole response. */
+  num_characters: number;
 }
 
 export interface LatestMetrics {
@@ -256,7 +310,7 @@ export interface RolloutDetail {
   /** Null where the data files cannot be read. */
   prompt_text: string | null;
   ground_truth: string | null;
-  /** The response as far as there are traces of it. */
+  /** The response as far as there are traces of it; without one, the kept response. */
   text: string | null;
   /** In order. */
   windows: Array<WindowAnswer>;
@@ -268,6 +322,8 @@ export interface RolloutDetail {
   tokens_missing: string;
   /** Other rollouts of the same prompt, the newest first. */
   siblings: Array<RolloutSummary>;
+  /** Responses that /rollouts/{rollout}/same-prompt shows side by side. */
+  num_kept_of_same_prompt: number;
 }
 
 export interface RolloutSummary {
@@ -294,6 +350,8 @@ export interface RolloutSummary {
   /** Requested so far. */
   windows: number;
   score: number | null;
+  /** How its response begins, where that is kept (reward.kept_prompts); null elsewhere. */
+  preview: string | null;
 }
 
 export interface RunEvent {
@@ -328,6 +386,16 @@ export interface RunSummary {
   has_traces: boolean;
   /** The run that this dashboard was started for. */
   is_live: boolean;
+}
+
+export interface SamePrompt {
+  prompt: string;
+  ground_truth: string;
+  responses: Array<KeptText>;
+  /** How many are kept. */
+  total: number;
+  /** What is missing in the answer, in sentences; empty when nothing is. */
+  note: string;
 }
 
 export interface ScoreAnswer {

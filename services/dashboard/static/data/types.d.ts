@@ -1,7 +1,8 @@
 // What the page's modules hand to each other; the answers of the REST interface are in answers.d.ts.
 import type {
-  Bar, Configuration, Critic, LedgerReport, LogTail, MetricHistory, MetricNames, PageCheckpointAnswer, PageGeneratorAnswer,
-  PageRolloutSummary, PageRunEvent, PageRunSummary, RewardFunctions, RolloutDetail, RunEvent, Status, Windows,
+  Bar, Configuration, Critic, KeptResponses, LedgerReport, LogTail, MetricHistory, MetricNames, PageCheckpointAnswer, PageGeneratorAnswer,
+  PageRolloutSummary, PageRunEvent, PageRunSummary, RewardFunctions, RolloutDetail, RunEvent, SamePrompt, Status,
+  Windows,
 } from "./answers";
 
 interface Answers {
@@ -13,6 +14,7 @@ interface Answers {
   ledger: LedgerReport;
   metrics: MetricHistory;
   "metrics/names": MetricNames;
+  responses: KeptResponses;
   "reward-functions": RewardFunctions;
   rollouts: PageRolloutSummary;
   runs: PageRunSummary;
@@ -23,6 +25,7 @@ interface Answers {
 /** The answer of an address below /api/v1. */
 export type AnswerOf<Address extends string> =
   Address extends keyof Answers ? Answers[Address]
+  : Address extends `rollouts/${string}/same-prompt` ? SamePrompt
   : Address extends `rollouts/${string}` ? RolloutDetail
   : Address extends `logs/${string}` ? LogTail
   : never;

@@ -25,6 +25,7 @@ from learner.persistence.definition import fingerprints, with_values
 from learner.persistence.manifest import DamagedError
 from learner.persistence.run_identity import RunIdentity
 from learner.preflight import log_warnings, require_reward_functions
+from learner.reporting.completions_log import CompletionsLog
 from learner.reporting.generation_watch import SETTLING_SECONDS, GenerationWatch
 from learner.reporting.journal import JournalWriter
 from learner.reporting.metrics_log import MetricsLog
@@ -36,7 +37,6 @@ from learner.service import LearnerService
 from learner.state import LearnerState, definition_of, new_state, restore
 from tppo.config import Config, ConfigError
 from tppo.config.placement import Placement
-from tppo.config.schema import EvaluationSection
 from tppo.device import torch_device
 from tppo.run_folder.metric_lines import read_metric_lines
 from tppo.run_folder.paths import RunPaths
@@ -113,7 +113,7 @@ def learner_service(
     failures: ScoreFailures | None = None,
 ) -> LearnerService:
     """The learner on these streams, with the files in its run's folder."""
-    run_log = _run_log(config.evaluation, identity, state, peers, settling_seconds=settling_seconds)
+    run_log = _run_log(config, identity, state, peers, settling_seconds=settling_seconds)
     parts = Parts(
         streams=streams,
         peers=peers,
@@ -144,9 +144,9 @@ def learner_service(
 
 
 def _run_log(
-    section: EvaluationSection, identity: RunIdentity, state: LearnerState, peers: Peers, *, settling_seconds: float
+    config: Config, identity: RunIdentity, state: LearnerState, peers: Peers, *, settling_seconds: float
 ) -> RunLog:
-    """Metrics, journal and traces in the run's folder, continued after the restored step."""
+    """Metrics, journal, traces and completions in the run's folder, continued after the restored step."""
     paths, step, require_right = RunPaths(identity.folder), state.progress.step, identity.require_current
     return RunLog(
         state.manager.ledger,
@@ -155,8 +155,14 @@ def _run_log(
         ),
         journal=JournalWriter(paths.journal),
         traces=TraceWriter(paths.traces, through_step=step, require_right=require_right),
+        completions=CompletionsLog(
+            paths.completions,
+            every=config.trace.log_completions,
+            decode=state.manager.ledger.decode,
+            require_right=require_right,
+        ),
         generation=GenerationWatch(peers.generation_totals, is_resumed=step > 0, settling_seconds=settling_seconds),
-        is_evaluation_deferred=section.after_training,
+        is_evaluation_deferred=config.evaluation.after_training,
         num_skipped_prompts=state.manager.num_skipped_prompts,
     )
 

@@ -1,4 +1,4 @@
-"""Writes what a run leaves to read: `metrics.jsonl`, `journal.jsonl`, traces, and a log of them.
+"""Writes what a run leaves to read: `metrics.jsonl`, `journal.jsonl`, traces, some completions, and a log of them.
 
 Only the checkpoint writer adds events of its own, to the journal.
 """
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from learner.reporting.completions_log import CompletionsLog
 from learner.reporting.generation_watch import GenerationWatch
 from learner.reporting.journal import JournalWriter
 from learner.reporting.metrics_log import MetricsLog, StepSeconds, end_line, evaluation_line, step_line
@@ -34,6 +35,7 @@ class RunLog:
         metrics_log: MetricsLog,
         journal: JournalWriter,
         traces: TraceWriter,
+        completions: CompletionsLog,
         generation: GenerationWatch,
         is_evaluation_deferred: bool,
         num_skipped_prompts: int = 0,
@@ -42,6 +44,7 @@ class RunLog:
         self._metrics_log = metrics_log
         self.journal = journal
         self.traces = traces
+        self._completions = completions
         self._generation = generation
         self._is_evaluation_deferred = is_evaluation_deferred
         self._num_skipped_prompts = num_skipped_prompts
@@ -49,7 +52,8 @@ class RunLog:
     @property
     def last_error(self) -> str:
         """Why one of the files could not be written the last time; empty when all could."""
-        return self.traces.last_error or self._metrics_log.last_error or self.journal.last_error
+        files = (self.traces, self._metrics_log, self.journal, self._completions)
+        return next((file.last_error for file in files if file.last_error), "")
 
     def observe(self, record: InboxRecord) -> None:
         """A record of the inbox has arrived."""
@@ -80,6 +84,7 @@ class RunLog:
     def trained(self, rows: Sequence[Rollout], *, step: int) -> None:
         """The rows made the step, and are marked as trained."""
         self.journal.trained(step, [(row.rollout_id, row.window_index - 1) for row in rows])
+        self._completions.note(rows, step=step)
 
     async def step(
         self, result: StepResult, progress: TrainingProgress, *, waited_seconds: float, trained_seconds: float

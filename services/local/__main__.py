@@ -3,24 +3,46 @@
 import argparse
 import time
 
-from tppo.config import ConfigError, add_config_arguments, config_from_arguments
+from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
+
+LOG_COMPLETIONS_STEPS = 10  # of --log-completions; TRL's GRPO logs as often
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    made = argparse.ArgumentParser(prog="tppo run", description="Start every process on this machine and train.")
+    add_config_arguments(made)
+    made.add_argument("--resume", action="store_true", help="continue from the run's newest checkpoint")
+    made.add_argument(
+        "--retry-parked", action="store_true", help="with --resume: request what was parked (scores, windows) again"
+    )
+    made.add_argument(
+        "--log-completions",
+        action="store_true",
+        help="print some prompts, completions and scores after every 10 training steps, or as often as "
+        "trace.log_completions says",
+    )
+    made.add_argument("--dry-run", action="store_true", help="check everything, print what would start, and end")
+    made.add_argument(
+        "--exit-at-end", action="store_true", help="end with the run on a terminal too, where the dashboard else stays"
+    )
+    return made
+
+
+def config_of(arguments: argparse.Namespace) -> Config:
+    """The run's, with what the options say. Raises `ConfigError`."""
+    config = config_from_arguments(arguments)
+    if not arguments.log_completions or config.trace.log_completions:
+        return config
+    arguments.overrides.append(f"trace.log_completions={LOG_COMPLETIONS_STEPS}")
+    return config_from_arguments(arguments)
 
 
 def main(argv: list[str]) -> int:
     """Run; 0 trained to the end, 1 failed, 2 wrong configuration, 130 stopped by the user."""
     started_at = time.monotonic()
-    parser = argparse.ArgumentParser(prog="tppo run", description="Start every process on this machine and train.")
-    add_config_arguments(parser)
-    parser.add_argument("--resume", action="store_true", help="continue from the run's newest checkpoint")
-    parser.add_argument(
-        "--retry-parked", action="store_true", help="with --resume: request what was parked (scores, windows) again"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="check everything, print what would start, and end")
-    parser.add_argument(
-        "--exit-at-end", action="store_true", help="end with the run on a terminal too, where the dashboard else stays"
-    )
-    arguments = parser.parse_args(argv)
-    config = config_from_arguments(arguments)
+    arguments = parser().parse_args(argv)
+    config = config_of(arguments)
     if arguments.retry_parked and not arguments.resume:
         raise ConfigError("--retry-parked without --resume: a run from scratch has nothing parked; expected both")
 

@@ -208,7 +208,8 @@ def prepare(paths: RunPaths, *, resume: bool) -> None:
     if not resume:
         for folder in (paths.logs, paths.redis, paths.checkpoints, paths.inbox, paths.responses):
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (paths.metrics, paths.journal, paths.summary, paths.learning_curve, paths.stopped_mark):
+        lines = (paths.metrics, paths.journal, paths.completions)
+        for file in (*lines, paths.summary, paths.learning_curve, paths.stopped_mark):
             file.unlink(missing_ok=True)
     for folder in (paths.logs, paths.redis, paths.checkpoints):
         folder.mkdir(parents=True, exist_ok=True)

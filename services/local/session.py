@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from services.local.completions import CompletionTables
 from services.local.display import AlertNotes, Display, overview_of
 from services.local.metrics import RunMetrics
 from services.local.processes import (
@@ -58,6 +59,7 @@ class Session:
         self._display = display
         self._follower = JsonLinesFollower(plan.paths.metrics)
         self._metrics = RunMetrics(is_shown_only=True)
+        self._completions = CompletionTables(plan.paths.completions)
         self._seconds_before, totals_before = earlier_session(plan.paths)
         self._totals = GenerationTally(totals_before)
         self._summary_file = SummaryFile(plan.paths.summary)
@@ -98,6 +100,7 @@ class Session:
                     await cancel_all([starting])
                     await supervisor.stop()
                     await cancel_all(observing)
+                    self._show_completions()
             finally:
                 await supervisor.stop()
                 if plan.server is not None:
@@ -131,6 +134,7 @@ class Session:
         async with client:
             while True:
                 self._read_metrics()
+                self._show_completions()
                 presences = await self._present(client)
                 self._totals.observe_all(presences)
                 self._milestones.observe(presences)
@@ -178,6 +182,10 @@ class Session:
         """The newest training step, and the newest checkpoint's."""
         step = self._metrics.steps[-1]["step"] if self._metrics.steps else 0
         return step, CheckpointFolder(self._plan.paths.checkpoints).newest_step()
+
+    def _show_completions(self) -> None:
+        for table in self._completions.new():
+            self._display.note(table)
 
     def _read_metrics(self) -> None:
         news = self._follower.read_all()

@@ -66,6 +66,7 @@ evaluation.val_before_train     eval_on_start eval_before_train do_initial_eval
 evaluation.temperature          eval_temperature val_temperature
 checkpoint.save_freq            save_steps save_interval checkpoint_interval ckpt_freq
 checkpoint.keep                 save_total_limit max_actor_ckpt_to_keep max_ckpt_num max_critic_ckpt_to_keep
+trace.log_completions           num_completions_to_print log_val_generations
 trackers.wandb                  report_to logger use_wandb
 trackers.wandb_project          project_name project
 trackers.tensorboard            use_tensorboard

@@ -88,12 +88,18 @@ class CheckpointSection(Section):
 
 
 class TraceSection(Section):
-    """What each step did with each token, for `tppo audit`; docs/traces.md."""
+    """What the training steps did: some of their responses on the console, each of their tokens in files."""
 
     enabled: Flag = False
-    """Write traces/step_N.parquet: about 25 bytes a token.
+    """Write traces/step_N.parquet, for `tppo audit` (docs/traces.md): about 25 bytes a token.
 
     On to look at single tokens, or to audit the run.
+    """
+    log_completions: StepsOrZero = 0
+    """Print some prompts, completions and scores on the console of `tppo run` after every so many training steps; 0:
+    never. [steps]
+
+    On to see what the rewards reward; `tppo run --log-completions` is 10. TRL: `log_completions`, with `logging_steps`.
     """
 
 

@@ -49,6 +49,11 @@ class RunPaths:
         return self.folder / "responses"
 
     @property
+    def completions(self) -> Path:
+        """Some responses of every so many training steps for the console, written by the learner."""
+        return self.folder / "completions.jsonl"
+
+    @property
     def deferred(self) -> Path:
         """Weights whose evaluation is deferred to the end of training."""
         return self.folder / "deferred"

@@ -44,7 +44,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     (
         "a whole number from 0 to 1000000000",
         "actor.lr_warmup_steps critic.lr_warmup_steps critic.warmup_steps evaluation.test_freq checkpoint.save_freq "
-        "actor.entropy_freq",
+        "actor.entropy_freq trace.log_completions",
         ["-1", "0.1", "10000000000", "'never'", "false"],
     ),
     (

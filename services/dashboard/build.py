@@ -75,6 +75,8 @@ class ServingOptions:
 
 async def serve(options: ServingOptions) -> None:
     """Until SIGTERM."""
+    stopping = asyncio.Event()
+    on_stop_signal(stopping.set)  # before the address is known: who has read it may end this process at once
     access, catalog, config = _access(options), _catalog(options), options.config
     with _listener(options) as opened:
         log.info("dashboard at %s%s", _url(opened), _how_to_steer(options, access))
@@ -83,14 +85,16 @@ async def serve(options: ServingOptions) -> None:
         views = Views(catalog, observer)
         broadcaster = Broadcaster(views)
         app = create_app(views, broadcaster, access=access, source=source, name=options.name)
-        settings = server_settings(app)
+        server = QuietlyEndingServer(server_settings(app))
         # uvicorn takes the signals over and raises them again when it has shut down: no reason to die then.
-        on_stop_signal(lambda: None)
+        on_stop_signal(server.stop)
+        if stopping.is_set():
+            server.stop()
         loops: list[Coroutine[Any, Any, None]] = [broadcaster.serve()]
         if config and source and observer:
             loops += [observer.serve(), _beat(source, views, config.run.name, options.name, url=_url(opened))]
         try:
-            await until_served(QuietlyEndingServer(settings).serve(sockets=[opened]), loops)
+            await until_served(server.serve(sockets=[opened]), loops)
         finally:
             if source:
                 await source.aclose()
@@ -209,6 +213,10 @@ async def _announced_alerts(views: Views, run: str) -> list[dict[str, str]]:
 
 class QuietlyEndingServer(uvicorn.Server):
     """Reports no request that it cuts off because it ends: that is in order."""
+
+    def stop(self) -> None:
+        """End soon, also before it has begun to serve."""
+        self.should_exit = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """At SIGTERM and Ctrl-C."""

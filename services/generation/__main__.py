@@ -12,7 +12,7 @@ from functools import partial
 from services.generation.exposed import GENERATION_METRICS
 from tppo.announced_weights import announced_weights
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
-from tppo.process import Announcer, configure_logging, connected, leave_threads, run_until_signalled
+from tppo.process import Announcer, configure_logging, connected, leave_threads, on_stop_signal, run_until_signalled
 from tppo.prometheus import Exporter, serving
 from tppo.security.authentication import Service, metrics_token_from_environment, token_from_environment
 from tppo.security.redis_address import with_redis
@@ -64,11 +64,12 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None
         announced = partial(announced_weights, client, run)
         intake = WeightIntake(weights, announced, run=run, name=name)
         async with weight_server(intake, config.generation, token=token) as address:
-            log.info("%s takes weights at %s", name, address)
             queue = RedisStreams(client, run=run, lease_seconds=config.redis.lease_seconds).window_requests
             announcer = Announcer(client, exporter, run=run, name=name, kind="generation", address=address)
             handler = WindowHandler(name, engine, weights, announced)
             worker = build_worker(config, name, queue, handler, announcer.announce)
+            on_stop_signal(worker.stop)  # before the address is known: who has read it may end this process at once
+            log.info("%s takes weights at %s", name, address)
             await run_until_signalled(worker, announcer)
 
 

@@ -16,7 +16,7 @@ from services.reward.reporting.response_log import ResponseLog, Sample
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 from tppo.config.services import RewardSection
 from tppo.leased_worker import Announce
-from tppo.process import Announcer, configure_logging, connected, run_until_signalled
+from tppo.process import Announcer, configure_logging, connected, on_stop_signal, run_until_signalled
 from tppo.prometheus import Exporter, serving
 from tppo.rollout import RewardRequest
 from tppo.scoring.lines import UnreadableLineError, opened, requests_in
@@ -84,12 +84,14 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None
         scoring(config.reward) as parts,
         attach_server(config.reward, parts, run=run, token=token) as address,
     ):
-        log.info("users' reward functions may attach at %s", address)
         responses = ResponseLog(config.run.path, name, sample=_sample(config.reward))
         queue = RedisStreams(client, run=run, lease_seconds=config.redis.lease_seconds).reward_requests
         announcer = Announcer(client, exporter, run=run, name=name, kind="reward", address=address)
         announce = _with_more(announcer.announce, parts, responses)
-        await run_until_signalled(build_worker(config, name, queue, parts, announce, responses), announcer)
+        worker = build_worker(config, name, queue, parts, announce, responses)
+        on_stop_signal(worker.stop)  # before the address is known: who has read it may end this process at once
+        log.info("users' reward functions may attach at %s", address)
+        await run_until_signalled(worker, announcer)
 
 
 def _sample(section: RewardSection) -> Sample | None:

@@ -11,14 +11,15 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
-from services.dashboard.build import until_served
+from services.dashboard.build import QuietlyEndingServer, server_settings, until_served
 from tests.dashboard.run_folders import complete_run, event, requested
 from tests.support.processes import TPPO, a_process, terminated
 from tests.support.streams import announced
 from tests.support.waiting import DEADLINE_SECONDS, until_answered
 from tppo.config.services import DASHBOARD_PORTS
-from tppo.listening import first_free
+from tppo.listening import first_free, listener
 from tppo.presence import announce, present, this_process
 from tppo.streams.connection import RedisClient
 
@@ -192,6 +193,24 @@ async def test_at_its_end_it_completes_the_streams_and_logs_no_error(tmp_path: P
     assert code == 0
     assert remaining[-1] == ""
     assert log == ""
+
+
+async def test_a_signal_right_after_the_address_ends_it_in_order(tmp_path: Path) -> None:
+    complete_run(tmp_path / "quick")
+
+    async with serving(str(tmp_path), "--port", "0") as (process, _):
+        code = await terminated(process)
+
+    assert code == 0
+
+
+async def test_a_server_that_was_stopped_before_it_began_ends_at_once() -> None:
+    server = QuietlyEndingServer(server_settings(FastAPI()))
+    server.stop()
+
+    with listener("127.0.0.1", 0, key="port") as opened:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await server.serve(sockets=[opened])
 
 
 async def test_a_loop_that_ends_takes_the_server_down_with_its_error() -> None:

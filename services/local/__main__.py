@@ -17,6 +17,12 @@ def parser() -> argparse.ArgumentParser:
         "--retry-parked", action="store_true", help="with --resume: request what was parked (scores, windows) again"
     )
     made.add_argument(
+        "--parked-cause",
+        metavar="CAUSE",
+        default="",
+        help="with --retry-parked: only what was parked for this cause, as the dashboard's Ledger shows it",
+    )
+    made.add_argument(
         "--log-completions",
         action="store_true",
         help="print some prompts, completions and scores after every 10 training steps, or as often as "
@@ -45,11 +51,18 @@ def main(argv: list[str]) -> int:
     config = config_of(arguments)
     if arguments.retry_parked and not arguments.resume:
         raise ConfigError("--retry-parked without --resume: a run from scratch has nothing parked; expected both")
+    if arguments.parked_cause and not arguments.retry_parked:
+        raise ConfigError("--parked-cause without --retry-parked: it says which of them; expected both")
 
     from services.local import launch  # slow to import: --help and a wrong key answer at once
 
+    if arguments.resume and not arguments.dry_run and (sentence := launch.why_nothing_is_left(config)):
+        print(sentence)
+        return 0
     notes = launch.check(config, resume=arguments.resume)
-    plan = launch.plan_of(config, resume=arguments.resume, retries_parked=arguments.retry_parked)
+    plan = launch.plan_of(
+        config, resume=arguments.resume, retries_parked=arguments.retry_parked, parked_cause=arguments.parked_cause
+    )
     if arguments.dry_run:
         print("\n".join(launch.description(plan, notes)))
         return 0

@@ -49,8 +49,8 @@ class RunOverview:
     windows_in_flight: int | None = None
     policy_lag: float | None = None
     address: str = ""
-    troubled: Mapping[str, str]
-    """Processes that are not running as they should, and why."""
+    unready: Mapping[str, str]
+    """Processes that do not work (yet), and why."""
     waiting_for: str = ""
     """What the learner waits for, in its words, until the first step is done."""
 
@@ -60,13 +60,15 @@ def overview_of(
     states: Mapping[str, ChildState],
     *,
     total_steps: int,
+    loading: Mapping[str, str] | None = None,
     address: str = "",
     waiting_for: str = "",
 ) -> RunOverview:
-    """The facts of this moment."""
+    """The facts of this moment; `loading`: what processes load that run already."""
     last = metrics.steps[-1] if metrics.steps else {}
     base = [line for line in metrics.evaluations if line["step"] == 0]
     later = [line for line in metrics.evaluations if line["step"] > 0]
+    troubled = {name: state.value for name, state in states.items() if state is not ChildState.RUNNING}
     return RunOverview(
         total_steps=total_steps,
         step=int(last.get("step", 0)),
@@ -78,7 +80,7 @@ def overview_of(
         windows_in_flight=last.get("windows/in_flight"),
         policy_lag=last.get("policy_lag/mean"),
         address=address,
-        troubled={name: state.value for name, state in states.items() if state is not ChildState.RUNNING},
+        unready={**troubled, **(loading or {})},
         waiting_for="" if metrics.steps else waiting_for,
     )
 
@@ -88,7 +90,7 @@ def plain_line(overview: RunOverview) -> str:
     facts = [f"step {overview.step}/{overview.total_steps}"]
     facts += [f"{name} {text}" for name, text in _facts(overview).items()]
     facts += [f"waiting for {overview.waiting_for}"] if overview.waiting_for else []
-    facts += [f"{name}: {state}" for name, state in overview.troubled.items()]
+    facts += [f"{name}: {state}" for name, state in overview.unready.items()]
     return " | ".join(facts)
 
 
@@ -104,7 +106,7 @@ def live_table(overview: RunOverview, *, title: str) -> Table:
         table.add_row("waiting for", overview.waiting_for)
     if overview.address:
         table.add_row("status", overview.address)
-    for name, state in overview.troubled.items():
+    for name, state in overview.unready.items():
         table.add_row(name, f"[yellow]{state}[/]")
     return table
 

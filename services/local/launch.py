@@ -21,7 +21,7 @@ from services.local.processes import Plan, browsing_child, child_environment, re
 from services.local.redis_server import RedisServer, find_binary, free_port
 from services.local.results import Summary
 from services.local.session import Session, interrupts_end
-from services.local.supervision.child import Ending, EndingKind
+from services.local.supervision.child import Ending
 from services.local.supervision.supervisor import Supervisor
 from tppo.config import Config, ConfigError, dump, presets
 from tppo.config.services import DASHBOARD_PORTS
@@ -29,6 +29,7 @@ from tppo.listening import first_free, listener
 from tppo.process import configure_logging
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.durable import write_atomically
+from tppo.run_folder.ending import EndingKind, ending_of
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import Service, token_from_environment
 from tppo.security.private_files import new_secret, private_folder
@@ -53,7 +54,22 @@ def check(config: Config, *, resume: bool) -> list[str]:
         return preflight.check_with_processes(resolved, resume=resume)
 
 
-def plan_of(config: Config, *, resume: bool, retries_parked: bool = False) -> Plan:
+def why_nothing_is_left(config: Config) -> str:
+    """What a resume of a finished run says; empty where there is something left to do."""
+    paths, total = RunPaths(config.run.path), config.run.total_training_steps
+    ending, checkpoints = ending_of(paths), CheckpointFolder(paths.checkpoints)
+    if ending is None or ending.kind is not EndingKind.FINISHED or checkpoints.newest_step() != total:
+        return ""
+    folder = shlex.quote(str(paths.folder))
+    return (
+        f"{paths.folder} has finished: all of its {total} training steps are done, evaluated and in "
+        f"{checkpoints.of_step(total)}; nothing was started. To train further: tppo run {folder}/config.toml --resume "
+        f"--set run.total_training_steps=N, with N above {total}; to look at it: tppo dashboard "
+        f"{shlex.quote(str(paths.folder.parent))}/"
+    )
+
+
+def plan_of(config: Config, *, resume: bool, retries_parked: bool = False, parked_cause: str = "") -> Plan:
     """What will be started: with an embedded server unless the user named one."""
     paths = RunPaths(config.run.path)
     server = None
@@ -67,6 +83,7 @@ def plan_of(config: Config, *, resume: bool, retries_parked: bool = False) -> Pl
         paths=paths,
         resume=resume,
         retries_parked=retries_parked,
+        parked_cause=parked_cause,
         redis_url=server.url if server else config.redis.url,
         server=server,
     )

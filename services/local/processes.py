@@ -37,6 +37,8 @@ class Plan:
     resume: bool
     retries_parked: bool = False
     """Whether the parked rollouts of a resumed run are requested again."""
+    parked_cause: str = ""
+    """Only those that are parked for it; empty: all."""
     redis_url: str = field(repr=False)
     server: RedisServer | None
     """The embedded server; None when the user named one."""

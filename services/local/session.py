@@ -7,13 +7,13 @@ The supervisor's loops produce the ending that stops both.
 """
 
 import asyncio
+import json
 import logging
 import os
 import signal
 import time
 import uuid
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from services.local.completions import CompletionTables
@@ -25,8 +25,9 @@ from services.local.processes import (
     num_computing_processes,
     redis_child,
 )
+from services.local.progress import Loading, Milestones, what_the_learner_waits_for
 from services.local.results import Summary, SummaryFile, earlier_session, summarize
-from services.local.supervision.child import Child, Ending, EndingKind
+from services.local.supervision.child import Child, Ending
 from services.local.supervision.supervisor import Supervisor
 from tppo.cancellation import TaskGroup, cancel_all
 from tppo.codec import encode_inbox_record
@@ -35,6 +36,7 @@ from tppo.generation_totals import GenerationTally
 from tppo.presence import Presence, present
 from tppo.rollout import Action, Command
 from tppo.run_folder.checkpoints import CheckpointFolder
+from tppo.run_folder.ending import EndingKind
 from tppo.run_folder.json_lines import JsonLinesFollower
 from tppo.security.private_files import write_secret
 from tppo.streams import StreamsError, until_redis_answers
@@ -46,8 +48,6 @@ log = logging.getLogger(__name__)
 
 OBSERVE_SECONDS = 0.5
 SUMMARY_SECONDS = 5.0  # a kill of everything costs the summary no more than these
-HEALTHY_SECONDS = 60.0  # between the first and the last heartbeat of a process; loading comes before the first
-LEARNER = "learner"  # has no other purpose than steps and checkpoints
 
 
 class Session:
@@ -64,6 +64,7 @@ class Session:
         self._totals = GenerationTally(totals_before)
         self._summary_file = SummaryFile(plan.paths.summary)
         self._milestones = Milestones()
+        self._loading = Loading()
         self._alert_notes = AlertNotes(self._note_alert)
 
     async def run(self, *, started_at: float) -> tuple[Ending, Summary]:
@@ -120,7 +121,7 @@ class Session:
                 lambda: _prepared(client, plan.config.run.name), "preparing the run"
             )
             if plan.retries_parked:
-                await _retry_parked(client, plan.config)
+                await _retry_parked(client, plan.config, cause=plan.parked_cause)
         if is_in_use:
             supervisor.end(Ending(EndingKind.REFUSED, _in_use(plan.config)))
             return
@@ -138,13 +139,15 @@ class Session:
                 presences = await self._present(client)
                 self._totals.observe_all(presences)
                 self._milestones.observe(presences)
+                self._loading.observe(presences)
                 self._milestones.reached(*self._reached_steps())
                 overview = overview_of(
                     self._metrics,
                     supervisor.states(),
+                    loading=self._loading.among(supervisor.running()),
                     total_steps=plan.config.run.total_training_steps,
                     address=plan.dashboard_address,
-                    waiting_for=_what_the_learner_waits_for(presences),
+                    waiting_for=what_the_learner_waits_for(presences),
                 )
                 self._display.show(overview)
                 await asyncio.sleep(OBSERVE_SECONDS)
@@ -195,38 +198,6 @@ class Session:
             self._metrics.add(line)
 
 
-class Milestones:
-    """The progress of a run and of its processes, by which a crash loop is known however long it lasts.
-
-    Uptime does not count: loading a large model takes minutes, and a process that always dies thereafter makes no
-    progress. Each number only grows.
-    """
-
-    def __init__(self) -> None:
-        self._step = 0
-        self._first_seen: dict[str, tuple[float, float]] = {}  # name -> when the process started, first heartbeat
-        self._num_healthy: Counter[str] = Counter()
-        self._healthy: dict[str, float] = {}  # name -> when the process started that was counted last
-
-    def reached(self, *steps: int | None) -> None:
-        """A training step was taken, or a checkpoint of it committed; one that is taken again is none."""
-        self._step = max(self._step, *(step or 0 for step in steps))
-
-    def observe(self, presences: Iterable[Presence]) -> None:
-        """The newest heartbeats."""
-        for one in presences:
-            started_at, first_seen_at = self._first_seen.get(one.name, (-1.0, 0.0))
-            if started_at != one.started_at:
-                self._first_seen[one.name] = one.started_at, one.seen_at
-            elif one.seen_at - first_seen_at >= HEALTHY_SECONDS and self._healthy.get(one.name) != started_at:
-                self._healthy[one.name] = started_at
-                self._num_healthy[one.name] += 1
-
-    def of(self, name: str) -> int:
-        """A number that has grown when the process, or the whole run, has made progress."""
-        return self._step + (0 if name == LEARNER else self._num_healthy[name])
-
-
 async def _connected(url: str) -> RedisClient:
     """A client, as soon as the server answers; the supervisor handles one that does not start."""
     return await until_redis_answers(lambda: connect(url), "connecting")
@@ -249,11 +220,15 @@ async def _forget_run(client: RedisClient, run: str) -> None:
             await client.delete(key)
 
 
-async def _retry_parked(client: RedisClient, config: Config) -> None:
-    """An operator's command, so that a replay applies it at the same place."""
+async def _retry_parked(client: RedisClient, config: Config, *, cause: str) -> None:
+    """All, or those of the cause. An operator's command, so that a replay applies it at the same place."""
     streams = RedisStreams(client, run=config.run.name, lease_seconds=config.redis.lease_seconds)
     command = Command(
-        uuid.uuid4().hex, Action.RETRY_PARKED, issued_at=time.time(), issued_by="tppo run --resume --retry-parked"
+        uuid.uuid4().hex,
+        Action.RETRY_PARKED,
+        {"cause": json.dumps(cause)} if cause else {},
+        issued_at=time.time(),
+        issued_by="tppo run --resume --retry-parked",
     )
     await until_redis_answers(
         lambda: streams.inbox.append([encode_inbox_record(command)]), "requesting the parked rollouts again"
@@ -265,11 +240,6 @@ def _in_use(config: Config) -> str:
         f"run {config.run.name!r} is already training on another machine, or its learner died less than "
         f"{config.redis.lease_seconds:g} s ago; use another run.name"
     )
-
-
-def _what_the_learner_waits_for(presences: Sequence[Presence]) -> str:
-    texts = (str(presence.status.get("waiting_for", "")) for presence in presences if presence.kind == "learner")
-    return next(texts, "")
 
 
 @contextmanager

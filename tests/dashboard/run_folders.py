@@ -1,6 +1,7 @@
 """Makes runs' folders as a learner leaves them: configuration, metrics, journal, traces, a checkpoint, logs."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,13 @@ class RunFolderBuilder:
         folder = self.path / "model"
         folder.mkdir()
         Tokenizer(models.WordLevel(vocabulary, unk_token="?")).save(str(folder / "tokenizer.json"))
+
+    def summary(self, ending: str, *, cause: str = "", seconds_after_its_lines: float = 1.0) -> None:
+        """As `tppo run` leaves it."""
+        path = self.path / "summary.json"
+        path.write_text(json.dumps({"ending": ending, "cause": cause}))
+        last = max(one.stat().st_mtime for one in self.path.glob("*.jsonl"))
+        os.utime(path, (last + seconds_after_its_lines, last + seconds_after_its_lines))
 
     def checkpoint(self, step: int, *, num_bytes: int = 7, is_latest: bool = True) -> None:
         folder = self.path / "checkpoints" / f"global_step_{step}"

@@ -1,5 +1,6 @@
 """`/api/v1/status` over observations made up for each test."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,65 @@ async def test_a_finished_run_is_known_from_its_folder_alone(run: RunFolderBuild
 
 async def test_a_run_that_ended_early_has_stopped(run: RunFolderBuilder) -> None:
     run.metrics(step_line(59))
+
+    assert (await answer_of(run.path.parent, "status"))["state"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("ending", "state"), [("interrupted", "stopped"), ("finished", "stopped"), ("gave up", "gave_up")]
+)
+async def test_a_run_that_has_just_ended_does_not_count_as_running(
+    run: RunFolderBuilder, ending: str, state: str
+) -> None:
+    run.metrics(step_line(11) | {"time": time.time()})
+    before = (await answer_of(run.path.parent, "status"))["state"]
+    run.summary(ending)
+
+    after = (await answer_of(run.path.parent, "status"))["state"]
+    (listed,) = (await answer_of(run.path.parent, "runs"))["items"]
+
+    assert (before, after, listed["state"]) == ("running", state, state)
+
+
+async def test_a_run_that_gave_up_says_why(run: RunFolderBuilder) -> None:
+    run.metrics(step_line(11))
+    run.summary("gave up", cause="reward function 'exact' has failed 96 times in a row")
+
+    status = await answer_of(run.path.parent, "status")
+
+    assert status["ending_cause"] == "reward function 'exact' has failed 96 times in a row"
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"ending": 5}', '{"ending": "running", "cause": ""}', "[]"])
+async def test_a_summary_that_names_no_ending_says_nothing(run: RunFolderBuilder, content: str) -> None:
+    run.metrics(step_line(11) | {"time": time.time()})
+    run.summary("gave up")
+    (run.path / "summary.json").write_text(content)
+
+    assert (await answer_of(run.path.parent, "status"))["state"] == "running"
+
+
+async def test_a_run_that_was_resumed_after_its_ending_goes_on(run: RunFolderBuilder) -> None:
+    run.metrics(step_line(11) | {"time": time.time()})
+    run.summary("interrupted", seconds_after_its_lines=-1.0)
+
+    assert (await answer_of(run.path.parent, "status"))["state"] == "running"
+
+
+async def test_a_live_run_has_ended_if_it_did_so_after_the_dashboard_began(run: RunFolderBuilder) -> None:
+    run.metrics(step_line(11))
+    run.summary("interrupted", seconds_after_its_lines=0.0)
+    views = views_of(run.path.parent, FixedSource(seen(process("learner", seconds_ago=60.0))), live="quick")
+    of_earlier_session = status_of_view(await views.of()).state
+    run.summary("interrupted", seconds_after_its_lines=60.0)
+    of_this_session = status_of_view(await views.of()).state
+
+    assert (of_earlier_session, of_this_session) == ("learner_gone", "stopped")
+
+
+async def test_a_run_that_an_operator_stopped_has_stopped(run: RunFolderBuilder) -> None:
+    run.metrics(step_line(11) | {"time": time.time()})
+    RunPaths(run.path).stopped_mark.touch()
 
     assert (await answer_of(run.path.parent, "status"))["state"] == "stopped"
 

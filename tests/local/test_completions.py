@@ -12,7 +12,7 @@ from tppo.run_folder.completion_lines import completion_line
 
 
 def a_line(step: int = 10, **more: Any) -> dict[str, Any]:
-    known = {"rollout": "0-3-0", "prompt": "1+1?", "completion": "2", "num_tokens": 3, "score": 1.0}
+    known: dict[str, Any] = {"rollout": "0-3-0", "prompt": "1+1?", "completion": "2", "num_tokens": 3, "score": 1.0}
     return completion_line(step=step, **(known | more))
 
 

@@ -78,6 +78,15 @@ def test_until_the_first_step_the_learner_says_what_it_waits_for() -> None:
     assert waiting not in plain_line(after)
 
 
+def test_processes_that_load_say_what_and_since_when() -> None:
+    loading = {"generation-0": "loading the model since 12:03:04"}
+
+    begun = overview_of(RunMetrics(), {"generation-0": ChildState.RUNNING}, total_steps=60, loading=loading)
+
+    assert plain_line(begun) == "step 0/60 | generation-0: loading the model since 12:03:04"
+    assert "loading the model since 12:03:04" in rendered(live_table(begun, title=""))
+
+
 def test_processes_in_trouble_are_named() -> None:
     states = {"learner": ChildState.RUNNING, "reward": ChildState.BACKING_OFF}
 

@@ -3,20 +3,22 @@
 import io
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from services.local.launch import dashboard_socket, locked, prepare, report_ending
+from services.local.launch import dashboard_socket, locked, prepare, report_ending, why_nothing_is_left
 from services.local.metrics import RunMetrics, read_metrics
 from services.local.processes import Plan
 from services.local.results import summarize
-from services.local.supervision.child import Ending, EndingKind
+from services.local.supervision.child import Ending
 from tests.support.damage import DAMAGES
 from tppo.config import Config, ConfigError
 from tppo.config.services import DASHBOARD_PORTS
 from tppo.generation_totals import GenerationTotals
+from tppo.run_folder.ending import EndingKind
 from tppo.run_folder.paths import RunPaths
 
 
@@ -56,6 +58,43 @@ def test_a_new_run_removes_an_earlier_attempt_and_a_resumed_one_keeps_it(tmp_pat
     assert not paths.metrics.exists()
     assert not list(paths.redis.iterdir())
     assert not paths.responses.exists()  # its rollouts bear the names of those to come
+
+
+def a_run_at_its_last_step(folder: Path, ending: str) -> Config:
+    config = config_in(folder, run={"directory": folder, "total_training_steps": 60})
+    checkpoint = config.run.path / "checkpoints" / "global_step_60"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "manifest.json").write_text("{}")
+    (checkpoint.parent / "latest").write_text("global_step_60")
+    summary = summarize(RunMetrics(), GenerationTotals(), seconds_total=1.0)
+    (config.run.path / "summary.json").write_text(json.dumps(asdict(summary) | {"ending": ending}))
+    return config
+
+
+def test_a_resume_of_a_finished_run_says_how_to_train_further(tmp_path: Path) -> None:
+    config = a_run_at_its_last_step(tmp_path, "finished")
+
+    sentence = why_nothing_is_left(config)
+
+    for part in (
+        f"{config.run.path} has finished: all of its 60 training steps",
+        f"{config.run.path}/checkpoints/global_step_60; nothing was started",
+        f"tppo run {config.run.path}/config.toml --resume --set run.total_training_steps=N, with N above 60",
+        f"tppo dashboard {tmp_path}/",
+    ):
+        assert part in sentence
+
+
+@pytest.mark.parametrize("ending", ["running", "interrupted", "gave up"])
+def test_a_run_that_ended_within_its_last_evaluation_is_resumed(tmp_path: Path, ending: str) -> None:
+    assert why_nothing_is_left(a_run_at_its_last_step(tmp_path, ending)) == ""
+
+
+def test_a_finished_run_that_is_to_be_longer_is_resumed(tmp_path: Path) -> None:
+    a_run_at_its_last_step(tmp_path, "finished")
+    longer = config_in(tmp_path, run={"directory": tmp_path, "total_training_steps": 61})
+
+    assert why_nothing_is_left(longer) == ""
 
 
 def config_in(folder: Path, **sections: object) -> Config:

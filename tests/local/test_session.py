@@ -19,13 +19,14 @@ from services.local.processes import Plan
 from services.local.redis_server import RedisServer, find_binary, free_port
 from services.local.results import Summary
 from services.local.session import Session
-from services.local.supervision.child import Child, Ending, EndingKind
+from services.local.supervision.child import Child, Ending
 from tests.support.waiting import until
 from tppo.cancellation import cancel_all
 from tppo.codec import decode_inbox_record
 from tppo.config import Config
 from tppo.presence import Presence, announce
 from tppo.rollout import Action, Command
+from tppo.run_folder.ending import EndingKind
 from tppo.run_folder.paths import RunPaths
 from tppo.security.private_files import new_secret
 from tppo.streams.connection import connect
@@ -153,10 +154,12 @@ async def test_what_ran_before_a_kill_of_everything_counts_in_the_summary(
     assert summary.seconds_total > known["seconds_total"]
 
 
+@pytest.mark.parametrize(("cause", "arguments"), [("", {}), ("FAILED 'x'", {"cause": "\"FAILED 'x'\""})])
 async def test_parked_rollouts_are_requested_again_by_a_command_in_the_inbox(
-    tmp_path: Path, redis_url: str, run_name: str
+    tmp_path: Path, redis_url: str, run_name: str, cause: str, arguments: dict[str, str]
 ) -> None:
-    plan = replace(plan_in(tmp_path, name=run_name, redis_url=redis_url), resume=True, retries_parked=True)
+    plan = plan_in(tmp_path, name=run_name, redis_url=redis_url)
+    plan = replace(plan, resume=True, retries_parked=True, parked_cause=cause)
 
     await run(plan, learner(plan, then=""), Recorder())
 
@@ -166,6 +169,7 @@ async def test_parked_rollouts_are_requested_again_by_a_command_in_the_inbox(
     command = decode_inbox_record(entry.payload)
     assert isinstance(command, Command)
     assert (command.action, command.issued_by) == (Action.RETRY_PARKED, "tppo run --resume --retry-parked")
+    assert command.arguments == arguments
 
 
 @pytest.mark.slow

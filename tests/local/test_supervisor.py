@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from services.local.session import Milestones
-from services.local.supervision.child import Child, ChildState, Ending, EndingKind
+from services.local.progress import Milestones
+from services.local.supervision.child import Child, ChildState, Ending
 from services.local.supervision.supervisor import FailureRecord, RestartRule, Supervisor
 from tests.support.processes import is_running
 from tests.support.waiting import until
 from tppo.presence import Presence
+from tppo.run_folder.ending import EndingKind
 
 FOREVER = "import time; print('up', flush=True); time.sleep(600)"
 GRACEFUL = """

@@ -44,7 +44,7 @@ DASHBOARD_METRICS = (
     Exposed(
         name="tppo_run_state",
         unit="0 or 1",
-        meaning="Whether the run is in the state: starting, running, learner_gone, redis_gone, stopped or finished.",
+        meaning="Whether its state is this: starting, running, learner_gone, redis_gone, stopped, gave_up or finished.",
         labels=("state",),
         read=_states,
     ),

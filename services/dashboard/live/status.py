@@ -12,9 +12,10 @@ from services.dashboard.live.situation import Alert, Severity, Situation
 from services.dashboard.live.view import View
 from tppo.presence import Presence
 from tppo.run_folder.checkpoints import CheckpointFolder
+from tppo.run_folder.ending import EndingKind, RunEnding
 from tppo.streams import QueueDepth
 
-RunState = Literal["starting", "running", "learner_gone", "redis_gone", "stopped", "finished"]
+RunState = Literal["starting", "running", "learner_gone", "redis_gone", "stopped", "gave_up", "finished"]
 
 
 class ServiceStatus(ApiModel):
@@ -80,8 +81,10 @@ class Status(ApiModel):
 
     run: str
     state: RunState
-    """`redis_gone`: Redis does not answer, so this is from the folder and its last answer; `stopped`: neither finished
-    nor written to lately."""
+    """`redis_gone`: Redis does not answer, so this is from the folder and its last answer; `stopped`: ended before its
+    last step, or not written to lately; `gave_up`: ended, with the cause in `ending_cause`."""
+    ending_cause: str
+    """Why it gave up, in a sentence; empty elsewhere."""
     step: int
     """Training steps done."""
     total_training_steps: int
@@ -120,6 +123,7 @@ def status_of(view: View) -> Status:
     return Status(
         run=history.name,
         state=state,
+        ending_cause=view.ending.cause if view.ending and state == "gave_up" else "",
         step=history.step,
         total_training_steps=history.total_training_steps,
         policy_version=_integer(learner_status.get("policy_version")),
@@ -150,6 +154,8 @@ def state_of(view: View) -> RunState:
     is_done = 0 < total <= view.history.step
     if is_done and not view.is_learner_alive:
         return "finished"
+    if view.ending is not None and not view.is_learner_alive:
+        return state_after(view.ending)
     if not view.is_live:
         return "running" if view.is_written() else "stopped"
     if view.observation.error:
@@ -157,6 +163,11 @@ def state_of(view: View) -> RunState:
     if view.learner is None:
         return "starting"
     return "running" if view.is_learner_alive else "learner_gone"
+
+
+def state_after(ending: RunEnding) -> RunState:
+    """Of a run that has ended before its last step."""
+    return "gave_up" if ending.kind is EndingKind.GAVE_UP else "stopped"
 
 
 def alerts_of(view: View) -> list[Alert]:
@@ -254,6 +265,8 @@ def _waiting_for(view: View, state: RunState) -> str:
         return "Redis"
     if state == "learner_gone":
         return "the learner"
+    if state == "starting":
+        return "the learner, which is loading"
     return str(view.learner.status.get("waiting_for", "")) if view.learner and view.is_learner_alive else ""
 
 

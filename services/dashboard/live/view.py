@@ -7,6 +7,7 @@ from services.dashboard.history.catalog import Catalog
 from services.dashboard.history.run import RunHistory
 from services.dashboard.live.source import Observation, Observer
 from tppo.presence import GONE_AFTER_SECONDS, Presence
+from tppo.run_folder.ending import RunEnding, ending_of
 
 STILL_WRITTEN_SECONDS = 30.0
 """Without Redis, a run whose files grew this lately is taken for running."""
@@ -20,6 +21,8 @@ class View:
     observation: Observation
     is_live: bool
     """Redis knows it; another run is read from its folder alone."""
+    ending: RunEnding | None = None
+    """How it ended, where it has and no later session has begun."""
 
     @property
     def now(self) -> float:
@@ -57,10 +60,16 @@ class Views:
     def __init__(self, catalog: Catalog, observer: Observer | None = None) -> None:
         self.catalog = catalog
         self.observer = observer
+        self._began_at = time.time()
 
     async def of(self, name: str | None = None) -> View:
         """The named run, else the live one, else the newest. Raises `NoSuchRunError`."""
         history = await self.catalog.run(name)
         is_live = self.observer is not None and history.name == self.catalog.live
         observation = await self.observer.current() if self.observer and is_live else Observation(now=time.time())
-        return View(history, observation, is_live)
+        return View(history, observation, is_live, self._ending(history, is_live=is_live))
+
+    def _ending(self, history: RunHistory, *, is_live: bool) -> RunEnding | None:
+        """That of a live run counts if it came after the start of this process, which was started for a new session."""
+        ending = ending_of(history.paths)
+        return None if is_live and ending is not None and ending.written_at < self._began_at else ending

@@ -111,7 +111,7 @@ async function showRun(run) {
  */
 function unanswered(reason) {
   const status = page.status;
-  const isOver = status && (["finished", "stopped"].includes(status.state) || (status.total_training_steps && status.step >= status.total_training_steps));
+  const isOver = status && (["finished", "stopped", "gave_up"].includes(status.state) || (status.total_training_steps && status.step >= status.total_training_steps));
   if (isOver) return "The run has ended, and its dashboard with it. `tppo dashboard runs/` shows the run again.";
   return `The dashboard does not answer (${reason}). Retrying. If the run has ended, \`tppo dashboard runs/\` shows it.`;
 }
@@ -132,7 +132,7 @@ function showStatus(status) {
   page.status = status;
   const state = at("state");
   state.textContent = words(status.state);
-  state.className = `badge ${GOOD.includes(status.state) ? "good" : status.state.endsWith("_gone") ? "bad" : "warn"}`;
+  state.className = `badge ${GOOD.includes(status.state) ? "good" : status.state.endsWith("_gone") || status.state === "gave_up" ? "bad" : "warn"}`;
   if (status.control?.paused && status.state === "running") [state.textContent, state.className] = ["paused", "badge warn"];
   at("steps").textContent = status.total_training_steps ? `step ${status.step} of ${status.total_training_steps}` : `step ${status.step}`;
   progress.value = status.total_training_steps ? status.step / status.total_training_steps : 0;
@@ -147,6 +147,7 @@ function showStatus(status) {
  */
 function bannerOf(status) {
   const since = status.known_since ? new Date(status.known_since).toLocaleTimeString("en-GB") : "";
+  if (status.state === "gave_up") return `The run gave up: ${status.ending_cause}`;
   if (status.state === "learner_gone") return `No heartbeat from learner since ${since}. The other processes fill the queues and wait; nothing is lost.`;
   if (status.state === "redis_gone") return `Redis does not answer. The page shows the state of ${since}.`;
   const gone = status.services.filter((service) => !service.is_alive).map((service) => service.name);

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from tppo.run_folder.ending import EndingKind
+
 REFUSED_EXIT_CODE = 2
 GAVE_UP_EXIT_CODE = 3
 """The process cannot go on, and no restart mends it; the last line of its log says why."""
@@ -38,15 +40,6 @@ class Child:
     """Time between SIGTERM and SIGKILL."""
     is_needed: bool = True
     """Whether the run ends when the child fails too often in a row; if not, it is restarted without limit."""
-
-
-class EndingKind(Enum):
-    """Why a run ended."""
-
-    FINISHED = "finished"
-    GAVE_UP = "gave up"
-    REFUSED = "refused"
-    INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,16 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
-from services.local.supervision.child import GAVE_UP_EXIT_CODE, REFUSED_EXIT_CODE, Child, ChildState, Ending, EndingKind
+from services.local.supervision.child import GAVE_UP_EXIT_CODE, REFUSED_EXIT_CODE, Child, ChildState, Ending
 from tppo.backoff import Backoff
+from tppo.run_folder.ending import EndingKind
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,15 @@ class FailureRecord:
         return self._backoff.next_delay()
 
 
+@dataclass(frozen=True, slots=True)
+class RunningProcess:
+    """The process of a child that runs."""
+
+    pid: int
+    started_at: float
+    """Seconds since the epoch."""
+
+
 @dataclass
 class _Watched:
     child: Child
@@ -71,6 +82,7 @@ class _Watched:
     state: ChildState = ChildState.WAITING
     num_starts: int = 0
     process: asyncio.subprocess.Process | None = None
+    started_at: float = 0.0  # seconds since the epoch
     log_start: int = 0  # where the process's own output begins in the log
     starting: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     """Held while the process starts, so that `stop` never sees half a child."""
@@ -123,6 +135,14 @@ class Supervisor:
         """Every child's state by its name, in the order of starting."""
         return {name: watched.state for name, watched in self._watched.items()}
 
+    def running(self) -> dict[str, RunningProcess]:
+        """Those that run, by their names."""
+        return {
+            name: RunningProcess(watched.process.pid, watched.started_at)
+            for name, watched in self._watched.items()
+            if watched.state is ChildState.RUNNING and watched.process is not None
+        }
+
     def log_path(self, name: str) -> Path:
         """Where a child's output goes."""
         return self._log_folder / f"{name}.log"
@@ -168,6 +188,7 @@ class Supervisor:
         watched.num_starts += 1
         async with watched.starting:
             watched.log_start = _size(self.log_path(watched.child.name))
+            watched.started_at = time.time()
             process = await self._spawn(watched.child, command)
             watched.process = process
             watched.state = ChildState.RUNNING

@@ -16,9 +16,10 @@ from services.dashboard.api.problems import ProblemError, problems
 from services.dashboard.api_model import LARGEST, ApiModel, Page
 from services.dashboard.history.catalog import Outline
 from services.dashboard.live.messages import RunEvent, event_of
-from services.dashboard.live.status import RunState, Status, state_of, status_of
+from services.dashboard.live.status import RunState, Status, state_after, state_of, status_of
 from services.dashboard.live.view import STILL_WRITTEN_SECONDS, Views
 from tppo.run_folder.checkpoints import MANIFEST, CheckpointFolder, manifest_of
+from tppo.run_folder.ending import ending_of
 from tppo.run_folder.paths import RunPaths
 
 LOG_BYTES = 1024 * 1024
@@ -232,6 +233,8 @@ async def _state(views: Views, name: str, outline: Outline) -> RunState:
     total = _integer(run.get("total_training_steps")) if isinstance(run, dict) else 0
     if 0 < total <= _integer(outline.last_step.get("step")):
         return "finished"
+    if ending := await asyncio.to_thread(ending_of, RunPaths(views.catalog.root / name)):
+        return state_after(ending)
     is_written = abs(time.time() - outline.written_at) <= STILL_WRITTEN_SECONDS
     return "running" if is_written else "stopped"
 

@@ -199,6 +199,8 @@ export interface LedgerReport {
   /** These records, and requests that no worker could serve. */
   dead_letters: DeadLettersStatus;
   duplicates: Duplicates;
+  /** The most frequent causes, at most 50. */
+  parked_by_cause: Array<ParkedCause>;
   /** Rollouts in the journal by state; of those that have retired longest ago, none. */
   by_state: Record<string, number>;
   /** Rollouts of the journal that are not kept in memory any more. */
@@ -257,6 +259,12 @@ export interface PageRunSummary {
   items: Array<RunSummary>;
   /** How many there are, on all pages. */
   total: number;
+}
+
+export interface ParkedCause {
+  /** What retry-parked and drop-parked take; causes that differ in a value only are of one kind. */
+  cause: string;
+  num_rollouts: number;
 }
 
 export interface QueueStatus {
@@ -370,7 +378,7 @@ export interface RunEvent {
 
 export interface RunSummary {
   name: string;
-  state: "starting" | "running" | "learner_gone" | "redis_gone" | "stopped" | "finished";
+  state: "starting" | "running" | "learner_gone" | "redis_gone" | "stopped" | "gave_up" | "finished";
   algorithm: string;
   mode: string;
   step: number;
@@ -442,8 +450,10 @@ export interface ServiceStatus {
 
 export interface Status {
   run: string;
-  /** `redis_gone`: Redis does not answer, so this is from the folder and its last answer; `stopped`: neither finished nor written to lately. */
-  state: "starting" | "running" | "learner_gone" | "redis_gone" | "stopped" | "finished";
+  /** `redis_gone`: Redis does not answer, so this is from the folder and its last answer; `stopped`: ended before its last step, or not written to lately; `gave_up`: ended, with the cause in `ending_cause`. */
+  state: "starting" | "running" | "learner_gone" | "redis_gone" | "stopped" | "gave_up" | "finished";
+  /** Why it gave up, in a sentence; empty elsewhere. */
+  ending_cause: string;
   /** Training steps done. */
   step: number;
   total_training_steps: number;

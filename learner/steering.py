@@ -15,6 +15,7 @@ from learner.rollouts.rollout import Rollout
 from learner.step.trainer import Trainer
 from tppo.config import Config
 from tppo.config.schema import RunSection
+from tppo.parked_causes import kind_of_cause
 from tppo.rollout import Action, Command
 
 logger = logging.getLogger(__name__)
@@ -131,10 +132,20 @@ class Steering:
         wanted = arguments.get("rollouts")
         if wanted is not None and not (isinstance(wanted, list) and all(isinstance(one, str) for one in wanted)):
             raise RefusedError(f"rollouts = {wanted!r}; expected a list of names")
+        if (cause := arguments.get("cause")) is not None:
+            return self._parked_for(cause, is_alone=wanted is None)
         rows = self._manager.ledger.parked(wanted)
         if wanted is not None and len(rows) < len(set(wanted)):
             missing = sorted(set(wanted) - {row.rollout_id for row in rows})
             raise RefusedError(f"{missing[0]} is not parked")
+        return rows
+
+    def _parked_for(self, cause: Any, *, is_alone: bool) -> list[Rollout]:
+        if not isinstance(cause, str) or not is_alone:
+            raise RefusedError(f"cause = {repr(cause)[:200]}; expected a text, and no list of rollouts beside it")
+        rows = [row for row in self._manager.ledger.parked() if kind_of_cause(row.cause) == kind_of_cause(cause)]
+        if not rows:
+            raise RefusedError(f"no rollout is parked for {kind_of_cause(cause)!r}")
         return rows
 
     def _set(self, arguments: Mapping[str, Any], _step: int) -> str:

@@ -180,7 +180,7 @@ class Action(IntEnum):
     CHECKPOINT = 3
     STOP_AFTER_STEP = 4  # step, or the one that is under way
     ROLL_BACK = 5  # version
-    RETRY_PARKED = 6  # rollouts, or all
+    RETRY_PARKED = 6  # rollouts, those of a cause, or all
     DROP_PARKED = 7  # reason; rollouts, or all
     SET = 8  # key, value
     RECONFIGURE = 9  # after_step, position, values: by a learner that resumed a run with another configuration

@@ -103,6 +103,19 @@ async def test_the_ledgers_equation_is_checked(run: RunFolderBuilder, root: Path
     assert ledger["history"]["issued"] == [10]
 
 
+async def test_parked_rollouts_are_counted_by_the_kind_of_their_causes(run: RunFolderBuilder, root: Path) -> None:
+    causes = {"a": "engine failed", "b": "no score: FAILED KeyError: 'x'", "c": "no score: FAILED KeyError: 'y'"}
+    for rollout, cause in causes.items():
+        run.journal(requested(rollout), {"kind": "parked", "rollout": rollout, "window": 0, "cause": cause})
+    of_evaluation = {"kind": "parked", "rollout": "eval-0-0", "window": 0, "cause": "engine failed"}
+    run.journal(requested("eval-0-0", evaluation=True), of_evaluation)
+
+    assert (await answer_of(root, "ledger"))["parked_by_cause"] == [
+        {"cause": "no score: FAILED KeyError", "num_rollouts": 2},
+        {"cause": "engine failed", "num_rollouts": 1},
+    ]
+
+
 async def test_the_learners_own_count_is_newer_than_the_metrics(run: RunFolderBuilder, root: Path) -> None:
     run.metrics(step_line(1, ledger__issued=1))
     counts = {**LEDGER, "issued": 11, "rejected_records": 4}

@@ -35,6 +35,8 @@ def source() -> FixedSource:
         ("stop-after-step", {"step": 7}, Action.STOP_AFTER_STEP, {"step": 7}),
         ("roll-back", {"version": 20}, Action.ROLL_BACK, {"version": 20}),
         ("retry-parked", {"rollouts": ["a"]}, Action.RETRY_PARKED, {"rollouts": ["a"]}),
+        ("retry-parked", {"cause": "b: c"}, Action.RETRY_PARKED, {"cause": "b: c"}),
+        ("drop-parked", {"cause": "b", "reason": "c"}, Action.DROP_PARKED, {"cause": "b", "reason": "c"}),
         ("drop-parked", {"reason": "broken"}, Action.DROP_PARKED, {"reason": "broken"}),
         ("settings", {"key": "actor.lr", "value": 1e-6}, Action.SET, {"key": "actor.lr", "value": 1e-06}),
         (
@@ -65,6 +67,8 @@ async def test_a_request_becomes_a_command_in_the_inbox(
         ("roll-back", {"version": -1}),
         ("stop-after-step", {"stap": 3}),
         ("drop-parked", {"rollouts": ["a"]}),
+        ("retry-parked", {"rollouts": ["a"], "cause": "b"}),
+        ("retry-parked", {"cause": ""}),
         ("settings", {"key": "run.seed", "value": 1}),
         ("settings", {"key": "actor.lr", "value": 0}),
         ("settings", {"key": "run.max_policy_lag", "value": 1.5}),

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from learner.rollouts.ledger import RETRIED
 from learner.steering import Steering
+from tests.learner.builders import a_failed_window
 from tests.learner.fake_services import FakeTransport
 from tests.learner.test_learner_service import (
     STEPS,
@@ -129,6 +131,33 @@ async def test_a_rollback_ends_the_learner_with_the_requested_version(laboratory
     assert answers(service.steering)["a"] == ("done", f"the run rolls back to version {version}")
 
 
+async def test_what_is_parked_for_one_cause_is_retried_and_for_another_dropped_exactly_once_and_replayed_bit_for_bit(
+    tmp_path: Path,
+) -> None:
+    laboratory, streams, transport = Laboratory(tmp_path, "streaming"), ArchivedStreams(), FakeTransport()
+    errors = {"0-0-0": "KeyError: 'a'", "0-1-0": "KeyError: 'b'", "0-2-0": "ValueError: c"}
+    failed = [a_failed_window(rollout, error=error) for rollout, error in errors.items()]
+    await streams.inbox.append([codec.encode_inbox_record(window) for window in failed])
+    await put(
+        streams,
+        a_command("retry", Action.RETRY_PARKED, cause="generation failed: KeyError"),
+        a_command("drop", Action.DROP_PARKED, cause="generation failed: ValueError: c", reason="hopeless"),
+    )
+    await killed_at(3, laboratory.learner("run", streams, transport), streams, transport)
+    service = laboratory.learner("run", streams.reopened(), transport)
+    await to_the_end(service, streams.reopened(), transport)
+    replayed = await replay(laboratory, "replay", streams)
+
+    weights, again = laboratory.final_weights("run"), laboratory.final_weights("replay")
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+    assert answers(service.steering) == answers(replayed.steering)
+    assert answers(service.steering)["retry"] == ("done", "2 parked rollouts are requested again")
+    assert answers(service.steering)["drop"] == ("done", "1 parked rollouts are dropped: hopeless")
+    last = [line for line in laboratory.lines("run") if line["kind"] == "step"][-1]
+    assert (last["ledger/parked"], last["ledger/dropped/hopeless"]) == (0, 1)
+    assert last[f"ledger/dropped/{RETRIED}"] == 2
+
+
 @pytest.mark.parametrize(
     ("action", "arguments", "why"),
     [
@@ -140,6 +169,9 @@ async def test_a_rollback_ends_the_learner_with_the_requested_version(laboratory
         (Action.ROLL_BACK, {"version": 77}, "version = 77: no such checkpoint; expected one of"),
         (Action.DROP_PARKED, {"rollouts": ["0-1-0"]}, "0-1-0 is not parked"),
         (Action.RETRY_PARKED, {"rollouts": "all"}, "rollouts = 'all'; expected a list of names"),
+        (Action.RETRY_PARKED, {"cause": "no such cause"}, "no rollout is parked for 'no such cause'"),
+        (Action.DROP_PARKED, {"cause": 7}, "cause = 7; expected a text"),
+        (Action.DROP_PARKED, {"cause": "a", "rollouts": []}, "cause = 'a'; expected a text, and no list of rollouts"),
         (Action.STOP_AFTER_STEP, {"step": "last"}, "step = 'last'; expected a whole number"),
     ],
 )

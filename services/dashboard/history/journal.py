@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from services.dashboard.history.records import ENDED, RolloutRecord, RolloutState, ScoreRecord, Span, WindowRecord
+from tppo.parked_causes import kind_of_cause
 from tppo.run_folder.json_lines import Line, plain
 
 MAX_ROLLOUTS = 50_000
@@ -79,6 +80,10 @@ class JournalIndex:
         if not self.by_state[state]:
             return iter(())
         return (record for record in self.rollouts.values() if record.state == state)
+
+    def parked_by_cause(self) -> Counter[str]:
+        """Rollouts that are parked now, by the kind of their causes; those of evaluations are never retried."""
+        return Counter(kind_of_cause(record.cause) for record in self.in_state("parked") if not record.evaluation)
 
     def most_frequent_cause(self) -> str:
         """Of the rollouts that are parked now."""

@@ -5,10 +5,10 @@ import json
 import time
 import uuid
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from services.dashboard.api.access import Access
 from services.dashboard.api.parameters import RunName
@@ -53,7 +53,15 @@ class RetryParked(ControlRequest):
     """Which parked rollouts to retry."""
 
     rollouts: Rollouts = None
-    """Null: all of them."""
+    """Null: all of them, or those of the cause."""
+    cause: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
+    """All that are parked for a cause of this kind when the command is applied; /ledger counts them by cause."""
+
+    @model_validator(mode="after")
+    def _names_or_cause(self) -> Self:
+        if self.rollouts is not None and self.cause is not None:
+            raise ValueError("rollouts and cause in one request; expected one of them, or neither for all")
+        return self
 
 
 class DropParked(RetryParked):

@@ -14,6 +14,7 @@ from services.dashboard.live.status import ledger_now
 from services.dashboard.live.view import View, Views
 
 MAX_POINTS = 500
+MAX_CAUSES = 50
 PARTS = ("issued", "trained", "in_flight", "parked", "dropped")
 
 
@@ -22,6 +23,14 @@ class Duplicates(ApiModel):
 
     window: int | None
     score: int | None
+
+
+class ParkedCause(ApiModel):
+    """Training rollouts that are parked for causes of one kind."""
+
+    cause: str
+    """What retry-parked and drop-parked take; causes that differ in a value only are of one kind."""
+    num_rollouts: int
 
 
 class LedgerReport(ApiModel):
@@ -43,6 +52,8 @@ class LedgerReport(ApiModel):
     dead_letters: DeadLettersStatus
     """These records, and requests that no worker could serve."""
     duplicates: Duplicates
+    parked_by_cause: list[ParkedCause]
+    """The most frequent causes, at most 50."""
     by_state: dict[str, int]
     """Rollouts in the journal by state; of those that have retired longest ago, none."""
     num_forgotten: int
@@ -78,6 +89,10 @@ def _ledger(view: View) -> LedgerReport:
         rejected_records=_count(counts_now, "rejected_records"),
         dead_letters=dead_letters_of(view.observation),
         duplicates=_duplicates(learner.get("duplicates"), steps.latest),
+        parked_by_cause=[
+            ParkedCause(cause=cause, num_rollouts=count)
+            for cause, count in journal.parked_by_cause().most_common(MAX_CAUSES)
+        ],
         by_state={state: journal.by_state[state] for state in STATES},
         num_forgotten=journal.num_forgotten,
         history={

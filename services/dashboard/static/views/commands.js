@@ -45,6 +45,26 @@ export class Commands {
   }
 }
 
+/**
+ * Whether the reader says yes; Escape and Cancel say no.
+ * @param {string} question
+ * @param {string} verb of the button that says yes
+ * @returns {Promise<boolean>}
+ */
+export function confirmed(question, verb) {
+  return new Promise((resolve) => {
+    const button = (/** @type {string} */ text, /** @type {string} */ answer, /** @type {string | null} */ kind) =>
+      h("button", { type: "button", class: kind, onclick: () => dialog.close(answer) }, text);
+    /** @type {HTMLDialogElement} */
+    const dialog = h("dialog", { "aria-label": "Confirm", onclose: () => {
+      resolve(dialog.returnValue === "yes");
+      dialog.remove();
+    } }, h("p", {}, question), h("div", { class: "line" }, button(verb, "yes", "danger"), button("Cancel", "no", null)));
+    document.body.append(dialog);
+    dialog.showModal();
+  });
+}
+
 /** @type {Array<TableColumn<CommandStatus>>} */
 const COLUMNS = [
   ["sent", (one) => clock(one.issued_at)],

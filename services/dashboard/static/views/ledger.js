@@ -1,14 +1,14 @@
 // @ts-check
-// Every window that was ever issued, accounted for; and the parked rollouts, with buttons to retry or drop them.
+// Every window that was ever issued, accounted for; and the parked rollouts by cause, with buttons to retry or drop them.
 import { History } from "/static/data/history.js";
 import { seldom } from "/static/data/rest.js";
 import { LineChart } from "/static/drawing/chart.js";
 import { facts, fill, h, labelled, table } from "/static/drawing/dom.js";
-import { whole, words } from "/static/drawing/format.js";
-import { Commands } from "/static/views/commands.js";
+import { visible, whole, words } from "/static/drawing/format.js";
+import { Commands, confirmed, outcomes } from "/static/views/commands.js";
 import { rolloutTable } from "/static/views/rollouts.js";
 
-/** @import { DeadLettersStatus, LedgerReport, PageRolloutSummary, RolloutSummary } from "/static/data/answers.d.ts" */
+/** @import { DeadLettersStatus, LedgerReport, PageRolloutSummary, ParkedCause, RolloutSummary, Status } from "/static/data/answers.d.ts" */
 /** @import { Context, TableColumn, ViewModule } from "/static/data/types.d.ts" */
 
 export const title = "Ledger";
@@ -36,21 +36,54 @@ function counts(caption, numbers, whenEmpty) {
 }
 
 /**
+ * Retrying and dropping: the rollouts that are named, those of a cause, or all. Several at once are confirmed.
  * @param {Context} context
- * @param {Commands} commands
- * @param {PageRolloutSummary} parked
  * @param {() => Promise<void>} renew
  */
-function parkedCard(context, commands, parked, renew) {
+function parkedControls(context, renew) {
+  const commands = new Commands(context);
   const reason = h("input", { value: "dropped by operator", maxlength: 500 });
-  const send = (/** @type {string} */ name, /** @type {object} */ body) => commands.send(name, body).then(renew);
-  const one = (/** @type {string} */ name, /** @type {string} */ text, /** @type {object} */ body) => h("button", { type: "button", class: name === "drop-parked" ? "danger" : null, onclick: () => send(name, body) }, text);
-  const buttons = (/** @type {RolloutSummary} */ row) => h("div", { class: "line" }, one("retry-parked", "Retry", { rollouts: [row.rollout] }), one("drop-parked", "Drop", { rollouts: [row.rollout], reason: reason.value }));
-  const all = parked.total ? h("div", { class: "line" }, one("retry-parked", "Retry all", {}), labelled("Reason for dropping", reason), h("button", { type: "button", class: "danger", onclick: () => send("drop-parked", { reason: reason.value }) }, "Drop all")) : "";
+  const outcome = h("div", { class: "below" });
+  const send = async (/** @type {boolean} */ isDrop, /** @type {object} */ body, question = "") => {
+    if (question && !await confirmed(question, isDrop ? "Drop" : "Retry")) return;
+    if (await commands.send(isDrop ? "drop-parked" : "retry-parked", isDrop ? { ...body, reason: reason.value } : body)) await renew();
+  };
+  const button = (/** @type {boolean} */ isDrop, /** @type {string} */ text, /** @type {object} */ body, question = "") => h("button", { type: "button", class: isDrop ? "danger" : null, onclick: () => send(isDrop, body, question) }, text);
+  const both = (/** @type {string} */ what, /** @type {object} */ body, which = "") => h("div", { class: "line" },
+    button(false, `Retry${what}`, body, which && `Retry ${which}? They are requested again, and each trains once.`),
+    button(true, `Drop${what}`, body, which && `Drop ${which}? Their windows count as dropped, and never train.`));
+  const receiveStatus = (/** @type {Status} */ status) => {
+    commands.receiveStatus(status);
+    const ours = (status.control?.commands ?? []).filter((one) => ["RETRY_PARKED", "DROP_PARKED"].includes(one.action));
+    fill(outcome, ours.length ? outcomes(ours.slice(-3)) : "");
+  };
+  return { commands, both, receiveStatus, outcome, reasonField: labelled("Reason for dropping", reason) };
+}
+
+/**
+ * @param {Context} context
+ * @param {ReturnType<typeof parkedControls>} controls
+ * @param {ParkedCause[]} causes
+ * @param {PageRolloutSummary} parked
+ */
+function parkedCard(context, controls, causes, parked) {
+  if (!parked.total) return [h("p", { class: "soft" }, "No rollout is parked.")];
+  const { commands, both } = controls;
+  const number = (/** @type {number} */ count) => `${whole(count)} parked ${count === 1 ? "rollout" : "rollouts"}`;
+  /** @type {TableColumn<ParkedCause>} */
+  const ofCause = ["", (one) => both("", { cause: one.cause }, `the ${number(one.num_rollouts)} with the cause “${visible(one.cause)}”`)];
+  /** @type {TableColumn<RolloutSummary>} */
+  const ofOne = ["", (row) => both("", { rollouts: [row.rollout] })];
+  /** @type {Array<TableColumn<ParkedCause>>} */
+  const causeColumns = [["cause", (one) => visible(one.cause)], ["rollouts", (one) => whole(one.num_rollouts), "number"]];
   /** @type {Array<TableColumn<RolloutSummary>>} */
-  const more = [["cause", (row) => row.cause], ...(commands.areEnabled ? [/** @type {TableColumn<RolloutSummary>} */ (["", buttons])] : [])];
-  const listed = parked.total ? rolloutTable(context, "Parked rollouts", parked.items, more) : h("p", { class: "soft" }, "No rollout is parked.");
-  return [listed, commands.areEnabled ? all : "", commands.element];
+  const more = [["cause", (row) => visible(row.cause)]];
+  const isPart = parked.items.length < parked.total;
+  return [
+    table("Parked, by cause", [...causeColumns, ...(commands.areEnabled ? [ofCause] : [])], causes),
+    commands.areEnabled ? both(" all", {}, `all ${number(parked.total)}`) : "",
+    rolloutTable(context, `Parked rollouts${isPart ? `, the newest ${parked.items.length}` : ""}`, parked.items, [...more, ...(commands.areEnabled ? [ofOne] : [])]),
+  ];
 }
 
 /** @param {DeadLettersStatus} letters */
@@ -66,18 +99,20 @@ export async function show(place, context) {
     "Windows in flight, parked and dropped",
     PARTS.slice(1).map((name) => ({ label: words(name), values: () => history.of(`ledger/${name}`) })),
   );
-  const commands = new Commands(context);
   const numbers = h("section", { class: "card" });
-  const parkedPlace = h("section", { class: "card" });
+  const parkedPlace = h("div");
+  const controls = parkedControls(context, () => read());
+  const control = h("div", { class: "below" }, controls.reasonField, controls.commands.element, controls.outcome);
   const [states, dropped, duplicates] = [1, 2, 3].map(() => h("section", { class: "card" }));
-  fill(place, numbers, parkedPlace, h("div", { class: "grid" }, chart.element, states, h("div", {}, dropped, duplicates)));
+  fill(place, numbers, h("section", { class: "card" }, parkedPlace, control), h("div", { class: "grid" }, chart.element, states, h("div", {}, dropped, duplicates)));
   const draw = () => chart.show(history.of("step"));
   let shownParked = "";
   const read = async () => {
-    const [ledger, parked] = await Promise.all([context.get("ledger"), context.get("rollouts", { state: "parked", limit: MAX_PARKED })]);
+    const [ledger, parked] = await Promise.all([context.get("ledger"), context.get("rollouts", { state: "parked", evaluation: false, limit: MAX_PARKED })]);
     fill(numbers, equation(ledger));
-    const key = JSON.stringify([parked.total, parked.items.map((one) => one.rollout), commands.areEnabled]);
-    if (key !== shownParked) fill(parkedPlace, parkedCard(context, commands, parked, read));
+    const key = JSON.stringify([parked.total, ledger.parked_by_cause, parked.items.map((one) => one.rollout), controls.commands.areEnabled]);
+    if (key !== shownParked) fill(parkedPlace, parkedCard(context, controls, ledger.parked_by_cause, parked));
+    controls.reasonField.hidden = !parked.total || !controls.commands.areEnabled;
     shownParked = key;
     fill(states, counts("Rollouts by state", ledger.by_state, "none"), ledger.num_forgotten ? h("p", { class: "soft" }, `${whole(ledger.num_forgotten)} older ones are not listed.`) : "");
     fill(dropped, counts("Dropped, by reason", ledger.dropped_by_reason, "nothing was dropped"));
@@ -97,7 +132,7 @@ export async function show(place, context) {
         await history.add(data.lines);
         draw();
       }
-      if (kind === "status") commands.receiveStatus(data);
+      if (kind === "status") controls.receiveStatus(data);
       if (["status", "steps"].includes(kind)) renew();
     },
     repaint: () => chart.repaint(),

@@ -13,7 +13,7 @@ run: $(VENV)/.installed-local
 	$(BIN)/tppo run examples/iterated_map/quickstart.toml $(ARGS)
 
 test: $(VENV)/.installed-dev node-example
-	$(BIN)/pytest --durations=10 $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --durations=10 $(ARGS)
 
 test-fast: $(VENV)/.installed-dev
 	$(BIN)/pytest -n 2 -m "not process and not browser and not slow" $(ARGS)

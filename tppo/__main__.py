@@ -27,6 +27,7 @@ VERBS = {
     "dashboard": ("services.dashboard.__main__", "a run's page, REST and control; or browse a folder of runs"),
     "replay": ("learner.commands.replay.__main__", "rebuild a run from its archived log and compare"),
     "rollback": ("learner.commands.rollback", "return a stopped run to an older checkpoint"),
+    "export": ("learner.commands.export", "copy a trained model out of a run, as a Hugging Face folder"),
     "audit": ("learner.commands.audit.__main__", "check a finished or stopped run's promises from its traces"),
 }
 OTHER_WORDS = {
@@ -43,6 +44,9 @@ OTHER_WORDS = {
     "fetch": "download",
     "ui": "dashboard",
     "verify": "audit",
+    "save": "export",
+    "convert": "export",
+    "merge": "export",
 }
 """What others call a verb."""
 CONFIG_ERROR_EXIT_CODE = 2

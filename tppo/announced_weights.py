@@ -21,7 +21,7 @@ if not version or tonumber(incarnation) < tonumber(ARGV[1]) or tonumber(version)
 end
 """
 )
-ANNOUNCEMENT = re.compile(rb"(\d{1,19}) (\d{1,19}) ([0-9a-f]+)")
+ANNOUNCEMENT = re.compile(rb"(\d{1,19}) (\d{1,19}) ([0-9a-z]+:[0-9a-f]+)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,16 +4,18 @@ The bytes of all tensors, laid end to end in the order of the manifest, are cut 
 tensor ends; so no message is larger than a chunk and none is tiny. Tensors are little-endian, as torch keeps them.
 """
 
-import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 
+from tppo.digests import ALGORITHM, Hasher, algorithm_of, named, new_hasher
+from tppo.event_loop import forbid_on_event_loop, free_in_thread
 from tppo.v1 import generation_pb2 as pb
 
 CHUNK_BYTES = 2 * 1024 * 1024  # gRPC streams fastest with 1-4 MiB a message
+HASHED_BYTES = 16 * 1024 * 1024  # brought from a device, hashed or written at once
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -32,15 +34,55 @@ class WeightUpdate:
     digest: str
     tensors: dict[str, torch.Tensor]
 
+    def __post_init__(self) -> None:
+        free_in_thread(self, self.tensors)
 
-def digest(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 in hex over name, dtype, shape and bytes of each tensor, in sorted order of the names."""
-    hasher = hashlib.sha256()
-    for name in sorted(tensors):
+
+class TensorsDigest:
+    """The digest of named tensors: over name, dtype, shape and the bytes' digest of each, in sorted order of the names.
+
+    Tensors may come in any order, so that who writes them somewhere hashes them on the way.
+    """
+
+    def __init__(self, algorithm: str = ALGORITHM) -> None:
+        self._algorithm = algorithm
+        self._lines: dict[str, str] = {}
+
+    def new_hasher(self) -> Hasher:
+        """For the bytes of one tensor."""
+        return new_hasher(self._algorithm)
+
+    def add(self, name: str, tensor: torch.Tensor, of_bytes: Hasher) -> None:
+        """A tensor whose bytes were all given to the hasher."""
         # repr quotes the name, so that no name can be read as another one with its dtype.
-        hasher.update(f"{name!r} {_dtype_name(tensors[name])} {list(tensors[name].shape)}\n".encode())
-        hasher.update(_bytes_of(tensors[name]))
-    return hasher.hexdigest()
+        facts = f"{name!r} {dtype_name(tensor)} {list(tensor.shape)}"
+        self._lines[name] = f"{facts} {of_bytes.hexdigest()}\n"
+
+    def text(self) -> str:
+        """With the algorithm's name before it."""
+        hasher = self.new_hasher()
+        for name in sorted(self._lines):
+            hasher.update(self._lines[name].encode())
+        return named(self._algorithm, hasher)
+
+
+def digest(tensors: Mapping[str, torch.Tensor], algorithm: str = ALGORITHM) -> str:
+    """The digest of tensors that lie in memory."""
+    forbid_on_event_loop("hashing of weights")
+    whole = TensorsDigest(algorithm)
+    for name, tensor in tensors.items():
+        hasher = whole.new_hasher()
+        for part in byte_parts(tensor):
+            hasher.update(part)
+        whole.add(name, tensor, hasher)
+    return whole.text()
+
+
+def byte_parts(tensor: torch.Tensor) -> Iterator[memoryview]:
+    """The tensor's bytes in order; from another device in parts, so that no copy of it is held here."""
+    flat = tensor.detach().contiguous().reshape(-1)
+    for part in flat.split(max(1, HASHED_BYTES // flat.element_size())) if flat.numel() else ():
+        yield _bytes_of(part)
 
 
 def to_messages(
@@ -59,12 +101,12 @@ def to_messages(
         incarnation=incarnation,
         digest=known_digest or digest(tensors),
         tensors=[
-            pb.TensorSpec(name=name, dtype=_dtype_name(tensors[name]), shape=tensors[name].shape) for name in names
+            pb.TensorSpec(name=name, dtype=dtype_name(tensors[name]), shape=tensors[name].shape) for name in names
         ],
         run=run,
     )
     yield pb.UpdateWeightsRequest(manifest=manifest)
-    for chunk in _chunks((_bytes_of(tensors[name]) for name in names), chunk_bytes):
+    for chunk in _chunks((part for name in names for part in byte_parts(tensors[name])), chunk_bytes):
         yield pb.UpdateWeightsRequest(chunk=chunk)
 
 
@@ -78,7 +120,8 @@ class WeightAssembler:
         self._num_missing = 0
 
     def feed(self, message: pb.UpdateWeightsRequest) -> None:
-        """Take the next message of the stream."""
+        """Take the next message of the stream, whose bytes are copied."""
+        forbid_on_event_loop("copying of received weights")
         part = message.WhichOneof("part")
         if part == "manifest":
             self._begin(message.manifest)
@@ -93,7 +136,7 @@ class WeightAssembler:
             raise ValueError("the weight transfer ended before its manifest")
         if self._num_missing:
             raise ValueError(f"the weight transfer ended {self._num_missing} bytes short of its manifest")
-        received = digest(self._tensors)
+        received = digest(self._tensors, algorithm_of(self._manifest.digest))
         if received != self._manifest.digest:
             raise ValueError(f"the received weights have digest {received}; the manifest says {self._manifest.digest}")
         return WeightUpdate(self._manifest.policy_version, self._manifest.incarnation, received, self._tensors)
@@ -105,6 +148,8 @@ class WeightAssembler:
             if spec.name in self._tensors:
                 raise ValueError(f"the manifest names tensor {spec.name!r} twice")
             self._tensors[spec.name] = _empty(spec)
+        algorithm_of(manifest.digest)  # refused before anything is sent
+        free_in_thread(self, self._tensors)
         self._unfilled = [_bytes_of(tensor) for tensor in reversed(self._tensors.values())]
         self._num_missing = sum(len(part) for part in self._unfilled)
         self._manifest = manifest
@@ -133,7 +178,8 @@ def _empty(spec: pb.TensorSpec) -> torch.Tensor:
     return torch.empty(math.prod(spec.shape), dtype=DTYPES[spec.dtype]).reshape(list(spec.shape))
 
 
-def _dtype_name(tensor: torch.Tensor) -> str:
+def dtype_name(tensor: torch.Tensor) -> str:
+    """torch's name without the prefix. Raises ValueError for a dtype that is neither sent nor stored."""
     name = str(tensor.dtype).removeprefix("torch.")
     if name not in DTYPES:
         raise ValueError(f"weights of dtype {name} cannot be sent; expected one of {', '.join(DTYPES)}")
@@ -152,7 +198,10 @@ def _chunks(buffers: Iterable[memoryview], chunk_bytes: int) -> Iterator[bytes]:
     for buffer in buffers:
         while buffer:
             room = chunk_bytes - len(pending)
-            pending += buffer[:room]
+            if not pending and len(buffer) >= room:
+                yield bytes(buffer[:room])
+            else:
+                pending += buffer[:room]
             buffer = buffer[room:]
             if len(pending) == chunk_bytes:
                 yield bytes(pending)

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tppo.digests import ALGORITHM, ALGORITHMS, algorithm_of
 from tppo.v1 import generation_pb2 as pb
-from tppo.weights import DTYPES, WeightAssembler, WeightUpdate, digest, to_messages
+from tppo.weights import DTYPES, HASHED_BYTES, WeightAssembler, WeightUpdate, byte_parts, digest, to_messages
 
 SHAPES = st.lists(st.integers(0, 4), max_size=3)
 
@@ -76,10 +77,39 @@ def test_the_manifest_comes_first_and_chunks_are_full_but_the_last() -> None:
     assert sent == struct.pack("<5f", 0, 1, 2, 3, 4) + bytes.fromhex("c03f00c0")
 
 
-def test_the_digest_is_sha256_over_name_dtype_shape_and_bytes() -> None:
-    expected = hashlib.sha256(b"'w' float32 [1, 2]\n" + struct.pack("<2f", 0.5, 2.0)).hexdigest()
+def test_the_digest_is_over_name_dtype_shape_and_digest_of_each_tensor() -> None:
+    of_bytes = hashlib.sha256(struct.pack("<2f", 0.5, 2.0)).hexdigest()
+    expected = hashlib.sha256(f"'w' float32 [1, 2] {of_bytes}\n".encode()).hexdigest()
 
-    assert digest({"w": torch.tensor([[0.5, 2.0]])}) == expected
+    assert digest({"w": torch.tensor([[0.5, 2.0]])}, "sha256") == f"sha256:{expected}"
+
+
+def test_a_new_digest_is_by_blake3_where_it_is_installed() -> None:
+    pytest.importorskip("blake3")
+
+    assert algorithm_of(digest(a_model())) == ALGORITHM == "blake3"
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_transfer_is_verified_by_the_algorithm_that_its_digest_names(algorithm: str) -> None:
+    sent = to_messages(a_model(), run="r", policy_version=7, incarnation=3, known_digest=digest(a_model(), algorithm))
+
+    assert assembled(list(sent)).digest == digest(a_model(), algorithm)
+
+
+@pytest.mark.parametrize("unknown", ["md5:0cc1", "0cc1", ":0cc1", ""])
+def test_a_digest_of_an_unknown_algorithm_is_refused_at_the_manifest(unknown: str) -> None:
+    manifest = pb.WeightManifest(digest=unknown)
+
+    with pytest.raises(ValueError, match=r"expected one that begins with .*sha256:, which are installed here"):
+        WeightAssembler().feed(pb.UpdateWeightsRequest(manifest=manifest))
+
+
+def test_the_digest_of_a_large_tensor_is_that_of_its_parts_together() -> None:
+    large = torch.arange(HASHED_BYTES // 4 + 5, dtype=torch.float32)
+
+    assert b"".join(byte_parts(large)) == large.numpy().tobytes()
+    assert [len(part) for part in byte_parts(large)] == [HASHED_BYTES, 20]
 
 
 def test_the_digest_does_not_depend_on_the_order_or_the_layout() -> None:

@@ -69,6 +69,11 @@ class RunPaths:
         return self.folder / "rolled_back"
 
     @property
+    def exports(self) -> Path:
+        """A Hugging Face folder per exported model."""
+        return self.folder / "exports"
+
+    @property
     def identity(self) -> Path:
         """The run's unique id and the learner's incarnation."""
         return self.folder / "identity.json"

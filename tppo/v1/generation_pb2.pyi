@@ -66,7 +66,7 @@ class WeightManifest(_message.Message):
     incarnation: _builtins.int
     """Incarnation of the learner that made them: a restarted learner's weights always replace those of the one before."""
     digest: _builtins.str
-    """Digest of all tensors (see tppo/weights.py)."""
+    """Digest of all tensors (see tppo/weights.py), after the name of its algorithm and a colon."""
     run: _builtins.str
     """The run they belong to; a generator of another run refuses."""
     @_builtins.property
@@ -134,7 +134,7 @@ class UpdateWeightsResponse(_message.Message):
     incarnation: _builtins.int
     """Incarnation of the learner that made the weights in use."""
     digest: _builtins.str
-    """Digest computed from the tensors that were loaded."""
+    """Digest computed from the tensors that have arrived and were loaded, by the same algorithm."""
     def __init__(
         self,
         *,

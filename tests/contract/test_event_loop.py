@@ -1,0 +1,97 @@
+"""What takes as long as a model is large is refused on the thread of an event loop, and done in another one."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from learner.models.named_tensors import copied
+from learner.persistence.manifest import write_manifest
+from learner.persistence.tensor_files import write_tensors
+from tests.support.waiting import until
+from tppo.digests import file_digest
+from tppo.event_loop import free_in_thread
+from tppo.weights import WeightAssembler, digest, to_messages
+
+TENSORS = {"w": torch.ones(3)}
+MESSAGES = list(to_messages(TENSORS, run="r", policy_version=0, incarnation=0))
+
+
+def assembled() -> WeightAssembler:
+    assembler = WeightAssembler()
+    for message in MESSAGES:
+        assembler.feed(message)
+    return assembler
+
+
+RECEIVED = assembled()
+HEAVY: dict[str, Callable[[Path], object]] = {
+    "copying of weights": lambda folder: copied(TENSORS),
+    "hashing of weights": lambda folder: digest(TENSORS),
+    "hashing of received weights": lambda folder: RECEIVED.finish(),
+    "copying of received weights": lambda folder: WeightAssembler().feed(MESSAGES[0]),
+    "writing of weights": lambda folder: write_tensors(folder / "w.safetensors", TENSORS),
+    "hashing of a file": lambda folder: file_digest(folder / "file"),
+    "hashing of a checkpoint's files": write_manifest,
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "file").write_bytes(b"content")
+    return tmp_path
+
+
+@pytest.mark.parametrize("work", HEAVY)
+async def test_on_the_thread_of_an_event_loop_it_is_refused(folder: Path, work: str) -> None:
+    with pytest.raises(RuntimeError, match=r"on the thread of an event loop; expected asyncio\.to_thread"):
+        HEAVY[work](folder)
+
+
+@pytest.mark.parametrize("work", HEAVY)
+async def test_in_another_thread_it_is_done(folder: Path, work: str) -> None:
+    await asyncio.to_thread(HEAVY[work], folder)
+
+
+class Freed:
+    """Notes in which thread it is freed."""
+
+    def __init__(self, threads: list[int]) -> None:
+        self._threads = threads
+
+    def __del__(self) -> None:
+        self._threads.append(threading.get_ident())
+
+
+class Owner:
+    pass
+
+
+async def test_what_nobody_refers_to_is_freed_in_another_thread() -> None:
+    threads: list[int] = []
+    owner, tensors = Owner(), {"one": Freed(threads), "other": Freed(threads)}
+    free_in_thread(owner, tensors)
+    kept = tensors.pop("other")
+
+    del tensors
+    await asyncio.sleep(0)
+    assert not threads
+    del owner
+
+    await until(lambda: len(threads) == 1, "one is freed, and the other kept")
+    assert threads != [threading.get_ident()]
+    del kept
+
+
+async def test_received_weights_are_freed_in_another_thread() -> None:
+    update = await asyncio.to_thread(lambda: assembled().finish())
+    threads: list[int] = []
+    update.tensors["w"].noted = Freed(threads)  # type: ignore[attr-defined]
+
+    del update
+
+    await until(lambda: threads, "the weights are freed")
+    assert threads != [threading.get_ident()]

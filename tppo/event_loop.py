@@ -1,0 +1,32 @@
+"""Work of a model's size stays off the event loop: for as long as it takes, nobody gets an answer or a heartbeat."""
+
+import _thread
+import asyncio
+import weakref
+from collections.abc import Mapping
+from contextlib import suppress
+
+
+def forbid_on_event_loop(work: str) -> None:
+    """Raise where the calling thread runs an event loop; `work` says what must be done in another thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(f"{work} on the thread of an event loop; expected asyncio.to_thread")
+
+
+def free_in_thread(owner: object, tensors: Mapping[str, object]) -> None:
+    """Have what `owner` holds freed by a thread of its own once nobody refers to `owner`; a GB takes some 60 ms."""
+    weakref.finalize(owner, _start_freeing, dict(tensors)).atexit = False
+
+
+def _start_freeing(tensors: dict[str, object]) -> None:
+    # Called wherever the last reference ends, inside any lock: only the bare call takes none itself.
+    with suppress(RuntimeError):  # the interpreter ends, and takes no more threads
+        _thread.start_new_thread(_free, (tensors,))
+
+
+def _free(tensors: dict[str, object]) -> None:
+    while tensors:  # one by one: other threads run in between
+        tensors.popitem()

@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from learner.build import load_models, new_manager
 from learner.data.tokenizer import load_tokenizer
-from learner.persistence.checkpoint import cloned
+from learner.models.named_tensors import copied, named_tensors
 from learner.rollouts.manager import RolloutManager
 from learner.state import new_trainer
 from learner.step.trainer import Trainer
@@ -64,8 +64,11 @@ class BareLoop:
             self.seconds_training += time.perf_counter() - arrived
 
     async def _take_weights(self, version: int) -> None:
-        tensors = cloned(self.trainer.policy.network)
-        await self.engine.update_weights(weights.WeightUpdate(version, 1, weights.digest(tensors), tensors))
+        await self.engine.update_weights(await asyncio.to_thread(self._update, version))
+
+    def _update(self, version: int) -> weights.WeightUpdate:
+        tensors = copied(named_tensors(self.trainer.policy.network))
+        return weights.WeightUpdate(version, 1, weights.digest(tensors), tensors)
 
     async def _generate_some(self) -> None:
         requests, self.manager.ledger.outbox = self.manager.ledger.outbox, []

@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,11 +61,12 @@ def main(argv: Sequence[str]) -> int:
     from learner.reporting.trackers import trackers
 
     trackers.check(config.trackers)
-    # Heavy imports wait until the arguments are known to be right.
+    # Heavy imports wait until the arguments are known to be right, and hold up no event loop.
     from transformers.utils.logging import disable_progress_bar
 
     from tppo.device import torch_device
 
+    import_module("learner.build")
     disable_progress_bar()  # type: ignore[no-untyped-call]
     for placement in (config.policy_placement, config.value_model_placement):
         torch_device(placement)  # refused before anybody is waited for
@@ -139,7 +141,7 @@ async def _train(
     from learner.persistence import rollback
     from learner.reporting.trackers.trackers import Trackers, feeds
 
-    rollback.apply_requested(identity.folder, identity.incarnation)
+    await asyncio.to_thread(rollback.apply_requested, identity.folder, identity.incarnation)  # reads a checkpoint
     RunPaths(identity.folder).stopped_mark.unlink(missing_ok=True)
     state = await asyncio.to_thread(load_state, config, identity, resume=resume)
     write_settings(config, identity.folder, source=source)  # those of a refused resume are not the run's

@@ -38,6 +38,7 @@ from learner.state import LearnerState, definition_of, new_state, restore
 from tppo.config import Config, ConfigError
 from tppo.config.placement import Placement
 from tppo.device import torch_device
+from tppo.digests import UnknownAlgorithmError
 from tppo.run_folder.metric_lines import read_metric_lines
 from tppo.run_folder.paths import RunPaths
 from tppo.streams import Streams, until_redis_answers
@@ -58,6 +59,8 @@ def load_state(config: Config, identity: RunIdentity, *, resume: bool, is_replay
         latest = checkpoints.usable()
     except DamagedError as error:
         raise ConfigError(f"{error}; expected a whole checkpoint, or another run.name") from None
+    except UnknownAlgorithmError as error:
+        raise ConfigError(str(error)) from None
     checkpoints.restore_best(read_metric_lines(RunPaths(identity.folder).metrics))
     if latest is None:
         logger.info("no checkpoint yet; the run starts from scratch and reads its inbox from the beginning")

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from torch import Tensor
 
-from learner.persistence.checkpoint import cloned
+from learner.exchange.weight_publisher import Snapshot
 from learner.persistence.deferred_weights import DeferredWeights
 from learner.persistence.manifest import DamagedError
 from learner.rollouts.evaluation import Evaluator, SolutionProbabilities
@@ -39,13 +39,14 @@ class EvaluationRounds:
         return self._config().evaluation
 
     def start_if_due(self, step: int) -> None:
-        """Start the round of this step, or keep its weights for the time after training."""
-        if not self._is_due(step):
-            return
-        if self.section.after_training:
-            self.deferred.put(step, cloned(self._trainer.policy.network))
-        else:
+        """Start the round of this step, unless its weights are kept for the time after training."""
+        if self._is_due(step) and not self.section.after_training:
             self._evaluator.start(step, min_policy_version=step)
+
+    async def defer_if_due(self, step: int, snapshot: Snapshot) -> None:
+        """Keep the weights that this step has published for the time after training."""
+        if self._is_due(step) and self.section.after_training:
+            await asyncio.to_thread(self.deferred.put, step, snapshot.tensors, known_digest=snapshot.digest)
 
     def _is_due(self, step: int) -> bool:
         frequency = self.section.test_freq
@@ -70,7 +71,7 @@ class EvaluationRounds:
         for step in self.deferred.steps():
             serving_version = self._config().run.total_training_steps + 1 + step
             try:
-                weights = self.deferred.weights(step)
+                weights = await asyncio.to_thread(self.deferred.weights, step)
             except DamagedError as error:
                 logger.error("step %d is not evaluated: %s", step, error)
             else:

@@ -1,24 +1,20 @@
 """The learner: reads the inbox, trains, and requests more.
 
-Loops, all in one event loop; a training step runs in a thread beside it:
+Loops, all in one event loop, the first of which to end unexpectedly ends the process; steps run in a thread beside:
 
 * `InboxLoop.serve`: windows, scores, commands -> changes of the rollout manager; requests for scores.
 * `_train`: consumes ready rows / waits until they make a training step / unblocked by the inbox / produces weights,
   window requests, metrics, checkpoints. Ends the learner after the last step, or when it is to stop.
 * `RequestSender.serve`: the ledger's requests -> the queues.  `WeightPublisher.serve`: new weights -> generators.
 * `Reconciliation.serve`: requests that have vanished from Redis -> the ledger's requests.
-* `RejectedRecords.serve`: records that no learner can use -> dead letters.
+* `RejectedRecords.serve`: records that no learner can use -> dead letters.  `beat`: the learner's state -> heartbeats.
 * `MemoryPressure.serve`: a full Redis -> an early checkpoint.  `Watchdog.serve`: no step for long -> the reason.
-* `CheckpointWriter.serve`: copied states -> checkpoints.  `TraceWriter.serve`: tables -> files.
-* `beat`: once a second, the learner's state -> its heartbeat.
-
-The first of them that ends unexpectedly ends the process.
+* `CheckpointWriter.serve`: states between two steps -> checkpoints.  `TraceWriter.serve`: tables -> files.
 """
 
 import asyncio
 import math
 import time
-from collections import Counter
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -28,8 +24,8 @@ from learner.exchange.inbox import InboxLoop, MemoryPressure, RejectedRecords
 from learner.exchange.reconciliation import Reconciliation
 from learner.exchange.request_sender import RequestSender
 from learner.exchange.weight_publisher import Snapshot, WeightPublisher
+from learner.models.named_tensors import copied, named_tensors
 from learner.parts import Parts
-from learner.persistence.checkpoint import cloned
 from learner.persistence.run_identity import RunIdentity
 from learner.reporting.heartbeat import missing_rows
 from learner.reporting.watchdog import Watchdog
@@ -47,16 +43,13 @@ class LearnerService:
         self, identity: RunIdentity, parts: Parts, progress: TrainingProgress, *, until_step: int | None = None
     ) -> None:
         """`until_step`: end there, although the run is longer."""
-        self._identity, self._parts = identity, parts
-        self._reconfiguration = parts.reconfiguration
+        self._identity, self._parts, self._reconfiguration = identity, parts, parts.reconfiguration
         self._manager, self._trainer, self._rounds = parts.manager, parts.trainer, parts.rounds
-        self._log = parts.run_log
-        self._until_step = until_step or math.inf
-        self._meter = ProgressMeter(progress)
+        self._log, self._checkpoints = parts.run_log, parts.checkpoints
+        self._until_step, self._meter = until_step or math.inf, ProgressMeter(progress)
         self.steering, self.failures = parts.steering, parts.failures
         self._has_news = asyncio.Event()  # the ledger changed, or a stop was requested
-        self._is_stopping = self._waits_for_records = False
-        self._waiting_for = "start"
+        self._is_stopping, self._waits_for_records, self._waiting_for = False, False, "start"
         self._rejected = RejectedRecords(parts.streams, parts.manager)
         self._inbox = InboxLoop(
             parts.streams.inbox,
@@ -75,7 +68,7 @@ class LearnerService:
         self._memory = MemoryPressure(parts.streams, lambda: self._inbox.position, self._has_news.set)
         self._watchdog = Watchdog(
             self._reconfiguration.run.watchdog_seconds,
-            lambda: Counter(row.state for row in self._manager.ledger.rollouts.values()),
+            self._manager.ledger.count_by_state,
             self._publisher.generators,
             parts.peers.all_processes,
             is_paused=lambda: self.steering.is_paused,
@@ -122,7 +115,7 @@ class LearnerService:
             "inbox": self._inbox.serve(),
             "publisher": self._publisher.serve(),
             "heartbeat": beat(lambda: self._parts.peers.announce(self._status())),
-            "checkpoints": self._parts.checkpoints.serve(),
+            "checkpoints": self._checkpoints.serve(),
             "traces": self._log.traces.serve(),
         }
 
@@ -141,19 +134,21 @@ class LearnerService:
     def _settle(self) -> None:
         """Act on what the rollouts have come to: evaluations that are over, requests that are to go out."""
         for evaluation in self._manager.evaluator.gather():
-            self._parts.checkpoints.keep_if_best(evaluation.step, evaluation.deciding)
+            self._checkpoints.keep_if_best(evaluation.step, evaluation.deciding)
             self._log.evaluation(evaluation, seconds_since_start=self._present_progress().elapsed_seconds)
         self._log.occurrences(policy_version=self.step)
         self._requests.flush()
 
     async def _train(self) -> None:
         self._log.started(self._identity.incarnation, step=self.step)
-        await self._publish(self.step, cloned(self._trainer.policy.network))
+        await self._publisher.publish(snapshot := await asyncio.to_thread(self._snapshot, self.step))
         if self._manager.scheduler.is_opened:
             self._manager.scheduler.refill(self.step)
         else:
+            await self._rounds.defer_if_due(self.step, snapshot)
             self._rounds.start_if_due(self.step)
             self._manager.scheduler.open(self.step)
+        del snapshot  # a copy of the policy, which the publisher drops with the next one
         self._settle()
         await self._add_solutions(self.step)
         await self._take_steps()
@@ -162,7 +157,7 @@ class LearnerService:
             if not await self._change_at_the_end():
                 break
             await self._take_steps()
-        await self._parts.checkpoints.commit_now(self._present_progress(), self._manager)
+        await self._checkpoints.commit_now(self._present_progress(), self._manager)
         self._log.ended(step=self.step, total_training_steps=self._total_steps)
 
     async def _take_steps(self) -> None:
@@ -170,6 +165,8 @@ class LearnerService:
         while self.step < min(self._total_steps, self._until_step) and not self._is_stopping:
             began = time.monotonic()
             if batch := await self._next_batch():
+                self._waiting_for = f"checkpoint of step {self.step}"
+                await self._checkpoints.at_rest()
                 await self._train_on(batch, waited_seconds=time.monotonic() - began)
 
     async def _change_at_the_end(self) -> bool:
@@ -221,7 +218,7 @@ class LearnerService:
 
     def _commit_if_requested(self) -> None:
         if self._memory.take_checkpoint_request() or self._manager.commands.take_checkpoint_request():
-            self._parts.checkpoints.commit_soon(self._present_progress(), self._manager)
+            self._checkpoints.commit_soon(self._present_progress(), self._manager)
 
     async def _train_on(self, batch: list[Rollout], *, waited_seconds: float) -> None:
         self._waiting_for = f"training step {self.step + 1}"
@@ -229,12 +226,14 @@ class LearnerService:
         began = time.monotonic()
         result = await asyncio.to_thread(self._trainer.step, batch, policy_version=self.step)
         seconds = {"waited_seconds": waited_seconds, "trained_seconds": time.monotonic() - began}
+        snapshot = await asyncio.to_thread(self._snapshot, self.step + 1)
         self._identity.require_current()  # frozen in mid-step, it may wake after another learner has taken over
+        await self._rounds.defer_if_due(self.step + 1, snapshot)
         self._meter.note_step(sum(len(row.window_tokens) for row in batch))
         for row, values in zip(batch, result.values, strict=True):
             self._manager.ledger.mark_trained(row, values)
         self._log.trained(batch, step=self.step)
-        await self._publish(self.step, cloned(self._trainer.policy.network))
+        await self._publisher.publish(snapshot)
         self._log.commands(self.steering.apply_due(batch, self.step), step=self.step)
         self._rounds.start_if_due(self.step)
         self._manager.scheduler.close_step(batch, self.step)
@@ -243,14 +242,19 @@ class LearnerService:
         self._watchdog.note_step()
         await self._add_solutions(self.step)
         self._commit_if_requested()
-        self._parts.checkpoints.commit_if_due(self._present_progress(), self._manager)
+        await self._checkpoints.commit_if_due(self._present_progress(), self._manager)
         if self.steering.is_over(self.step):
             self.stop()
 
     async def _publish(self, policy_version: int, tensors: Mapping[str, Tensor]) -> None:
-        incarnation = self._identity.incarnation
-        run = self._reconfiguration.run.name
-        await self._publisher.publish(Snapshot.of(tensors, run, policy_version, incarnation=incarnation))
+        await self._publisher.publish(await asyncio.to_thread(self._snapshot, policy_version, tensors))
+
+    def _snapshot(self, policy_version: int, tensors: Mapping[str, Tensor] | None = None) -> Snapshot:
+        """Of these weights, or of the policy's, of which this is the one copy; in another thread than the loop's."""
+        tensors = tensors or copied(named_tensors(self._trainer.policy.network))
+        return Snapshot.of(
+            tensors, self._reconfiguration.run.name, policy_version, incarnation=self._identity.incarnation
+        )
 
     async def _add_solutions(self, step: int, weights: Mapping[str, Tensor] | None = None) -> None:
         if self._manager.evaluator.awaits_solutions(step):
@@ -291,5 +295,5 @@ class LearnerService:
             step=self.step,
             incarnation=self._identity.incarnation,
             waiting_for=self._watchdog.text or self._waiting_for,
-            last_error=self._requests.last_error or self._parts.checkpoints.last_error or self._log.last_error,
+            last_error=self._requests.last_error or self._checkpoints.last_error or self._log.last_error,
         )

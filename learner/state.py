@@ -91,7 +91,7 @@ def new_state(
 def restore(state: LearnerState, path: Path) -> None:
     """Continue from a checkpoint, whose models are loaded already."""
     restored = checkpoint.read(path)
-    state.trainer.load_state_dict(restored.optimizers)
+    state.trainer.load_state_dict(restored.trainer)
     ledger_state.restore(state.manager, restored.ledger)
     state.progress = restored.progress
     state.steering.restore(restored.progress.step)

@@ -1,6 +1,7 @@
 """The peers of a live run: found by their heartbeats in Redis, sent weights over gRPC."""
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 
 import grpc
 
@@ -80,7 +81,7 @@ class GrpcTransport:
         )
         try:
             response: pb.UpdateWeightsResponse = await stub.UpdateWeights(
-                messages, timeout=deadline, metadata=self._metadata
+                _made_in_a_thread(messages), timeout=deadline, metadata=self._metadata
             )
         except grpc.aio.AioRpcError as error:
             raise TransferError(f"{error.code().name}: {error.details()}") from error
@@ -91,3 +92,9 @@ class GrpcTransport:
         """Ends all connections."""
         for opened in self._channels.values():
             await opened.close()
+
+
+async def _made_in_a_thread(messages: "Iterator[pb.UpdateWeightsRequest]") -> "AsyncIterator[pb.UpdateWeightsRequest]":
+    """Together they are a copy of the weights."""
+    while (message := await asyncio.to_thread(next, messages, None)) is not None:
+        yield message

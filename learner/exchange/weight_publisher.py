@@ -19,6 +19,7 @@ from torch import Tensor
 from tppo import weights
 from tppo.backoff import Backoff
 from tppo.cancellation import TaskGroup
+from tppo.event_loop import free_in_thread
 from tppo.streams import until_redis_answers
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ FIRST_DELAY_SECONDS = 0.5  # between attempts at one generator
 LONGEST_DELAY_SECONDS = 4.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Snapshot:
     """The policy's weights at one version; the tensors are never written to again."""
 
@@ -38,9 +39,12 @@ class Snapshot:
     tensors: Mapping[str, Tensor]
     digest: str
 
+    def __post_init__(self) -> None:
+        free_in_thread(self, self.tensors)
+
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], run: str, policy_version: int, *, incarnation: int) -> Self:
-        """With the digest of the tensors."""
+        """With the digest of the tensors, which is computed once, whoever is sent them."""
         return cls(run, policy_version, incarnation, tensors, weights.digest(tensors))
 
     @property

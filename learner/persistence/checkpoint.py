@@ -3,7 +3,9 @@
 A checkpoint is written into a hidden folder, renamed when it is complete, and named last of all in `latest`: then it is
 committed. A resume verifies that it is still complete, and else renames it to `damaged_...` and takes the one before.
 `committed.jsonl` has the digests of the weights of every checkpoint ever committed. Nothing is pickled: texts are JSON,
-arrays safetensors; the optimizers' state is torch's, read back as data only.
+arrays safetensors.
+
+The large tensors are not copied: they are written from where they lie, before the next step changes them.
 """
 
 import json
@@ -14,38 +16,45 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from learner.models.named_tensors import copied, stored_tensors
 from learner.persistence.definition import FILE as DEFINITION
 from learner.persistence.definition import Definition
-from learner.persistence.manifest import DamagedError, verify, write_manifest
+from learner.persistence.manifest import DamagedError, WrittenFile, verify, write_manifest
+from learner.persistence.tensor_files import num_bytes_of, write_model, write_tensors
+from learner.persistence.trainer_state import StateParts
 from learner.rollouts.ledger_state import LedgerState
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
-from tppo import weights
 from tppo.run_folder.checkpoints import DAMAGED_PREFIX, BestCheckpoint, CheckpointFolder, replaced, step_of
 from tppo.run_folder.durable import sync, sync_tree, write_atomically
 from tppo.run_folder.json_files import write_object
 from tppo.run_folder.json_lines import JsonLinesWriter
 from tppo.run_folder.metric_lines import EVALUATION, MeasuredAccuracy, deciding_accuracy
+from tppo.weights import TensorsDigest, dtype_name
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """A copy of the whole state between two steps, to be written while training continues."""
+    """The whole state between two steps: copies of what is small, and the very tensors that the next step changes."""
 
     progress: TrainingProgress
     ledger: LedgerState
     actor: Mapping[str, Tensor]
     critic: Mapping[str, Tensor]
-    optimizers: Mapping[str, Any]
+    trainer: StateParts
     definition: Definition | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of its tensors."""
+        parts = (self.actor, self.critic, self.trainer.tensors, self.ledger.tensors)
+        return sum(map(num_bytes_of, parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,40 +63,37 @@ class Restored:
 
     progress: TrainingProgress
     ledger: LedgerState
-    optimizers: Mapping[str, Any]
+    trainer: Mapping[str, Any]
 
 
 def capture(
     trainer: Trainer, progress: TrainingProgress, ledger: LedgerState, definition: Definition | None = None
 ) -> Capture:
-    """Copies of the trainer's tensors, with progress, ledger and what defines the run."""
+    """What a checkpoint of this moment consists of."""
     return Capture(
         progress=progress,
         ledger=ledger,
-        actor=_copied(trainer.policy.weights.tensors()),
-        critic=_copied(trainer.value_model.weights.tensors()),
-        optimizers=_copied(trainer.state_dict()),
+        actor=stored_tensors(trainer.policy.network, trainer.policy.weights.tensors()),
+        critic=stored_tensors(trainer.value_model.network, trainer.value_model.weights.tensors()),
+        trainer=StateParts.of(trainer.state_dict()),
         definition=definition,
     )
-
-
-def cloned(network: PreTrainedModel) -> dict[str, Tensor]:
-    """The network's weights by name, on the CPU, tied ones once."""
-    seen: set[int] = set()
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in network.state_dict().items():
-        if tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
-            tensors[name] = tensor.detach().to("cpu", copy=True)
-    return tensors
 
 
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, folder: Path, *, keep: int, require_right: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: int,
+        require_right: Callable[[], None] = lambda: None,
+        free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+    ) -> None:
         """`require_right` raises when these checkpoints are no longer this process's to write."""
         self.folder = CheckpointFolder(folder)
+        self._free_bytes = free_bytes
         self._keep = keep
         self._require_right = require_right
         self._committed = JsonLinesWriter(self.folder.committed_log, require_right=require_right)
@@ -121,24 +127,29 @@ class Checkpoints:
         tokenizer: PreTrainedTokenizerBase,
         *,
         keep_also: Collection[int] = (),
+        when_read: Callable[[], None] = lambda: None,
     ) -> Path:
         """Write a checkpoint; when this returns it is the latest. Older ones beyond `keep` are deleted, but for the
         best and those of the steps `keep_also`. Raises OSError when the disk is full; the others stay as they are.
+
+        `when_read` is called as soon as the state's tensors may change.
         """
         final = self.folder.of_step(state.progress.step)
         temporary = final.with_name(f".{final.name}.writing")
         shutil.rmtree(temporary, ignore_errors=True)
         try:
-            self._write(temporary, state, trainer, tokenizer)
+            temporary.mkdir(parents=True)
+            self._require_space(state)
+            note = _write(temporary, state, trainer, tokenizer)
+            when_read()
+            sync_tree(temporary)
             self._require_right()
             self._put_in_place(temporary, final)
-        except (SafetensorError, RuntimeError) as error:  # how these libraries report a full disk
-            raise OSError(f"{type(error).__name__}: {error}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         write_atomically(self.folder.latest, final.name.encode())
         shutil.rmtree(replaced(final), ignore_errors=True)
-        self._note(state)
+        self._committed.append([note])
         self._delete_old(final, keep_also)
         return final
 
@@ -157,29 +168,11 @@ class Checkpoints:
             if line["kind"] == EVALUATION and line["step"] in complete and (accuracy := deciding_accuracy(line)):
                 self.keep_if_best(line["step"], accuracy)
 
-    def _write(self, temporary: Path, state: Capture, trainer: Trainer, tokenizer: PreTrainedTokenizerBase) -> None:
-        temporary.mkdir(parents=True)
-        trainer.policy.network.save_pretrained(temporary / "actor", state_dict=dict(state.actor))
-        tokenizer.save_pretrained(temporary / "actor")
-        trainer.value_model.network.save_pretrained(temporary / "critic", state_dict=dict(state.critic))
-        torch.save(dict(state.optimizers), temporary / "optimizers.pt")
-        save_file(state.ledger.tensors, temporary / "ledger.safetensors")
-        (temporary / "ledger.json").write_text(json.dumps(state.ledger.plain), encoding="utf-8")
-        (temporary / "progress.json").write_text(json.dumps(asdict(state.progress)), encoding="utf-8")
-        if state.definition is not None:
-            text = json.dumps(state.definition.as_json(), indent=1)
-            (temporary / DEFINITION).write_text(text, encoding="utf-8")
-        write_manifest(temporary)
-        sync_tree(temporary)
-
-    def _note(self, state: Capture) -> None:
-        note = {
-            "step": state.progress.step,
-            "inbox_position": state.progress.inbox_position,
-            "actor": weights.digest(state.actor),
-            "critic": weights.digest(state.critic),
-        }
-        self._committed.append([note])
+    def _require_space(self, state: Capture) -> None:
+        needed, free = state.num_bytes, self._free_bytes(self.folder.path)
+        if needed > free:
+            expected = f"expected {_gigabytes(needed)} for the next checkpoint, beside the {self._keep} that are kept"
+            raise OSError(f"{self.folder.path} has {_gigabytes(free)} free; {expected} (checkpoint.keep)")
 
     def _put_in_place(self, temporary: Path, final: Path) -> None:
         """At every moment the step's checkpoint is there, or where `usable` finds it."""
@@ -204,10 +197,65 @@ class Checkpoints:
 
 def read(path: Path) -> Restored:
     """What `Checkpoints.commit` wrote, without the models."""
-    optimizers = torch.load(path / "optimizers.pt", weights_only=True, map_location="cpu")
     plain = json.loads((path / "ledger.json").read_text(encoding="utf-8"))
     progress = TrainingProgress(**json.loads((path / "progress.json").read_text(encoding="utf-8")))
-    return Restored(progress, LedgerState(plain, load_file(path / "ledger.safetensors")), optimizers)
+    trainer = StateParts(
+        json.loads((path / "trainer.json").read_text(encoding="utf-8")),
+        copied(load_file(path / "trainer.safetensors")),  # in memory of its own, not in the file's
+    )
+    return Restored(progress, LedgerState(plain, load_file(path / "ledger.safetensors")), trainer.whole())
+
+
+def _write(folder: Path, state: Capture, trainer: Trainer, tokenizer: PreTrainedTokenizerBase) -> Mapping[str, Any]:
+    """All files of a checkpoint; its line of committed.jsonl."""
+    of_actor, of_critic = TensorsDigest(), TensorsDigest()
+    written = _write_network(folder / "actor", trainer.policy.network, state.actor, of_actor)
+    _save_tokenizer(tokenizer, folder / "actor")
+    written |= _write_network(folder / "critic", trainer.value_model.network, state.critic, of_critic)
+    written["trainer.safetensors"] = write_tensors(folder / "trainer.safetensors", state.trainer.tensors)
+    written["ledger.safetensors"] = write_tensors(folder / "ledger.safetensors", state.ledger.tensors)
+    texts = {
+        "trainer.json": state.trainer.plain,
+        "ledger.json": state.ledger.plain,
+        "progress.json": asdict(state.progress),
+        **({} if state.definition is None else {DEFINITION: state.definition.as_json()}),
+    }
+    for name, content in texts.items():
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    write_manifest(folder, written)
+    return {
+        "step": state.progress.step,
+        "inbox_position": state.progress.inbox_position,
+        "actor": of_actor.text(),
+        "critic": of_critic.text(),
+    }
+
+
+def _write_network(
+    folder: Path, network: PreTrainedModel, tensors: Mapping[str, Tensor], whole: TensorsDigest
+) -> dict[str, WrittenFile]:
+    """A Hugging Face folder, but for the tokenizer."""
+    folder.mkdir()
+    network.config.dtype = next(dtype_name(tensor) for tensor in tensors.values() if tensor.is_floating_point())
+    network.config.architectures = [type(network).__name__]
+    network.config.save_pretrained(folder)
+    if network.can_generate():
+        network.generation_config.to_json_file(folder / "generation_config.json")  # as it came, valid or not
+    written = write_model(folder, tensors, whole=whole)
+    return {f"{folder.name}/{name}": one for name, one in written.items()}
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    try:
+        tokenizer.save_pretrained(folder)
+    except OSError:
+        raise
+    except Exception as error:  # of no other type is what its part in Rust raises for a full disk
+        raise OSError(f"{folder}: the tokenizer cannot be written: {error}") from error
+
+
+def _gigabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.3g} GB"
 
 
 def _rename_damaged(path: Path) -> None:
@@ -215,14 +263,3 @@ def _rename_damaged(path: Path) -> None:
     shutil.rmtree(damaged, ignore_errors=True)
     if path.exists():
         path.rename(damaged)
-
-
-def _copied(value: Any) -> Any:
-    """The same structure with its tensors copied to the CPU."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: _copied(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_copied(item) for item in value)
-    return value

@@ -1,15 +1,17 @@
-"""Commits checkpoints beside the training: the state is copied between two steps, the disk is written meanwhile.
+"""Commits checkpoints beside the training: between two steps the disk is written from the tensors themselves.
 
-Loop `serve`: consumes copied states, the newest or that of an evaluated step / waits for one / unblocked by
-`commit_if_due` / produces a committed checkpoint, after which it trims the inbox up to that checkpoint's position, as a
-resumed learner does once more. It waits for the traces of the steps before it: a step in a checkpoint is never
-repeated. A full disk stops neither training nor harms older checkpoints: the error is logged and in the status, and the
-next one is tried.
+Loop `serve`: consumes captured states / waits for one / unblocked by `commit_soon` / produces a committed checkpoint,
+after which it trims the inbox up to that checkpoint's position, as a resumed learner does once more. It waits for the
+traces of the steps before it: a step in a checkpoint is never repeated. The next step waits in `at_rest` until the
+tensors that it changes are read, so a checkpoint takes no memory of its own; while windows are generated, the learner
+has nothing else to do. A full disk stops neither training nor harms older checkpoints: the error is logged and in the
+status, and the next one is tried.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
@@ -53,28 +55,28 @@ class CheckpointWriter:
         self._definition = definition
         self._pending: Capture | None = None
         self._has_pending = asyncio.Event()
+        self._is_reading = False  # the tensors of a state
+        self._has_read = asyncio.Event()
+        self._has_read.set()
         self._writing = asyncio.Lock()
         self._accuracies: dict[int, MeasuredAccuracy] = {}  # by step, of those that are not committed yet
         self.last_step: int | None = None
         self.last_error = ""
 
-    def commit_if_due(self, progress: TrainingProgress, manager: RolloutManager) -> None:
-        """Hand a copy of the state to the loop every `save_freq` steps, and where the policy is evaluated: it may be
-        the best.
-        """
+    async def at_rest(self) -> None:
+        """Wait until the tensors of the models and of their optimizers may change."""
+        await self._has_read.wait()
+
+    async def commit_if_due(self, progress: TrainingProgress, manager: RolloutManager) -> None:
+        """Hand the state to the loop every `save_freq` steps, and where the policy is evaluated: it may be the best."""
         is_evaluated = manager.evaluator.has_begun(progress.step)
-        if not self._save_freq or not (is_evaluated or progress.step % self._save_freq == 0):
-            return
-        waiting = self._pending
-        if is_evaluated or waiting is None or not manager.evaluator.has_begun(waiting.progress.step):
-            self.commit_soon(progress, manager)  # else the disk is slow, and the one that may be the best goes first
+        if self._save_freq and (is_evaluated or progress.step % self._save_freq == 0):
+            self.commit_soon(progress, manager)
 
     def commit_soon(self, progress: TrainingProgress, manager: RolloutManager) -> None:
-        """Hand a copy of the state to the loop: an operator has requested it, or a full Redis."""
-        if self._pending is not None and self._pending.progress.step < progress.step:
-            step = self._pending.progress.step
-            logger.warning("step %d gets no checkpoint: the disk is slower than the training", step)
+        """Hand the state to the loop: an operator has requested it, or a full Redis."""
         self._pending = self._captured(progress, manager)
+        self._has_read.clear()
         self._has_pending.set()
 
     async def commit_now(self, progress: TrainingProgress, manager: RolloutManager) -> None:
@@ -122,17 +124,32 @@ class CheckpointWriter:
         return capture(self._trainer, progress, captured(manager), self._definition())
 
     async def _write(self, state: Capture) -> None:
-        await self._traces.written()
-        async with self._writing:
-            under_evaluation = [int(step) for step in state.ledger.plain["gathered"]]
-            path = await asyncio.to_thread(
-                self._checkpoints.commit, state, self._trainer, self._tokenizer, keep_also=under_evaluation
-            )
+        self._is_reading = True
+        try:
+            await self._traces.written()
+            async with self._writing:
+                path = await asyncio.to_thread(self._commit, state, asyncio.get_running_loop())
+        finally:
+            self._note_read()
         self.last_step, self.last_error = state.progress.step, ""
         self._keep_best()
         logger.info("checkpoint committed: %s", path)
         self._journal.event("checkpoint", step=self.last_step, text=f"checkpoint of step {self.last_step} committed")
         await trim_behind_checkpoint(self._inbox, state.progress.inbox_position)
+
+    def _commit(self, state: Capture, loop: asyncio.AbstractEventLoop) -> Path:
+        return self._checkpoints.commit(
+            state,
+            self._trainer,
+            self._tokenizer,
+            keep_also=[int(step) for step in state.ledger.plain["gathered"]],
+            when_read=lambda: loop.call_soon_threadsafe(self._note_read),
+        )
+
+    def _note_read(self) -> None:
+        self._is_reading = False
+        if self._pending is None:
+            self._has_read.set()
 
 
 async def trim_behind_checkpoint(inbox: Inbox, position: str) -> None:

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from learner.models.named_tensors import copied
 from learner.persistence.manifest import DamagedError
+from learner.persistence.tensor_files import write_tensors
+from tppo.digests import UnknownAlgorithmError, algorithm_of
 from tppo.run_folder.durable import put_in_place
 from tppo.weights import digest
 
@@ -22,11 +24,11 @@ class DeferredWeights:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def put(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Write the weights; the file has its name only when it is whole."""
+    def put(self, step: int, tensors: Mapping[str, Tensor], *, known_digest: str = "") -> None:
+        """Write the weights; the file has its name only when it is whole. `known_digest` spares hashing them again."""
         self._folder.mkdir(parents=True, exist_ok=True)
         temporary = self._folder / f".step_{step}.writing"
-        save_file(dict(tensors), temporary, metadata={DIGEST: digest(tensors)})
+        write_tensors(temporary, tensors, metadata={DIGEST: known_digest or digest(tensors)})
         put_in_place(temporary, self._path(step))
 
     def steps(self) -> list[int]:
@@ -38,11 +40,11 @@ class DeferredWeights:
         path = self._path(step)
         try:
             with safe_open(path, framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
-                written = (file.metadata() or {}).get(DIGEST)
+                tensors = copied({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  it is no mapping
+                written = (file.metadata() or {}).get(DIGEST, "")
         except (SafetensorError, OSError) as error:
             raise DamagedError(f"{path}: {error}; expected the weights of step {step}") from None
-        if digest(tensors) != written:
+        if not _has_digest(tensors, written):
             raise DamagedError(f"{path} has other weights than were written; expected those of step {step}")
         return tensors
 
@@ -52,3 +54,11 @@ class DeferredWeights:
 
     def _path(self, step: int) -> Path:
         return self._folder / f"step_{step}.safetensors"
+
+
+def _has_digest(tensors: Mapping[str, Tensor], written: str) -> bool:
+    """By the algorithm that it names."""
+    try:
+        return digest(tensors, algorithm_of(written)) == written
+    except UnknownAlgorithmError:
+        return False

@@ -3,10 +3,11 @@
 `manifest.json` is written last; a checkpoint without it was never finished.
 """
 
-import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from tppo.digests import UnknownAlgorithmError, algorithm_of, file_digest
 from tppo.run_folder.checkpoints import MANIFEST
 from tppo.run_folder.json_files import DamagedFileError, read_object, write_object
 
@@ -15,52 +16,73 @@ class DamagedError(ValueError):
     """A checkpoint that is not what was written."""
 
 
-def write_manifest(folder: Path) -> None:
-    """Describe every file that is in the folder now."""
-    files = {name: [path.stat().st_size, _digest(path)] for name, path in _files(folder)}
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """What the manifest says of a file."""
+
+    num_bytes: int
+    digest: str
+
+
+def write_manifest(folder: Path, written: Mapping[str, WrittenFile] | None = None) -> None:
+    """Describe every file that is in the folder now; those that were hashed when they were `written` are not read."""
+    known = written or {}
+    files = {
+        name: [known[name].num_bytes, known[name].digest] if name in known else [path.stat().st_size, file_digest(path)]
+        for name, path in _files(folder)
+    }
     write_object(folder / MANIFEST, {"files": files})
 
 
 def verify(folder: Path, *, only: Collection[str] = ()) -> None:
     """Raise `DamagedError`, with what is wrong, unless each file is as it was written. Reads all, or `only` these."""
-    described = _described(folder)
-    for name in only or described:
-        size, digest = described.get(name, (0, "none"))
+    files = described(folder)
+    for name in only or files:
         path = folder / name
         if not path.is_file():
             raise DamagedError(f"{path} is missing")
+        if name not in files:
+            raise DamagedError(f"{path} is not in {MANIFEST}")
+        size, digest = files[name]
         if path.stat().st_size != size:
             raise DamagedError(f"{path} has {path.stat().st_size} bytes; expected {size}")
-        if _digest(path) != digest:
-            raise DamagedError(f"{path} has other bytes than were written")
+        require_digest(path, digest)
 
 
-def _described(folder: Path) -> dict[str, tuple[int, str]]:
-    """Size and digest of each file, by the manifest."""
+def require_digest(path: Path, digest: str) -> None:
+    """Raise `DamagedError` unless the file has this digest, computed by the algorithm that it names.
+
+    Raises `UnknownAlgorithmError` where that cannot be found out here: the file may be whole.
+    """
+    try:
+        found = file_digest(path, algorithm_of(digest))
+    except UnknownAlgorithmError as error:
+        raise UnknownAlgorithmError(f"{path} cannot be verified: {error}") from None
+    if found != digest:
+        raise DamagedError(f"{path} has other bytes than were written")
+
+
+def described(folder: Path) -> dict[str, tuple[int, str]]:
+    """Size and digest of each file, by the manifest. Raises `DamagedError` where it has none that can be read."""
     try:
         fields = read_object(folder / MANIFEST, {"files": dict})
     except DamagedFileError as error:
         raise DamagedError(f"{folder} has no readable {MANIFEST} ({error})") from None
     if fields is None:
         raise DamagedError(f"{folder} has no readable {MANIFEST} (it is missing)")
-    described: dict[str, tuple[int, str]] = {}
+    files: dict[str, tuple[int, str]] = {}
     for name, facts in fields["files"].items():
         match facts:
             case [int(size), str(digest)]:
-                described[name] = size, digest
+                files[name] = size, digest
             case _:
                 raise DamagedError(
                     f"{folder} has no readable {MANIFEST} ({name}: {facts!r}; expected its size and its digest)"
                 )
-    return described
+    return files
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != MANIFEST:
             yield path.relative_to(folder).as_posix(), path
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

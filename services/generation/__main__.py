@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
 
 from services.generation.exposed import GENERATION_METRICS
 from tppo.announced_weights import announced_weights
@@ -38,7 +39,9 @@ def main(argv: Sequence[str]) -> int:
     require_tls_or_token(config.generation.host, token_from_environment(Service.GENERATION), key="generation.host")
     if not (config.model.path / "config.json").is_file():
         raise ConfigError(f"model.path = {config.model.path}: no config.json there; expected a model's folder")
-    asyncio.run(_serve(with_redis(config), arguments.name))
+    config = with_redis(config)
+    import_module("services.generation.build")  # torch and transformers: here they hold up no event loop
+    asyncio.run(_serve(config, arguments.name))
     return 0
 
 
@@ -50,7 +53,6 @@ async def _serve(config: Config, name: str) -> None:
 
 
 async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None:
-    # torch and transformers are imported when the arguments are known to be right.
     from services.generation.build import build_worker, running_engine, weight_server
     from services.generation.served_weights import ServedWeights
     from services.generation.service import WindowHandler

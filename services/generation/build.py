@@ -1,5 +1,6 @@
 """What serves window requests, built from a configuration: the engine, the weight server and the worker."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -49,7 +50,7 @@ def weight_server(intake: WeightIntake, section: GenerationSection, *, token: st
 async def running_engine(config: Config) -> AsyncIterator[Engine]:
     """The engine, until the end of the context. Raises `ConfigError` for a model that it cannot serve."""
     try:
-        engine = build_engine(config)
+        engine = await asyncio.to_thread(build_engine, config)  # some models are built with random weights first
     except ConfigError:
         raise
     except (OSError, ValueError) as error:

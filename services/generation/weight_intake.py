@@ -81,7 +81,7 @@ class WeightIntake(pb_grpc.GenerationServiceServicer):
         while (message := await self._next(remaining)) is not None:
             if message.HasField("manifest"):
                 await self._check(message.manifest)
-            assembler.feed(message)
+            await asyncio.to_thread(assembler.feed, message)
         return await asyncio.to_thread(assembler.finish)  # hashes all bytes
 
     async def _next(self, messages: AsyncIterator[pb.UpdateWeightsRequest]) -> pb.UpdateWeightsRequest | None:

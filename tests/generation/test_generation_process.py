@@ -75,7 +75,7 @@ async def test_the_process_takes_weights_serves_a_window_and_ends_at_sigterm(
         async with grpc.aio.insecure_channel(generator.address) as channel:
             stub = pb_grpc.GenerationServiceStub(channel)
             with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):
-                await stub.UpdateWeights(transfer(tensors, run_name), timeout=DEADLINE_SECONDS)
+                await stub.UpdateWeights(transfer(tensors, run_name, "sha256:0"), timeout=DEADLINE_SECONDS)
         await take_weights(tensors, generator, redis_client, run_name, folder=tmp_path)
         (window,) = await inbox_records(streams, Window, 1)
         exit_code = await terminated(process)
@@ -123,19 +123,20 @@ def a_generator(folder: Path, redis_url: str, run: str, model: PreTrainedConfig 
     return [*TPPO, "generation", str(run_file(folder, model)), "--redis", redis_url, *named, "--name", "generation-7"]
 
 
-def transfer(tensors: dict[str, torch.Tensor], run: str) -> Iterator[pb.UpdateWeightsRequest]:
-    return to_messages(tensors, run=run, policy_version=3, incarnation=0)
+def transfer(tensors: dict[str, torch.Tensor], run: str, known_digest: str) -> Iterator[pb.UpdateWeightsRequest]:
+    return to_messages(tensors, run=run, policy_version=3, incarnation=0, known_digest=known_digest)
 
 
 async def take_weights(
     tensors: dict[str, torch.Tensor], generator: Presence, client: RedisClient, run: str, *, folder: Path
 ) -> None:
     """Announce the weights and send them."""
-    await announce_weights(client, run, AnnouncedWeights(0, 3, digest(tensors)))
+    known = await asyncio.to_thread(digest, tensors)
+    await announce_weights(client, run, AnnouncedWeights(0, 3, known))
     metadata = call_metadata(read_secret(folder / run / "generation.token"))
     async with grpc.aio.insecure_channel(generator.address) as channel:
         stub = pb_grpc.GenerationServiceStub(channel)
-        await stub.UpdateWeights(transfer(tensors, run), timeout=DEADLINE_SECONDS, metadata=metadata)
+        await stub.UpdateWeights(transfer(tensors, run, known), timeout=DEADLINE_SECONDS, metadata=metadata)
 
 
 async def busy_slots(client: RedisClient, run: str) -> int:

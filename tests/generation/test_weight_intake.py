@@ -27,6 +27,7 @@ from tppo.v1 import generation_pb2_grpc as pb_grpc
 from tppo.weights import digest, to_messages
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(5, dtype=torch.bfloat16)}
+DIGEST = digest(TENSORS)
 
 
 @dataclass
@@ -75,7 +76,12 @@ def transfer(
     policy_version: int = 1, *, incarnation: int = 0, run: str = "mine", chunk_bytes: int = 8
 ) -> Iterator[pb.UpdateWeightsRequest]:
     return to_messages(
-        TENSORS, run=run, policy_version=policy_version, incarnation=incarnation, chunk_bytes=chunk_bytes
+        TENSORS,
+        run=run,
+        policy_version=policy_version,
+        incarnation=incarnation,
+        chunk_bytes=chunk_bytes,
+        known_digest=DIGEST,
     )
 
 
@@ -90,7 +96,7 @@ async def test_a_transfer_reaches_the_engine_whole() -> None:
         response = await generator.send(transfer(4, incarnation=2))
         (update,) = generator.engine.updates
 
-    assert (response.policy_version, response.incarnation, response.digest) == (4, 2, digest(TENSORS))
+    assert (response.policy_version, response.incarnation, response.digest) == (4, 2, DIGEST)
     assert update.tensors.keys() == TENSORS.keys()
     assert all(torch.equal(update.tensors[name], tensor) for name, tensor in TENSORS.items())
 
@@ -125,8 +131,8 @@ async def test_only_weights_at_least_as_new_are_taken(incarnation: int, policy_v
     ("announced", "complaint"),
     [
         (None, "was not announced by the learner; its newest is None"),
-        (AnnouncedWeights(1, 6, digest(TENSORS)), "policy_version=1000000) was not announced by the learner"),
-        (AnnouncedWeights(1, 10**6, "d1ffe4e47"), "announced was d1ffe4e47"),
+        (AnnouncedWeights(1, 6, DIGEST), "policy_version=1000000) was not announced by the learner"),
+        (AnnouncedWeights(1, 10**6, "sha256:d1ffe4e47"), "announced was sha256:d1ffe4e47"),
     ],
     ids=["nothing announced", "an earlier version announced", "other weights announced"],
 )
@@ -142,7 +148,7 @@ async def test_weights_that_the_learner_has_not_announced_are_refused(
 
 
 async def test_announced_weights_are_taken() -> None:
-    async with a_generator(announced=announcing(AnnouncedWeights(1, 6, digest(TENSORS)))) as generator:
+    async with a_generator(announced=announcing(AnnouncedWeights(1, 6, DIGEST))) as generator:
         assert (await generator.send(transfer(5, incarnation=1))).policy_version == 5
         assert (await generator.send(transfer(6, incarnation=1))).policy_version == 6
 
@@ -203,12 +209,15 @@ async def test_a_transfer_without_messages_ends_at_the_deadline() -> None:
 
 async def test_a_chunk_may_be_larger_than_the_default_limit_of_4_mib() -> None:
     tensors = {"large": torch.zeros(2 * 2**20)}
-    messages = to_messages(tensors, run="mine", policy_version=1, incarnation=0, chunk_bytes=8 * 2**20)
+    known = await asyncio.to_thread(digest, tensors)
+    messages = to_messages(
+        tensors, run="mine", policy_version=1, incarnation=0, chunk_bytes=8 * 2**20, known_digest=known
+    )
 
     async with a_generator() as generator:
         response = await generator.send(messages)
 
-    assert response.digest == digest(tensors)
+    assert response.digest == known
 
 
 async def test_the_token_is_demanded_of_every_transfer() -> None:

@@ -25,7 +25,7 @@ from services.generation.transformers_engine.decoders.model_weights import new_m
 from services.generation.transformers_engine.engine import TransformersEngine
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo.rollout import Window, WindowRequest, tokens
-from tppo.weights import WeightUpdate, digest
+from tppo.weights import WeightUpdate
 
 VOCABULARY = 40
 CAPACITY = 200
@@ -79,7 +79,7 @@ def a_model(config: PreTrainedConfig, *, seed: int = 0) -> PreTrainedModel:
 
 def an_update(model: PreTrainedModel, policy_version: int = 0) -> WeightUpdate:
     tensors = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    return WeightUpdate(policy_version, incarnation=0, digest=digest(tensors), tensors=tensors)
+    return WeightUpdate(policy_version, incarnation=0, digest=f"sha256:{policy_version:x}", tensors=tensors)
 
 
 def a_request(name: str = "r", **changes: Any) -> WindowRequest:

@@ -108,6 +108,13 @@ class Laboratory:
         self, run: str, streams: MemoryStreams, transport: FakeTransport, *, is_replay: bool = False
     ) -> LearnerService:
         """A learner that resumes from the newest checkpoint of the run, if there is one."""
+        # Its state is read in another thread than the loop's, as `tppo learner` does.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(self._learner, run, streams, transport, is_replay=is_replay).result()
+
+    def _learner(
+        self, run: str, streams: MemoryStreams, transport: FakeTransport, *, is_replay: bool
+    ) -> LearnerService:
         folder = self.folder / run
         folder.mkdir(exist_ok=True, parents=True)
         checkpoints = Checkpoints(folder / "checkpoints", keep=self.config.checkpoint.keep)

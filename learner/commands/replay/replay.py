@@ -12,13 +12,15 @@ from learner.build import learner_service, load_state
 from learner.exchange.peers import Peers
 from learner.exchange.score_failures import ScoreFailures
 from learner.exchange.weight_publisher import FoundGenerator, Snapshot
+from learner.models.named_tensors import stored_tensors
 from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.persistence.run_identity import begin_incarnation
 from learner.rollouts.manager import RolloutManager
 from learner.service import LearnerService
 from learner.step.progress import TrainingProgress
 from tppo import weights
-from tppo.config import Config
+from tppo.config import Config, ConfigError
+from tppo.digests import UnknownAlgorithmError, algorithm_of
 from tppo.generation_totals import GenerationTotals
 from tppo.presence import Presence
 from tppo.run_folder.checkpoints import CheckpointFolder
@@ -58,17 +60,24 @@ class ComparingWriter(CheckpointWriter):
         self._notes = notes
         self._result = result
 
-    def commit_if_due(self, progress: TrainingProgress, manager: RolloutManager) -> None:
+    async def commit_if_due(self, progress: TrainingProgress, manager: RolloutManager) -> None:
         """Compare instead."""
         self._result.reached_step = progress.step
         of_this_step = [note for note in self._notes if note["step"] == progress.step]
-        if not of_this_step:
-            return
-        actor = weights.digest(self._trainer.policy.weights.tensors())
-        critic = weights.digest(self._trainer.value_model.weights.tensors())
-        self._result.comparisons += [
-            Comparison(progress.step, note["actor"] == actor, note["critic"] == critic) for note in of_this_step
-        ]
+        self._result.comparisons += [await asyncio.to_thread(self._comparison, note) for note in of_this_step]
+
+    def _comparison(self, note: Mapping[str, Any]) -> Comparison:
+        """By the algorithms that the run's digests name. Raises `ConfigError`."""
+        models = {"actor": self._trainer.policy, "critic": self._trainer.value_model}
+        stored = {name: stored_tensors(model.network, model.weights.tensors()) for name, model in models.items()}
+        try:
+            is_same = {
+                name: weights.digest(tensors, algorithm_of(note[name])) == note[name]
+                for name, tensors in stored.items()
+            }
+        except UnknownAlgorithmError as error:
+            raise ConfigError(f"committed.jsonl, step {note['step']}: {error}") from None
+        return Comparison(note["step"], is_same["actor"], is_same["critic"])
 
 
 class Nowhere:

@@ -10,7 +10,7 @@ from services.generation.transformers_engine.decode_loop import DecodeLoop, Pend
 from services.generation.transformers_engine.decode_row import DecodeRow
 from services.generation.transformers_engine.decoders.decoder import Decoder
 from tppo.rollout import FinishReason, Window, WindowRequest, logprobs, tokens
-from tppo.weights import WeightUpdate, digest
+from tppo.weights import WeightUpdate
 
 
 class TransformersEngine:
@@ -48,7 +48,7 @@ class TransformersEngine:
             raise
 
     async def update_weights(self, update: WeightUpdate) -> str:
-        """Digest of what is loaded, when it is in use."""
+        """Digest of what is loaded, when it is in use: that of the tensors, computed when the last of them had come."""
         pending = PendingUpdate(update)
         self._loop.update(pending)
         try:
@@ -56,7 +56,7 @@ class TransformersEngine:
         except asyncio.CancelledError:
             self._loop.give_up(pending)
             raise
-        return await asyncio.to_thread(digest, update.tensors)
+        return update.digest
 
     def statistics(self) -> EngineStatistics:
         """What it has done and does."""

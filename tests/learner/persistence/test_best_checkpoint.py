@@ -28,9 +28,6 @@ class Disk:
         for step in steps:
             await self.writer.commit_now(progress(step), self.manager)
 
-    def pending_step(self) -> int | None:
-        return None if self.writer._pending is None else self.writer._pending.progress.step
-
 
 def progress(step: int) -> TrainingProgress:
     return TrainingProgress(step, f"{step}-0", 0.0, 0)
@@ -95,21 +92,3 @@ async def test_accuracies_of_another_measure_are_not_compared(disk: Disk) -> Non
     disk.writer.keep_if_best(6, MeasuredAccuracy(EXACT_ACCURACY, 0.6))
 
     assert disk.folder.best() == BestCheckpoint(4, 0.7, EXACT_ACCURACY)
-
-
-def test_on_a_slow_disk_the_checkpoint_of_an_evaluated_step_goes_first(
-    disk: Disk, caplog: pytest.LogCaptureFixture
-) -> None:
-    disk.manager.evaluator.finished_steps |= {3, 9}
-    pending = []
-    for step in (1, 2, 3, 4, 5, 8):
-        disk.writer.commit_if_due(progress(step), disk.manager)
-        pending.append(disk.pending_step())
-
-    disk.writer.commit_if_due(progress(9), disk.manager)
-
-    assert pending == [None, 2, 3, 3, 3, 3]
-    assert disk.pending_step() == 9
-    assert caplog.messages == [
-        f"step {step} gets no checkpoint: the disk is slower than the training" for step in (2, 3)
-    ]

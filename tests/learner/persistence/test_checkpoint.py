@@ -1,8 +1,10 @@
 """Checkpoints on the disk: committed, damaged, refused by a full disk, kept and deleted."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from learner.models.loading import load_policy, value_model_from_policy
 from learner.persistence.checkpoint import Capture, Checkpoints, capture
@@ -13,6 +15,7 @@ from learner.step.progress import TrainingProgress
 from tests.learner.test_learner_service import Laboratory, NoTokenizer
 from tests.support.small_disk import files_of_at_most
 from tppo import weights
+from tppo.digests import UnknownAlgorithmError, file_digest
 from tppo.run_folder.metric_lines import ACCURACY, MeasuredAccuracy
 
 
@@ -120,6 +123,17 @@ def test_a_full_disk_is_an_os_error_and_harms_no_checkpoint(disk: Disk, num_byte
     assert disk.usable_step() == 2
 
 
+def test_a_disk_that_is_full_at_the_tokenizer_is_an_os_error(disk: Disk) -> None:
+    class OfRust(NoTokenizer):
+        def save_pretrained(self, _folder: Path) -> None:
+            raise Exception("No space left on device (os error 28)")
+
+    with pytest.raises(OSError, match=r"actor: the tokenizer cannot be written: No space left"):
+        disk.checkpoints.commit(disk.state(1), disk.trainer, OfRust())  # type: ignore[arg-type]
+
+    assert disk.usable_step() is None
+
+
 def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     disk = Disk(tmp_path, keep=2)
     disk.commit(1, 2)
@@ -165,3 +179,66 @@ def test_a_process_that_has_lost_the_run_commits_nothing(disk: Disk) -> None:
         disk.commit(2)
 
     assert (disk.steps(), disk.usable_step()) == ([1], 1)
+
+
+def test_a_checkpoint_larger_than_the_free_space_is_one_sentence_and_nothing_is_written(disk: Disk) -> None:
+    disk.commit(1)
+    num_bytes = disk.state(2).num_bytes
+    disk.checkpoints = Checkpoints(disk.folder, keep=2, free_bytes=lambda _: num_bytes - 1)
+
+    with pytest.raises(
+        OSError, match=r"checkpoints has .* GB free; expected .* GB for the next checkpoint, beside the 2"
+    ):
+        disk.commit(2)
+
+    assert (disk.steps(), disk.usable_step()) == ([1], 1)
+    assert not list(disk.folder.glob(".*"))
+
+
+def test_a_checkpoint_holds_weights_and_two_moments_of_both_models_and_nothing_else_of_their_size(disk: Disk) -> None:
+    for optimization in (disk.trainer.actor, disk.trainer.critic):
+        for parameter in optimization.adamw.param_groups[0]["params"]:
+            parameter.grad = torch.ones_like(parameter)
+        optimization.update()
+    state = disk.state(1)
+    num_weights = sum(tensor.numel() for tensor in (*state.actor.values(), *state.critic.values()))
+    num_counters = sum(name.endswith(".step") for name in state.trainer.tensors)  # of each optimizer, per tensor
+
+    # Of each model a float32 per parameter, and two moments of it: 12 bytes.
+    assert state.num_bytes == 12 * num_weights + 4 * num_counters
+
+
+def test_a_digest_of_another_algorithm_is_verified_with_its_own(disk: Disk) -> None:
+    disk.commit(1)
+    path = disk.folder / "global_step_1" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    ledger = disk.folder / "global_step_1" / "ledger.json"
+    manifest["files"]["ledger.json"][1] = file_digest(ledger, "sha256")
+    path.write_text(json.dumps(manifest))
+
+    assert disk.usable_step() == 1
+
+
+def test_a_digest_that_cannot_be_verified_here_is_refused_and_damages_nothing(disk: Disk) -> None:
+    disk.commit(1, 2)
+    path = disk.folder / "global_step_2" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"]["ledger.json"][1] = "md5:0cc175b9"
+    path.write_text(json.dumps(manifest))
+
+    with pytest.raises(
+        UnknownAlgorithmError, match="cannot be verified: digest 'md5:0cc175b9'; expected one that begins"
+    ):
+        disk.usable_step()
+
+    assert disk.steps() == [1, 2]
+
+
+def test_no_file_of_a_checkpoint_is_a_pickle_or_an_archive(disk: Disk) -> None:
+    disk.commit(1)
+
+    files = [path for path in (disk.folder / "global_step_1").rglob("*") if path.is_file()]
+
+    assert {path.suffix for path in files} == {".json", ".safetensors"}
+    assert all(path.read_bytes()[:1] != b"\x80" for path in files)
+    assert all(path.read_bytes()[:2] != b"PK" for path in files)

@@ -62,7 +62,7 @@ async def test_a_learner_stopped_among_the_rounds_goes_on_with_those_that_are_le
     assert evaluated() == set(EVALUATED)
 
 
-async def test_weights_that_are_deferred_again_replace_the_earlier_ones(tmp_path: Path) -> None:
+def test_weights_that_are_deferred_again_replace_the_earlier_ones(tmp_path: Path) -> None:
     deferred_weights = DeferredWeights(tmp_path / "aside")
     deferred_weights.put(10, {"w": torch.zeros(2)})
     deferred_weights.put(9, {"w": torch.ones(2)})

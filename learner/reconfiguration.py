@@ -10,7 +10,7 @@ applies it there, and reads on. So one that crashes behind a change, and a repla
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,7 +75,7 @@ class Reconfiguration:
         commands: Commands,
         *,
         wanted: Config | None,
-        apply: Callable[[Config, Values], None],
+        apply: Callable[[Config, Values], Awaitable[None]],
         forget_after: Callable[[int], None],
     ) -> None:
         """`config` is in force; `wanted` is to be from now on, None in a replay; `apply` changes what depends on it.
@@ -145,12 +145,13 @@ class Reconfiguration:
         """Whether one is due, and all records before it are entered."""
         return self.is_due(step) and position_of(position) >= position_of(self._due[0].position)
 
-    def apply_next(self) -> str:
-        """The first one; a sentence about it."""
-        change = self._due.pop(0)
-        before = values_of(self.config, change.values)
-        self.config = with_values(self.config, change.values)
-        self._apply(self.config, change.values)
+    async def apply_next(self) -> str:
+        """The first one; a sentence about it. The inbox is held at its place until this returns."""
+        change = self._due[0]
+        before, config = values_of(self.config, change.values), with_values(self.config, change.values)
+        await self._apply(config, change.values)
+        self.config = config
+        self._due.remove(change)
         changes = (f"{key} from {before[key]!r} to {value!r}" for key, value in change.values.items())
         text = f"resumed after step {change.after_step} with {', '.join(changes)}"
         self._commands.finish(change.command, "done", text)

@@ -173,16 +173,16 @@ class LearnerService:
         """Apply what a resumed session has changed after the last step; whether there was something."""
         while self._reconfiguration.is_due(self.step) and not self._is_stopping:
             self._has_news.clear()
-            if self._apply_ready_change():
+            if await self._apply_ready_change():
                 return True
             await self._news()
         return False
 
-    def _apply_ready_change(self) -> bool:
+    async def _apply_ready_change(self) -> bool:
         """Apply the change that comes before the next step, once all records before it are entered; whether it was."""
         if not self._reconfiguration.is_ready(self.step, self._inbox.position):
             return False
-        self._log.commands([self._reconfiguration.apply_next()], step=self.step)
+        self._log.commands([await self._reconfiguration.apply_next()], step=self.step)
         self._manager.scheduler.refill(self.step)
         self._settle()
         self._inbox.release()
@@ -203,7 +203,7 @@ class LearnerService:
             if self._manager.scheduler.replace_parked(self.step):
                 self._settle()  # a restarted learner may have the windows already, so look again
                 continue
-            if self._apply_ready_change():
+            if await self._apply_ready_change():
                 continue
             self._waiting_for = missing_rows(self._manager)
             await self._news()

@@ -1,5 +1,6 @@
 """What a learner starts from: a run that begins, or what a checkpoint restored."""
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,8 +67,8 @@ def new_state(
     trainer = new_trainer(config, *models)
     steering = Steering(config.run, manager, trainer, checkpoints)
 
-    def reconfigure(config: Config, values: Mapping[str, Any]) -> None:
-        trainer.take_over(new_trainer(config, *models))
+    async def reconfigure(config: Config, values: Mapping[str, Any]) -> None:
+        await asyncio.to_thread(lambda: trainer.take_over(new_trainer(config, *models)))  # some copy the policy
         steering.reconfigure(config, values)
 
     return LearnerState(

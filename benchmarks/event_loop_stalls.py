@@ -116,7 +116,7 @@ def inside(path: Path, arguments: Sequence[str]) -> int:
         finally:
             watching.cancel()
 
-    asyncio.run = lambda work, **options: run(watched(work), **options)  # type: ignore[assignment]
+    asyncio.run = lambda work, **options: run(watched(work), **options)
     return tppo(arguments)
 
 

@@ -81,8 +81,9 @@ def digest(tensors: Mapping[str, torch.Tensor], algorithm: str = ALGORITHM) -> s
 def byte_parts(tensor: torch.Tensor) -> Iterator[memoryview]:
     """The tensor's bytes in order; from another device in parts, so that no copy of it is held here."""
     flat = tensor.detach().contiguous().reshape(-1)
-    for part in flat.split(max(1, HASHED_BYTES // flat.element_size())) if flat.numel() else ():
-        yield _bytes_of(part)
+    num_elements = max(1, HASHED_BYTES // flat.element_size())
+    for begin in range(0, flat.numel(), num_elements):
+        yield _bytes_of(flat[begin : begin + num_elements])
 
 
 def to_messages(

@@ -127,7 +127,7 @@ class Checkpoints:
         tokenizer: PreTrainedTokenizerBase,
         *,
         keep_also: Collection[int] = (),
-        when_read: Callable[[], None] = lambda: None,
+        when_read: Callable[[], object] = lambda: None,
     ) -> Path:
         """Write a checkpoint; when this returns it is the latest. Older ones beyond `keep` are deleted, but for the
         best and those of the steps `keep_also`. Raises OSError when the disk is full; the others stay as they are.

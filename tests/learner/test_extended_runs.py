@@ -256,7 +256,7 @@ async def test_a_rollback_keeps_a_change_that_its_checkpoint_has_applied_and_no_
     last = InboxEntry(f"{position_of(entries[-1].position)[0] + 1}-0", change.payload)
     archive.append([last])  # behind the position of every checkpoint, as where the inbox held much at the resume
 
-    kept = roll_back(laboratory, version)
+    kept = await asyncio.to_thread(roll_back, laboratory, version)
 
     assert [entry.position for entry in kept if change_in(entry.payload)].count(last.position) == num_changes
 
@@ -268,7 +268,7 @@ async def test_an_extended_run_that_is_rolled_back_and_resumed_is_replayed_bit_f
     laboratory, transport = Laboratory(tmp_path, "lockstep"), FakeTransport()
     beginning = laboratory.config
     await an_extended_run(laboratory, ArchivedStreams(), transport)
-    kept = roll_back(laboratory, version)
+    kept = await asyncio.to_thread(roll_back, laboratory, version)
     streams = ArchivedStreams()
     await streams.inbox.append([entry.payload for entry in kept])
 

@@ -29,7 +29,9 @@ TEMPLATE = "{% for message in messages %}<{{ message.role }}>{{ message.content 
 def a_tokenizer() -> PreTrainedTokenizerFast:
     words = Tokenizer(models.WordLevel({f"w{number}": number for number in range(24)}, unk_token="w0"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1", chat_template=TEMPLATE)
+    fast: Any = PreTrainedTokenizerFast
+    made: PreTrainedTokenizerFast = fast(tokenizer_object=words, eos_token="w1", chat_template=TEMPLATE)
+    return made
 
 
 class Run:

@@ -67,7 +67,7 @@ def test_a_full_disk_is_an_os_error(tmp_path: Path) -> None:
 # A model's folder
 
 
-def a_model(**settings: Any) -> Qwen2ForCausalLM:
+def a_model(**settings: Any) -> Any:
     torch.manual_seed(0)
     sizes: dict[str, Any] = {
         "vocab_size": 24,
@@ -77,7 +77,8 @@ def a_model(**settings: Any) -> Qwen2ForCausalLM:
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
     }
-    return Qwen2ForCausalLM(Qwen2Config(**sizes, **settings)).eval()
+    network: Any = Qwen2ForCausalLM(Qwen2Config(**sizes, **settings))
+    return network.eval()
 
 
 @pytest.mark.parametrize("max_shard_bytes", [10**9, 3000, 1])

@@ -68,8 +68,11 @@ class ComparingWriter(CheckpointWriter):
 
     def _comparison(self, note: Mapping[str, Any]) -> Comparison:
         """By the algorithms that the run's digests name. Raises `ConfigError`."""
-        models = {"actor": self._trainer.policy, "critic": self._trainer.value_model}
-        stored = {name: stored_tensors(model.network, model.weights.tensors()) for name, model in models.items()}
+        policy, value_model = self._trainer.policy, self._trainer.value_model
+        stored = {
+            "actor": stored_tensors(policy.network, policy.weights.tensors()),
+            "critic": stored_tensors(value_model.network, value_model.weights.tensors()),
+        }
         try:
             is_same = {
                 name: weights.digest(tensors, algorithm_of(note[name])) == note[name]

@@ -27,6 +27,14 @@ def chosen_device(name: str, accelerators: Sequence[str], *, key: str) -> str:
     )
 
 
+def device_bytes(device: torch.device) -> int | None:
+    """Of an accelerator's memory; None for the CPU, whose memory other processes use as well."""
+    if device.type != "cuda":
+        return None
+    total: int = torch.cuda.get_device_properties(device).total_memory
+    return total
+
+
 def _accelerators() -> list[str]:
     """Such as cuda:0 and cuda:1; PyTorch is built for one kind."""
     found = torch.accelerator.current_accelerator(check_available=True)

@@ -4,7 +4,7 @@
 
 With a vocabulary of 262,144 the float32 logits of 4,096 tokens take 4 GiB, and the backward pass as much again. So
 tokens go through the head in chunks: a chunk's logits become one number a token, and are computed again in the
-backward pass. What fits into one chunk is computed once, in one go.
+backward pass. Few logits are computed once, in one go.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,12 +18,8 @@ from torch.nn import Linear
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-#: Logits of a chunk on the CPU, 256 MB in float32; not by the machine's memory, so that a replay on another one finds
-#: the same weights.
-MAX_LOGITS_ON_CPU = 2**26
-#: Share of an accelerator's memory that a chunk's float32 logits may take; a backward pass holds them twice.
-SHARE_OF_DEVICE = 1 / 64
-BYTES_PER_LOGIT = 4
+from tppo import memory_estimate
+from tppo.device import device_bytes
 
 
 class TokenScores(NamedTuple):
@@ -35,14 +31,7 @@ class TokenScores(NamedTuple):
 
 def tokens_per_chunk(vocabulary_size: int, device: torch.device) -> int:
     """How many tokens' logits are computed at once."""
-    return max(1, _logits_per_chunk(device) // vocabulary_size)
-
-
-def _logits_per_chunk(device: torch.device) -> int:
-    if device.type != "cuda":
-        return MAX_LOGITS_ON_CPU
-    total: int = torch.cuda.get_device_properties(device).total_memory
-    return max(MAX_LOGITS_ON_CPU, int(total * SHARE_OF_DEVICE) // BYTES_PER_LOGIT)
+    return max(1, memory_estimate.logits_per_chunk(device_bytes(device)) // vocabulary_size)
 
 
 @dataclass(frozen=True)
@@ -61,9 +50,9 @@ class TokenScorer:
         self, hidden: Tensor, target_ids: Tensor, head: Callable[[Tensor], Tensor], *, vocabulary_size: int
     ) -> TokenScores:
         """Of hidden states [n, hidden], through the head."""
-        size = tokens_per_chunk(vocabulary_size, hidden.device)
-        if len(target_ids) <= size:
+        if len(target_ids) * vocabulary_size <= memory_estimate.MAX_LOGITS_KEPT:
             return self(head(hidden), target_ids)
+        size = tokens_per_chunk(vocabulary_size, hidden.device)
         if type(head) is Linear and self.temperature > 0:
             through_head: Any = _ThroughLinearHead.apply
             return TokenScores(*through_head(hidden, head.weight, head.bias, target_ids, self, size))
@@ -81,12 +70,12 @@ class TokenScorer:
     def _logprobs(self, logits: Tensor) -> Tensor:
         if self.temperature == 0:  # the likeliest token is certain
             return torch.full_like(logits, -torch.inf).scatter(-1, logits.argmax(-1, keepdim=True), 0.0)
-        return torch.log_softmax(logits / self.temperature, dim=-1)
+        return torch.log_softmax(logits if self.temperature == 1 else logits / self.temperature, dim=-1)
 
     def _entropies(self, logprobs: Tensor) -> Tensor:
         if not self.with_entropy:
             return logprobs.new_empty(0)
-        return -(logprobs.exp() * logprobs).sum(-1)
+        return -logprobs.exp().mul_(logprobs).sum(-1)
 
 
 class _ThroughLinearHead(torch.autograd.Function):

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from learner.models import logits
 from learner.models.loading import policy_from_network
 from learner.models.logits import TokenScorer, tokens_per_chunk
 from learner.models.outputs import Policy, token_scores
 from learner.models.packing import pack
 from tests.learner.models.test_models import VOCABULARY, gradients, packed_logprobs, random_network, random_rows
+from tppo import memory_estimate
 
 TOKENS_PER_CHUNK = 3
 HIDDEN_SIZE = 32
@@ -22,7 +22,8 @@ CHUNKED = ["qwen2, tied", "llama", "gemma2, soft caps and sliding window", "gran
 
 @pytest.fixture
 def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logits, "MAX_LOGITS_ON_CPU", TOKENS_PER_CHUNK * VOCABULARY)
+    monkeypatch.setattr(memory_estimate, "MAX_LOGITS_KEPT", 0)
+    monkeypatch.setattr(memory_estimate, "MAX_LOGITS_ON_CPU", TOKENS_PER_CHUNK * VOCABULARY)
 
 
 class LargestLogits(TorchDispatchMode):  # type: ignore[no-untyped-call]

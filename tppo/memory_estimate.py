@@ -1,0 +1,136 @@
+"""How much memory the learner and a generator take, by arithmetic: before anything is loaded.
+
+A model has P parameters, L blocks of width H, MLPs of width I (of those experts that a token goes through), queries of
+width A and keys of width K (heads x head_dim each), and a vocabulary of V; a number of the type that it computes in
+takes e bytes; a micro-batch has T tokens, c of them in a chunk of logits.
+
+    weights      4 P, and in bfloat16 2 P for the cast of the masters
+    moments      8 P
+    gradients    4 P, of one model at a time
+    activations  off        T L (e (4 I + 3 A + 2 K) + n H), n = 24 in float32 and 16 in bfloat16
+                 selective  T L e (2 I + 2 A + 2 K + 3 H), and one block of `off`
+                 full       T L e H, and one block of `off`
+    logits       12 T V where they are few; else 8 c V, and the 4 V H of the head's gradient
+    KV cache     2 L K e for each token of each slot
+
+A gated MLP keeps its two products, the activation and their product; attention its queries, keys, values and output; a
+norm its input twice, in float32. Families differ in this by a fifth or so. The rest of a step (ids, masks, values) is
+some hundred bytes a token, and a process without a model takes `PROCESS_BYTES`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+MEBIBYTE = 2**20
+PROCESS_BYTES = 400 * MEBIBYTE
+"""Python, torch and transformers."""
+MAX_LOGITS_KEPT = 2**24
+"""Logits of a micro-batch that are kept for the backward pass instead of being computed again: 64 MiB in float32."""
+MAX_LOGITS_ON_CPU = 2**26
+"""Logits of a chunk, 256 MiB in float32; not by the machine's memory, so that a replay on another one finds the same
+weights."""
+SHARE_OF_DEVICE = 1 / 64
+"""Of an accelerator's memory, that a chunk's float32 logits may take; a backward pass holds them twice."""
+FLOAT32_BYTES = 4
+
+Checkpointing = Literal["off", "selective", "full"]
+
+
+def logits_per_chunk(device_bytes: int | None) -> int:
+    """Logits that are computed at once, on a device with so much memory; None: the CPU."""
+    if device_bytes is None:
+        return MAX_LOGITS_ON_CPU
+    return max(MAX_LOGITS_ON_CPU, int(device_bytes * SHARE_OF_DEVICE) // FLOAT32_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """What the formulas ask of a model."""
+
+    num_parameters: int
+    num_blocks: int
+    hidden: int
+    intermediate: int
+    queries: int
+    keys: int
+    vocabulary: int
+
+    @classmethod
+    def of(cls, config: Any, num_parameters: int) -> "ModelShape":
+        """Of a configuration of transformers, whatever its family calls these numbers."""
+        text = config.get_text_config()
+        heads, hidden = text.num_attention_heads, text.hidden_size
+        head_dim = getattr(text, "head_dim", None) or hidden // heads
+        return cls(
+            num_parameters=num_parameters,
+            num_blocks=text.num_hidden_layers,
+            hidden=hidden,
+            intermediate=_intermediate(text),
+            queries=heads * head_dim,
+            keys=(getattr(text, "num_key_value_heads", None) or heads) * head_dim,
+            vocabulary=text.vocab_size,
+        )
+
+
+def _intermediate(text: Any) -> int:
+    """Of all experts that a token goes through."""
+    num_experts = getattr(text, "num_experts_per_tok", None)
+    dense = getattr(text, "intermediate_size", None) or getattr(text, "n_inner", None) or 4 * text.hidden_size
+    if not num_experts:
+        return int(dense)
+    return int(num_experts) * int(getattr(text, "moe_intermediate_size", None) or dense)
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How a model is trained."""
+
+    compute_bytes: int  # of a number: 4 or 2
+    num_tokens: int  # of a micro-batch
+    checkpointing: Checkpointing
+    device_bytes: int | None = None  # of an accelerator
+
+
+def resident_bytes(shape: ModelShape, training: Training) -> dict[str, int]:
+    """Of a model that is being trained, in every phase of a step."""
+    cast = 0 if training.compute_bytes == FLOAT32_BYTES else training.compute_bytes
+    return {"weights": (FLOAT32_BYTES + cast) * shape.num_parameters, "moments": 8 * shape.num_parameters}
+
+
+def update_bytes(shape: ModelShape, training: Training, *, has_logits: bool) -> dict[str, int]:
+    """On top of that, while the model is updated."""
+    parts = {"gradients": 4 * shape.num_parameters, "activations": activation_bytes(shape, training)}
+    return parts | ({"logits": logits_bytes(shape, training)} if has_logits else {})
+
+
+def activation_bytes(shape: ModelShape, training: Training) -> int:
+    """What is kept for the backward pass of a micro-batch."""
+    e, hidden = training.compute_bytes, shape.hidden
+    of_norms = 24 if e == FLOAT32_BYTES else 16
+    block = e * (4 * shape.intermediate + 3 * shape.queries + 2 * shape.keys) + of_norms * hidden
+    kept_again = e * (2 * shape.intermediate + 2 * shape.queries + 2 * shape.keys + 3 * hidden)
+    per_token = {
+        "off": shape.num_blocks * block,
+        "selective": shape.num_blocks * kept_again + block,
+        "full": shape.num_blocks * e * hidden + block,
+    }
+    return training.num_tokens * per_token[training.checkpointing]
+
+
+def logits_bytes(shape: ModelShape, training: Training) -> int:
+    """Of a chunk, forward and backward."""
+    num_logits = training.num_tokens * shape.vocabulary
+    if num_logits <= MAX_LOGITS_KEPT:
+        return 3 * FLOAT32_BYTES * num_logits
+    chunk = min(num_logits, logits_per_chunk(training.device_bytes))
+    return FLOAT32_BYTES * (2 * chunk + shape.vocabulary * shape.hidden)
+
+
+def generator_bytes(shape: ModelShape, *, compute_bytes: int, num_slots: int, num_tokens: int) -> dict[str, int]:
+    """Of a generator; `num_tokens` of prompt and response at most."""
+    return {
+        "weights": compute_bytes * shape.num_parameters,
+        "weights that arrive": compute_bytes * shape.num_parameters,
+        "KV cache": 2 * shape.num_blocks * shape.keys * compute_bytes * num_slots * num_tokens,
+        "logits": 3 * FLOAT32_BYTES * num_slots * shape.vocabulary,
+    }

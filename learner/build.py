@@ -14,6 +14,7 @@ from learner.data.tokenizer import load_tokenizer, prompt_readers, stop_token_id
 from learner.evaluation_rounds import EvaluationRounds
 from learner.exchange.peers import Peers
 from learner.exchange.score_failures import ScoreFailures
+from learner.models.activation_checkpointing import checkpoint_blocks
 from learner.models.loading import load_policy, load_value_model, value_model_from_policy
 from learner.models.outputs import Policy, ValueModel
 from learner.parts import Parts
@@ -189,9 +190,13 @@ def load_models(config: Config, latest: Path | None) -> tuple[Policy, ValueModel
     policy = load_policy(actor, temperature=config.generation.temperature, compute_dtype=dtype, device=device)
     device, dtype = _device_and_dtype(config.value_model_placement)
     critic = config.model.critic_path if latest is None else latest / "critic"
-    if critic is not None:
-        return policy, load_value_model(str(critic), compute_dtype=dtype, device=device)
-    return policy, value_model_from_policy(actor, compute_dtype=dtype, device=device)
+    if critic is None:
+        value_model = value_model_from_policy(actor, compute_dtype=dtype, device=device)
+    else:
+        value_model = load_value_model(str(critic), compute_dtype=dtype, device=device)
+    for network in (policy.network, value_model.network):
+        checkpoint_blocks(network, config.learner.activation_checkpointing)
+    return policy, value_model
 
 
 def _device_and_dtype(placement: Placement) -> tuple[str, torch.dtype]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from learner.build import load_models
+from learner.models.activation_checkpointing import blocks_of
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import TinyTrainer, a_network, a_step_config, padded_logprobs, step
 
@@ -18,6 +19,15 @@ def test_the_policy_is_loaded_with_the_sampling_temperature(tmp_path: Path) -> N
     policy, _ = load_models(config, None)
 
     assert policy.temperature == 0.7
+
+
+def test_the_blocks_of_both_models_are_checkpointed_as_the_configuration_says(tmp_path: Path) -> None:
+    a_network("policy").save_pretrained(tmp_path)
+    learner = {"device": "cpu", "activation_checkpointing": "full"}
+
+    models = load_models(a_step_config(model={"path": tmp_path}, learner=learner), None)
+
+    assert all("forward" in vars(block) for model in models for block in blocks_of(model.network))
 
 
 @pytest.mark.parametrize(

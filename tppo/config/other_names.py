@@ -23,6 +23,8 @@ run.max_policy_lag              max_staleness staleness_threshold staleness max_
 model.path                      model_name_or_path model_name model pretrain actor_model_path policy_model base_model
 model.critic_path               critic_model_path value_model value_model_path critic_pretrain
 learner.compute_dtype           dtype torch_dtype precision bf16 fp16 param_dtype mixed_precision model_dtype
+learner.activation_checkpointing gradient_checkpointing enable_gradient_checkpointing enable_activation_checkpointing \
+                                activation_checkpoint recompute_granularity
 data.train_files                train_dataset dataset dataset_name prompt_data train_data train_file data_path
 data.val_files                  eval_dataset val_dataset test_files test_data val_file eval_data
 data.prompt_key                 input_key prompt_column

@@ -41,3 +41,9 @@ class LearnerSection(Section):
 
     To choose among several devices, as `cuda:1`, or to stay on the CPU.
     """
+    activation_checkpointing: Literal["off", "selective", "full"] = "off"
+    """What policy and value model keep of a block's activations for the backward pass: all; the products and the
+    attention; or the block's input alone. The rest is computed again, with the same results.
+
+    `full` when memory runs out: a sixth of the memory or less for a third more time; `selective` halves it for less.
+    """

@@ -80,6 +80,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         "data.chat_template_kwargs",
         ["'enable_thinking'", "false", "{'budget': ['low']}", "{'budget': {'low': 1}}"],
     ),
+    ("'off', 'selective' or 'full'", "learner.activation_checkpointing", ["'on'", "true", "'none'"]),
     ("'refuse' or 'skip'", "data.overlong_prompts", ["'truncate'", "true"]),
     (
         "a whole number from 1 to 65536",

@@ -18,7 +18,7 @@ norm its input twice, in float32. Families differ in this by a fifth or so. The 
 some hundred bytes a token, and a process without a model takes `PROCESS_BYTES`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 MEBIBYTE = 2**20
@@ -54,12 +54,13 @@ class ModelShape:
     queries: int
     keys: int
     vocabulary: int
+    has_tied_head: bool = False
 
     @classmethod
     def of(cls, config: Any, num_parameters: int) -> "ModelShape":
         """Of a configuration of transformers, whatever its family calls these numbers."""
         text = config.get_text_config()
-        heads, hidden = text.num_attention_heads, text.hidden_size
+        heads, hidden = getattr(text, "num_attention_heads", None) or 1, text.hidden_size
         head_dim = getattr(text, "head_dim", None) or hidden // heads
         return cls(
             num_parameters=num_parameters,
@@ -69,7 +70,13 @@ class ModelShape:
             queries=heads * head_dim,
             keys=(getattr(text, "num_key_value_heads", None) or heads) * head_dim,
             vocabulary=text.vocab_size,
+            has_tied_head=bool(getattr(text, "tie_word_embeddings", False)),
         )
+
+    def body(self) -> "ModelShape":
+        """Without the head that gives logits, as the value model made from a policy."""
+        of_head = 0 if self.has_tied_head else self.vocabulary * self.hidden
+        return replace(self, num_parameters=self.num_parameters - of_head)
 
 
 def _intermediate(text: Any) -> int:

@@ -54,7 +54,8 @@ def main(argv: list[str]) -> int:
     if arguments.parked_cause and not arguments.retry_parked:
         raise ConfigError("--parked-cause without --retry-parked: it says which of them; expected both")
 
-    from services.local import launch  # slow to import: --help and a wrong key answer at once
+    from services.local import launch
+    from services.local.memory import memory_lines  # slow to import: --help and a wrong key answer at once
 
     if arguments.resume and not arguments.dry_run and (sentence := launch.why_nothing_is_left(config)):
         print(sentence)
@@ -64,6 +65,6 @@ def main(argv: list[str]) -> int:
         config, resume=arguments.resume, retries_parked=arguments.retry_parked, parked_cause=arguments.parked_cause
     )
     if arguments.dry_run:
-        print("\n".join(launch.description(plan, notes)))
+        print("\n".join(launch.description(plan, notes, memory_lines(config))))
         return 0
     return launch.train(plan, notes, started_at=started_at, keeps_dashboard=not arguments.exit_at_end)

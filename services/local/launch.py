@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -89,13 +89,14 @@ def plan_of(config: Config, *, resume: bool, retries_parked: bool = False, parke
     )
 
 
-def description(plan: Plan, notes: Sequence[str] = ()) -> Iterator[str]:
+def description(plan: Plan, notes: Sequence[str] = (), memory: Iterable[str] = ()) -> Iterator[str]:
     """The resolved configuration and the processes, as text that is still TOML."""
     yield dump(plan.config)
     yield from (f"# warning: {warning}" for warning in (*plan.config.warnings, *notes))
     yield from (f"# {plan.config.run.algorithm}: {line}" for line in presets.description(plan.config.run.algorithm))
     for child in [*([redis_child(plan.server)] if plan.server else []), *service_children(plan, {})]:
         yield f"# {child.name}: {shlex.join(child.command(0))}"
+    yield from (f"# memory: {line}" for line in memory)
 
 
 def train(plan: Plan, notes: Sequence[str], *, started_at: float, keeps_dashboard: bool = True) -> int:

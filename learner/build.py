@@ -36,6 +36,7 @@ from learner.rollouts.manager import RolloutManager, open_manager
 from learner.rollouts.requests import RequestRules
 from learner.service import LearnerService
 from learner.state import LearnerState, definition_of, new_state, restore
+from learner.step.turns import Device, Participant
 from tppo.config import Config, ConfigError
 from tppo.config.placement import Placement
 from tppo.device import torch_device
@@ -188,6 +189,8 @@ def load_models(config: Config, latest: Path | None) -> tuple[Policy, ValueModel
     actor = str(config.model.path if latest is None else latest / "actor")
     device, dtype = _device_and_dtype(config.policy_placement)
     policy = load_policy(actor, temperature=config.generation.temperature, compute_dtype=dtype, device=device)
+    if config.learner.offload_idle_model:
+        Participant(policy.weights).move(Device.of(device).send_home)  # the value model comes to where it was
     device, dtype = _device_and_dtype(config.value_model_placement)
     critic = config.model.critic_path if latest is None else latest / "critic"
     if critic is None:

@@ -23,8 +23,10 @@ from learner.steering import Steering
 from learner.step.estimators import Estimators
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
+from learner.step.turns import Device, let_take_turns
 from learner.systems import system_for
 from tppo.config import Config
+from tppo.device import torch_device
 from tppo.run_folder.checkpoints import step_of
 from tppo.streams.contract import BEGINNING
 
@@ -103,7 +105,7 @@ def new_trainer(config: Config, policy: Policy, value_model: ValueModel) -> Trai
     """The trainer of `run.algorithm`, with fresh optimizers."""
     algorithm = config.algorithm.model_copy(update={"importance_cap": config.importance_cap})
     estimators = Estimators(algorithm, config.run.window_length)
-    return Trainer(
+    trainer = Trainer(
         policy,
         value_model,
         system_for(
@@ -118,3 +120,7 @@ def new_trainer(config: Config, policy: Policy, value_model: ValueModel) -> Trai
         critic=config.critic,
         keeps_traces=config.trace.enabled,
     )
+    if config.learner.offload_idle_model:
+        device = Device.of(torch_device(config.policy_placement))
+        let_take_turns(policy, trainer.actor, value_model, trainer.critic, device=device)
+    return trainer

@@ -23,6 +23,10 @@ from learner.models.packing import PackedBatch, TokenRow, pack, unpack
 MAX_ROWS_LAID_OUT = 256
 
 
+def _is_always_there() -> None:
+    """A model that shares its device with no other has no turn to take."""
+
+
 @dataclass
 class Policy:
     """A causal language model, what it was found to allow, and the temperature that its tokens are sampled with."""
@@ -33,15 +37,17 @@ class Policy:
     has_plain_head: bool  # logits = output embedding x last hidden state, with no cap, scale or shift
     has_separable_head: bool = False  # logits = `own_head` of the last hidden state
     temperature: float = 1.0  # of sampling, 0 is greedy; an operator may change it in a run
+    take_turn: Callable[[], None] = _is_always_there  # called before the network computes
 
 
-@dataclass(frozen=True)
+@dataclass
 class ValueModel:
     """A token classifier with one label, whose score is the value, and what it was found to allow."""
 
     network: PreTrainedModel
     weights: MasterWeights  # of the network
     packs_rows: bool
+    take_turn: Callable[[], None] = _is_always_there  # called before the network computes
 
 
 def token_logprobs(policy: Policy, packed: PackedBatch) -> Tensor:
@@ -75,12 +81,14 @@ def sequence_probabilities(policy: Policy, rows: Sequence[TokenRow], *, max_toke
 
 def token_values(value_model: ValueModel, packed: PackedBatch) -> Tensor:
     """Return V(s_t), float32 [n], for each selected token: the value of the state before it."""
+    value_model.take_turn()
     batch = packed.to(value_model.network.device)
     return _all_values(value_model, batch)[batch.selected_positions]
 
 
 def token_and_boundary_values(value_model: ValueModel, packed: PackedBatch) -> tuple[Tensor, Tensor]:
     """Return `token_values` [n], and the value of the state after each row's last token [rows]."""
+    value_model.take_turn()
     batch = packed.to(value_model.network.device)
     values = _all_values(value_model, batch)
     return values[batch.selected_positions], values[batch.last_positions]
@@ -92,6 +100,7 @@ def _all_values(value_model: ValueModel, batch: PackedBatch) -> Tensor:
 
 
 def _token_scores(policy: Policy, packed: PackedBatch, scorer: TokenScorer) -> TokenScores:
+    policy.take_turn()
     batch = packed.to(policy.network.device)
     parts = [batch] if policy.packs_rows else batch.split()
     scores = [_scores_in_one_pass(policy, part, scorer) for part in parts]

@@ -175,6 +175,7 @@ class Trainer:
 
     def _train_value_model(self, sampled: Sampled, estimates: Estimates, seed: str) -> Metrics:
         weights = self.value_model.weights
+        self.value_model.take_turn()
         before = weights.sample()
         metrics = value_update.train(
             self.value_model,
@@ -189,6 +190,7 @@ class Trainer:
 
     def _train_policy(self, sampled: Sampled, estimates: Estimates, policy_version: int) -> PolicyResult:
         entropy_freq = self._actor_section.entropy_freq
+        self.policy.take_turn()
         before = self.policy.weights.sample()
         result = policy_update.train(
             self.policy,

@@ -37,6 +37,7 @@ def contradictions(config: Config, chosen: ChosenKeys) -> Iterator[str]:
     yield from _foreign_keys(config)
     yield from _importance_cap(config)
     yield from _lengths_of_decay(config)
+    yield from _turns(config)
 
 
 def _windows(config: Config) -> Iterator[str]:
@@ -115,6 +116,15 @@ def _importance_cap(config: Config) -> Iterator[str]:
         yield (
             "algorithm.importance_mode = 'mask' where there are no importance weights; expected a number as "
             "algorithm.importance_cap, above which a weight is masked"
+        )
+
+
+def _turns(config: Config) -> Iterator[str]:
+    device, of_policy = config.value_model_placement.device, config.learner.device
+    if config.learner.offload_idle_model and device != of_policy:
+        yield (
+            f"learner.offload_idle_model = true with critic.device = {device!r} and learner.device = {of_policy!r}: "
+            "each model has its own device; expected the same device, or false"
         )
 
 

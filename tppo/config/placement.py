@@ -4,7 +4,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from tppo.config.section import Section, expecting
+from tppo.config.section import Flag, Section, expecting
 
 ComputeDtype = Annotated[
     Literal["float32", "bfloat16"],
@@ -46,4 +46,11 @@ class LearnerSection(Section):
     attention; or the block's input alone. The rest is computed again, with the same results.
 
     `full` when memory runs out: a sixth of the memory or less for a third more time; `selective` halves it for less.
+    """
+    offload_idle_model: Flag = False
+    """Policy and value model take turns on their device: the one that waits lies in the host's memory, with its
+    moments.
+
+    Where two models do not fit on one GPU; each training step then copies both back and forth. On a CPU it does
+    nothing, and on a GPU it has not been run.
     """

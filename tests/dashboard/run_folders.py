@@ -154,6 +154,22 @@ def token(rollout: str, position: int, token_id: int, **more: Any) -> dict[str, 
     return {**names, **numbers, **advantage, **masks, **more}
 
 
+def kept(rollout: str, response: str, *, time: float, score: float | None = 1.0, **more: Any) -> dict[str, Any]:
+    """A line of a reward service."""
+    request = {"rollout_id": rollout, "attempt": 0, "data_source": "sums", "prompt": "what is one plus one?"}
+    rest = {"ground_truth": "2", "extra_info": {}, "num_response_tokens": len(response.split()), "components": {}}
+    judged = {"status": "FAILED" if score is None else "SCORED", "score": score, "function": "exact"}
+    line = {**request, **rest, **judged, "response": response, "is_evaluation": rollout.startswith("eval")}
+    return {**line, "time": BEGAN + time, **more}
+
+
+def keep(run: RunFolderBuilder, *lines: dict[str, Any], service: str = "reward-0") -> Path:
+    path = run.path / "responses" / f"{service}.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    append(path, lines)
+    return path
+
+
 def complete_run(path: Path) -> RunFolderBuilder:
     """A finished run of three steps in which rollout 0-0-0 took two windows and 0-0-1 was parked."""
     run = RunFolderBuilder(path)

@@ -1,14 +1,13 @@
 """What a run has kept of its responses: listed, searched, and side by side."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from services.dashboard.api.routes import responses
 from services.dashboard.history.responses import ResponseIndex, new_responses
 from tests.dashboard.clients import answer_of
-from tests.dashboard.run_folders import BEGAN, RunFolderBuilder, append, last_window, requested, step_line
+from tests.dashboard.run_folders import BEGAN, RunFolderBuilder, keep, kept, last_window, requested, step_line
 from tests.support.waiting import DEADLINE_SECONDS
 
 
@@ -16,22 +15,6 @@ from tests.support.waiting import DEADLINE_SECONDS
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """No search ends early because the machine is busy."""
     monkeypatch.setattr(responses, "SEARCH_SECONDS", DEADLINE_SECONDS)
-
-
-def kept(rollout: str, response: str, *, time: float, score: float | None = 1.0, **more: Any) -> dict[str, Any]:
-    """A line of a reward service."""
-    request = {"rollout_id": rollout, "attempt": 0, "data_source": "sums", "prompt": "what is one plus one?"}
-    rest = {"ground_truth": "2", "extra_info": {}, "num_response_tokens": len(response.split()), "components": {}}
-    judged = {"status": "FAILED" if score is None else "SCORED", "score": score, "function": "exact"}
-    line = {**request, **rest, **judged, "response": response, "is_evaluation": rollout.startswith("eval")}
-    return {**line, "time": BEGAN + time, **more}
-
-
-def keep(run: RunFolderBuilder, *lines: dict[str, Any], service: str = "reward-0") -> Path:
-    path = run.path / "responses" / f"{service}.jsonl"
-    path.parent.mkdir(exist_ok=True)
-    append(path, lines)
-    return path
 
 
 async def names(root: Path, query: str) -> list[str]:

@@ -15,7 +15,7 @@ from tests.support.processes import end_now
 from tests.support.quickstart_run import command_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 
-SHORT = {"run.total_training_steps": "2"}
+SHORT = {"run.total_training_steps": "2", "trace.log_completions": "1"}
 
 
 @contextmanager
@@ -34,9 +34,10 @@ def on_a_terminal(command: list[str], written: Path) -> Iterator["subprocess.Pop
         copying.wait(timeout=DEADLINE_SECONDS)
 
 
-def test_on_a_terminal_the_page_of_an_ended_run_stays_until_ctrl_c(tmp_path: Path) -> None:
+def test_on_a_terminal_the_page_of_an_ended_run_stays_until_ctrl_c_and_a_resume_starts_nothing(tmp_path: Path) -> None:
     written = tmp_path / "output"
-    with on_a_terminal(command_of(tmp_path, **SHORT), written) as process:
+    command = command_of(tmp_path, **SHORT)
+    with on_a_terminal([*command, "--log-completions"], written) as process:
         wait_until(lambda: b"until Ctrl-C" in written.read_bytes() or process.poll() is not None, "the run's end")
         found = re.search(rb"the dashboard stays at (http://\S+) until Ctrl-C", written.read_bytes())
         assert found, written.read_text()
@@ -44,5 +45,10 @@ def test_on_a_terminal_the_page_of_an_ended_run_stays_until_ctrl_c(tmp_path: Pat
         process.send_signal(signal.SIGINT)
         exit_code = process.wait(timeout=DEADLINE_SECONDS)
 
+    resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=DEADLINE_SECONDS)
+
     assert (status["run"], status["state"], status["step"], exit_code) == ("quickstart", "finished", 2, 0)
     assert found[1] in written.read_bytes().splitlines()[0]
+    assert all(f"training step {step}".encode() in written.read_bytes() for step in (1, 2))
+    assert resumed.returncode == 0
+    assert "quickstart has finished: all of its 2 training steps are done" in resumed.stdout

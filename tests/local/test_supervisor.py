@@ -1,6 +1,7 @@
 """Small Python programs stand in for the services; back-off is slept through at once, and its length recorded."""
 
 import asyncio
+import re
 import signal
 import sys
 import textwrap
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from services.local.progress import Milestones
+from services.local.progress import Loading, Milestones
 from services.local.supervision.child import Child, ChildState, Ending
-from services.local.supervision.supervisor import FailureRecord, RestartRule, Supervisor
+from services.local.supervision.supervisor import FailureRecord, RestartRule, RunningProcess, Supervisor
 from tests.support.processes import is_running
 from tests.support.waiting import until
 from tppo.presence import Presence
@@ -262,6 +263,18 @@ async def test_the_last_error_of_a_crash_is_on_the_console(tmp_path: Path) -> No
 
 def heartbeat(name: str, *, started_at: float, seen_at: float) -> Presence:
     return Presence(name, kind="generation", address="", started_at=started_at, pid=1, host="here", seen_at=seen_at)
+
+
+def test_a_process_loads_until_its_own_first_heartbeat() -> None:
+    loading, running = Loading(), {"generation-0": RunningProcess(1, 0.0), "dashboard": RunningProcess(2, 0.0)}
+
+    before = loading.among(running)
+    loading.observe([heartbeat("generation-0", started_at=5, seen_at=6)])
+    after = loading.among(running)
+    restarted = loading.among({"generation-0": RunningProcess(9, 86_400.0)})
+
+    assert re.fullmatch(r"loading the model since \d\d:\d\d:\d\d", before["generation-0"])
+    assert (list(before), after, list(restarted)) == (["generation-0"], {}, ["generation-0"])
 
 
 def test_a_step_or_a_checkpoint_beyond_the_newest_is_progress_of_every_process() -> None:

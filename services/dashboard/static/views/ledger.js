@@ -61,29 +61,37 @@ function parkedControls(context, renew) {
 }
 
 /**
- * @param {Context} context
  * @param {ReturnType<typeof parkedControls>} controls
  * @param {ParkedCause[]} causes
- * @param {PageRolloutSummary} parked
+ * @param {number} total
  */
-function parkedCard(context, controls, causes, parked) {
-  if (!parked.total) return [h("p", { class: "soft" }, "No rollout is parked.")];
+function parkedByCause(controls, causes, total) {
+  if (!total) return [h("p", { class: "soft" }, "No rollout is parked.")];
   const { commands, both } = controls;
   const number = (/** @type {number} */ count) => `${whole(count)} parked ${count === 1 ? "rollout" : "rollouts"}`;
   /** @type {TableColumn<ParkedCause>} */
   const ofCause = ["", (one) => both("", { cause: one.cause }, `the ${number(one.num_rollouts)} with the cause “${visible(one.cause)}”`)];
-  /** @type {TableColumn<RolloutSummary>} */
-  const ofOne = ["", (row) => both("", { rollouts: [row.rollout] })];
   /** @type {Array<TableColumn<ParkedCause>>} */
-  const causeColumns = [["cause", (one) => visible(one.cause)], ["rollouts", (one) => whole(one.num_rollouts), "number"]];
+  const columns = [["cause", (one) => visible(one.cause)], ["rollouts", (one) => whole(one.num_rollouts), "number"]];
+  return [
+    table("Parked, by cause", [...columns, ...(commands.areEnabled ? [ofCause] : [])], causes),
+    commands.areEnabled ? both(" all", {}, `all ${number(total)}`) : "",
+  ];
+}
+
+/**
+ * @param {Context} context
+ * @param {ReturnType<typeof parkedControls>} controls
+ * @param {PageRolloutSummary} parked
+ */
+function parkedList(context, controls, parked) {
+  if (!parked.total) return "";
+  /** @type {TableColumn<RolloutSummary>} */
+  const ofOne = ["", (row) => controls.both("", { rollouts: [row.rollout] })];
   /** @type {Array<TableColumn<RolloutSummary>>} */
   const more = [["cause", (row) => visible(row.cause)]];
-  const isPart = parked.items.length < parked.total;
-  return [
-    table("Parked, by cause", [...causeColumns, ...(commands.areEnabled ? [ofCause] : [])], causes),
-    commands.areEnabled ? both(" all", {}, `all ${number(parked.total)}`) : "",
-    rolloutTable(context, `Parked rollouts${isPart ? `, the newest ${parked.items.length}` : ""}`, parked.items, [...more, ...(commands.areEnabled ? [ofOne] : [])]),
-  ];
+  const caption = `Parked rollouts${parked.items.length < parked.total ? `, the newest ${parked.items.length}` : ""}`;
+  return rolloutTable(context, caption, parked.items, [...more, ...(controls.commands.areEnabled ? [ofOne] : [])]);
 }
 
 /** @param {DeadLettersStatus} letters */
@@ -100,18 +108,21 @@ export async function show(place, context) {
     PARTS.slice(1).map((name) => ({ label: words(name), values: () => history.of(`ledger/${name}`) })),
   );
   const numbers = h("section", { class: "card" });
-  const parkedPlace = h("div");
+  const [causesPlace, listPlace] = [h("div"), h("div", { class: "below" })];
   const controls = parkedControls(context, () => read());
-  const control = h("div", { class: "below" }, controls.reasonField, controls.commands.element, controls.outcome);
+  const control = h("div", {}, controls.reasonField, controls.commands.element, controls.outcome);
   const [states, dropped, duplicates] = [1, 2, 3].map(() => h("section", { class: "card" }));
-  fill(place, numbers, h("section", { class: "card" }, parkedPlace, control), h("div", { class: "grid" }, chart.element, states, h("div", {}, dropped, duplicates)));
+  fill(place, numbers, h("section", { class: "card" }, causesPlace, control, listPlace), h("div", { class: "grid" }, chart.element, states, h("div", {}, dropped, duplicates)));
   const draw = () => chart.show(history.of("step"));
   let shownParked = "";
   const read = async () => {
     const [ledger, parked] = await Promise.all([context.get("ledger"), context.get("rollouts", { state: "parked", evaluation: false, limit: MAX_PARKED })]);
     fill(numbers, equation(ledger));
     const key = JSON.stringify([parked.total, ledger.parked_by_cause, parked.items.map((one) => one.rollout), controls.commands.areEnabled]);
-    if (key !== shownParked) fill(parkedPlace, parkedCard(context, controls, ledger.parked_by_cause, parked));
+    if (key !== shownParked) {
+      fill(causesPlace, parkedByCause(controls, ledger.parked_by_cause, parked.total));
+      fill(listPlace, parkedList(context, controls, parked));
+    }
     controls.reasonField.hidden = !parked.total || !controls.commands.areEnabled;
     shownParked = key;
     fill(states, counts("Rollouts by state", ledger.by_state, "none"), ledger.num_forgotten ? h("p", { class: "soft" }, `${whole(ledger.num_forgotten)} older ones are not listed.`) : "");

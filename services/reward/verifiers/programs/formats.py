@@ -174,7 +174,7 @@ def _of_pairs(inputs: Sequence[Any], outputs: Sequence[Any], function: str) -> T
     expected = list(map(text_of, outputs))
     if not any(map(str.strip, expected)):
         raise ValueError("every output of the ground truth is empty, so a program that does nothing would pass")
-    return StandardIO(list(map(text_of, inputs)), expected)
+    return StandardIO([text_of(one).replace("\r\n", "\n") for one in inputs], expected)
 
 
 def _of_entries(entries: Sequence[Mapping[str, Any]], row: Row) -> Tests:

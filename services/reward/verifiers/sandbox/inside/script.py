@@ -1,7 +1,9 @@
 """The program as a script, and what every way to run it has in common."""
 
 import atexit
+import builtins
 import contextlib
+import functools
 import gc
 import io
 import linecache
@@ -10,16 +12,18 @@ import sys
 import threading
 import traceback
 import types
-from typing import NoReturn
+from typing import Any, NoReturn
 
 PROGRAM = "<program>"
 MAX_TRACE_CHARS = 10_000
 FLUSH_FAILED = 120  # Python's own code for that
+STANDARD_FILES = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}  # which no sandbox has
 
 
 def run(source: str) -> NoReturn:
     """The program's end is the process's end."""
     sys.argv[:] = [PROGRAM]
+    builtins.open = io.open = _with_standard_files(builtins.open)
     exit_code = 0
     try:
         execute(source, new_module("__main__"))
@@ -33,7 +37,7 @@ def _end(exit_code: int) -> NoReturn:
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
+        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
             if stream is not None and not getattr(stream, "closed", False):
                 stream.flush()
         _flush_open_files()
@@ -53,6 +57,16 @@ def _flush_open_files() -> None:
                     one.flush()
 
 
+def _with_standard_files(known: Any) -> Any:
+    """`open("/dev/stdin")` as `open(0)`."""
+
+    @functools.wraps(known)
+    def opened(file: Any, *args: Any, **kwargs: Any) -> Any:
+        return known(STANDARD_FILES.get(file, file) if isinstance(file, str) else file, *args, **kwargs)
+
+    return opened
+
+
 def _code_of(ended: SystemExit) -> int:
     if ended.code is None or isinstance(ended.code, int):
         return (ended.code or 0) & 0xFF
@@ -69,6 +83,7 @@ def new_module(name: str) -> types.ModuleType:
 
 def execute(source: str, module: types.ModuleType) -> None:
     """Run the source in the module; an exception ends the process, as that of a script does."""
+    sys.set_int_max_str_digits(0)  # an older Python had no limit, and a test's time is one
     linecache.cache[PROGRAM] = (len(source), None, source.splitlines(keepends=True), PROGRAM)
     try:
         exec(compile(source, PROGRAM, "exec"), vars(module))

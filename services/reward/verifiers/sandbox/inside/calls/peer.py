@@ -4,11 +4,15 @@ Both sides are the same: one sends a request and serves the other's requests unt
 of length, big-endian, then JSON. A function, an iterator, or an object that the protocol lets through stays where it
 is, and the other side holds a `Remote`. A program that writes into the socket itself says nothing that it could not
 have returned.
+
+Threads share the connection: one at a time makes a request, and reads until its answer is there. What serves holds
+nothing while a function runs, whose threads may make requests of their own.
 """
 
 import builtins
 import json
 import socket
+import threading
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -38,15 +42,21 @@ class Peer:
         self._node_classes = node_classes
         self._exported: list[object] = []
         self._numbers: dict[int, int] = {}
+        self._reading = threading.RLock()  # from a request to its answer, and for the next request
+        self._writing = threading.Lock()  # of a frame, or of what is exported
         self.num_uses = 0  # of what the other side has, beyond looking it up
         self.is_closed = False
 
     def request(self, frame: Frame, nodes: Nodes | None = None) -> Any:
         """What the other side answers; raises what it raised."""
-        self.num_uses += frame["do"] in USES
-        self._send(frame)
-        while "do" in (answer := self._received()):
-            self._serve(answer)
+        with self._reading:
+            self.num_uses += frame["do"] in USES
+            self._send(frame)
+            while "do" in (answer := self._received()):
+                self._serve(answer)
+            return self._answered(frame, answer, nodes)
+
+    def _answered(self, frame: Frame, answer: Frame, nodes: Nodes | None) -> Any:
         try:
             return self._value_of(answer, nodes or Nodes())
         except StopIteration as end:
@@ -68,7 +78,8 @@ class Peer:
         """Answer requests until the other side is gone."""
         while True:
             try:
-                request = self._received()
+                with self._reading:
+                    request = self._received()
             except ClosedError:
                 return
             if "do" in request:
@@ -178,11 +189,12 @@ class Peer:
         return ["iterator" if is_iterator else "object", self._export(value), str(name or type(value).__name__)]
 
     def _export(self, value: object) -> int:
-        number = self._numbers.get(id(value))
-        if number is None:
-            number = self._numbers[id(value)] = len(self._exported)
-            self._exported.append(value)
-        return number
+        with self._writing:
+            number = self._numbers.get(id(value))
+            if number is None:
+                number = self._numbers[id(value)] = len(self._exported)
+                self._exported.append(value)
+            return number
 
     def _resolved(self, encoded: Encoded) -> object:
         kind, content, *rest = encoded
@@ -205,7 +217,8 @@ class Peer:
         if len(body) > MAX_FRAME_BYTES:
             raise ValueError(f"a value of {len(body)} bytes; expected at most {MAX_FRAME_BYTES}")
         try:
-            self._connection.sendall(len(body).to_bytes(HEADER_BYTES, "big") + body)
+            with self._writing:
+                self._connection.sendall(len(body).to_bytes(HEADER_BYTES, "big") + body)
         except OSError:
             raise self._closed() from None
 

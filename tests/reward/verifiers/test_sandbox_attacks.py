@@ -37,14 +37,21 @@ for _ in range(6):  # 64 processes
 time.sleep(1)
 """
 MEMORY = """
-import os, time
+import os, select, sys, time
+done, report = os.pipe()
 for _ in range(10):  # 480 MiB, none of them above the limit
     if os.fork() == 0:
         taken = bytearray(48 * 2**20)
         taken[::4096] = b"x" * (48 * 256)
-        time.sleep(5)
-        os._exit(0)
-time.sleep(3)
+        os.write(report, b"x")
+        select.select([], [], [])
+count = 0
+while count < 10:
+    if os.waitpid(-1, os.WNOHANG)[0]:
+        sys.exit(1)
+    if select.select([done], [], [], 0.05)[0]:
+        count += len(os.read(done, 10))
+time.sleep(20)  # which nobody waits for: it ends before
 print("all of it")
 """
 READS = """

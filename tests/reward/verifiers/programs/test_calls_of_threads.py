@@ -25,7 +25,7 @@ def plus_one(number: int) -> int:
     return number + 1
 
 
-def mapped(function: Any, count: int) -> list[int]:
+def mapped(function: Any, count: int) -> list[Any]:
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         return list(pool.map(function, range(count)))
 

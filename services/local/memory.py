@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,23 +76,49 @@ def device_memory(device: str) -> int:
     return device_bytes(torch.device(device)) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A model of the learner."""
+
+    name: str
+    device: str
+    resident: dict[str, int]
+    update: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """While it is updated."""
+        return _sum(self.resident) + _sum(self.update)
+
+
+def learner_share(models: Sequence[Trained], *, take_turns: bool) -> Share:
+    """Of a device that has one model or both: the larger update counts, and with turns the larger model alone."""
+    device = models[0].device
+    there = [max(models, key=lambda model: model.total)] if take_turns else models
+    resident = {f"{model.name}'s {part}": size for model in there for part, size in model.resident.items()}
+    update = max((model.update for model in there), key=_sum)
+    return Share("learner", device, resident | update | _process(device))
+
+
 def _learner(config: Config) -> list[Share]:
-    """One share where both models are on the same device. The larger of the two updates counts: they take turns."""
     models = [
-        ("policy", _shape(config.model.path), config.policy_placement, config.actor),
-        ("value model", _value_shape(config), config.value_model_placement, config.critic),
+        _trained(config, "policy", _shape(config.model.path), config.policy_placement, config.actor),
+        _trained(config, "value model", _value_shape(config), config.value_model_placement, config.critic),
     ]
-    on_device: dict[str, dict[str, int]] = {}
-    updates: dict[str, list[dict[str, int]]] = {}
-    for name, shape, placement, section in models:
-        device, training = _device(placement), _training(config, placement, section)
-        resident = resident_bytes(shape, training)
-        if name == "policy" and config.run.algorithm == "ppo-ewma":
-            resident["averaged weights"] = resident["weights"]
-        on_device.setdefault(device, {}).update({f"{name}'s {part}": size for part, size in resident.items()})
-        updates.setdefault(device, []).append(update_bytes(shape, training, has_logits=name == "policy"))
-    largest = {device: max(of_models, key=_sum) for device, of_models in updates.items()}
-    return [Share("learner", device, parts | largest[device] | _process(device)) for device, parts in on_device.items()]
+    devices = dict.fromkeys(model.device for model in models)
+    on_device = {device: [model for model in models if model.device == device] for device in devices}
+    return [
+        learner_share(of_device, take_turns=config.learner.offload_idle_model and device != "cpu")
+        for device, of_device in on_device.items()
+    ]
+
+
+def _trained(config: Config, name: str, shape: ModelShape, placement: Placement, section: OptimizerSection) -> Trained:
+    training, is_policy = _training(config, placement, section), name == "policy"
+    resident = resident_bytes(shape, training)
+    if is_policy and config.run.algorithm == "ppo-ewma":
+        resident["averaged weights"] = resident["weights"]
+    return Trained(name, _device(placement), resident, update_bytes(shape, training, has_logits=is_policy))
 
 
 def _sum(parts: dict[str, int]) -> int:

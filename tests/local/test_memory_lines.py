@@ -7,7 +7,7 @@ import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from services.local import memory
-from services.local.memory import Share, memory_lines, stored_parameters
+from services.local.memory import Share, Trained, learner_share, memory_lines, stored_parameters
 from tppo.config.schema import Config
 
 PARAMETERS = 2 * 1000 * 64 + 4 * 64 * 64 + 3 * 64 * 128 + 3 * 64
@@ -62,6 +62,17 @@ def test_a_generator_holds_the_keys_and_values_of_all_its_slots(folder: Path) ->
     _, generator = shares(a_config(folder, run=lengths, generation={"num_slots": 8}))
 
     assert generator.parts["KV cache"] == 2 * 1 * 64 * 4 * 8 * 500
+
+
+def test_models_that_take_turns_count_as_the_larger_of_them() -> None:
+    policy = Trained("policy", "cuda", {"weights": 10}, {"gradients": 5, "logits": 1})
+    value_model = Trained("value model", "cuda", {"weights": 8}, {"gradients": 9})
+
+    together = learner_share([policy, value_model], take_turns=False)
+    in_turns = learner_share([policy, value_model], take_turns=True)
+
+    assert together.parts == {"policy's weights": 10, "value model's weights": 8, "gradients": 9}
+    assert in_turns.parts == {"value model's weights": 8, "gradients": 9}
 
 
 def test_each_process_has_a_line_and_each_device_a_sum(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

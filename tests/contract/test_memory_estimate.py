@@ -1,0 +1,61 @@
+"""The formulas of memory against numbers that were measured on real shapes, and by hand."""
+
+import pytest
+
+from tppo.memory_estimate import (
+    MEBIBYTE,
+    Checkpointing,
+    ModelShape,
+    Training,
+    activation_bytes,
+    logits_bytes,
+    logits_per_chunk,
+    resident_bytes,
+)
+
+QWEN = {  # Qwen2.5, and what was measured: MiB of saved activations for each token, in bfloat16
+    "0.5B": (ModelShape(494_032_768, 24, 896, 4864, 896, 128, 151_936), 1.36),
+    "1.5B": (ModelShape(1_543_714_304, 28, 1536, 8960, 1536, 256, 151_936), 2.86),
+    "7B": (ModelShape(7_615_616_512, 28, 3584, 18_944, 3584, 512, 152_064), 6.24),
+    "32B": (ModelShape(32_763_876_352, 64, 5120, 27_648, 5120, 1024, 152_064), 20.7),
+}
+
+
+def of_a_token(shape: ModelShape, checkpointing: Checkpointing) -> float:
+    return activation_bytes(shape, Training(2, 1, checkpointing)) / MEBIBYTE
+
+
+@pytest.mark.parametrize("name", QWEN)
+def test_the_activations_of_a_token_are_those_that_were_measured(name: str) -> None:
+    shape, measured = QWEN[name]
+
+    assert of_a_token(shape, "off") == pytest.approx(measured, rel=0.02)
+
+
+@pytest.mark.parametrize("name", QWEN)
+def test_full_checkpointing_leaves_a_sixth_at_most_and_selective_about_half(name: str) -> None:
+    shape, measured = QWEN[name]
+
+    assert of_a_token(shape, "full") < measured / 6
+    assert measured / 3 < of_a_token(shape, "selective") < measured * 0.6
+
+
+def test_masters_their_cast_and_moments_take_fourteen_bytes_a_parameter() -> None:
+    shape, _ = QWEN["1.5B"]
+
+    assert sum(resident_bytes(shape, Training(2, 1, "off")).values()) == 14 * shape.num_parameters
+    assert sum(resident_bytes(shape, Training(4, 1, "off")).values()) == 12 * shape.num_parameters
+
+
+def test_the_memory_of_logits_grows_no_further_than_a_chunk() -> None:
+    shape, _ = QWEN["1.5B"]
+
+    small, large = (logits_bytes(shape, Training(2, number, "off")) for number in (4096, 65_536))
+
+    # Two tensors of 2**26 float32 logits, and the gradient of the head.
+    assert small == large == 2 * 4 * 2**26 + 4 * 151_936 * 1536
+
+
+def test_an_accelerators_chunk_is_a_share_of_its_memory_and_never_smaller_than_the_cpus() -> None:
+    assert logits_per_chunk(80 * 2**30) == 80 * 2**30 // 64 // 4
+    assert logits_per_chunk(2**30) == logits_per_chunk(None) == 2**26

@@ -2,14 +2,12 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from learner.algorithm import diagnostics
-from learner.algorithm.losses import k3_kl
-from learner.rollouts.rollout import Rollout
 from learner.step.experience import Estimates, Sampled
 
 Metrics = dict[str, float | int | None]
@@ -85,29 +83,6 @@ def mismatch_metrics(old_logprobs: Tensor, rollout_logprobs: Tensor) -> Metrics:
         "training/rollout_probs_diff_mean": float(gap.mean),
         "training/rollout_probs_diff_max": float(gap.largest),
         "training/rollout_kl": float(gap.kl),
-    }
-
-
-def engine_metrics(
-    rows: Sequence[Rollout], sampled: Sampled, old_logprobs: Mapping[int, Tensor], policy_version: int
-) -> Metrics:
-    """How far each engine is from the learner under the very same weights, token by token.
-
-    Of the tokens that the present version sampled, in rows that `old_logprobs` [n] knows, whose window's tokens come
-    last: KL(engine || learner), k3 estimate, its mean and the largest of a token, for all and for each generator.
-    """
-    found: defaultdict[str, list[Tensor]] = defaultdict(list)
-    for index, of_row in old_logprobs.items():
-        rollout = sampled.window_part(index, sampled.rollout_logprobs)
-        is_present = sampled.window_part(index, sampled.token_versions) == policy_version
-        old = of_row[len(of_row) - len(rollout) :].cpu()
-        found[rows[index].generator].append(k3_kl(rollout, old, is_present)[is_present])
-    of_each = {f"/{name}": torch.cat(parts) for name, parts in sorted(found.items()) if name}
-    of_all = torch.cat([torch.empty(0), *(part for parts in found.values() for part in parts)])
-    return {
-        f"training/engine_kl/{what}{generator}": float(of(kl)) if len(kl) else None
-        for generator, kl in {"": of_all, **of_each}.items()
-        for what, of in (("mean", torch.mean), ("max", torch.max))
     }
 
 

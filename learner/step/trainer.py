@@ -31,6 +31,7 @@ from learner.rollouts.prompts import Prompt
 from learner.rollouts.rollout import Rollout
 from learner.step import metrics as step_metrics
 from learner.step import policy_update, response_diagnostics, value_update
+from learner.step.engine_check import EngineCheck
 from learner.step.estimators import Estimators
 from learner.step.experience import Estimates, Sampled, gather, with_overlong_penalty
 from learner.step.loss_normalizer import LossNormalizer
@@ -78,6 +79,7 @@ class Trainer:
         self._run, self._actor_section, self._critic_section = run, actor, critic
         self._keeps_traces = keeps_traces
         steps = run.total_training_steps
+        self._engine_check = EngineCheck(actor.max_tokens_per_microbatch, keeps_weights=run.mode != "lockstep")
         self._normalizer = LossNormalizer(estimators.algorithm.loss_normalizer, run.window_length)
         self.actor = _optimization(policy.weights, actor, num_steps=max(1, steps - critic.warmup_steps))
         self.critic = _optimization(value_model.weights, critic, num_steps=steps)
@@ -99,6 +101,7 @@ class Trainer:
         metrics |= self._train_value_model(sampled, estimates, self._seed(policy_version))
         values_trained = time.perf_counter()
         is_warming_up = policy_version < self._critic_section.warmup_steps
+        self._engine_check.keep_weights(self.policy, policy_version)
         update = PolicyResult({}) if is_warming_up else self._train_policy(sampled, estimates, policy_version)
         metrics |= update.metrics | {
             "timing_s/values": estimated - started,
@@ -108,7 +111,7 @@ class Trainer:
         values = [array("f", arrived.window_part(index, of_arrived.values).tolist()) for index in range(len(rows))]
         outcomes = {row: outcome for row, outcome in update.outcomes.items() if row < len(rows)}
         old_logprobs = {row: outcome.old_logprobs for row, outcome in outcomes.items()}
-        metrics |= step_metrics.engine_metrics(rows, arrived, old_logprobs, policy_version)
+        metrics |= self._engine_check.metrics(self.policy, rows, arrived, old_logprobs, policy_version)
         trace = self._trace(rows, arrived, of_arrived, outcomes, policy_version) if self._keeps_traces else None
         return StepResult(values, metrics, trace)
 

@@ -15,7 +15,7 @@ SHOWN = {
     "rollouts": "generation-0",
     "critic": "Mean return where the value was about the same",
     "ledger": "Every window is accounted for.",
-    "services": "weights' digest",
+    "services": "KL to the learner under the same weights",
     "compare": "accuracy before",
     "steer": "learning rate of the policy",
 }

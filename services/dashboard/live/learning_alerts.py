@@ -39,6 +39,8 @@ PROBABILITY_GAP = 0.01
 """Mean difference between the engine's and the learner's probability at lag 0; rounding stays a hundred times below."""
 ENGINE_KL = 0.005
 """Nats of a generator's mean KL to the learner under the same weights: rounding in bfloat16 makes less than a tenth."""
+ENGINE_CHECKS = 3
+"""Of the last steps that could compare: each looks at hundreds of tokens, so a few say enough."""
 UNCHANGED_SHARE = 1e-4
 """Of the weights changed in a step. In bfloat16 one in a hundred changes at the usual rates, in float32 nearly all."""
 RUNAWAY_FALL = 0.1
@@ -207,15 +209,16 @@ def _disagreement(situation: Situation) -> Iterator[Alert]:
 
 
 def _engines(situation: Situation) -> Iterator[Alert]:
-    """Of each generator that sampled tokens of the version that they trained in most of the last steps."""
+    """Some steps say nothing: only windows that one version sampled whole are compared, in `streaming` now and then."""
     prefix = "training/engine_kl/mean/"
     for name in situation.steps.names:
-        known = [value for value in situation.steps.newest(name, STREAK) if value is not None]
-        if name.startswith(prefix) and len(known) > STREAK / 2 and min(known) > ENGINE_KL:
+        known = [value for value in situation.steps.newest(name, 5 * STREAK) if value is not None]
+        if name.startswith(prefix) and len(known) >= ENGINE_CHECKS and min(known[-ENGINE_CHECKS:]) > ENGINE_KL:
             generator = name.removeprefix(prefix)
+            now = mean(known[-ENGINE_CHECKS:])
             text = (
-                f"{generator} disagrees with the learner under the same weights: KL {mean(known):.2g} over the last "
-                f"{STREAK} steps, where rounding makes less than {ENGINE_KL}. Restart it; where that does not help, "
+                f"{generator} disagrees with the learner under the same weights: KL {now:.2g} nats, where "
+                f"rounding makes less than {ENGINE_KL}. Restart it; where that does not help, "
                 "compute in float32, or mask what disagrees most: algorithm.importance_mode = 'mask'."
             )
             yield Alert("error", text, step_of(situation), subject=generator)

@@ -2,7 +2,6 @@
 
 import math
 import statistics
-from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -291,33 +290,6 @@ def test_the_learners_and_the_engines_probabilities_are_compared_on_the_trained_
 
     assert metrics["training/rollout_probs_diff_mean"] == pytest.approx(sum(gaps) / 2, abs=1e-5)
     assert metrics["training/rollout_probs_diff_max"] == pytest.approx(max(gaps), abs=1e-5)
-
-
-def test_each_engine_is_compared_on_the_tokens_of_the_version_that_they_train() -> None:
-    rows = [a_row([9, 4], score=1.0, versions=[1, 0]), a_row([8, 2, 3, 11], score=0.0, versions=[1] * 4)]
-    for row, off_by, generator in zip(rows, (8.0, 2.0), ("generator-0", "generator-1"), strict=True):
-        (old,) = window_logprobs(a_network("policy"), [row])
-        row.rollout_logprobs = array("f", (old - math.log(off_by)).tolist())
-        row.generator = generator
-    kl = {ratio: ratio - math.log(ratio) - 1 for ratio in (8.0, 2.0)}  # by k3 where the learner's is so many times more
-
-    metrics = step(TinyTrainer(a_step_config()), rows, policy_version=1)
-
-    assert metrics["training/engine_kl/mean"] == pytest.approx((kl[8.0] + 4 * kl[2.0]) / 5, rel=1e-4)
-    assert metrics["training/engine_kl/max"] == pytest.approx(kl[8.0], rel=1e-4)
-    for name, ratio in (("generator-0", 8.0), ("generator-1", 2.0)):
-        assert metrics[f"training/engine_kl/mean/{name}"] == pytest.approx(kl[ratio], rel=1e-4)
-        assert metrics[f"training/engine_kl/max/{name}"] == pytest.approx(kl[ratio], rel=1e-4)
-
-
-def test_without_a_token_of_the_present_version_no_engine_is_compared() -> None:
-    row = a_row([9, 4], score=1.0, versions=[0, 0])
-    row.generator = "generator-0"
-
-    metrics = step(TinyTrainer(a_step_config()), [row], policy_version=1)
-
-    assert metrics["training/engine_kl/mean"] is None
-    assert metrics["training/engine_kl/mean/generator-0"] is None
 
 
 def test_the_configured_bound_holds_a_wrong_token_that_has_become_much_likelier() -> None:

@@ -5,7 +5,7 @@ import { choice, facts, fill, h, labelled, table } from "/static/drawing/dom.js"
 import { bytes, clock, date, fixed, percent, seconds, short, whole, words } from "/static/drawing/format.js";
 import { IdleShares } from "/static/views/idle.js";
 
-/** @import { CheckpointAnswer, GeneratorAnswer, RewardFunctionAnswer, RunEvent, ServiceStatus } from "/static/data/answers.d.ts" */
+/** @import { CheckpointAnswer, GeneratorAnswer, RewardFunctionAnswer, RunEvent, ServiceStatus, Status } from "/static/data/answers.d.ts" */
 /** @import { Context, ViewModule } from "/static/data/types.d.ts" */
 
 export const title = "Services";
@@ -17,8 +17,9 @@ const RENEW_MILLISECONDS = 3000;
  * @param {ServiceStatus} service
  * @param {GeneratorAnswer[]} generators
  * @param {IdleShares} idle
+ * @param {Status["metrics"]} metrics of the newest training step
  */
-function processCard(service, generators, idle) {
+function processCard(service, generators, idle, metrics) {
   const { status } = service;
   const known = generators.find((one) => one.name === service.name);
   const { idle: share, speed } = idle.of(service.name);
@@ -36,6 +37,7 @@ function processCard(service, generators, idle) {
       ["tokens a second", speed === null ? "" : whole(speed)],
       ["idle", share === null ? "" : percent(share)],
       ["weights sent", sent === undefined ? "" : `version ${sent}${known?.weights.error ? `; the last transfer failed: ${known?.weights.error}` : ""}`],
+      ["KL to the learner under the same weights", known ? `${short(metrics[`training/engine_kl/mean/${service.name}`])} nats; largest of a token ${short(metrics[`training/engine_kl/max/${service.name}`])}` : ""],
       ["page", status.url ?? ""],
       ["metrics for Prometheus", status.metrics_address ?? ""],
       ["last error", status.last_error || "none"],
@@ -141,7 +143,7 @@ export async function show(place, context) {
     receive(kind, data) {
       if (kind !== "status") return;
       idle.add(data);
-      fill(processes, data.services.length ? inOrder(data.services).map((service) => processCard(service, generators, idle)) : h("p", { class: "soft" }, "No process is registered: the run has ended, or this dashboard has no Redis."));
+      fill(processes, data.services.length ? inOrder(data.services).map((service) => processCard(service, generators, idle, data.metrics)) : h("p", { class: "soft" }, "No process is registered: the run has ended, or this dashboard has no Redis."));
       if (!rest.contains(document.activeElement)) renew();
     },
   };

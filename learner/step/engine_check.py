@@ -1,0 +1,92 @@
+"""How far each engine is from the learner under the very same weights: what rounding and kernels make of it.
+
+Only windows that one version sampled whole are compared: after an update in mid-window an engine may keep a KV cache of
+older weights by choice. Those that the present version sampled are scored in the step anyway. Where a step trains what
+the version before has sampled there are none, so now and then a copy of those weights scores a few of its windows.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from learner.algorithm.losses import k3_kl
+from learner.models.outputs import Policy, token_logprobs, with_weights
+from learner.models.packing import pack, unpack
+from learner.rollouts.rollout import Rollout
+from learner.step.experience import Sampled
+from learner.step.metrics import Metrics
+
+FREQUENCY = 10
+"""Steps from one copy of the weights to the next."""
+MAX_ROWS = 8
+
+
+@dataclass(slots=True)
+class EngineCheck:
+    """Of one run; a resumed one begins without a copy."""
+
+    max_tokens: int  # of a micro-batch
+    keeps_weights: bool  # where a step trains what earlier versions have sampled
+    _version: int = -1
+    _weights: Mapping[str, Tensor] = field(default_factory=dict)  # of that version, on the CPU; empty when used
+
+    def keep_weights(self, policy: Policy, policy_version: int) -> None:
+        """Before the step that changes them: its windows, and those of the next steps, are sampled by them."""
+        if self.keeps_weights and policy_version % FREQUENCY == 0:
+            self._version = policy_version
+            self._weights = {
+                name: weight.detach().to("cpu", copy=True) for name, weight in policy.network.named_parameters()
+            }
+
+    def metrics(
+        self,
+        policy: Policy,
+        rows: Sequence[Rollout],
+        sampled: Sampled,
+        old_logprobs: Mapping[int, Tensor],
+        policy_version: int,
+    ) -> Metrics:
+        """KL(engine || learner), k3 estimate: its mean and the largest of a token, for all and for each generator.
+
+        `old_logprobs`: of rows of the step under the present version [n], those of their window last.
+        """
+        present = _sampled_whole_by(policy_version, sampled)
+        learners = {row: old_logprobs[row].cpu() for row in present if row in old_logprobs}
+        earlier = _sampled_whole_by(self._version, sampled)[:MAX_ROWS] if self._version < policy_version else []
+        if self._weights and earlier:
+            learners |= self._rescored(policy, sampled, earlier)
+            self._weights = {}
+        return _summary(rows, sampled, learners)
+
+    @torch.no_grad()
+    def _rescored(self, policy: Policy, sampled: Sampled, rows: Sequence[int]) -> dict[int, Tensor]:
+        earlier = with_weights(policy, self._weights)
+        windows = [sampled.row_from(row, sampled.window_starts[row]) for row in rows]
+        batches = pack(windows, max_tokens=self.max_tokens)
+        scored = unpack(batches, [token_logprobs(earlier, batch).cpu() for batch in batches])
+        return dict(zip(rows, scored, strict=True))
+
+
+def _sampled_whole_by(version: int, sampled: Sampled) -> list[int]:
+    """Rows whose window's tokens, at least one, are all of the version."""
+    is_other = (sampled.token_versions != version) & sampled.response_mask
+    rows: list[int] = torch.nonzero(sampled.response_mask.any(dim=1) & ~is_other.any(dim=1)).flatten().tolist()
+    return rows
+
+
+def _summary(rows: Sequence[Rollout], sampled: Sampled, learners: Mapping[int, Tensor]) -> Metrics:
+    of_each: defaultdict[str, list[Tensor]] = defaultdict(list)
+    for row, scored in learners.items():
+        engine = sampled.window_part(row, sampled.rollout_logprobs)
+        learner = scored[len(scored) - len(engine) :]
+        of_each[rows[row].generator].append(k3_kl(engine, learner, torch.ones_like(engine, dtype=torch.bool)))
+    everything = torch.cat([torch.empty(0), *(part for parts in of_each.values() for part in parts)])
+    found = {"": everything, **{f"/{name}": torch.cat(parts) for name, parts in sorted(of_each.items()) if name}}
+    return {
+        f"training/engine_kl/{what}{generator}": float(of(kl)) if len(kl) else None
+        for generator, kl in found.items()
+        for what, of in (("mean", torch.mean), ("max", torch.max))
+    }

@@ -58,6 +58,7 @@ proto: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m tppo.config.reference > docs/configuration.md
 	$(BIN)/python -m tools.rest_types
+	$(BIN)/python -m tools.models_page
 
 bench: $(VENV)/.installed-dev
 	for benchmark in $(filter-out %_study.py,$(wildcard benchmarks/*.py)); do $(BIN)/python -m benchmarks.$$(basename $$benchmark .py) || exit 1; done

@@ -15,8 +15,10 @@ from learner.evaluation_rounds import EvaluationRounds
 from learner.exchange.peers import Peers
 from learner.exchange.score_failures import ScoreFailures
 from learner.models.activation_checkpointing import checkpoint_blocks
+from learner.models.inspection import require_trainable
 from learner.models.loading import load_policy, load_value_model, value_model_from_policy
 from learner.models.outputs import Policy, ValueModel
+from learner.models.reading import WeightsError
 from learner.parts import Parts
 from learner.persistence import rollback
 from learner.persistence.checkpoint import Checkpoints
@@ -41,6 +43,7 @@ from tppo.config import Config, ConfigError
 from tppo.config.placement import Placement
 from tppo.device import torch_device
 from tppo.digests import UnknownAlgorithmError
+from tppo.probe import ProbeError
 from tppo.run_folder.metric_lines import read_metric_lines
 from tppo.run_folder.paths import RunPaths
 from tppo.streams import Streams, until_redis_answers
@@ -72,6 +75,7 @@ def load_state(config: Config, identity: RunIdentity, *, resume: bool, is_replay
         )
     log_warnings(config)
     tokenizer = load_tokenizer(config.model.path)
+    require_trainable(config.model)
     definition = definition_of(config, latest, fingerprints(config))
     restored = with_values(config, definition.settings)
     manager = new_manager(restored, tokenizer)  # refuses bad rows before models are loaded
@@ -185,7 +189,15 @@ def read_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[Re
 
 
 def load_models(config: Config, latest: Path | None) -> tuple[Policy, ValueModel]:
-    """Policy and value model, from the newest checkpoint or from where the configuration says."""
+    """Policy and value model, from the newest checkpoint or from where the configuration says. Raises `ConfigError`."""
+    try:
+        return _loaded(config, latest)
+    except (WeightsError, ProbeError) as error:
+        place = f"model.path = '{config.model.path}'" if latest is None else f"the checkpoint {latest}"
+        raise ConfigError(f"{place}: {error}") from None
+
+
+def _loaded(config: Config, latest: Path | None) -> tuple[Policy, ValueModel]:
     actor = str(config.model.path if latest is None else latest / "actor")
     device, dtype = _device_and_dtype(config.policy_placement)
     policy = load_policy(actor, temperature=config.generation.temperature, compute_dtype=dtype, device=device)

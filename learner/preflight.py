@@ -36,12 +36,14 @@ def check(config: Config, *, resume: bool = False) -> Findings:
     trackers.check(config.trackers)
     log_warnings(config)
     from learner.data.tokenizer import load_tokenizer, prompt_readers  # transformers takes seconds to import
+    from learner.models.inspection import require_trainable
     from tppo.device import torch_device
 
     # The generators', too: a run that starts them starts them beside the learner.
     for placement in (config.policy_placement, config.value_model_placement, config.generator_placement):
         torch_device(placement)
     reader, evaluation_reader = prompt_readers(config, load_tokenizer(config.model.path))
+    require_trainable(config.model)
     train, evaluated = reader.overlong("data.train_files"), reader.overlong("data.val_files")
     first: dict[str, Prompt] = {}  # of each data source
     try:

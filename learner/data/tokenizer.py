@@ -1,5 +1,7 @@
 """The policy's tokenizer, what ends a response, and the readers that follow from them; imports transformers."""
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -8,7 +10,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrained
 from learner.data.evaluation_prompts import EvaluationPromptReader
 from learner.data.prompts import PromptLimits, PromptReader, Tokenizer
 from tppo.config import Config, ConfigError
-from tppo.context_length import context_length
+from tppo.context_length import context_length, position_key, rotary_border
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -36,12 +38,21 @@ def require_context(config: Config) -> None:
     run = config.run
     num_tokens = run.max_prompt_length + run.max_response_length
     for key, path in (("model.path", config.model.path), ("model.critic_path", config.model.critic_path)):
-        limit = context_length(_model_config(path, key=key)) if path else None
+        if path is None:
+            continue
+        of_model = _model_config(path, key=key)
+        limit, border = context_length(of_model), rotary_border(of_model)
+        tokens = (
+            f"run.max_prompt_length = {run.max_prompt_length} and run.max_response_length = "
+            f"{run.max_response_length} make {num_tokens} tokens, and the model at {key} = '{path}'"
+        )
         if limit is not None and limit < num_tokens:
+            raise ConfigError(f"{tokens} can look at {limit} ({position_key(of_model)}); expected at most that many")
+        if border is not None and border[1] < num_tokens:
             raise ConfigError(
-                f"run.max_prompt_length = {run.max_prompt_length} and run.max_response_length = "
-                f"{run.max_response_length} make {num_tokens} tokens, and the model at {key} = '{path}' can look at "
-                f"{limit} (max_position_embeddings); expected at most that many"
+                f"{tokens} has rope_type '{border[0]}', which turns all tokens of a row otherwise once it is longer "
+                f"than {border[1]}, so that their log-probabilities change after they were sampled; expected at most "
+                f"{border[1]}"
             )
 
 
@@ -64,16 +75,22 @@ def _generation_config(model: Path) -> GenerationConfig:
 
 
 def stop_token_ids(model: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Tokens that end a response: the model's own, and the tokenizer's."""
-    found: set[int] = set()
+    """Tokens that end a response: those of generation_config.json, of config.json, and of the tokenizer."""
+    stated = [tokenizer.eos_token_id, *_stated_in_config(model)]
     if (model / "generation_config.json").exists():
-        eos = _generation_config(model).eos_token_id
-        found.update([eos] if isinstance(eos, int) else eos or [])
-    if isinstance(tokenizer.eos_token_id, int):
-        found.add(tokenizer.eos_token_id)
+        stated.append(_generation_config(model).eos_token_id)
+    found = {token for one in stated for token in (one if isinstance(one, list) else [one]) if isinstance(token, int)}
     if not found:
         raise ConfigError(f"model.path = '{model}': no end-of-sequence token; expected eos_token_id")
     return tuple(sorted(found))
+
+
+def _stated_in_config(model: Path) -> Iterator[object]:
+    """As the file says: where it is silent, transformers gives a family's default, which may be any of our tokens."""
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    for part in (config, *(config.get(name) for name in ("text_config", "llm_config"))):
+        if isinstance(part, dict):
+            yield part.get("eos_token_id")
 
 
 def prompt_readers(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[PromptReader, EvaluationPromptReader]:

@@ -34,23 +34,29 @@ def attend_within_rows(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
-    """Return [1, total, heads, head_dim] for query, key and value [1, heads, total, head_dim]."""
+    """Return [1, total, heads, head_dim] for query, key and value [1, heads, total, head_dim].
+
+    `s_aux` [heads] are attention sinks, which take a share of the probability and give nothing. What else a family
+    hands over is left out, and found by the probe of `loading.py` where it changes the result.
+    """
     assert query.shape[0] == 1, "rows stand in one line"
     lengths = list(row_lengths or [query.shape[2]])
     num_heads, num_kv_heads = query.shape[1], key.shape[1]
     # The key-value heads become the batch, so that each serves its group of query heads as a view, without a copy.
     groups = query.view(num_kv_heads, num_heads // num_kv_heads, *query.shape[2:])
     keys, values = (tensor.transpose(0, 1).expand(-1, groups.shape[1], -1, -1) for tensor in (key, value))
-    attend = _attention_of_one_row(scaling or query.shape[-1] ** -0.5, sliding_window, softcap)
+    sinks = None if s_aux is None else s_aux.view(num_kv_heads, -1, 1, 1)
+    attend = _attention_of_one_row(scaling or query.shape[-1] ** -0.5, sliding_window, softcap, sinks)
     rows = zip(*(torch.split(tensor, lengths, dim=2) for tensor in (groups, keys, values)), strict=True)
     output = torch.cat([attend(*row) for row in rows], dim=2)
     return output.reshape(1, num_heads, *output.shape[2:]).transpose(1, 2), None
 
 
 def _attention_of_one_row(
-    scale: float, sliding_window: int | None, softcap: float | None
+    scale: float, sliding_window: int | None, softcap: float | None, sinks: Tensor | None
 ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         length = query.shape[2]
@@ -64,12 +70,12 @@ def _attention_of_one_row(
         ]
         return torch.cat(blocks, dim=2)
 
-    def with_softcap(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        assert softcap is not None
-
+    def explicit(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-            scores = torch.tanh(queries @ keys.transpose(2, 3) * scale / softcap) * softcap + mask
-            return scores.softmax(-1, dtype=torch.float32).to(values.dtype) @ values
+            scores = queries @ keys.transpose(2, 3) * scale
+            if softcap is not None:
+                scores = torch.tanh(scores / softcap) * softcap
+            return _probabilities(scores + mask, sinks).to(values.dtype) @ values
 
         blocks = [
             # Kept for the backward pass, the scores of all blocks would be as large as the square of the row.
@@ -86,7 +92,15 @@ def _attention_of_one_row(
         ]
         return torch.cat(blocks, dim=2)
 
-    return fused if softcap is None else with_softcap
+    return fused if softcap is None and sinks is None else explicit
+
+
+def _probabilities(scores: Tensor, sinks: Tensor | None) -> Tensor:
+    """Softmax in float32 over the keys and, where there is one, the head's sink, whose share is dropped."""
+    if sinks is None:
+        return scores.softmax(-1, dtype=torch.float32)
+    with_sink = torch.cat([scores, sinks.expand(*scores.shape[:-1], 1)], dim=-1)
+    return with_sink.softmax(-1, dtype=torch.float32)[..., :-1]
 
 
 def _blocks(query: Tensor, sliding_window: int | None) -> Iterator[tuple[slice, slice, Tensor]]:

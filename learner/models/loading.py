@@ -1,50 +1,56 @@
-"""Loads the policy and the value model, and finds out what each allows by trying it on a few tokens.
+"""Loads the policy and the value model, and finds out what each allows by trying it on a few rows.
 
 Any causal language model of transformers works. What is tried: whether several rows may stand in one line, and whether
 the logits are nothing but a product of the last hidden states with the output embedding. Where not, rows run one by
-one, or through the model's own head.
+one, or through the model's own head. In the end the policy is held against transformers' plain forward pass.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForTokenClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from learner.models.agreement import require_agreement, require_runnable
 from learner.models.attention import PACKED_ATTENTION, packed_attention_for
 from learner.models.master_weights import MasterWeights, feed_in_float32
 from learner.models.outputs import Policy, ValueModel, forward, own_head
 from learner.models.packing import PackedBatch, TokenRow, pack
+from learner.models.reading import read_network
+from learner.models.value_network import HEAD, OTHER_HEADS, skeleton
 from tppo.precision import names_in_float32
+from tppo.probe import rows_for
 
 #: Probing multiplies the head's output by this, so that a soft cap shows on a model whose logits are small.
 _PROBE_GAIN = 1024.0
-_PROBE_ROWS = ((1, 2, 3, 4, 5, 6, 7), (3, 1, 2))
+#: Configuration keys of what is random or an extra loss in training, and the value that turns it off.
+_OFF = {"output_router_logits": False, "router_jitter_noise": 0.0, "input_jitter_noise": 0.0}
+
+logger = logging.getLogger(__name__)
 
 
 def load_policy(
     path: str, *, temperature: float = 1.0, compute_dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> Policy:
-    """Load a causal language model without dropout; a model repository's own code is never run."""
-    config = _config_without_dropout(path)
-    network = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32, trust_remote_code=False)
-    return policy_from_network(_placed(network, device), temperature=temperature, compute_dtype=compute_dtype)
+    """Load a causal language model without dropout; a model repository's own code is never run.
+
+    Raises `WeightsError`, and `ProbeError` where it cannot be computed with as transformers does.
+    """
+    network = read_network(AutoModelForCausalLM, path, _plain_config(path), dtype=torch.float32)
+    policy = policy_from_network(_placed(network, device), temperature=temperature, compute_dtype=compute_dtype)
+    apart = require_agreement(policy)
+    logger.info("the policy agrees with transformers' plain forward pass within %.2g nats", apart.worst)
+    return policy
 
 
 def load_value_model(path: str, *, compute_dtype: torch.dtype = torch.float32, device: str = "cpu") -> ValueModel:
-    """Load a critic that was saved as a token classifier with one label."""
-    config = _config_without_dropout(path, num_labels=1)
-    network = AutoModelForTokenClassification.from_pretrained(
-        path, config=config, dtype=torch.float32, trust_remote_code=False
-    )
+    """Load a critic that was saved by us, or as a token classifier with one label."""
+    config = _plain_config(path, num_labels=1)
+    network_class = skeleton(config).value_network_class()
+    network = read_network(network_class, path, config, dtype=torch.float32, key_mapping=OTHER_HEADS)
     return value_model_from_network(_placed(network, device), compute_dtype=compute_dtype)
 
 
@@ -52,15 +58,19 @@ def value_model_from_policy(
     path: str, *, compute_dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> ValueModel:
     """Return a critic with the body of the policy at ``path`` and a head of zeros: its value is 0 for every state."""
-    policy = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, trust_remote_code=False)
-    config = _config_without_dropout(path, num_labels=1)
-    classifier: Any = AutoModelForTokenClassification
-    network = classifier.from_config(config, dtype=torch.float32, trust_remote_code=False)
-    network.base_model.load_state_dict(policy.base_model.state_dict())
-    for name, parameter in network.named_parameters():
-        if _is_of_head(name, network):
-            torch.nn.init.zeros_(parameter)
-    return value_model_from_network(_placed(network, device).eval(), compute_dtype=compute_dtype)
+    config = _plain_config(path, num_labels=1)
+    network_class: Any = skeleton(config).value_network_class()
+    network = read_network(
+        network_class,
+        path,
+        config,
+        dtype=torch.float32,
+        may_lack={f"{HEAD}.weight", f"{HEAD}.bias"},
+        only_under=f"{network_class.base_model_prefix}.",  # beside it stands the policy's own head
+    )
+    for parameter in network.get_submodule(HEAD).parameters():
+        torch.nn.init.zeros_(parameter)
+    return value_model_from_network(_placed(network, device), compute_dtype=compute_dtype)
 
 
 def policy_from_network(
@@ -70,6 +80,7 @@ def policy_from_network(
 
     Its attention is replaced where that lets rows stand in one line.
     """
+    require_runnable(network)
     packs_rows = _enable_packing(network, compute_dtype)
     has_plain_head, has_separable_head = _has_plain_head(network), _has_separable_head(network)
     return Policy(
@@ -83,7 +94,7 @@ def policy_from_network(
 
 
 def value_model_from_network(network: PreTrainedModel, *, compute_dtype: torch.dtype = torch.float32) -> ValueModel:
-    """Probe a token classifier of float32 weights, which become the masters of those that it computes with.
+    """Probe a value network of float32 weights, which become the masters of those that it computes with.
 
     Its attention is replaced where that lets rows stand in one line. The head computes in float32 whatever the body
     does: values differ from token to token by less than bfloat16 can say.
@@ -101,12 +112,15 @@ def _is_of_head(parameter: str, network: PreTrainedModel) -> bool:
     return not parameter.startswith(f"{network.base_model_prefix}.")
 
 
-def _config_without_dropout(path: str, **overrides: Any) -> PreTrainedConfig:
-    """Log-probabilities must agree with the generator's, so nothing is dropped, in training mode either."""
+def _plain_config(path: str, **overrides: Any) -> PreTrainedConfig:
+    """Log-probabilities must agree with the generator's, so nothing is dropped or random, in training mode either."""
     config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False, **overrides)
-    for name in config.to_dict():
-        if name.endswith(("dropout", "_pdrop")):
-            setattr(config, name, 0.0)
+    for part in (config, config.get_text_config()):
+        for name in part.to_dict():
+            if name.endswith(("dropout", "_pdrop")):
+                setattr(part, name, 0.0)
+            elif name in _OFF:
+                setattr(part, name, _OFF[name])
     # Absent from most configurations, and then 0.1 in the classifier.
     config.classifier_dropout = 0.0
     return config
@@ -126,44 +140,64 @@ def _placed(network: torch.nn.Module, device: str) -> Any:
 def _enable_packing(network: PreTrainedModel, compute_dtype: torch.dtype) -> bool:
     """Try to let rows stand in one line; True when that gave what the model says to each row alone.
 
-    Tried in float32, where rounding hides no token of another row.
+    Tried in float32, where rounding hides no token of another row, on the body's outputs, as a value head of zeros
+    would hide any.
     """
     implementation = packed_attention_for(network, compute_dtype)
     if implementation is None:
         return False
-    original = network.config._attn_implementation
-    (packed,) = pack([TokenRow(tokens, start=1) for tokens in _PROBE_ROWS], max_tokens=sum(map(len, _PROBE_ROWS)))
+    rows = [TokenRow(row.tokens, row.start) for row in rows_for(network)]
+    (packed,) = pack(rows, max_tokens=sum(len(row.token_ids) for row in rows))
     packed = packed.to(network.device)
+    original = network.config._attn_implementation
     with torch.no_grad():
-        alone = torch.cat([forward(network, row).logits[0] for row in packed.split()])
+        alone = torch.cat([_body_outputs(network, row) for row in packed.split()])
         network.set_attn_implementation(PACKED_ATTENTION)
-        is_close = _is_close(forward(network, packed).logits[0], alone)
+        try:
+            is_close = _is_close(_body_outputs(network, packed), alone)
+        except Exception as error:  # whatever a family's code raises at what it was not written for
+            logger.info("rows of %s run one by one, since packed ones fail: %s", network.config.model_type, error)
+            is_close = False
     network.set_attn_implementation(implementation if is_close else original)
     return is_close
+
+
+def _body_outputs(network: Any, batch: PackedBatch) -> Tensor:
+    """[total, width]; the logits of a model whose head and body are one."""
+    if network.base_model is network:
+        logits: Tensor = forward(network, batch).logits[0]
+        return logits
+    hidden: Tensor = forward(network.base_model, batch).last_hidden_state[0]
+    return hidden
 
 
 def _has_plain_head(network: Any) -> bool:
     head = network.get_output_embeddings()
     if head is None or network.base_model is network:
         return False
-    probe = _probe_row(network)
+    batch = _probe_row(network)
     with torch.no_grad(), _amplified(head):
-        logits = forward(network, probe).logits
-        return _is_close(head(forward(network.base_model, probe).last_hidden_state), logits)
+        logits = forward(network, batch).logits
+        return _is_close(head(forward(network.base_model, batch).last_hidden_state), logits)
 
 
 def _has_separable_head(network: Any) -> bool:
     if network.base_model is network:
         return False
-    probe = _probe_row(network)
+    batch = _probe_row(network)
     with torch.no_grad():
-        states = forward(network.base_model, probe).last_hidden_state[0]
-        return _is_close(own_head(network)(states), forward(network, probe).logits[0])
+        states = forward(network.base_model, batch).last_hidden_state[0]
+        try:
+            return _is_close(own_head(network)(states), forward(network, batch).logits[0])
+        except Exception as error:  # as above: whatever a family's code raises where its body is left out
+            logger.info("the head of %s runs with its body: %s", network.config.model_type, error)
+            return False
 
 
 def _probe_row(network: Any) -> PackedBatch:
-    (probe,) = pack([TokenRow(_PROBE_ROWS[0], start=1)], max_tokens=len(_PROBE_ROWS[0]))
-    return probe.to(network.device)
+    row = rows_for(network)[0]
+    (batch,) = pack([TokenRow(row.tokens, row.start)], max_tokens=len(row.tokens))
+    return batch.to(network.device)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from learner.models.attention import PACKED_ATTENTION
+from learner.models.attention import FLASH_ATTENTION, PACKED_ATTENTION
 from learner.models.logits import TokenScorer, TokenScores
 from learner.models.master_weights import MasterWeights
 from learner.models.packing import PackedBatch, TokenRow, pack, unpack
@@ -42,7 +42,7 @@ class Policy:
 
 @dataclass
 class ValueModel:
-    """A token classifier with one label, whose score is the value, and what it was found to allow."""
+    """A network whose score is the value of each position, and what it was found to allow."""
 
     network: PreTrainedModel
     weights: MasterWeights  # of the network
@@ -121,10 +121,16 @@ def _scores_in_one_pass(policy: Policy, batch: PackedBatch, scorer: TokenScorer)
 
 
 def forward(network: Any, batch: PackedBatch, **options: Any) -> Any:
-    """The network's outputs for a micro-batch, whose rows do not attend to each other."""
-    if network.config._attn_implementation == PACKED_ATTENTION:
+    """The network's outputs for a micro-batch, whose rows do not attend to each other.
+
+    A row alone goes through the plain forward pass, which numbers its tokens as the family does.
+    """
+    implementation = network.config._attn_implementation
+    if implementation == PACKED_ATTENTION:
         options["row_lengths"] = batch.row_lengths
-    return network(batch.input_ids, position_ids=batch.position_ids, use_cache=False, **options)
+    if implementation in (PACKED_ATTENTION, FLASH_ATTENTION):
+        options["position_ids"] = batch.position_ids
+    return network(batch.input_ids, use_cache=False, **options)
 
 
 def own_head(network: Any) -> Callable[[Tensor], Tensor]:

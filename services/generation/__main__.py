@@ -70,9 +70,12 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None
             announcer = Announcer(client, exporter, run=run, name=name, kind="generation", address=address)
             handler = WindowHandler(name, engine, weights, announced)
             worker = build_worker(config, name, queue, handler, announcer.announce)
+            weights.on_refusal = worker.stop
             on_stop_signal(worker.stop)  # before the address is known: who has read it may end this process at once
             log.info("%s takes weights at %s", name, address)
             await run_until_signalled(worker, announcer)
+    if weights.refusal is not None:
+        raise ConfigError(f"model.path = {config.model.path}: {weights.refusal}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from services.generation.transformers_engine.engine import TransformersEngine
 from services.generation.weight_intake import SERVICE_NAME, WeightIntake, registration
 from tppo.config import Config, ConfigError
 from tppo.config.services import GenerationSection
-from tppo.context_length import context_length
+from tppo.context_length import context_length, rotary_border
 from tppo.device import torch_device
 from tppo.grpc_server import serving_grpc
 from tppo.leased_worker import Announce, LeasedWorker, WorkerSettings
@@ -85,10 +85,15 @@ def make_decoder(
     config: PreTrainedConfig, *, num_slots: int, capacity: int, dtype: torch.dtype, device: torch.device
 ) -> Decoder:
     """The fast path where it computes exactly what the model does, else the general one."""
+    if (border := rotary_border(config)) is not None and border[1] < capacity:
+        raise ValueError(
+            f"{config.model_type} has rope_type '{border[0]}', which turns all tokens of a row otherwise once it is "
+            f"longer than {border[1]}; expected at most that many for prompt and response, and not {capacity}"
+        )
     if is_supported(config):
         return LlamaDecoder(config, num_slots=num_slots, capacity=capacity, dtype=dtype, device=device)
     limit = context_length(config)
     if limit is not None and limit < capacity:
         raise ValueError(f"{config.model_type} has {limit} positions; expected {capacity} for prompt and response")
     log.info("%s is served through its own forward pass, which is slower than the fast path", config.model_type)
-    return GeneralDecoder(config, dtype=dtype, device=device)
+    return GeneralDecoder(config, dtype=dtype, device=device, capacity=capacity)

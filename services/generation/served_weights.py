@@ -1,9 +1,11 @@
 """Which weights the engine serves: applied in order, and awaited by the requests that need newer ones."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.generation.engine import Engine
+from tppo.probe import ProbeError
 from tppo.weights import WeightUpdate
 
 
@@ -25,6 +27,8 @@ class ServedWeights:
     def __init__(self, engine: Engine) -> None:
         self.identity: WeightIdentity | None = None
         self.digest = ""
+        self.refusal: ProbeError | None = None  # why the engine is to serve nothing
+        self.on_refusal: Callable[[], None] = lambda: None
         self._engine = engine
         self._updating = asyncio.Lock()
         self._changed = asyncio.Condition()
@@ -35,11 +39,19 @@ class ServedWeights:
             raise StaleWeightsError(f"{identity} is older than {self.identity}, which is in use")
 
     async def take(self, update: WeightUpdate) -> None:
-        """Bring the weights into use. ValueError: they do not fit, the old ones stay in use."""
+        """Bring the weights into use. ValueError: they do not fit, the old ones stay in use.
+
+        `ProbeError`: the engine would compute wrongly with any weights, and the generator is to end.
+        """
         identity = WeightIdentity(update.incarnation, update.policy_version)
         async with self._updating:
             self.refuse_older(identity)
-            self.digest = await self._engine.update_weights(update)
+            try:
+                self.digest = await self._engine.update_weights(update)
+            except ProbeError as error:
+                self.refusal = error
+                self.on_refusal()
+                raise
             self.identity = identity
         async with self._changed:
             self._changed.notify_all()

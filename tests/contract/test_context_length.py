@@ -5,15 +5,20 @@ from typing import Any
 import pytest
 from transformers import (
     BloomConfig,
+    CodeGenConfig,
     Gemma3TextConfig,
     GPT2Config,
+    KimiLinearConfig,
     LlamaConfig,
     LlavaConfig,
+    MambaConfig,
+    MptConfig,
+    Phi3Config,
     PreTrainedConfig,
     Qwen2Config,
 )
 
-from tppo.context_length import context_length
+from tppo.context_length import context_length, rotary_border
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768, "rope_theta": 1e6}
 LLAMA3 = {
@@ -31,6 +36,10 @@ def llama(**keys: Any) -> LlamaConfig:
     [
         (llama(), 4096),
         (GPT2Config(n_positions=1024), 1024),
+        (MptConfig(max_seq_len=512), 512),
+        (CodeGenConfig(n_positions=640, n_ctx=640), 640),
+        (KimiLinearConfig(max_position_embeddings=4096), 4096),
+        (MambaConfig(), None),
         (BloomConfig(), None),  # ALiBi: distances, not positions
         (llama(rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}), 8192),
         (Qwen2Config(max_position_embeddings=32768, rope_parameters=YARN), 131072),
@@ -41,3 +50,31 @@ def llama(**keys: Any) -> LlamaConfig:
 )
 def test_the_context_of_a_model_is_read_from_its_configuration(config: PreTrainedConfig, expected: int | None) -> None:
     assert context_length(config) == expected
+
+
+LONGROPE = {
+    "rope_type": "longrope", "original_max_position_embeddings": 64, "rope_theta": 1e4,
+    "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (llama(), None),
+        (Qwen2Config(max_position_embeddings=32768, rope_parameters=YARN), None),
+        (llama(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}), ("dynamic", 4096)),
+        (
+            Phi3Config(
+                hidden_size=32, num_attention_heads=4, max_position_embeddings=256, pad_token_id=0,
+                original_max_position_embeddings=64, rope_parameters=LONGROPE,
+            ),
+            ("longrope", 64),
+        ),
+        (BloomConfig(), None),
+    ],
+)  # fmt: skip
+def test_the_length_at_which_a_rotary_embedding_changes_is_known(
+    config: PreTrainedConfig, expected: tuple[str, int] | None
+) -> None:
+    assert rotary_border(config) == expected

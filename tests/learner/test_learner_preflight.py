@@ -283,3 +283,35 @@ def test_a_damaged_file_of_the_model_is_one_sentence(tmp_path: Path, name: str, 
         stop_token_ids(tmp_path, load_tokenizer(tmp_path))
 
     assert "\n" not in str(refusal.value)
+
+
+def test_stop_tokens_are_those_of_the_generation_config_the_config_and_the_tokenizer(tmp_path: Path) -> None:
+    a_model(tmp_path)  # whose tokenizer ends with 0
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"eos_token_id": 7}))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [9, 7, 11]}))
+
+    assert stop_token_ids(tmp_path, load_tokenizer(tmp_path)) == (0, 7, 9, 11)
+
+
+def test_a_family_s_default_is_no_stop_token(tmp_path: Path) -> None:
+    a_model(tmp_path)  # whose config.json says nothing, where transformers' configuration of Llama says 2
+
+    assert stop_token_ids(tmp_path, load_tokenizer(tmp_path)) == (0,)
+
+
+def test_responses_beyond_the_border_of_a_rotary_embedding_are_refused(tmp_path: Path) -> None:
+    config = config_with(tmp_path, ROW, default_function="exact")
+    of_model = json.loads((tmp_path / "config.json").read_text())
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
+    (tmp_path / "config.json").write_text(json.dumps(of_model | {"rope_parameters": rope}))
+    run = config.run.model_copy(update={"max_response_length": 4081})
+
+    assert check(config).notes == []
+    with pytest.raises(ConfigError) as caught:
+        check(config.model_copy(update={"run": run}))
+    assert str(caught.value) == (
+        "run.max_prompt_length = 16 and run.max_response_length = 4081 make 4097 tokens, and the model at model.path = "
+        f"'{tmp_path}' has rope_type 'dynamic', which turns all tokens of a row otherwise once it is longer than 4096, "
+        "so that their log-probabilities change after they were sampled; expected at most 4096"
+    )

@@ -39,10 +39,10 @@ class ModelSection(Section):
     path: NamedPath
     """Folder of the policy: a causal LM that transformers loads, with its tokenizer.
 
-    For every model. Llama, Qwen2 and Qwen3 take the fast decode path; the README says what is tested.
+    For every model. Llama, Qwen2 and Qwen3 take the fast decode path; docs/models.md has the other families.
     """
     critic_path: NamedPath | None = None
-    """Folder of the value model (token classification, one label). Unset: the policy's body with a head of zeros.
+    """Folder of the value model (a scalar head on the policy's body, docs/models.md). Unset: a head of zeros.
 
     When you have a pre-trained critic; it saves the warm-up.
     """

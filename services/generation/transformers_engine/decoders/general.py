@@ -1,11 +1,13 @@
 """The general path: any causal language model that transformers loads, by its own forward pass and KV cache.
 
-Rows are kept in packs. The rows of a pack share one KV cache, padded on the left, and one forward pass. A model whose
-layers all keep the whole row has one pack, which new rows join after their prefill. Models that keep less (sliding
-windows, recurrent states) cannot be padded safely: each of their rows is a pack of its own.
+Rows are kept in packs, and the probe chooses at the first weights which packs are right for the model: all rows in one
+(`Layout.TOGETHER`), a pack for each (`ALONE`), or no KV cache at all (`UNCACHED`). Models that keep less than the whole
+row (sliding windows, recurrent states) cannot be padded safely, so their rows are not put together.
 """
 
+import enum
 import inspect
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,18 @@ from transformers import DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer
 
 from services.generation.transformers_engine.decoders.model_weights import check_fit, named_weights, new_model
+from services.generation.transformers_engine.decoders.proof import require_agreement
+from tppo.probe import ProbeError, rows_for
+
+log = logging.getLogger(__name__)
+
+
+class Layout(enum.Enum):
+    """How the rows that run share forward passes and KV caches."""
+
+    TOGETHER = "rows share a KV cache and a forward pass, padded on the left"
+    ALONE = "each row has a KV cache and a forward pass of its own, without padding and mask"
+    UNCACHED = "each token takes a forward pass over its whole row, without a KV cache"
 
 
 @dataclass(eq=False, slots=True)
@@ -26,6 +40,7 @@ class Pack:
     prefixes: list[Sequence[int]] | None
     cache: Any  # DynamicCache
     mask: Tensor  # [rows, columns] 1 where the row has a token
+    num_cached: int = 0  # tokens of a row that stands alone
 
     @property
     def num_rows(self) -> int:
@@ -73,15 +88,20 @@ def cache_argument(model: Any) -> str:
 class GeneralDecoder:
     """A `Decoder` around a model of transformers."""
 
-    def __init__(self, config: PreTrainedConfig, *, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, config: PreTrainedConfig, *, dtype: torch.dtype, device: torch.device, capacity: int | None = None
+    ) -> None:
+        """`capacity` bounds the rows, and so those of the probe."""
         self._config = config
         model: Any = new_model(config, dtype)
         self._model: Any = model.to(device).eval()
         self._weights = named_weights(self._model)
+        self._dtype = dtype
         self._device = device
+        self._capacity = capacity
         self._takes_positions = "position_ids" in inspect.signature(self._model.forward).parameters
         self._cache_argument = cache_argument(self._model)
-        self._can_pad = all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)
+        self.layout: Layout | None = None  # not known before the first weights
         self._packs: list[Pack] = []
 
     @property
@@ -90,10 +110,36 @@ class GeneralDecoder:
         return int(self._config.get_text_config().vocab_size)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy the tensors over the model's."""
+        """Copy the tensors over the model's; the first ones decide the layout."""
         check_fit(tensors, {name: weight.shape for name, weight in self._weights.items()})
         for name, weight in self._weights.items():
             weight.data.copy_(tensors[name])
+        if self.layout is None:
+            self.layout = self._right_layout()
+            level = logging.WARNING if self.layout is Layout.UNCACHED else logging.INFO
+            log.log(level, "%s: %s", self._config.model_type, self.layout.value)
+
+    def _right_layout(self) -> Layout:
+        """The fastest of those whose log-probabilities are the plain forward pass'. Raises `ProbeError`."""
+        rows = rows_for(self._model, capacity=self._capacity)
+        layers = DynamicCache(config=self._config).layers
+        candidates = list(Layout) if all(type(layer) is DynamicLayer for layer in layers) else list(Layout)[1:]
+        for layout in candidates:
+            self.layout = layout
+            try:
+                require_agreement(self, self._model, rows, dtype=self._dtype)
+            except ProbeError as error:
+                cause: Exception = error
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # whatever a family's code raises at a cache or mask that it does not know
+                cause = error
+            else:
+                return layout
+            log.info("%s: not %s: %s", self._config.model_type, layout.name, cause)
+            self.reset()
+        self.layout = None
+        raise ProbeError(f"no way to decode {self._config.model_type} is right; the last one: {cause}")
 
     def reset(self) -> None:
         """Forget all rows."""
@@ -104,7 +150,7 @@ class GeneralDecoder:
         leaving = set(ended)
         num_before = sum(pack.num_rows for pack in self._packs)
         self._packs = list(self._remaining(leaving))
-        groups = [list(prefixes)] if self._can_pad and prefixes else [[prefix] for prefix in prefixes]
+        groups = [list(prefixes)] if self._joins_rows and prefixes else [[prefix] for prefix in prefixes]
         self._packs += [self._new_pack(group) for group in groups]
         return [row for row in range(num_before + len(prefixes)) if row not in leaving]
 
@@ -112,10 +158,14 @@ class GeneralDecoder:
         """Decode one token of each row; prefill new rows by their whole prefix."""
         parts = torch.split(tokens, [pack.num_rows for pack in self._packs])
         logits = [self._run(pack, part) for pack, part in zip(self._packs, parts, strict=True)]
-        if self._can_pad:
+        if self._joins_rows:
             while len(self._packs) > 1:
                 self._packs[0].join(self._packs.pop(1))
         return torch.cat(logits)
+
+    @property
+    def _joins_rows(self) -> bool:
+        return self.layout is Layout.TOGETHER
 
     def _remaining(self, leaving: set[int]) -> Iterator[Pack]:
         first = 0
@@ -135,6 +185,33 @@ class GeneralDecoder:
 
     def _run(self, pack: Pack, tokens: Tensor) -> Tensor:
         """Logits [rows, vocabulary] after the last token."""
+        if self.layout is Layout.TOGETHER:
+            return self._run_padded(pack, tokens)
+        if pack.prefixes is None:
+            inputs = tokens[:, None]
+        else:
+            (prefix,) = pack.prefixes
+            inputs = torch.tensor([prefix], device=self._device)
+        if self.layout is Layout.UNCACHED:
+            return self._run_uncached(pack, inputs)
+        options = {} if pack.prefixes else {self._cache_argument: pack.cache}
+        if self._takes_positions:
+            first = pack.num_cached
+            options["position_ids"] = torch.arange(first, first + inputs.shape[1], device=self._device)[None]
+        outputs = self._model(inputs, use_cache=True, **options)
+        pack.cache, pack.prefixes = getattr(outputs, self._cache_argument), None
+        pack.num_cached += inputs.shape[1]
+        logits: Tensor = outputs.logits
+        return logits[:, -1]
+
+    def _run_uncached(self, pack: Pack, inputs: Tensor) -> Tensor:
+        """The row so far is kept in the place of its cache."""
+        pack.cache = inputs if pack.prefixes is not None else torch.cat([pack.cache, inputs], dim=1)
+        pack.prefixes = None
+        logits: Tensor = self._model(pack.cache).logits
+        return logits[:, -1]
+
+    def _run_padded(self, pack: Pack, tokens: Tensor) -> Tensor:
         if pack.prefixes is None:
             inputs = tokens[:, None]
             pack.mask = torch.cat([pack.mask, pack.mask.new_ones(len(tokens), 1)], dim=1)

@@ -22,7 +22,14 @@ from services.generation.transformers_engine.decoders.llama_weights import (
     LlamaWeights,
     WeightArranger,
 )
-from services.generation.transformers_engine.decoders.model_weights import check_fit, new_model, weight_shapes
+from services.generation.transformers_engine.decoders.model_weights import (
+    check_fit,
+    model_with,
+    new_model,
+    weight_shapes,
+)
+from services.generation.transformers_engine.decoders.proof import require_agreement
+from tppo.probe import rows_for
 
 FAMILIES = frozenset({"qwen2", "qwen3", "llama"})
 ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})  # those whose table does not depend on the row's length
@@ -67,6 +74,9 @@ class LlamaDecoder:
     def __init__(
         self, config: PreTrainedConfig, *, num_slots: int, capacity: int, dtype: torch.dtype, device: torch.device
     ) -> None:
+        self._config = config
+        self._is_proven = False
+        self._num_slots, self._capacity = num_slots, capacity
         self._dimensions = Dimensions.of(config)
         self._shapes = weight_shapes(config)
         self._dtype = dtype
@@ -92,9 +102,14 @@ class LlamaDecoder:
         return self._shapes["model.embed_tokens.weight"][0]
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Arrange the tensors and use them from the next step on."""
+        """Arrange the tensors and use them from the next step on; with the first ones, prove the decoder right."""
         check_fit(tensors, self._shapes)
         self._weights = WeightArranger(tensors, self._dimensions, dtype=self._dtype, device=self._device).weights()
+        if not self._is_proven:
+            model: Any = model_with(self._config, tensors, self._dtype)
+            rows = rows_for(model, capacity=self._capacity)
+            require_agreement(self, model.to(self._device), rows, dtype=self._dtype, num_slots=self._num_slots)
+            self._is_proven = True
 
     def reset(self) -> None:
         """Forget all rows and the contents of the cache."""

@@ -1,6 +1,7 @@
 """The tensors that make a model, and whether a weight update fits them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -30,6 +31,14 @@ def new_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     state = model.state_dict(keep_vars=True)
     for name in names_in_float32(model, dtype):
         state[name].data = state[name].data.float()
+    return model
+
+
+def model_with(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> PreTrainedModel:
+    """A model that has these tensors, not copies of them where they are of the dtype; its buffers are made again."""
+    with torch.device("meta"):
+        network_class: Any = type(new_model(config, dtype))
+    model: PreTrainedModel = network_class.from_pretrained(None, config=config, state_dict=dict(tensors), dtype=dtype)
     return model
 
 

@@ -1,0 +1,67 @@
+"""Whether the learner computes what transformers does: its log-probabilities on the rows of the probe."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from learner.models.outputs import Policy, token_logprobs
+from learner.models.packing import TokenRow, pack, unpack
+from tppo import probe
+
+
+@torch.no_grad()
+def require_agreement(policy: Policy) -> probe.Difference:
+    """The largest difference, of rows packed and alone. Raises `ProbeError` beyond the tolerance of the dtype."""
+    network: Any = policy.network
+    rows = probe.rows_for(network)
+    with plain_attention(network):
+        _require_causal(network, rows[0])
+        expected = probe.plain_logprobs(network, rows)
+    sampled = replace(policy, temperature=1.0)
+    token_rows = [TokenRow(row.tokens, row.start) for row in rows]
+    found = {}
+    for how, max_tokens in (("rows packed", sum(len(row.tokens) for row in rows)), ("rows alone", 1)):
+        batches = pack(token_rows, max_tokens=max_tokens)
+        found[how] = unpack(batches, [token_logprobs(sampled, batch).cpu() for batch in batches])
+    apart = [
+        probe.require_agreement(logprobs, rows, expected, dtype=network.dtype, who=f"the learner ({how})")
+        for how, logprobs in found.items()
+    ]
+    return max(apart, key=lambda one: one.worst)
+
+
+@torch.no_grad()
+def require_runnable(network: Any) -> None:
+    """Raise `ProbeError` where transformers' own forward pass of the family fails."""
+    try:
+        probe.plain_logprobs(network, probe.rows_for(network)[:1])
+    except Exception as error:  # whatever the family's code raises
+        raise probe.ProbeError(f"transformers' forward pass of {type(network).__name__} fails: {error}") from error
+
+
+@contextmanager
+def plain_attention(network: Any) -> Iterator[None]:
+    """Within, the network attends as transformers chooses by itself."""
+    ours = network.config._attn_implementation
+    network.set_attn_implementation(network.get_correct_attn_implementation(None))
+    try:
+        yield
+    finally:
+        network.set_attn_implementation(ours)
+
+
+def _require_causal(network: Any, row: probe.ProbeRow) -> None:
+    """An encoder looks at later tokens too, and then no log-probability of a token is that of sampling it."""
+    middle = len(row.tokens) // 2
+    whole, half = (probe.ProbeRow(row.tokens[:length], start=1) for length in (len(row.tokens), middle))
+    (of_whole,), (of_half,) = probe.plain_logprobs(network, [whole]), probe.plain_logprobs(network, [half])
+    probe.require_agreement(
+        [of_whole[: middle - 1]],
+        [half],
+        [of_half],
+        dtype=network.dtype,
+        who=f"{type(network).__name__} with more tokens",
+    )

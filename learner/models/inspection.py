@@ -1,0 +1,113 @@
+"""What the models' config.json already says against training them: found without weights, in about a second."""
+
+import json
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import transformers
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+from learner.models.value_network import Skeleton, skeleton
+from tppo.config import ConfigError
+from tppo.config.schema import ModelSection
+
+CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+
+
+def require_trainable(section: ModelSection) -> None:
+    """Raise `ConfigError` for a policy or a critic that could be neither loaded nor trained."""
+    policy = _config_at("model.path", section.path)
+    _require_causal_lm("model.path", section.path, policy)
+    if section.critic_path is not None:
+        critic = _config_at("model.critic_path", section.critic_path)
+        _require_causal_lm("model.critic_path", section.critic_path, critic)
+        _require_critic(section.critic_path, critic)
+        _require_same_tokens(section, policy, critic)
+
+
+def _config_at(key: str, path: Path) -> PreTrainedConfig:
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # a file of another JSON type raises whatever the library comes upon first
+        raise ConfigError(f"{key} = '{path}': {_first_line(error)}; expected a model's config.json") from None
+    return config
+
+
+def _require_causal_lm(key: str, path: Path, config: PreTrainedConfig) -> None:
+    """With a body for the value head."""
+    if quantization := getattr(config, "quantization_config", None):
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else type(quantization).__name__
+        raise ConfigError(
+            f"{key} = '{path}' holds quantized weights (quantization_config: {method}), which cannot be trained; "
+            "expected the model in bfloat16 or float32"
+        )
+    if config.is_encoder_decoder:
+        raise ConfigError(f"{key} = '{path}': {config.model_type} has an encoder; expected a causal language model")
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", True):
+        raise ConfigError(
+            f"{key} = '{path}': {config.model_type} looks at later tokens too (is_decoder = false in its config.json); "
+            "expected a causal language model"
+        )
+    try:
+        _skeleton(_Read(config.to_json_string(), config)).value_network_class()
+    except Exception as error:  # as above: whatever a family's code raises at sizes that do not fit each other
+        raise ConfigError(
+            f"{key} = '{path}': {_first_line(error)}; expected a causal language model that transformers "
+            f"{transformers.__version__} can build from its config.json"
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A configuration, equal to others of the same text."""
+
+    text: str
+    config: PreTrainedConfig = field(compare=False)
+
+
+@lru_cache(maxsize=4)
+def _skeleton(read: _Read) -> Skeleton:
+    return skeleton(read.config)
+
+
+def _require_critic(path: Path, config: PreTrainedConfig) -> None:
+    classes = [name for name in config.architectures or () if name.endswith(CAUSAL_ENDINGS)]
+    if classes:
+        raise ConfigError(
+            f"model.critic_path = '{path}' holds a causal language model ({classes[0]}), which has no value head; "
+            "expected a critic, or leave model.critic_path unset to begin with the policy's body and a head of zeros"
+        )
+    if config.num_labels != 1 and config.architectures:
+        raise ConfigError(f"model.critic_path = '{path}' has {config.num_labels} labels; expected num_labels = 1")
+
+
+def _require_same_tokens(section: ModelSection, policy: PreTrainedConfig, critic: PreTrainedConfig) -> None:
+    """A critic reads the policy's token ids."""
+    sizes = [config.get_text_config().vocab_size for config in (policy, critic)]
+    expected = "expected a critic that was trained with the policy's tokenizer"
+    if sizes[0] != sizes[1]:
+        raise ConfigError(
+            f"model.critic_path = '{section.critic_path}' has a vocabulary of {sizes[1]} tokens, and model.path = "
+            f"'{section.path}' one of {sizes[0]}; {expected}"
+        )
+    assert section.critic_path is not None
+    vocabularies = [_vocabulary(path) for path in (section.path, section.critic_path)]
+    if None not in vocabularies and vocabularies[0] != vocabularies[1]:
+        raise ConfigError(
+            f"model.critic_path = '{section.critic_path}' has a tokenizer.json with another vocabulary than that of "
+            f"model.path = '{section.path}'; {expected}"
+        )
+
+
+def _vocabulary(path: Path) -> object:
+    """Of the folder's tokenizer.json; None where it cannot be read, or there is none."""
+    try:
+        return json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,108 @@
+"""Tiny models of many families through the general path: the layout that the first weights decide is right."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from services.generation.transformers_engine.decoders.general import GeneralDecoder, Layout
+from services.generation.transformers_engine.decoders.model_weights import named_weights
+from services.generation.transformers_engine.decoders.proof import decoded_logprobs, require_agreement
+from tests.generation.tiny_models import CPU, FAST, a_decoder, a_model, an_update
+from tools.tiny_families import FAMILIES, VOCABULARY, WINDOW, Family, tiny_config, tiny_model
+from tppo.probe import ProbeError, ProbeRow, difference, plain_logprobs, rows_for
+
+RECURRENT = ("mamba", "mamba2", "falcon_mamba", "xlstm", "falcon_h1", "jamba", "bamba", "lfm2", "qwen3_next")
+
+
+def rows() -> list[ProbeRow]:
+    """Others than the probe's: prefixes and decoded tokens on both sides of the window."""
+    generator = torch.Generator().manual_seed(7)
+    shapes = ((40, 3), (WINDOW + 2, WINDOW - 1), (25, 20), (4, 1))
+    return [
+        ProbeRow(tuple(torch.randint(VOCABULARY, (length,), generator=generator).tolist()), start)
+        for length, start in shapes
+    ]
+
+
+def a_general_decoder(name: str, model: Any) -> GeneralDecoder:
+    decoder = GeneralDecoder(tiny_config(name), dtype=torch.float32, device=CPU, capacity=100)
+    with torch.inference_mode():
+        decoder.load({key: tensor.detach().clone() for key, tensor in named_weights(model).items()})
+    return decoder
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_layout_that_was_chosen_decodes_other_rows_as_the_plain_forward_pass(name: str) -> None:
+    model = tiny_model(name)
+
+    decoder = a_general_decoder(name, model)
+    with torch.inference_mode():
+        found = decoded_logprobs(decoder, rows(), num_slots=3, device=CPU)
+
+    assert difference(found, plain_logprobs(model, rows())).worst < 1e-3  # of recurrent layers in another order
+
+
+@pytest.mark.parametrize(
+    ("names", "layout"),
+    [
+        (("llama", "gpt2", "bloom", "mpt", "deepseek_v3", "qwen3_moe"), Layout.TOGETHER),
+        (("gemma3_text", "mistral", "gpt_oss", "llama4_text", *RECURRENT), Layout.ALONE),
+        (("rwkv", "recurrent_gemma", "minimax"), Layout.UNCACHED),
+    ],
+)
+def test_rows_share_a_cache_only_where_padding_changes_nothing(names: Sequence[str], layout: Layout) -> None:
+    found = {name: a_general_decoder(name, tiny_model(name)).layout for name in names}
+
+    assert found == dict.fromkeys(names, layout)
+
+
+class OneTokenBehind:
+    """A decoder whose every step answers for the token before."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.vocabulary_size = inner.vocabulary_size
+        self.exchange, self.reset, self.load = inner.exchange, inner.reset, inner.load
+        self._last: Tensor | None = None
+
+    def step(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self._inner.step(tokens)
+        self._last, behind = logits, self._last
+        return logits if behind is None or behind.shape != logits.shape else behind
+
+
+def test_a_decoder_that_is_wrong_is_refused_with_the_largest_difference() -> None:
+    config = FAST["qwen3"]
+    model = a_model(config)
+    decoder = a_decoder(config)
+    decoder.load(an_update(model).tensors)
+
+    with torch.inference_mode(), pytest.raises(ProbeError) as caught:
+        require_agreement(OneTokenBehind(decoder), model, rows_for(model), dtype=torch.float32)
+
+    assert str(caught.value).startswith("the engine differs from transformers' plain forward pass by up to ")
+    assert "expected at most 0.002 and 0.0002 in float32" in str(caught.value)
+
+
+def test_the_first_weights_prove_the_fast_path_and_later_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = FAST["qwen3"]
+    decoder: Any = a_decoder(config)
+    decoder.load(an_update(a_model(config)).tensors)
+    plain = decoder.step
+    monkeypatch.setattr(decoder, "step", lambda tokens: plain(tokens) + torch.arange(40.0))
+
+    decoder.load(an_update(a_model(config)).tensors)
+    other: Any = a_decoder(config)
+    monkeypatch.setattr(other, "step", lambda tokens: type(other).step(other, tokens) + torch.arange(40.0))
+    with pytest.raises(ProbeError, match="the engine differs"):
+        other.load(an_update(a_model(config)).tensors)
+
+
+def test_a_family_that_no_layout_gets_right_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.tiny_families.FAMILIES", {"bert": Family("bert", "looks at later tokens")})
+
+    with pytest.raises(ProbeError, match="no way to decode bert is right; the last one: the engine differs"):
+        a_general_decoder("bert", tiny_model("bert"))

@@ -1,0 +1,82 @@
+"""Tiny models of many families: packed or alone, rows get what transformers' plain forward pass says of each."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from learner.models.loading import load_policy, load_value_model, value_model_from_network, value_model_from_policy
+from learner.models.outputs import token_logprobs, token_values
+from learner.models.packing import TokenRow, pack, unpack
+from learner.models.value_network import skeleton
+from tools.tiny_families import FAMILIES, VOCABULARY, tiny_config, tiny_model
+from tppo.probe import ProbeRow, difference, plain_logprobs
+
+LENGTHS = (37, 3, 18, 9)
+SPECIAL = ("window", "soft cap", "ALiBi", "partial rotary", "experts", "recurrent", "sinks", "latent", "chunked")
+
+
+def token_ids() -> list[list[int]]:
+    generator = torch.Generator().manual_seed(4)
+    return [torch.randint(VOCABULARY, (length,), generator=generator).tolist() for length in LENGTHS]
+
+
+def rows() -> list[TokenRow]:
+    return [TokenRow(row, start=1) for row in token_ids()]
+
+
+def test_the_families_are_many_and_half_of_them_are_special() -> None:
+    special = [name for name, family in FAMILIES.items() if any(part in family.parts for part in SPECIAL)]
+
+    assert len(FAMILIES) >= 40
+    assert len(special) >= 30
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_saved_model_says_what_the_plain_forward_pass_said_before(name: str, tmp_path: Path) -> None:
+    """Buffers that no file holds included: the model is built on the meta device when it is loaded."""
+    model = tiny_model(name)
+    model.save_pretrained(tmp_path)
+    whole = [ProbeRow(tuple(row), start=1) for row in token_ids()]
+
+    policy = load_policy(str(tmp_path))  # which holds itself against its own plain forward pass
+    batches = pack(rows(), max_tokens=sum(LENGTHS))
+    found = unpack(batches, [token_logprobs(policy, batch) for batch in batches])
+
+    assert difference(found, plain_logprobs(model, whole)).worst < 1e-3  # of recurrent layers in another order
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_values_are_those_of_the_body_and_of_each_row_alone(name: str) -> None:
+    torch.manual_seed(1)
+    network: Any = skeleton(tiny_config(name)).value_network_class()(tiny_config(name))
+    network.eval()
+    with torch.no_grad():
+        alone = [network(torch.tensor([row])).logits[0, :-1, 0] for row in token_ids()]
+        scale = float(torch.cat(alone).abs().max())
+
+        value_model = value_model_from_network(network)
+        batches = pack(rows(), max_tokens=sum(LENGTHS))
+        found = unpack(batches, [token_values(value_model, batch) for batch in batches])
+
+    torch.testing.assert_close(found, alone, atol=1e-4 * scale, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["gemma3_text", "olmo2", "glm4_moe", "falcon_h1", "gpt_neox", "mamba"])
+def test_a_family_without_a_token_classifier_keeps_body_and_head_on_disk(name: str, tmp_path: Path) -> None:
+    model = tiny_model(name)
+    folder = str(tmp_path)
+    model.save_pretrained(folder)
+
+    value_model = value_model_from_policy(folder)
+    for parameter in value_model.network.get_submodule("score").parameters():
+        torch.nn.init.normal_(parameter)
+    (batch,) = pack(rows(), max_tokens=sum(LENGTHS))
+    values = token_values(value_model, batch)
+    value_model.network.save_pretrained(f"{folder}/critic")
+
+    torch.testing.assert_close(token_values(load_value_model(f"{folder}/critic"), batch), values)
+    body = AutoModelForCausalLM.from_pretrained(folder).base_model
+    torch.testing.assert_close(value_model.network.base_model.state_dict(), body.state_dict())

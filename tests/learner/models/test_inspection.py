@@ -1,0 +1,92 @@
+"""What config.json alone says against training a model: one sentence each, without weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learner.models.inspection import require_trainable
+from tools.tiny_families import tiny_config
+from tppo.config import ConfigError
+from tppo.config.schema import ModelSection
+
+
+def a_folder(path: Path, name: str = "qwen2", **changes: Any) -> Path:
+    """With the config.json of a tiny model."""
+    tiny_config(name).save_pretrained(path)
+    file = path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+    return path
+
+
+def refusal(section: ModelSection) -> str:
+    with pytest.raises(ConfigError) as caught:
+        require_trainable(section)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "gemma3_text", "gpt_oss", "falcon_h1", "mamba", "deepseek_v3", "bloom"])
+def test_a_model_with_a_body_for_the_value_head_passes(tmp_path: Path, name: str) -> None:
+    require_trainable(ModelSection(path=a_folder(tmp_path, name)))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "t5"}, "t5 has an encoder; expected a causal language model"),
+        ({"model_type": "bert"}, "bert looks at later tokens too (is_decoder = false in its config.json)"),
+        ({"model_type": "vit"}, "Unrecognized configuration class"),
+        ({"model_type": "of_tomorrow"}, "expected a model's config.json"),
+        (
+            {"model_type": "qwen2", "quantization_config": {"quant_method": "gptq", "bits": 4}},
+            "holds quantized weights (quantization_config: gptq), which cannot be trained",
+        ),
+    ],
+)
+def test_what_is_no_causal_language_model_that_can_be_trained_is_refused(
+    tmp_path: Path, config: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    found = refusal(ModelSection(path=tmp_path))
+
+    assert found.startswith(f"model.path = '{tmp_path}'")
+    assert message in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"architectures": ["Qwen2ForCausalLM"]},
+            "holds a causal language model (Qwen2ForCausalLM), which has no value head; expected a critic, or leave "
+            "model.critic_path unset to begin with the policy's body and a head of zeros",
+        ),
+        (
+            {"architectures": ["Qwen2ForTokenClassification"], "id2label": {"0": "a", "1": "b"}},
+            "has 2 labels; expected num_labels = 1",
+        ),
+        (
+            {"architectures": ["Qwen2ForTokenClassification"], "id2label": {"0": "a"}, "vocab_size": 99},
+            "has a vocabulary of 99 tokens, and model.path = ",
+        ),
+    ],
+)
+def test_a_folder_that_is_no_critic_of_this_policy_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    section = ModelSection(path=a_folder(tmp_path / "a"), critic_path=a_folder(tmp_path / "c", **changes))
+
+    found = refusal(section)
+
+    assert found.startswith(f"model.critic_path = '{tmp_path / 'c'}' {message}")
+
+
+def test_a_critic_with_another_tokenizer_of_the_same_size_is_refused(tmp_path: Path) -> None:
+    section = ModelSection(path=a_folder(tmp_path / "a"), critic_path=a_folder(tmp_path / "c", id2label={"0": "a"}))
+    for path, vocabulary in ((section.path, {"a": 0, "b": 1}), (section.critic_path, {"b": 0, "a": 1})):
+        assert path is not None
+        (path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}))
+
+    assert "has a tokenizer.json with another vocabulary than that of model.path" in refusal(section)

@@ -44,7 +44,7 @@ TOLERANCES: Mapping[torch.dtype, Tolerance] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class LogprobDifference:
     """How far two lists of log-probabilities are from each other."""
 
     worst: float  # nats; infinite where one is not a number
@@ -111,21 +111,21 @@ def plain_logprobs(model: Any, rows: Sequence[ProbeRow]) -> list[Tensor]:
     return found
 
 
-def difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> Difference:
+def difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> LogprobDifference:
     """Of the rows' log-probabilities."""
-    worst = Difference(0.0, 0.0, row=0, token=0)
+    worst = LogprobDifference(0.0, 0.0, row=0, token=0)
     total, count = 0.0, 0
     for index, (mine, other) in enumerate(zip(found, expected, strict=True)):
         apart = (mine.detach().float() - other.detach().float()).abs().nan_to_num(nan=torch.inf)
         total, count = total + float(apart.sum()), count + len(apart)
         if len(apart) and float(apart.max()) >= worst.worst:
-            worst = Difference(float(apart.max()), 0.0, row=index, token=int(apart.argmax()))
-    return Difference(worst.worst, total / max(1, count), row=worst.row, token=worst.token)
+            worst = LogprobDifference(float(apart.max()), 0.0, row=index, token=int(apart.argmax()))
+    return LogprobDifference(worst.worst, total / max(1, count), row=worst.row, token=worst.token)
 
 
 def require_agreement(
     found: Sequence[Tensor], rows: Sequence[ProbeRow], expected: Sequence[Tensor], *, dtype: torch.dtype, who: str
-) -> Difference:
+) -> LogprobDifference:
     """Raise `ProbeError` beyond the tolerance of the dtype that is computed in."""
     apart = difference(found, expected)
     tolerance = TOLERANCES[dtype]

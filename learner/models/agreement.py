@@ -13,7 +13,7 @@ from tppo import probe
 
 
 @torch.no_grad()
-def require_agreement(policy: Policy) -> probe.Difference:
+def require_agreement(policy: Policy) -> probe.LogprobDifference:
     """The largest difference, of rows packed and alone. Raises `ProbeError` beyond the tolerance of the dtype."""
     network: Any = policy.network
     rows = probe.rows_for(network)

@@ -15,7 +15,7 @@ from tppo.probe import ProbeRow
 
 def require_agreement(
     decoder: Decoder, model: Any, rows: Sequence[ProbeRow], *, dtype: torch.dtype, num_slots: int | None = None
-) -> probe.Difference:
+) -> probe.LogprobDifference:
     """Hold a decoder without rows against `model`, which has its weights. Raises `ProbeError`."""
     expected = probe.plain_logprobs(model, rows)
     found = decoded_logprobs(decoder, rows, num_slots=num_slots or len(rows), device=model.device)

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 import torch
-from transformers import PreTrainedConfig, Qwen2Config
+from transformers import BertConfig, PreTrainedConfig, Qwen2Config
 
 from tests.generation.tiny_models import FAST, VOCABULARY, a_model, a_request, an_update, expected_logprobs
 from tests.support.processes import TPPO, a_process, terminated, tppo
@@ -43,6 +43,14 @@ train_files = ["train.jsonl"]
 """
 QWEN2 = FAST["qwen2, tied"]
 LONG_PROMPT, NUM_LONG_ROWS = 2048, 16
+ENCODER = BertConfig(  # which looks at later tokens too
+    vocab_size=VOCABULARY,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=48,
+    initializer_range=0.3,
+)
 SLOW = Qwen2Config(  # some minutes of prefill for these rows, on one core
     vocab_size=VOCABULARY,
     hidden_size=512,
@@ -115,6 +123,28 @@ async def test_the_process_ends_in_order_in_the_midst_of_a_long_prefill(
     assert await present(redis_client, run_name) == []
     depth = await streams.window_requests.depth()
     assert (depth.num_waiting, depth.num_leased) == (NUM_LONG_ROWS, 0)
+
+
+async def test_a_model_that_cannot_be_decoded_right_ends_the_process_with_the_difference(
+    tmp_path: Path, redis_url: str, redis_client: RedisClient, run_name: str
+) -> None:
+    command = a_generator(tmp_path, redis_url, run_name, model=ENCODER)
+
+    async with a_process(*command, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        reading = asyncio.create_task(process.stderr.read())
+        generator = await announced(redis_client, run_name, "generation")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await take_weights(an_update(a_model(ENCODER)).tensors, generator, redis_client, run_name, folder=tmp_path)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            exit_code = await process.wait()
+        said = (await reading).decode().splitlines()[-1]
+
+    assert exit_code == 2
+    assert said.startswith(
+        f"tppo generation: model.path = {tmp_path}/actor: no way to decode bert is right; the last one: the engine "
+        "differs from transformers' plain forward pass by up to "
+    )
 
 
 def a_generator(folder: Path, redis_url: str, run: str, model: PreTrainedConfig = QWEN2) -> list[str]:

@@ -20,11 +20,12 @@ from tests.support.waiting import DEADLINE_SECONDS
 from tppo.announced_weights import AnnouncedWeights
 from tppo.config import ConfigError
 from tppo.config.services import GenerationSection
+from tppo.probe import ProbeError
 from tppo.security.authentication import call_metadata
 from tppo.streams import StreamsUnavailable
 from tppo.v1 import generation_pb2 as pb
 from tppo.v1 import generation_pb2_grpc as pb_grpc
-from tppo.weights import digest, to_messages
+from tppo.weights import WeightUpdate, digest, to_messages
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(5, dtype=torch.bfloat16)}
 DIGEST = digest(TENSORS)
@@ -256,3 +257,15 @@ async def test_a_port_that_is_taken_is_a_configuration_error() -> None:
         port = int(address.rpartition(":")[2])
         with pytest.raises(ConfigError, match=f"generation.port = {port}: cannot listen on 127.0.0.1"):
             await weight_server(intake, GenerationSection(port=port), token="").__aenter__()
+
+
+async def test_an_engine_that_is_proven_wrong_ends_the_generator() -> None:
+    engine = FakeEngine(policy_version=-1)
+    engine.failure = ProbeError("the engine differs by 3 nats")
+    weights, ended = ServedWeights(engine), list[str]()
+    weights.on_refusal = lambda: ended.append("worker")
+
+    with pytest.raises(ProbeError):
+        await weights.take(WeightUpdate(1, incarnation=0, digest="", tensors={}))
+
+    assert (weights.refusal, ended) == (engine.failure, ["worker"])

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from learner.models.named_tensors import copied, stored_tensors
 from learner.persistence.definition import FILE as DEFINITION
 from learner.persistence.definition import Definition
-from learner.persistence.manifest import DamagedError, WrittenFile, verify, write_manifest
+from learner.persistence.manifest import DamagedError, WrittenFile, refuse_pickles, verify, write_manifest
 from learner.persistence.tensor_files import num_bytes_of, write_model, write_tensors
 from learner.persistence.trainer_state import StateParts
 from learner.rollouts.ledger_state import LedgerState
@@ -111,6 +111,7 @@ class Checkpoints:
         damages = []
         for path in [latest, *reversed(self._before(step_of(latest)))]:
             try:
+                refuse_pickles(path)
                 verify(path)
             except DamagedError as damage:
                 damages.append(str(damage))

@@ -11,6 +11,8 @@ from tppo.digests import UnknownAlgorithmError, algorithm_of, file_digest
 from tppo.run_folder.checkpoints import MANIFEST
 from tppo.run_folder.json_files import DamagedFileError, read_object, write_object
 
+PICKLED = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+
 
 class DamagedError(ValueError):
     """A checkpoint that is not what was written."""
@@ -47,6 +49,13 @@ def verify(folder: Path, *, only: Collection[str] = ()) -> None:
         if path.stat().st_size != size:
             raise DamagedError(f"{path} has {path.stat().st_size} bytes; expected {size}")
         require_digest(path, digest)
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Raise `DamagedError` for a file that a library may unpickle: who puts it there could run code by it."""
+    for _, path in _files(folder):
+        if path.suffix in PICKLED:
+            raise DamagedError(f"{path} is none of a checkpoint's files: it may be a pickle, which could run code")
 
 
 def require_digest(path: Path, digest: str) -> None:

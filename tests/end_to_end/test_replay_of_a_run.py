@@ -23,7 +23,7 @@ def test_a_killed_and_rolled_back_run_is_replayed_bit_for_bit(start: Callable[..
 
     checkpoints = CheckpointFolder(run.folder / "checkpoints")
     before = {note["step"]: note["actor"] for note in checkpoints.committed()}
-    version = checkpoints.kept_steps()[1]  # a busy machine may have left out the checkpoint of some step
+    version = checkpoints.kept_steps()[1]
     back = tppo("rollback", run.folder, "--to", str(version))
     assert back.returncode == 0, back.stdout + back.stderr
     run.resume()

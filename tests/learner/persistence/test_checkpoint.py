@@ -234,6 +234,17 @@ def test_a_digest_that_cannot_be_verified_here_is_refused_and_damages_nothing(di
     assert disk.steps() == [1, 2]
 
 
+@pytest.mark.parametrize("name", ["actor/pytorch_model.bin", "optimizers.pt", "critic/model.pkl"])
+def test_a_checkpoint_that_somebody_has_put_a_pickle_into_is_not_loaded(
+    disk: Disk, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    disk.commit(1, 2)
+    (disk.folder / "global_step_2" / name).write_bytes(b"\x80\x04.")
+
+    assert disk.usable_step() == 1
+    assert f"{name} is none of a checkpoint's files: it may be a pickle" in caplog.text
+
+
 def test_no_file_of_a_checkpoint_is_a_pickle_or_an_archive(disk: Disk) -> None:
     disk.commit(1)
 

@@ -5,8 +5,8 @@
 Learner, generator, reward service and Redis are the processes of `tppo run`; the model is made on the spot, of random
 weights. Beside everything else a task on each loop sleeps for 5 ms at a time. A stall is how much later it wakes; on a
 busy machine the operating system's share is in it, so the table also says how long the loop's own thread computed.
-The value model is a small one, and alone is trained (warm-up), so that it all fits into 6 GB of memory; the policy is copied,
-hashed, sent, loaded and checkpointed as ever. A folder with 4 GB is deleted in the end.
+The value model is a small one, and alone is trained (warm-up), so that it all fits into 6 GB of memory; the policy is
+copied, hashed, sent, loaded and checkpointed as ever. A folder with 4 GB is deleted in the end.
 """
 
 import argparse
@@ -133,7 +133,7 @@ def a_row(number: int) -> dict[str, Any]:
 
 
 def make_models(folder: Path, gigabytes: float) -> None:
-    """A policy of float32 weights, with layers of 16.8 million parameters until it is that large; and a small critic."""
+    """A policy of float32 weights, in layers of 16.8 million until it is that large, and a small value model."""
     from transformers import Qwen2ForCausalLM, Qwen2ForTokenClassification
 
     from examples.gsm8k.make_random_model import made_model, made_tokenizer
@@ -141,7 +141,8 @@ def make_models(folder: Path, gigabytes: float) -> None:
     tokenizer = made_tokenizer()
     config = made_model(tokenizer).config
     config.num_labels = 1
-    Qwen2ForTokenClassification(config).save_pretrained(folder / "critic")
+    classifier: Any = Qwen2ForTokenClassification
+    classifier(config).save_pretrained(folder / "critic")
     config.hidden_size, config.intermediate_size = 1024, 4096
     config.num_attention_heads, config.num_key_value_heads = 16, 16
     config.num_hidden_layers = max(1, round(gigabytes * 1e9 / 4 / 16.8e6))

@@ -2,11 +2,13 @@
 
 import pytest
 
+from benchmarks.program_attacks import Attack, attacks
 from tests.reward.verifiers.programs.scoring import outcome
 from tppo.rollout import ScoreStatus
 
 pytestmark = pytest.mark.process
 
+SAMPLE = [*attacks()][::149]  # python -m benchmarks.program_attacks runs all
 RETURNS = "def add(a, b):\n    return {}\n"
 WRITES = """
 import json, os
@@ -121,6 +123,13 @@ def test_no_wrong_script_passes(program: str) -> None:
     scored = outcome(program, {"inputs": ["1 2\n", "5 5\n"], "outputs": ["3\n", "10\n"]})
 
     assert (scored.status, scored.score) == (ScoreStatus.SCORED, 0.0)
+
+
+@pytest.mark.parametrize("attack", SAMPLE, ids=lambda attack: f"{attack.kind}: {attack.name}")
+def test_no_attack_of_the_benchmarks_sample_passes(attack: Attack) -> None:
+    scored = outcome(attack.program, attack.row, function="code(timeout_seconds=3)")
+
+    assert (scored.status, scored.score, scored.error) == (ScoreStatus.SCORED, 0.0, "")
 
 
 def test_what_one_program_does_harms_no_other() -> None:

@@ -23,6 +23,13 @@ ROLLOUTS = [
     *(requested("b", prompt=1), window("b", tokens=5, time=4)),
     requested("c", prompt=2, evaluation=True, time=5),
 ]
+TRAINED = [
+    *(requested("a"), last_window("a"), trained(4, ("a", 0))),
+    *(requested("b"), window("b"), trained(4, ("b", 0))),
+    *(requested("b", 1, start=4), last_window("b", 1), trained(7, ("b", 1))),
+    requested("c"),
+    *(requested("eval-4-0", evaluation=True), last_window("eval-4-0", evaluation=True)),
+]
 
 
 @pytest.mark.parametrize(
@@ -48,10 +55,23 @@ async def test_rollouts_are_filtered_and_sorted(
     assert [one["rollout"] for one in (await answer_of(root, f"rollouts?{query}"))["items"]] == names
 
 
-async def test_the_rollouts_of_a_training_step_are_found(run: RunFolderBuilder, root: Path) -> None:
-    run.journal(*ROLLOUTS, trained(1, ("a", 0)), trained(2, ("b", 0)))
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("step=4", ["a", "b", "eval-4-0"]),
+        ("step=4&evaluation=false", ["a", "b"]),
+        ("step=7", ["b"]),
+        ("step=0", []),
+    ],
+)
+async def test_the_rollouts_of_a_step_are_found(
+    run: RunFolderBuilder, root: Path, query: str, names: list[str]
+) -> None:
+    run.journal(*TRAINED)
 
-    assert [one["rollout"] for one in (await answer_of(root, "rollouts?step=2"))["items"]] == ["b"]
+    found = await answer_of(root, f"rollouts?{query}&sort=prompt")
+
+    assert sorted(one["rollout"] for one in found["items"]) == names
 
 
 async def test_a_page_has_the_total(run: RunFolderBuilder, root: Path) -> None:

@@ -1,5 +1,6 @@
 """What the journal's lines come to: a rollout with its windows and its scores."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +11,8 @@ STATES: tuple[RolloutState, ...] = ("requested", "ready", "scoring", "trained", 
 Span = tuple[int, int]
 """Policy version, and how many tokens it sampled."""
 ENDED: frozenset[RolloutState] = frozenset(("retired", "dropped"))
+EVALUATION_NAME = re.compile(r"eval-([0-9]{1,15})-[0-9]+")
+"""The learner names the rollouts of an evaluation after the step whose weights it evaluates."""
 
 
 @dataclass(slots=True)
@@ -85,3 +88,19 @@ class RolloutRecord:
     def trained_steps(self) -> list[int]:
         """The steps that trained its windows, in order."""
         return sorted(window.step for window in self.windows.values() if window.step is not None)
+
+    @property
+    def steps(self) -> list[int]:
+        """That trained its windows; of an evaluation, the step that it evaluates."""
+        if not self.evaluation:
+            return self.trained_steps
+        named = EVALUATION_NAME.fullmatch(self.rollout)
+        return [int(named[1])] if named else []
+
+    @property
+    def last_step(self) -> int | None:
+        """The step that took the whole response; None before it."""
+        newest = self.newest_window
+        if newest is None or not newest.is_finished:
+            return None
+        return max(self.steps, default=None) if self.evaluation else newest.step

@@ -36,8 +36,10 @@ class Filter:
 
     state: Annotated[RolloutState | None, Query()] = None
     prompt: Annotated[int | None, Query(ge=0, le=LARGEST)] = None
+    step: Annotated[
+        int | None, Query(ge=0, le=LARGEST, description="That trained a window of it; of an evaluation, its step.")
+    ] = None
     evaluation: Annotated[bool | None, Query()] = None
-    step: Annotated[int | None, Query(ge=0, le=LARGEST, description="That trained one of its windows.")] = None
     min_score: Annotated[float | None, Query(allow_inf_nan=False)] = None
     max_score: Annotated[float | None, Query(allow_inf_nan=False)] = None
     min_length: Annotated[int | None, Query(ge=0, le=LARGEST, description="TracedResponse tokens.")] = None
@@ -51,14 +53,14 @@ class Filter:
         return kept
 
     def _conditions(self) -> list[Callable[[RolloutRecord], bool]]:
-        state, prompt, evaluation, step = self.state, self.prompt, self.evaluation, self.step
+        state, prompt, step, evaluation = self.state, self.prompt, self.step, self.evaluation
         low, high = self.min_score, self.max_score
         short, long = self.min_length, self.max_length
         conditions: list[tuple[Any, Callable[[RolloutRecord], bool]]] = [
             (state, lambda record: record.state == state),
             (prompt, lambda record: record.prompt == prompt),
+            (step, lambda record: step in record.steps),
             (evaluation, lambda record: record.evaluation == evaluation),
-            (step, lambda record: step in record.trained_steps),
             (low, lambda record: record.score is not None and record.score >= low),  # type: ignore[operator]
             (high, lambda record: record.score is not None and record.score <= high),  # type: ignore[operator]
             (short, lambda record: record.length >= short),  # type: ignore[operator]

@@ -15,6 +15,7 @@ NUMBER = re.compile(r"(?<=: )-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?=[,}\]])")
 VIEWS = [
     *["status", "runs", "configuration", "checkpoints", "events", "metrics", "rollouts", "windows", "ledger"],
     *["services", "logs/learner", "rollouts/0-0-0", "evaluations", "critic"],
+    *["metrics/csv", "metrics/csv?kind=evaluation", "metrics/distributions", "metrics/distributions?evaluation=true"],
 ]
 
 

@@ -57,6 +57,11 @@ class Columns:
         picked = column if rows is None else [column[row] for row in rows]
         return [value if value == value else None for value in picked]  # only a missing one differs from itself
 
+    def copied(self, names: Iterable[str]) -> "list[array[float]]":
+        """These columns as they are now; a missing number is not a number."""
+        missing = array("d", [MISSING]) * self.num_lines
+        return [array("d", self._columns.get(name, missing)) for name in names]
+
     def newest(self, name: str, count: int) -> list[float | None]:
         """The last `count` values."""
         return self.values(name, range(max(0, self.num_lines - count), self.num_lines))

@@ -1,10 +1,17 @@
-"""/metrics: the numbers of metrics.jsonl, now and over time."""
+"""/metrics: the numbers of metrics.jsonl, now and over time, and how the responses of steps are distributed."""
 
+import asyncio
+import csv
+import io
+import re
 import time
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
 
+from services.dashboard.api.distributions import Distributions, distributions_of
 from services.dashboard.api.parameters import RunName
 from services.dashboard.api.problems import problems
 from services.dashboard.api_model import LARGEST, ApiModel
@@ -16,6 +23,8 @@ ALWAYS = ("step", "time", "seconds_since_start")
 MAX_NAMES = 100
 MAX_NUMBERS = 100_000
 """In one answer: it is made in some 50 ms."""
+NUMBERS_AT_ONCE = 20_000
+"""Of a file that is sent; then the event loop serves others."""
 
 Kind = Literal["step", "evaluation"]
 
@@ -91,7 +100,58 @@ def router(views: Views) -> APIRouter:
             run=history.name, step=history.steps.latest, evaluation=history.evaluations.latest, age_seconds=age
         )
 
+    _add_exports(routes, views)
     return routes
+
+
+def _add_exports(routes: APIRouter, views: Views) -> None:
+    """What is made of all numbers, or of all rollouts."""
+
+    @routes.get("/csv", response_class=StreamingResponse, responses={200: {"content": {"text/csv": {}}}})
+    async def metrics_as_csv(run: RunName = None, kind: Kind = "step") -> StreamingResponse:
+        """Every line and every metric, as a table with the names in its first row."""
+        history = (await views.of(run)).history
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", history.name)
+        file = {"Content-Disposition": f'attachment; filename="{name}-{kind}s.csv"'}
+        return StreamingResponse(_csv_of(_columns(history, kind)), media_type="text/csv", headers=file)
+
+    @routes.get("/distributions")
+    async def distributions(
+        run: RunName = None,
+        from_step: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
+        to_step: Annotated[int, Query(ge=0, le=LARGEST)] = LARGEST,
+        evaluation: Annotated[bool, Query(description="Of evaluations, not of training.")] = False,
+        bins: Annotated[int, Query(ge=1, le=200, description="Most bins of each.")] = 30,
+    ) -> Distributions:
+        """Lengths and scores of the responses that ended in these steps, as far as the journal is kept in memory."""
+        history = (await views.of(run)).history
+        records = history.journal.rollouts.values()
+        steps = (from_step, to_step)
+        return distributions_of(history.name, records, steps=steps, is_evaluation=evaluation, num_bins=bins)
+
+
+async def _csv_of(columns: Columns) -> AsyncIterator[str]:
+    names = [*ALWAYS, *(name for name in columns.names if name not in ALWAYS)]
+    kept = columns.copied(names)  # lines that arrive while it is sent would shift the rows
+    num_rows = max(1, NUMBERS_AT_ONCE // len(names))
+    yield _csv_rows([names])
+    for first in range(0, len(kept[0]), num_rows):
+        rows = zip(*(column[first : first + num_rows] for column in kept), strict=True)
+        yield _csv_rows([[_cell(value) for value in row] for row in rows])
+        await asyncio.sleep(0)
+
+
+def _csv_rows(rows: list[list[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _cell(value: float) -> str:
+    """Empty where it is missing."""
+    if value != value:  # only a missing one differs from itself
+        return ""
+    return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
 
 
 def _columns(history: RunHistory, kind: Kind) -> Columns:

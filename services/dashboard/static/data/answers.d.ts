@@ -29,6 +29,12 @@ export interface Bar {
   evaluation: boolean;
 }
 
+export interface BinCounts {
+  /** In order, one more than there are counts; the last one is included too. */
+  edges: Array<number>;
+  counts: Array<number>;
+}
+
 export interface CheckpointAnswer {
   step: number;
   path: string;
@@ -98,6 +104,19 @@ export interface DeadLettersStatus {
   /** The oldest, beyond the bound. */
   num_dropped: number;
   newest: Array<DeadLetterStatus>;
+}
+
+export interface Distributions {
+  run: string;
+  /** The first and the last step that took one of them; null where there is none. */
+  from_step: number | null;
+  to_step: number | null;
+  num_responses: number;
+  num_scored: number;
+  /** Tokens of the responses. */
+  length: BinCounts;
+  /** Of those that have one. */
+  score: BinCounts;
 }
 
 export interface Duplicates {

@@ -3,6 +3,8 @@
 
 /** @import { Child, Properties, TableColumn } from "/static/data/types.d.ts" */
 
+const LONG_TEXT = 24;
+
 /** @param {Child[]} children */
 function present(children) {
   const flat = /** @type {unknown[]} */ (children).flat(Infinity);
@@ -49,12 +51,22 @@ export function facts(pairs) {
 export function table(caption, columns, rows, whenEmpty = "none") {
   if (!rows.length) return h("p", { class: "soft" }, caption ? `${caption}: ${whenEmpty}.` : `${whenEmpty}.`);
   const head = columns.map(([title, , kind]) => h("th", { scope: "col", class: kind }, title));
-  const body = rows.map((row) => h("tr", {}, columns.map(([, cell, kind]) => h("td", { class: kind }, cell(row)))));
+  const body = rows.map((row) => h("tr", {}, columns.map(([, cell, kind]) => tableCell(cell(row), kind))));
   return h(
     "div",
     { class: "scroll", tabindex: 0, role: "region", "aria-label": caption || "Table" },
     h("table", {}, caption ? h("caption", {}, caption) : "", h("thead", {}, h("tr", {}, head)), h("tbody", {}, body)),
   );
+}
+
+/**
+ * A sentence is set in several lines, all else in one.
+ * @param {Child} content
+ * @param {string} [kind]
+ */
+function tableCell(content, kind) {
+  const isLong = typeof content === "string" && content.length > LONG_TEXT;
+  return h("td", { class: kind ?? (isLong ? "text" : null) }, content);
 }
 
 /**
@@ -75,6 +87,17 @@ export function choice(options, chosen, onchange) {
   const made = h("select", { onchange: () => onchange(made.value) });
   made.append(...options.map(([value, text]) => h("option", { value, selected: value === chosen }, text)));
   return made;
+}
+
+/**
+ * Hand a text to the reader as a file.
+ * @param {string} name
+ * @param {string} text
+ */
+export function save(name, text) {
+  const href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  h("a", { href, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 0);
 }
 
 /** @param {string} name of a colour in style.css */

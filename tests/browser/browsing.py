@@ -29,6 +29,19 @@ DESK, PHONE = (1400, 900), (390, 844)
 DEADLINE_MILLISECONDS = DEADLINE_SECONDS * 1000
 expect.set_options(timeout=DEADLINE_MILLISECONDS)
 SERIOUS = {"serious", "critical"}
+BROKEN_WORDS = """() => [...document.querySelectorAll("td, th, dt, dd")].flatMap((cell) => {
+  const broken = [];
+  const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    for (const word of texts.currentNode.data.matchAll(/(?<![^\\s/-])[^\\s/-]{2,29}(?![^\\s/-])/g)) {
+      const range = document.createRange();
+      range.setStart(texts.currentNode, word.index);
+      range.setEnd(texts.currentNode, word.index + word[0].length);
+      if (new Set([...range.getClientRects()].map((one) => one.top)).size > 1) broken.push(word[0]);
+    }
+  }
+  return broken;
+})"""
 
 
 @dataclass
@@ -49,6 +62,11 @@ class Reader:
         """What axe finds that keeps people out."""
         found = Axe().run(self.page).response["violations"]
         return [f"{one['id']}: {node['html']}" for one in found if one["impact"] in SERIOUS for node in one["nodes"]]
+
+    def broken_words(self) -> list[str]:
+        """Words of tables and facts that stand on two lines; one of 30 characters and more may."""
+        found: list[str] = self.page.evaluate(BROKEN_WORDS)
+        return found
 
     def hear(self, message: ConsoleMessage) -> None:
         """Keep what the console should not say."""

@@ -31,8 +31,34 @@ def test_a_view_shows_the_run(browser: Browser, live: LiveRun, view: str, theme:
         expect(reader.page.locator("#state")).to_have_text("running")
 
         assert reader.faults() == []
+        assert reader.broken_words() == []
         assert reader.page.evaluate("document.documentElement.scrollWidth") <= size[0]
         assert reader.complaints == []
+
+
+def test_a_zoomed_chart_stays_zoomed_while_steps_arrive(browser: Browser, live: LiveRun) -> None:
+    run, url, _ = live
+    with a_reader(browser, url) as reader:
+        reader.open("overview")
+        point = reader.page.get_by_role("slider", name="Point of Policy lag, steps")
+        reader.page.get_by_label("From", exact=True).fill("1")
+        reader.page.get_by_label("to (steps)").fill("3")
+        reader.page.get_by_label("to (steps)").press("Enter")
+        expect(point).to_have_attribute("aria-valuemax", "3")
+        wanted = run.num_steps_done + 5
+        wait_until(
+            lambda: int(reader.page.locator("#steps").inner_text().split()[1]),
+            f"step {wanted} on the page",
+            is_met=lambda step: step >= wanted,
+        )
+
+        expect(point).to_have_attribute("aria-valuemax", "3")
+        reader.page.get_by_role("button", name="Show all", exact=True).click()
+        wait_until(
+            lambda: int(point.get_attribute("aria-valuemax") or 0),
+            f"step {wanted} in the chart",
+            is_met=lambda step: step >= wanted,
+        )
 
 
 def numbers_of(page: Page) -> list[str]:

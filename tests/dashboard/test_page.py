@@ -39,6 +39,12 @@ def test_the_type_checker_reads_every_script(script: Path) -> None:
     assert script.read_text(encoding="utf-8").startswith("// @ts-check\n")
 
 
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_nothing_is_called_idle(script: Path) -> None:
+    """An empty slot, a learner that waits and a process that computes nothing are three things."""
+    assert re.findall(r"\bidle", script.read_text(encoding="utf-8"), re.IGNORECASE) == []
+
+
 def test_the_types_of_the_answers_are_fresh() -> None:
     assert rest_types.FILE.read_text(encoding="utf-8") == rest_types.answer_types(), "run make docs"
 

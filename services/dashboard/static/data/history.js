@@ -55,44 +55,13 @@ export class History {
   get size() {
     return this.of("step").length;
   }
-}
 
-/**
- * Growth of one column over growth of another, over a trailing stretch of at least so many seconds.
- * @param {History} history
- * @param {string} above
- * @param {string} below
- */
-export function rates(history, above, below, stretch = 3) {
-  const [numbers, others, moments] = [history.of(above), history.of(below), history.of("seconds_since_start")];
-  const passed = (/** @type {number} */ from, /** @type {number} */ to) => (moments[to] ?? 0) - (moments[from] ?? 0);
-  let from = 0;
-  return moments.map((_, index) => {
-    while (from + 1 < index && passed(from + 1, index) >= stretch) from += 1;
-    const [growth, time] = [growthOf(numbers, from, index), growthOf(others, from, index)];
-    return growth !== null && time !== null && time > 0 && growth >= 0 ? growth / time : null;
-  });
-}
-
-/**
- * @param {Column} column
- * @param {number} from
- * @param {number} to
- */
-function growthOf(column, from, to) {
-  const [first, last] = [column[from], column[to]];
-  return isNumber(first) && isNumber(last) ? last - first : null;
-}
-
-/**
- * @param {History} history
- * @param {string[]} names
- * @param {(...values: number[]) => number} make
- */
-export function combined(history, names, make) {
-  const columns = names.map((name) => history.of(name));
-  return columns[0].map((_, row) => {
-    const values = columns.map((column) => column[row]).filter(isNumber);
-    return values.length === names.length ? make(...values) : null;
-  });
+  /**
+   * Why a chart of it is empty.
+   * @param {string} condition under which there is a number
+   */
+  absence(condition) {
+    if (this.size) return `No number so far. ${condition}`;
+    return this.kind === "step" ? "No training step has ended yet." : `No evaluation has ended yet. ${condition}`;
+  }
 }

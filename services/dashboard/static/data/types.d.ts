@@ -1,6 +1,6 @@
 // What the page's modules hand to each other; the answers of the REST interface are in answers.d.ts.
 import type {
-  Bar, Configuration, Critic, KeptResponses, LedgerReport, LogTail, MetricHistory, MetricNames, PageCheckpointAnswer, PageGeneratorAnswer,
+  Bar, Configuration, Critic, Distributions, KeptResponses, LedgerReport, LogTail, MetricHistory, MetricNames, PageCheckpointAnswer, PageGeneratorAnswer,
   PageRolloutSummary, PageRunEvent, PageRunSummary, RewardFunctions, RolloutDetail, RunEvent, SamePrompt, Status,
   Windows,
 } from "./answers";
@@ -13,6 +13,7 @@ interface Answers {
   generators: PageGeneratorAnswer;
   ledger: LedgerReport;
   metrics: MetricHistory;
+  "metrics/distributions": Distributions;
   "metrics/names": MetricNames;
   responses: KeptResponses;
   "reward-functions": RewardFunctions;

@@ -30,7 +30,8 @@ export class Scatter {
   }
 
   repaint() {
-    if (!this.points) return;
+    this.element.hidden = !this.points?.length; // its place says why
+    if (!this.points?.length) return;
     const scale = window.devicePixelRatio || 1;
     const width = this.canvas.clientWidth;
     this.canvas.style.height = `${HEIGHT}px`;
@@ -38,7 +39,7 @@ export class Scatter {
     const brush = /** @type {CanvasRenderingContext2D} */ (this.canvas.getContext("2d"));
     brush.scale(scale, scale);
     const every = this.points.flatMap((one) => [one.value, one.earned]);
-    const [low, high] = every.length ? [Math.min(...every), Math.max(...every)] : [0, 1];
+    const [low, high] = [Math.min(...every), Math.max(...every)];
     const room = 0.05 * (high - low || 1);
     /** @type {Place} */
     const part = (value) => (value - low + room) / (high - low + 2 * room);

@@ -73,7 +73,7 @@ export class SlotPicture {
     const across = (/** @type {number} */ time) => ((time - scene.begin) / (scene.end - scene.begin)) * width;
     const versions = scene.bars.map(newestVersion).filter(isNumber);
     const [oldest, newest] = versions.length ? [Math.min(...versions), Math.max(...versions)] : [0, 0];
-    brush.fillStyle = theme("--idle");
+    brush.fillStyle = theme("--empty");
     brush.fillRect(0, 0, width, rows.size * height);
     this.boxes = [];
     let busy = 0;
@@ -169,7 +169,7 @@ export class SlotPicture {
       h("li", {}, swatch("#ffffff"), "ended, score above 0"),
       h("li", {}, swatch("#14171a"), "ended, score 0 or none yet"),
       h("li", {}, swatch(theme("--cut")), "cut, goes on"),
-      h("li", {}, swatch(theme("--idle")), "slot idle"),
+      h("li", {}, swatch(theme("--empty")), "slot empty"),
       h("li", {}, "vertical lines: training steps"),
     );
   }

@@ -1,12 +1,13 @@
 // @ts-check
-// Several runs over each other, by step, time, tokens or decode steps.
+// Several runs over each other, by step, time, tokens or decode steps, and what their configurations differ in.
 import { get } from "/static/data/rest.js";
 import { LineChart } from "/static/drawing/chart.js";
+import { ChartGroup } from "/static/drawing/chart_group.js";
 import { choice, fill, h, labelled, table } from "/static/drawing/dom.js";
 import { date, fixed, isNumber, words } from "/static/drawing/format.js";
 
-/** @import { RunSummary } from "/static/data/answers.d.ts" */
-/** @import { Column, ViewModule } from "/static/data/types.d.ts" */
+/** @import { Configuration, RunSummary } from "/static/data/answers.d.ts" */
+/** @import { Column, TableColumn, ViewModule } from "/static/data/types.d.ts" */
 
 export const title = "Compare";
 
@@ -52,6 +53,38 @@ function points(across, up) {
   return [apart.map(([x]) => x), apart.map(([, y]) => y)];
 }
 
+/**
+ * Each key with its value, as it would be written in TOML; the run's own name is left out.
+ * @param {Configuration} configuration
+ */
+function valuesOf({ sections }) {
+  /** @type {Map<string, string>} */
+  const values = new Map();
+  const add = (/** @type {string} */ name, /** @type {unknown} */ value) => {
+    const isTable = typeof value === "object" && value !== null && !Array.isArray(value);
+    if (isTable) for (const [key, inner] of Object.entries(value)) add(name ? `${name}.${key}` : key, inner);
+    else if (name !== "run.name") values.set(name, JSON.stringify(value));
+  };
+  add("", sections);
+  return values;
+}
+
+/** @param {Configuration[]} configurations */
+function differences(configurations) {
+  if (configurations.length < 2) return h("p", { class: "soft" }, "Configurations: choose two runs to see what they differ in.");
+  const known = configurations.map((one) => ({ run: one.run, values: valuesOf(one) }));
+  const missing = known.filter((one) => !one.values.size).map((one) => one.run);
+  const present = known.filter((one) => one.values.size);
+  const keys = [...new Set(present.flatMap((one) => [...one.values.keys()]))].sort();
+  const differing = keys.filter((key) => new Set(present.map((one) => one.values.get(key))).size > 1);
+  /** @type {Array<TableColumn<string>>} */
+  const columns = [["key", (key) => h("code", {}, key)], ...present.map((one) => /** @type {TableColumn<string>} */ ([one.run, (key) => h("code", {}, one.values.get(key) ?? "not set")]))];
+  return [
+    table("Configurations: the keys that differ", columns, differing, `all ${keys.length} keys are equal`),
+    missing.length ? h("p", { class: "soft" }, `No configuration is known of ${missing.join(", ")}.`) : "",
+  ];
+}
+
 class Comparison {
   /**
    * @param {HTMLElement} place
@@ -59,21 +92,31 @@ class Comparison {
    */
   constructor(place, runs) {
     this.runs = runs;
-    /** @type {LineChart | null} */
-    this.chart = null;
+    this.group = new ChartGroup({ x: "" });
     this.chosen = new Set(runs.slice(0, 4).map((run) => run.name));
     this.metric = "eval/accuracy";
     this.axis = "step";
+    this.numDrawn = 0;
     this.charted = h("div", {});
     this.notice = h("p", { class: "soft", role: "status" });
     this.metricPlace = h("div", {});
+    this.differences = h("section", { class: "card" });
     const axis = choice(Object.entries(AXES).map(([name, [text]]) => [name, text]), this.axis, (value) => {
       this.axis = value;
+      this.group.zoomTo(null); // it was a range of the other axis
+      this.group.choose(null);
       this.draw();
     });
     fill(place,
+      this.group.element,
       h("section", { class: "card" }, h("div", { class: "line" }, this.metricPlace, labelled("Over", axis)), this.charted, this.notice),
-      h("section", { class: "card" }, this.#runTable()));
+      h("section", { class: "card" }, this.#runTable()),
+      this.differences);
+  }
+
+  /** The runs that are compared. */
+  get shown() {
+    return [...this.chosen].slice(0, MAX_RUNS);
   }
 
   #runTable() {
@@ -112,18 +155,36 @@ class Comparison {
   }
 
   async draw() {
-    const runs = [...this.chosen].slice(0, MAX_RUNS);
+    const number = ++this.numDrawn; // of several that overlap, the newest counts
+    const runs = this.shown;
     this.notice.textContent = this.chosen.size > MAX_RUNS ? `The first ${MAX_RUNS} are shown.` : "";
-    const curves = await Promise.all(runs.map((run) => curve(run, this.metric, this.axis)));
-    this.chart = new LineChart(this.metric, runs.map((run) => ({ label: run, points: true })), {
+    const [curves, configurations] = await Promise.all([
+      Promise.all(runs.map((run) => curve(run, this.metric, this.axis))),
+      Promise.all(runs.map((run) => get("configuration", { run }))),
+    ]);
+    if (number !== this.numDrawn) return;
+    fill(this.differences, differences(configurations));
+    const chart = this.#chart(runs, curves);
+    fill(this.charted, chart.element);
+    const [across, ...up] = runs.length ? /** @type {Column[]} */ (uPlot.join(/** @type {uPlot.AlignedData[]} */ (curves))) : [[]];
+    chart.show(across, up);
+  }
+
+  /**
+   * @param {string[]} runs
+   * @param {Column[][]} curves
+   */
+  #chart(runs, curves) {
+    const evaluation = String(this.metric.startsWith("eval/"));
+    const chart = new LineChart(this.metric, runs.map((run) => ({ label: run, points: true })), {
+      group: this.group,
       x: { label: AXES[this.axis][0], isTime: this.axis === "time" },
-      isJoint: false,
+      whenEmpty: () => (runs.length ? `None of the chosen runs has ${this.metric} over ${AXES[this.axis][0]}.` : "Choose a run in the table below."),
+      links: (x) => runs.filter((_, index) => this.axis === "step" && curves[index][0].includes(x))
+        .map((run) => [`Rollouts of step ${x} of ${run}`, `#/rollouts?${new URLSearchParams({ step: String(x), evaluation, run })}`]),
     });
-    this.chart.element.classList.remove("card");
-    fill(this.charted, this.chart.element);
-    if (!runs.length) return;
-    const [across, ...up] = /** @type {Column[]} */ (uPlot.join(/** @type {uPlot.AlignedData[]} */ (curves)));
-    this.chart.show(across, up);
+    chart.element.classList.remove("card");
+    return chart;
   }
 }
 
@@ -132,5 +193,5 @@ export async function show(place) {
   const comparison = new Comparison(place, (await get("runs", { limit: 500 })).items);
   await comparison.offer();
   await comparison.draw();
-  return { repaint: () => comparison.chart?.repaint() };
+  return { repaint: () => comparison.group.repaint() };
 }

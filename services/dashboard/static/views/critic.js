@@ -3,10 +3,11 @@
 import { History } from "/static/data/history.js";
 import { RestError, seldom } from "/static/data/rest.js";
 import { LineChart } from "/static/drawing/chart.js";
+import { ChartGroup } from "/static/drawing/chart_group.js";
 import { fill, h, labelled, table } from "/static/drawing/dom.js";
 import { fixed } from "/static/drawing/format.js";
 import { Scatter } from "/static/drawing/scatter.js";
-import { EXPLAINED } from "/static/views/overview.js";
+import { EXPLAINED, rolloutLinks } from "/static/views/overview.js";
 
 /** @import { CriticPoints } from "/static/data/answers.d.ts" */
 /** @import { Range } from "/static/drawing/chart.js" */
@@ -45,13 +46,15 @@ function calibration(points) {
 /** @type {ViewModule["show"]} */
 export async function show(place, context) {
   const history = await new History(context, [...new Set(CHARTS.flatMap(([, lines]) => lines.map(([, name]) => name)))]).read();
-  const charts = CHARTS.map(([name, lines, hint, range]) => new LineChart(name, lines.map(([label, column]) => ({ label, values: () => history.of(column) })), { hint, range }));
+  const group = new ChartGroup();
+  const options = { group, links: rolloutLinks(context, "false"), whenEmpty: () => history.absence("It is measured on responses that ended.") };
+  const charts = CHARTS.map(([name, lines, hint, range]) => new LineChart(name, lines.map(([label, metric]) => ({ label, metric, values: () => history.of(metric) })), { ...options, hint, range }));
   const scatter = new Scatter("Returns against values");
   /** @type {HTMLInputElement} */
   const step = h("input", { type: "number", min: 1, placeholder: "newest", onchange: () => points() });
   const about = h("p", { class: "soft", role: "status" });
   const bins = h("div", {});
-  fill(place,
+  fill(place, group.element,
     h("div", { class: "grid" }, charts.map((chart) => chart.element),
       h("section", { class: "card wide" },
         h("h3", {}, "Returns against values, token by token"),
@@ -61,7 +64,8 @@ export async function show(place, context) {
   const points = async () => {
     try {
       const found = await context.get("critic", { step: step.value });
-      about.textContent = `Step ${found.step}: ${found.points.value.length} tokens.`;
+      const count = found.points.value.length;
+      about.textContent = `Step ${found.step}: ${count ? `${count} tokens` : "no token trained the value model, since no response ended"}.`;
       scatter.show(found.points);
       fill(bins, table("Mean return where the value was about the same", [
         ["value", (row) => fixed(row.value), "number"],
@@ -86,7 +90,7 @@ export async function show(place, context) {
       renew();
     },
     repaint: () => {
-      charts.forEach((chart) => chart.repaint());
+      group.repaint();
       scatter.repaint();
     },
   };

@@ -1,14 +1,18 @@
 // @ts-check
 // Is it learning, is it healthy, is it fast.
-import { History, combined, rates } from "/static/data/history.js";
+import { combined, rates } from "/static/data/columns.js";
+import { History } from "/static/data/history.js";
+import { address, seldom } from "/static/data/rest.js";
 import { LineChart } from "/static/drawing/chart.js";
+import { ChartGroup } from "/static/drawing/chart_group.js";
 import { fill, h } from "/static/drawing/dom.js";
 import { fixed, percent, seconds, short, whole } from "/static/drawing/format.js";
-import { IdleShares } from "/static/views/idle.js";
+import { DistributionCard } from "/static/views/distributions.js";
+import { WorkShares } from "/static/views/work.js";
 
 /** @import { AlertStatus, Status } from "/static/data/answers.d.ts" */
 /** @import { Options, Range, Series } from "/static/drawing/chart.js" */
-/** @import { ViewModule } from "/static/data/types.d.ts" */
+/** @import { Context, ViewModule } from "/static/data/types.d.ts" */
 
 export const title = "Overview";
 
@@ -38,7 +42,7 @@ export const EXPLAINED = (_, low) => [Math.max(-1, Math.min(0, low ?? 0)), 1];
 function spread(history, mean, deviation, label, options = {}) {
   const from = (/** @type {number} */ sign) => () => combined(history, [mean, deviation], (middle, width) => middle + sign * width);
   return [
-    { label, values: () => history.of(mean), colour: "--s1", ...options },
+    { label, metric: mean, values: () => history.of(mean), colour: "--s1", ...options },
     { label: "less the spread", values: from(-1), edge: true, colour: "--s1" },
     { label: "plus the spread", values: from(1), band: true, colour: "--s1" },
   ];
@@ -50,33 +54,55 @@ function spread(history, mean, deviation, label, options = {}) {
  * @returns {Series[]}
  */
 function plain(history, pairs) {
-  return pairs.map(([label, name]) => ({ label, values: () => history.of(name) }));
+  return pairs.map(([label, metric]) => ({ label, metric, values: () => history.of(metric) }));
+}
+
+const FINISHED = "It is measured on responses that ended.";
+/** @type {Record<string, string>} */
+const CONDITIONS = {
+  accuracy: "There is one before the first step and after the last, and one every evaluation.test_freq steps; 0 means none.",
+  rate: "A rate needs two training steps.",
+  cut: "It is measured on the last windows of responses that ended, and on the earlier windows of the same.",
+};
+
+/**
+ * @param {Context} context
+ * @param {string} evaluation whether the links lead to evaluations
+ */
+export function rolloutLinks(context, evaluation) {
+  /** @type {(step: number) => Array<[text: string, href: string]>} */
+  return (step) => [[`Rollouts of ${evaluation === "true" ? "the evaluation of " : ""}step ${step}`, context.link("rollouts", [], { step: String(step), evaluation })]];
 }
 
 /**
  * @param {History} steps
  * @param {History} evaluations
+ * @param {Context} context
+ * @param {ChartGroup} group
  */
-function charts(steps, evaluations) {
-  const idle = (/** @type {string} */ above, /** @type {string} */ below) => () => rates(steps, above, below).map((share) => (share === null ? null : 1 - share));
-  /** @type {Array<[name: string, history: History, series: Series[], options?: Options]>} */
+function charts(steps, evaluations, context, group) {
+  const unused = (/** @type {string} */ above, /** @type {string} */ below) => () => rates(steps, above, below).map((share) => (share === null ? null : 1 - share));
+  /** @type {Array<[name: string, history: History, series: Series[], condition?: string, options?: Options]>} */
   const made = [
-    ["Accuracy on the evaluation set", evaluations, spread(evaluations, "eval/accuracy", "eval/accuracy_stderr", "accuracy", { points: true }), { hint: "Band: standard error." }],
-    ["Reward of the responses that finished", steps, spread(steps, "reward/mean", "reward/std", "mean"), { hint: "Band: one standard deviation." }],
-    ["Response length, tokens", steps, plain(steps, [["median", "response_length/p50"], ["10 % are shorter", "response_length/p10"], ["10 % are longer", "response_length/p90"], ["longest", "response_length/max"]]), { isLog: true }],
+    ["Accuracy on the evaluation set", evaluations, spread(evaluations, "eval/accuracy", "eval/accuracy_stderr", "accuracy", { points: true }), CONDITIONS.accuracy, { hint: "Band: standard error." }],
+    ["Reward of the responses that finished", steps, spread(steps, "reward/mean", "reward/std", "mean"), FINISHED, { hint: "Band: one standard deviation." }],
+    ["Response length, tokens", steps, plain(steps, [["median", "response_length/p50"], ["10 % are shorter", "response_length/p10"], ["10 % are longer", "response_length/p90"], ["longest", "response_length/max"]]), FINISHED, { isLog: true }],
     ["Tokens a second", steps, [
       { label: "sampled", values: () => rates(steps, "generation/num_tokens", "seconds_since_start") },
       { label: "trained", values: () => rates(steps, "tokens/trained", "seconds_since_start") },
-    ]],
-    ["Idle share", steps, [
-      { label: "generation: empty slots", values: idle("generation/num_active_slot_steps", "generation/num_slot_steps") },
-      { label: "learner: waiting for rows", values: () => combined(steps, ["timing_s/wait", "timing_s/step"], (wait, step) => wait / step) },
-    ], { range: SHARE }],
+    ], CONDITIONS.rate],
+    ["Empty slots and waiting", steps, [
+      { label: "slots without a response", values: unused("generation/num_active_slot_steps", "generation/num_slot_steps") },
+      { label: "of the step, waiting for windows", values: () => combined(steps, ["timing_s/wait", "timing_s/step"], (wait, step) => wait / step) },
+    ], "", { range: SHARE, hint: "Shares: of the generators' slots, and of the learner's time." }],
     ["Policy lag, steps", steps, plain(steps, [["mean", "policy_lag/mean"], ["largest", "policy_lag/max"]])],
-    ["Explained variance of the value model", steps, plain(steps, [["finished rows", "critic/vf_explained_var"], ["rows that were cut", "critic/vf_explained_var_cut"]]), { range: EXPLAINED }],
+    ["Explained variance of the value model", steps, plain(steps, [["finished rows", "critic/vf_explained_var"], ["rows that were cut", "critic/vf_explained_var_cut"]]), CONDITIONS.cut, { range: EXPLAINED }],
     ["Policy", steps, plain(steps, [["entropy, nats", "actor/entropy"], ["KL of the update, nats", "actor/ppo_kl"], ["share clipped", "actor/pg_clipfrac"]])],
   ];
-  return made.map(([name, history, series, options = {}]) => ({ history, chart: new LineChart(name, series, options) }));
+  return made.map(([name, history, series, condition = "", options = {}]) => ({
+    history,
+    chart: new LineChart(name, series, { group, whenEmpty: () => history.absence(condition), links: rolloutLinks(context, String(history === evaluations)), ...options }),
+  }));
 }
 
 /**
@@ -123,23 +149,28 @@ export async function show(place, context) {
     new History(context, STEP_NAMES).read(),
     new History(context, EVALUATION_NAMES, "evaluation").read(),
   ]);
-  const drawn = charts(steps, evaluations);
+  const csv = (/** @type {string} */ kind) => address("metrics/csv", { run: context.run, kind });
+  const group = new ChartGroup({ files: [["steps", csv("step")], ["evaluations", csv("evaluation")]] });
+  const responses = new DistributionCard(context, group);
+  const drawn = charts(steps, evaluations, context, group);
   const numbers = h("div", { class: "grid small" });
   const alerts = h("section", { class: "card", "aria-label": "Alerts" });
-  const idle = new IdleShares();
-  const services = h("section", { class: "card", "aria-label": "Idle share of each service now" });
-  fill(place, alerts, numbers, h("div", { class: "grid" }, drawn.map(({ chart }) => chart.element), services));
+  const work = new WorkShares();
+  const services = h("section", { class: "card", "aria-label": "What each service does now" });
+  fill(place, alerts, numbers, h("div", { class: "below" }, group.element), h("div", { class: "grid" }, drawn.map(({ chart }) => chart.element), services, responses.element));
 
   const draw = (/** @type {History} */ history) => {
     for (const one of drawn) if (one.history === history) one.chart.show(history.of("step"));
   };
   draw(steps);
   draw(evaluations);
+  await responses.read();
+  const readResponses = seldom(5000, () => group.chosen === null && responses.read());
   const showStatus = (/** @type {Status} */ status) => {
     fill(numbers, tiles(status, steps, evaluations));
     fill(alerts, alertList(status.alerts));
-    idle.add(status);
-    fill(services, idle.table(status));
+    work.add(status);
+    fill(services, work.table(status));
   };
   fill(numbers, tiles(null, steps, evaluations));
   return {
@@ -147,7 +178,11 @@ export async function show(place, context) {
       if (kind === "status") showStatus(data);
       if (kind === "steps") draw(await steps.add(data.lines));
       if (kind === "evaluations") draw(await evaluations.add(data.lines));
+      if (kind === "steps" || kind === "evaluations") readResponses();
     },
-    repaint: () => drawn.forEach(({ chart }) => chart.repaint()),
+    repaint: () => {
+      group.repaint();
+      responses.repaint();
+    },
   };
 }

@@ -137,7 +137,7 @@ function filters(parameters, change) {
   /** @type {HTMLFieldSetElement} */
   const ofList = h("fieldset", { class: "line" },
     labelled("State", choice(STATES.map((state) => [state, state ? words(state) : "all"]), parameters.state, (value) => change("state", value))),
-    field("Prompt", "prompt"), field("Trained in step", "step"), field("Tokens from", "min_length"), field("Tokens to", "max_length"),
+    field("Prompt", "prompt"), field("Step", "step"), field("Tokens from", "min_length"), field("Tokens to", "max_length"),
     labelled("Order", choice(SORTS, parameters.sort, (value) => change("sort", value))));
   const form = h("form", { class: "line", onsubmit: (event) => event.preventDefault() },
     labelled("Text in kept responses", text),

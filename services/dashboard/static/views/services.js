@@ -3,7 +3,7 @@
 import { RestError, seldom } from "/static/data/rest.js";
 import { choice, facts, fill, h, labelled, table } from "/static/drawing/dom.js";
 import { bytes, clock, date, fixed, percent, seconds, short, whole, words } from "/static/drawing/format.js";
-import { IdleShares } from "/static/views/idle.js";
+import { ofTime, STRETCH_SECONDS, WorkShares } from "/static/views/work.js";
 
 /** @import { CheckpointAnswer, GeneratorAnswer, RewardFunctionAnswer, RunEvent, ServiceStatus, Status } from "/static/data/answers.d.ts" */
 /** @import { Context, ViewModule } from "/static/data/types.d.ts" */
@@ -16,13 +16,13 @@ const RENEW_MILLISECONDS = 3000;
 /**
  * @param {ServiceStatus} service
  * @param {GeneratorAnswer[]} generators
- * @param {IdleShares} idle
+ * @param {WorkShares} work
  * @param {Status["metrics"]} metrics of the newest training step
  */
-function processCard(service, generators, idle, metrics) {
+function processCard(service, generators, work, metrics) {
   const { status } = service;
   const known = generators.find((one) => one.name === service.name);
-  const { idle: share, speed } = idle.of(service.name);
+  const { computing, speed } = work.of(service.name);
   const sent = known?.weights.policy_version;
   return h("section", { class: "card" },
     h("h3", {}, `${service.name} `, h("span", { class: `badge ${service.is_alive ? "good" : "bad"}` }, service.is_alive ? "alive" : `no heartbeat for ${seconds(service.seconds_since_seen)}`)),
@@ -35,7 +35,7 @@ function processCard(service, generators, idle, metrics) {
       ["slots", known ? `${whole(status.num_active)} of ${whole(known.num_slots)} in use; ${percent(known.occupancy)} over the run` : ""],
       ["leases held", status.num_held === undefined ? "" : `${whole(status.num_held)}; lost so far ${whole(status.num_leases_lost)}`],
       ["tokens a second", speed === null ? "" : whole(speed)],
-      ["idle", share === null ? "" : percent(share)],
+      ["computing", computing === null ? "" : ofTime(computing, `the last ${STRETCH_SECONDS} s`)],
       ["weights sent", sent === undefined ? "" : `version ${sent}${known?.weights.error ? `; the last transfer failed: ${known?.weights.error}` : ""}`],
       ["KL to the learner under the same weights", known ? `${short(metrics[`training/engine_kl/mean/${service.name}`])} nats; largest of a token ${short(metrics[`training/engine_kl/max/${service.name}`])}` : ""],
       ["page", status.url ?? ""],
@@ -124,7 +124,7 @@ class LogTail {
 
 /** @type {ViewModule["show"]} */
 export async function show(place, context) {
-  const idle = new IdleShares();
+  const work = new WorkShares();
   const processes = h("div", { class: "grid" });
   const rest = h("div", { class: "below" });
   const log = new LogTail(context);
@@ -142,8 +142,8 @@ export async function show(place, context) {
   return {
     receive(kind, data) {
       if (kind !== "status") return;
-      idle.add(data);
-      fill(processes, data.services.length ? inOrder(data.services).map((service) => processCard(service, generators, idle, data.metrics)) : h("p", { class: "soft" }, "No process is registered: the run has ended, or this dashboard has no Redis."));
+      work.add(data);
+      fill(processes, data.services.length ? inOrder(data.services).map((service) => processCard(service, generators, work, data.metrics)) : h("p", { class: "soft" }, "No process is registered: the run has ended, or this dashboard has no Redis."));
       if (!rest.contains(document.activeElement)) renew();
     },
   };

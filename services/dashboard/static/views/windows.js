@@ -175,7 +175,7 @@ class View {
     const rows = Object.values(this.slots).reduce((sum, count) => sum + count, 0);
     const shown = this.bars.size >= MAX_BARS ? ` The newest ${MAX_BARS} windows are shown.` : "";
     this.text.textContent = bars.length
-      ? `${rows} slots from ${clock(begin)} to ${clock(end)}: ${finished} responses ended, ${cut} ${cut === 1 ? "window was" : "windows were"} cut, slots idle ${percent(1 - occupancy)} of the time${waiting ? `, ${waiting} windows waiting for a slot` : ""}.${shown}`
+      ? `${rows} slots from ${clock(begin)} to ${clock(end)}: ${finished} responses ended, ${cut} ${cut === 1 ? "window was" : "windows were"} cut, slots empty ${percent(1 - occupancy)} of the time${waiting ? `, ${waiting} windows waiting for a slot` : ""}.${shown}`
       : `No window between ${clock(begin)} and ${clock(end)}.`;
   }
 

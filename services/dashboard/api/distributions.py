@@ -73,8 +73,8 @@ def _counted(values: Sequence[float], num_bins: int) -> BinCounts:
 def _edges(low: float, high: float, num_bins: int, *, are_whole: bool) -> list[float]:
     """Whole numbers have bins of whole numbers, so that none holds more of them than its neighbour."""
     if are_whole:
-        width = math.ceil((high - low + 1) / num_bins)
-        return [low + place * width for place in range(math.ceil((high - low + 1) / width) + 1)]
+        whole = math.ceil((high - low + 1) / num_bins)
+        return [low + place * whole for place in range(math.ceil((high - low + 1) / whole) + 1)]
     if low == high:
         return [low - 0.5, low + 0.5]
     width = high / num_bins - low / num_bins

@@ -35,7 +35,7 @@ CONFIG = """
 [run]
 name = "stalls"
 mode = "lockstep"
-total_training_steps = {steps}
+total_training_steps = 1000
 rollouts_per_step = 2
 window_length = 8
 max_prompt_length = 64
@@ -54,7 +54,7 @@ samples_per_prompt = 2
 num_ignored_tail_tokens = 0
 
 [critic]
-warmup_steps = {steps}
+warmup_steps = 999
 
 [generation]
 num_slots = 2
@@ -153,7 +153,7 @@ def make_models(folder: Path, gigabytes: float) -> None:
 
 def measured(folder: Path, *, gigabytes: float, steps: int) -> dict[str, Stalls]:
     """By process, at the end of a run in the folder."""
-    (folder / "run.toml").write_text(CONFIG.format(steps=steps))
+    (folder / "run.toml").write_text(CONFIG)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in map(a_row, range(16))))
     make_models(folder, gigabytes)
     (folder / "redis").mkdir()
@@ -165,9 +165,16 @@ def measured(folder: Path, *, gigabytes: float, steps: int) -> dict[str, Stalls]
             command = [sys.executable, "-m", "benchmarks.event_loop_stalls", "--inside", str(folder / f"{name}.json")]
             command += [name, str(folder / "run.toml"), "--redis", server.url, f"--set=run.directory={folder / 'runs'}"]
             processes[name] = _started(stack, command)
+        while (_newest_step(folder) or 0) < steps and processes["learner"].poll() is None:
+            time.sleep(1)
+        processes["learner"].terminate()  # it commits a last checkpoint
         if code := processes["learner"].wait():
             raise SystemExit(f"the learner ended with code {code}")
     return {name: Stalls(**json.loads((folder / f"{name}.json").read_text())) for name in names}
+
+
+def _newest_step(folder: Path) -> int | None:
+    return CheckpointFolder(RunPaths(folder / "runs" / "stalls").checkpoints).newest_step()
 
 
 def _started(stack: ExitStack, command: Sequence[str]) -> "subprocess.Popen[bytes]":

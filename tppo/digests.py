@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from tppo.event_loop import forbid_on_event_loop
+from tppo.event_loop import warn_on_event_loop
 
 READ_BYTES = 2**20
 
@@ -62,7 +62,7 @@ def algorithm_of(digest: str) -> str:
 
 def file_digest(path: Path, algorithm: str = ALGORITHM) -> str:
     """Of the file's bytes."""
-    forbid_on_event_loop(f"hashing of {path.name}")
+    warn_on_event_loop(f"hashing of {path.name}")
     hasher = new_hasher(algorithm)
     with path.open("rb") as file:
         while read := file.read(READ_BYTES):

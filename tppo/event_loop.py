@@ -2,18 +2,22 @@
 
 import _thread
 import asyncio
+import warnings
 import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 
 
-def forbid_on_event_loop(work: str) -> None:
-    """Raise where the calling thread runs an event loop; `work` says what must be done in another thread."""
+def warn_on_event_loop(work: str) -> None:
+    """Warn where the calling thread runs an event loop; `work` says what must be done in another thread.
+
+    A process is late then, and goes on; in the tests every warning is an error.
+    """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise RuntimeError(f"{work} on the thread of an event loop; expected asyncio.to_thread")
+    warnings.warn(f"{work} on the thread of an event loop; expected asyncio.to_thread", RuntimeWarning, stacklevel=3)
 
 
 def free_in_thread(owner: object, tensors: Mapping[str, object]) -> None:

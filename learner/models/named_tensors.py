@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
-from tppo.event_loop import forbid_on_event_loop
+from tppo.event_loop import warn_on_event_loop
 
 
 def named_tensors(network: PreTrainedModel) -> dict[str, Tensor]:
@@ -34,7 +34,7 @@ def stored_tensors(network: PreTrainedModel, tensors: Mapping[str, Tensor] | Non
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A copy on the CPU, each tensor contiguous."""
-    forbid_on_event_loop("copying of weights")
+    warn_on_event_loop("copying of weights")
     return {name: _copy(tensor) for name, tensor in tensors.items()}
 
 

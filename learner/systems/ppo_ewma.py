@@ -17,7 +17,7 @@ from learner.models.outputs import Policy, token_logprobs
 from learner.step.estimators import Estimators
 from learner.step.experience import Estimates, Sampled
 from learner.step.system import Advantages, PolicyTokens, System
-from tppo.event_loop import forbid_on_event_loop
+from tppo.event_loop import warn_on_event_loop
 
 
 class PpoEwmaSystem(System):
@@ -25,7 +25,7 @@ class PpoEwmaSystem(System):
 
     def __init__(self, estimators: Estimators, policy: Policy) -> None:
         assert isinstance(estimators.algorithm.importance_cap, float), "the preset sets it"
-        forbid_on_event_loop("copying of the policy")
+        warn_on_event_loop("copying of the policy")
         self._estimators, self._policy = estimators, policy
         self._importance_cap = estimators.algorithm.importance_cap
         self._average = policy.weights.frozen_copy()

@@ -1,5 +1,6 @@
 """`tppo audit` on runs of the learner: killed and resumed, and read token by token."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ async def test_a_killed_and_resumed_run_keeps_every_promise_and_has_the_traces_o
     streams = await a_killed_and_resumed_run(laboratory)
     await replay(laboratory, "replay", streams)
 
-    assert main([str(tmp_path / "run")]) == 0
+    assert await asyncio.to_thread(main, [str(tmp_path / "run")]) == 0
     assert "BROKEN" not in capsys.readouterr().out
     resumed, undisturbed = (trace_files(tmp_path / run / "traces") for run in ("run", "replay"))
     assert list(resumed) == list(undisturbed) == list(range(1, STEPS + 1))
@@ -46,7 +47,7 @@ async def test_a_duplicate_trace_of_a_step_fails_the_audit(tmp_path: Path, capsy
 
     files[STEPS].write_bytes(files[STEPS - 1].read_bytes())
 
-    assert main([str(tmp_path / "run")]) == 1
+    assert await asyncio.to_thread(main, [str(tmp_path / "run")]) == 1
     assert capsys.readouterr().out.count("BROKEN") >= 3
 
 
@@ -58,7 +59,7 @@ async def test_a_rollout_can_be_read_token_by_token(tmp_path: Path, capsys: pyte
     rollout_id = next(line["rollout_id"] for line in lines if line["value_mask"] and line["position"] == 5)
 
     tokens = tokens_of(tmp_path / "run", rollout_id)
-    assert main([str(tmp_path / "run"), "--rollout", rollout_id]) == 0
+    assert await asyncio.to_thread(main, [str(tmp_path / "run"), "--rollout", rollout_id]) == 0
 
     assert [token["position"] for token in tokens] == list(range(len(tokens)))
     assert [token["window_index"] for token in tokens[:6]] == [0] * 5 + [1]

@@ -50,6 +50,7 @@ async def test_a_response_without_a_trace_is_shown_as_it_was_kept(run: RunFolder
         ("text=seven&evaluation=false", ["0-7-0"]),
         ("text=1%2B1%3D", ["0-7-1"]),
         ("text=%C3%84pfel", ["0-9-0"]),
+        ("text=%22%5CBoxed%0A", ["0-9-0"]),  # a quotation mark, a backslash, a new line
         ("text=plus", []),  # stands in the prompt alone
         ("min_score=0.5", ["eval-2-7", "0-7-0"]),
         ("max_score=0.5", ["0-7-1"]),
@@ -60,7 +61,12 @@ async def test_kept_responses_are_searched_the_newest_first(
     run: RunFolderBuilder, root: Path, query: str, found: list[str]
 ) -> None:
     keep(run, kept("0-7-0", "It is seven.", time=1), kept("0-7-1", "1+1=2", time=3, score=0.0))
-    keep(run, kept("eval-2-7", "Seven", time=5), kept("0-9-0", "äpfel", time=7, score=None), service="reward-1")
+    keep(
+        run,
+        kept("eval-2-7", "Seven", time=5),
+        kept("0-9-0", 'äpfel "\\boxed\n', time=7, score=None),
+        service="reward-1",
+    )
 
     assert await names(root, query) == found
 

@@ -5,6 +5,7 @@ The texts stay on the disk. They are read in threads, a bounded part at a time; 
 
 import asyncio
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -16,8 +17,8 @@ from tppo.rollout import EVALUATION_PREFIX, prompt_of
 from tppo.run_folder.json_lines import LONGEST_LINE_BYTES, Fields, parsed_object
 from tppo.run_folder.response_lines import is_response_line
 
-REFRESH_BYTES = 64 * 2**20
-"""Of new lines in one call, read in about half a second; a longer file takes several calls."""
+REFRESH_BYTES = 8 * 2**20
+"""Of new lines in one call, which take some 0.6 s of one core; a longer file takes several calls."""
 START_BYTES = 512 * 2**20
 """Of a longer file, the older lines are left out."""
 MAX_KEPT = 50_000
@@ -139,15 +140,18 @@ class TextReader:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    def line_of(self, kept: KeptResponse) -> Fields | None:
-        """The whole line; None where the file does not hold it any more."""
+    def line_of(self, kept: KeptResponse, having: re.Pattern[bytes] | None = None) -> Fields | None:
+        """The whole line; None where the file does not hold it any more, or its bytes do not have the pattern."""
         if kept.file not in self._files:
             self._files[kept.file] = self._open(kept.file)
         file = self._files[kept.file]
         if file is None:
             return None
         file.seek(kept.start)
-        fields = parsed_object(file.read(kept.num_bytes))
+        line = file.read(kept.num_bytes)
+        if having is not None and not having.search(line):
+            return None
+        fields = parsed_object(line)
         return fields if fields and is_response_line(fields) and fields["rollout_id"] == kept.rollout else None
 
     def _open(self, path: Path) -> BinaryIO | None:

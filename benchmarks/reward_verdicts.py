@@ -25,6 +25,7 @@ from tests.reward.verifiers.math_cases import Case
 from tppo.rollout import RewardRequest
 
 CASES = (*math_cases.CASES, *math_classes.CASES, *math_conventions.CASES)
+SIDES = ("cases", "before", "now")
 Verdict = Callable[[Case], bool]
 
 
@@ -50,7 +51,7 @@ def tally(verdict: Verdict) -> tuple[Counter[str], int]:
 
 def of_file(path: Path) -> None:
     """Print the table of the cases of a file, by class."""
-    right = {side: Counter[str]() for side in ("cases", "before", "now", "math-verify")}
+    right = {side: Counter[str]() for side in (*SIDES, "math-verify")}
     for case in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
         before = next((value for key, value in case.items() if key.startswith("got_at_")), None)
         request = RewardRequest("r", 0, "", "", case["response"], case["ground_truth"])
@@ -66,7 +67,8 @@ def of_file(path: Path) -> None:
             right["math-verify"][case["class"]] += is_expected(theirs, case["expected"])
     print("| class | cases | right before | right now | math-verify right |\n|---|---|---|---|---|")
     for name in sorted(right["cases"]):
-        print(f"| {name} | {' | '.join(str(counts[name]) for counts in right.values())} |")
+        theirs_right = right["math-verify"].get(name, "-")  # it judges no programs
+        print(f"| {name} | {' | '.join(str(right[side][name]) for side in SIDES)} | {theirs_right} |")
     print(f"| **all** | {' | '.join(str(counts.total()) for counts in right.values())} |")
 
 

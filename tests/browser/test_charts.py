@@ -207,7 +207,7 @@ def test_lengths_and_scores_are_counted_for_the_steps_that_are_shown(overview: R
     page = overview.page
     card = page.locator("section").filter(has_text="Responses that ended, by length and score")
     expect(card).to_contain_text("Steps 1 to 40: 80 responses, 80 with a score.")
-    expect(card).to_contain_text("All in 3 to")
+    expect(card).to_contain_text("Most in 3 to")
     page.get_by_label("From", exact=True).fill("31")
     page.get_by_label("From", exact=True).press("Enter")
     expect(card).to_contain_text("Steps 31 to 40: 20 responses, 20 with a score.")

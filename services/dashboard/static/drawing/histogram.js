@@ -99,7 +99,7 @@ export class Histogram {
     const bin = pointed ?? counts.indexOf(Math.max(...counts));
     const total = counts.reduce((sum, count) => sum + count, 0);
     const share = `${this.#range(bin, bin + 1)}: ${whole(counts[bin])} of ${whole(total)} (${percent(counts[bin] / total)}).`;
-    this.text.textContent = pointed === null && counts.length > 1 ? `Most in ${share} All in ${this.#range(0, counts.length)}.` : share;
+    this.text.textContent = pointed === null && counts.length > 1 ? `Most in ${share}` : share;
   }
 
   /**

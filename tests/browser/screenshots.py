@@ -52,7 +52,7 @@ def main() -> None:
         with a_live_run(runs / "first", **AS_IN_THE_QUICK_START) as (run, url, _):
             run.wait_for_step(STEP)
             of_a_live_run(browser, url, folder)
-        with a_live_run(runs / "second", **AS_IN_THE_QUICK_START, **OF_PPO) as (run, url, _):
+        with a_live_run(runs / "second", **{**AS_IN_THE_QUICK_START, **OF_PPO}) as (run, url, _):
             run.wait_for_step(STEP // 3)
             with a_reader(browser, url) as reader:
                 picture(reader, "windows", folder / "windows-of-ppo.png")

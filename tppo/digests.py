@@ -55,8 +55,9 @@ def algorithm_of(digest: str) -> str:
     """The name before the digest. Raises `UnknownAlgorithmError`."""
     name, colon, _ = digest.partition(":")
     if not colon or name not in ALGORITHMS:
+        what = "" if colon else " names no algorithm, as those of earlier versions of tppo"
         expected = f"one that begins with {', '.join(f'{one}:' for one in ALGORITHMS)}, which are installed here"
-        raise UnknownAlgorithmError(f"digest {digest[:80]!r}; expected {expected}")
+        raise UnknownAlgorithmError(f"digest {digest[:80]!r}{what}; expected {expected}")
     return name
 
 

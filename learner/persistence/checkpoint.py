@@ -111,8 +111,8 @@ class Checkpoints:
         damages = []
         for path in [latest, *reversed(self._before(step_of(latest)))]:
             try:
-                refuse_pickles(path)
                 verify(path)
+                refuse_pickles(path)
             except DamagedError as damage:
                 damages.append(str(damage))
                 logger.warning("%s; trying the checkpoint before", damage)

@@ -234,6 +234,20 @@ def test_a_digest_that_cannot_be_verified_here_is_refused_and_damages_nothing(di
     assert disk.steps() == [1, 2]
 
 
+def test_a_checkpoint_of_an_earlier_version_is_refused_and_stays_as_it_is(disk: Disk) -> None:
+    disk.commit(1, 2)
+    folder = disk.folder / "global_step_2"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["files"] = {name: [size, digest.partition(":")[2]] for name, (size, digest) in manifest["files"].items()}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "optimizers.pt").write_bytes(b"PK")
+
+    with pytest.raises(UnknownAlgorithmError, match="names no algorithm, as those of earlier versions"):
+        disk.usable_step()
+
+    assert disk.steps() == [1, 2]
+
+
 @pytest.mark.parametrize("name", ["actor/pytorch_model.bin", "optimizers.pt", "critic/model.pkl"])
 def test_a_checkpoint_that_somebody_has_put_a_pickle_into_is_not_loaded(
     disk: Disk, caplog: pytest.LogCaptureFixture, name: str

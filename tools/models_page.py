@@ -126,7 +126,7 @@ token. The code is `tppo/probe.py` (the rows, the plain pass, the comparison), `
   token takes a pass over its whole row; right, slow, and said in the log.
 * **Critic.** A scalar head on the body of the same family; see
   [decision 3](decisions/0003-the-value-model-is-a-scalar-head-on-the-body.md).
-* **Mixtures of experts** train without expert parallelism; auxiliary loss and router noise are off.
+* **Mixtures of experts** train without expert parallelism; auxiliary loss and random routing are off.
 * **Stop tokens** are those of `generation_config.json`, `config.json` and the tokenizer together.
 
 The worst difference is that of learner and generator, in float32.

@@ -26,8 +26,6 @@ from tppo.probe import rows_for
 
 #: Probing multiplies the head's output by this, so that a soft cap shows on a model whose logits are small.
 _PROBE_GAIN = 1024.0
-#: Configuration keys of what is random or an extra loss in training, and the value that turns it off.
-_OFF = {"output_router_logits": False, "router_jitter_noise": 0.0, "input_jitter_noise": 0.0}
 
 logger = logging.getLogger(__name__)
 
@@ -113,14 +111,18 @@ def _is_of_head(parameter: str, network: PreTrainedModel) -> bool:
 
 
 def _plain_config(path: str, **overrides: Any) -> PreTrainedConfig:
-    """Log-probabilities must agree with the generator's, so nothing is dropped or random, in training mode either."""
+    """Log-probabilities must agree with the generator's, so nothing is dropped, and experts add no loss of their own.
+
+    What is random at a router is left as it is: it acts in training mode alone, in which no network of ours is, and
+    Phi-3.5-MoE cuts its experts off by the same number in evaluation.
+    """
     config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False, **overrides)
     for part in (config, config.get_text_config()):
         for name in part.to_dict():
             if name.endswith(("dropout", "_pdrop")):
                 setattr(part, name, 0.0)
-            elif name in _OFF:
-                setattr(part, name, _OFF[name])
+            elif name == "output_router_logits":
+                setattr(part, name, False)
     # Absent from most configurations, and then 0.1 in the classifier.
     config.classifier_dropout = 0.0
     return config

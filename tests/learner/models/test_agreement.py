@@ -9,7 +9,7 @@ import torch
 
 from learner.build import load_models
 from learner.models.agreement import require_agreement
-from learner.models.loading import load_policy, policy_from_network, value_model_from_network
+from learner.models.loading import load_policy, policy_from_network, value_model_from_network, value_model_from_policy
 from tests.learner.tiny_models import a_network, a_step_config
 from tools.tiny_families import tiny_model
 from tppo.config import ConfigError
@@ -70,6 +70,14 @@ def test_the_auxiliary_loss_of_experts_is_off_whatever_the_model_says(tmp_path: 
     model.save_pretrained(tmp_path)
 
     assert load_policy(str(tmp_path)).network.config.output_router_logits is False
+
+
+def test_networks_are_never_in_training_mode_in_which_routers_and_dropout_are_random(tmp_path: Path) -> None:
+    tiny_model("phimoe").save_pretrained(tmp_path)
+    policy, value_model = load_policy(str(tmp_path)), value_model_from_policy(str(tmp_path))
+
+    assert not any(module.training for one in (policy, value_model) for module in one.network.modules())
+    assert policy.network.config.router_jitter_noise == tiny_model("phimoe").config.router_jitter_noise > 0
 
 
 def test_the_rows_reach_beyond_a_window_that_the_model_can_afford() -> None:

@@ -1,14 +1,15 @@
 """The device that a network is to be on -> one of torch; a device that is not here is refused."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
-from tppo.config import ConfigError
-from tppo.config.placement import Placement
+if TYPE_CHECKING:  # what computes runs where no configuration library is installed
+    from tppo.config.placement import Placement
 
 
-def torch_device(placement: Placement) -> str:
+def torch_device(placement: "Placement") -> str:
     """The device on this machine. Raises `ConfigError`."""
     return chosen_device(placement.device, _accelerators(), key=placement.device_key)
 
@@ -20,6 +21,8 @@ def chosen_device(name: str, accelerators: Sequence[str], *, key: str) -> str:
         return "cuda" if "cuda" in kinds else "cpu"
     if name == "cpu" or name in kinds or name in accelerators:
         return name
+    from tppo.config import ConfigError
+
     *others, last = map(repr, ("auto", "cpu", *accelerators))
     raise ConfigError(
         f"{key} = {name!r}: PyTorch {torch.__version__} finds no such device on this machine; "

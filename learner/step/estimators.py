@@ -2,20 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from learner.algorithm import egae
 from learner.step.experience import Estimates, Sampled
-from tppo.config.schema import AlgorithmSection
+
+if TYPE_CHECKING:  # what computes runs where no configuration library is installed
+    from tppo.config.schema import AlgorithmSection
 
 
 @dataclass(frozen=True, slots=True)
 class Estimators:
     """The formulas of `learner.algorithm` under one configuration."""
 
-    algorithm: AlgorithmSection
+    algorithm: "AlgorithmSection"
     window_length: int
 
     def gae_lambda(self, sampled: Sampled) -> float | Tensor:

@@ -7,13 +7,14 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from tppo.config.schema import OptimizerSection
+if TYPE_CHECKING:  # what computes runs where no configuration library is installed
+    from tppo.config.schema import OptimizerSection
 
 
 def mini_batches(rows: Sequence[int], *, count: int, epochs: int, seed: str) -> Iterator[Sequence[int]]:
@@ -38,7 +39,7 @@ class Decay:
 
 
 def learning_rate_factor(
-    num_updates: int, section: OptimizerSection, *, total_updates: int, decay: Decay | None = None
+    num_updates: int, section: "OptimizerSection", *, total_updates: int, decay: Decay | None = None
 ) -> float:
     """Share of the peak rate for the next update after `num_updates`: linear warm-up, then the configured decay.
 
@@ -72,7 +73,7 @@ class Optimization:
     def __init__(
         self,
         parameters: Iterable[Parameter],
-        section: OptimizerSection,
+        section: "OptimizerSection",
         *,
         num_steps: int,
         after_update: Callable[[], None] = lambda: None,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,7 +19,9 @@ from learner.step.loss_normalizer import LossNormalizer
 from learner.step.metrics import Metrics, PartialMeans, mismatch_metrics
 from learner.step.optimization import Optimization, mini_batches
 from learner.step.system import PolicyTokens, System
-from tppo.config.schema import ActorSection, AlgorithmSection
+
+if TYPE_CHECKING:  # what computes runs where no configuration library is installed
+    from tppo.config.schema import ActorSection, AlgorithmSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,8 @@ def train(
     *,
     system: System,
     normalizer: LossNormalizer,
-    actor: ActorSection,
-    algorithm: AlgorithmSection,
+    actor: "ActorSection",
+    algorithm: "AlgorithmSection",
     seed: str,
     with_entropy: bool = True,
 ) -> PolicyResult:
@@ -85,7 +88,7 @@ class _Selection:
     positive_mask: list[Tensor]
 
     @classmethod
-    def of(cls, sampled: Sampled, estimates: Estimates, algorithm: AlgorithmSection) -> "_Selection":
+    def of(cls, sampled: Sampled, estimates: Estimates, algorithm: "AlgorithmSection") -> "_Selection":
         """What the configuration demands."""
         has_likelihood_loss = algorithm.lm_loss_weight > 0
         positive = token_filter.positive_example_mask(
@@ -141,7 +144,7 @@ class _PolicyUpdate:
     policy: Policy
     system: System
     normalizer: LossNormalizer
-    actor: ActorSection
+    actor: "ActorSection"
     lm_loss_weight: float
     seed: str
     selection: _Selection

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,9 @@ from learner.step.experience import Estimates, Sampled
 from learner.step.metrics import Metrics, PartialMeans
 from learner.step.optimization import Optimization, mini_batches
 from learner.step.system import System
-from tppo.config.schema import CriticSection
+
+if TYPE_CHECKING:  # what computes runs where no configuration library is installed
+    from tppo.config.schema import CriticSection
 
 TOKEN_WEIGHTS = {"row_mean": losses.row_mean_weights, "token_mean": losses.token_mean_weights}
 
@@ -27,7 +29,7 @@ def train(
     estimates: Estimates,
     *,
     system: System,
-    section: CriticSection,
+    section: "CriticSection",
     seed: str,
 ) -> Metrics:
     """Update the value model; without a finished row it, its optimizer and its schedule stay untouched.
@@ -56,7 +58,7 @@ class _Targets:
 
     @classmethod
     def of(
-        cls, rows: Sequence[int], sampled: Sampled, estimates: Estimates, system: System, section: CriticSection
+        cls, rows: Sequence[int], sampled: Sampled, estimates: Estimates, system: System, section: "CriticSection"
     ) -> "_Targets":
         """What the system and the configuration make of the rows."""
         mask = estimates.value_mask[list(rows)]
@@ -71,7 +73,7 @@ class _Targets:
 
 
 def _backward(
-    value_model: ValueModel, batch: PackedBatch, targets: _Targets, section: CriticSection, means: PartialMeans
+    value_model: ValueModel, batch: PackedBatch, targets: _Targets, section: "CriticSection", means: PartialMeans
 ) -> float:
     """Backward pass of one micro-batch; its part of the mini-batch's loss."""
     values = token_values(value_model, batch)

@@ -1,16 +1,20 @@
 """What the compared systems do differently in a training step: one small class each, behind `learner.step.system`."""
 
+from typing import TYPE_CHECKING
+
 from learner.models.outputs import Policy
 from learner.step.estimators import Estimators
 from learner.step.system import System
 from learner.systems.clipped import ClippedSystem, PpoSystem
 from learner.systems.geppo import GeppoSystem
 from learner.systems.ppo_ewma import PpoEwmaSystem
-from tppo.config.presets import Algorithm
+
+if TYPE_CHECKING:  # what computes runs where no configuration library is installed
+    from tppo.config.presets import Algorithm
 
 
 def system_for(
-    algorithm: Algorithm, policy: Policy, estimators: Estimators, *, max_tokens_per_microbatch: int
+    algorithm: "Algorithm", policy: Policy, estimators: Estimators, *, max_tokens_per_microbatch: int
 ) -> System:
     """The system that `run.algorithm` names."""
     match algorithm:

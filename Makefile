@@ -8,7 +8,7 @@ NODE_EXAMPLE := examples/custom_reward/node
 REAL_MODEL := models/SmolLM2-135M-Instruct
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run try-real test test-fast node-example check check-page proto docs bench study chaos screenshots clean
+.PHONY: run try-real test test-fast test-gpu node-example check check-page proto docs bench study chaos screenshots clean
 
 run: $(VENV)/.installed-local
 	$(BIN)/tppo run examples/iterated_map/quickstart.toml $(ARGS)
@@ -25,6 +25,10 @@ test: $(VENV)/.installed-dev node-example
 
 test-fast: $(VENV)/.installed-dev
 	$(BIN)/pytest -n 2 -m "not process and not browser and not slow" $(ARGS)
+
+# On a machine with a GPU: torch and transformers are all that its Python needs; nothing is installed.
+test-gpu:
+	env -u OMP_NUM_THREADS $(if $(wildcard $(BIN)/python),$(BIN)/python,python3) -m benchmarks.gpu $(ARGS)
 
 # The packages of the Node.js example; its tests are skipped without them.
 node-example:

@@ -67,6 +67,9 @@ def of_implementation(name: str, network: Any, batch: PackedBatch, reference: Re
         network.set_attn_implementation(name)
     except Exception as error:  # a kernel that was not fetched before, or not built for this device
         return missing(PART, name, reason(error))
+    chosen = network.config._attn_implementation
+    if chosen != name:
+        return missing(PART, name, f"transformers took {chosen} in its place")
     return _against(name, network, batch, reference)
 
 

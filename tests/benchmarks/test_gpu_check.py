@@ -137,6 +137,19 @@ def test_only_attention_that_keeps_rows_apart_passes(attend: Any, status: str) -
     assert found.status == status, found
 
 
+@pytest.mark.parametrize("name", ["no_such_attention", "sdpa"])
+def test_another_implementation_in_place_of_the_requested_one_is_no_pass(name: str) -> None:
+    network, exact = Networks.random(TINY, "cpu").policy, difference([torch.zeros(1)], [torch.zeros(1)])
+    rows = gather(random_rows(TINY)).window_rows()
+    (batch,) = pack(rows, max_tokens=TINY.num_rows * TINY.row_length)
+    network.set_attn_implementation("eager")
+    network.set_attn_implementation = lambda _: None  # transformers only warns in some versions
+
+    found = attention.of_implementation(name, network, batch, attention.Reference([], exact))
+
+    assert (found.status, found.note) == ("not here", "transformers took eager in its place")
+
+
 def test_a_gradient_that_differs_fails_the_step() -> None:
     logprobs, gradient = [torch.tensor([-1.0, -2.0])], torch.tensor([1.0, 2.0, 3.0])
     expected = one_step.Outcome(

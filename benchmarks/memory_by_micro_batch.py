@@ -3,8 +3,8 @@
     python -m benchmarks.memory_by_micro_batch
 
 Each line is a process of its own: a small Llama with a large vocabulary takes two forward and backward passes of one
-row on the CPU, in float32. Prints the process's peak, the estimate of `tppo/memory_estimate.py`, and what the logits of
-all tokens at once would take beside it: three tensors of them in float32.
+row on the CPU, in float32. Prints the process's peak, the estimate of `tppo/models/memory_estimate.py`, and what the
+logits of all tokens at once would take beside it: three tensors of them in float32.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def measured(num_tokens: int) -> str:
 
 
 def estimated(config: object, num_parameters: int, num_tokens: int) -> float:
-    from tppo.memory_estimate import MEBIBYTE, PROCESS_BYTES, ModelShape, Training, resident_bytes, update_bytes
+    from tppo.models.memory_estimate import MEBIBYTE, PROCESS_BYTES, ModelShape, Training, resident_bytes, update_bytes
 
     shape, training = ModelShape.of(config, num_parameters), Training(4, num_tokens, "off")
     parts = resident_bytes(shape, training) | update_bytes(shape, training, has_logits=True)

@@ -22,7 +22,7 @@ from services.reward.build import attach_server, scoring
 from tests.reward.verifiers.math_cases import CASES
 from tppo.codec import reward_request_message
 from tppo.config.schema import RewardSection
-from tppo.grpc_server import CHANNEL_OPTIONS
+from tppo.process.grpc_server import CHANNEL_OPTIONS
 from tppo.rollout import RewardRequest
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import reward_pb2_grpc as pb_grpc

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 
-from tppo.presence import present
+from tppo.process.presence import present
 from tppo.security.redis_address import REDIS_URL_VARIABLE
 from tppo.streams.connection import connect
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from learner.reporting.prometheus import LearnerExporter
 from tppo.announced_weights import announce_weights
-from tppo.cancellation import TaskGroup, cancel_all
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments, dump
-from tppo.process import Announcer, configure_logging, connected, on_stop_signal
+from tppo.process.cancellation import TaskGroup, cancel_all
+from tppo.process.shell import Announcer, configure_logging, connected, on_stop_signal
 from tppo.prometheus import serving
 from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.json_files import DamagedFileError
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     # Heavy imports wait until the arguments are known to be right, and hold up no event loop.
     from transformers.utils.logging import disable_progress_bar
 
-    from tppo.device import torch_device
+    from tppo.models.device import torch_device
 
     import_module("learner.build")
     disable_progress_bar()  # type: ignore[no-untyped-call]

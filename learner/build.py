@@ -41,9 +41,9 @@ from learner.state import LearnerState, definition_of, new_state, restore
 from learner.step.turns import Device, Participant
 from tppo.config import Config, ConfigError
 from tppo.config.placement import Placement
-from tppo.device import torch_device
 from tppo.digests import UnknownAlgorithmError
-from tppo.probe import ProbeError
+from tppo.models.device import torch_device
+from tppo.models.probe import ProbeError
 from tppo.run_folder.metric_lines import read_metric_lines
 from tppo.run_folder.paths import RunPaths
 from tppo.streams import Streams, until_redis_answers

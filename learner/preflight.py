@@ -37,7 +37,7 @@ def check(config: Config, *, resume: bool = False) -> Findings:
     log_warnings(config)
     from learner.data.tokenizer import load_tokenizer, prompt_readers  # transformers takes seconds to import
     from learner.models.inspection import require_trainable
-    from tppo.device import torch_device
+    from tppo.models.device import torch_device
 
     # The generators', too: a run that starts them starts them beside the learner.
     for placement in (config.policy_placement, config.value_model_placement, config.generator_placement):

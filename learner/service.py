@@ -31,8 +31,8 @@ from learner.reporting.heartbeat import missing_rows
 from learner.reporting.watchdog import Watchdog
 from learner.rollouts.rollout import Position, Rollout
 from learner.step.progress import ProgressMeter, TrainingProgress
-from tppo.cancellation import TaskGroup, cancel_all
-from tppo.presence import beat
+from tppo.process.cancellation import TaskGroup, cancel_all
+from tppo.process.presence import beat
 from tppo.rollout import InboxRecord
 
 

@@ -26,7 +26,7 @@ from learner.step.trainer import Trainer
 from learner.step.turns import Device, let_take_turns
 from learner.systems import system_for
 from tppo.config import Config
-from tppo.device import torch_device
+from tppo.models.device import torch_device
 from tppo.run_folder.checkpoints import step_of
 from tppo.streams.contract import BEGINNING
 

@@ -19,7 +19,7 @@ from services.generation.transformers_engine.decoders.proof import decoded_logpr
 from tools.tiny_families import FAMILIES, Family, tiny_config, tiny_model
 from tppo.config import ConfigError
 from tppo.config.schema import ModelSection
-from tppo.probe import TOLERANCES, difference, plain_logprobs, rows_for
+from tppo.models.probe import TOLERANCES, difference, plain_logprobs, rows_for
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 CAPACITY = 100
@@ -114,7 +114,7 @@ the log-probability of a token, the process ends with the largest difference in 
 {tolerances}
 
 A decoder of a later version of transformers, or of a family that nobody tried, is therefore proven before its first
-token. The code is `tppo/probe.py` (the rows, the plain pass, the comparison), `learner/models/agreement.py` and
+token. The code is `tppo/models/probe.py` (the rows, the plain pass, the comparison), `learner/models/agreement.py` and
 `services/generation/transformers_engine/decoders/proof.py`.
 
 ## How a family runs

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from tppo.event_loop import warn_on_event_loop
+from tppo.process.event_loop import warn_on_event_loop
 
 READ_BYTES = 2**20
 

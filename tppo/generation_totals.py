@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tppo.presence import Presence
+from tppo.process.presence import Presence
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,9 +29,9 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from tppo.backoff import Backoff
-from tppo.cancellation import cancel_all
-from tppo.grpc_server import CHANNEL_OPTIONS
+from tppo.process.backoff import Backoff
+from tppo.process.cancellation import cancel_all
+from tppo.process.grpc_server import CHANNEL_OPTIONS
 from tppo.scoring.callers import Caller, OfferedFunction, ReceivedWork
 from tppo.scoring.outcome import ScoreRange
 from tppo.scoring.results import BATCHED, SINGLE, failure

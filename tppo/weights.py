@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from tppo.digests import ALGORITHM, Hasher, algorithm_of, named, new_hasher
-from tppo.event_loop import free_in_thread, warn_on_event_loop
+from tppo.process.event_loop import free_in_thread, warn_on_event_loop
 from tppo.v1 import generation_pb2 as pb
 
 CHUNK_BYTES = 2 * 1024 * 1024  # gRPC streams fastest with 1-4 MiB a message

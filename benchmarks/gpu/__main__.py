@@ -26,7 +26,7 @@ import transformers
 from benchmarks.gpu import attention, findings, one_step, probe, speed
 from benchmarks.gpu.findings import Finding
 from benchmarks.gpu.subject import Sizes
-from tppo.device import chosen_device
+from tppo.models.device import chosen_device
 
 QWEN2_05B = Sizes(
     hidden=896,

@@ -21,7 +21,7 @@ from learner.models.attention import PACKED_ATTENTION
 from learner.models.logits import TokenScorer
 from learner.models.packing import PackedBatch, pack
 from learner.step.experience import gather
-from tppo.probe import LogprobDifference, difference
+from tppo.models.probe import LogprobDifference, difference
 
 PART = "attention"
 VARLEN = "torch_varlen"

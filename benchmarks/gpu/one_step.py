@@ -12,7 +12,7 @@ from benchmarks.gpu.subject import Learner, Networks, Sizes, random_rows, with_l
 from learner.models.outputs import token_logprobs
 from learner.models.packing import pack, unpack
 from learner.step.experience import Estimates, Sampled, gather
-from tppo.probe import TOLERANCES, difference
+from tppo.models.probe import TOLERANCES, difference
 
 PART = "one step"
 REFERENCE = "cpu"

@@ -9,7 +9,7 @@ from benchmarks.gpu.findings import Finding, judged, missing
 from learner.models.agreement import require_agreement
 from learner.models.loading import policy_from_network
 from tools.tiny_families import FAMILIES, tiny_model
-from tppo.probe import TOLERANCES, ProbeError
+from tppo.models.probe import TOLERANCES, ProbeError
 
 PART = "probe"
 DTYPES = (torch.float32, torch.bfloat16)

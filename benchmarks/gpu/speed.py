@@ -10,8 +10,8 @@ from benchmarks.gpu.findings import Finding, judged, missing
 from benchmarks.gpu.subject import Learner, Networks, Sizes, random_rows
 from learner.step.experience import Sampled, gather
 from tests.learner.models.live_bytes import LiveBytes
-from tppo.device import device_bytes
-from tppo.memory_estimate import MEBIBYTE, ModelShape, Training, resident_bytes, update_bytes
+from tppo.models.device import device_bytes
+from tppo.models.memory_estimate import MEBIBYTE, ModelShape, Training, resident_bytes, update_bytes
 
 MAX_RELATIVE = 0.25
 REPETITIONS = 3

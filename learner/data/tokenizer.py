@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrained
 from learner.data.evaluation_prompts import EvaluationPromptReader
 from learner.data.prompts import PromptLimits, PromptReader, Tokenizer
 from tppo.config import Config, ConfigError
-from tppo.context_length import context_length, position_key, rotary_border
+from tppo.models.context_length import context_length, position_key, rotary_border
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 

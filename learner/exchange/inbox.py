@@ -18,7 +18,7 @@ from collections.abc import Callable
 from learner.rollouts.border import Border, RejectedError
 from learner.rollouts.manager import RolloutManager
 from learner.rollouts.rollout import Position
-from tppo.backoff import Backoff
+from tppo.process.backoff import Backoff
 from tppo.rollout import InboxRecord
 from tppo.streams import Inbox, InboxEntry, Streams, StreamsError, until_redis_answers
 from tppo.streams.contract import (

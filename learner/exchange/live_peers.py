@@ -9,8 +9,8 @@ from learner.exchange.weight_publisher import FoundGenerator, Snapshot, Transfer
 from tppo import weights
 from tppo.announced_weights import AnnouncedWeights
 from tppo.generation_totals import GenerationTally, GenerationTotals
-from tppo.grpc_server import CHANNEL_OPTIONS
-from tppo.presence import Presence, present
+from tppo.process.grpc_server import CHANNEL_OPTIONS
+from tppo.process.presence import Presence, present
 from tppo.security.tls import channel
 from tppo.streams import StreamsError
 from tppo.streams.connection import RedisClient

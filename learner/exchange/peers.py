@@ -6,7 +6,7 @@ from typing import Any
 
 from learner.exchange.weight_publisher import FoundGenerator, Transport
 from tppo.generation_totals import GenerationTotals
-from tppo.presence import Presence
+from tppo.process.presence import Presence
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from learner.rollouts.ledger import Ledger
 from learner.rollouts.requests import Request, RequestKey, awaited_by, key_of
 from tppo import codec
-from tppo.backoff import Backoff
+from tppo.process.backoff import Backoff
 from tppo.rollout import RewardRequest, WindowRequest
 from tppo.streams import Streams, StreamsError
 

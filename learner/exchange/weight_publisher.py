@@ -17,9 +17,9 @@ from typing import Protocol, Self
 from torch import Tensor
 
 from tppo import weights
-from tppo.backoff import Backoff
-from tppo.cancellation import TaskGroup
-from tppo.event_loop import free_in_thread
+from tppo.process.backoff import Backoff
+from tppo.process.cancellation import TaskGroup
+from tppo.process.event_loop import free_in_thread
 from tppo.streams import until_redis_answers
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import torch
 
 from learner.models.outputs import Policy, token_logprobs
 from learner.models.packing import TokenRow, pack, unpack
-from tppo import probe
+from tppo.models import probe
 
 
 @torch.no_grad()

@@ -21,8 +21,8 @@ from learner.models.outputs import Policy, ValueModel, forward, own_head
 from learner.models.packing import PackedBatch, TokenRow, pack
 from learner.models.reading import read_network
 from learner.models.value_network import HEAD, OTHER_HEADS, skeleton
-from tppo.precision import names_in_float32
-from tppo.probe import rows_for
+from tppo.models.precision import names_in_float32
+from tppo.models.probe import rows_for
 
 #: Probing multiplies the head's output by this, so that a soft cap shows on a model whose logits are small.
 _PROBE_GAIN = 1024.0

@@ -18,8 +18,8 @@ from torch.nn import Linear
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-from tppo import memory_estimate
-from tppo.device import device_bytes
+from tppo.models import memory_estimate
+from tppo.models.device import device_bytes
 
 
 class TokenScores(NamedTuple):

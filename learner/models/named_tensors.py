@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
-from tppo.event_loop import warn_on_event_loop
+from tppo.process.event_loop import warn_on_event_loop
 
 
 def named_tensors(network: PreTrainedModel) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from learner.persistence.manifest import WrittenFile
 from tppo.digests import ALGORITHM, named, new_hasher
-from tppo.event_loop import warn_on_event_loop
+from tppo.process.event_loop import warn_on_event_loop
 from tppo.run_folder.json_files import write_object
 from tppo.weights import TensorsDigest, byte_parts, dtype_name
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from tppo.generation_totals import GenerationTotals
-from tppo.presence import HEARTBEAT_SECONDS
+from tppo.process.presence import HEARTBEAT_SECONDS
 from tppo.rollout import InboxRecord, Window
 from tppo.streams import StreamsError
 

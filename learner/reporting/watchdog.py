@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from learner.exchange.weight_publisher import GeneratorState
 from learner.rollouts.rollout import State
-from tppo.presence import GONE_AFTER_SECONDS, Presence
+from tppo.process.presence import GONE_AFTER_SECONDS, Presence
 from tppo.streams import StreamsError
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from learner.models.outputs import Policy, token_logprobs
 from learner.step.estimators import Estimators
 from learner.step.experience import Estimates, Sampled
 from learner.step.system import Advantages, PolicyTokens, System
-from tppo.event_loop import warn_on_event_loop
+from tppo.process.event_loop import warn_on_event_loop
 
 
 class PpoEwmaSystem(System):

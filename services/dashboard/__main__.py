@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tppo.config import ConfigError, add_config_arguments, config_from_arguments
-from tppo.process import configure_logging
+from tppo.process.shell import configure_logging
 from tppo.security.redis_address import with_redis
 
 if TYPE_CHECKING:  # the web server is imported when the arguments are parsed

@@ -32,9 +32,9 @@ from services.dashboard.live.stream import Broadcaster
 from services.dashboard.live.view import Views
 from tppo.config import Config, ConfigError
 from tppo.config.services import DASHBOARD_PORTS
-from tppo.listening import first_free, listener
-from tppo.presence import announce, beat, this_process
-from tppo.process import on_stop_signal
+from tppo.process.listening import first_free, listener
+from tppo.process.presence import announce, beat, this_process
+from tppo.process.shell import on_stop_signal
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import (
     Service,

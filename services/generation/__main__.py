@@ -13,7 +13,14 @@ from importlib import import_module
 from services.generation.exposed import GENERATION_METRICS
 from tppo.announced_weights import announced_weights
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
-from tppo.process import Announcer, configure_logging, connected, leave_threads, on_stop_signal, run_until_signalled
+from tppo.process.shell import (
+    Announcer,
+    configure_logging,
+    connected,
+    leave_threads,
+    on_stop_signal,
+    run_until_signalled,
+)
 from tppo.prometheus import Exporter, serving
 from tppo.security.authentication import Service, metrics_token_from_environment, token_from_environment
 from tppo.security.redis_address import with_redis
@@ -57,7 +64,7 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None
     from services.generation.served_weights import ServedWeights
     from services.generation.service import WindowHandler
     from services.generation.weight_intake import WeightIntake
-    from tppo.device import torch_device
+    from tppo.models.device import torch_device
 
     torch_device(config.generator_placement)  # refused before anybody is waited for
     run, token = config.run.name, service_token(config.run.path, Service.GENERATION)

@@ -18,10 +18,10 @@ from services.generation.transformers_engine.engine import TransformersEngine
 from services.generation.weight_intake import SERVICE_NAME, WeightIntake, registration
 from tppo.config import Config, ConfigError
 from tppo.config.services import GenerationSection
-from tppo.context_length import context_length, rotary_border
-from tppo.device import torch_device
-from tppo.grpc_server import serving_grpc
-from tppo.leased_worker import Announce, LeasedWorker, WorkerSettings
+from tppo.models.context_length import context_length, rotary_border
+from tppo.models.device import torch_device
+from tppo.process.grpc_server import serving_grpc
+from tppo.process.leased_worker import Announce, LeasedWorker, WorkerSettings
 from tppo.streams import RequestQueue
 
 log = logging.getLogger(__name__)

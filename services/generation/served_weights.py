@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.generation.engine import Engine
-from tppo.probe import ProbeError
+from tppo.models.probe import ProbeError
 from tppo.weights import WeightUpdate
 
 

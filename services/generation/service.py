@@ -10,7 +10,7 @@ from services.generation.engine import Engine
 from services.generation.served_weights import ServedWeights
 from tppo.announced_weights import AnnouncedWeights
 from tppo.codec import decode_window_request, encode_inbox_record
-from tppo.leased_worker import PoisonRequestError
+from tppo.process.leased_worker import PoisonRequestError
 from tppo.rollout import FinishReason, Window, WindowRequest, logprobs, tokens
 from tppo.streams import StreamsError
 

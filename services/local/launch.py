@@ -25,8 +25,8 @@ from services.local.supervision.child import Ending
 from services.local.supervision.supervisor import Supervisor
 from tppo.config import Config, ConfigError, dump, presets
 from tppo.config.services import DASHBOARD_PORTS
-from tppo.listening import first_free, listener
-from tppo.process import configure_logging
+from tppo.process.listening import first_free, listener
+from tppo.process.shell import configure_logging
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.ending import EndingKind, ending_of

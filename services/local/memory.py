@@ -9,7 +9,7 @@ from pathlib import Path
 from tppo.config import Config
 from tppo.config.placement import Placement
 from tppo.config.training import OptimizerSection
-from tppo.memory_estimate import (
+from tppo.models.memory_estimate import (
     MEBIBYTE,
     PROCESS_BYTES,
     ModelShape,
@@ -71,7 +71,7 @@ def device_memory(device: str) -> int:
     """Bytes that the device has, and for the CPU the machine."""
     import torch
 
-    from tppo.device import device_bytes
+    from tppo.models.device import device_bytes
 
     return device_bytes(torch.device(device)) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -159,7 +159,7 @@ def _value_shape(config: Config) -> ModelShape:
 def _training(config: Config, placement: Placement, section: OptimizerSection) -> Training:
     import torch
 
-    from tppo.device import device_bytes
+    from tppo.models.device import device_bytes
 
     return Training(
         compute_bytes=_compute_bytes(placement),
@@ -174,6 +174,6 @@ def _compute_bytes(placement: Placement) -> int:
 
 
 def _device(placement: Placement) -> str:
-    from tppo.device import torch_device
+    from tppo.models.device import torch_device
 
     return torch_device(placement)

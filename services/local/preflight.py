@@ -15,8 +15,8 @@ from typing import Any
 from services.local.processes import tppo_command
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
-from tppo.listening import listener, why_not
-from tppo.process import refusal
+from tppo.process.listening import listener, why_not
+from tppo.process.shell import refusal
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import (

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from services.local.supervision.supervisor import RunningProcess
-from tppo.presence import Presence
+from tppo.process.presence import Presence
 
 HEALTHY_SECONDS = 60.0  # between the first and the last heartbeat of a process; loading comes before the first
 LEARNER = "learner"  # has no other purpose than steps and checkpoints

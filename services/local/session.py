@@ -29,11 +29,11 @@ from services.local.progress import Loading, Milestones, what_the_learner_waits_
 from services.local.results import Summary, SummaryFile, earlier_session, summarize
 from services.local.supervision.child import Child, Ending
 from services.local.supervision.supervisor import Supervisor
-from tppo.cancellation import TaskGroup, cancel_all
 from tppo.codec import encode_inbox_record
 from tppo.config import Config
 from tppo.generation_totals import GenerationTally
-from tppo.presence import Presence, present
+from tppo.process.cancellation import TaskGroup, cancel_all
+from tppo.process.presence import Presence, present
 from tppo.rollout import Action, Command
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.ending import EndingKind

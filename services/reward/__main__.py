@@ -15,8 +15,8 @@ from services.reward.reporting.exposed import REWARD_METRICS
 from services.reward.reporting.response_log import ResponseLog, Sample
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 from tppo.config.services import RewardSection
-from tppo.leased_worker import Announce
-from tppo.process import Announcer, configure_logging, connected, on_stop_signal, run_until_signalled
+from tppo.process.leased_worker import Announce
+from tppo.process.shell import Announcer, configure_logging, connected, on_stop_signal, run_until_signalled
 from tppo.prometheus import Exporter, serving
 from tppo.rollout import RewardRequest
 from tppo.scoring.lines import UnreadableLineError, opened, requests_in

@@ -17,8 +17,8 @@ from services.reward.workers.pool import FunctionError, WorkerPool
 from services.reward.workers.worker import WorkerLimits
 from tppo.config import Config, ConfigError
 from tppo.config.services import RewardSection
-from tppo.grpc_server import serving_grpc
-from tppo.leased_worker import Announce, LeasedWorker, WorkerSettings
+from tppo.process.grpc_server import serving_grpc
+from tppo.process.leased_worker import Announce, LeasedWorker, WorkerSettings
 from tppo.rollout import RewardRequest, ScoreStatus
 from tppo.security.authentication import is_loopback
 from tppo.security.service_tokens import published

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from services.reward.scorer import Scorer, score_of
 from tppo.codec import decode_reward_request, encode_inbox_record
-from tppo.leased_worker import PoisonRequestError
+from tppo.process.leased_worker import PoisonRequestError
 from tppo.rollout import RewardRequest, Score, ScoreStatus
 from tppo.scoring.outcome import failed
 

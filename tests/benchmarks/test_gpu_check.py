@@ -23,8 +23,8 @@ from benchmarks.gpu.subject import ACTOR, ALGORITHM, CRITIC, Networks, random_ro
 from learner.models.packing import pack
 from learner.step.experience import gather
 from tppo.config.schema import ActorSection, AlgorithmSection, CriticSection
-from tppo.memory_estimate import ModelShape
-from tppo.probe import difference
+from tppo.models.memory_estimate import ModelShape
+from tppo.models.probe import difference
 
 ROOT = Path(__file__).parents[2]
 NOT_NEEDED = ("pydantic", "redis", "grpc", "google", "blake3", "pyarrow", "prometheus_client", "rich", "jinja2")

@@ -8,7 +8,7 @@ from services.dashboard.live.source import LOOK_SECONDS
 from services.dashboard.live.stream import STATUS_SECONDS
 from tests.browser.browsing import a_live_run, a_reader
 from tests.support.quickstart_run import NEVER_ENDS
-from tppo.presence import GONE_AFTER_SECONDS
+from tppo.process.presence import GONE_AFTER_SECONDS
 
 NUM_KILLS = 4
 """Their back-offs, 0.5 s + 1 s + 2 s + 4 s, are longer than it takes to show that the learner is gone."""

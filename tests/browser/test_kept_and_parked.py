@@ -20,7 +20,7 @@ from tests.browser.browsing import DESK, PHONE, Reader, Theme, a_reader
 from tests.dashboard.clients import NOW, TOKEN, FixedSource, process, views_of
 from tests.dashboard.run_folders import RunFolderBuilder, keep, kept, last_window, requested, score
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
-from tppo.listening import listener
+from tppo.process.listening import listener
 
 BOTH_CAUSES = ("no score: FAILED KeyError: 'x'", "no score: FAILED KeyError: 'y'", "generation failed: out of memory")
 

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from tppo.cancellation import TaskGroup, cancel_all
+from tppo.process.cancellation import TaskGroup, cancel_all
 
 
 async def careless() -> None:

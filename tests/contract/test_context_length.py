@@ -18,7 +18,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from tppo.context_length import context_length, rotary_border
+from tppo.models.context_length import context_length, rotary_border
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768, "rope_theta": 1e6}
 LLAMA3 = {

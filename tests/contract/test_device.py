@@ -5,7 +5,7 @@ import torch
 
 from tppo.config import ConfigError
 from tppo.config.placement import Placement
-from tppo.device import chosen_device, torch_device
+from tppo.models.device import chosen_device, torch_device
 
 TWO_GPUS = ["cuda:0", "cuda:1"]
 

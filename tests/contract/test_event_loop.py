@@ -13,7 +13,7 @@ from learner.persistence.manifest import write_manifest
 from learner.persistence.tensor_files import write_tensors
 from tests.support.waiting import until
 from tppo.digests import file_digest
-from tppo.event_loop import free_in_thread
+from tppo.process.event_loop import free_in_thread
 from tppo.weights import WeightAssembler, digest, to_messages
 
 TENSORS = {"w": torch.ones(3)}

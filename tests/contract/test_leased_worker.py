@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.leased_worker import Heartbeats, after_deaths, running
 from tests.support.streams import inbox_entries, memory_streams
-from tppo.leased_worker import LeasedWorker, WorkerSettings
+from tppo.process.leased_worker import LeasedWorker, WorkerSettings
 from tppo.streams import MemoryStreams
 
 
@@ -149,7 +149,7 @@ async def test_a_suspect_is_served_alone_where_that_is_asked(
 async def test_heartbeats_count_and_outlive_one_that_failed(
     streams: MemoryStreams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tppo.presence.HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr("tppo.process.presence.HEARTBEAT_SECONDS", 0.01)
     heartbeats = Heartbeats(num_failures=1)
 
     async with running(worker_on(streams, Upper(), heartbeats=heartbeats)):

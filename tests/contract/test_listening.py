@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from tppo.config import ConfigError
-from tppo.listening import first_free, listener
+from tppo.process.listening import first_free, listener
 
 HOST, KEY = "127.0.0.1", "dashboard.port"
 

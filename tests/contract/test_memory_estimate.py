@@ -2,7 +2,7 @@
 
 import pytest
 
-from tppo.memory_estimate import (
+from tppo.models.memory_estimate import (
     MEBIBYTE,
     Checkpointing,
     ModelShape,

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tppo.presence import Presence, announce, present, withdraw
+from tppo.process.presence import Presence, announce, present, withdraw
 from tppo.streams.connection import RedisClient
 
 

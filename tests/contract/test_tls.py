@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tests.support.certificates import certified
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo.config import ConfigError
-from tppo.grpc_server import CHANNEL_OPTIONS, start_server
+from tppo.process.grpc_server import CHANNEL_OPTIONS, start_server
 from tppo.security.tls import VARIABLES, channel, require_tls_or_token
 
 

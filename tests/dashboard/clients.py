@@ -13,7 +13,7 @@ from services.dashboard.history.catalog import Catalog
 from services.dashboard.live.source import Observation, Observer
 from services.dashboard.live.stream import Broadcaster
 from services.dashboard.live.view import Views
-from tppo.presence import Presence
+from tppo.process.presence import Presence
 from tppo.rollout import Command
 
 NOW = 1_800_000_100.0  # 2027-01-15 08:01:40 UTC

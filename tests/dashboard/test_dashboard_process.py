@@ -19,8 +19,8 @@ from tests.support.processes import TPPO, a_process, terminated
 from tests.support.streams import announced
 from tests.support.waiting import DEADLINE_SECONDS, until_answered
 from tppo.config.services import DASHBOARD_PORTS
-from tppo.listening import first_free, listener
-from tppo.presence import announce, present, this_process
+from tppo.process.listening import first_free, listener
+from tppo.process.presence import announce, present, this_process
 from tppo.streams.connection import RedisClient
 
 pytestmark = pytest.mark.process

@@ -18,7 +18,7 @@ from services.dashboard.live.stream import MAX_READERS, Broadcaster
 from tests.dashboard.clients import TOKEN, views_of
 from tests.dashboard.run_folders import RunFolderBuilder
 from tests.support.waiting import until
-from tppo.cancellation import cancel_all
+from tppo.process.cancellation import cancel_all
 
 REQUEST = b"GET /api/v1/runs HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 

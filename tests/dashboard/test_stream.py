@@ -24,7 +24,7 @@ from tests.dashboard.run_folders import (
     step_line,
 )
 from tests.support.waiting import until
-from tppo.cancellation import cancel_all
+from tppo.process.cancellation import cancel_all
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.support.redis_server import StartRedis
-from tppo.presence import Presence, announce
+from tppo.process.presence import Presence, announce
 from tppo.streams import StreamsError
 from tppo.streams.connection import RedisClient, connect
 

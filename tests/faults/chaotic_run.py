@@ -20,7 +20,7 @@ from tests.support.proxy import Mood, Proxy
 from tests.support.quickstart_run import NEVER_ENDS, Run
 from tests.support.redis_server import Redis
 from tests.support.waiting import wait_until
-from tppo.presence import Presence, present
+from tppo.process.presence import Presence, present
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
 from tppo.streams.connection import SOCKET_TIMEOUT_SECONDS, RedisClient, connect

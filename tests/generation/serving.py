@@ -5,7 +5,7 @@ from services.generation.service import UNANNOUNCED_SECONDS, Announced, WindowHa
 from tests.generation.fake_engine import FakeEngine
 from tests.support.leased_worker import Heartbeats
 from tppo.codec import encode_window_request
-from tppo.leased_worker import LeasedWorker, WorkerSettings
+from tppo.process.leased_worker import LeasedWorker, WorkerSettings
 from tppo.rollout import WindowRequest
 from tppo.streams import MemoryStreams, RequestQueue
 

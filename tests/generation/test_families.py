@@ -12,7 +12,7 @@ from services.generation.transformers_engine.decoders.model_weights import named
 from services.generation.transformers_engine.decoders.proof import decoded_logprobs, require_agreement
 from tests.generation.tiny_models import CPU, FAST, a_decoder, a_model, an_update
 from tools.tiny_families import FAMILIES, VOCABULARY, WINDOW, Family, tiny_config, tiny_model
-from tppo.probe import TOLERANCES, ProbeError, ProbeRow, difference, plain_logprobs, rows_for
+from tppo.models.probe import TOLERANCES, ProbeError, ProbeRow, difference, plain_logprobs, rows_for
 
 RECURRENT = ("mamba", "mamba2", "falcon_mamba", "xlstm", "falcon_h1", "jamba", "bamba", "lfm2", "qwen3_next")
 

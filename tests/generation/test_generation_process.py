@@ -17,7 +17,7 @@ from tests.support.streams import announced, inbox_records
 from tests.support.waiting import DEADLINE_SECONDS, until_answered
 from tppo.announced_weights import AnnouncedWeights, announce_weights
 from tppo.codec import encode_window_request
-from tppo.presence import Presence, present
+from tppo.process.presence import Presence, present
 from tppo.rollout import Window, tokens
 from tppo.security.authentication import call_metadata
 from tppo.security.private_files import read_secret

@@ -20,7 +20,7 @@ from tests.support.waiting import DEADLINE_SECONDS
 from tppo.announced_weights import AnnouncedWeights
 from tppo.config import ConfigError
 from tppo.config.services import GenerationSection
-from tppo.probe import ProbeError
+from tppo.models.probe import ProbeError
 from tppo.security.authentication import call_metadata
 from tppo.streams import StreamsUnavailable
 from tppo.v1 import generation_pb2 as pb

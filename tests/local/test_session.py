@@ -21,10 +21,10 @@ from services.local.results import Summary
 from services.local.session import Session
 from services.local.supervision.child import Child, Ending
 from tests.support.waiting import until
-from tppo.cancellation import cancel_all
 from tppo.codec import decode_inbox_record
 from tppo.config import Config
-from tppo.presence import Presence, announce
+from tppo.process.cancellation import cancel_all
+from tppo.process.presence import Presence, announce
 from tppo.rollout import Action, Command
 from tppo.run_folder.ending import EndingKind
 from tppo.run_folder.paths import RunPaths

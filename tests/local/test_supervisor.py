@@ -17,7 +17,7 @@ from services.local.supervision.child import Child, ChildState, Ending
 from services.local.supervision.supervisor import FailureRecord, RestartRule, RunningProcess, Supervisor
 from tests.support.processes import is_running
 from tests.support.waiting import until
-from tppo.presence import Presence
+from tppo.process.presence import Presence
 from tppo.run_folder.ending import EndingKind
 
 FOREVER = "import time; print('up', flush=True); time.sleep(600)"

@@ -9,7 +9,7 @@ from services.reward.reporting.response_log import logged_responses
 from tests.support.processes import TPPO, a_process, terminated, tppo
 from tests.support.streams import announced, inbox_records
 from tppo.codec import encode_reward_request
-from tppo.presence import present
+from tppo.process.presence import present
 from tppo.rollout import RewardRequest, Score, ScoreStatus
 from tppo.streams.connection import RedisClient
 from tppo.streams.redis import RedisStreams

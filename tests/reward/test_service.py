@@ -10,7 +10,7 @@ from services.reward.service import BusyClock, ScoreHandler
 from tests.support.leased_worker import Heartbeats, ObservedQueue, running
 from tests.support.streams import inbox_records, memory_streams
 from tppo.codec import encode_reward_request
-from tppo.leased_worker import LeasedWorker, WorkerSettings
+from tppo.process.leased_worker import LeasedWorker, WorkerSettings
 from tppo.rollout import RewardRequest, Score, ScoreStatus
 from tppo.scoring.outcome import Outcome, failed
 from tppo.streams import MemoryStreams, RequestQueue

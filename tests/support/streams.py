@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from tests.support.waiting import until_answered
 from tppo.codec import decode_inbox_record
-from tppo.presence import Presence, present
+from tppo.process.presence import Presence, present
 from tppo.rollout import InboxRecord
 from tppo.streams import MemoryStreams, Streams
 from tppo.streams.connection import RedisClient

@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from tppo.config import ConfigError
 from tppo.config.services import PrometheusSection
-from tppo.grpc_server import address, reachable
+from tppo.process.grpc_server import address, reachable
 from tppo.prometheus.exporter import Exporter
 from tppo.security.authentication import (
     METRICS_TOKEN_VARIABLE,

@@ -14,10 +14,10 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from tppo.backoff import Backoff
 from tppo.codec import reward_request_message, score_record
 from tppo.config import ConfigError
-from tppo.grpc_server import CHANNEL_OPTIONS
+from tppo.process.backoff import Backoff
+from tppo.process.grpc_server import CHANNEL_OPTIONS
 from tppo.rollout import RewardRequest, Score
 from tppo.scoring.lines import DESCRIPTION, UnreadableLineError, opened, print_score, requests_in, results_in_order
 from tppo.security.authentication import call_metadata

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from tppo.backoff import Backoff
+from tppo.process.backoff import Backoff
 from tppo.streams.contract import StreamsUnavailable
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from learner.commands.replay.records import archived_records, read_scores
 from learner.persistence.definition import at_the_beginning
 from tppo.config import Config, ConfigError, load
-from tppo.process import configure_logging
+from tppo.process.shell import configure_logging
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths, run_path
 

@@ -22,7 +22,7 @@ from tppo import weights
 from tppo.config import Config, ConfigError
 from tppo.digests import UnknownAlgorithmError, algorithm_of
 from tppo.generation_totals import GenerationTotals
-from tppo.presence import Presence
+from tppo.process.presence import Presence
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
 from tppo.streams import MemoryStreams

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from learner.reporting.trackers.contract import TrackerStart
-from tppo.backoff import Backoff
+from tppo.process.backoff import Backoff
 from tppo.run_folder.json_lines import json_line
 
 MAX_WAITING = 1000

@@ -11,9 +11,9 @@ from typing import Any
 
 from learner.reporting.trackers.contract import TrackerStart
 from learner.reporting.trackers.feed import TrackerFeed
-from tppo.cancellation import cancel_all
 from tppo.config import ConfigError
 from tppo.config.schema import TrackersSection
+from tppo.process.cancellation import cancel_all
 
 END_SECONDS = 20.0  # for the last lines and for uploads, when the learner ends
 KEY_VARIABLE = "WANDB_API_KEY"

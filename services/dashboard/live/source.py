@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from tppo.codec import encode_inbox_record
-from tppo.presence import Presence, present
+from tppo.process.presence import Presence, present
 from tppo.rollout import Command
 from tppo.run_folder.json_lines import plain
 from tppo.streams import QueueDepth, StreamsError

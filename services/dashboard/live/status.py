@@ -10,7 +10,7 @@ from services.dashboard.live.alerts import alerts_of_metrics, alerts_of_moment, 
 from services.dashboard.live.dead_letters import DeadLettersStatus, dead_letters_of
 from services.dashboard.live.situation import Alert, Severity, Situation
 from services.dashboard.live.view import View
-from tppo.presence import Presence
+from tppo.process.presence import Presence
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.ending import EndingKind, RunEnding
 from tppo.streams import QueueDepth

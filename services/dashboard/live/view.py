@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from services.dashboard.history.catalog import Catalog
 from services.dashboard.history.run import RunHistory
 from services.dashboard.live.source import Observation, Observer
-from tppo.presence import GONE_AFTER_SECONDS, Presence
+from tppo.process.presence import GONE_AFTER_SECONDS, Presence
 from tppo.run_folder.ending import RunEnding, ending_of
 
 STILL_WRITTEN_SECONDS = 30.0

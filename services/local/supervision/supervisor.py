@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from services.local.supervision.child import GAVE_UP_EXIT_CODE, REFUSED_EXIT_CODE, Child, ChildState, Ending
-from tppo.backoff import Backoff
+from tppo.process.backoff import Backoff
 from tppo.run_folder.ending import EndingKind
 
 log = logging.getLogger(__name__)

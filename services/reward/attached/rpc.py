@@ -22,7 +22,7 @@ from services.reward.attached.offer import InvalidMessageError, Offer
 from services.reward.scorer import Scorer
 from tppo import rollout
 from tppo.codec import reward_request_message, reward_request_record, score_message
-from tppo.grpc_server import MAX_MESSAGE_BYTES
+from tppo.process.grpc_server import MAX_MESSAGE_BYTES
 from tppo.rollout import RewardRequest
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import reward_pb2_grpc as pb_grpc

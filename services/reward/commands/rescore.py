@@ -10,7 +10,7 @@ from statistics import fmean
 from services.reward.commands.offline import add_function_arguments, scorer_of, scores_in_order
 from services.reward.reporting.response_log import logged_responses, request_of
 from tppo.config import ConfigError
-from tppo.process import configure_logging
+from tppo.process.shell import configure_logging
 from tppo.run_folder.json_lines import Fields
 from tppo.run_folder.paths import RunPaths, run_path
 from tppo.scoring.lines import score_fields

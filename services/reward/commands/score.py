@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from services.reward.commands.offline import add_function_arguments, scorer_of, scores_in_order
-from tppo.process import configure_logging
+from tppo.process.shell import configure_logging
 from tppo.scoring.lines import DESCRIPTION, opened, print_score, requests_in
 
 

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from tppo.presence import Presence, announce, present
+from tppo.process.presence import Presence, announce, present
 from tppo.streams.connection import RedisClient
 from tppo.streams.contract import BEGINNING
 from tppo.streams.fence import Fence, FencedError, Holder

@@ -12,7 +12,7 @@ from tests.learner.builders import a_ledger, a_requested_rollout, a_window
 from tests.support.proxy import Mood, Proxy
 from tests.support.waiting import until, until_answered
 from tppo import codec
-from tppo.cancellation import cancel_all
+from tppo.process.cancellation import cancel_all
 from tppo.streams import StreamsUnavailable, scripts
 from tppo.streams.connection import RedisClient, connect
 from tppo.streams.contract import BEGINNING, position_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.redis_server import StartRedis
-from tppo.presence import announce, present, this_process
+from tppo.process.presence import announce, present, this_process
 from tppo.streams import InboxEntry, Streams
 from tppo.streams.connection import RedisClient, connect
 from tppo.streams.contract import BEGINNING, position_of

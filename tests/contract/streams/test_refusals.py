@@ -8,7 +8,7 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from services.local import preflight
 from tests.support.redis_server import StartRedis
 from tppo.config import Config, ConfigError
-from tppo.process import connected
+from tppo.process.shell import connected
 from tppo.streams import StreamsDenied, StreamsError, StreamsUnavailable
 from tppo.streams.connection import connect, translated_errors, without_password
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.redis_server import StartRedis
 from tests.support.waiting import DEADLINE_SECONDS
-from tppo.backoff import Backoff
+from tppo.process.backoff import Backoff
 from tppo.streams import RequestQueue, StreamsError, StreamsUnavailable, until_redis_answers
 from tppo.streams.connection import connect
 from tppo.streams.redis import RedisStreams

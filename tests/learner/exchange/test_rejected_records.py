@@ -9,7 +9,7 @@ from learner.exchange.inbox import RejectedRecords
 from learner.rollouts.border import RejectedError
 from tests.learner.builders import a_config, a_manager
 from tests.support.waiting import until_answered
-from tppo.cancellation import cancel_all
+from tppo.process.cancellation import cancel_all
 from tppo.streams import InboxEntry, MemoryStreams, StreamsUnavailable
 from tppo.streams.contract import DeadLetter
 

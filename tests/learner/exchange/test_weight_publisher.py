@@ -9,7 +9,7 @@ import torch
 
 from learner.exchange.weight_publisher import FoundGenerator, Snapshot, TransferError, WeightPublisher
 from tests.support.waiting import DEADLINE_SECONDS
-from tppo.cancellation import cancel_all
+from tppo.process.cancellation import cancel_all
 
 
 def a_snapshot(policy_version: int) -> Snapshot:

@@ -13,7 +13,7 @@ from learner.models.loading import load_policy, policy_from_network, value_model
 from tests.learner.tiny_models import a_network, a_step_config
 from tools.tiny_families import tiny_model
 from tppo.config import ConfigError
-from tppo.probe import TOLERANCES, ProbeError, difference, probe_rows
+from tppo.models.probe import TOLERANCES, ProbeError, difference, probe_rows
 
 
 def mixes_tokens(_module: object, _inputs: object, hidden: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from learner.models.packing import TokenRow, pack, unpack
 from learner.models.value_network import skeleton
 from tools.models_page import PAGE
 from tools.tiny_families import FAMILIES, VOCABULARY, tiny_config, tiny_model
-from tppo.probe import TOLERANCES, ProbeRow, difference, plain_logprobs
+from tppo.models.probe import TOLERANCES, ProbeRow, difference, plain_logprobs
 
 LENGTHS = (37, 3, 18, 9)
 SPECIAL = ("window", "soft cap", "ALiBi", "partial rotary", "experts", "recurrent", "sinks", "latent", "chunked")

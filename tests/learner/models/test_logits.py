@@ -13,7 +13,7 @@ from learner.models.logits import TokenScorer, tokens_per_chunk
 from learner.models.outputs import Policy, token_scores
 from learner.models.packing import pack
 from tests.learner.models.test_models import VOCABULARY, gradients, packed_logprobs, random_network, random_rows
-from tppo import memory_estimate
+from tppo.models import memory_estimate
 
 TOKENS_PER_CHUNK = 3
 HIDDEN_SIZE = 32

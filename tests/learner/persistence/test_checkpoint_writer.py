@@ -16,7 +16,7 @@ from tests.learner.fake_services import FakeTransport
 from tests.learner.persistence.test_best_checkpoint import progress
 from tests.learner.test_learner_service import ArchivedStreams, Laboratory
 from tests.support.waiting import until
-from tppo.cancellation import cancel_all
+from tppo.process.cancellation import cancel_all
 
 
 @pytest.fixture

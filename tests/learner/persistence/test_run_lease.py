@@ -12,7 +12,7 @@ from learner.persistence.run_identity import begin_incarnation, has_ended
 from tests.support.redis_server import StartRedis
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo.config import ConfigError
-from tppo.presence import announce, present, this_process
+from tppo.process.presence import announce, present, this_process
 from tppo.streams import StreamsUnavailable
 from tppo.streams.connection import RedisClient, connect
 from tppo.streams.fence import Fence, FencedError, is_held

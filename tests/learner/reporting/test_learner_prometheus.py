@@ -7,8 +7,8 @@ import pytest
 from learner.reporting.heartbeat import Heartbeat
 from learner.reporting.prometheus import LearnerExporter, metric_name
 from learner.reporting.trackers.trackers import Trackers
-from tppo.presence import present
-from tppo.process import Announcer
+from tppo.process.presence import present
+from tppo.process.shell import Announcer
 from tppo.streams import MemoryStreams, StreamsUnavailable
 from tppo.streams.connection import RedisClient
 from tppo.streams.fence import Fence

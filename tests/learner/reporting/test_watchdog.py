@@ -9,7 +9,7 @@ import pytest
 from learner.exchange.weight_publisher import GeneratorState
 from learner.reporting.watchdog import Watchdog, explanation
 from learner.rollouts.rollout import State
-from tppo.presence import Presence
+from tppo.process.presence import Presence
 from tppo.streams import StreamsUnavailable
 
 NOON = 1_700_000_000.0

@@ -12,7 +12,7 @@ from learner.models.loading import policy_from_network, value_model_from_network
 from learner.state import new_trainer
 from tests.learner.builders import a_config, a_row
 from tests.learner.models.live_bytes import LiveBytes
-from tppo.memory_estimate import Checkpointing, ModelShape, Training, resident_bytes, update_bytes
+from tppo.models.memory_estimate import Checkpointing, ModelShape, Training, resident_bytes, update_bytes
 
 NUM_ROWS = 4
 

@@ -11,7 +11,7 @@ import grpc.aio
 from services.reward.build import Scoring, attach_server, scoring
 from tests.support.waiting import DEADLINE_SECONDS, until
 from tppo.config.schema import RewardSection
-from tppo.grpc_server import CHANNEL_OPTIONS
+from tppo.process.grpc_server import CHANNEL_OPTIONS
 from tppo.rollout import RewardRequest
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import reward_pb2_grpc as pb_grpc

@@ -13,7 +13,7 @@ from services.reward.attached.attachment import Attachment, Piece
 from services.reward.attached.dispatch import MAX_WORK_BYTES
 from services.reward.attached.offer import CallStart, Offer
 from tests.reward.attached.attaching import SECTION, Process, a_server, reports
-from tppo.grpc_server import MAX_MESSAGE_BYTES
+from tppo.process.grpc_server import MAX_MESSAGE_BYTES
 from tppo.rollout import RewardRequest
 from tppo.scoring.outcome import ScoreRange
 from tppo.security.authentication import call_metadata

@@ -15,7 +15,7 @@ from services.reward.commands.conformance.checks import RULES, Examination, Verd
 from services.reward.commands.conformance.examined import ExaminingServicer
 from tests.reward.attached.attaching import SCORED
 from tests.support.waiting import DEADLINE_SECONDS
-from tppo.grpc_server import start_server
+from tppo.process.grpc_server import start_server
 from tppo.v1 import reward_pb2 as pb
 from tppo.v1 import reward_pb2_grpc as pb_grpc
 

@@ -10,7 +10,7 @@ from services.dashboard.api.problems import problems
 from services.dashboard.api_model import ApiModel
 from services.dashboard.history.catalog import NoSuchRunError
 from services.dashboard.live.view import View, Views
-from tppo.presence import Presence
+from tppo.process.presence import Presence
 from tppo.prometheus.exporter import ADDRESS_KEY
 
 FORGOTTEN_AFTER_SECONDS = 600.0

@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicLayer
 
 from services.generation.transformers_engine.decoders.model_weights import check_fit, named_weights, new_model
 from services.generation.transformers_engine.decoders.proof import require_agreement
-from tppo.probe import ProbeError, rows_for
+from tppo.models.probe import ProbeError, rows_for
 
 log = logging.getLogger(__name__)
 

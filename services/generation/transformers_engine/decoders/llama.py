@@ -29,7 +29,7 @@ from services.generation.transformers_engine.decoders.model_weights import (
     weight_shapes,
 )
 from services.generation.transformers_engine.decoders.proof import require_agreement
-from tppo.probe import rows_for
+from tppo.models.probe import rows_for
 
 FAMILIES = frozenset({"qwen2", "qwen3", "llama"})
 ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})  # those whose table does not depend on the row's length

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from tppo.precision import names_in_float32
+from tppo.models.precision import names_in_float32
 
 NUM_NAMES_SHOWN = 3
 

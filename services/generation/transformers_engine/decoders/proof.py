@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from services.generation.transformers_engine.decoders.decoder import Decoder
-from tppo import probe
-from tppo.probe import ProbeRow
+from tppo.models import probe
+from tppo.models.probe import ProbeRow
 
 
 def require_agreement(

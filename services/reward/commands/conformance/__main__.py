@@ -9,7 +9,7 @@ from services.reward.attached.rpc import SERVICE_NAME, registration
 from services.reward.commands.conformance.checks import Examination, Verdict, verdicts
 from services.reward.commands.conformance.examined import ExaminingServicer
 from tppo.config import ConfigError
-from tppo.grpc_server import address, start_server
+from tppo.process.grpc_server import address, start_server
 from tppo.security.authentication import Service, token_from_environment
 from tppo.security.tls import require_tls_or_token
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Never, Protocol
 
 from tppo.config import ConfigError
-from tppo.presence import announce, this_process, withdraw
+from tppo.process.presence import announce, this_process, withdraw
 from tppo.prometheus import Exporter
 from tppo.streams import StreamsDenied, StreamsError, StreamsUnavailable, until_redis_answers
 from tppo.streams.connection import RedisClient, connect, without_password

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tppo.context_length import context_length
+from tppo.models.context_length import context_length
 
 NUM_COMPARED = 24  # tokens of each row
 SHORT_LENGTHS = (19, 6, 33, 2)

@@ -20,8 +20,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tppo.cancellation import TaskGroup, cancel_all
-from tppo.presence import beat
+from tppo.process.cancellation import TaskGroup, cancel_all
+from tppo.process.presence import beat
 from tppo.streams import Lease, RequestQueue, StreamsUnavailable, until_redis_answers
 from tppo.streams.contract import MAX_CAUSE_CHARACTERS
 

@@ -14,16 +14,15 @@ import torch
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from learner.algorithm import masked_stats, token_filter
 from learner.algorithm.losses import PolicyLoss
 from learner.models.loading import policy_from_network, value_model_from_network
 from learner.models.master_weights import MasterWeights
-from learner.models.outputs import Policy, ValueModel, token_and_boundary_values
-from learner.models.packing import pack, pad_rows, unpack
+from learner.models.outputs import Policy, ValueModel
 from learner.models.value_network import skeleton
 from learner.rollouts.prompts import Prompt
 from learner.rollouts.rollout import Rollout
 from learner.step import policy_update, value_update
+from learner.step.estimates import estimate
 from learner.step.estimators import Estimators
 from learner.step.experience import Estimates, Sampled
 from learner.step.loss_normalizer import LossNormalizer
@@ -60,6 +59,7 @@ ALGORITHM: Mapping[str, Any] = {
     "lam_floor": 0.95,
     "boundary": "hold",
     "num_ignored_tail_tokens": 8,
+    "advantage_whitening": "scale_only",
     "loss_normalizer": "tokens",
     "clip_ratio_low": 0.2,
     "clip_ratio_high": 0.28,
@@ -200,34 +200,17 @@ class Learner:
         )
         return result.metrics
 
-    @torch.no_grad()
     def estimates(self, sampled: Sampled) -> Estimates:
-        """Values, advantages and masks, as `Trainer` makes them."""
-        values, boundary_values = self._values(sampled)
-        raw = self.system.advantages(sampled, values, boundary_values).raw
-        mask = token_filter.policy_mask(
-            sampled.response_mask,
-            sampled.is_finished,
-            num_ignored_tail_tokens=self._algorithm.num_ignored_tail_tokens,
+        """As a training step makes them."""
+        return estimate(
+            sampled,
+            self.value_model,
+            system=self.system,
+            algorithm=self._algorithm,
+            policy_version=0,
+            max_token_lag=0,
+            max_tokens=self.sizes.max_tokens,
         )
-        return Estimates(
-            values=values,
-            raw_advantages=raw,
-            advantages=masked_stats.clamp_advantages(masked_stats.scale_only(raw, mask)),
-            policy_mask=mask,
-            value_mask=token_filter.value_mask(sampled.all_windows_mask(), sampled.is_finished),
-            num_too_old=0,
-        )
-
-    def _values(self, sampled: Sampled) -> tuple[Tensor, Tensor]:
-        batches = pack(sampled.window_rows(), max_tokens=self.sizes.max_tokens)
-        boundary = torch.empty(sampled.num_rows)
-        found = []
-        for batch in batches:
-            of_tokens, after_last = token_and_boundary_values(self.value_model, batch)
-            found.append(of_tokens.cpu())
-            boundary[list(batch.row_indices)] = after_last.cpu()
-        return pad_rows(unpack(batches, found)).values, boundary
 
 
 def random_rows(sizes: Sizes) -> list[Rollout]:

@@ -14,24 +14,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow
-import torch
 from torch import Tensor
 
-from learner.algorithm import masked_stats, token_filter
 from learner.models.master_weights import MasterWeights
 from learner.models.outputs import (
     Policy,
     ValueModel,
     sequence_probabilities,
-    token_and_boundary_values,
     with_weights,
 )
-from learner.models.packing import TokenRow, pack, pad_rows, unpack
+from learner.models.packing import TokenRow
 from learner.rollouts.prompts import Prompt
 from learner.rollouts.rollout import Rollout
 from learner.step import metrics as step_metrics
 from learner.step import policy_update, response_diagnostics, value_update
 from learner.step.engine_check import EngineCheck
+from learner.step.estimates import estimate
 from learner.step.estimators import Estimators
 from learner.step.experience import Estimates, Sampled, gather, with_overlong_penalty
 from learner.step.loss_normalizer import LossNormalizer
@@ -42,12 +40,6 @@ from learner.step.system import System
 from learner.step.trace_rows import trace_table
 from learner.step.trace_schema import Header
 from tppo.config.schema import ActorSection, CriticSection, OptimizerSection, RunSection
-
-WHITENING = {
-    "full": masked_stats.whiten_full,
-    "scale_only": masked_stats.scale_only,
-    "none": masked_stats.without_whitening,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +80,15 @@ class Trainer:
         """Train on the rows; the policy's weights before the step are `policy_version`."""
         started = time.perf_counter()
         sampled = self.system.trained_rows(self._gathered(rows), policy_version=policy_version)
-        estimates = self._estimates(sampled, policy_version)
+        estimates = estimate(
+            sampled,
+            self.value_model,
+            system=self.system,
+            algorithm=self._algorithm,
+            policy_version=policy_version,
+            max_token_lag=self._run.max_token_lag,
+            max_tokens=self._critic_section.max_tokens_per_microbatch,
+        )
         estimated = time.perf_counter()
         arrived, of_arrived = sampled.first(len(rows)), estimates.first(len(rows))
         limit = self._run.max_response_length
@@ -210,41 +210,6 @@ class Trainer:
         own_metrics = self.system.after_step(sampled, estimates, self.actor)
         changed = {"actor/weights_changed_fraction": self.policy.weights.changed_fraction(since=before)}
         return replace(result, metrics={**result.metrics, **changed, **own_metrics})
-
-    @torch.no_grad()
-    def _estimates(self, sampled: Sampled, policy_version: int) -> Estimates:
-        values, boundary_values = self._predicted_values(sampled)
-        advantages = self.system.advantages(sampled, values, boundary_values)
-        in_policy_loss = token_filter.policy_mask(
-            sampled.response_mask,
-            sampled.is_finished,
-            num_ignored_tail_tokens=self._algorithm.num_ignored_tail_tokens,
-        )
-        is_recent = token_filter.recent_mask(
-            sampled.token_versions, policy_version=policy_version, max_token_lag=self._run.max_token_lag
-        )
-        policy_mask = in_policy_loss & is_recent
-        whitened = WHITENING[self._algorithm.advantage_whitening](advantages.raw, policy_mask)
-        return Estimates(
-            values=values,
-            raw_advantages=advantages.raw,
-            advantages=masked_stats.clamp_advantages(whitened),
-            policy_mask=policy_mask,
-            value_mask=token_filter.value_mask(sampled.all_windows_mask(), sampled.is_finished),
-            num_too_old=int((in_policy_loss & ~is_recent).sum()),
-            old_logprobs=advantages.old_logprobs,
-        )
-
-    def _predicted_values(self, sampled: Sampled) -> tuple[Tensor, Tensor]:
-        """V(s_t) [batch, time], and V of the state after the last token [batch]."""
-        batches = pack(sampled.window_rows(), max_tokens=self._critic_section.max_tokens_per_microbatch)
-        boundary = torch.empty(sampled.num_rows)
-        of_batches = []
-        for batch in batches:
-            of_tokens, after_last = token_and_boundary_values(self.value_model, batch)
-            of_batches.append(of_tokens.cpu())
-            boundary[list(batch.row_indices)] = after_last.cpu()
-        return pad_rows(unpack(batches, of_batches)).values, boundary
 
     def _trace(
         self,

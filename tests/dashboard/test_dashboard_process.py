@@ -212,6 +212,8 @@ async def test_a_server_that_was_stopped_before_it_began_ends_at_once() -> None:
         async with asyncio.timeout(DEADLINE_SECONDS):
             await server.serve(sockets=[opened])
 
+    assert server.should_exit
+
 
 async def test_a_loop_that_ends_takes_the_server_down_with_its_error() -> None:
     async def breaks() -> None:

@@ -1,0 +1,71 @@
+"""What a step knows of its rows before any update: values, advantages, and which tokens train.
+
+values  ->  advantages  ->  masks  ->  whitening
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from learner.algorithm import masked_stats, token_filter
+from learner.models.outputs import ValueModel, token_and_boundary_values
+from learner.models.packing import pack, pad_rows, unpack
+from learner.step.experience import Estimates, Sampled
+from learner.step.system import System
+
+if TYPE_CHECKING:  # what computes runs where no configuration library is installed
+    from tppo.config.schema import AlgorithmSection
+
+WHITENING = {
+    "full": masked_stats.whiten_full,
+    "scale_only": masked_stats.scale_only,
+    "none": masked_stats.without_whitening,
+}
+
+
+@torch.no_grad()
+def estimate(
+    sampled: Sampled,
+    value_model: ValueModel,
+    *,
+    system: System,
+    algorithm: "AlgorithmSection",
+    policy_version: int,
+    max_token_lag: int,
+    max_tokens: int,
+) -> Estimates:
+    """Of rows that the policy of `policy_version` will train on, in micro-batches of `max_tokens`."""
+    values, boundary_values = _predicted_values(sampled, value_model, max_tokens)
+    advantages = system.advantages(sampled, values, boundary_values)
+    in_policy_loss = token_filter.policy_mask(
+        sampled.response_mask,
+        sampled.is_finished,
+        num_ignored_tail_tokens=algorithm.num_ignored_tail_tokens,
+    )
+    is_recent = token_filter.recent_mask(
+        sampled.token_versions, policy_version=policy_version, max_token_lag=max_token_lag
+    )
+    policy_mask = in_policy_loss & is_recent
+    whitened = WHITENING[algorithm.advantage_whitening](advantages.raw, policy_mask)
+    return Estimates(
+        values=values,
+        raw_advantages=advantages.raw,
+        advantages=masked_stats.clamp_advantages(whitened),
+        policy_mask=policy_mask,
+        value_mask=token_filter.value_mask(sampled.all_windows_mask(), sampled.is_finished),
+        num_too_old=int((in_policy_loss & ~is_recent).sum()),
+        old_logprobs=advantages.old_logprobs,
+    )
+
+
+def _predicted_values(sampled: Sampled, value_model: ValueModel, max_tokens: int) -> tuple[Tensor, Tensor]:
+    """V(s_t) [batch, time], and V of the state after the last token [batch]."""
+    batches = pack(sampled.window_rows(), max_tokens=max_tokens)
+    boundary = torch.empty(sampled.num_rows)
+    of_batches = []
+    for batch in batches:
+        of_tokens, after_last = token_and_boundary_values(value_model, batch)
+        of_batches.append(of_tokens.cpu())
+        boundary[list(batch.row_indices)] = after_last.cpu()
+    return pad_rows(unpack(batches, of_batches)).values, boundary

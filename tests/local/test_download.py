@@ -132,11 +132,11 @@ def a_hub(
 
 
 def downloaded(folder: Path, hub: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    more = {"HF_ENDPOINT": hub, "HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_XET": "1", **environment}
+    online = {"HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_XET": "1"}
     return subprocess.run(
         [*TPPO, "download", *arguments],
         cwd=folder,
-        env={**os.environ, **more},
+        env={**os.environ, **online, **environment},
         capture_output=True,
         text=True,
         timeout=DEADLINE_SECONDS,

@@ -1,10 +1,14 @@
 """What the request handler needs of an engine."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from tppo.rollout import Window, WindowRequest
 from tppo.weights import WeightUpdate
+
+OnTokens = Callable[[Sequence[int], Sequence[float]], None]
+"""Takes new tokens of a window and their log-probabilities, on the event loop, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +54,11 @@ class Engine(Protocol):
         """Version of the weights in use; -1 before the first."""
         ...
 
-    async def generate(self, request: WindowRequest) -> Window:
-        """The window, when it has ended; cancelling frees the slot. ValueError: it can never be served."""
+    async def generate(self, request: WindowRequest, on_tokens: OnTokens | None = None) -> Window:
+        """The window, when it has ended; cancelling frees the slot. ValueError: it can never be served.
+
+        `on_tokens` is given the tokens as they come, all of them before the window.
+        """
         ...
 
     async def update_weights(self, update: WeightUpdate) -> str:

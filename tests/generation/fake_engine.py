@@ -2,7 +2,7 @@
 
 import asyncio
 
-from services.generation.engine import EngineStatistics
+from services.generation.engine import EngineStatistics, OnTokens
 from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, logprobs, tokens
 from tppo.weights import WeightUpdate
 
@@ -20,13 +20,15 @@ class FakeEngine:
         if is_instant:
             self.released.set()
 
-    async def generate(self, request: WindowRequest) -> Window:
+    async def generate(self, request: WindowRequest, on_tokens: OnTokens | None = None) -> Window:
         self.asked.put_nowait(request)
         await self.released.wait()
         if self.failure is not None:
             raise self.failure
         if request.rollout_id == "bad":
             raise ValueError("too long")
+        if on_tokens is not None:
+            on_tokens((7, 8), (-0.5, -0.25))
         return Window(
             rollout_id=request.rollout_id,
             window_index=request.window_index,

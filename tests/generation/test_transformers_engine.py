@@ -183,6 +183,41 @@ async def test_a_row_may_fill_the_capacity() -> None:
     )
 
 
+async def test_tokens_are_handed_over_as_they_come_and_all_of_them_before_the_window() -> None:
+    came: list[tuple[int, float]] = []
+
+    def note(new_tokens: Sequence[int], new_logprobs: Sequence[float]) -> None:
+        came.extend(zip(new_tokens, new_logprobs, strict=True))
+
+    async with an_engine(TIED_QWEN2, a_model(TIED_QWEN2)) as engine:
+        window = await engine.generate(a_request(max_new_tokens=20), note)
+        so_far = list(came)
+        unheard = await engine.generate(a_request(max_new_tokens=20))
+
+    assert [token for token, _ in so_far] == list(window.tokens)
+    assert [logprob for _, logprob in so_far] == pytest.approx(list(window.logprobs))
+    assert unheard.tokens == window.tokens
+
+
+async def test_tokens_that_were_handed_over_before_a_cancellation_can_be_continued() -> None:
+    came: list[int] = []
+    config = TIED_QWEN2
+    decoder = Paused(a_decoder(config))
+
+    async with an_engine(config, a_model(config), decoder=decoder) as engine:
+        whole = await engine.generate(a_request(max_new_tokens=4))
+        running = asyncio.create_task(engine.generate(a_request(max_new_tokens=40), lambda new, _: came.extend(new)))
+        await decoder.paused()
+        running.cancel()
+        await asyncio.wait([running])
+        before = tokens(came)  # that of the step which is under way comes, too, and is sampled again
+        decoder.may_go_on.set()
+        rest = await engine.generate(a_request(response_tokens=before, max_new_tokens=4 - len(before)))
+
+    assert 0 < len(before) < 4
+    assert before + rest.tokens == whole.tokens
+
+
 async def test_cancelling_frees_the_slot() -> None:
     async with an_engine(TIED_QWEN2, a_model(TIED_QWEN2), num_slots=1) as engine:
         abandoned = asyncio.create_task(engine.generate(a_request("long", max_new_tokens=190)))

@@ -89,6 +89,8 @@ class Batch:
         for index, (row, token, logprob) in enumerate(zip(self._rows, tokens, logprobs, strict=True)):
             row.tokens.append(token)
             row.logprobs.append(logprob)
+            if row.on_token is not None:
+                row.on_token(token, logprob)
             if token in row.stop_tokens or len(row.tokens) == row.limit:
                 ended.append(index)
         return ended

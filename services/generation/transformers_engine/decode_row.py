@@ -3,6 +3,7 @@
 import math
 import time
 from array import array
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ class DecodeRow:
     """
 
     request: WindowRequest
+    on_token: Callable[[int, float], None] | None = None  # called in the decode loop's thread
     future: "Future[Window]" = field(default_factory=Future)
     slot: int = -1
     started_at: float = 0.0

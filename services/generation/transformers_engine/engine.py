@@ -2,10 +2,12 @@
 
 import asyncio
 import math
+from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
-from services.generation.engine import EngineStatistics
+from services.generation.engine import EngineStatistics, OnTokens
 from services.generation.transformers_engine.decode_loop import DecodeLoop, PendingUpdate, UpdatePolicy
 from services.generation.transformers_engine.decode_row import DecodeRow
 from services.generation.transformers_engine.decoders.decoder import Decoder
@@ -34,12 +36,12 @@ class TransformersEngine:
         """Version of the weights in use; -1 before the first."""
         return self._loop.policy_version
 
-    async def generate(self, request: WindowRequest) -> Window:
+    async def generate(self, request: WindowRequest, on_tokens: OnTokens | None = None) -> Window:
         """The window, when it has ended; waits for a slot, and for the first weights."""
         self._check(request)
         if request.max_new_tokens == 0:
             return _empty_window(request)
-        row = DecodeRow(request)
+        row = DecodeRow(request, None if on_tokens is None else _on_event_loop(on_tokens))
         self._loop.submit(row)
         try:
             return await asyncio.wrap_future(row.future)
@@ -83,6 +85,17 @@ class TransformersEngine:
         smallest = min((*request.prompt_tokens, *request.response_tokens))
         if smallest < 0 or largest >= self._vocabulary_size:
             raise ValueError(f"token ids {smallest}..{largest}; expected them in 0..{self._vocabulary_size - 1}")
+
+
+def _on_event_loop(on_tokens: OnTokens) -> Callable[[int, float], None]:
+    """For the decode loop's thread to call: hands each token over, before the window that it is in."""
+    loop = asyncio.get_running_loop()
+
+    def hand_over(token: int, logprob: float) -> None:
+        with suppress(RuntimeError):  # the event loop has closed, so nobody takes it
+            loop.call_soon_threadsafe(on_tokens, (token,), (logprob,))
+
+    return hand_over
 
 
 def _empty_window(request: WindowRequest) -> Window:

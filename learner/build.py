@@ -239,6 +239,7 @@ def new_manager(config: Config, tokenizer: PreTrainedTokenizerBase) -> RolloutMa
         num_cohort_steps=config.critic.warmup_steps,
         prompts=train.prompts,
         evaluation_prompts=evaluation.prompts,
+        num_evaluation_samples=config.evaluation.samples_per_prompt,
         num_skipped_prompts=train.num_skipped + evaluation.num_skipped,
         decode=decode,
         vocabulary_size=vocabulary_size(config.model.path),

@@ -91,7 +91,7 @@ class EvaluationRounds:
         began = time.monotonic()
         probabilities = await asyncio.to_thread(
             self._trainer.solution_probabilities,
-            self._evaluator.prompts,
+            self._evaluator.main_prompts,
             temperature=self.section.temperature,
             weights=weights,
         )

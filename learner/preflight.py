@@ -44,12 +44,12 @@ def check(config: Config, *, resume: bool = False) -> Findings:
         torch_device(placement)
     reader, evaluation_reader = prompt_readers(config, load_tokenizer(config.model.path))
     require_trainable(config.model)
-    train, evaluated = reader.overlong("data.train_files"), reader.overlong("data.val_files")
+    train, evaluated = reader.overlong("data.train_files"), evaluation_reader.sets(config.data.val_files)
     first: dict[str, Prompt] = {}  # of each data source
     try:
         for _, prompt in reader.stream(config.data.train_files, train):
             first.setdefault(prompt.data_source, prompt)
-        for prompt in evaluation_reader.stream(config.data.val_files, evaluated):
+        for prompt in evaluation_reader.stream(evaluated):
             first.setdefault(prompt.data_source, prompt)
     except DataError as error:
         raise ConfigError(str(error)) from None
@@ -57,7 +57,7 @@ def check(config: Config, *, resume: bool = False) -> Findings:
         _require_resumable(config)
     require_reward_functions(config, first)
     return Findings(
-        [f"{overlong}; skipped" for overlong in (train, evaluated) if overlong.num_too_long],
+        [f"{one}; skipped" for one in (train, *(found.overlong for found in evaluated)) if one.num_too_long],
         list({config.reward.function_of(prompt.data_source): prompt for prompt in reversed(first.values())}.values()),
     )
 

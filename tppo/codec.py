@@ -196,6 +196,7 @@ def score_message(score: Score) -> pb.Score:
         duration_seconds=score.duration_seconds,
         is_evaluation=score.is_evaluation,
         details=score.details,
+        answer=score.answer,
     )
 
 
@@ -212,6 +213,7 @@ def score_record(message: pb.Score) -> Score:
         duration_seconds=message.duration_seconds,
         is_evaluation=message.is_evaluation,
         details=message.details,
+        answer=message.answer,
     )
 
 

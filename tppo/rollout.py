@@ -10,21 +10,23 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 EVALUATION_PREFIX = "eval"
-"""Of the ids of evaluations' rollouts: `eval-STEP-PROMPT`; those of training are `EPOCH-PROMPT-SAMPLE`."""
+"""Of the ids of evaluations' rollouts: `eval-STEP-PROMPT`, or `eval-STEP-PROMPT-SAMPLE` where prompts are sampled
+several times; those of training are `EPOCH-PROMPT-SAMPLE`."""
 
 
 def prompt_of(rollout_id: str) -> str:
     """The prompt's number, the same in every epoch or every evaluation; the id itself where it names none."""
     parts = rollout_id.split("-")
-    if len(parts) != 3:
+    is_evaluation = parts[0] == EVALUATION_PREFIX
+    if len(parts) != 3 and not (is_evaluation and len(parts) == 4):
         return rollout_id
-    return parts[2 if parts[0] == EVALUATION_PREFIX else 1]
+    return parts[2 if is_evaluation else 1]
 
 
 def evaluated_step(rollout_id: str) -> int | None:
     """The training step whose weights an evaluation's rollout is of; None for any other id."""
     parts = rollout_id.split("-")
-    is_evaluation = len(parts) == 3 and parts[0] == EVALUATION_PREFIX and parts[1].isdecimal()
+    is_evaluation = len(parts) in (3, 4) and parts[0] == EVALUATION_PREFIX and parts[1].isdecimal()
     return int(parts[1]) if is_evaluation else None
 
 
@@ -160,6 +162,7 @@ class Score:
     duration_seconds: float = 0.0
     is_evaluation: bool = False
     details: str = ""  # what is to be said of a score, such as the first test that failed
+    answer: str = ""  # of an evaluation: the final answer that the response states, for a vote; empty: none
 
     def __post_init__(self) -> None:
         """Refuse a score that contradicts its status."""

@@ -18,6 +18,16 @@ from tppo.rollout import tokens
 
 
 @dataclass(frozen=True, slots=True)
+class EvaluationSet:
+    """Files whose prompts are reported together, and a count of those that are too long."""
+
+    name: str
+    """Empty: `data.val_files`."""
+    files: Sequence[Path]
+    overlong: Overlong
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationPromptReader:
     """Turns rows into prompts that have a solution and a group, where the configuration says so."""
 
@@ -25,18 +35,43 @@ class EvaluationPromptReader:
     prompts: PromptReader
     end_token_id: int  # ends a solution
 
-    def read(self, files: Sequence[Path]) -> ReadPrompts:
+    def read(self, val_files: Sequence[Path]) -> ReadPrompts:
         """The prompts that are evaluated. Raises `DataError` at the first row that cannot be used."""
-        overlong = self.prompts.overlong("data.val_files")
-        prompts = list(self.stream(files, overlong))
-        return ReadPrompts(prompts, overlong.num_too_long)
+        sets = self.sets(val_files)
+        prompts = list(self.stream(sets))
+        return ReadPrompts(prompts, sum(one.overlong.num_too_long for one in sets))
 
-    def stream(self, files: Sequence[Path], overlong: Overlong) -> Iterator[Prompt]:
-        """The first `evaluation.num_prompts` of those that are not too long; the rows behind them are checked too."""
-        rows = self.prompts.stream(files, overlong) if files else iter(())
-        for row, prompt in islice(rows, self.section.num_prompts):
-            yield self._completed(prompt, row)
-        deque(rows, maxlen=0)
+    def sets(self, val_files: Sequence[Path]) -> list[EvaluationSet]:
+        """`data.val_files`, if there are any, and those of `evaluation.sets` in their order."""
+        named = [
+            EvaluationSet(name, files, self.prompts.overlong(f"evaluation.sets.{name}"))
+            for name, files in self.section.sets.items()
+        ]
+        unnamed = [EvaluationSet("", val_files, self.prompts.overlong("data.val_files"))] if val_files else []
+        return [*unnamed, *named]
+
+    def stream(self, sets: Sequence[EvaluationSet]) -> Iterator[Prompt]:
+        """The first `evaluation.num_prompts` of each set that are not too long; the rows behind them are checked too.
+
+        Worked solutions and groups are those of `data.val_files`.
+        """
+        num_rows = 0
+        for one in sets:
+            rows = self.prompts.stream(one.files, one.overlong)
+            for row, prompt in islice(rows, self.section.num_prompts):
+                self._require_name_of_its_own(row, one)
+                placed = replace(prompt, index=num_rows + prompt.index, set_name=one.name)
+                yield placed if one.name else self._completed(placed, row)
+            deque(rows, maxlen=0)
+            num_rows += one.overlong.num_rows
+
+    def _require_name_of_its_own(self, row: DataRow, of: EvaluationSet) -> None:
+        """Metrics name the rows of `data.val_files` by their data source, and all others by their set."""
+        if not of.name and row.data_source in self.section.sets:
+            raise DataError(
+                f"{row.where}: data_source is {row.data_source!r}, and evaluation.sets has a set of this name, so that "
+                "both would be one metric; expected another name of the set"
+            )
 
     def _completed(self, prompt: Prompt, row: DataRow) -> Prompt:
         text = solution_of(row, self.section)

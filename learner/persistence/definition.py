@@ -36,6 +36,7 @@ FIXED = (
     "data.samples_per_prompt",
     "evaluation.after_training",
     "evaluation.num_prompts",
+    "evaluation.samples_per_prompt",
     "evaluation.solution_key",
     "evaluation.group_key",
     "evaluation.group_bounds",
@@ -157,8 +158,17 @@ def fingerprints(config: Config) -> dict[str, str]:
     return {
         "data.train_files": rows_digest(rows_in(data, data.train_files)),
         "data.val_files": rows_digest(rows_in(data, data.val_files) if data.val_files else ()),
+        "evaluation.sets": _sets_digest(config),
         "model.path": _tokenizer_digest(config.model.path),
     }
+
+
+def _sets_digest(config: Config) -> str:
+    """Of the names and the rows."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, files in config.evaluation.sets.items():
+        digest.update(f"{name} {rows_digest(rows_in(config.data, files))}\n".encode())
+    return digest.hexdigest()
 
 
 def rows_digest(rows: Iterable[DataRow]) -> str:

@@ -1,7 +1,7 @@
 """`metrics.jsonl` (docs/metrics.md): a JSON line per training step, per evaluation, and for the end of training."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,19 @@ def evaluation_line(evaluation: Evaluation, *, seconds_since_start: float) -> Li
         "eval/policy_version/max": evaluation.newest_policy_version,
         **{f"eval/accuracy/{group}": mean for group, mean in evaluation.accuracy_by_group.items()},
         **_exact_numbers(evaluation),
+        **dict(_numbers_by_source(evaluation)),
     }
+
+
+def _numbers_by_source(evaluation: Evaluation) -> Iterator[tuple[str, float | None]]:
+    """As verl names them: those of all samples are the core."""
+    for source, found in evaluation.accuracy_by_source.items():
+        core, aux = f"val-core/{source}/acc", f"val-aux/{source}/acc"
+        yield f"{core}/mean@{found.num_samples}", found.mean
+        for k, value in found.best.items():
+            yield f"{core if k == found.num_samples else aux}/best@{k}/mean", value
+        if found.majority is not None:
+            yield f"{core}/maj@{found.num_samples}/mean", found.majority
 
 
 def _exact_numbers(evaluation: Evaluation) -> Line:

@@ -16,7 +16,7 @@ from tppo.prometheus.run_metrics import RUN_METRICS
 from tppo.run_folder.metric_lines import EVALUATION
 
 # Names that end in an operator's reason or a generator's name: any number of metrics for Prometheus.
-BY_OTHERS_NAMES = ("ledger/dropped/", "training/engine_kl/mean/", "training/engine_kl/max/")
+BY_OTHERS_NAMES = ("ledger/dropped/", "val-core/", "val-aux/", "training/engine_kl/mean/", "training/engine_kl/max/")
 OF_AN_EVALUATION = "eval/"
 TRACKER_OUTCOMES = ("written", "failed", "dropped")
 

@@ -21,7 +21,7 @@ MAX_COMMAND_ID = 200  # characters
 MAX_COMMAND = 2**20  # characters of a command, whose result every checkpoint keeps
 NUMBER = r"(?:0|[1-9][0-9]{0,8})"
 TRAINING_ID = re.compile(rf"{NUMBER}-{NUMBER}-{NUMBER}")
-EVALUATION_ID = re.compile(rf"{EVALUATION_PREFIX}-{NUMBER}-({NUMBER})")
+EVALUATION_ID = re.compile(rf"{EVALUATION_PREFIX}-{NUMBER}-({NUMBER})(?:-({NUMBER}))?")
 
 
 class RejectedError(ValueError):
@@ -44,11 +44,15 @@ class RolloutIds:
 
     order: PromptOrder
     num_evaluation_prompts: int
+    num_evaluation_samples: int = 1  # of each of them; ids name the sample where there are several
 
     def __call__(self, rollout_id: str) -> bool:
         """Whether this is one of them, written as the run writes it."""
         if evaluation := EVALUATION_ID.fullmatch(rollout_id):
-            return int(evaluation[1]) < self.num_evaluation_prompts
+            prompt, sample = evaluation.groups()
+            if (sample is None) != (self.num_evaluation_samples == 1):
+                return False
+            return int(prompt) < self.num_evaluation_prompts and int(sample or 0) < self.num_evaluation_samples
         return bool(TRAINING_ID.fullmatch(rollout_id)) and self.order.ordinal(rollout_id) is not None
 
 

@@ -131,7 +131,7 @@ class Ledger:
         rollout = self.rollouts[score.rollout_id]
         if score.status is ScoreStatus.SCORED:
             self.occurrences.append(Scored(score))
-            rollout.score, rollout.components = score.score, dict(score.components)
+            rollout.score, rollout.components, rollout.answer = score.score, dict(score.components), score.answer
             self._make_ready(rollout, position)
         else:
             self._retry_or_park(rollout, position, score)

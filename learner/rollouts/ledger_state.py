@@ -35,6 +35,7 @@ PLAIN = (
     "is_finished",
     "score",
     "components",
+    "answer",
     "attempt",
     "num_stalls",
     "cause",

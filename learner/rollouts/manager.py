@@ -54,6 +54,7 @@ def open_manager(
     num_cohort_steps: int,
     prompts: Sequence[Prompt],
     evaluation_prompts: Sequence[Prompt],
+    num_evaluation_samples: int = 1,
     num_skipped_prompts: int = 0,
     decode: Callable[["array[int]"], str],
     vocabulary_size: int | None = None,
@@ -66,7 +67,7 @@ def open_manager(
 
     ledger = Ledger(rules, decode, is_past)
     scheduler = Scheduler(ledger, prompts, order, run, num_cohort_steps)
-    evaluator = Evaluator(ledger, evaluation_prompts)
-    ids = RolloutIds(order, len(evaluation_prompts))
+    evaluator = Evaluator(ledger, evaluation_prompts, num_evaluation_samples)
+    ids = RolloutIds(order, len(evaluation_prompts), num_evaluation_samples)
     border = Border(ids, vocabulary_size, run.max_response_length, run.window_length)
     return RolloutManager(ledger, scheduler, evaluator, Commands(), num_skipped_prompts, border)

@@ -11,7 +11,7 @@ from functools import lru_cache
 class Prompt:
     """One data row, ready to be sampled from."""
 
-    index: int  # of the row in its files, laid end to end; rows that are too long count
+    index: int  # of the row in its files, laid end to end, those of all evaluation sets; rows that are too long count
     text: str
     token_ids: "array[int]"
     data_source: str
@@ -19,6 +19,7 @@ class Prompt:
     extra_info: str  # JSON object
     solution: "array[int] | None" = None  # worked, with the token that ends it; of evaluation prompts
     group: str = ""  # of evaluation prompts; empty: of none
+    set_name: str = ""  # of those of a named set
 
 
 @dataclass(frozen=True, slots=True)

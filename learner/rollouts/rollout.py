@@ -46,6 +46,7 @@ class Rollout:
     is_finished: bool = False
     score: float | None = None
     components: dict[str, float] = field(default_factory=dict)
+    answer: str = ""  # that the response states; of a scored evaluation
     attempt: int = 0  # of scoring
     first_attempt: int = 0  # of those that count towards the limit
     num_stalls: int = 0

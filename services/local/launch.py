@@ -42,6 +42,8 @@ def check(config: Config, *, resume: bool) -> list[str]:
     preflight.check_model(config.model)
     preflight.check_data_files(config.data.train_files, key="data.train_files")
     preflight.check_data_files(config.data.val_files, key="data.val_files")
+    for name, files in config.evaluation.sets.items():
+        preflight.check_data_files(files, key=f"evaluation.sets.{name}")
     preflight.check_hosts(config)
     preflight.check_ports(config)
     if config.redis.url:

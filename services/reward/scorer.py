@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from services.reward.reporting.statistics import Statistics
+from services.reward.verifiers.answers import stated_answer
 from services.reward.verifiers.functions import load, outcome_of_call, total
 from services.reward.verifiers.placement import Call, Place, calls
 from tppo.rollout import RewardRequest, Score
@@ -65,6 +66,7 @@ def score_of(request: RewardRequest, outcome: Outcome, *, function: str) -> Scor
         duration_seconds=outcome.duration_seconds,
         is_evaluation=request.is_evaluation,
         details=outcome.details,
+        answer=stated_answer(request.response) if request.is_evaluation and outcome.score is not None else "",
     )
 
 

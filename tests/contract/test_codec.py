@@ -90,6 +90,7 @@ def scores(draw: st.DrawFn) -> Score:
         error=draw(st.text()),
         duration_seconds=draw(FLOATS),
         is_evaluation=draw(st.booleans()),
+        answer=draw(st.text()),
     )
 
 

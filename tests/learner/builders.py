@@ -41,6 +41,7 @@ def a_manager(config: Config, *, num_prompts: int = 20, num_evaluation_prompts: 
         num_cohort_steps=config.critic.warmup_steps,
         prompts=[a_prompt(index) for index in range(num_prompts)],
         evaluation_prompts=[a_prompt(index) for index in range(num_evaluation_prompts)],
+        num_evaluation_samples=config.evaluation.samples_per_prompt,
         decode=lambda response: " ".join(map(str, response)),
     )
 

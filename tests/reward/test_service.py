@@ -7,6 +7,7 @@ import pytest
 
 from services.reward.scorer import Functions, Scorer
 from services.reward.service import BusyClock, ScoreHandler
+from services.reward.verifiers.answers import stated_answer
 from tests.support.leased_worker import Heartbeats, ObservedQueue, running
 from tests.support.streams import inbox_records, memory_streams
 from tppo.codec import encode_reward_request
@@ -91,6 +92,32 @@ async def test_each_request_is_scored_by_the_function_of_its_data_source(streams
     }
     assert found["c"].components == {"style": 0.5}
     assert await streams.reward_requests.outstanding() == []
+
+
+async def test_the_score_of_an_evaluation_names_the_answer_that_the_response_states(streams: MemoryStreams) -> None:
+    evaluated = RewardRequest("a", 0, "sums", "2+2?", r"\boxed{\frac{8}{2}} # 4", "4", is_evaluation=True)
+    await streams.reward_requests.put([encode_reward_request(evaluated), request("b")])
+
+    async with running(service_on(streams.reward_requests)):
+        found = {score.rollout_id: score for score in await inbox_records(streams, Score, 2)}
+
+    assert (found["a"].answer, found["b"].answer) == ("4", "")
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        (r"so \boxed{ 1{,}000 }.", "1000"),
+        ("therefore #### 42", "42"),
+        (r"\boxed{0.50}", "1/2"),
+        (r"\boxed{x + 1}", "x+1"),
+        ("forty-two", ""),
+        (r"\boxed{", ""),
+        ("# " + "7" * 2000, ""),
+    ],
+)
+def test_an_answer_is_compared_without_what_does_not_change_its_meaning(response: str, answer: str) -> None:
+    assert stated_answer(response) == answer
 
 
 async def test_a_data_source_without_a_function_fails_with_the_missing_key(streams: MemoryStreams) -> None:

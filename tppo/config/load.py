@@ -21,7 +21,10 @@ from tppo.config.schema import Config
 
 Table = dict[str, Any]
 QUOTED_FUNCTION = re.compile(r"([\"'])([^\"']+\.py)(?=:\w+\1)")
-PATH_KEYS = (("model", "path"), ("model", "critic_path"), ("data", "train_files"), ("data", "val_files"))
+PATH_KEYS = (
+    *(("model", "path"), ("model", "critic_path")),
+    *(("data", "train_files"), ("data", "val_files"), ("evaluation", "sets")),
+)
 
 
 class ConfigError(ValueError):

@@ -65,6 +65,8 @@ reward.default_function         reward_func reward_funcs reward_fn reward_functi
                                 reward_manager remote_rm_url verifier
 reward.num_workers              num_reward_workers
 evaluation.test_freq            eval_steps eval_interval eval_freq eval_every logging_steps val_freq
+evaluation.samples_per_prompt   eval_n val_n num_eval_samples n_eval_samples
+evaluation.sets                 eval_sets benchmarks eval_benchmarks val_sets
 evaluation.val_before_train     eval_on_start eval_before_train do_initial_eval
 evaluation.temperature          eval_temperature val_temperature
 checkpoint.save_freq            save_steps save_interval checkpoint_interval ckpt_freq

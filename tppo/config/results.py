@@ -1,12 +1,14 @@
 """`[evaluation]`, `[checkpoint]`, `[trace]`, `[trackers]`: what a run measures and leaves behind."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tppo.config.section import Flag, PositiveInt, Section, StepsOrZero, Temperature, expecting
+from tppo.config.section import Flag, NamedPath, PositiveInt, Section, StepsOrZero, Temperature, expecting
 
 Name = Annotated[str, Field(pattern=r"^\w{1,64}$"), expecting("1 to 64 letters, digits or '_'")]
+NAME_OF_A_SET = re.compile(r"[\w.-]{1,64}")
 
 Greedy = Annotated[float, Field(strict=True, ge=0, le=0), expecting("0")]
 Project = Annotated[
@@ -17,7 +19,7 @@ Project = Annotated[
 
 
 class EvaluationSection(Section):
-    """Accuracy on the fixed prompts of data.val_files."""
+    """Accuracy on the fixed prompts of data.val_files, and of further named sets; docs/evaluation.md."""
 
     test_freq: StepsOrZero = 20
     """Evaluate after every so many steps, and always before the first and after the last; 0: never. [steps]
@@ -34,8 +36,19 @@ class EvaluationSection(Section):
 
     On for measurements of speed, where training has the machine to itself.
     """
+    sets: dict[str, Annotated[list[NamedPath], Field(min_length=1)]] = Field(default_factory=dict)
+    """name -> files: further sets of prompts, in verl's columns, whose accuracies are reported by their names. Without
+    `data.val_files` the first of them decides which checkpoint is the best.
+
+    `aime24 = ["aime24.jsonl"]`, to follow benchmarks beside the task. verl: several `data.val_files`, by data source.
+    """
+    samples_per_prompt: Annotated[int, Field(strict=True, ge=1, le=256)] = 1
+    """Responses to each prompt, for `best@k` (pass@k) and `maj@k`; an accuracy is the mean over them. [responses]
+
+    Up for small sets, where one response says little, such as the 30 problems of AIME. verl: `rollout.val_kwargs.n`.
+    """
     num_prompts: PositiveInt | None = None
-    """The first so many prompts; unset: all. [prompts]
+    """The first so many prompts, of data.val_files and of each set; unset: all. [prompts]
 
     When an evaluation takes too long.
     """
@@ -59,6 +72,18 @@ class EvaluationSection(Section):
 
     With `group_key`: `[20, 200]` makes the three ranges up to 20, 21 to 200, and above 200.
     """
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> "EvaluationSection":
+        if self.temperature == 0 and self.samples_per_prompt > 1:
+            raise ValueError(
+                f"samples_per_prompt = {self.samples_per_prompt} with temperature = 0: all responses to a prompt would "
+                "be the same; expected a temperature above 0, or one sample"
+            )
+        for name in self.sets:
+            if not NAME_OF_A_SET.fullmatch(name):
+                raise ValueError(f"sets: {name!r} is no name; expected 1 to 64 letters, digits, '_', '.' or '-'")
+        return self
 
     @model_validator(mode="after")
     def _groups_are_ranges(self) -> "EvaluationSection":

@@ -382,6 +382,7 @@ class Score(_message.Message):
     DURATION_SECONDS_FIELD_NUMBER: _builtins.int
     IS_EVALUATION_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
+    ANSWER_FIELD_NUMBER: _builtins.int
     rollout_id: _builtins.str
     """As in the request."""
     attempt: _builtins.int
@@ -400,6 +401,8 @@ class Score(_message.Message):
     """As in the request."""
     details: _builtins.str
     """What is to be said of the score, such as the first test that failed; text."""
+    answer: _builtins.str
+    """Of an evaluation: the final answer that the response states, as a text to compare with others; empty: none."""
     @_builtins.property
     def components(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """Named parts of the score."""
@@ -417,10 +420,11 @@ class Score(_message.Message):
         duration_seconds: _builtins.float = ...,
         is_evaluation: _builtins.bool = ...,
         details: _builtins.str = ...,
+        answer: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "attempt", b"attempt", "components", b"components", "details", b"details", "duration_seconds", b"duration_seconds", "error", b"error", "function", b"function", "is_evaluation", b"is_evaluation", "rollout_id", b"rollout_id", "score", b"score", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "answer", b"answer", "attempt", b"attempt", "components", b"components", "details", b"details", "duration_seconds", b"duration_seconds", "error", b"error", "function", b"function", "is_evaluation", b"is_evaluation", "rollout_id", b"rollout_id", "score", b"score", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
     _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 MAX_SINGLE = 1000
 """Steps that are remembered one by one: many more than evaluations are ever under way."""
 NO_POINTS = ("kind", "step", "time")
-OF_AN_EVALUATION = "eval/"
+OF_AN_EVALUATION = ("eval/", "val-core/", "val-aux/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +128,7 @@ def points_of(line: Mapping[str, Any]) -> dict[str, float]:
     """The numbers of a step's line, or of an evaluation's own; none of the end, whose step has its numbers already."""
     if line["kind"] not in (STEP, EVALUATION):
         return {}
-    prefix = OF_AN_EVALUATION if line["kind"] == EVALUATION else ""
+    prefix: str | tuple[str, ...] = OF_AN_EVALUATION if line["kind"] == EVALUATION else ""
     numbers = {name: value for name, value in line.items() if name.startswith(prefix) and name not in NO_POINTS}
     return {name: float(value) for name, value in numbers.items() if _is_finite(value)}
 

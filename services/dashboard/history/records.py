@@ -11,7 +11,7 @@ STATES: tuple[RolloutState, ...] = ("requested", "ready", "scoring", "trained", 
 Span = tuple[int, int]
 """Policy version, and how many tokens it sampled."""
 ENDED: frozenset[RolloutState] = frozenset(("retired", "dropped"))
-EVALUATION_NAME = re.compile(r"eval-([0-9]{1,15})-[0-9]+")
+EVALUATION_NAME = re.compile(r"eval-([0-9]{1,15})-[0-9]+(?:-[0-9]+)?")
 """The learner names the rollouts of an evaluation after the step whose weights it evaluates."""
 
 

@@ -102,8 +102,11 @@ class RunHistory:
 
     def data_files(self, *, is_evaluation: bool) -> list[Path]:
         """Where the prompts lie, as configured."""
-        files = self.setting("data", "val_files" if is_evaluation else "train_files")
-        return [Path(file) for file in files if isinstance(file, str)] if isinstance(files, list) else []
+        if not is_evaluation:
+            return _paths_in(self.setting("data", "train_files"))
+        sets = self.setting("evaluation", "sets")
+        named = [path for files in sets.values() for path in _paths_in(files)] if isinstance(sets, dict) else []
+        return [*_paths_in(self.setting("data", "val_files")), *named]
 
     def tokenizer_files(self) -> list[Path]:
         """Where the policy's tokenizer may be, the likeliest place first."""
@@ -171,6 +174,11 @@ class RunHistory:
         position, fields = line
         if fields.get("kind") == "event":
             self._news.events.append({**plain(fields), "id": position})
+
+
+def _paths_in(files: object) -> list[Path]:
+    """Of a list of the configuration."""
+    return [Path(file) for file in files if isinstance(file, str)] if isinstance(files, list) else []
 
 
 def settings_of(folder: Path) -> Fields:

@@ -57,6 +57,18 @@ def boxed_answer(response: str) -> str | None:
     return _until_closing_brace(response, boxes[0].end()) if number is None else number.rstrip(".,/")
 
 
+def stated_answer(response: str) -> str:
+    r"""What a vote counts: the boxed answer, else what follows the last '#', normalised; empty without either."""
+    found = boxed_answer(response)
+    if found is None:
+        found = exact_answer(response)
+    if found is None or len(found) > MAX_ANSWER_CHARS:
+        return ""
+    text = normalised(found)
+    value = rational(text)
+    return text if value is None else str(value)
+
+
 def is_exact_match(response: str, ground_truth: str) -> bool:
     """Whether the text after the last '#' is the ground truth."""
     return exact_answer(response) == ground_truth.strip()

@@ -148,6 +148,12 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         "generation.replicas reward.replicas reward.num_workers",
         ["0", "-1", "100000", "true"],
     ),
+    ("a whole number from 1 to 256", "evaluation.samples_per_prompt", ["0", "-1", "257", "'8'", "true"]),
+    (
+        "a table, each value a list with at least one entry, each a path",
+        "evaluation.sets",
+        ["'aime.jsonl'", "{'aime': 'aime.jsonl'}", "{'aime': []}", "{'aime': [5]}"],
+    ),
     ("a whole number from 0 to 1000000", "generation.num_prefetched", ["-1", "100000000", "true"]),
     ("a whole number from 1 to 4096", "reward.concurrency", ["0", "-1", "5000", "64.0", "true"]),
     ("a number from 0.01 to 100", "generation.temperature", ["0", "1e-30", "-1", "1000.0", "true"]),

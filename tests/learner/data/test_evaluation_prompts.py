@@ -97,3 +97,50 @@ def test_a_group_that_is_no_whole_number_is_refused_by_its_line(tmp_path: Path, 
 def test_groups_that_are_no_ranges_are_refused(evaluation: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         a_config(evaluation=evaluation)
+
+
+def test_named_sets_come_behind_the_unnamed_one_and_have_no_index_in_common(tmp_path: Path) -> None:
+    (tmp_path / "aime").mkdir()
+    own = jsonl(tmp_path, a_data_row("a"), a_data_row("x" * 41), a_data_row("b"), a_data_row("c"))
+    aime = jsonl(tmp_path / "aime", a_data_row("d", extra_info={}), a_data_row("e"))
+
+    prompts = read(own, overlong_prompts="skip", sets={"aime": [aime]}, num_prompts=2)
+
+    assert [(prompt.set_name, prompt.text, prompt.index) for prompt in prompts] == [
+        ("", "a", 0),
+        ("", "b", 2),
+        ("aime", "d", 4),
+        ("aime", "e", 5),
+    ]
+
+
+def test_only_the_unnamed_set_needs_solutions_and_groups(tmp_path: Path) -> None:
+    (tmp_path / "aime").mkdir()
+    own = jsonl(tmp_path, a_data_row(extra_info={"solution": "4", "k": 3}))
+    aime = jsonl(tmp_path / "aime", a_data_row())
+
+    first, second = read(own, sets={"aime": [aime]}, solution_key="solution", group_key="k", group_bounds=[20])
+
+    assert (first.solution is None, first.group) == (False, "k_to_20")
+    assert (second.solution, second.group) == (None, "")
+
+
+def test_a_set_of_the_name_of_a_data_source_is_refused(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, a_data_row())
+    source = read(path)[0].data_source
+
+    with pytest.raises(DataError, match=r"line 1: data_source is .* evaluation\.sets has a set of this name"):
+        read(path, sets={source: [path]})
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "sentence"),
+    [
+        ({"samples_per_prompt": 2, "temperature": 0}, "all responses to a prompt would be the same"),
+        ({"sets": {"a/b": ["x.jsonl"]}}, "sets: 'a/b' is no name; expected 1 to 64 letters"),
+        ({"sets": {"": ["x.jsonl"]}}, "sets: '' is no name"),
+    ],
+)
+def test_samples_and_sets_that_make_no_sense_are_refused(evaluation: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        a_config(evaluation=evaluation)

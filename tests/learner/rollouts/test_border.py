@@ -71,6 +71,26 @@ def test_a_record_outside_the_run_s_constants_is_rejected(record: InboxRecord, c
 
 
 @pytest.mark.parametrize(
+    ("rollout_id", "num_samples", "is_of_run"),
+    [
+        ("eval-20-2", 1, True),
+        ("eval-20-2-0", 1, False),
+        ("eval-20-2", 4, False),
+        ("eval-20-2-3", 4, True),
+        ("eval-20-2-4", 4, False),
+        ("eval-20-3-0", 4, False),
+        ("eval-20-2-01", 4, False),
+    ],
+)
+def test_an_evaluation_s_id_names_the_sample_where_there_are_several(
+    rollout_id: str, num_samples: int, is_of_run: bool
+) -> None:
+    ids = RolloutIds(PromptOrder(10, 2, 0, shuffle=True), 3, num_samples)
+
+    assert ids(rollout_id) is is_of_run
+
+
+@pytest.mark.parametrize(
     "payload",
     [
         b"\xff\x00\x9a\x12\x03\xfe\x77\x81\x04\xd5",

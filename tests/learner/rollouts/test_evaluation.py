@@ -6,16 +6,20 @@ from dataclasses import replace
 
 import pytest
 
+from learner.reporting.metrics_log import evaluation_line
+from learner.reporting.trackers.contract import points_of
 from learner.rollouts import ledger_state
 from learner.rollouts.evaluation import Evaluation, SolutionProbabilities
 from learner.rollouts.manager import RolloutManager
 from tests.learner.builders import a_config, a_failed_score, a_failed_window, a_manager, a_score, a_window
-from tppo.rollout import InboxRecord, Window, tokens
+from tppo.rollout import InboxRecord, Window, WindowRequest, evaluated_step, prompt_of, tokens
 
 
-def some_evaluation_manager(num_prompts: int = 4) -> RolloutManager:
+def some_evaluation_manager(num_prompts: int = 4, *, samples_per_prompt: int = 1) -> RolloutManager:
     run = {"window_length": 4, "max_response_length": 10, "rollouts_per_step": 2}
-    return a_manager(a_config(run=run, reward={"max_attempts": 1}), num_evaluation_prompts=num_prompts)
+    evaluation = {"samples_per_prompt": samples_per_prompt}
+    config = a_config(run=run, reward={"max_attempts": 1}, evaluation=evaluation)
+    return a_manager(config, num_evaluation_prompts=num_prompts)
 
 
 def enter(manager: RolloutManager, *records: InboxRecord) -> list[Evaluation]:
@@ -229,3 +233,111 @@ def test_probabilities_of_a_round_under_way_survive_a_restart() -> None:
 
     assert found.accuracy_exact == (0.1 + 1 / 3) / 2
     assert found.exact_seconds == 0.5
+
+
+def sampled(
+    manager: RolloutManager, *scores_of_prompts: list[tuple[float, str]]
+) -> list[tuple[InboxRecord, InboxRecord]]:
+    """A window and a score for each (score, answer) of each prompt, in a round of step 0."""
+    manager.evaluator.start(0, min_policy_version=0)
+    names = [(f"eval-0-{n}-{s}", one) for n, given in enumerate(scores_of_prompts) for s, one in enumerate(given)]
+    return [
+        (a_window(name, num_tokens=3, stops=True), replace(a_score(name, score), answer=answer))
+        for name, (score, answer) in names
+    ]
+
+
+def test_each_prompt_is_requested_as_often_as_it_is_sampled_by_names_and_seeds_of_their_own() -> None:
+    manager = some_evaluation_manager(2, samples_per_prompt=2)
+
+    manager.evaluator.start(20, min_policy_version=20)
+
+    requests = [request for request in manager.ledger.outbox if isinstance(request, WindowRequest)]
+    names = ["eval-20-0-0", "eval-20-0-1", "eval-20-1-0", "eval-20-1-1"]
+    assert [request.rollout_id for request in requests] == names
+    assert len({request.seed for request in requests}) == 4
+    assert [prompt_of(name) for name in names] == ["0", "0", "1", "1"]
+    assert [evaluated_step(name) for name in names] == [20] * 4
+
+
+def test_the_accuracy_of_several_samples_is_a_mean_over_prompts() -> None:
+    manager = some_evaluation_manager(2, samples_per_prompt=2)
+    records = sampled(manager, [(1.0, "4"), (0.0, "5")], [(0.0, "7"), (0.0, "8")])
+
+    (found,) = enter(manager, *(record for pair in records for record in pair))
+
+    # The prompts' means are 0.5 and 0; their unbiased variance is 0.125, that of the mean of two 0.0625.
+    assert (found.accuracy, found.accuracy_stderr) == (0.25, 0.25)
+    of_source = found.accuracy_by_source["sums"]
+    # 4 beats 5 in no vote: one each, which are level and share the draw; 7 and 8 are wrong whoever wins.
+    assert (of_source.mean, of_source.best, of_source.majority) == (0.25, {2: 0.5}, 0.25)
+
+
+def test_a_prompt_with_too_few_scores_is_left_out_of_best_and_majority_and_lowers_nothing() -> None:
+    manager = some_evaluation_manager(2, samples_per_prompt=4)
+    records = sampled(manager, [(1.0, "4")] * 3 + [(0.0, "5")], [(1.0, "7")] * 4)
+    (*others, (window, _)) = records
+
+    (found,) = enter(manager, *(record for pair in others for record in pair), window, a_failed_score("eval-0-1-3"))
+
+    assert (found.num_scored, found.num_unscored, found.accuracy) == (7, 1, 0.875)
+    # Of the first prompt any two of its four responses hold a right one; the second has three scores, all right.
+    assert found.accuracy_by_source["sums"].best == {2: 1.0, 4: 1.0}
+    assert found.accuracy_by_source["sums"].majority == 1.0
+
+
+def test_responses_without_answers_have_no_majority() -> None:
+    manager = some_evaluation_manager(1, samples_per_prompt=2)
+    records = sampled(manager, [(1.0, ""), (0.0, "")])
+
+    (found,) = enter(manager, *(record for pair in records for record in pair))
+
+    assert found.accuracy_by_source["sums"].majority is None
+
+
+def test_metrics_have_the_names_of_verl() -> None:
+    manager = some_evaluation_manager(1, samples_per_prompt=4)
+    records = sampled(manager, [(1.0, "4"), (1.0, "4"), (0.0, "5"), (0.0, "6")])
+
+    (found,) = enter(manager, *(record for pair in records for record in pair))
+    line = evaluation_line(found, seconds_since_start=1.0)
+
+    named = {name: value for name, value in line.items() if name.startswith("val-")}
+    # Of the six pairs of responses one holds no right one.
+    assert named == {
+        "val-core/sums/acc/mean@4": 0.5,
+        "val-aux/sums/acc/best@2/mean": pytest.approx(5 / 6),
+        "val-core/sums/acc/best@4/mean": 1.0,
+        "val-core/sums/acc/maj@4/mean": 1.0,
+    }
+    assert points_of(line)["val-core/sums/acc/mean@4"] == 0.5
+
+
+def test_the_first_set_decides_and_each_further_one_is_reported_by_its_name() -> None:
+    manager = some_evaluation_manager(3)
+    first, second, third = manager.evaluator.prompts
+    manager.evaluator.prompts = [first, replace(second, set_name="aime"), replace(third, set_name="aime")]
+    manager.evaluator.start(0, min_policy_version=0)
+
+    (found,) = enter(
+        manager,
+        *answered(0, 0.25, num_tokens=2),
+        *answered(1, 1.0, num_tokens=8),
+        *answered(2, 0.0, num_tokens=8),
+    )
+
+    assert (found.accuracy, found.mean_response_length, found.num_scored) == (0.25, 2.0, 3)
+    assert {name: one.mean for name, one in found.accuracy_by_source.items()} == {"sums": 0.25, "aime": 0.5}
+
+
+def test_a_round_of_several_samples_survives_a_restart_with_its_answers() -> None:
+    manager = some_evaluation_manager(1, samples_per_prompt=2)
+    (window, score), second = sampled(manager, [(1.0, "4"), (1.0, "4")])
+    enter(manager, window, score)
+    kept = ledger_state.captured(manager)
+
+    restored = some_evaluation_manager(1, samples_per_prompt=2)
+    ledger_state.restore(restored, replace(kept, plain=json.loads(json.dumps(kept.plain))))
+    (found,) = enter(restored, *second)
+
+    assert (found.accuracy, found.accuracy_by_source["sums"].majority) == (1.0, 1.0)

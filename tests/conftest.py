@@ -26,9 +26,7 @@ SETTINGS_OF_A_SHELL = ("HF_", "HUGGING_FACE_", "TRANSFORMERS_", "TPPO_", "WANDB_
 KEPT_SETTINGS = ("TPPO_TEST_",)
 
 for name in list(os.environ):  # what a test's processes do must not depend on the shell that started the tests
-    if name.lower().endswith("_proxy") or (
-        name.startswith(SETTINGS_OF_A_SHELL) and not name.startswith(KEPT_SETTINGS)
-    ):
+    if name.lower().endswith("_proxy") or (name.startswith(SETTINGS_OF_A_SHELL) and not name.startswith(KEPT_SETTINGS)):
         del os.environ[name]
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny models gain nothing from threads

@@ -28,6 +28,7 @@ REFUSED: Mapping[str, dict[str, Any]] = {
     "bert": {"model_type": "bert"},
     "t5": {"model_type": "t5"},
     "a quantized model": {"model_type": "llama", "quantization_config": {"quant_method": "awq", "bits": 4}},
+    "pickled weights without safetensors": {"model_type": "llama"},
 }
 
 
@@ -66,6 +67,7 @@ def refusals() -> Iterator[tuple[str, str]]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder)
             (path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+            (path / "pytorch_model.bin").touch()
             try:
                 require_trainable(ModelSection(path=path))
             except ConfigError as error:

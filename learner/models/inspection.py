@@ -9,6 +9,7 @@ import transformers
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from learner.models.reading import WeightsError, require_safetensors
 from learner.models.value_network import Skeleton, skeleton
 from tppo.config import ConfigError
 from tppo.config.schema import ModelSection
@@ -18,13 +19,21 @@ CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 def require_trainable(section: ModelSection) -> None:
     """Raise `ConfigError` for a policy or a critic that could be neither loaded nor trained."""
-    policy = _config_at("model.path", section.path)
-    _require_causal_lm("model.path", section.path, policy)
+    policy = _trainable_at("model.path", section.path)
     if section.critic_path is not None:
-        critic = _config_at("model.critic_path", section.critic_path)
-        _require_causal_lm("model.critic_path", section.critic_path, critic)
+        critic = _trainable_at("model.critic_path", section.critic_path)
         _require_critic(section.critic_path, critic)
         _require_same_tokens(section, policy, critic)
+
+
+def _trainable_at(key: str, path: Path) -> PreTrainedConfig:
+    config = _config_at(key, path)
+    _require_causal_lm(key, path, config)
+    try:
+        require_safetensors(path)
+    except WeightsError as error:
+        raise ConfigError(f"{key} = '{path}': {error}") from None
+    return config
 
 
 def _config_at(key: str, path: Path) -> PreTrainedConfig:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig
 
 INDEX = "model.safetensors.index.json"
+PICKLED = ("*.bin", "*.ckpt", "*.pt", "*.pth")
 NUM_NAMES_SHOWN = 3
 
 
@@ -35,12 +36,14 @@ def read_network(
 
     `may_lack`: tensors that the caller sets itself; `only_under`: the file's other tensors are for other networks.
     """
+    require_safetensors(path)
     try:
         network, found = network_class.from_pretrained(
             path,
             config=config,
             dtype=dtype,
             trust_remote_code=False,
+            use_safetensors=True,
             ignore_mismatched_sizes=True,  # said below, with the file
             output_loading_info=True,
             key_mapping=key_mapping,
@@ -54,6 +57,16 @@ def read_network(
     _refuse(path, "holds tensors of other shapes:", {str(name) for name, *_ in found["mismatched_keys"]})
     _refuse(path, "holds numbers that are not finite in", _not_finite(network, leave_out=may_lack))
     return network
+
+
+def require_safetensors(path: str | Path) -> None:
+    """Raise `WeightsError` for a folder whose weights are pickled alone: to read those is to run what is in them."""
+    folder = Path(path)
+    pickled = sorted(file.name for pattern in PICKLED for file in folder.glob(pattern))
+    if pickled and not any(folder.glob("*.safetensors")):
+        raise WeightsError(
+            f"{folder / pickled[0]} is a pickle, which may run code; expected model.safetensors or its shards beside it"
+        )
 
 
 def _not_finite(network: torch.nn.Module, *, leave_out: Collection[str]) -> Iterable[str]:

@@ -90,3 +90,17 @@ def test_a_critic_with_another_tokenizer_of_the_same_size_is_refused(tmp_path: P
         (path / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}))
 
     assert "has a tokenizer.json with another vocabulary than that of model.path" in refusal(section)
+
+
+@pytest.mark.parametrize("key", ["model.path", "model.critic_path"])
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "consolidated.00.pth"])
+def test_weights_that_are_pickled_alone_are_refused(tmp_path: Path, key: str, name: str) -> None:
+    folders = {"model.path": a_folder(tmp_path / "a"), "model.critic_path": a_folder(tmp_path / "c")}
+    (folders[key] / name).write_bytes(b"\x80\x04.")
+
+    found = refusal(ModelSection(path=folders["model.path"], critic_path=folders["model.critic_path"]))
+
+    assert found == (
+        f"{key} = '{folders[key]}': {folders[key] / name} is a pickle, which may run code; "
+        "expected model.safetensors or its shards beside it"
+    )

@@ -106,6 +106,35 @@ def test_a_folder_without_weights_is_refused(folder: Path) -> None:
         load_policy(str(folder))
 
 
+class Trap:
+    """Unpickled, it leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("load", [load_policy, value_model_from_policy, load_value_model])
+def test_weights_that_are_pickled_alone_are_refused_and_never_read(folder: Path, load: Any) -> None:
+    (folder / "model.safetensors").unlink()
+    torch.save(Trap(folder / "mark"), folder / "pytorch_model.bin")
+
+    with pytest.raises(WeightsError, match=r"pytorch_model\.bin is a pickle, which may run code; expected"):
+        load(str(folder))
+
+    assert not (folder / "mark").exists()
+
+
+def test_pickled_weights_beside_safetensors_are_never_read(folder: Path) -> None:
+    torch.save(Trap(folder / "mark"), folder / "pytorch_model.bin")
+
+    load_policy(str(folder))
+
+    assert not (folder / "mark").exists()
+
+
 def a_classifier(kind: str) -> Any:
     """Of transformers, which names its head ``score`` or ``classifier``."""
     torch.manual_seed(2)

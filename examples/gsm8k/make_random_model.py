@@ -7,6 +7,7 @@ It will not learn arithmetic; any causal LM folder that transformers loads may s
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def main() -> None:
     tokenizer = made_tokenizer()
     tokenizer.save_pretrained(folder)
     made_model(tokenizer).save_pretrained(folder)
+    shutil.copymode(folder / "config.json", folder / "model.safetensors")  # safetensors closes its files to others
     print(f"{folder}: {sum(file.stat().st_size for file in folder.iterdir()) / 1e6:.1f} MB")
 
 

@@ -10,6 +10,7 @@ gets its name.
 
 import argparse
 import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -96,8 +97,15 @@ def convert(folder: Path, target: Path) -> None:
     network = type(read)(config)
     network.load_state_dict(read.state_dict())
     network.generation_config = read.generation_config
+    save(network, AutoTokenizer.from_pretrained(folder, gguf_file=GGUF), target)
+
+
+def save(network: Any, tokenizer: Any, target: Path) -> None:
+    """Both in one folder, whose files are all as open to others as the user's umask says."""
     network.save_pretrained(target)
-    AutoTokenizer.from_pretrained(folder, gguf_file=GGUF).save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    for weights in target.glob("*.safetensors"):
+        shutil.copymode(target / "config.json", weights)  # safetensors closes its files to others
 
 
 def respond(folder: Path, question: str) -> str:

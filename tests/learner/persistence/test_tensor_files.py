@@ -10,9 +10,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from learner.models.loading import load_policy, value_model_from_policy
 from learner.models.named_tensors import copied, named_tensors, stored_tensors
 from learner.persistence.tensor_files import write_model, write_tensors
 from tests.support.small_disk import files_of_at_most
+from tools.tiny_families import tiny_model
 from tppo.digests import file_digest
 from tppo.weights import DTYPES, TensorsDigest, digest
 
@@ -109,6 +111,31 @@ def test_shards_are_no_larger_than_allowed_but_for_a_single_tensor_and_the_index
 def test_tied_weights_are_stored_once(tmp_path: Path) -> None:
     assert "lm_head.weight" in stored_tensors(a_model(tie_word_embeddings=False))
     assert "lm_head.weight" not in stored_tensors(a_model(tie_word_embeddings=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "piece"),
+    [
+        ("qwen3_moe", "model.layers.0.mlp.experts.3.down_proj.weight"),
+        ("mixtral", "model.layers.0.block_sparse_moe.experts.3.w2.weight"),
+        ("granitemoe", "model.layers.0.block_sparse_moe.input_linear.weight"),
+        ("gpt_neox", "gpt_neox.layers.0.attention.query_key_value.weight"),
+    ],
+)
+def test_both_models_have_the_names_and_pieces_on_disk_that_others_expect(
+    name: str, piece: str, tmp_path: Path
+) -> None:
+    """transformers joins the experts of a layer in memory; vLLM knows them as they were published."""
+    tiny_model(name).save_pretrained(tmp_path)
+    published = facts(load_file(tmp_path / "model.safetensors"))
+
+    models: list[Any] = [load_policy(str(tmp_path)), value_model_from_policy(str(tmp_path))]
+    policy, critic = (facts(stored_tensors(model.network, model.weights.tensors())) for model in models)
+
+    assert piece in published
+    assert policy == published
+    body = {key: published[key] for key in published if key.startswith(models[1].network.base_model_prefix)}
+    assert critic == body | {key: critic[key] for key in ("score.weight", "score.bias")}
 
 
 def test_named_tensors_are_the_networks_own_and_a_copy_is_not() -> None:

@@ -1,6 +1,7 @@
 """The learner's metrics for Prometheus: numbers of its heartbeat, and the newest lines of `metrics.jsonl`.
 
-A name of `metrics.jsonl` becomes `tppo_` and the name, with `_` for every character but letters, digits and `_`.
+A name of `metrics.jsonl` becomes `tppo_` and the name, with `_` for every character but letters, digits and `_`. A
+generator's name in it becomes a label.
 """
 
 import re
@@ -11,10 +12,25 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from tppo.prometheus.exporter import Exporter
-from tppo.prometheus.exposed import OWN_LABELS, Exposed, Sample, Status, at, number_of, of_each, part, table_at
+from tppo.prometheus.exposed import (
+    OWN_LABELS,
+    Exposed,
+    Sample,
+    Status,
+    at,
+    families,
+    number_of,
+    of_each,
+    part,
+    table_at,
+)
 from tppo.prometheus.run_metrics import RUN_METRICS
 from tppo.run_folder.metric_lines import EVALUATION
 
+ENGINE_KL = re.compile("training/engine_kl/(mean|max)/(.+)")
+"""Of a generator, which is a label for Prometheus."""
+ENGINE_KL_STEPS = 100
+"""After so many steps without a comparison of its windows, nothing is known of a generator."""
 # Names that end in an operator's reason or a generator's name: any number of metrics for Prometheus.
 BY_OTHERS_NAMES = ("ledger/dropped/", "val-core/", "val-aux/", "training/engine_kl/mean/", "training/engine_kl/max/")
 OF_AN_EVALUATION = "eval/"
@@ -27,6 +43,17 @@ def _tracker_lines(status: Status) -> Iterator[Sample]:
             yield (tracker, outcome), part(f"num_{outcome}")(counts)
 
 
+ENGINE_METRICS = tuple(
+    Exposed(
+        name=f"tppo_generator_engine_kl_{what}",
+        unit="nats",
+        meaning=f"KL of the generator to the learner under the same weights, {which}; of the newest step that "
+        "compared its windows.",
+        labels=("generator",),
+        read=of_each(what),
+    )
+    for what, which in (("mean", "mean of its tokens"), ("max", "largest of a token"))
+)
 LEARNER_METRICS = (
     *RUN_METRICS,
     Exposed(
@@ -81,6 +108,7 @@ LEARNER_METRICS = (
         labels=("tracker", "outcome"),
         read=_tracker_lines,
     ),
+    *ENGINE_METRICS,
 )
 LIVE_NAMES = {metric.name for metric in LEARNER_METRICS}
 
@@ -91,21 +119,41 @@ class LearnerExporter(Exporter):
     def __init__(self, *, run: str, service: str) -> None:
         super().__init__(LEARNER_METRICS, run=run, service=service)
         self._lines: Mapping[str, Mapping[str, Any]] = {}
+        self._engine_kl: Mapping[tuple[str, str], tuple[int, float]] = {}  # by mean or max and generator: step, KL
 
     def take_line(self, line: Mapping[str, Any]) -> None:
         """A line of metrics.jsonl was written; an evaluation may end after that of a later step."""
         if line["kind"] == EVALUATION and line["step"] < self._lines.get(EVALUATION, line)["step"]:
             return
         self._lines = {**self._lines, str(line["kind"]): line}
+        self._take_engine_kl(line)
 
     def collect(self) -> Iterator[Metric]:
         """A number that is in the heartbeat is taken from there; one that the newest step does not define is absent."""
         yield from super().collect()
+        yield from families(ENGINE_METRICS, self._engine_status(), *self.own_labels)
         for name, value in self._numbers().items():
             if (known_as := metric_name(name)) not in LIVE_NAMES:
                 family = GaugeMetricFamily(known_as, f"{name} of the newest line that has it.", labels=OWN_LABELS)
                 family.add_metric(self.own_labels, value)
                 yield family
+
+    def _take_engine_kl(self, line: Mapping[str, Any]) -> None:
+        """Most steps compare the windows of some generators or of none."""
+        step = line.get("step", 0)
+        compared = {
+            (found[1], found[2]): (step, number)
+            for name, value in line.items()
+            if (found := ENGINE_KL.fullmatch(name)) and (number := number_of(value)) is not None
+        }
+        recent = {one: known for one, known in self._engine_kl.items() if step - known[0] < ENGINE_KL_STEPS}
+        self._engine_kl = recent | compared
+
+    def _engine_status(self) -> Status:
+        status: dict[str, dict[str, float]] = {"mean": {}, "max": {}}
+        for (what, generator), (_, number) in self._engine_kl.items():
+            status[what][generator] = number
+        return status
 
     def _numbers(self) -> dict[str, float]:
         lines = self._lines

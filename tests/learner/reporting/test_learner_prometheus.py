@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from learner.reporting.heartbeat import Heartbeat
-from learner.reporting.prometheus import LearnerExporter, metric_name
+from learner.reporting.prometheus import ENGINE_KL_STEPS, LearnerExporter, metric_name
 from learner.reporting.trackers.trackers import Trackers
 from tppo.process.presence import present
 from tppo.process.shell import Announcer
@@ -74,6 +74,36 @@ def test_the_heartbeat_is_newer_than_the_line() -> None:
     names = [family.name for family in exporter.collect()]
     assert len(names) == len(set(names))
     assert not [name for name in names if "my_own_words" in name]
+
+
+def kl_by_generator(exporter: LearnerExporter, name: str) -> dict[str, float]:
+    families = {family.name: family for family in exporter.collect()}
+    return {one.labels["generator"]: one.value for one in families[name].samples} if name in families else {}
+
+
+def test_each_generators_disagreement_with_the_learner_has_its_label_and_stays_between_comparisons() -> None:
+    lines: list[dict[str, Any]] = [
+        {"training/engine_kl/mean/generation-0": 0.5, "training/engine_kl/max/generation-0": 2.0},
+        {"training/engine_kl/mean/generation-0": None, "training/engine_kl/mean/host:7/a": 0.25},
+        {"training/engine_kl/mean/host:7/a": 0.125},
+        {"training/engine_kl/mean": 0.75},
+    ]
+
+    exporter = an_exporter(*({"kind": "step", "step": step, **line} for step, line in enumerate(lines, start=1)))
+
+    assert kl_by_generator(exporter, "tppo_generator_engine_kl_mean") == {"generation-0": 0.5, "host:7/a": 0.125}
+    assert kl_by_generator(exporter, "tppo_generator_engine_kl_max") == {"generation-0": 2.0}
+    assert samples(exporter)["tppo_training_engine_kl_mean"] == 0.75
+
+
+def test_a_generator_that_is_compared_no_longer_is_left_out() -> None:
+    line = {"kind": "step", "step": 7, "training/engine_kl/mean/generation-0": 0.5}
+    exporter = an_exporter(line, {"kind": "step", "step": 6 + ENGINE_KL_STEPS})
+    assert kl_by_generator(exporter, "tppo_generator_engine_kl_mean") == {"generation-0": 0.5}
+
+    exporter.take_line({"kind": "step", "step": 7 + ENGINE_KL_STEPS})
+
+    assert kl_by_generator(exporter, "tppo_generator_engine_kl_mean") == {}
 
 
 def a_heartbeat(client: RedisClient, run: str, exporter: LearnerExporter) -> Heartbeat:

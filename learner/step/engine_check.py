@@ -2,12 +2,14 @@
 
 Only windows that one version sampled whole are compared: after an update in mid-window an engine may keep a KV cache of
 older weights by choice. Those that the present version sampled are scored in the step anyway. Where a step trains what
-the version before has sampled there are none, so now and then a copy of those weights scores a few of its windows.
+the version before has sampled there are none, so now and then, and at once after a start, a copy of those weights
+scores a few of its windows, of each generator alike.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -26,16 +28,18 @@ MAX_ROWS = 8
 
 @dataclass(slots=True)
 class EngineCheck:
-    """Of one run; a resumed one begins without a copy."""
+    """Of one incarnation of the learner; a resumed one begins without a copy, so it takes one before its first step."""
 
     max_tokens: int  # of a micro-batch
     keeps_weights: bool  # where a step trains what earlier versions have sampled
     _version: int = -1
     _weights: Mapping[str, Tensor] = field(default_factory=dict)  # of that version, on the CPU; empty when used
+    _has_begun: bool = False
 
     def keep_weights(self, policy: Policy, policy_version: int) -> None:
         """Before the step that changes them: its windows, and those of the next steps, are sampled by them."""
-        if self.keeps_weights and policy_version % FREQUENCY == 0:
+        if self.keeps_weights and (policy_version % FREQUENCY == 0 or not self._has_begun):
+            self._has_begun = True
             self._version = policy_version
             self._weights = {
                 name: weight.detach().to("cpu", copy=True) for name, weight in policy.network.named_parameters()
@@ -55,9 +59,9 @@ class EngineCheck:
         """
         present = _sampled_whole_by(policy_version, sampled)
         learners = {row: old_logprobs[row].cpu() for row in present if row in old_logprobs}
-        earlier = _sampled_whole_by(self._version, sampled)[:MAX_ROWS] if self._version < policy_version else []
+        earlier = _sampled_whole_by(self._version, sampled) if self._version < policy_version else []
         if self._weights and earlier:
-            learners |= self._rescored(policy, sampled, earlier)
+            learners |= self._rescored(policy, sampled, _spread(earlier, rows)[:MAX_ROWS])
             self._weights = {}
         return _summary(rows, sampled, learners)
 
@@ -75,6 +79,13 @@ def _sampled_whole_by(version: int, sampled: Sampled) -> list[int]:
     is_other = (sampled.token_versions != version) & sampled.response_mask
     rows: list[int] = torch.nonzero(sampled.response_mask.any(dim=1) & ~is_other.any(dim=1)).flatten().tolist()
     return rows
+
+
+def _spread(candidates: Sequence[int], rows: Sequence[Rollout]) -> list[int]:
+    """The first of each generator, then the second of each, and so on."""
+    places: defaultdict[str, count[int]] = defaultdict(count)
+    place_of = {row: next(places[rows[row].generator]) for row in candidates}
+    return sorted(candidates, key=place_of.__getitem__)
 
 
 def _summary(rows: Sequence[Rollout], sampled: Sampled, learners: Mapping[int, Tensor]) -> Metrics:

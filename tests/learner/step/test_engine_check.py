@@ -6,7 +6,7 @@ from array import array
 import pytest
 
 from learner.rollouts.rollout import Rollout
-from learner.step.engine_check import FREQUENCY
+from learner.step.engine_check import FREQUENCY, MAX_ROWS
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import TinyTrainer, a_network, a_step_config, padded_logprobs, some_rows, step
 
@@ -55,3 +55,27 @@ def test_where_a_step_trains_older_windows_a_copy_of_their_weights_scores_some_o
     assert first["training/engine_kl/mean"] is not None
     assert second["training/engine_kl/mean/generation-0"] == pytest.approx(kl_of(8.0), rel=tolerance)
     assert third["training/engine_kl/mean"] is None, f"the next copy is taken after {FREQUENCY} steps"
+
+
+def test_a_resumed_learner_compares_the_engine_in_its_second_step() -> None:
+    trainer = TinyTrainer(a_step_config(run=STREAMING))
+    resumed_at = FREQUENCY + 3
+    rows = [sampled_by("generation-0", [8, 2, 3, 11], versions=[resumed_at] * 4, off_by=8.0)]
+
+    step(trainer, some_rows(), policy_version=resumed_at)
+    second, third = (step(trainer, rows, policy_version=resumed_at + passed) for passed in (1, 2))
+
+    assert second["training/engine_kl/mean"] == pytest.approx(kl_of(8.0), rel=1e-3)
+    assert third["training/engine_kl/mean"] is None
+
+
+def test_the_windows_that_a_copy_scores_are_of_each_generator() -> None:
+    trainer = TinyTrainer(a_step_config(run=STREAMING))
+    of_one = [sampled_by("generation-0", [8, 2], versions=[0, 0], off_by=8.0) for _ in range(MAX_ROWS + 1)]
+    of_other = [sampled_by("generation-1", [9, 4], versions=[0, 0], off_by=2.0) for _ in range(2)]
+
+    step(trainer, some_rows(), policy_version=0)
+    metrics = step(trainer, of_one + of_other, policy_version=1)
+
+    assert metrics["training/engine_kl/mean/generation-1"] == pytest.approx(kl_of(2.0), rel=1e-3)
+    assert metrics["training/engine_kl/mean"] == pytest.approx((6 * kl_of(8.0) + 2 * kl_of(2.0)) / MAX_ROWS, rel=1e-3)

@@ -2,7 +2,8 @@
 
 import logging
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -188,30 +189,37 @@ def read_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[Re
     return train, evaluation
 
 
-def load_models(config: Config, latest: Path | None) -> tuple[Policy, ValueModel]:
+def load_models(
+    config: Config, latest: Path | None, *, device_of: Callable[[str], Device] = Device.of
+) -> tuple[Policy, ValueModel]:
     """Policy and value model, from the newest checkpoint or from where the configuration says. Raises `ConfigError`."""
-    try:
-        return _loaded(config, latest)
-    except (WeightsError, ProbeError) as error:
-        place = f"model.path = '{config.model.path}'" if latest is None else f"the checkpoint {latest}"
-        raise ConfigError(f"{place}: {error}") from None
-
-
-def _loaded(config: Config, latest: Path | None) -> tuple[Policy, ValueModel]:
     actor = str(config.model.path if latest is None else latest / "actor")
     device, dtype = _device_and_dtype(config.policy_placement)
-    policy = load_policy(actor, temperature=config.generation.temperature, compute_dtype=dtype, device=device)
+    with _refused("model.path", config.model.path, latest):
+        policy = load_policy(actor, temperature=config.generation.temperature, compute_dtype=dtype, device=device)
     if config.learner.offload_idle_model:
-        Participant(policy.weights).move(Device.of(device).send_home)  # the value model comes to where it was
+        Participant(policy.weights).move(device_of(device).send_home)  # the value model comes to where it was
     device, dtype = _device_and_dtype(config.value_model_placement)
     critic = config.model.critic_path if latest is None else latest / "critic"
-    if critic is None:
-        value_model = value_model_from_policy(actor, compute_dtype=dtype, device=device)
-    else:
-        value_model = load_value_model(str(critic), compute_dtype=dtype, device=device)
+    key = "model.path" if critic is None else "model.critic_path"
+    with _refused(key, critic or config.model.path, latest):
+        if critic is None:
+            value_model = value_model_from_policy(actor, compute_dtype=dtype, device=device)
+        else:
+            value_model = load_value_model(str(critic), compute_dtype=dtype, device=device)
     for network in (policy.network, value_model.network):
         checkpoint_blocks(network, config.learner.activation_checkpointing)
     return policy, value_model
+
+
+@contextmanager
+def _refused(key: str, path: Path, latest: Path | None) -> Iterator[None]:
+    """What is wrong with a model, with the place that it was read from."""
+    try:
+        yield
+    except (WeightsError, ProbeError) as error:
+        place = f"{key} = '{path}'" if latest is None else f"the checkpoint {latest}"
+        raise ConfigError(f"{place}: {error}") from None
 
 
 def _device_and_dtype(placement: Placement) -> tuple[str, torch.dtype]:

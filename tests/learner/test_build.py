@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from learner.build import load_models
 from learner.models.activation_checkpointing import blocks_of
+from learner.step.turns import Device
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import TinyTrainer, a_network, a_step_config, padded_logprobs, step
+from tppo.config import ConfigError
 
 
 def test_the_policy_is_loaded_with_the_sampling_temperature(tmp_path: Path) -> None:
@@ -28,6 +32,31 @@ def test_the_blocks_of_both_models_are_checkpointed_as_the_configuration_says(tm
     models = load_models(a_step_config(model={"path": tmp_path}, learner=learner), None)
 
     assert all("forward" in vars(block) for model in models for block in blocks_of(model.network))
+
+
+@pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("offload", [False, True])
+def test_a_policy_that_takes_turns_is_sent_home_before_the_value_model_is_loaded(
+    offload: bool, compute_dtype: str, tmp_path: Path
+) -> None:
+    a_network("policy").save_pretrained(tmp_path / "policy")
+    a_network("policy").save_pretrained(tmp_path / "no critic")
+    config = a_step_config(
+        model={"path": tmp_path / "policy", "critic_path": tmp_path / "no critic"},
+        learner={"device": "cpu", "offload_idle_model": offload, "compute_dtype": compute_dtype},
+    )
+    sent: list[Tensor] = []
+
+    def send_home(tensor: Tensor) -> Tensor:
+        sent.append(tensor)
+        return tensor.clone()
+
+    with pytest.raises(ConfigError, match=r"^model\.critic_path = .* lacks 2 of 28 tensors, score\.bias,"):
+        load_models(config, None, device_of=lambda _: Device(torch.clone, send_home))
+
+    sizes = [2, 4] if compute_dtype == "bfloat16" else [4]  # the cast, and the masters
+    num_weights = sum(parameter.numel() for parameter in a_network("policy").parameters())
+    assert sum(tensor.nbytes for tensor in sent) == offload * num_weights * sum(sizes)
 
 
 @pytest.mark.parametrize(

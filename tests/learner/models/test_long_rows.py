@@ -39,7 +39,7 @@ LONG: dict[str, Any] = SIZES | {
 @pytest.mark.parametrize(
     ("network", "num_tokens"),
     [
-        (LlamaForCausalLM(LlamaConfig(**LONG)), 12_000),
+        pytest.param(LlamaForCausalLM(LlamaConfig(**LONG)), 24_000, marks=pytest.mark.slow),
         (MistralForCausalLM(MistralConfig(**LONG, sliding_window=128)), 24_000),
     ],
     ids=["full attention", "sliding window"],

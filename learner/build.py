@@ -76,7 +76,7 @@ def load_state(config: Config, identity: RunIdentity, *, resume: bool, is_replay
         )
     log_warnings(config)
     tokenizer = load_tokenizer(config.model.path)
-    require_trainable(config.model)
+    require_trainable(config.model, router_aux_loss_coef=config.actor.router_aux_loss_coef)
     definition = definition_of(config, latest, fingerprints(config))
     restored = with_values(config, definition.settings)
     manager = new_manager(restored, tokenizer)  # refuses bad rows before models are loaded

@@ -43,7 +43,7 @@ def check(config: Config, *, resume: bool = False) -> Findings:
     for placement in (config.policy_placement, config.value_model_placement, config.generator_placement):
         torch_device(placement)
     reader, evaluation_reader = prompt_readers(config, load_tokenizer(config.model.path))
-    require_trainable(config.model)
+    require_trainable(config.model, router_aux_loss_coef=config.actor.router_aux_loss_coef)
     train, evaluated = reader.overlong("data.train_files"), evaluation_reader.sets(config.data.val_files)
     first: dict[str, Prompt] = {}  # of each data source
     try:

@@ -128,7 +128,10 @@ token. The code is `tppo/models/probe.py` (the rows, the plain pass, the compari
   token takes a pass over its whole row; right, slow, and said in the log.
 * **Critic.** A scalar head on the body of the same family; see
   [decision 3](decisions/0003-the-value-model-is-a-scalar-head-on-the-body.md).
-* **Mixtures of experts** train without expert parallelism; auxiliary loss and random routing are off.
+* **Mixtures of experts** train without expert parallelism and without random routing. The loss that evens out their
+  routers is off unless `actor.router_aux_loss_coef` says otherwise: it is transformers', of each layer and row by
+  itself, in float32, so that micro-batches change nothing, and acts on the policy alone. Families that transformers has
+  no such loss for (of those below glm4_moe, deepseek_v2, deepseek_v3 and llama4_text) refuse the key.
 * **Stop tokens** are those of `generation_config.json`, `config.json` and the tokenizer together.
 
 The worst difference is that of learner and generator, in float32.

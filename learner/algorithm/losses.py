@@ -7,6 +7,7 @@ A mini-batch may come in parts: give each part's call the whole mini-batch's tok
 parts' losses, and so their gradients, add up to the mini-batch's.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -187,6 +188,20 @@ def row_mean_weights(value_mask: Tensor) -> Tensor:
 def positive_example_loss(logprobs: Tensor, mask: Tensor, *, normalizer: float | Tensor | None = None) -> Tensor:
     """L_NLL = -sum of log pi over the mask / N: imitation of the responses that were right (VAPO equation 9)."""
     return token_mean(-logprobs, mask, normalizer)
+
+
+def router_imbalance(router_logits: Tensor, row_lengths: Sequence[int], *, experts_per_token: int) -> Tensor:
+    """E sum_e f_e P_e of each row [rows], float32: how unevenly a router spreads a row's tokens over its E experts.
+
+    f_e is the share of the row's tokens that have expert e among their likeliest, P_e its mean probability (Switch
+    Transformer, arXiv 2101.03961, equations 4 to 6). An even router has `experts_per_token`. Only P gets a gradient.
+    By row, so that it does not depend on which rows share a call. `router_logits` [tokens, E], row after row.
+    """
+    probabilities = router_logits.float().softmax(dim=-1)
+    chosen = torch.zeros_like(probabilities).scatter_(-1, probabilities.topk(experts_per_token).indices, 1.0)
+    rows = zip(chosen.split(list(row_lengths)), probabilities.split(list(row_lengths)), strict=True)
+    num_experts = router_logits.shape[-1]
+    return torch.stack([num_experts * (shares.mean(dim=0) * means.mean(dim=0)).sum() for shares, means in rows])
 
 
 def k3_kl(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor) -> Tensor:

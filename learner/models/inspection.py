@@ -10,6 +10,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from learner.models.reading import WeightsError, require_safetensors
+from learner.models.routing import experts_per_token
 from learner.models.value_network import Skeleton, skeleton
 from tppo.config import ConfigError
 from tppo.config.schema import ModelSection
@@ -17,9 +18,11 @@ from tppo.config.schema import ModelSection
 CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
-def require_trainable(section: ModelSection) -> None:
+def require_trainable(section: ModelSection, *, router_aux_loss_coef: float = 0.0) -> None:
     """Raise `ConfigError` for a policy or a critic that could be neither loaded nor trained."""
     policy = _trainable_at("model.path", section.path)
+    if router_aux_loss_coef:
+        _require_routers(section.path, policy, router_aux_loss_coef)
     if section.critic_path is not None:
         critic = _trainable_at("model.critic_path", section.critic_path)
         _require_critic(section.critic_path, critic)
@@ -66,6 +69,14 @@ def _require_causal_lm(key: str, path: Path, config: PreTrainedConfig) -> None:
             f"{key} = '{path}': {_first_line(error)}; expected a causal language model that transformers "
             f"{transformers.__version__} can build from its config.json"
         ) from None
+
+
+def _require_routers(path: Path, config: PreTrainedConfig, coefficient: float) -> None:
+    if experts_per_token(_skeleton(_Read(config.to_json_string(), config)).network) is None:
+        raise ConfigError(
+            f"actor.router_aux_loss_coef = {coefficient:g}: transformers has no load-balancing loss for "
+            f"{config.model_type}, the model at model.path = '{path}'; expected 0, or a mixture of experts that has one"
+        )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from learner.models.master_weights import MasterWeights, feed_in_float32
 from learner.models.outputs import Policy, ValueModel, forward, own_head
 from learner.models.packing import PackedBatch, TokenRow, pack
 from learner.models.reading import read_network
+from learner.models.routing import experts_per_token
 from learner.models.value_network import HEAD, OTHER_HEADS, skeleton
 from tppo.models.precision import names_in_float32
 from tppo.models.probe import rows_for
@@ -87,6 +88,7 @@ def policy_from_network(
         packs_rows,
         has_plain_head=has_plain_head,
         has_separable_head=has_separable_head,
+        experts_per_token=experts_per_token(network),
         temperature=temperature,
     )
 
@@ -111,7 +113,8 @@ def _is_of_head(parameter: str, network: PreTrainedModel) -> bool:
 
 
 def _plain_config(path: str, **overrides: Any) -> PreTrainedConfig:
-    """Log-probabilities must agree with the generator's, so nothing is dropped, and experts add no loss of their own.
+    """Log-probabilities must agree with the generator's, so nothing is dropped, and experts add no loss of their own:
+    `actor.router_aux_loss_coef` adds ours.
 
     What is random at a router is left as it is: it acts in training mode alone, in which no network of ours is, and
     Phi-3.5-MoE cuts its experts off by the same number in evaluation.

@@ -23,10 +23,11 @@ from tppo.models.device import device_bytes
 
 
 class TokenScores(NamedTuple):
-    """What a policy says about the selected tokens; float32, [n] each."""
+    """What a policy says about the selected tokens; float32, [n] each, but for the last."""
 
     logprobs: Tensor
     entropies: Tensor  # without gradient; empty where not requested
+    imbalances: Tensor = torch.empty(0)  # [rows], of the routers of a mixture of experts; empty where not requested
 
 
 def tokens_per_chunk(vocabulary_size: int, device: torch.device) -> int:

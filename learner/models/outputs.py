@@ -7,7 +7,7 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from learner.models.attention import FLASH_ATTENTION, PACKED_ATTENTION
 from learner.models.logits import TokenScorer, TokenScores
 from learner.models.master_weights import MasterWeights
 from learner.models.packing import PackedBatch, TokenRow, pack, unpack
+from learner.models.routing import imbalances
+
+Imbalance = Literal["off", "measured", "trained"]
 
 #: Rows that `sequence_probabilities` lays out at once: its memory does not grow with their number.
 MAX_ROWS_LAID_OUT = 256
@@ -36,6 +39,7 @@ class Policy:
     packs_rows: bool  # several rows may stand in one line
     has_plain_head: bool  # logits = output embedding x last hidden state, with no cap, scale or shift
     has_separable_head: bool = False  # logits = `own_head` of the last hidden state
+    experts_per_token: int | None = None  # where routers can be evened out by a loss
     temperature: float = 1.0  # of sampling, 0 is greedy; an operator may change it in a run
     take_turn: Callable[[], None] = _is_always_there  # called before the network computes
 
@@ -55,9 +59,14 @@ def token_logprobs(policy: Policy, packed: PackedBatch) -> Tensor:
     return _token_scores(policy, packed, TokenScorer(policy.temperature, with_entropy=False)).logprobs
 
 
-def token_scores(policy: Policy, packed: PackedBatch, *, with_entropy: bool = True) -> TokenScores:
-    """Return the log-probabilities of the selected tokens and the entropy of the distribution each was drawn from."""
-    return _token_scores(policy, packed, TokenScorer(policy.temperature, with_entropy))
+def token_scores(
+    policy: Policy, packed: PackedBatch, *, with_entropy: bool = True, imbalance: Imbalance = "off"
+) -> TokenScores:
+    """Return the log-probabilities of the selected tokens and the entropy of the distribution each was drawn from.
+
+    `imbalance`: that of the routers of a mixture of experts, over all tokens of each row; `trained` with its gradient.
+    """
+    return _token_scores(policy, packed, TokenScorer(policy.temperature, with_entropy), imbalance)
 
 
 def with_weights(policy: Policy, weights: Mapping[str, Tensor]) -> Policy:
@@ -99,25 +108,48 @@ def _all_values(value_model: ValueModel, batch: PackedBatch) -> Tensor:
     return torch.cat([forward(value_model.network, part).logits[0, :, 0] for part in parts]).float()
 
 
-def _token_scores(policy: Policy, packed: PackedBatch, scorer: TokenScorer) -> TokenScores:
+def _token_scores(
+    policy: Policy, packed: PackedBatch, scorer: TokenScorer, imbalance: Imbalance = "off"
+) -> TokenScores:
     policy.take_turn()
     batch = packed.to(policy.network.device)
     parts = [batch] if policy.packs_rows else batch.split()
-    scores = [_scores_in_one_pass(policy, part, scorer) for part in parts]
+    scores = [_scores_in_one_pass(policy, part, scorer, imbalance) for part in parts]
     return TokenScores(*(torch.cat(tensors) for tensors in zip(*scores, strict=True)))
 
 
-def _scores_in_one_pass(policy: Policy, batch: PackedBatch, scorer: TokenScorer) -> TokenScores:
+def _scores_in_one_pass(policy: Policy, batch: PackedBatch, scorer: TokenScorer, imbalance: Imbalance) -> TokenScores:
+    through = _through_body if policy.has_plain_head or policy.has_separable_head else _through_network
+    outputs, scores = through(policy, batch, scorer, {} if imbalance == "off" else {"output_router_logits": True})
+    if imbalance == "off":
+        return scores
+    assert policy.experts_per_token is not None, "such models alone have it"
+    with torch.set_grad_enabled(imbalance == "trained" and torch.is_grad_enabled()):
+        of_rows = imbalances(outputs.router_logits, batch, experts_per_token=policy.experts_per_token)
+    return scores._replace(imbalances=of_rows)
+
+
+def _through_body(
+    policy: Policy, batch: PackedBatch, scorer: TokenScorer, options: dict[str, Any]
+) -> tuple[Any, TokenScores]:
+    network: Any = policy.network
+    outputs = forward(network.base_model, batch, **options)
+    hidden = outputs.last_hidden_state[0, batch.selected_positions]
+    head = network.get_output_embeddings() if policy.has_plain_head else own_head(network)
+    vocabulary_size = network.config.get_text_config().vocab_size
+    return outputs, scorer.of_hidden(hidden, batch.target_ids, head, vocabulary_size=vocabulary_size)
+
+
+def _through_network(
+    policy: Policy, batch: PackedBatch, scorer: TokenScorer, options: dict[str, Any]
+) -> tuple[Any, TokenScores]:
     network: Any = policy.network
     positions = batch.selected_positions
-    if policy.has_plain_head or policy.has_separable_head:
-        hidden = forward(network.base_model, batch).last_hidden_state[0, positions]
-        head = network.get_output_embeddings() if policy.has_plain_head else own_head(network)
-        vocabulary_size = network.config.get_text_config().vocab_size
-        return scorer.of_hidden(hidden, batch.target_ids, head, vocabulary_size=vocabulary_size)
     if "logits_to_keep" in inspect.signature(network.forward).parameters:
-        return scorer(forward(network, batch, logits_to_keep=positions).logits[0], batch.target_ids)
-    return scorer(forward(network, batch).logits[0, positions], batch.target_ids)
+        outputs = forward(network, batch, logits_to_keep=positions, **options)
+        return outputs, scorer(outputs.logits[0], batch.target_ids)
+    outputs = forward(network, batch, **options)
+    return outputs, scorer(outputs.logits[0, positions], batch.target_ids)
 
 
 def forward(network: Any, batch: PackedBatch, **options: Any) -> Any:

@@ -12,7 +12,7 @@ from learner.algorithm import losses, token_filter
 from learner.algorithm.importance import effective_sample_size
 from learner.algorithm.masked_stats import masked_mean
 from learner.models.logits import TokenScores
-from learner.models.outputs import Policy, token_logprobs, token_scores
+from learner.models.outputs import Imbalance, Policy, token_logprobs, token_scores
 from learner.models.packing import PackedBatch, TokenRow, pack, unpack
 from learner.step.experience import Estimates, Sampled
 from learner.step.loss_normalizer import LossNormalizer
@@ -210,7 +210,8 @@ class _PolicyUpdate:
         """Backward pass of one micro-batch, its loss as part of the mini-batch's token mean."""
         selection = self.selection
         rows = [mini_batch[place] for place in batch.row_indices]
-        scores = token_scores(self.policy, batch, with_entropy=self.with_entropy)
+        imbalance = self._imbalance()
+        scores = token_scores(self.policy, batch, with_entropy=self.with_entropy, imbalance=imbalance)
         logprobs = scores.logprobs
         if rows[0] not in self.old_logprobs:
             first_scored = torch.split(logprobs.detach().cpu(), list(batch.num_selected))
@@ -233,7 +234,10 @@ class _PolicyUpdate:
         imitation = losses.positive_example_loss(
             logprobs, positive_mask, normalizer=_num_tokens(selection.positive_mask, mini_batch)
         )
-        (result.loss + self.lm_loss_weight * imitation).backward()  # type: ignore[no-untyped-call]
+        loss = result.loss + self.lm_loss_weight * imitation
+        if imbalance == "trained":
+            loss = loss + self.actor.router_aux_loss_coef * scores.imbalances.sum() / len(mini_batch)
+        loss.backward()
         self._log(scores, policy_mask, result)
         ratios, is_clipped = (torch.split(x.cpu(), list(batch.num_selected)) for x in (result.ratio, result.is_clipped))
         for place, row in enumerate(rows):
@@ -242,11 +246,19 @@ class _PolicyUpdate:
             kl_to_old = losses.k3_kl(tokens.old_logprobs, logprobs, policy_mask)
         return _PartOfMiniBatch(result.importance_weights[policy_mask].cpu(), kl_to_old[policy_mask].cpu())
 
+    def _imbalance(self) -> Imbalance:
+        if self.policy.experts_per_token is None:
+            return "off"
+        return "trained" if self.actor.router_aux_loss_coef > 0 else "measured"
+
     def _log(self, scores: TokenScores, policy_mask: Tensor, result: losses.PolicyLoss) -> None:
         num_tokens = int(result.num_tokens)
         if self.with_entropy:
             entropy = float(scores.entropies[policy_mask].mean()) if num_tokens else 0.0
             self.means.add({"actor/entropy": entropy}, weight=num_tokens)
+        if len(scores.imbalances):
+            imbalance = float(scores.imbalances.detach().mean())
+            self.means.add({"actor/router_imbalance": imbalance}, weight=len(scores.imbalances))
         self.means.add(
             {
                 "actor/pg_clipfrac": float(result.clip_fraction),

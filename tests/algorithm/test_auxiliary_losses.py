@@ -1,11 +1,11 @@
-"""Imitation of right answers, and the KL estimate."""
+"""Imitation of right answers, the balance of routers, and the KL estimate."""
 
 import math
 
 import pytest
 import torch
 
-from learner.algorithm.losses import k3_kl, positive_example_loss
+from learner.algorithm.losses import k3_kl, positive_example_loss, router_imbalance
 from tests.algorithm.gradients import gradient
 
 # Three tokens with probabilities 1/2, 2/5, 1/2, whose product is 1/10; the last place is padding.
@@ -34,6 +34,34 @@ def test_padding_reaches_no_gradient_of_imitation_or_kl() -> None:
     loss = positive_example_loss(logprobs, MASK) + k3_kl(logprobs, LOGPROBS, MASK).sum()
 
     assert gradient(loss, of=logprobs).tolist() == pytest.approx([-1 / 3, -1 / 3, -1 / 3, 0.0])
+
+
+# Three tokens' probabilities of two experts, in a row of two and a row of one.
+ROUTED = torch.tensor([[0.75, 0.25], [0.25, 0.75], [0.75, 0.25]])
+
+
+def test_a_router_is_even_where_a_rows_tokens_are_spread_alike() -> None:
+    found = router_imbalance(ROUTED.log(), [2, 1], experts_per_token=1)
+
+    # 2 (1/2 x 1/2 + 1/2 x 1/2), and 2 (1 x 3/4 + 0 x 1/4)
+    assert found.tolist() == pytest.approx([1.0, 1.5])
+
+
+def test_an_even_router_has_as_much_as_it_chooses_experts() -> None:
+    assert router_imbalance(ROUTED.log(), [3], experts_per_token=2).tolist() == pytest.approx([2.0])
+
+
+def test_the_gradient_moves_the_probabilities_and_not_the_choice() -> None:
+    logits = ROUTED[2:].log().requires_grad_()
+
+    loss = router_imbalance(logits, [1], experts_per_token=1).sum()
+
+    # 2 x d P_0 / d z = 2 x 3/4 x 1/4
+    assert gradient(loss, of=logits).flatten().tolist() == pytest.approx([0.375, -0.375])
+
+
+def test_routers_are_balanced_in_float32() -> None:
+    assert router_imbalance(ROUTED.log().bfloat16(), [3], experts_per_token=1).dtype == torch.float32
 
 
 def test_k3_is_the_ratio_minus_its_logarithm_minus_one() -> None:

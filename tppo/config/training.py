@@ -198,6 +198,14 @@ class ActorSection(OptimizerSection):
     entropy comes later, or not at all.
     """
 
+    router_aux_loss_coef: NonNegativeFloat = 0.0
+    """Weight of a loss that evens out the routers of a mixture of experts: the mean of `actor/router_imbalance` over
+    the rows; 0: off. Refused for a model that transformers has no such loss for. [factor]
+
+    To 0.001 or so where training moves the tokens to few experts, so that `actor/router_imbalance` rises; it pulls
+    against the reward. transformers: `router_aux_loss_coef`.
+    """
+
 
 class CriticSection(OptimizerSection):
     """The value model's optimizer, and where the value model trains."""

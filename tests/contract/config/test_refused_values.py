@@ -102,7 +102,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ),
     (
         "a number from 0 to 1000",
-        "algorithm.lm_loss_weight actor.weight_decay critic.weight_decay",
+        "algorithm.lm_loss_weight actor.weight_decay critic.weight_decay actor.router_aux_loss_coef",
         ["-0.1", "1e+300", "inf", "'none'", "true"],
     ),
     ("a number from -1e+12 to 1e+12", "algorithm.lm_score_threshold", ["inf", "nan", "true", "'0.5'"]),

@@ -104,3 +104,18 @@ def test_weights_that_are_pickled_alone_are_refused(tmp_path: Path, key: str, na
         f"{key} = '{folders[key]}': {folders[key] / name} is a pickle, which may run code; "
         "expected model.safetensors or its shards beside it"
     )
+
+
+def test_a_loss_for_routers_is_refused_where_the_model_has_none(tmp_path: Path) -> None:
+    for name in ("qwen3_moe", "deepseek_v3", "llama"):
+        a_folder(tmp_path / name, name)
+
+    require_trainable(ModelSection(path=tmp_path / "qwen3_moe"), router_aux_loss_coef=0.01)
+    for name in ("deepseek_v3", "llama"):
+        require_trainable(ModelSection(path=tmp_path / name))
+        with pytest.raises(ConfigError) as caught:
+            require_trainable(ModelSection(path=tmp_path / name), router_aux_loss_coef=0.01)
+        assert str(caught.value) == (
+            f"actor.router_aux_loss_coef = 0.01: transformers has no load-balancing loss for {name}, the model at "
+            f"model.path = '{tmp_path / name}'; expected 0, or a mixture of experts that has one"
+        )

@@ -14,6 +14,7 @@ NAMES = {
 }
 NOT_IN_THESE_RUNS = {
     "ledger/dropped/REASON",  # nobody dropped anything
+    "actor/router_imbalance",  # the model has no experts
     "val-core/SOURCE/acc/best@N/mean",  # each prompt has one response
     "val-aux/SOURCE/acc/best@K/mean",
     "val-core/SOURCE/acc/maj@N/mean",

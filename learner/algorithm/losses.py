@@ -199,7 +199,7 @@ def router_imbalance(router_logits: Tensor, row_lengths: Sequence[int], *, exper
     """
     probabilities = router_logits.float().softmax(dim=-1)
     chosen = torch.zeros_like(probabilities).scatter_(-1, probabilities.topk(experts_per_token).indices, 1.0)
-    rows = zip(chosen.split(list(row_lengths)), probabilities.split(list(row_lengths)), strict=True)
+    rows = zip(*(torch.split(of_tokens, list(row_lengths)) for of_tokens in (chosen, probabilities)), strict=True)
     num_experts = router_logits.shape[-1]
     return torch.stack([num_experts * (shares.mean(dim=0) * means.mean(dim=0)).sum() for shares, means in rows])
 

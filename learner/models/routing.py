@@ -42,5 +42,5 @@ def _routers(network: Any) -> Iterator[Module]:
             continue
         recorded = (getattr(part, "_can_record_outputs", None) or {}).get(RECORDED, ())
         for recorder in recorded if isinstance(recorded, list | tuple) else [recorded]:
-            kind = getattr(recorder, "target_class", recorder)
+            kind: Any = getattr(recorder, "target_class", recorder)
             yield from (module for module in part.modules() if isinstance(module, kind))

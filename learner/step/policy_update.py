@@ -237,7 +237,7 @@ class _PolicyUpdate:
         loss = result.loss + self.lm_loss_weight * imitation
         if imbalance == "trained":
             loss = loss + self.actor.router_aux_loss_coef * scores.imbalances.sum() / len(mini_batch)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self._log(scores, policy_mask, result)
         ratios, is_clipped = (torch.split(x.cpu(), list(batch.num_selected)) for x in (result.ratio, result.is_clipped))
         for place, row in enumerate(rows):

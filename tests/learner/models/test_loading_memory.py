@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from learner.models.loading import load_policy, value_model_from_policy
 
 SIZES: dict[str, Any] = {"vocab_size": 1000, "num_attention_heads": 4, "num_key_value_heads": 4}
-LARGE: dict[str, Any] = SIZES | {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 8}
+LARGE: dict[str, Any] = SIZES | {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 4}
 SMALL: dict[str, Any] = SIZES | {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
 ALLOWED = 1.3
 """Of the model's size: one tensor more than the model at a time, and what allocators round up to."""
@@ -83,7 +83,7 @@ def test_loading_makes_no_second_copy_of_a_model(tmp_path: Path) -> None:
 
     for case, line in zip(CASES, lines, strict=True):
         taken, size = map(int, line.split())
-        assert size > 100 * 2**20
+        assert size > 60 * 2**20
         assert 0.9 * size < taken < ALLOWED * size, case
 
 

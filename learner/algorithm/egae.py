@@ -4,6 +4,10 @@ It differs from the textbook's GAE in one number. A window cut after token l-1 l
 in its place (boundary "hold"), so that a partial response can be trained on at once. A finished row is plain GAE.
 
 Values: `values[:, t]` is V(s_t), the value model's output at the position of the token before token t.
+
+Time counts the policy's own tokens. What stands between them and was not sampled, such as a tool's output, is False in
+the mask and belongs to the transition: token t's successor is the next True one, whose V(s_{t+1}) has read everything
+before it, and neither gamma nor lambda counts the tokens between.
 Equation numbers are those of T-PPO (arXiv 2506.15050) and of VAPO (arXiv 2504.05118).
 """
 
@@ -35,8 +39,8 @@ def extended_gae(
         A_t     = delta_t + gamma lambda A_{t+1},    A_l = 0
 
     with V(s_l) = 0 for finished rows, else V(s_{l-1}) ("hold") or `bootstrap_values` [batch] ("bootstrap").
-    `rewards`, `values` [batch, time]; `response_mask` [batch, time] and `is_finished` [batch] bool; each row's True
-    entries are contiguous, and there may be none; `gae_lambda` is one number, or one for each row [batch].
+    `rewards`, `values` [batch, time]; `response_mask` [batch, time] and `is_finished` [batch] bool; its True entries may
+    have gaps, and there may be none; `gae_lambda` is one number, or one for each row [batch].
     """
     deltas = temporal_differences(
         rewards,
@@ -49,8 +53,7 @@ def extended_gae(
     )
     if isinstance(gae_lambda, Tensor) and gae_lambda.ndim:
         require_shape(is_finished.shape, gae_lambda=gae_lambda)
-    advantages = discounted_suffix_sums(deltas, gamma * gae_lambda)
-    return torch.where(response_mask, advantages, 0.0)
+    return in_place(discounted_suffix_sums(at_front(deltas, response_mask), gamma * gae_lambda), response_mask)
 
 
 def temporal_differences(
@@ -75,10 +78,29 @@ def temporal_differences(
         raise ValueError(f"boundary must be 'hold', or 'bootstrap' with bootstrap_values; it is {boundary!r}")
     values_after_end = torch.where(is_finished.unsqueeze(1), 0.0, values_after_cut)
 
-    has_next = torch.zeros_like(response_mask)
-    has_next[:, :-1] = response_mask[:, 1:]
-    next_values = torch.where(has_next, values.roll(-1, dims=1), values_after_end)
+    has_next = response_mask.flip(1).cumsum(1).flip(1) > 1
+    following = in_place(at_front(values, response_mask).roll(-1, dims=1), response_mask)
+    next_values = torch.where(has_next, following, values_after_end)
     return torch.where(response_mask, rewards + gamma * next_values - values, 0.0)
+
+
+def at_front(x: Tensor, mask: Tensor) -> Tensor:
+    """Each row's True entries side by side from time 0 on, then zeros; `x` and `mask` [batch, time]."""
+    front = torch.zeros_like(x)
+    front[_front_of(mask)] = x[mask]
+    return front
+
+
+def in_place(front: Tensor, mask: Tensor) -> Tensor:
+    """The inverse of `at_front`: each entry where the mask is True, 0 where it is False [batch, time]."""
+    placed = torch.zeros_like(front)
+    placed[mask] = front[_front_of(mask)]
+    return placed
+
+
+def _front_of(mask: Tensor) -> Tensor:
+    """As many True entries per row as the mask has, from time 0 on."""
+    return torch.arange(mask.shape[1], device=mask.device) < mask.sum(dim=1, keepdim=True)
 
 
 def discounted_suffix_sums(terms: Tensor, discount: float | Tensor) -> Tensor:
@@ -100,12 +122,11 @@ def discounted_suffix_sums(terms: Tensor, discount: float | Tensor) -> Tensor:
 def monte_carlo_returns(rewards: Tensor, response_mask: Tensor, *, gamma: float) -> Tensor:
     """R_t = sum over k >= t of gamma^(k-t) r_k [batch, time], the value model's target for finished responses.
 
-    Zero where the mask is False.
+    Zero where the mask is False; the tokens there count for no time.
     """
     require_masks(response_mask=response_mask)
     require_shape(response_mask.shape, rewards=rewards)
-    returns = discounted_suffix_sums(torch.where(response_mask, rewards, 0.0), gamma)
-    return torch.where(response_mask, returns, 0.0)
+    return in_place(discounted_suffix_sums(at_front(rewards, response_mask), gamma), response_mask)
 
 
 def length_adaptive_lambda(lengths: Tensor, *, alpha: float = 0.05, floor: float = 0.95) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from learner.algorithm.egae import temporal_differences
+from learner.algorithm.egae import at_front, in_place, temporal_differences
 from learner.algorithm.importance import bounded_log_ratio, importance_weights
 from learner.algorithm.losses import PolicyLoss, pessimistic_surrogate, summarize
 from learner.algorithm.masked_stats import masked_mean
@@ -70,12 +70,13 @@ def vtrace_advantages(
     """
     deltas = temporal_differences(rewards, values, response_mask, is_finished, gamma=gamma)
     weights = importance_weights(old_logprobs, rollout_logprobs, response_mask, cap=importance_cap)
+    deltas, weights = at_front(deltas, response_mask), at_front(weights, response_mask)
     corrected_advantage = deltas.new_zeros(deltas.shape[0])  # c_{t+1} A_{t+1}
     advantages = torch.empty_like(deltas)
     for t in reversed(range(deltas.shape[1])):
         advantages[:, t] = deltas[:, t] + gamma * gae_lambda * corrected_advantage
         corrected_advantage = weights[:, t] * advantages[:, t]
-    return torch.where(response_mask, advantages, 0.0)
+    return in_place(advantages, response_mask)
 
 
 @torch.no_grad()

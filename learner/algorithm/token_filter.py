@@ -1,4 +1,4 @@
-"""Which token trains which loss. Prompts train nothing.
+"""Which token trains which loss. Prompts train nothing; neither does what the policy did not sample in a response.
 
 policy: tokens of the current window, without the last K before a cut, whose advantages are the least certain, and
 without too-old tokens; value: all tokens of finished responses; positive examples: all tokens of finished responses
@@ -14,7 +14,7 @@ from learner.algorithm.arguments import require_masks, require_shape
 def policy_mask(response_mask: Tensor, is_finished: Tensor, *, num_ignored_tail_tokens: int) -> Tensor:
     """Tokens for the policy loss [batch, time]: a cut row loses its last K = `num_ignored_tail_tokens` tokens.
 
-    `response_mask` [batch, time] is True for the current window's tokens, wherever they begin.
+    `response_mask` [batch, time] is True for the current window's sampled tokens, wherever they stand.
     """
     require_masks(response_mask=response_mask, is_finished=is_finished)
     require_shape(response_mask.shape[:1], is_finished=is_finished)

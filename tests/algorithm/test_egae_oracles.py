@@ -163,3 +163,27 @@ def test_a_window_of_one_token_is_judged_by_its_reward_alone(is_finished: bool, 
     )
 
     assert_close(advantages[0], [expected])
+
+
+def test_a_gap_belongs_to_the_transition() -> None:
+    """Worked by hand: gamma 1/2, lambda 1/2, values 1, 2 | gap | 4, and 9 and 7 in the gap, which nobody reads.
+
+    Finished with 8: delta = (0.5*2 - 1, 0.5*4 - 2, 8 - 4) = (0, 0, 4); A = (0.25, 1, 4).
+    Cut, "hold": delta_2 = 0.5*4 - 4 = -2; A = (-0.125, -0.5, -2). Cut, "bootstrap" from 6: delta_2 = 3 - 4; A / 2.
+    """
+    mask = torch.tensor([[True, True, False, False, True]])
+    values = row([1.0, 2.0, 9.0, 7.0, 4.0])
+    rewards = row([0.0, 0.0, 0.0, 0.0, 8.0])
+
+    def advantages(rewards: Tensor, *, is_finished: bool, **boundary: Any) -> Tensor:
+        finished = torch.tensor([is_finished])
+        return extended_gae(rewards, values, mask, finished, gamma=0.5, gae_lambda=0.5, **boundary)[0]
+
+    nothing = torch.zeros_like(rewards)
+    assert_close(advantages(rewards, is_finished=True), [0.25, 1.0, 0.0, 0.0, 4.0])
+    assert_close(advantages(nothing, is_finished=False), [-0.125, -0.5, 0.0, 0.0, -2.0])
+    bootstrapped = advantages(
+        nothing, is_finished=False, boundary="bootstrap", bootstrap_values=torch.tensor([6.0]).double()
+    )
+    assert_close(bootstrapped, [-0.0625, -0.25, 0.0, 0.0, -1.0])
+    assert_close(monte_carlo_returns(rewards, mask, gamma=0.5)[0], [2.0, 4.0, 0.0, 0.0, 8.0])

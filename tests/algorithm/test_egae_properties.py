@@ -56,6 +56,34 @@ def test_advantages_equal_the_double_sum_and_padding_is_zero(
 
 
 @property_test
+@given(rows(), st.data(), unit_interval, unit_interval)
+def test_tokens_that_were_not_sampled_change_nothing_for_the_others(
+    row: Row, data: st.DataObject, gamma: float, gae_lambda: float
+) -> None:
+    gaps = data.draw(st.lists(st.integers(0, 2), min_size=len(row.values) + 1, max_size=len(row.values) + 1))
+    places = [sum(gaps[: t + 1]) + t for t in range(len(row.values))]
+    width = sum(gaps) + len(row.values)
+    rewards, values = torch.full((1, width), math.nan, dtype=torch.float64), torch.full((1, width), math.nan).double()
+    mask = torch.zeros(1, width, dtype=torch.bool)
+    rewards[0, places], values[0, places] = (
+        as_batch([row], num_padding=0).rewards,
+        as_batch([row], num_padding=0).values,
+    )
+    mask[0, places] = True
+    finished = torch.tensor([row.is_finished])
+
+    advantages = extended_gae(rewards, values, mask, finished, gamma=gamma, gae_lambda=gae_lambda)
+    returns = monte_carlo_returns(rewards, mask, gamma=gamma)
+
+    assert advantages[0, places].tolist() == pytest.approx(
+        estimate_row(row, gamma=gamma, gae_lambda=gae_lambda), abs=1e-12
+    )
+    assert returns[0, places].tolist() == pytest.approx(reference.returns_by_sum(row.rewards, gamma=gamma), abs=1e-9)
+    assert not advantages[~mask].any()
+    assert not returns[~mask].any()
+
+
+@property_test
 @given(rows(is_finished=True), unit_interval, unit_interval)
 def test_a_finished_row_has_plain_gae(row: Row, gamma: float, gae_lambda: float) -> None:
     plain = reference.advantages_by_double_sum(

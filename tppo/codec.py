@@ -88,6 +88,7 @@ def reward_request_message(request: RewardRequest) -> pb.RewardRequest:
         num_response_tokens=request.num_response_tokens,
         is_evaluation=request.is_evaluation,
         finish_reason=pb.FinishReason.ValueType(request.finish_reason or 0),
+        num_not_sampled_tokens=request.num_not_sampled_tokens,
     )
 
 
@@ -104,6 +105,7 @@ def reward_request_record(message: pb.RewardRequest) -> RewardRequest:
         num_response_tokens=message.num_response_tokens,
         is_evaluation=message.is_evaluation,
         finish_reason=FINISH_REASONS.get(message.finish_reason),
+        num_not_sampled_tokens=message.num_not_sampled_tokens,
     )
 
 
@@ -163,6 +165,7 @@ def _window_message(window: Window) -> pb.Window:
         ended_at=window.ended_at,
         error=window.error,
         is_evaluation=window.is_evaluation,
+        sampled_mask=window.sampled_mask,
     )
 
 
@@ -180,6 +183,7 @@ def _window(message: pb.Window) -> Window:
         ended_at=message.ended_at,
         error=message.error,
         is_evaluation=message.is_evaluation,
+        sampled_mask=message.sampled_mask,
     )
 
 

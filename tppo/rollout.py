@@ -46,6 +46,8 @@ class FinishReason(IntEnum):
     STOP = 1  # one of the stop tokens was sampled; it is the last token of the window
     LENGTH = 2  # max_new_tokens were sampled
     FAILED = 3  # the engine could not serve the request; see Window.error
+    CUT = 4  # the generator handed it over with fewer tokens; the next window goes on
+    TOOL = 5  # a tool was called, whose output follows as tokens that were not sampled; the next window goes on
 
 
 class ScoreStatus(IntEnum):
@@ -93,7 +95,7 @@ class Window:
     rollout_id: str
     window_index: int
     tokens: "array[int]"
-    logprobs: "array[float]"  # of each sampled token, under the sampling temperature
+    logprobs: "array[float]"  # of each sampled token, under the sampling temperature; 0 for one not sampled
     version_spans: tuple[VersionSpan, ...]  # cover the tokens in order
     finish_reason: FinishReason
     generator: str = ""
@@ -102,6 +104,7 @@ class Window:
     ended_at: float = 0.0
     error: str = ""
     is_evaluation: bool = False
+    sampled_mask: bytes = b""  # a byte for each token: 1 sampled by the policy, 0 not (a tool's output); empty: all 1
 
     def __post_init__(self) -> None:
         """Refuse a window whose parts do not fit each other."""
@@ -111,15 +114,34 @@ class Window:
                 f"window {self.window_index} of {self.rollout_id}: {len(self.tokens)} tokens, "
                 f"{len(self.logprobs)} log-probs, version spans over {covered} tokens"
             )
+        if self.sampled_mask and (len(self.sampled_mask) != len(self.tokens) or max(self.sampled_mask) > 1):
+            raise ValueError(
+                f"window {self.window_index} of {self.rollout_id}: a sampled_mask of {len(self.sampled_mask)} bytes up "
+                f"to {max(self.sampled_mask)}; expected a 0 or 1 for each of {len(self.tokens)} tokens, or none at all"
+            )
 
     @property
     def key(self) -> tuple[str, int]:
         """What makes two windows duplicates of each other."""
         return self.rollout_id, self.window_index
 
+    @property
+    def ends_early(self) -> bool:
+        """Whether the response goes on though fewer tokens came than were requested."""
+        return self.finish_reason in (FinishReason.CUT, FinishReason.TOOL)
+
     def token_versions(self) -> "array[int]":
         """The weights that sampled each token."""
         return tokens(span.policy_version for span in self.version_spans for _ in range(span.num_tokens))
+
+    def is_sampled(self) -> bytes:
+        """For each token 1, or 0 where the policy did not sample it."""
+        return self.sampled_mask or b"\1" * len(self.tokens)
+
+    @property
+    def num_not_sampled(self) -> int:
+        """Tokens that the policy did not sample."""
+        return self.sampled_mask.count(0)
 
     @property
     def oldest_policy_version(self) -> int:
@@ -141,6 +163,7 @@ class RewardRequest:
     num_response_tokens: int = 0
     is_evaluation: bool = False
     finish_reason: FinishReason | None = None  # STOP, or LENGTH when the response was cut; None: not known
+    num_not_sampled_tokens: int = 0  # of the response: a tool's output
 
     @property
     def key(self) -> tuple[str, int]:

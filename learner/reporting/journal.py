@@ -72,6 +72,7 @@ class JournalWriter:
             "started": window.started_at,
             "ended": window.ended_at,
             "tokens": len(window.tokens),
+            "not_sampled": window.num_not_sampled,
             "versions": [[span.policy_version, span.num_tokens] for span in window.version_spans],
             "finish": window.finish_reason.name.lower(),
             "is_finished": one.is_finished,

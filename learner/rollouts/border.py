@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from learner.rollouts.prompts import PromptOrder
 from learner.rollouts.requests import RequestKey
 from tppo import codec
-from tppo.rollout import EVALUATION_PREFIX, Command, InboxRecord, Score, Window
+from tppo.rollout import EVALUATION_PREFIX, Command, FinishReason, InboxRecord, Score, Window
 
 MAX_VERSION = 2**31 - 1  # of the int32 in which the ledger keeps each token's version
 MAX_SCORE = 3.4e38  # of a float32, as which a training step takes it
@@ -108,6 +108,8 @@ class Border:
         token = next((token for token in window.tokens if not 0 <= token < limit), None)
         if token is not None:
             raise ValueError(f"{what}: token {token}; expected one of 0 to {limit - 1}")
+        if window.finish_reason is FinishReason.CUT and not window.tokens:
+            raise ValueError(f"{what}: handed over without a token; expected one at least, or its lease released")
         _check_sampling(window, what)
 
 
@@ -116,12 +118,18 @@ def _check_sampling(window: Window, what: str) -> None:
     logprob = next((logprob for logprob in window.logprobs if not -math.inf < logprob <= 0), None)
     if logprob is not None:
         raise ValueError(f"{what}: log-prob {logprob}; expected a finite one of at most 0")
+    if window.sampled_mask and any(map(_is_of_no_sampling, window.logprobs, window.sampled_mask)):
+        raise ValueError(f"{what}: a log-prob of a token that was not sampled; expected 0 for it")
     for span in window.version_spans:
         if not (0 <= span.policy_version <= MAX_VERSION and span.num_tokens >= 0):
             raise ValueError(
                 f"{what}: {span.num_tokens} tokens of policy version {span.policy_version}; "
                 f"expected a version of 0 to {MAX_VERSION}"
             )
+
+
+def _is_of_no_sampling(logprob: float, is_sampled: int) -> bool:
+    return not is_sampled and logprob != 0
 
 
 def _check_score(score: Score) -> None:

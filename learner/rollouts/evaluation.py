@@ -170,7 +170,7 @@ def _sampled(step: int, rollouts: Sequence[Rollout], main_set: str, samples_per_
     scored = [row for row in rollouts if row.state is State.READY and row.score is not None]
     main = [row for row in scored if row.prompt.set_name == main_set]
     accuracy = estimate([_mean_score(rows) for rows in _by_prompt(main)])
-    versions = [version for row in rollouts for version in row.token_versions]
+    versions = [version for row in rollouts for version in row.sampled_versions()]
     return Evaluation(
         step=step,
         num_scored=len(scored),

@@ -15,7 +15,7 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from learner.rollouts.occurrences import Arrived, Dropped, Occurrence, Parked, Requested, Scored
 from learner.rollouts.prompts import Prompt
@@ -29,7 +29,7 @@ from learner.rollouts.requests import (
     reward_request,
     window_request,
 )
-from learner.rollouts.rollout import Position, Rollout, State
+from learner.rollouts.rollout import Lost, Position, Rollout, State
 from tppo.rollout import FinishReason, RewardRequest, Score, ScoreStatus, Window, WindowRequest
 
 RETRIED = "failed, and requested again"  # why a window counts as dropped that an operator retried
@@ -37,13 +37,6 @@ Key = tuple[str, int]  # of a record: rollout and window index, or rollout and a
 R = TypeVar("R", Window, Score)
 MAX_RESENDS = 3  # of a request whose answers were rejected; then its rollout is parked
 MAX_STALLS = 2  # empty windows in a row after which a response counts as cut at its limit
-
-
-class Lost(NamedTuple):
-    """A window that no step will have, since it was parked."""
-
-    position: Position
-    cohort: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +65,7 @@ class Ledger:
     rollouts: dict[str, Rollout] = field(default_factory=dict)
     ready: list[Rollout] = field(default_factory=list)  # sorted by position
     scored_evaluations: list[Rollout] = field(default_factory=list)  # for evaluation.py to take
-    lost: list["Lost"] = field(default_factory=list)  # parked, for the scheduler to replace; sorted
+    lost: list[Lost] = field(default_factory=list)  # parked, for the scheduler to replace; sorted
     outbox: list[WindowRequest | RewardRequest] = field(default_factory=list)
     occurrences: list[Occurrence] = field(default_factory=list)  # for the journal to take
     early_windows: dict[Key, tuple[Position, Window]] = field(default_factory=dict)
@@ -254,13 +247,22 @@ class Ledger:
             window.finish_reason is FinishReason.STOP
             or len(rollout.response_tokens) >= self.rules.max_response_length
             or rollout.num_stalls >= MAX_STALLS
-            or rollout.is_evaluation
+            or (rollout.is_evaluation and not window.ends_early)  # its one window was requested for the whole rest
         )
         self.occurrences.append(Arrived(window, rollout.is_finished))
         if rollout.is_finished:
             self._request_score(rollout)
+        elif rollout.is_evaluation:
+            self._go_on_at_once(rollout)
         else:
             self._make_ready(rollout, position)
+
+    def _go_on_at_once(self, rollout: Rollout) -> None:
+        """Request the rest of an evaluation's response, whose window was cut: it waits for no training step."""
+        rollout.window_index += 1
+        rollout.window_start = len(rollout.response_tokens)
+        rollout.state = State.WAITING
+        self.request_window(rollout, cohort=rollout.cohort, min_policy_version=rollout.min_policy_version)
 
     def _request_score(self, rollout: Rollout) -> None:
         rollout.state = State.SCORING

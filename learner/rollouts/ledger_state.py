@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from learner.rollouts.evaluation import SolutionProbabilities
-from learner.rollouts.ledger import Ledger, Lost
+from learner.rollouts.ledger import Ledger
 from learner.rollouts.manager import RolloutManager
 from learner.rollouts.prompts import Prompt
-from learner.rollouts.rollout import Rollout, State
+from learner.rollouts.rollout import Lost, Rollout, State
 from tppo import codec
 from tppo.rollout import InboxRecord, Score, Window
 
-PER_TOKEN = ("response_tokens", "rollout_logprobs", "token_versions", "values")
+PER_TOKEN = ("response_tokens", "rollout_logprobs", "token_versions", "values", "sampled_mask")
 PLAIN = (
     "rollout_id",
     "ordinal",
@@ -38,12 +38,15 @@ PLAIN = (
     "answer",
     "attempt",
     "num_stalls",
+    "has_short_windows",
     "cause",
     "first_attempt",
     "num_rejections",
     "is_retry_due",
 )
-TYPECODES = {name: "i" if name in ("response_tokens", "token_versions") else "f" for name in PER_TOKEN}
+TYPECODES = {"response_tokens": "i", "rollout_logprobs": "f", "token_versions": "i", "values": "f", "sampled_mask": "b"}
+DTYPES = {"i": torch.int32, "f": torch.float32, "b": torch.int8}
+EMPTY_IN_OLDER = "sampled_mask"  # the releases that did not have it sampled every token
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +131,7 @@ def _laid_out(rollouts: Sequence[Rollout], name: str) -> Tensor:
     line = array(TYPECODES[name])
     for rollout in rollouts:
         line.extend(getattr(rollout, name))
-    dtype = torch.int32 if TYPECODES[name] == "i" else torch.float32
+    dtype = DTYPES[TYPECODES[name]]
     return torch.frombuffer(line, dtype=dtype).clone() if line else torch.empty(0, dtype=dtype)
 
 
@@ -136,12 +139,14 @@ def _rollouts(
     state: LedgerState, train_prompts: Sequence[Prompt], evaluation_prompts: Sequence[Prompt]
 ) -> Iterable[Rollout]:
     entries: Sequence[Mapping[str, Any]] = state.plain["rollouts"]
-    ends = {name: list(accumulate(entry["lengths"][name] for entry in entries)) for name in PER_TOKEN}
+    tensors = {EMPTY_IN_OLDER: torch.empty(0, dtype=torch.int8), **state.tensors}
+    lengths: list[Mapping[str, int]] = [{EMPTY_IN_OLDER: 0, **entry["lengths"]} for entry in entries]
+    ends = {name: list(accumulate(of_entry[name] for of_entry in lengths)) for name in PER_TOKEN}
     train, evaluated = ({prompt.index: prompt for prompt in prompts} for prompts in (train_prompts, evaluation_prompts))
     for number, entry in enumerate(entries):
         prompts = evaluated if entry["is_evaluation"] else train
         arrays: dict[str, Any] = {
-            name: _array(state.tensors[name], ends[name][number] - entry["lengths"][name], ends[name][number])
+            name: _array(name, tensors[name][ends[name][number] - lengths[number][name] : ends[name][number]])
             for name in PER_TOKEN
         }
         yield Rollout(
@@ -153,9 +158,9 @@ def _rollouts(
         )
 
 
-def _array(line: Tensor, begin: int, end: int) -> "array[Any]":
-    result: array[Any] = array("i" if line.dtype == torch.int32 else "f")
-    result.frombytes(line[begin:end].numpy().tobytes())
+def _array(name: str, of_rollout: Tensor) -> "array[Any]":
+    result: array[Any] = array(TYPECODES[name])
+    result.frombytes(of_rollout.numpy().tobytes())
     return result
 
 

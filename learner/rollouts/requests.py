@@ -110,7 +110,7 @@ def reward_request(
     rollout: Rollout, decode: Callable[["array[int]"], str], stop_token_ids: tuple[int, ...]
 ) -> RewardRequest:
     """For a finished rollout's score."""
-    is_stopped = not set(rollout.response_tokens[-1:]).isdisjoint(stop_token_ids)
+    is_stopped = rollout.is_sampled()[-1:] == b"\1" and rollout.response_tokens[-1] in stop_token_ids
     return RewardRequest(
         rollout_id=rollout.rollout_id,
         attempt=rollout.attempt,
@@ -122,6 +122,7 @@ def reward_request(
         num_response_tokens=len(rollout.response_tokens),
         is_evaluation=rollout.is_evaluation,
         finish_reason=FinishReason.STOP if is_stopped else FinishReason.LENGTH,
+        num_not_sampled_tokens=rollout.num_not_sampled,
     )
 
 

@@ -5,8 +5,11 @@ WAITING -> REQUESTED -> READY (window not the last) -> TRAINED -> REQUESTED (nex
 """
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import compress
+from typing import NamedTuple
 
 from learner.rollouts.prompts import Prompt
 from tppo.rollout import Window, logprobs, tokens
@@ -23,6 +26,13 @@ class State(StrEnum):
     READY = "ready"
     TRAINED = "trained"
     PARKED = "parked"
+
+
+class Lost(NamedTuple):
+    """A window that no step will have, since it was parked."""
+
+    position: Position
+    cohort: int
 
 
 @dataclass(slots=True)
@@ -43,6 +53,7 @@ class Rollout:
     rollout_logprobs: "array[float]" = field(default_factory=logprobs)
     token_versions: "array[int]" = field(default_factory=tokens)
     values: "array[float]" = field(default_factory=logprobs)  # predicted in the step that trained the token
+    sampled_mask: "array[int]" = field(default_factory=lambda: array("b"))  # as a window's; empty: all were sampled
     is_finished: bool = False
     score: float | None = None
     components: dict[str, float] = field(default_factory=dict)
@@ -50,6 +61,7 @@ class Rollout:
     attempt: int = 0  # of scoring
     first_attempt: int = 0  # of those that count towards the limit
     num_stalls: int = 0
+    has_short_windows: bool = False  # one ended early and the response went on, so borders are not window_length apart
     ready_position: Position = (0, 0)
     cause: str = ""  # why it is parked
     num_rejections: int = 0  # records for its present request that do not count
@@ -65,15 +77,33 @@ class Rollout:
         """Tokens of the current window."""
         return self.response_tokens[self.window_start :]
 
+    def is_sampled(self) -> bytes:
+        """For each token of the response 1, or 0 where the policy did not sample it."""
+        return bytes(self.sampled_mask) or b"\1" * len(self.response_tokens)
+
+    def sampled_versions(self, *, end: int | None = None) -> Sequence[int]:
+        """The weights that sampled each sampled token before the response's token `end`, or of all."""
+        versions = self.token_versions[:end]
+        return list(compress(versions, self.sampled_mask)) if self.sampled_mask else versions
+
+    @property
+    def num_not_sampled(self) -> int:
+        """Tokens of the response that the policy did not sample."""
+        return self.sampled_mask.count(0)
+
     def extend(self, window: Window, *, max_length: int) -> None:
         """Take a window's tokens, those within the limit: what is beyond was not requested."""
         room = max_length - len(self.response_tokens)
+        if window.sampled_mask or self.sampled_mask:
+            self.sampled_mask = array("b", self.is_sampled() + window.is_sampled()[:room])
         self.response_tokens.extend(window.tokens[:room])
         self.rollout_logprobs.extend(window.logprobs[:room])
         self.token_versions.extend(window.token_versions()[:room])
         self.generator = window.generator
         self.num_stalls = 0 if window.tokens else self.num_stalls + 1
+        self.has_short_windows |= window.ends_early
 
     def prefix_age(self, policy_version: int) -> int | None:
-        """Steps from the oldest token before the current window to these weights; None without such tokens."""
-        return policy_version - min(self.token_versions[: self.window_start]) if self.window_start else None
+        """Steps from the oldest token before the current window to these weights; None without a sampled one."""
+        versions = self.sampled_versions(end=self.window_start)
+        return policy_version - min(versions) if versions else None

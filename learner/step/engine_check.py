@@ -91,8 +91,9 @@ def _spread(candidates: Sequence[int], rows: Sequence[Rollout]) -> list[int]:
 def _summary(rows: Sequence[Rollout], sampled: Sampled, learners: Mapping[int, Tensor]) -> Metrics:
     of_each: defaultdict[str, list[Tensor]] = defaultdict(list)
     for row, scored in learners.items():
-        engine = sampled.window_part(row, sampled.rollout_logprobs)
-        learner = scored[len(scored) - len(engine) :]
+        is_sampled = sampled.is_sampled[row][sampled.window_starts[row] :]
+        engine = sampled.window_part(row, sampled.rollout_logprobs)[is_sampled]
+        learner = scored[len(scored) - len(is_sampled) :][is_sampled]
         of_each[rows[row].generator].append(k3_kl(engine, learner, torch.ones_like(engine, dtype=torch.bool)))
     everything = torch.cat([torch.empty(0), *(part for parts in of_each.values() for part in parts)])
     found = {"": everything, **{f"/{name}": torch.cat(parts) for name, parts in sorted(of_each.items()) if name}}

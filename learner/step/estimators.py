@@ -25,9 +25,7 @@ class Estimators:
         """The policy's lambda: one number, or one for each row [batch] that follows from its length."""
         if self.algorithm.lam != "length_adaptive":
             return self.algorithm.lam
-        lengths = egae.effective_lengths(
-            sampled.response_lengths, sampled.is_finished, window_length=self.window_length
-        )
+        lengths = egae.effective_lengths(sampled.num_sampled(), sampled.is_finished, window_length=self.window_length)
         return egae.length_adaptive_lambda(lengths, alpha=self.algorithm.lam_alpha, floor=self.algorithm.lam_floor)
 
     @property
@@ -56,23 +54,27 @@ class Estimators:
         for index in rows:
             values = sampled.window_part(index, estimates.values)
             in_window = sampled.window_part(index, estimates.raw_advantages) + values
-            if sampled.window_starts[index]:
-                reward = float(sampled.rewards[index])
-                in_window = self._with_earlier_tokens(sampled.earlier_values[index], values, in_window, reward)
+            if start := sampled.window_starts[index]:
+                is_sampled = sampled.is_sampled[index]
+                known = torch.cat([sampled.earlier_values[index], values])
+                returns = self._with_earlier_tokens(
+                    known[is_sampled], in_window[is_sampled[start:]], reward=float(sampled.rewards[index])
+                )
+                in_window = known.masked_scatter(is_sampled, returns)
             targets.append(in_window)
         return targets
 
-    def _with_earlier_tokens(self, earlier_values: Tensor, values: Tensor, in_window: Tensor, reward: float) -> Tensor:
-        """The window's lambda-returns, carried back over the response's earlier tokens.
+    def _with_earlier_tokens(self, values: Tensor, in_window: Tensor, *, reward: float) -> Tensor:
+        """The window's lambda-returns, carried back over the response's earlier tokens, of those that were sampled.
 
             G_t = gamma ((1 - lambda) V_{t+1} + lambda G_{t+1})
 
-        A whole response has no earlier tokens; one that an engine cut short has. An empty last window leaves the
-        reward to the token before it.
+        A whole response has no earlier tokens; one that was cut short has. A last window without a sampled token leaves
+        the reward to the token before it.
         """
         gamma, gae_lambda = self.algorithm.gamma, self.fixed_lambda
-        next_values = [*torch.cat([earlier_values, values]).tolist()[1:], 0.0]
+        next_values = [*values.tolist()[1:], 0.0]
         returns = in_window.tolist() or [reward]
-        for t in reversed(range(len(earlier_values) + len(values) - len(returns))):
+        for t in reversed(range(len(values) - len(returns))):
             returns.insert(0, gamma * ((1.0 - gae_lambda) * next_values[t] + gae_lambda * returns[0]))
         return torch.tensor(returns, dtype=torch.float32)

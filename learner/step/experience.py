@@ -1,9 +1,10 @@
 """The rows of one step as tensors: what was sampled, what the models say of it, and what follows from both.
 
-`time` counts the tokens of the current window, left-aligned; a row's window may be shorter than the longest one.
+`time` counts the tokens of the current window, left-aligned; a row's window may be shorter than the longest one. Tokens
+that the policy did not sample (a tool's output) have their place in it, and are False in every mask.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -23,13 +24,15 @@ class Sampled:
     prompt_lengths: list[int]
     window_starts: list[int]  # response tokens before the window
     earlier_values: list[Tensor]  # per row: values of the response tokens before the window
-    response_mask: Tensor  # [batch, time] bool: tokens of the window
+    is_sampled: list[Tensor]  # per row: bool of all response tokens, False for those that the policy did not sample
+    response_mask: Tensor  # [batch, time] bool: tokens of the window that the policy sampled
     rollout_logprobs: Tensor  # [batch, time]
     token_versions: Tensor  # [batch, time] int
     is_finished: Tensor  # [batch] bool
     scores: Tensor  # [batch]; 0 for unfinished rows, which have none
     rewards: Tensor  # [batch]: what the response's last token earns: the score, less a penalty where one is configured
-    response_lengths: Tensor  # [batch]: all windows
+    response_lengths: Tensor  # [batch]: all windows, with the tokens that were not sampled
+    has_full_windows: Tensor  # [batch] bool: all windows but the last are whole, and every token was sampled
 
     @property
     def num_rows(self) -> int:
@@ -45,11 +48,19 @@ class Sampled:
         return [self.row_from(index, first) for index, first in enumerate(self.window_starts)]
 
     def all_windows_mask(self) -> Tensor:
-        """[batch, longest response] bool: the tokens of the whole responses, all windows so far."""
-        return torch.arange(int(self.response_lengths.max())) < self.response_lengths[:, None]
+        """[batch, longest response] bool: the sampled tokens of the whole responses, all windows so far."""
+        return pad_rows(self.is_sampled).values
+
+    def num_sampled(self) -> Tensor:
+        """Of the whole responses [batch]."""
+        return torch.tensor([int(of_row.sum()) for of_row in self.is_sampled])
+
+    def window_length(self, index: int) -> int:
+        """Tokens of the row's window, with those that were not sampled."""
+        return len(self.is_sampled[index]) - self.window_starts[index]
 
     def window_rewards(self) -> Tensor:
-        """[batch, time]: what a finished row earns, at its last token, else 0."""
+        """[batch, time]: what a finished row earns, at its last sampled token, else 0."""
         return terminal_rewards(self.rewards, self.response_mask)
 
     def response_values(self, index: int, window_values: Tensor) -> Tensor:
@@ -58,7 +69,7 @@ class Sampled:
 
     def window_part(self, index: int, padded: Tensor) -> Tensor:
         """The row's own entries [n] of a [batch, time] tensor."""
-        return padded[index, : int(self.response_mask[index].sum())]
+        return padded[index, : self.window_length(index)]
 
     def first(self, num_rows: int) -> "Sampled":
         """The first rows alone."""
@@ -67,6 +78,15 @@ class Sampled:
     def as_columns(self) -> dict[str, Any]:
         """The fields by name, for a checkpoint."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def of_columns(cls, columns: Mapping[str, Any]) -> "Sampled":
+        """The inverse of `as_columns`; in checkpoints of earlier releases every token was sampled."""
+        if "is_sampled" in columns:
+            return cls(**columns)
+        lengths = columns["response_lengths"]
+        all_sampled = [torch.ones(length, dtype=torch.bool) for length in lengths.tolist()]
+        return cls(**columns, is_sampled=all_sampled, has_full_windows=torch.ones_like(lengths, dtype=torch.bool))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +108,7 @@ class Estimates:
         return replace(self, **cut)
 
     def rows_with_returns(self) -> list[int]:
-        """Finished rows that have a token: a response that ended without one (two stalls) has nothing to predict."""
+        """Finished rows with a sampled token: a response that ended without one (two stalls) has nothing to predict."""
         rows: list[int] = torch.nonzero(self.value_mask.any(dim=1)).flatten().tolist()
         return rows
 
@@ -96,21 +116,25 @@ class Estimates:
 def gather(rows: Sequence[Rollout]) -> Sampled:
     """The rows of a step; a finished row must have its score."""
     windows = [torch.tensor(row.rollout_logprobs[row.window_start :]) for row in rows]
-    rollout_logprobs, response_mask = pad_rows(windows)
+    rollout_logprobs, _ = pad_rows(windows)
     scores = torch.tensor([_score(row) for row in rows])
     versions, _ = pad_rows([torch.tensor(row.token_versions[row.window_start :], dtype=torch.long) for row in rows])
+    is_sampled = [torch.tensor(bytearray(row.is_sampled()), dtype=torch.bool) for row in rows]
+    window_sampled, _ = pad_rows([mask[row.window_start :] for mask, row in zip(is_sampled, rows, strict=True)])
     return Sampled(
         token_ids=[torch.tensor(row.prompt.token_ids + row.response_tokens, dtype=torch.long) for row in rows],
         prompt_lengths=[len(row.prompt.token_ids) for row in rows],
         window_starts=[row.window_start for row in rows],
         earlier_values=[torch.tensor(row.values, dtype=torch.float32) for row in rows],
-        response_mask=response_mask,
+        is_sampled=is_sampled,
+        response_mask=window_sampled,
         rollout_logprobs=rollout_logprobs,
         token_versions=versions,
         is_finished=torch.tensor([row.is_finished for row in rows]),
         scores=scores,
         rewards=scores,
         response_lengths=torch.tensor([len(row.response_tokens) for row in rows]),
+        has_full_windows=torch.tensor([not (row.has_short_windows or row.num_not_sampled) for row in rows]),
     )
 
 

@@ -50,6 +50,7 @@ def sampled_metrics(sampled: Sampled, policy_version: int, *, max_response_lengt
         "policy_lag/mean": _mean(lag),
         "policy_lag/max": int(lag.max()) if len(lag) else None,
         "tokens/window": int(mask.sum()),
+        "tokens/not_sampled": sum(map(sampled.window_length, range(sampled.num_rows))) - int(mask.sum()),
     }
 
 
@@ -70,7 +71,7 @@ def estimate_metrics(sampled: Sampled, estimates: Estimates) -> Metrics:
         "tokens/policy_mask": num_policy_tokens,
         "tokens/policy_mask_fraction": num_policy_tokens / max(1, int(mask.sum())),
         "tokens/value_mask": num_value_tokens,
-        "tokens/value_mask_fraction": num_value_tokens / max(1, int(sampled.response_lengths.sum())),
+        "tokens/value_mask_fraction": num_value_tokens / max(1, int(sampled.num_sampled().sum())),
         "tokens/too_old": estimates.num_too_old,
     }
 

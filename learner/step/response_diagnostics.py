@@ -5,7 +5,7 @@ stored in the window's own step stand against the score that came in the end. Ex
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -37,14 +37,17 @@ COSTS_OF_CUTS = (
 
 @dataclass(frozen=True, slots=True)
 class FinishedResponses:
-    """All windows of the responses that finish in a step; [batch, time], time 0 is the response's first token."""
+    """All windows of the responses that finish in a step; [batch, time], time 0 is the response's first token.
+
+    Tokens that were not sampled are False in `mask`.
+    """
 
     values: Tensor  # of each token in the step that took it
     rewards: Tensor
     returns: Tensor
     mask: Tensor  # bool
     is_cut: Tensor  # bool: the token's window was not the last
-    row_indices: list[int]  # in the step
+    row_indices: Tensor  # [batch], in the step
 
     @classmethod
     def of(cls, sampled: Sampled, estimates: Estimates, *, gamma: float) -> "FinishedResponses | None":
@@ -52,7 +55,8 @@ class FinishedResponses:
         rows = estimates.rows_with_returns()
         if not rows:
             return None
-        values, mask = pad_rows([sampled.response_values(row, estimates.values) for row in rows])
+        values, _ = pad_rows([sampled.response_values(row, estimates.values) for row in rows])
+        mask, _ = pad_rows([sampled.is_sampled[row] for row in rows])
         rewards = terminal_rewards(sampled.rewards[rows], mask)
         window_starts = torch.tensor([sampled.window_starts[row] for row in rows])
         return cls(
@@ -61,8 +65,12 @@ class FinishedResponses:
             returns=egae.monte_carlo_returns(rewards, mask, gamma=gamma),
             mask=mask,
             is_cut=mask & (torch.arange(values.shape[1]) < window_starts[:, None]),
-            row_indices=rows,
+            row_indices=torch.tensor(rows),
         )
+
+    def of_rows(self, is_chosen: Tensor) -> "FinishedResponses":
+        """Those rows [batch] alone."""
+        return FinishedResponses(**{field.name: getattr(self, field.name)[is_chosen] for field in fields(self)})
 
 
 @torch.no_grad()
@@ -71,11 +79,12 @@ def metrics(sampled: Sampled, estimates: Estimates, *, estimators: Estimators, m
     finished = FinishedResponses.of(sampled, estimates, gamma=estimators.algorithm.gamma)
     if finished is None:
         return dict.fromkeys(EXPLAINED_VARIANCES + COSTS_OF_CUTS)
+    regular = finished.of_rows(sampled.has_full_windows[finished.row_indices])
     gae_lambda = estimators.gae_lambda(sampled)
-    of_finished = gae_lambda[finished.row_indices] if isinstance(gae_lambda, Tensor) else gae_lambda
+    of_regular = gae_lambda[regular.row_indices] if isinstance(gae_lambda, Tensor) else gae_lambda
     return {
         **_explained_variances(finished, max_response_length),
-        **_costs_of_cuts(finished, of_finished, estimators),
+        **_costs_of_cuts(regular, of_regular, estimators),
     }
 
 
@@ -109,7 +118,10 @@ def _explained_variances(finished: FinishedResponses, max_response_length: int) 
 
 
 def _costs_of_cuts(finished: FinishedResponses, gae_lambda: float | Tensor, estimators: Estimators) -> Metrics:
-    """Bias over the tokens that the ignored tail leaves in the policy's loss; jumps over all borders."""
+    """Bias over the tokens that the ignored tail leaves in the policy's loss; jumps over all borders.
+
+    Of responses whose borders are `window_length` apart.
+    """
     window_length, algorithm = estimators.window_length, estimators.algorithm
     place_in_window = torch.arange(finished.values.shape[1]) % window_length
     is_trained = finished.is_cut & (place_in_window < window_length - algorithm.num_ignored_tail_tokens)

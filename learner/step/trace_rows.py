@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy
 import pyarrow
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -34,7 +35,9 @@ def trace_table(
     """The table of a step; `outcomes` by row, empty while the value model warms up."""
     tokens = _Tokens.of(rows)
     policy = _PolicyColumns.of(sampled, outcomes)
-    trains_policy = estimates.policy_mask[sampled.response_mask].numpy() & policy.has_outcome
+    is_sampled = tokens.joined([row.is_sampled() for row in rows]).astype(numpy.bool_)
+    has_estimate = _flat(sampled, sampled.response_mask)
+    trains_policy = _flat(sampled, estimates.policy_mask) & policy.has_outcome
     is_finished = tokens.of_rows([row.is_finished for row in rows])
     columns: dict[str, Any] = {
         "rollout_id": pyarrow.DictionaryArray.from_arrays(tokens.row, [row.rollout_id for row in rows]),
@@ -43,16 +46,17 @@ def trace_table(
         "token_id": tokens.joined([row.response_tokens for row in rows]),
         "policy_version": tokens.joined([row.token_versions for row in rows]),
         "rollout_logprob": tokens.joined([row.rollout_logprobs for row in rows]),
-        "old_logprob": tokens.spread(policy.old_logprobs, policy.has_outcome),
+        "old_logprob": tokens.spread(policy.old_logprobs, policy.has_outcome & has_estimate),
         "ratio": tokens.spread(policy.ratio, trains_policy),
         "is_clipped": tokens.spread(policy.is_clipped, trains_policy),
         "value": _values(tokens, rows, sampled, estimates),
-        "raw_advantage": tokens.spread(_flat(sampled, estimates.raw_advantages)),
+        "raw_advantage": tokens.spread(_flat(sampled, estimates.raw_advantages), has_estimate),
         "advantage": tokens.spread(_flat(sampled, estimates.advantages), trains_policy),
-        "return": _nullable(_returns(tokens, sampled, gamma), is_finished),
+        "return": _nullable(_returns(tokens, sampled, is_sampled, gamma), is_finished & is_sampled),
         "in_window": tokens.in_window,
         "policy_mask": tokens.spread(trains_policy).fill_null(False),
         "value_mask": estimates.value_mask.numpy()[tokens.row, tokens.position],
+        "is_sampled": is_sampled,
     }
     return pyarrow.table(columns, schema=SCHEMA.with_metadata(header.metadata()))
 
@@ -79,10 +83,10 @@ class _Tokens:
         """A number of each row, for each of its tokens."""
         return numpy.array(numbers)[self.row]
 
-    def joined(self, arrays: "Sequence[array[Any]]") -> Column:
+    def joined(self, arrays: "Sequence[array[Any] | bytes]") -> Column:
         """Per-token arrays of whole responses, cut to the table's tokens and laid end to end."""
         return numpy.concatenate(
-            [numpy.asarray(of_row[begin:]) for begin, of_row in zip(self.first, arrays, strict=True)]
+            [numpy.asarray(memoryview(of_row)[begin:]) for begin, of_row in zip(self.first, arrays, strict=True)]
         )
 
     def spread(self, of_window: Column, is_known: Column | None = None) -> pyarrow.Array:
@@ -106,7 +110,7 @@ class _PolicyColumns:
 
     @classmethod
     def of(cls, sampled: Sampled, outcomes: Mapping[int, TokenOutcome]) -> "_PolicyColumns":
-        lengths = sampled.response_mask.sum(dim=1).tolist()
+        lengths = [sampled.window_length(row) for row in range(sampled.num_rows)]
 
         def joined(name: str, dtype: type) -> Column:
             parts = [numpy.zeros(length, dtype=dtype) for length in lengths]
@@ -129,7 +133,7 @@ def _nullable(column: Column, is_valid: Column) -> pyarrow.Array:
 
 def _flat(sampled: Sampled, padded: Tensor) -> Column:
     """The window's entries of a [batch, time] tensor, row after row."""
-    flat: Column = padded[sampled.response_mask].numpy()
+    flat: Column = torch.cat([sampled.window_part(row, padded) for row in range(sampled.num_rows)]).numpy()
     return flat
 
 
@@ -141,8 +145,10 @@ def _values(tokens: _Tokens, rows: Sequence[Rollout], sampled: Sampled, estimate
     return column
 
 
-def _returns(tokens: _Tokens, sampled: Sampled, gamma: float) -> Column:
-    """The score, discounted by the distance to the response's last token."""
-    distance = tokens.of_rows((sampled.response_lengths - 1).tolist()) - tokens.position
+def _returns(tokens: _Tokens, sampled: Sampled, is_sampled: Column, gamma: float) -> Column:
+    """The score, discounted by the sampled tokens that follow in the response."""
+    num_up_to = numpy.cumsum(is_sampled)
+    last_of_row = numpy.cumsum(numpy.bincount(tokens.row, minlength=sampled.num_rows)) - 1
+    distance = num_up_to[last_of_row][tokens.row] - num_up_to
     discounted: Column = tokens.of_rows(sampled.rewards.tolist()) * gamma**distance
     return discounted.astype(numpy.float32)

@@ -22,6 +22,7 @@ SCHEMA = pyarrow.schema(
         pyarrow.field("in_window", pyarrow.bool_(), nullable=False),
         pyarrow.field("policy_mask", pyarrow.bool_(), nullable=False),
         pyarrow.field("value_mask", pyarrow.bool_(), nullable=False),
+        pyarrow.field("is_sampled", pyarrow.bool_()),  # by the policy; null, or no such column (older releases): it was
     ]
 )
 

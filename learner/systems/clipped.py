@@ -29,14 +29,15 @@ class ClippedSystem(System):
         return Advantages(self.estimators.window_advantages(sampled, values, boundary_values))
 
     def value_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
-        """R_t of the tokens of all windows of each response: what came in the end, discounted (Monte-Carlo returns).
+        """R_t of the sampled tokens of all windows of each response: what came in the end, discounted (Monte-Carlo).
 
         So the value model's lambda is 1, whatever the policy's is.
         """
         mask = estimates.value_mask[list(rows)]
         rewards = terminal_rewards(sampled.rewards[list(rows)], mask)
         returns = monte_carlo_returns(rewards, mask, gamma=self.estimators.algorithm.gamma)
-        return [of_row[counted] for of_row, counted in zip(returns, mask, strict=True)]
+        lengths = sampled.response_lengths[list(rows)].tolist()
+        return [of_row[:length] for of_row, length in zip(returns, lengths, strict=True)]
 
     def policy_loss(self, tokens: PolicyTokens) -> losses.PolicyLoss:
         """Importance sampling corrects for the policy that sampled (decoupled loss) where a cap is set."""

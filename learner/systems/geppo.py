@@ -113,7 +113,7 @@ class GeppoSystem(System):
         return {"kept": [batch.as_columns() for batch in self._kept]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._kept = [Sampled(**columns) for columns in state["kept"]]
+        self._kept = [Sampled.of_columns(columns) for columns in state["kept"]]
 
     @torch.no_grad()
     def _window_logprobs(self, sampled: Sampled) -> Tensor:

@@ -52,6 +52,7 @@ REWARD_REQUESTS = st.builds(
     num_response_tokens=INT32,
     is_evaluation=st.booleans(),
     finish_reason=st.sampled_from([None, FinishReason.STOP, FinishReason.LENGTH]),
+    num_not_sampled_tokens=INT32,
 )
 
 
@@ -74,6 +75,7 @@ def windows(draw: st.DrawFn) -> Window:
         ended_at=draw(FLOATS),
         error=draw(st.text()),
         is_evaluation=draw(st.booleans()),
+        sampled_mask=bytes(draw(st.lists(st.integers(0, 1), min_size=num_tokens, max_size=num_tokens) | st.just([]))),
     )
 
 
@@ -179,3 +181,22 @@ def test_a_window_with_a_logprob_too_few_is_refused() -> None:
 
     with pytest.raises(ValueError, match="2 tokens, 1 log-probs"):
         codec.decode_inbox_record(pb.InboxRecord(window=window).SerializeToString())
+
+
+def test_a_window_of_an_earlier_release_has_sampled_every_token() -> None:
+    message = pb.InboxRecord.FromString(codec.encode_inbox_record(a_window()))
+    message.window.ClearField("sampled_mask")
+
+    window = codec.decode_inbox_record(message.SerializeToString())
+
+    assert isinstance(window, Window)
+    assert (window.is_sampled(), window.num_not_sampled) == (b"\1\1", 0)
+
+
+@pytest.mark.parametrize("mask", [b"\1", b"\1\1\1", b"\1\2"])
+def test_a_mask_that_does_not_fit_its_tokens_is_refused(mask: bytes) -> None:
+    message = pb.InboxRecord.FromString(codec.encode_inbox_record(a_window()))
+    message.window.sampled_mask = mask
+
+    with pytest.raises(ValueError, match=r"window 2 of 0-7-1: a sampled_mask of . bytes .* expected a 0 or 1 for each"):
+        codec.decode_inbox_record(message.SerializeToString())

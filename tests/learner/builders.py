@@ -1,5 +1,8 @@
 """Small prompts, configurations, manager, records and rollouts."""
 
+from array import array
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +82,13 @@ def a_window(
     )
 
 
+def ending(window: Window, reason: FinishReason, *, not_sampled: Sequence[int] = ()) -> Window:
+    """The same window with this finish reason; `not_sampled`: places of the tokens that the policy did not sample."""
+    mask = bytes(place not in not_sampled for place in range(len(window.tokens)))
+    numbers = logprobs(0.0 if place in not_sampled else one for place, one in enumerate(window.logprobs))
+    return replace(window, finish_reason=reason, sampled_mask=mask if not_sampled else b"", logprobs=numbers)
+
+
 def a_failed_window(rollout_id: str, window_index: int = 0, *, error: str = "out of memory") -> Window:
     return Window(rollout_id, window_index, tokens(), logprobs(), (), FinishReason.FAILED, error=error)
 
@@ -99,9 +109,10 @@ def a_row(
     versions: list[int] | None = None,
     rollout_logprobs: list[float] | None = None,
     earlier_values: list[float] | None = None,
+    not_sampled: Sequence[int] = (),
     prompt: tuple[int, ...] = (5, 6, 7),
 ) -> Rollout:
-    """A row that is ready for a training step; finished when it has a score."""
+    """A row that is ready for a training step; finished when it has a score. `not_sampled`: places in the response."""
     length = len(response)
     return Rollout(
         rollout_id="row",
@@ -114,6 +125,7 @@ def a_row(
         rollout_logprobs=logprobs(rollout_logprobs or [-2.0] * length),
         token_versions=tokens(versions or [0] * length),
         values=logprobs(earlier_values or [0.0] * window_start),
+        sampled_mask=array("b", [place not in not_sampled for place in range(length)] if not_sampled else []),
         is_finished=score is not None,
         score=score,
     )

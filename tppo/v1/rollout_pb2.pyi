@@ -36,6 +36,10 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """max_new_tokens were sampled."""
     FINISH_REASON_FAILED: _FinishReason.ValueType  # 3
     """The engine could not serve the request."""
+    FINISH_REASON_CUT: _FinishReason.ValueType  # 4
+    """The generator handed the window over with fewer tokens than requested, at least one; the next window goes on."""
+    FINISH_REASON_TOOL: _FinishReason.ValueType  # 5
+    """A tool was called; its output follows as tokens that were not sampled, here or at the next window's beginning."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why a window ended."""
@@ -48,6 +52,10 @@ FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """max_new_tokens were sampled."""
 FINISH_REASON_FAILED: FinishReason.ValueType  # 3
 """The engine could not serve the request."""
+FINISH_REASON_CUT: FinishReason.ValueType  # 4
+"""The generator handed the window over with fewer tokens than requested, at least one; the next window goes on."""
+FINISH_REASON_TOOL: FinishReason.ValueType  # 5
+"""A tool was called; its output follows as tokens that were not sampled, here or at the next window's beginning."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 class _ScoreStatus:
@@ -238,6 +246,7 @@ class Window(_message.Message):
     ENDED_AT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     IS_EVALUATION_FIELD_NUMBER: _builtins.int
+    SAMPLED_MASK_FIELD_NUMBER: _builtins.int
     rollout_id: _builtins.str
     """As in the request."""
     window_index: _builtins.int
@@ -245,7 +254,7 @@ class Window(_message.Message):
     tokens: _builtins.bytes
     """int32[] of the new tokens."""
     logprobs: _builtins.bytes
-    """float32[] log-probability of each under the sampling temperature, for the importance weights."""
+    """float32[] log-probability of each under the sampling temperature, for the importance weights; 0 where not sampled."""
     finish_reason: Global___FinishReason.ValueType
     """Why it ended."""
     generator: _builtins.str
@@ -260,6 +269,8 @@ class Window(_message.Message):
     """Cause, when it failed."""
     is_evaluation: _builtins.bool
     """As in the request."""
+    sampled_mask: _builtins.bytes
+    """A byte for each token: 1 sampled by the policy, 0 not (a tool's output), which trains nothing. Empty: all sampled."""
     @_builtins.property
     def version_spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___VersionSpan]:
         """Which weights sampled which tokens, in order."""
@@ -279,10 +290,11 @@ class Window(_message.Message):
         ended_at: _builtins.float = ...,
         error: _builtins.str = ...,
         is_evaluation: _builtins.bool = ...,
+        sampled_mask: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "error", b"error", "finish_reason", b"finish_reason", "generator", b"generator", "is_evaluation", b"is_evaluation", "logprobs", b"logprobs", "rollout_id", b"rollout_id", "slot", b"slot", "started_at", b"started_at", "tokens", b"tokens", "version_spans", b"version_spans", "window_index", b"window_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "error", b"error", "finish_reason", b"finish_reason", "generator", b"generator", "is_evaluation", b"is_evaluation", "logprobs", b"logprobs", "rollout_id", b"rollout_id", "sampled_mask", b"sampled_mask", "slot", b"slot", "started_at", b"started_at", "tokens", b"tokens", "version_spans", b"version_spans", "window_index", b"window_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -304,6 +316,7 @@ class RewardRequest(_message.Message):
     NUM_RESPONSE_TOKENS_FIELD_NUMBER: _builtins.int
     IS_EVALUATION_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
+    NUM_NOT_SAMPLED_TOKENS_FIELD_NUMBER: _builtins.int
     rollout_id: _builtins.str
     """The rollout, unique in the run."""
     attempt: _builtins.int
@@ -324,6 +337,8 @@ class RewardRequest(_message.Message):
     """Belongs to an evaluation."""
     finish_reason: Global___FinishReason.ValueType
     """STOP when a stop token ended the response, LENGTH when it was cut; unspecified when that is not known."""
+    num_not_sampled_tokens: _builtins.int
+    """Tokens of the response that the policy did not sample, such as a tool's output."""
     def __init__(
         self,
         *,
@@ -337,10 +352,11 @@ class RewardRequest(_message.Message):
         num_response_tokens: _builtins.int = ...,
         is_evaluation: _builtins.bool = ...,
         finish_reason: Global___FinishReason.ValueType = ...,
+        num_not_sampled_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "data_source", b"data_source", "extra_info", b"extra_info", "finish_reason", b"finish_reason", "ground_truth", b"ground_truth", "is_evaluation", b"is_evaluation", "num_response_tokens", b"num_response_tokens", "prompt", b"prompt", "response", b"response", "rollout_id", b"rollout_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "data_source", b"data_source", "extra_info", b"extra_info", "finish_reason", b"finish_reason", "ground_truth", b"ground_truth", "is_evaluation", b"is_evaluation", "num_not_sampled_tokens", b"num_not_sampled_tokens", "num_response_tokens", b"num_response_tokens", "prompt", b"prompt", "response", b"response", "rollout_id", b"rollout_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

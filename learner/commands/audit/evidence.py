@@ -20,7 +20,11 @@ from tppo.run_folder.json_lines import read_objects
 from tppo.run_folder.metric_lines import STEP, read_metric_lines
 from tppo.run_folder.paths import RunPaths, trace_files
 
-COLUMNS = ("rollout_id", "window_index", "position", "policy_version", "in_window", "policy_mask", "value_mask")
+IS_SAMPLED = "is_sampled"
+COLUMNS = (
+    *("rollout_id", "window_index", "position", "policy_version", "in_window", "policy_mask", "value_mask"),
+    IS_SAMPLED,
+)
 NO_TOKENS = pyarrow.table(
     {
         **{name: pyarrow.array([], SCHEMA.field(name).type) for name in COLUMNS},
@@ -95,11 +99,20 @@ def newest_ledger(folder: Path) -> LedgerSnapshot:
 def _read(path: Path) -> pyarrow.Table | None:
     """The columns that an audit needs; None for a file that is no trace."""
     try:
-        table = parquet.read_table(path, columns=list(COLUMNS))
+        has_is_sampled = IS_SAMPLED in parquet.read_schema(path).names
+        table = parquet.read_table(path, columns=[name for name in COLUMNS if name != IS_SAMPLED or has_is_sampled])
         Header.of(table.schema)
     except (pyarrow.ArrowInvalid, KeyError):
         return None
-    return table
+    return _with_is_sampled(table)
+
+
+def _with_is_sampled(table: pyarrow.Table) -> pyarrow.Table:
+    """Every token was, where the trace does not say."""
+    place = table.schema.get_field_index(IS_SAMPLED)
+    if place < 0:
+        return table.append_column(IS_SAMPLED, pyarrow.array(numpy.ones(len(table), dtype=bool)))
+    return table.set_column(place, IS_SAMPLED, table[IS_SAMPLED].fill_null(True))
 
 
 def _with_step(table: pyarrow.Table, step: int) -> pyarrow.Table:

@@ -78,12 +78,14 @@ def is_any_window_taken_twice(evidence: Evidence) -> Finding:
 
 
 def is_any_value_trained_twice(evidence: Evidence) -> Finding:
-    """A finished response trains the value model in one step, with all of its tokens."""
+    """A finished response trains the value model in one step, with all of its tokens that the policy sampled."""
     question = "Was any response trained twice, or in part, by the value model?"
     trained = evidence.tokens.filter(pc.field("value_mask"))
-    by_step = trained.group_by(["rollout_id", "step"]).aggregate(
-        [("position", "count"), ("position", "count_distinct"), ("position", "max")]
+    counted = evidence.tokens.filter(pc.field("value_mask") | ~pc.field("is_sampled"))
+    by_step = counted.group_by(["rollout_id", "step"]).aggregate(
+        [("position", "count"), ("position", "count_distinct"), ("position", "max"), ("value_mask", "any")]
     )
+    by_step = by_step.filter(pc.field("value_mask_any"))
     length = pc.add(by_step["position_max"], 1)
     is_whole = pc.and_(
         pc.equal(by_step["position_count"], length), pc.equal(by_step["position_count_distinct"], length)
@@ -169,7 +171,8 @@ def does_every_step_have_its_trace(evidence: Evidence) -> Finding:
     missing = [step for step in range(first, last + 1) if step not in evidence.headers]
     if missing:
         return Finding(question, False, f"{len(missing)} steps have none that can be read: {_brief(missing)}")
-    traced = Counter(evidence.tokens.filter(pc.field("in_window"))["step"].to_pylist())
+    sampled_now = pc.field("in_window") & pc.field("is_sampled")
+    traced = Counter(evidence.tokens.filter(sampled_now)["step"].to_pylist())
     compared = [line for line in evidence.metrics if line["step"] in evidence.headers]
     differing = [line["step"] for line in compared if traced[line["step"]] != line["tokens/window"]]
     if differing:
@@ -196,7 +199,7 @@ def untrained(evidence: Evidence) -> list[Untrained]:
     rollouts = evidence.ledger.rollouts
     by_state = [_in_state(rollouts, state, what) for state, what in UNTRAINED.items()]
     num_prefix = sum(rollout["window_start"] for rollout in rollouts)
-    left_out = evidence.tokens.filter(pc.field("in_window") & ~pc.field("policy_mask"))
+    left_out = evidence.tokens.filter(pc.field("in_window") & pc.field("is_sampled") & ~pc.field("policy_mask"))
     return [
         *by_state,
         Untrained("trained by the policy, response not finished", None, num_prefix),
@@ -213,7 +216,8 @@ def _in_state(rollouts: Sequence[Mapping[str, Any]], state: str, what: str) -> U
 
 def _prefix_ages(evidence: Evidence) -> Iterator[PrefixAge]:
     """Of every window behind another one of its response."""
-    taken = evidence.tokens.filter(pc.field("in_window")).group_by(["rollout_id", "window_index", "step"])
+    sampled_now = evidence.tokens.filter(pc.field("in_window") & pc.field("is_sampled"))
+    taken = sampled_now.group_by(["rollout_id", "window_index", "step"])
     oldest: dict[str, int] = {}
     for window in taken.aggregate([("policy_version", "min")]).sort_by("step").to_pylist():
         rollout_id, version = window["rollout_id"], window["policy_version_min"]

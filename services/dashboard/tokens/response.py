@@ -40,6 +40,8 @@ class TokenColumns(ApiModel):
     """What the response earned, discounted by the distance to its last token."""
     policy_mask: list[bool]
     value_mask: list[bool]
+    is_sampled: list[bool]
+    """Whether the policy sampled the token; a tool's output is not, and trains nothing."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def _columns(rows: Sequence[dict[str, Any]], texts: list[str]) -> TokenColumns:
         return [_finite(row[name]) for row in rows]
 
     same = ("position", "token_id", "policy_version", "rollout_logprob", "old_logprob", "ratio", "is_clipped", "value")
-    rest = ("raw_advantage", "advantage", "policy_mask", "value_mask")
+    rest = ("raw_advantage", "advantage", "policy_mask", "value_mask", "is_sampled")
     return TokenColumns(
         text=texts,
         window=column("window_index"),

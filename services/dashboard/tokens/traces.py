@@ -21,6 +21,7 @@ TOKEN_COLUMNS = (
     ),
     *("is_clipped", "value", "raw_advantage", "advantage", "return", "in_window", "policy_mask", "value_mask"),
 )
+IS_SAMPLED = "is_sampled"  # traces of older releases lack it: every token was
 CRITIC_COLUMNS = ("value", "return", "in_window", "position", "value_mask")
 MAX_ROWS_SAMPLED_FROM = 4_000_000
 """Of a larger trace, its first row groups are sampled."""
@@ -38,9 +39,10 @@ def rows_of(path: Path, rollout: str) -> Rows | None:
     except (OSError, pyarrow.ArrowException, KeyError):
         return None
     if not parts:
-        return {name: [] for name in TOKEN_COLUMNS}
+        return {name: [] for name in (*TOKEN_COLUMNS, IS_SAMPLED)}
     columns: Rows = pyarrow.concat_tables(parts).to_pydict()
-    return columns
+    found = columns.get(IS_SAMPLED, [None] * len(columns["position"]))
+    return columns | {IS_SAMPLED: [is_sampled is not False for is_sampled in found]}
 
 
 def value_points(path: Path, *, max_points: int, seed: int) -> Rows | None:
@@ -65,7 +67,7 @@ def _rows_of(file: Any, group: int, rollout: str) -> Any:
     mask = compute.equal(names.cast(pyarrow.string()), rollout)
     if not compute.any(mask).as_py():
         return None
-    return file.read_row_group(group, columns=list(TOKEN_COLUMNS)).filter(mask)
+    return file.read_row_group(group, columns=[*TOKEN_COLUMNS, IS_SAMPLED]).filter(mask)
 
 
 def _may_hold(group: Any, rollout: str) -> bool:

@@ -105,6 +105,7 @@ def request_of(line: Fields) -> RewardRequest:
         num_response_tokens=line["num_response_tokens"],
         is_evaluation=line["is_evaluation"],
         finish_reason=FinishReason[line["finish_reason"]] if line.get("finish_reason") else None,
+        num_not_sampled_tokens=line.get("num_not_sampled_tokens", 0),  # not in lines of earlier releases
     )
 
 
@@ -118,6 +119,7 @@ def _line(request: RewardRequest, score: Score) -> Fields:
         "ground_truth": request.ground_truth,
         "extra_info": json.loads(request.extra_info or "{}", parse_constant=lambda _: None),
         "num_response_tokens": request.num_response_tokens,
+        "num_not_sampled_tokens": request.num_not_sampled_tokens,
         "is_evaluation": request.is_evaluation,
         "finish_reason": request.finish_reason.name if request.finish_reason else None,
         "status": score.status.name,

@@ -327,3 +327,26 @@ def test_a_run_without_traces_has_nothing_to_audit(run: Run) -> None:
 
     with pytest.raises(ConfigError, match=r"has no traces; expected a run with trace\.enabled = true"):
         collect(run.written())
+
+
+def with_a_tool(run: Run) -> Run:
+    """The second token of `a` is a tool's output: it trains nothing, and `tokens/window` does not count it."""
+    run.traces[1][1] |= {"is_sampled": False, "policy_mask": False}
+    run.traces[2][1] |= {"is_sampled": False, "value_mask": False}
+    run.metrics[0]["tokens/window"] -= 1
+    return run
+
+
+def test_a_token_that_was_not_sampled_breaks_no_promise(tmp_path: Path) -> None:
+    run = with_a_tool(Run(tmp_path))
+
+    assert run.broken() == []
+
+
+def test_a_sampled_token_that_trains_no_value_is_found_beside_a_tools_output(tmp_path: Path) -> None:
+    run = with_a_tool(Run(tmp_path))
+    run.traces[2][0]["value_mask"] = False
+
+    (finding,) = run.broken()
+
+    assert finding.answer == "1 in part, such as a"

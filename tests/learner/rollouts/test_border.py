@@ -7,9 +7,9 @@ import pytest
 
 from learner.rollouts.border import Border, RejectedError, RolloutIds
 from learner.rollouts.prompts import PromptOrder
-from tests.learner.builders import a_failed_window, a_score, a_window
+from tests.learner.builders import a_failed_window, a_score, a_window, ending
 from tppo import codec
-from tppo.rollout import Action, Command, InboxRecord, VersionSpan, logprobs, tokens
+from tppo.rollout import Action, Command, FinishReason, InboxRecord, VersionSpan, logprobs, tokens
 from tppo.v1 import rollout_pb2 as pb
 
 BORDER = Border(RolloutIds(PromptOrder(10, 2, 0, shuffle=True), 3), 24, max_response_length=8, window_length=5)
@@ -24,6 +24,8 @@ WINDOW = a_window("0-9-1")
         a_window("eval-40-2", num_tokens=8),
         a_window("0-0-0", num_tokens=0),
         a_failed_window("0-0-0"),
+        ending(WINDOW, FinishReason.CUT),
+        ending(WINDOW, FinishReason.TOOL, not_sampled=[1, 3]),
         replace(WINDOW, logprobs=logprobs([0.0, -1e-30, -50.0, -1e30])),
         a_score("0-0-0", -3.5),
         Command("c" * 200, Action.SET, {"key": '"actor.lr"', "value": "1e-3"}, 1.5, "somebody"),
@@ -45,6 +47,11 @@ def test_a_record_of_any_version_and_epoch_is_admitted(record: InboxRecord) -> N
         (replace(WINDOW, logprobs=logprobs([-1, math.nan, -1, -1])), "log-prob nan"),
         (replace(WINDOW, logprobs=logprobs([-1, 0.5, -1, -1])), "log-prob 0.5"),
         (replace(WINDOW, logprobs=logprobs([-1, -math.inf, -1, -1])), "log-prob -inf"),
+        (
+            ending(a_window("0-0-0", num_tokens=0), FinishReason.CUT),
+            "handed over without a token; expected one at least",
+        ),
+        (replace(WINDOW, sampled_mask=b"\1\0\1\1"), "a log-prob of a token that was not sampled; expected 0 for it"),
         (a_window("0-0-0", num_tokens=6), "6 tokens; expected at most 5"),
         (a_window("eval-40-2", num_tokens=9), "9 tokens; expected at most 8"),
         (a_window("0-0-0", -1), "an index of 0 or more"),

@@ -11,8 +11,8 @@ from learner.reporting.trackers.contract import points_of
 from learner.rollouts import ledger_state
 from learner.rollouts.evaluation import Evaluation, SolutionProbabilities
 from learner.rollouts.manager import RolloutManager
-from tests.learner.builders import a_config, a_failed_score, a_failed_window, a_manager, a_score, a_window
-from tppo.rollout import InboxRecord, Window, WindowRequest, evaluated_step, prompt_of, tokens
+from tests.learner.builders import a_config, a_failed_score, a_failed_window, a_manager, a_score, a_window, ending
+from tppo.rollout import FinishReason, InboxRecord, Window, WindowRequest, evaluated_step, prompt_of, tokens
 
 
 def some_evaluation_manager(num_prompts: int = 4, *, samples_per_prompt: int = 1) -> RolloutManager:
@@ -162,6 +162,33 @@ def test_an_empty_response_is_scored_as_it_is() -> None:
     (found,) = enter(manager, empty, a_score("eval-0-0", 0.0))
 
     assert (found.accuracy, found.mean_response_length) == (0.0, 0.0)
+
+
+def test_a_response_that_was_handed_over_goes_on_in_another_window_at_once() -> None:
+    manager = some_evaluation_manager(1)
+    manager.evaluator.start(3, min_policy_version=3)
+    manager.ledger.outbox.clear()
+    handed_over = ending(a_window("eval-3-0", num_tokens=4, policy_version=3), FinishReason.CUT)
+
+    assert enter(manager, handed_over) == []
+    (rest,) = manager.ledger.outbox
+    assert isinstance(rest, WindowRequest)
+    assert (rest.key, list(rest.response_tokens)) == (("eval-3-0", 1), [10, 11, 12, 13])
+    assert (rest.max_new_tokens, rest.min_policy_version, rest.is_evaluation) == (6, 3, True)
+    (found,) = enter(manager, a_window("eval-3-0", 1, num_tokens=2, stops=True), a_score("eval-3-0", 1.0))
+
+    assert (found.accuracy, found.mean_response_length) == (1.0, 6.0)
+
+
+def test_the_rest_of_a_response_may_be_read_before_its_beginning_was_requested() -> None:
+    manager = some_evaluation_manager(1)
+    first = ending(a_window("eval-0-0", num_tokens=4), FinishReason.CUT)
+    assert enter(manager, first, a_window("eval-0-0", 1, num_tokens=2, stops=True), a_score("eval-0-0", 1.0)) == []
+
+    manager.evaluator.start(0, min_policy_version=0)
+
+    (found,) = manager.evaluator.gather()
+    assert found.mean_response_length == 6.0
 
 
 def test_without_evaluation_prompts_there_is_no_round() -> None:

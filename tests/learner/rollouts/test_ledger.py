@@ -13,6 +13,7 @@ from tests.learner.builders import (
     a_score,
     a_trained_rollout,
     a_window,
+    ending,
     train_row,
 )
 from tppo.rollout import FinishReason, RewardRequest, ScoreStatus, WindowRequest
@@ -225,3 +226,45 @@ def test_a_request_that_the_queue_lost_is_resent() -> None:
 
     assert [request.rollout_id for request in ledger.outbox] == ["requested", "scoring"]
     assert all(request in sent for request in ledger.outbox)
+
+
+def test_the_mask_of_sampled_tokens_grows_with_the_windows_and_reaches_the_reward_function() -> None:
+    ledger = a_ledger(window_length=4, max_response_length=10)
+    rollout = a_requested_rollout(ledger)
+    ledger.add_window(FIRST, a_window("r", num_tokens=2))
+    train_row(ledger, rollout)
+    ledger.request_window(rollout, cohort=1, min_policy_version=0)
+    ledger.add_window(SECOND, ending(a_window("r", 1, num_tokens=3), FinishReason.TOOL, not_sampled=[1, 2]))
+    assert (rollout.state, rollout.is_sampled()) == (State.READY, b"\1\1\1\0\0")
+    train_row(ledger, rollout)
+    ledger.request_window(rollout, cohort=2, min_policy_version=0)
+    ledger.add_window(THIRD, a_window("r", 2, num_tokens=2, stops=True))
+
+    assert rollout.is_sampled() == b"\1\1\1\0\0\1\1"
+    (request,) = reward_requests(ledger)
+    assert (request.num_response_tokens, request.num_not_sampled_tokens) == (7, 2)
+    assert request.finish_reason is FinishReason.STOP
+
+
+def test_a_stop_token_in_a_tools_output_ends_no_response() -> None:
+    ledger = a_ledger(window_length=4, max_response_length=4)
+    a_requested_rollout(ledger)
+    window = ending(a_window("r", num_tokens=4, stops=True), FinishReason.TOOL, not_sampled=[3])
+
+    ledger.add_window(FIRST, window)
+
+    (request,) = reward_requests(ledger)  # for it is at its limit
+    assert request.finish_reason is FinishReason.LENGTH
+
+
+def test_a_window_that_was_handed_over_trains_and_the_rest_is_an_ordinary_next_window() -> None:
+    ledger = a_ledger(window_length=4, max_response_length=10)
+    rollout = a_requested_rollout(ledger)
+
+    ledger.add_window(FIRST, ending(a_window("r", num_tokens=3), FinishReason.CUT))
+    assert (rollout.state, rollout.num_stalls, rollout.has_short_windows) == (State.READY, 0, True)
+    train_row(ledger, rollout)
+    ledger.request_window(rollout, cohort=1, min_policy_version=0)
+
+    rest = window_requests(ledger)[-1]
+    assert (rest.key, list(rest.response_tokens), rest.max_new_tokens) == (("r", 1), [10, 11, 12], 4)

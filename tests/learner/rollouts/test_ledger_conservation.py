@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from learner.rollouts.rollout import Rollout, State
-from tests.learner.builders import a_failed_score, a_failed_window, a_ledger, a_prompt, a_score, a_window
-from tppo.rollout import InboxRecord, Score, Window, logprobs
+from tests.learner.builders import a_failed_score, a_failed_window, a_ledger, a_prompt, a_score, a_window, ending
+from tppo.rollout import FinishReason, InboxRecord, Score, Window, logprobs
 
 CHOICE = st.integers(0, 10**6)
 
@@ -40,6 +40,13 @@ class LedgerMachine(RuleBasedStateMachine):
         self._arrive(a_window(rollout.rollout_id, rollout.window_index, num_tokens=min(num_tokens, left), stops=stops))
 
     @precondition(lambda self: self._names(State.REQUESTED))
+    @rule(choice=CHOICE, reason=st.sampled_from([FinishReason.CUT, FinishReason.TOOL]), is_sampled=st.booleans())
+    def short_window(self, choice: int, reason: FinishReason, is_sampled: bool) -> None:
+        rollout = self._pick(State.REQUESTED, choice)
+        window = a_window(rollout.rollout_id, rollout.window_index, num_tokens=1)
+        self._arrive(ending(window, reason, not_sampled=() if is_sampled else [0]))
+
+    @precondition(lambda self: self._names(State.REQUESTED))
     @rule(choice=CHOICE)
     def failed_window(self, choice: int) -> None:
         rollout = self._pick(State.REQUESTED, choice)
@@ -68,7 +75,7 @@ class LedgerMachine(RuleBasedStateMachine):
             name, num_tokens = row.rollout_id, len(row.window_tokens)
             self.trained_tokens[name] = self.trained_tokens.get(name, 0) + num_tokens
             self.ledger.mark_trained(row, logprobs([0.0] * num_tokens))
-            assert self.trained_tokens[name] == len(row.response_tokens) == len(row.values)
+            assert self.trained_tokens[name] == len(row.response_tokens) == len(row.values) == len(row.is_sampled())
             if row.is_finished:
                 assert row.score is not None
                 assert name not in self.retired

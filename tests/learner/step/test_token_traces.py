@@ -229,3 +229,18 @@ async def test_unwritten_traces_are_waited_for_and_not_dropped(tmp_path: Path) -
     await asyncio.wait_for(third, timeout=DEADLINE_SECONDS)
     await writer.written()
     serving.cancel()
+
+
+def test_a_token_that_was_not_sampled_is_marked_and_has_no_estimates() -> None:
+    (row,) = [a_row([9, 4, 7, 22, 3, 1], score=1.0, window_start=1, earlier_values=[0.5], not_sampled=[2, 3])]
+
+    lines = traced_step([row], algorithm={"gamma": 0.5}).to_pylist()
+
+    assert [line["is_sampled"] for line in lines] == [True, True, False, False, True, True]
+    assert [line["policy_mask"] for line in lines] == [False, True, False, False, True, True]
+    assert [line["value_mask"] for line in lines] == [True, True, False, False, True, True]
+    assert [line["return"] for line in lines] == [0.125, 0.25, None, None, 0.5, 1.0]  # time counts sampled tokens
+    of_context = [line for line in lines if not line["is_sampled"]]
+    for name in ("old_logprob", "ratio", "is_clipped", "raw_advantage", "advantage", "return"):
+        assert [line[name] for line in of_context] == [None, None], name
+    assert all(line["value"] is not None for line in of_context)

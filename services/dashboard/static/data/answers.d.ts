@@ -528,6 +528,8 @@ export interface TokenColumns {
   return: Array<number | null>;
   policy_mask: Array<boolean>;
   value_mask: Array<boolean>;
+  /** Whether the policy sampled the token; a tool's output is not, and trains nothing. */
+  is_sampled: Array<boolean>;
 }
 
 export interface WindowAnswer {

@@ -119,7 +119,7 @@ export class TokenText {
       ["token", `${JSON.stringify(visible(this.tokens.text[index]))}, id ${this.tokens.token_id[index]}, place ${this.tokens.position[index]}, window ${this.tokens.window[index] ?? "–"}`],
       ["policy version", `${this.tokens.policy_version[index]}; age at choice ${this.#age(this.tokens.policy_version[index], index) ?? "–"}`],
       ["log-probability", `${at("rollout_logprob")} when sampled, ${at("old_logprob")} before its step; ratio ${at("ratio")}${this.tokens.is_clipped[index] ? ", clipped" : ""}`],
-      ["value", `${at("value")}; return ${at("return")}`],
+      ["value", `${at("value")}; return ${at("return")}${this.tokens.is_sampled[index] ? "" : "; not sampled by the policy, trains nothing"}`],
       ["advantage", `${at("raw_advantage")}; whitened ${at("advantage")}${isMasked ? "; not in the policy's mask" : ""}`],
     ]));
   }

@@ -39,8 +39,8 @@ def extended_gae(
         A_t     = delta_t + gamma lambda A_{t+1},    A_l = 0
 
     with V(s_l) = 0 for finished rows, else V(s_{l-1}) ("hold") or `bootstrap_values` [batch] ("bootstrap").
-    `rewards`, `values` [batch, time]; `response_mask` [batch, time] and `is_finished` [batch] bool; its True entries may
-    have gaps, and there may be none; `gae_lambda` is one number, or one for each row [batch].
+    `rewards`, `values` [batch, time]; `response_mask` [batch, time] and `is_finished` [batch] bool; its True entries
+    may have gaps, and there may be none; `gae_lambda` is one number, or one for each row [batch].
     """
     deltas = temporal_differences(
         rewards,

@@ -113,7 +113,7 @@ class _PolicyColumns:
         lengths = [sampled.window_length(row) for row in range(sampled.num_rows)]
 
         def joined(name: str, dtype: type) -> Column:
-            parts = [numpy.zeros(length, dtype=dtype) for length in lengths]
+            parts: list[Column] = [numpy.zeros(length, dtype=dtype) for length in lengths]
             for row, outcome in outcomes.items():
                 of_selected = getattr(outcome, name)  # whose last tokens are the window's
                 parts[row] = of_selected[len(of_selected) - lengths[row] :].cpu().numpy().astype(dtype)

@@ -61,6 +61,13 @@ class Engine(Protocol):
         """
         ...
 
+    async def cut(self, rollout_id: str, window_index: int) -> None:
+        """Let this window end now with the tokens that it has, perhaps none: `generate` returns it, finish reason CUT.
+
+        Nothing where no such window is under way.
+        """
+        ...
+
     async def update_weights(self, update: WeightUpdate) -> str:
         """Digest of what is loaded; every later token comes from it. ValueError: it does not fit, nothing changed.
 

@@ -3,12 +3,13 @@
 import asyncio
 
 from services.generation.engine import EngineStatistics, OnTokens
+from tppo.process.cancellation import cancel_all
 from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, logprobs, tokens
 from tppo.weights import WeightUpdate
 
 
 class FakeEngine:
-    """Each window waits for `release`, unless `is_instant`; requests named "bad" are refused."""
+    """Each window waits for `release`, unless `is_instant`, or for its cut; requests named "bad" are refused."""
 
     def __init__(self, *, policy_version: int = 0, num_slots: int = 2, is_instant: bool = True) -> None:
         self.policy_version = policy_version
@@ -16,27 +17,40 @@ class FakeEngine:
         self.asked: asyncio.Queue[WindowRequest] = asyncio.Queue()
         self.released = asyncio.Event()
         self.updates: list[WeightUpdate] = []
+        self.cuts: dict[tuple[str, int], asyncio.Event] = {}  # of the windows under way
+        self.num_tokens_when_cut = 2
         self.failure: Exception | None = None  # raised by the next window, or the next update
         if is_instant:
             self.released.set()
 
     async def generate(self, request: WindowRequest, on_tokens: OnTokens | None = None) -> Window:
         self.asked.put_nowait(request)
-        await self.released.wait()
+        self.cuts[request.key] = is_cut = asyncio.Event()
+        waits = [asyncio.ensure_future(event.wait()) for event in (self.released, is_cut)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel_all(waits)
         if self.failure is not None:
             raise self.failure
         if request.rollout_id == "bad":
             raise ValueError("too long")
+        num_tokens = self.num_tokens_when_cut if is_cut.is_set() else 2
         if on_tokens is not None:
-            on_tokens((7, 8), (-0.5, -0.25))
+            on_tokens((7, 8)[:num_tokens], (-0.5, -0.25)[:num_tokens])
         return Window(
             rollout_id=request.rollout_id,
             window_index=request.window_index,
-            tokens=tokens([7, 8]),
-            logprobs=logprobs([-0.5, -0.25]),
-            version_spans=(VersionSpan(self.policy_version, 2),),
-            finish_reason=FinishReason.LENGTH,
+            tokens=tokens([7, 8][:num_tokens]),
+            logprobs=logprobs([-0.5, -0.25][:num_tokens]),
+            version_spans=(VersionSpan(self.policy_version, num_tokens),),
+            finish_reason=FinishReason.CUT if is_cut.is_set() else FinishReason.LENGTH,
+            is_evaluation=request.is_evaluation,
         )
+
+    async def cut(self, rollout_id: str, window_index: int) -> None:
+        if (rollout_id, window_index) in self.cuts:
+            self.cuts[rollout_id, window_index].set()
 
     async def update_weights(self, update: WeightUpdate) -> str:
         if self.failure is not None:

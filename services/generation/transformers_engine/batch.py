@@ -56,6 +56,13 @@ class Batch:
         elif row in self._rows and self._rows.index(row) not in self._leaving:
             self._release(self._rows.index(row))
 
+    def cut(self, row: DecodeRow) -> None:
+        """End the row before its next token, with what it has."""
+        row.is_cut = True
+        row.close_span(self.policy_version)
+        self.drop(row)
+        row.resolve()
+
     def load(self, update: WeightUpdate, *, recompute_cache: bool) -> None:
         """Sample from these weights from the next step on. ValueError: they do not fit, the old ones stay."""
         self._decoder.load(update.tensors)

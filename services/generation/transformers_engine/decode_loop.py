@@ -1,9 +1,9 @@
 """The decode loop, in the thread that owns the model: continuous batching of windows, and their weights.
 
 The loop
-* consumes: the windows and cancellations that `submit` and `cancel` queue, and the newest weights of `update`;
+* consumes: what `submit`, `cancel` and `cut` queue, and the newest weights of `update`;
 * waits for: work, while no window runs and none can be admitted;
-* unblocked by: `submit`, `update`, `close`;
+* unblocked by: `submit`, `cut`, `update`, `close`;
 * produces: the results of the futures. A slot whose window has ended is filled before the next token.
 """
 
@@ -54,6 +54,7 @@ class DecodeLoop:
         self._batch = Batch(decoder, num_slots=num_slots, device=device)
         self._waiting: deque[DecodeRow] = deque()
         self._cancelled: deque[DecodeRow] = deque()
+        self._cuts: deque[DecodeRow] = deque()
         self._update: PendingUpdate | None = None  # one slot: each holds a whole copy of the weights
         self._has_work = threading.Condition()
         self._is_closing = False
@@ -75,6 +76,12 @@ class DecodeLoop:
     def cancel(self, row: DecodeRow) -> None:
         """Drop a window, wherever it stands."""
         self._cancelled.append(row)
+
+    def cut(self, row: DecodeRow) -> None:
+        """End a window with the tokens that it has, wherever it stands."""
+        with self._has_work:
+            self._cuts.append(row)
+            self._has_work.notify()
 
     def update(self, pending: PendingUpdate) -> None:
         """Bring the weights into use at the next moment for it, instead of older ones that still wait."""
@@ -140,7 +147,7 @@ class DecodeLoop:
         """False when the loop is to end."""
         if not self._batch.num_running:
             with self._has_work:
-                self._has_work.wait_for(lambda: self._is_closing or self._update or self._can_admit())
+                self._has_work.wait_for(lambda: self._is_closing or self._update or self._cuts or self._can_admit())
         return not self._is_closing
 
     def _can_admit(self) -> bool:
@@ -150,6 +157,8 @@ class DecodeLoop:
     def _turn(self) -> None:
         while self._cancelled:
             self._withdraw(self._cancelled.popleft())
+        while self._cuts:
+            self._end(self._cuts.popleft())
         if self._policy.in_flight or not self._batch.num_running:
             self._load_newest()
         while self._can_admit() and self._batch.num_free_slots:
@@ -163,6 +172,13 @@ class DecodeLoop:
                 self._waiting.remove(row)
                 return
         self._batch.drop(row)
+
+    def _end(self, row: DecodeRow) -> None:
+        with self._has_work:  # others append
+            if row in self._waiting:
+                self._waiting.remove(row)
+        if not row.future.done():
+            self._batch.cut(row)
 
     def _load_newest(self) -> None:
         with self._has_work:

@@ -26,6 +26,7 @@ class DecodeRow:
     tokens: "array[int]" = field(default_factory=tokens)
     logprobs: "array[float]" = field(default_factory=logprobs)
     spans: list[VersionSpan] = field(default_factory=list)
+    is_cut: bool = False  # ended before its time
     stop_tokens: frozenset[int] = frozenset()
     limit: int = 0
 
@@ -81,16 +82,21 @@ class DecodeRow:
             self.future.set_exception(ValueError("the model's logits are not finite numbers"))
 
     def _window(self) -> Window:
-        has_stopped = bool(self.tokens) and self.tokens[-1] in self.stop_tokens
         return Window(
             rollout_id=self.request.rollout_id,
             window_index=self.request.window_index,
             tokens=self.tokens,
             logprobs=self.logprobs,
             version_spans=tuple(self.spans),
-            finish_reason=FinishReason.STOP if has_stopped else FinishReason.LENGTH,
+            finish_reason=self._finish_reason(),
             slot=self.slot,
             started_at=self.started_at,
             ended_at=time.time(),
             is_evaluation=self.request.is_evaluation,
         )
+
+    def _finish_reason(self) -> FinishReason:
+        if self.is_cut:
+            return FinishReason.CUT
+        has_stopped = bool(self.tokens) and self.tokens[-1] in self.stop_tokens
+        return FinishReason.STOP if has_stopped else FinishReason.LENGTH

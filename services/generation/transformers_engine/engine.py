@@ -24,6 +24,7 @@ class TransformersEngine:
         """`capacity` bounds the tokens of a row, prompt and response together."""
         self._capacity = capacity
         self._vocabulary_size = decoder.vocabulary_size
+        self._rows: dict[tuple[str, int], DecodeRow] = {}  # of the windows under way
         self._loop = DecodeLoop(decoder, num_slots=num_slots, policy=policy, device=device)
 
     @property
@@ -43,11 +44,20 @@ class TransformersEngine:
             return _empty_window(request)
         row = DecodeRow(request, None if on_tokens is None else _on_event_loop(on_tokens))
         self._loop.submit(row)
+        self._rows[request.key] = row
         try:
             return await asyncio.wrap_future(row.future)
         except asyncio.CancelledError:
             self._loop.cancel(row)
             raise
+        finally:
+            if self._rows.get(request.key) is row:
+                del self._rows[request.key]
+
+    async def cut(self, rollout_id: str, window_index: int) -> None:
+        """Let the window end before its next token, or while it waits for a slot."""
+        if (row := self._rows.get((rollout_id, window_index))) is not None:
+            self._loop.cut(row)
 
     async def update_weights(self, update: WeightUpdate) -> str:
         """Digest of what is loaded, when it is in use: that of the tensors, computed when the last of them had come."""

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from services.generation.transformers_engine.sampling import Sampler, mixed
+from services.generation.transformers_engine.sampling import BLOCK, Sampler, drawn, mixed
 
 CPU = torch.device("cpu")
 
@@ -81,3 +81,57 @@ def test_neighbouring_seeds_and_positions_are_uncorrelated() -> None:
     assert abs(tokens.mean() - 0.5) < 0.0125
     assert abs((tokens[1:] == tokens[:-1]).double().mean() - 0.5) < 0.0125
     assert abs((tokens[:, 1:] == tokens[:, :-1]).double().mean() - 0.5) < 0.0125
+
+
+def test_a_large_vocabulary_is_drawn_as_by_one_cumulative_sum() -> None:
+    """Three blocks and a part of one; the tokens are those that the whole sum in double precision leads to."""
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.randn(2000, 3 * BLOCK + 77, generator=generator).mul_(3).exp_()
+    uniforms = torch.rand(2000, 1, generator=generator, dtype=torch.float64)
+
+    tokens, totals = drawn(weights, uniforms)
+
+    cumulative = weights.double().cumsum(dim=-1)
+    expected = torch.searchsorted(cumulative, uniforms * cumulative[:, -1:], right=True)
+    torch.testing.assert_close(totals, cumulative[:, -1:], rtol=1e-6, atol=0)
+    assert (tokens == expected).float().mean() > 0.999  # the others lie within rounding of the border of two tokens
+
+
+def test_the_end_of_a_large_vocabulary_is_drawn_and_impossible_tokens_are_not() -> None:
+    """One possible token in the first block, and one in front of the impossible last one."""
+    weights = torch.zeros(4, 2 * BLOCK + 9)
+    weights[:, 5], weights[:, -2] = 1.0, 3.0
+    uniforms = torch.tensor([[0.0], [0.2499], [0.25], [1 - 2**-53]], dtype=torch.float64)
+
+    tokens, totals = drawn(weights, uniforms)
+
+    assert tokens[:, 0].tolist() == [5, 5, 2 * BLOCK + 7, 2 * BLOCK + 7]
+    assert totals[:, 0].tolist() == [4.0] * 4
+
+
+def test_a_row_of_a_large_vocabulary_draws_the_same_alone_and_beside_others() -> None:
+    logits = torch.randn(33, 50_257, generator=torch.Generator().manual_seed(2)).mul_(4)
+    seeds = list(range(33))
+
+    together = sampler(seeds=seeds, positions=seeds).sample(logits)
+    alone = [sampler(seeds=[seed], positions=[seed]).sample(logits[seed : seed + 1]) for seed in seeds]
+
+    assert together[0].tolist() == [int(tokens) for tokens, _ in alone]
+    assert together[1].tolist() == [float(logprobs) for _, logprobs in alone]
+
+
+def test_logprobs_of_a_large_vocabulary_are_those_of_the_log_softmax() -> None:
+    logits = torch.randn(64, 50_257, generator=torch.Generator().manual_seed(3)).mul_(4)
+
+    tokens, logprobs = sampler(seeds=list(range(64))).sample(logits)
+
+    expected = torch.log_softmax(logits.double(), dim=-1).gather(-1, tokens[:, None])[:, 0]
+    torch.testing.assert_close(logprobs.double(), expected, rtol=0, atol=1e-5)
+
+
+def test_logits_that_are_not_numbers_give_logprobs_that_are_none() -> None:
+    for size in (7, 3 * BLOCK + 1):
+        tokens, logprobs = sampler(seeds=[0]).sample(torch.full((1, size), math.nan))
+
+        assert 0 <= int(tokens) < size
+        assert math.isnan(float(logprobs))

@@ -3,6 +3,9 @@
 The uniform number of a token is a hash of the request's seed and of the token's place in prompt and response, and it is
 looked up in the cumulative distribution. So a row draws the same tokens alone, in company, or in another slot, as long
 as the logits agree to within rounding.
+
+The distribution of a large vocabulary is looked up in two steps, the token's block and then its place in the block, so
+that sums in double precision run over blocks and over one block of each row, and never over the whole vocabulary.
 """
 
 from collections.abc import Sequence
@@ -15,6 +18,7 @@ from torch import Tensor
 GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 MULTIPLIERS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
+BLOCK = 512  # tokens: near the square root of the vocabularies for which it matters
 
 Words = np.ndarray[tuple[int], np.dtype[np.uint64]]
 
@@ -48,16 +52,49 @@ class Sampler:
         logits = logits.float()
         if self._temperatures is not None:
             logits = logits / self._temperatures
-        logprobs = torch.log_softmax(logits, dim=-1)
-        cumulative = logprobs.exp().cumsum(dim=-1, dtype=torch.float64)
-        threshold = self._uniforms() * cumulative[:, -1:]
-        tokens = torch.searchsorted(cumulative, threshold, right=True).clamp_(max=logits.shape[-1] - 1)
+        largest = logits.amax(dim=-1, keepdim=True)
+        weights = (logits - largest).exp_()
+        tokens, totals = drawn(weights, self._uniforms())
         if self._is_greedy is not None:
             tokens = torch.where(self._is_greedy[:, None], logits.argmax(dim=-1, keepdim=True), tokens)
-        return tokens.squeeze(-1), logprobs.gather(-1, tokens).squeeze(-1)
+        logprobs = (logits.gather(-1, tokens) - largest).double() - totals.log()
+        return tokens.squeeze(-1), logprobs.squeeze(-1).float()
 
     def _uniforms(self) -> Tensor:
         """[rows, 1] in [0, 1), the top 53 bits of each hash; the counters move on by one token."""
         bits = mixed(self._counters) >> np.uint64(11)
         self._counters += GOLDEN_GAMMA
         return torch.from_numpy(bits * 2.0**-53).to(self._device).unsqueeze(-1)
+
+
+def drawn(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens [rows, 1] with probabilities in proportion to `weights` [rows, vocabulary], and the weights' totals.
+
+    `uniforms` [rows, 1] are in [0, 1), in double precision.
+    """
+    size = weights.shape[-1]
+    if size <= BLOCK:
+        tokens, _, totals = _found(weights, uniforms)
+        return tokens, totals
+    whole = size - size % BLOCK
+    sums = weights[:, :whole].unflatten(-1, (-1, BLOCK)).sum(dim=-1)
+    if whole < size:
+        sums = torch.cat([sums, weights[:, whole:].sum(dim=-1, keepdim=True)], dim=-1)
+    blocks, rest, totals = _found(sums, uniforms)
+    places = blocks * BLOCK + torch.arange(BLOCK, device=weights.device)
+    inside = weights.gather(-1, places.clamp(max=size - 1)).masked_fill_(places >= size, 0)
+    tokens, _, _ = _found(inside, rest)
+    return (blocks * BLOCK + tokens).clamp_(max=size - 1), totals
+
+
+def _found(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where each uniform number falls in the cumulative sum, how far into its entry, in [0, 1], and the sum's total."""
+    cumulative = weights.cumsum(dim=-1, dtype=torch.float64)
+    totals = cumulative[:, -1:].contiguous()
+    thresholds = uniforms * totals
+    last = torch.searchsorted(cumulative, totals)  # with a weight; rounding must not lead beyond it
+    places = torch.searchsorted(cumulative, thresholds, right=True)
+    places = torch.minimum(places, last).clamp_(max=weights.shape[-1] - 1)  # sums that are not numbers are past the end
+    weight = weights.gather(-1, places).double()
+    before = cumulative.gather(-1, places) - weight
+    return places, ((thresholds - before) / weight).clamp_(0, 1), totals

@@ -1,24 +1,37 @@
-"""Tokens per second of the transformers engine in T-PPO's normal state: long-tailed responses, windows, refilled slots.
+"""Tokens per second of the transformers engine: in T-PPO's normal state, and beside transformers' `generate`.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.generation_speed --slots 32 --update-every 60
+    OMP_NUM_THREADS=1 python -m benchmarks.generation_speed windows --slots 32 --update-every 60
+    OMP_NUM_THREADS=1 python -m benchmarks.generation_speed generate qwen3 gemma3_text MODEL_FOLDER
 
-The model is the quick start's (106k parameters) with random weights; lengths are drawn from a truncated Pareto
-distribution instead of being sampled, so that every engine and every setting generates the same amount.
+``windows``: long-tailed responses in windows, in slots that are refilled. The model is the quick start's, 106k random
+parameters.
+
+``generate``: models in folders, and small random ones of families by name. As many rows as three batches have slots,
+all at once to the engine and in batches to `generate`, padded on the left; with lengths that are all equal, and with
+ragged ones. Both sample at temperature 1, the engine with log-probabilities; they take turns, and the medians count.
+
+Lengths of responses are prescribed, drawn from a truncated Pareto distribution, instead of being sampled, so that every
+engine and every setting generates the same amount.
 """
 
 import argparse
 import asyncio
 import random
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
-from transformers import Qwen2Config
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Qwen2Config
 
+from services.generation.build import make_decoder
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.llama import LlamaDecoder
-from services.generation.transformers_engine.decoders.model_weights import new_model
+from services.generation.transformers_engine.decoders.model_weights import named_weights, new_model
 from services.generation.transformers_engine.engine import TransformersEngine
+from tools.tiny_families import SIZES, tiny_config
 from tppo.rollout import Window, WindowRequest, tokens
 from tppo.weights import WeightUpdate
 
@@ -27,6 +40,15 @@ MAX_RESPONSE_LENGTH = 2048
 PARETO_SHAPE = 0.6
 SHORTEST = 9  # tokens
 CPU = torch.device("cpu")
+NUM_BATCHES = 3
+SMALL: dict[str, Any] = {  # beside which overhead is small, but not nothing
+    **{key: 256 for key, size in SIZES.items() if size == SIZES["hidden_size"]},
+    **{key: 512 for key, size in SIZES.items() if size == SIZES["intermediate_size"]},
+    **dict.fromkeys(("sliding_window", "attention_window_size", "attention_chunk_size", "window_size"), 64),
+    **dict.fromkeys(("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx"), 1024),
+    "vocab_size": 8192,
+    "initializer_range": 0.02,
+}
 
 
 def quick_start_config() -> Qwen2Config:
@@ -42,33 +64,37 @@ def quick_start_config() -> Qwen2Config:
     )
 
 
-def response_lengths(rng: random.Random) -> Iterator[int]:
+def response_lengths(rng: random.Random, *, longest: int = MAX_RESPONSE_LENGTH) -> Iterator[int]:
     """Truncated Pareto: drawn again when longer than the limit."""
     while True:
         length = int(SHORTEST * rng.paretovariate(PARETO_SHAPE))
-        if length <= MAX_RESPONSE_LENGTH:
+        if length <= longest:
             yield length
+
+
+def request_of(number: int, prompt: Sequence[int], response: Sequence[int], max_new_tokens: int) -> WindowRequest:
+    return WindowRequest(
+        rollout_id=str(number),
+        window_index=0,
+        prompt_tokens=tokens(prompt),
+        response_tokens=tokens(response),
+        max_new_tokens=max_new_tokens,
+        stop_token_ids=(),
+        temperature=1.0,
+        seed=number,
+    )
 
 
 async def generate_response(engine: TransformersEngine, number: int, length: int, window_length: int) -> None:
     prompt = tokens(random.Random(number).randrange(112) for _ in range(8))
     response = tokens()
     while len(response) < length:
-        request = WindowRequest(
-            rollout_id=str(number),
-            window_index=0,
-            prompt_tokens=prompt,
-            response_tokens=response,
-            max_new_tokens=min(window_length, length - len(response)),
-            stop_token_ids=(),
-            temperature=1.0,
-            seed=number,
-        )
+        request = request_of(number, prompt, response, min(window_length, length - len(response)))
         window: Window = await engine.generate(request)
         response = response + window.tokens
 
 
-async def run(arguments: argparse.Namespace) -> None:
+async def run_windows(arguments: argparse.Namespace) -> None:
     config = quick_start_config()
     capacity = MAX_PROMPT_LENGTH + MAX_RESPONSE_LENGTH
     decoder = LlamaDecoder(config, num_slots=arguments.slots, capacity=capacity, dtype=torch.float32, device=CPU)
@@ -119,17 +145,122 @@ async def update_regularly(engine: TransformersEngine, tensors: dict[str, torch.
         await engine.update_weights(WeightUpdate(policy_version=version, incarnation=0, digest="", tensors=tensors))
 
 
+class Row(NamedTuple):
+    """A prompt, and how many tokens follow."""
+
+    prompt: list[int]
+    response_length: int
+
+
+def equal_rows(num: int, *, vocabulary_size: int, longest: int) -> list[Row]:
+    rng = random.Random(0)
+    return [Row([rng.randrange(3, vocabulary_size) for _ in range(longest // 2)], longest // 2) for _ in range(num)]
+
+
+def ragged_rows(num: int, *, vocabulary_size: int, longest: int) -> list[Row]:
+    rng = random.Random(1)
+    lengths = response_lengths(rng, longest=longest)
+    return [
+        Row([rng.randrange(3, vocabulary_size) for _ in range(rng.randrange(4, longest))], next(lengths))
+        for _ in range(num)
+    ]
+
+
+async def engine_seconds(engine: TransformersEngine, rows: Sequence[Row]) -> float:
+    """CPU time until all rows have their tokens."""
+    requests = [request_of(number, row.prompt, (), row.response_length) for number, row in enumerate(rows)]
+    started = time.process_time()
+    windows = await asyncio.gather(*(engine.generate(request) for request in requests))
+    seconds = time.process_time() - started
+    assert [len(window.tokens) for window in windows] == [row.response_length for row in rows]
+    return seconds
+
+
+@torch.inference_mode()
+def generate_seconds(model: Any, rows: Sequence[Row], num_slots: int) -> float:
+    """CPU time of as many batches as it takes; each goes on until its longest row has its tokens."""
+    started = time.process_time()
+    for first in range(0, len(rows), num_slots):
+        batch = rows[first : first + num_slots]
+        longest = max(len(row.prompt) for row in batch)
+        inputs = torch.tensor([[0] * (longest - len(row.prompt)) + row.prompt for row in batch])
+        mask = torch.tensor([[0] * (longest - len(row.prompt)) + [1] * len(row.prompt) for row in batch])
+        model.generate(
+            inputs,
+            attention_mask=mask,
+            max_new_tokens=max(row.response_length for row in batch),
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            eos_token_id=[],
+            pad_token_id=0,
+        )
+    return time.process_time() - started
+
+
+def model_of(name: str) -> tuple[Any, PreTrainedConfig]:
+    """The model of a folder, or a random one of a family; and its configuration once more, for the engine."""
+    if Path(name).is_dir():
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, local_files_only=True)
+        return model.eval(), AutoConfig.from_pretrained(name, local_files_only=True)
+    torch.manual_seed(0)
+    return new_model(tiny_config(name, SMALL), torch.float32).eval(), tiny_config(name, SMALL)
+
+
+async def compare(name: str, arguments: argparse.Namespace) -> str:
+    """A row of the table."""
+    model, config = model_of(name)
+    capacity, num_slots = 2 * arguments.longest, arguments.slots
+    decoder = make_decoder(config, num_slots=num_slots, capacity=capacity, dtype=torch.float32, device=CPU)
+    engine = TransformersEngine(decoder, num_slots=num_slots, capacity=capacity, policy=UpdatePolicy(), device=CPU)
+    tensors = {name: tensor.detach().clone() for name, tensor in named_weights(model).items()}
+    await engine.update_weights(WeightUpdate(policy_version=0, incarnation=0, digest="", tensors=tensors))
+    found = []
+    for make_rows in (equal_rows, ragged_rows):
+        vocabulary_size = config.get_text_config().vocab_size
+        rows = make_rows(NUM_BATCHES * num_slots, vocabulary_size=vocabulary_size, longest=arguments.longest)
+        num_tokens = sum(row.response_length for row in rows)
+        pairs = [
+            (await engine_seconds(engine, rows), generate_seconds(model, rows, num_slots))
+            for _ in range(arguments.repeats)
+        ]
+        ours, theirs = (num_tokens / statistics.median(seconds) for seconds in zip(*pairs, strict=True))
+        found.append(f"{ours:.0f} | {theirs:.0f} | {ours / theirs:.2f}")
+    await engine.close()
+    layout = getattr(decoder, "layout", None)
+    return f"| {Path(name).name} | {layout.name.lower() if layout else 'fast path'} | {' | '.join(found)} |"
+
+
+async def run_beside_generate(arguments: argparse.Namespace) -> None:
+    print(f"Tokens per CPU-second; {arguments.slots} slots, at most {arguments.longest} tokens of each part.\n")
+    print("| model | layout | equal: engine | `generate` | ratio | ragged: engine | `generate` | ratio |")
+    print("|---|---|---|---|---|---|---|---|")
+    for name in arguments.models:
+        print(await compare(name, arguments), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--slots", type=int, default=32)
-    parser.add_argument("--window", type=int, default=256)
-    parser.add_argument("--update-every", type=int, default=0, help="decode steps between two updates; 0: none")
-    parser.add_argument("--keep-cache", action="store_true", help="do not recompute the caches after an update")
-    parser.add_argument("--warmup", type=float, default=4.0, help="seconds before measuring")
-    parser.add_argument("--seconds", type=float, default=8.0, help="seconds of measuring")
-    parser.add_argument("--seed", type=int, default=0)
+    modes = parser.add_subparsers(required=True)
+    windows = modes.add_parser("windows", help="long-tailed responses in windows")
+    windows.set_defaults(run=run_windows)
+    windows.add_argument("--slots", type=int, default=32)
+    windows.add_argument("--window", type=int, default=256)
+    windows.add_argument("--update-every", type=int, default=0, help="decode steps between two updates; 0: none")
+    windows.add_argument("--keep-cache", action="store_true", help="do not recompute the caches after an update")
+    windows.add_argument("--warmup", type=float, default=4.0, help="seconds before measuring")
+    windows.add_argument("--seconds", type=float, default=8.0, help="seconds of measuring")
+    windows.add_argument("--seed", type=int, default=0)
+    beside = modes.add_parser("generate", help="beside transformers' generate")
+    beside.set_defaults(run=run_beside_generate)
+    beside.add_argument("models", nargs="+", help="families, or folders of models")
+    beside.add_argument("--slots", type=int, default=8)
+    beside.add_argument("--longest", type=int, default=256, help="tokens of a prompt, and of a response")
+    beside.add_argument("--repeats", type=int, default=3)
     torch.set_num_threads(1)
-    asyncio.run(run(parser.parse_args()))
+    arguments = parser.parse_args()
+    asyncio.run(arguments.run(arguments))
 
 
 if __name__ == "__main__":

@@ -123,9 +123,11 @@ token. The code is `tppo/models/probe.py` (the rows, the plain pass, the compari
 
 * **Learner.** *packed*: several rows stand in one line and attend to themselves alone. *alone*: each row has a
   forward pass of its own, as the family's code mixes tokens outside its attention, or has an attention of its own.
-* **Generator.** *fast path*: the engine's own decoder. *together*: rows share a KV cache, padded on the left. *alone*:
-  a KV cache for each row, without padding and mask. *uncached*: no cache of the family gave the right numbers, so each
-  token takes a pass over its whole row; right, slow, and said in the log.
+* **Generator.** *fast path*: the engine's own decoder. *together*: rows share a KV cache and each forward pass, with
+  sliding windows and recurrent states too; prefixes are prefilled padded on the left. *joined*: the same, but prefixes
+  of one length are prefilled together, without padding. *alone*: a KV cache and a forward pass for each row.
+  *uncached*: no cache of the family gave the right numbers, so each token takes a pass over its whole row; right, slow,
+  and said in the log. See [decision 25](decisions/0025-rows-of-any-family-decode-together.md).
 * **Critic.** A scalar head on the body of the same family; see
   [decision 3](decisions/0003-the-value-model-is-a-scalar-head-on-the-body.md).
 * **Mixtures of experts** train without expert parallelism and without random routing. The loss that evens out their

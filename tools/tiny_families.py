@@ -136,12 +136,12 @@ FAMILIES: Mapping[str, Family] = {
 }
 
 
-def tiny_config(name: str) -> PreTrainedConfig:
-    """Of a family of the table."""
+def tiny_config(name: str, changes: Mapping[str, Any] = {}) -> PreTrainedConfig:
+    """Of a family of the table; `changes` are other sizes than `SIZES`."""
     family = FAMILIES[name]
     config_class: Any = CONFIG_MAPPING[family.model_type]
     names = {field.name for field in dataclasses.fields(config_class)}
-    sizes = {key: value for key, value in SIZES.items() if key in names}
+    sizes = {key: value for key, value in {**SIZES, **changes}.items() if key in names}
     config: PreTrainedConfig = config_class(**{**sizes, **family.changes})
     return config
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from services.generation.transformers_engine.decoders.general import cache_argument
+from services.generation.transformers_engine.decoders.layouts.forward_pass import cache_argument
 
 #: The batch is made smaller when this share of its rows has finished; moving rows costs as much as running them.
 _FINISHED_SHARE_TO_RETIRE = 0.25

@@ -50,7 +50,7 @@ def weight_server(intake: WeightIntake, section: GenerationSection, *, token: st
 async def running_engine(config: Config) -> AsyncIterator[Engine]:
     """The engine, until the end of the context. Raises `ConfigError` for a model that it cannot serve."""
     try:
-        engine = await asyncio.to_thread(build_engine, config)  # some models are built with random weights first
+        engine = await asyncio.to_thread(build_engine, config)  # reads the architecture, and a few modules
     except ConfigError:
         raise
     except (OSError, ValueError) as error:

@@ -42,7 +42,7 @@ GENERATION_METRICS = (
     Exposed(
         name="tppo_generation_prefill_tokens_total",
         unit="tokens",
-        meaning="Tokens of prompts and prefixes that were prefilled into the KV cache.",
+        meaning="Tokens of prompts and prefixes that prefill computed; what samples of one prompt share counts once.",
         read=at("num_prefill_tokens"),
     ),
     Exposed(

@@ -14,7 +14,8 @@ from tests.generation.tiny_models import CPU, FAST, a_decoder, a_model, an_updat
 from tools.tiny_families import FAMILIES, VOCABULARY, WINDOW, Family, tiny_config, tiny_model
 from tppo.models.probe import TOLERANCES, ProbeError, ProbeRow, difference, plain_logprobs, rows_for
 
-RECURRENT = ("mamba", "mamba2", "falcon_mamba", "xlstm", "falcon_h1", "jamba", "bamba", "lfm2", "qwen3_next")
+BANDED = ("gemma2", "gemma3_text", "mistral", "mixtral", "gpt_oss", "cohere2", "llama4_text")
+RECURRENT = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "jamba", "bamba", "lfm2", "qwen3_next", "nemotron_h")
 
 
 def rows() -> list[ProbeRow]:
@@ -48,15 +49,43 @@ def test_the_layout_that_was_chosen_decodes_other_rows_as_the_plain_forward_pass
 @pytest.mark.parametrize(
     ("names", "layout"),
     [
-        (("llama", "gpt2", "bloom", "mpt", "deepseek_v3", "qwen3_moe"), Layout.TOGETHER),
-        (("gemma3_text", "mistral", "gpt_oss", "llama4_text", *RECURRENT), Layout.ALONE),
-        (("rwkv", "recurrent_gemma", "minimax"), Layout.UNCACHED),
+        (("llama", "gpt2", "bloom", "mpt", "deepseek_v3", "qwen3_moe", *BANDED, *RECURRENT), Layout.TOGETHER),
+        (("xlstm", "rwkv"), Layout.ALONE),
+        (("recurrent_gemma", "minimax"), Layout.UNCACHED),
     ],
 )
-def test_rows_share_a_cache_only_where_padding_changes_nothing(names: Sequence[str], layout: Layout) -> None:
+def test_rows_decode_together_wherever_that_changes_nothing(names: Sequence[str], layout: Layout) -> None:
     found = {name: a_general_decoder(name, tiny_model(name)).layout for name in names}
 
     assert found == dict.fromkeys(names, layout)
+
+
+@pytest.mark.parametrize("name", ["gemma3_text", "llama4_text", "jamba", "mamba2", "bloom"])
+def test_prefixes_may_be_prefilled_without_padding(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a family gets in which a padded prefill is wrong."""
+    monkeypatch.setattr("services.generation.transformers_engine.decoders.general.CANDIDATES", (Layout.JOINED,))
+    model = tiny_model(name)
+
+    decoder = a_general_decoder(name, model)
+    with torch.inference_mode():
+        found = decoded_logprobs(decoder, rows(), num_slots=3, device=CPU)
+
+    assert decoder.layout is Layout.JOINED
+    assert difference(found, plain_logprobs(model, rows())).is_within(TOLERANCES[torch.float32])
+
+
+def test_weights_are_used_as_they_came_and_no_random_ones_are_made() -> None:
+    model = tiny_model("gemma3_text")
+    tensors = {key: tensor.detach().clone() for key, tensor in named_weights(model).items()}
+    state = torch.get_rng_state()
+
+    decoder = GeneralDecoder(tiny_config("gemma3_text"), dtype=torch.float32, device=CPU, capacity=100)
+    for update in (tensors, {key: tensor + 1 for key, tensor in tensors.items()}):
+        decoder.load(update)
+        used = {weight.data_ptr() for weight in decoder.weights.values()}
+        assert used == {tensor.data_ptr() for tensor in update.values()}
+
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 class OneTokenBehind:
@@ -81,7 +110,7 @@ def test_a_decoder_that_is_wrong_is_refused_with_the_largest_difference() -> Non
     decoder.load(an_update(model).tensors)
 
     with torch.inference_mode(), pytest.raises(ProbeError) as caught:
-        require_agreement(OneTokenBehind(decoder), model, rows_for(model), dtype=torch.float32)
+        require_agreement(OneTokenBehind(decoder), model, rows_for(model), dtype=torch.float32, num_slots=4)
 
     assert str(caught.value).startswith("the engine differs from transformers' plain forward pass by up to ")
     assert "expected at most 0.002 and 0.0002 in float32" in str(caught.value)

@@ -245,10 +245,14 @@ async def test_statistics_name_the_window_in_each_slot() -> None:
 
 async def test_statistics_count_tokens_decode_steps_and_prefill() -> None:
     """Two slots, windows of 4, 2 and 2 tokens: the third follows the second, so 4 steps fill both slots."""
-    lengths = {"a": 4, "b": 2, "c": 2}
+    lengths = {5: 4, 6: 2, 7: 2}
+    requests = [
+        a_request(str(first), prompt_tokens=tokens([first, 2, 3]), max_new_tokens=length)
+        for first, length in lengths.items()
+    ]
 
     async with an_engine(TIED_QWEN2, a_model(TIED_QWEN2), num_slots=2) as engine:
-        await windows_of(engine, [a_request(name, max_new_tokens=length) for name, length in lengths.items()])
+        await windows_of(engine, requests)
         counted = engine.statistics()
 
     assert (counted.num_tokens_generated, counted.num_active_slot_steps) == (8, 8)

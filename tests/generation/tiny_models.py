@@ -153,6 +153,10 @@ class Watched:
         self.load = inner.load
         self.exchange = inner.exchange
 
+    @property
+    def num_prefilled(self) -> int:
+        return self._inner.num_prefilled
+
     def step(self, tokens: Tensor) -> Tensor:
         logits = self.around_step(self.num_steps, self._inner.step(tokens))
         self.num_steps += 1

@@ -20,7 +20,7 @@ class Batch:
 
     def __init__(self, decoder: Decoder, *, num_slots: int, device: torch.device) -> None:
         self.policy_version = -1
-        self.num_tokens = self.num_steps = self.num_slot_steps = self.num_prefilled = 0
+        self.num_tokens = self.num_steps = self.num_slot_steps = 0
         self._decoder = decoder
         self._device = device
         self._rows: list[DecodeRow] = []  # in the decoder's order
@@ -37,6 +37,11 @@ class Batch:
     def num_free_slots(self) -> int:
         """How many rows can be admitted."""
         return len(self._free_slots)
+
+    @property
+    def num_prefilled(self) -> int:
+        """Tokens that prefill has computed."""
+        return self._decoder.num_prefilled
 
     @property
     def num_running(self) -> int:
@@ -128,7 +133,6 @@ class Batch:
         prefixes = [row.prefix() for row in arriving]
         everyone = self._rows + arriving
         self._rows = [everyone[index] for index in self._decoder.exchange(sorted(self._leaving), prefixes)]
-        self.num_prefilled += sum(len(prefix) - 1 for prefix in prefixes)
         self._leaving, self._arriving, self._is_poisoned, self._is_stale = set(), [], False, False
         self._prepare_sampling()
 

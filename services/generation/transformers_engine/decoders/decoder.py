@@ -14,6 +14,11 @@ class Decoder(Protocol):
         """Token ids are below it."""
         ...
 
+    @property
+    def num_prefilled(self) -> int:
+        """Tokens that prefill has computed; those that a row shares with another count once."""
+        ...
+
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Replace all weights, and leave the KV caches. ValueError: they do not fit, the old ones stay."""
         ...
@@ -32,3 +37,19 @@ class Decoder(Protocol):
     def reset(self) -> None:
         """Forget all rows and everything they left behind."""
         ...
+
+
+def assigned_places(num_before: int, ended: Sequence[int], new: Sequence[int]) -> list[int]:
+    """Which row, by its index among the old ones followed by the new, stands in each place after an exchange.
+
+    The new ones take the places of ended rows in the order given, and the last rows those that remain; all others stay.
+    """
+    gaps = sorted(ended)
+    order = [*range(num_before), *new[len(gaps) :]]
+    for place, row in zip(gaps, new, strict=False):
+        order[place] = row
+    for place in reversed(gaps[len(new) :]):
+        last = order.pop()
+        if place < len(order):
+            order[place] = last
+    return order

@@ -93,17 +93,24 @@ class AlignedCache:
         self.entries[:, :, target, :, columns] = self.entries[:, :, source, :, columns]
         self.set_row(target, length)
 
+    def copy_beginning(self, source: int, place: int, num_tokens: int, *, layer: int | None = None) -> None:
+        """Let a row begin with the first tokens of another one, in one layer or in all; its length stays."""
+        first, start = (self.end - self.lengths[row] for row in (source, place))
+        entries = self.entries if layer is None else self.entries[layer : layer + 1]
+        entries[:, :, place, :, start : start + num_tokens] = entries[:, :, source, :, first : first + num_tokens]
+
     def permute(self, order: list[int]) -> None:
         """Put row `order[i]` in place i."""
         changed = [row for row, source in enumerate(order) if row != source]
         lengths = [self.lengths[row] for row in order]
-        copies = {row: self._row(row).clone() for row in changed}
+        copies = {row: self.row(row).clone() for row in changed}
         self.lengths = lengths
         for row in changed:
-            self._row(row).copy_(copies[order[row]])
+            self.row(row).copy_(copies[order[row]])
         self._restore_mask(changed)
 
-    def _row(self, row: int) -> torch.Tensor:
+    def row(self, row: int) -> torch.Tensor:
+        """Keys and values [layers, 2, kv_heads, tokens, head_dim] of a row."""
         tokens: torch.Tensor = self.entries[:, :, row, :, self.end - self.lengths[row] : self.end]
         return tokens
 
@@ -114,7 +121,7 @@ class AlignedCache:
 
     def _shift(self, end: int) -> None:
         for row, length in enumerate(self.lengths):
-            tokens = self._row(row).clone()  # the two places may overlap
+            tokens = self.row(row).clone()  # the two places may overlap
             self.entries[:, :, row, :, end - length : end] = tokens
 
     def _grow(self, num_columns: int, end: int, longest: int) -> None:

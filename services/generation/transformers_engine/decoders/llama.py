@@ -5,9 +5,9 @@ llama_weights.py for what is folded, kv_cache.py for the cache and attention_gro
 The same code runs on CUDA; it is tested on the CPU.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformers import PreTrainedConfig
 
 from services.generation.transformers_engine.decoders.attention_groups import Rectangle, Rectangles
+from services.generation.transformers_engine.decoders.decoder import assigned_places
 from services.generation.transformers_engine.decoders.kv_cache import AlignedCache
 from services.generation.transformers_engine.decoders.llama_weights import (
     Dimensions,
@@ -28,12 +29,12 @@ from services.generation.transformers_engine.decoders.model_weights import (
     new_model,
     weight_shapes,
 )
+from services.generation.transformers_engine.decoders.prefill import PrefillRow, flat_passes, prefill_rows
 from services.generation.transformers_engine.decoders.proof import require_agreement
 from tppo.models.probe import rows_for
 
 FAMILIES = frozenset({"qwen2", "qwen3", "llama"})
 ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})  # those whose table does not depend on the row's length
-PREFILL_TOKENS = 2048  # tokens that run through the layers at once; larger passes leave the processor's cache
 GROUP_OVERHEAD_BYTES = 384 * 1024  # one more attention call takes about as long as reading this much cache
 STEPS_BETWEEN_SORTS = 32
 
@@ -61,13 +62,6 @@ def rotation_table(config: PreTrainedConfig, *, num_positions: int) -> Tensor:
     return torch.complex(cosine[0, :, :half].contiguous(), sine[0, :, :half].contiguous())
 
 
-class PrefillRow(NamedTuple):
-    """A new row, and the tokens that prefill computes for it."""
-
-    place: int
-    tokens: Sequence[int]
-
-
 class LlamaDecoder:
     """A `Decoder` with its own forward pass."""
 
@@ -76,6 +70,7 @@ class LlamaDecoder:
     ) -> None:
         self._config = config
         self._is_proven = False
+        self.num_prefilled = 0
         self._num_slots, self._capacity = num_slots, capacity
         self._dimensions = Dimensions.of(config)
         self._shapes = weight_shapes(config)
@@ -92,6 +87,7 @@ class LlamaDecoder:
         )
         self._weights: LlamaWeights
         self._positions = torch.zeros(0, dtype=torch.int64, device=device)  # [rows], of the next token
+        self._prefixes: list[Sequence[int]] = []  # of the rows when they came; empty where other weights prefilled them
         self._steps_since_sort = 0
         position_bytes = 2 * self._dimensions.num_kv_heads * self._dimensions.head_dim * dtype.itemsize
         self._rectangles = Rectangles(self._cache, overhead=GROUP_OVERHEAD_BYTES // position_bytes)
@@ -105,31 +101,35 @@ class LlamaDecoder:
         """Arrange the tensors and use them from the next step on; with the first ones, prove the decoder right."""
         check_fit(tensors, self._shapes)
         self._weights = WeightArranger(tensors, self._dimensions, dtype=self._dtype, device=self._device).weights()
+        self._prefixes = [()] * len(self._prefixes)
         if not self._is_proven:
             model: Any = model_with(self._config, tensors, self._dtype)
             rows = rows_for(model, capacity=self._capacity)
             require_agreement(self, model.to(self._device), rows, dtype=self._dtype, num_slots=self._num_slots)
             self._is_proven = True
+            self.num_prefilled = 0
 
     def reset(self) -> None:
         """Forget all rows and the contents of the cache."""
         self._cache.reset()
+        self._prefixes = []
         self._arrange()
 
     def exchange(self, ended: Sequence[int], prefixes: Sequence[Sequence[int]]) -> list[int]:
         """Prefill the new rows in the places of the ended ones, and move the last rows into those that remain."""
         num_before = len(self._cache.lengths)
         order = self._assign_places(ended, [len(prefix) for prefix in prefixes])
-        new = [
-            PrefillRow(place, prefixes[source - num_before][:-1])
-            for place, source in enumerate(order)
-            if source >= num_before
-        ]
-        self._cache.make_room(before=max((len(row.tokens) for row in new), default=0))
+        self._prefixes = [[*self._prefixes, *prefixes][source] for source in order]
+        new = prefill_rows(self._prefixes, [place for place, source in enumerate(order) if source >= num_before])
+        self._cache.make_room(before=max((row.length for row in new), default=0))
         for row in new:
-            self._cache.set_row(row.place, len(row.tokens))
-        for rows in _flat_passes(new):
+            self._cache.set_row(row.place, row.length)
+        for rows in flat_passes(new):
             self._prefill(rows)
+        for row in new:
+            if not row.tokens:
+                self._cache.copy_beginning(row.source, row.place, row.num_shared)
+        self.num_prefilled += sum(len(row.tokens) for row in new)
         order = self._sort(order)
         self._arrange()
         return order
@@ -150,20 +150,14 @@ class LlamaDecoder:
 
     def _assign_places(self, ended: Sequence[int], lengths: Sequence[int]) -> list[int]:
         """Which row, by its index among the old ones followed by the new, stands in each place."""
+        num_before = len(self._cache.lengths)
+        longest_first = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+        order = assigned_places(num_before, ended, [num_before + index for index in longest_first])
         for place in ended:
             self._cache.clear_row(place)
-        gaps = sorted(ended)
-        order = list(range(len(self._cache.lengths)))
-        num_before = len(order)
-        longest_first = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-        order += [num_before + index for index in longest_first[len(gaps) :]]
-        for place, index in zip(gaps, longest_first, strict=False):
-            order[place] = num_before + index
-        for place in reversed(gaps[len(lengths) :]):
-            last = order.pop()
-            if place < len(order):
-                self._cache.move_row(len(order), place)
-                order[place] = last
+        for place, source in enumerate(order):
+            if place != source < num_before:
+                self._cache.move_row(source, place)
         self._cache.truncate(len(order))
         return order
 
@@ -175,6 +169,7 @@ class LlamaDecoder:
         self._steps_since_sort = 0
         longest_first = sorted(range(len(order)), key=lambda row: -lengths[row])
         self._cache.permute(longest_first)
+        self._prefixes = [self._prefixes[row] for row in longest_first]
         return [order[row] for row in longest_first]
 
     def _arrange(self) -> None:
@@ -218,18 +213,19 @@ class LlamaDecoder:
 
     def _prefill(self, rows: Sequence[PrefillRow]) -> None:
         """Prefill: run the rows' tokens flat through the layers; of the last one only keys and values are needed."""
-        lengths = [len(row.tokens) for row in rows]
         device = self._device
         tokens = torch.tensor(list(chain.from_iterable(row.tokens for row in rows)), device=device)
-        positions = torch.cat([torch.arange(length, device=device) for length in lengths])
+        positions = torch.cat([torch.arange(row.num_shared, row.length, device=device) for row in rows])
         rotation = self._rotations.index_select(0, positions).unsqueeze(1)
+        masks = [_mask_after(row, device) if row.num_shared else None for row in rows]
         hidden = functional.embedding(tokens, self._weights.embedding)
         *layers, last = self._weights.layers
         for index, layer in enumerate(layers):
             heads = self._heads(layer, hidden, rotation)
             self._store(index, rows, heads)
-            attended = torch.cat([self._attend_within(part) for part in torch.split(heads, lengths)])
-            hidden = _finish_layer(layer, hidden, attended)
+            parts = torch.split(heads, [len(row.tokens) for row in rows])
+            attended = [self._attend_to(index, *part) for part in zip(rows, parts, masks, strict=True)]
+            hidden = _finish_layer(layer, hidden, torch.cat(attended))
         self._store(len(layers), rows, self._heads(last, hidden, rotation, first=self._dimensions.num_heads))
 
     def _store(self, index: int, rows: Sequence[PrefillRow], heads: Tensor) -> None:
@@ -238,14 +234,26 @@ class LlamaDecoder:
         for row, entries in zip(rows, torch.split(self._keys_and_values(heads), lengths), strict=True):
             columns = slice(end - len(row.tokens), end)
             self._cache.entries[index, :, row.place, :, columns] = entries.permute(1, 2, 0, 3)
+            if row.num_shared:
+                self._cache.copy_beginning(row.source, row.place, row.num_shared, layer=index)
 
-    def _attend_within(self, heads: Tensor) -> Tensor:
-        """Causal attention of one row over itself, [tokens, heads * head_dim]."""
+    def _attend_to(self, index: int, row: PrefillRow, heads: Tensor, mask: Tensor | None) -> Tensor:
+        """Causal attention of a new row's tokens to themselves and what it shares, [tokens, heads * head_dim]."""
         queries = self._queries(heads).permute(1, 2, 0, 3)
-        keys_and_values = self._keys_and_values(heads).permute(1, 2, 0, 3).unsqueeze(2)
-        keys, values = keys_and_values.expand(-1, -1, queries.shape[1], -1, -1)
-        attended = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+        if mask is None:
+            entries = self._keys_and_values(heads).permute(1, 2, 0, 3)
+        else:
+            entries = self._cache.row(row.place)[index]
+        keys, values = entries.unsqueeze(2).expand(-1, -1, queries.shape[1], -1, -1)
+        attended = functional.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, is_causal=mask is None
+        )
         return attended.permute(2, 0, 1, 3).flatten(1)
+
+
+def _mask_after(row: PrefillRow, device: torch.device) -> Tensor:
+    """[tokens, length] True where the row's tokens look, those that it shares before them."""
+    return torch.ones(len(row.tokens), row.length, dtype=torch.bool, device=device).tril(row.num_shared)
 
 
 def _rotate(heads: Tensor, rotation: Tensor) -> None:
@@ -267,16 +275,3 @@ def _finish_layer(layer: Layer, hidden: Tensor, attended: Tensor) -> Tensor:
     hidden = hidden + layer.output(attended)
     gate, up = layer.gate_up(layer.mlp_norm(hidden)).chunk(2, dim=-1)
     return hidden + layer.down(functional.silu(gate) * up)
-
-
-def _flat_passes(rows: Sequence[PrefillRow]) -> Iterator[list[PrefillRow]]:
-    """The rows that have tokens, in lists of at most `PREFILL_TOKENS` tokens or of one row."""
-    batch: list[PrefillRow] = []
-    for row in rows:
-        if batch and sum(len(other.tokens) for other in batch) + len(row.tokens) > PREFILL_TOKENS:
-            yield batch
-            batch = []
-        if row.tokens:
-            batch.append(row)
-    if batch:
-        yield batch

@@ -17,9 +17,16 @@ def require_agreement(
     decoder: Decoder, model: Any, rows: Sequence[ProbeRow], *, dtype: torch.dtype, num_slots: int | None = None
 ) -> probe.LogprobDifference:
     """Hold a decoder without rows against `model`, which has its weights. Raises `ProbeError`."""
+    rows = [*rows, *with_longer_prefixes(rows)]
     expected = probe.plain_logprobs(model, rows)
     found = decoded_logprobs(decoder, rows, num_slots=num_slots or len(rows), device=model.device)
     return probe.require_agreement(found, rows, expected, dtype=dtype, who="the engine")
+
+
+def with_longer_prefixes(rows: Sequence[ProbeRow]) -> list[ProbeRow]:
+    """The short rows again, of which less is decoded: prefixes of several lengths are prefilled beside each other."""
+    short = [row for row in rows if len(row.tokens) <= max(probe.SHORT_LENGTHS)]
+    return [ProbeRow(row.tokens, start=max(1, len(row.tokens) * 2 // 3)) for row in short]
 
 
 def decoded_logprobs(

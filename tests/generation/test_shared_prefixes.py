@@ -88,8 +88,12 @@ async def test_a_row_beyond_its_window_is_no_source() -> None:
     assert_numbers_of(model, requests, windows)
 
 
-async def test_rows_of_one_prompt_with_other_responses_share_the_prompt() -> None:
+@pytest.mark.parametrize("masked_queries", [512, 7])
+async def test_rows_of_one_prompt_with_other_responses_share_the_prompt(
+    masked_queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On the fast path, second windows too: each computes its own response alone."""
+    monkeypatch.setattr("services.generation.transformers_engine.decoders.llama.MASKED_QUERIES", masked_queries)
     config = FAST["qwen2, tied"]
     model = a_model(config)
     responses = [[first, *range(20)] for first in (30, 31, 32)]

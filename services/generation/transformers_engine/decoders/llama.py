@@ -37,6 +37,7 @@ FAMILIES = frozenset({"qwen2", "qwen3", "llama"})
 ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})  # those whose table does not depend on the row's length
 GROUP_OVERHEAD_BYTES = 384 * 1024  # one more attention call takes about as long as reading this much cache
 STEPS_BETWEEN_SORTS = 32
+MASKED_QUERIES = 512  # in one attention call with a mask, which is as large as they times the row
 
 
 def is_supported(config: PreTrainedConfig) -> bool:
@@ -217,14 +218,16 @@ class LlamaDecoder:
         tokens = torch.tensor(list(chain.from_iterable(row.tokens for row in rows)), device=device)
         positions = torch.cat([torch.arange(row.num_shared, row.length, device=device) for row in rows])
         rotation = self._rotations.index_select(0, positions).unsqueeze(1)
-        masks = [_mask_after(row, device) if row.num_shared else None for row in rows]
         hidden = functional.embedding(tokens, self._weights.embedding)
         *layers, last = self._weights.layers
         for index, layer in enumerate(layers):
             heads = self._heads(layer, hidden, rotation)
             self._store(index, rows, heads)
             parts = torch.split(heads, [len(row.tokens) for row in rows])
-            attended = [self._attend_to(index, *part) for part in zip(rows, parts, masks, strict=True)]
+            attended = [
+                self._attend_beyond(index, row, part) if row.num_shared else self._attend_within(part)
+                for row, part in zip(rows, parts, strict=True)
+            ]
             hidden = _finish_layer(layer, hidden, torch.cat(attended))
         self._store(len(layers), rows, self._heads(last, hidden, rotation, first=self._dimensions.num_heads))
 
@@ -237,23 +240,28 @@ class LlamaDecoder:
             if row.num_shared:
                 self._cache.copy_beginning(row.source, row.place, row.num_shared, layer=index)
 
-    def _attend_to(self, index: int, row: PrefillRow, heads: Tensor, mask: Tensor | None) -> Tensor:
-        """Causal attention of a new row's tokens to themselves and what it shares, [tokens, heads * head_dim]."""
+    def _attend_within(self, heads: Tensor) -> Tensor:
+        """Causal attention of one row over itself, [tokens, heads * head_dim]."""
         queries = self._queries(heads).permute(1, 2, 0, 3)
-        if mask is None:
-            entries = self._keys_and_values(heads).permute(1, 2, 0, 3)
-        else:
-            entries = self._cache.row(row.place)[index]
-        keys, values = entries.unsqueeze(2).expand(-1, -1, queries.shape[1], -1, -1)
-        attended = functional.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, is_causal=mask is None
-        )
+        entries = self._keys_and_values(heads).permute(1, 2, 0, 3).unsqueeze(2)
+        keys, values = entries.expand(-1, -1, queries.shape[1], -1, -1)
+        attended = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
         return attended.permute(2, 0, 1, 3).flatten(1)
 
-
-def _mask_after(row: PrefillRow, device: torch.device) -> Tensor:
-    """[tokens, length] True where the row's tokens look, those that it shares before them."""
-    return torch.ones(len(row.tokens), row.length, dtype=torch.bool, device=device).tril(row.num_shared)
+    def _attend_beyond(self, index: int, row: PrefillRow, heads: Tensor) -> Tensor:
+        """Causal attention of one row's own tokens to what it shares and to themselves, [tokens, heads * head_dim]."""
+        queries = self._queries(heads).permute(1, 2, 0, 3)
+        keys, values = self._cache.row(row.place)[index].unsqueeze(2).expand(-1, -1, queries.shape[1], -1, -1)
+        attended = []
+        for first in range(0, len(row.tokens), MASKED_QUERIES):
+            part = queries[:, :, first : first + MASKED_QUERIES]
+            before = row.num_shared + first
+            seen = before + part.shape[2]
+            mask = torch.ones(part.shape[2], seen, dtype=torch.bool, device=heads.device).tril(before)
+            attended.append(
+                functional.scaled_dot_product_attention(part, keys[:, :, :seen], values[:, :, :seen], attn_mask=mask)
+            )
+        return torch.cat(attended, dim=2).permute(2, 0, 1, 3).flatten(1)
 
 
 def _rotate(heads: Tensor, rotation: Tensor) -> None:

@@ -202,10 +202,11 @@ def generate_seconds(model: Any, rows: Sequence[Row], num_slots: int) -> float:
 def model_of(name: str) -> tuple[Any, PreTrainedConfig]:
     """The model of a folder, or a random one of a family; and its configuration once more, for the engine."""
     if Path(name).is_dir():
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, local_files_only=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, local_files_only=True)
         return model.eval(), AutoConfig.from_pretrained(name, local_files_only=True)
     torch.manual_seed(0)
-    return new_model(tiny_config(name, SMALL), torch.float32).eval(), tiny_config(name, SMALL)
+    model = new_model(tiny_config(name, SMALL), torch.float32)
+    return model.eval(), tiny_config(name, SMALL)
 
 
 async def compare(name: str, arguments: argparse.Namespace) -> str:

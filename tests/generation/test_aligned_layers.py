@@ -72,15 +72,15 @@ def test_a_step_writes_in_place_and_moves_nothing() -> None:
 
 def test_a_layer_with_a_window_shows_what_transformers_own_shows() -> None:
     """Window of 4: a token looks at itself and at 3 before it, and the mask has the others in front."""
-    layer, theirs = AlignedLayer(4), DynamicSlidingWindowLayer(4)  # type: ignore[no-untyped-call]
+    layer, theirs = AlignedLayer(4), DynamicSlidingWindowLayer(4)
     prefix = entries([[1, 2, 3, 4, 5]])
-    theirs.update(prefix, -prefix)  # type: ignore[no-untyped-call]
+    theirs.update(prefix, -prefix)
     admit(layer, {0: [3, 4, 5]}, num_rows=1, longest=5)  # what transformers' layer keeps
 
     for number in (6.0, 7.0):
-        assert layer.get_mask_sizes(1) == theirs.get_mask_sizes(1)  # type: ignore[no-untyped-call]
+        assert layer.get_mask_sizes(1) == theirs.get_mask_sizes(1)
         new = entries([[number]])
-        expected, _ = theirs.update(new, -new)  # type: ignore[no-untyped-call]
+        expected, _ = theirs.update(new, -new)
         assert append(layer, [number]) == expected[:, 0, :, 0].tolist()
 
 
@@ -124,4 +124,5 @@ def test_states_follow_their_rows_and_new_ones_begin_with_zeros(shape: tuple[int
     mine.resize(2, 0)
     mine.clear(torch.tensor([1]))
 
-    assert [set(row.flatten().tolist()) for row in mine.recurrent_states[0]] == [{7.0}, {0.0}]
+    states: Any = mine.recurrent_states[0]
+    assert [set(row.flatten().tolist()) for row in states] == [{7.0}, {0.0}]

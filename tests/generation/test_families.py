@@ -93,7 +93,7 @@ class OneTokenBehind:
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
-        self.vocabulary_size = inner.vocabulary_size
+        self.vocabulary_size, self.num_prefilled = inner.vocabulary_size, 0
         self.exchange, self.reset, self.load = inner.exchange, inner.reset, inner.load
         self._last: Tensor | None = None
 

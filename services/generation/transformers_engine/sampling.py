@@ -77,7 +77,7 @@ def drawn(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
         tokens, _, totals = _found(weights, uniforms)
         return tokens, totals
     whole = size - size % BLOCK
-    sums = weights[:, :whole].unflatten(-1, (-1, BLOCK)).sum(dim=-1)
+    sums = weights[:, :whole].view(len(weights), -1, BLOCK).sum(dim=-1)
     if whole < size:
         sums = torch.cat([sums, weights[:, whole:].sum(dim=-1, keepdim=True)], dim=-1)
     blocks, rest, totals = _found(sums, uniforms)

@@ -101,7 +101,8 @@ class GeneralDecoder:
         """Use the tensors, to which nobody may write any more; the first ones make the model and decide the layout."""
         check_fit(tensors, self._shapes)
         if self.layout is None:
-            model: Any = model_with(self._config, tensors, self._dtype).to(self._device).eval()
+            model: Any = model_with(self._config, tensors, self._dtype)
+            model = model.to(self._device).eval()
             self.weights = named_weights(model)
             self._forward = ForwardPass(model)
             self._choose_layout(model, rows_for(model, capacity=self._capacity))

@@ -98,7 +98,7 @@ class AlignedLayer(DynamicLayer):
 
 def aligned_cache(config: PreTrainedConfig) -> DynamicCache:
     """An empty cache with aligned layers. TypeError: the family has layers of another kind."""
-    cache = DynamicCache(config=config)  # type: ignore[no-untyped-call]
+    cache = DynamicCache(config=config)
     cache.layers = [_aligned(layer) for layer in cache.layers]
     return cache
 

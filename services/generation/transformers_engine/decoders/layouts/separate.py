@@ -40,7 +40,7 @@ class SeparateRows:
     def step(self, tokens: Tensor) -> Tensor:
         """Decode one token of each row; new ones run by their whole prefix."""
         run = self._run if self._has_cache else self._run_whole
-        return torch.cat([run(row, token[None]) for row, token in zip(self._rows, tokens.split(1), strict=True)])
+        return torch.cat([run(row, token[None]) for row, token in zip(self._rows, torch.split(tokens, 1), strict=True)])
 
     def forget_prefixes(self) -> None:
         """Nothing is shared here."""

@@ -65,7 +65,7 @@ class StateLayer(LinearAttentionLayer):
         )
 
 
-class HybridLayer(StateLayer, AlignedLayer):
+class HybridLayer(StateLayer, AlignedLayer):  # type: ignore[misc, override, no-untyped-call]
     """A layer with attention beside a recurrent state."""
 
     is_compileable = False

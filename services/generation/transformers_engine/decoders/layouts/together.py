@@ -30,7 +30,7 @@ class TogetherRows:
         self._forward = forward
         self._pads = pads
         self._cache: Any = aligned_cache(forward.config)
-        self._layers = [layer for layer in self._cache.layers if hasattr(layer, "take")]
+        self._layers: list[Any] = [layer for layer in self._cache.layers if hasattr(layer, "take")]
         self._has_attention = any(isinstance(layer, AlignedLayer) for layer in self._layers)
         self._lengths: list[int] = []  # tokens in the cache, of each row
         self._bodies: list[Body] = []  # what the rows were prefilled with; empty where other weights did it
@@ -117,7 +117,7 @@ class TogetherRows:
         mask = _mask(lengths, num_columns)
         _, cache = self._forward(
             torch.tensor(padded, device=self._forward.device),
-            cache=DynamicCache(config=self._forward.config),  # type: ignore[no-untyped-call]
+            cache=DynamicCache(config=self._forward.config),
             mask=mask if is_ragged else None,
             positions=(mask.cumsum(dim=1) - 1).clamp(min=0),
         )

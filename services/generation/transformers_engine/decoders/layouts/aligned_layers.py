@@ -9,8 +9,7 @@ looks at.
 from typing import Any
 
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedConfig
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicLayer
 
 NUM_SPARE_COLUMNS = 256  # free ones in a new storage: steps until the next copy
 
@@ -94,28 +93,6 @@ class AlignedLayer(DynamicLayer):
             new[: len(old), :, end - (used.stop - used.start) : end] = old[:, :, used]
             renewed.append(new)
         self._storage, self._end = renewed, end
-
-
-def aligned_cache(config: PreTrainedConfig) -> DynamicCache:
-    """An empty cache with aligned layers. TypeError: the family has layers of another kind."""
-    cache = DynamicCache(config=config)
-    cache.layers = [_aligned(layer) for layer in cache.layers]
-    return cache
-
-
-def _aligned(layer: Any) -> Any:
-    kind = type(layer)
-    if kind is DynamicLayer:
-        return AlignedLayer()
-    if kind is DynamicSlidingWindowLayer:
-        return AlignedLayer(layer.sliding_window)
-    if kind.__name__ == "DummyLayer":  # a layer without attention, or with that of another one
-        return layer
-    if kind.__name__.startswith("LinearAttention"):
-        from services.generation.transformers_engine.decoders.layouts.state_layers import aligned_state_layer
-
-        return aligned_state_layer(layer)
-    raise TypeError(f"a cache layer of the kind {kind.__name__}, which is not known here")
 
 
 def _columns_like(entries: Tensor, num_rows: int, num_written: int) -> Tensor:

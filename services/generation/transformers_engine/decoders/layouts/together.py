@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedConfig
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from services.generation.transformers_engine.decoders.attention_groups import split_into_groups
 from services.generation.transformers_engine.decoders.decoder import assigned_places
-from services.generation.transformers_engine.decoders.layouts.aligned_layers import AlignedLayer, aligned_cache
+from services.generation.transformers_engine.decoders.layouts.aligned_layers import AlignedLayer
 from services.generation.transformers_engine.decoders.layouts.forward_pass import ForwardPass
 from services.generation.transformers_engine.decoders.prefill import PREFILL_TOKENS
 
@@ -137,3 +138,25 @@ def _mask(lengths: Tensor, num_columns: int) -> Tensor:
     """[rows, columns] 1 where a row has a token, in the columns on the right."""
     columns = torch.arange(num_columns, device=lengths.device)
     return (columns >= num_columns - lengths[:, None]).long()
+
+
+def aligned_cache(config: PreTrainedConfig) -> DynamicCache:
+    """An empty cache with aligned layers. TypeError: the family has layers of another kind."""
+    cache = DynamicCache(config=config)
+    cache.layers = [_aligned(layer) for layer in cache.layers]
+    return cache
+
+
+def _aligned(layer: Any) -> Any:
+    kind = type(layer)
+    if kind is DynamicLayer:
+        return AlignedLayer()
+    if kind is DynamicSlidingWindowLayer:
+        return AlignedLayer(layer.sliding_window)
+    if kind.__name__ == "DummyLayer":  # a layer without attention, or with that of another one
+        return layer
+    if kind.__name__.startswith("LinearAttention"):
+        from services.generation.transformers_engine.decoders.layouts.state_layers import aligned_state_layer
+
+        return aligned_state_layer(layer)
+    raise TypeError(f"a cache layer of the kind {kind.__name__}, which is not known here")

@@ -20,7 +20,6 @@ from pathlib import Path
 from transformers.utils.logging import disable_progress_bar
 
 from learner.build import load_models, new_manager
-from learner.data.tokenizer import load_tokenizer
 from learner.models.named_tensors import copied, named_tensors
 from learner.rollouts.manager import RolloutManager
 from learner.state import new_trainer
@@ -30,6 +29,7 @@ from services.generation.transformers_engine.engine import TransformersEngine
 from services.reward.verifiers.answers import is_exact_match
 from tppo import weights
 from tppo.config import Config, load
+from tppo.models.tokenizer import load_tokenizer
 from tppo.rollout import RewardRequest, Score, ScoreStatus, Window, WindowRequest
 
 QUICKSTART = Path(__file__).parents[1] / "examples" / "iterated_map" / "quickstart.toml"

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from learner.data.prompts import ReadPrompts
 from learner.data.shape import DataError
-from learner.data.tokenizer import load_tokenizer, prompt_readers, stop_token_ids, vocabulary_size
+from learner.data.tokenizer import prompt_readers
 from learner.evaluation_rounds import EvaluationRounds
 from learner.exchange.peers import Peers
 from learner.exchange.score_failures import ScoreFailures
@@ -45,6 +45,7 @@ from tppo.config.placement import Placement
 from tppo.digests import UnknownAlgorithmError
 from tppo.models.device import torch_device
 from tppo.models.probe import ProbeError
+from tppo.models.tokenizer import load_tokenizer, stop_token_ids, vocabulary_size
 from tppo.run_folder.metric_lines import read_metric_lines
 from tppo.run_folder.paths import RunPaths
 from tppo.streams import Streams, until_redis_answers

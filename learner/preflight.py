@@ -35,9 +35,10 @@ def check(config: Config, *, resume: bool = False) -> Findings:
     """
     trackers.check(config.trackers)
     log_warnings(config)
-    from learner.data.tokenizer import load_tokenizer, prompt_readers  # transformers takes seconds to import
+    from learner.data.tokenizer import prompt_readers  # transformers takes seconds to import
     from learner.models.inspection import require_trainable
     from tppo.models.device import torch_device
+    from tppo.models.tokenizer import load_tokenizer
 
     # The generators', too: a run that starts them starts them beside the learner.
     for placement in (config.policy_placement, config.value_model_placement, config.generator_placement):

@@ -15,13 +15,7 @@ import sys
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
-
-import h11
-import uvicorn
-from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from services.dashboard.api.access import Access
 from services.dashboard.api.app import create_app
@@ -35,6 +29,7 @@ from tppo.config.services import DASHBOARD_PORTS
 from tppo.process.listening import first_free, listener
 from tppo.process.presence import announce, beat, this_process
 from tppo.process.shell import on_stop_signal
+from tppo.process.web_server import QuietlyEndingServer, server_settings
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import (
     Service,
@@ -47,11 +42,6 @@ from tppo.security.service_tokens import run_token
 from tppo.streams import StreamsError
 from tppo.streams.connection import without_password
 
-SHUTDOWN_SECONDS = 3
-REQUEST_SECONDS = 10.0
-"""For the headers and the body of a request, which is a few kilobytes at most."""
-MAX_CONNECTIONS = 512
-"""Readers of the stream, and the requests beside them; further ones are closed at once, those that are there stay."""
 MAX_ANNOUNCED = 20
 """Alerts in a heartbeat."""
 log = logging.getLogger(__name__)
@@ -155,18 +145,6 @@ def _url(opened: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def server_settings(app: FastAPI) -> uvicorn.Config:
-    """Of a server that shuts down in time and bounds its connections."""
-    return uvicorn.Config(
-        app,
-        http=BoundedH11Protocol,
-        log_config=None,  # as this process logs everything
-        log_level="warning",
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-        lifespan="off",
-    )
-
-
 def _listener(options: ServingOptions) -> socket.socket:
     """The inherited socket, or a new one. Raises `ConfigError`."""
     if options.fd is not None:
@@ -209,60 +187,3 @@ async def _announced_alerts(views: Views, run: str) -> list[dict[str, str]]:
     except NoSuchRunError:  # it has written nothing yet
         return []
     return [{"key": one.key, "severity": one.severity, "text": one.text} for one in found[:MAX_ANNOUNCED]]
-
-
-class QuietlyEndingServer(uvicorn.Server):
-    """Reports no request that it cuts off because it ends: that is in order."""
-
-    def stop(self) -> None:
-        """End soon, also before it has begun to serve."""
-        self.should_exit = True
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """At SIGTERM and Ctrl-C."""
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        super().handle_exit(sig, frame)
-
-
-class BoundedH11Protocol(H11Protocol):
-    """Closes a connection beyond the bound, and one whose request is not complete in time, even if bytes trickle in.
-
-    uvicorn bounds the time between two requests, not that of a request: whoever leaves headers or bodies unfinished
-    would hold a file descriptor each.
-    """
-
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        """The first request is awaited."""
-        super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
-            self.transport.close()
-            return
-        self._timer = self.loop.call_later(REQUEST_SECONDS, self._give_up)
-
-    def data_received(self, data: bytes) -> None:
-        """Starts the time at the first byte of a request, and ends it at the last."""
-        super().data_received(data)
-        if not self._is_incomplete():
-            self._stop_timer()
-        elif self._timer is None:
-            self._timer = self.loop.call_later(REQUEST_SECONDS, self._give_up)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is awaited any more."""
-        self._stop_timer()
-        super().connection_lost(exc)
-
-    def _is_incomplete(self) -> bool:
-        return self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _give_up(self) -> None:
-        self._timer = None
-        if self._is_incomplete():
-            self.transport.close()

@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
 
@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
         raise ConfigError(f"model.path = {config.model.path}: no config.json there; expected a model's folder")
     config = with_redis(config)
     import_module("services.generation.build")  # torch and transformers: here they hold up no event loop
+    import_module("services.generation.endpoint.serving").require_safe_host(config)
     asyncio.run(_serve(config, arguments.name))
     return 0
 
@@ -61,6 +62,8 @@ async def _serve(config: Config, name: str) -> None:
 
 async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None:
     from services.generation.build import build_worker, running_engine, weight_server
+    from services.generation.endpoint.serving import serving_endpoint
+    from services.generation.free_slots import FreeSlots
     from services.generation.served_weights import ServedWeights
     from services.generation.service import WindowHandler
     from services.generation.weight_intake import WeightIntake
@@ -69,14 +72,24 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None
     torch_device(config.generator_placement)  # refused before anybody is waited for
     run, token = config.run.name, service_token(config.run.path, Service.GENERATION)
     async with connected(config.redis.url) as client, running_engine(config) as engine:
-        weights = ServedWeights(engine)
+        weights, slots = ServedWeights(engine), FreeSlots(engine.num_slots)
+        if config.generation.weight_update == "between_windows":
+            weights.while_updating = slots.held
         announced = partial(announced_weights, client, run)
         intake = WeightIntake(weights, announced, run=run, name=name)
-        async with weight_server(intake, config.generation, token=token) as address:
+        async with (
+            weight_server(intake, config.generation, token=token) as address,
+            serving_endpoint(config, engine, slots) as endpoint,
+        ):
             queue = RedisStreams(client, run=run, lease_seconds=config.redis.lease_seconds).window_requests
             announcer = Announcer(client, exporter, run=run, name=name, kind="generation", address=address)
-            handler = WindowHandler(name, engine, weights, announced)
-            worker = build_worker(config, name, queue, handler, announcer.announce)
+            handler = WindowHandler(name, engine, weights, announced, free_slots=slots)
+
+            async def announce(status: Mapping[str, object]) -> None:
+                guests = {"num_guests": slots.num_guests, "num_waiting_guests": slots.num_waiting}
+                await announcer.announce({**status, "endpoint": endpoint, **guests})
+
+            worker = build_worker(config, name, queue, handler, announce)
             weights.on_refusal = worker.stop
             on_stop_signal(worker.stop)  # before the address is known: who has read it may end this process at once
             log.info("%s takes weights at %s", name, address)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from services.generation.engine import Engine
@@ -29,6 +30,7 @@ class ServedWeights:
         self.digest = ""
         self.refusal: ProbeError | None = None  # why the engine is to serve nothing
         self.on_refusal: Callable[[], None] = lambda: None
+        self.while_updating: Callable[[], AbstractContextManager[None]] = nullcontext  # around each update
         self._engine = engine
         self._updating = asyncio.Lock()
         self._changed = asyncio.Condition()
@@ -47,7 +49,8 @@ class ServedWeights:
         async with self._updating:
             self.refuse_older(identity)
             try:
-                self.digest = await self._engine.update_weights(update)
+                with self.while_updating():
+                    self.digest = await self._engine.update_weights(update)
             except ProbeError as error:
                 self.refusal = error
                 self.on_refusal()

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
 
 from services.generation.engine import Engine
+from services.generation.free_slots import FreeSlots
 from services.generation.served_weights import ServedWeights
 from tppo.announced_weights import AnnouncedWeights
 from tppo.codec import decode_window_request, encode_inbox_record
@@ -30,11 +31,16 @@ class WindowHandler:
         weights: ServedWeights,
         announced: Announced,
         *,
+        free_slots: FreeSlots | None = None,
         unannounced_seconds: float = UNANNOUNCED_SECONDS,
     ) -> None:
-        """`name` is the generator's, which every window bears; `announced`: the learner's newest weights."""
+        """`name` is the generator's, which every window bears; `announced`: the learner's newest weights.
+
+        `free_slots`: what its windows leave to guests; None: there are no guests.
+        """
         self._name = name
         self._engine = engine
+        self._slots = free_slots or FreeSlots(engine.num_slots)
         self._weights = weights
         self._announced = announced
         self._unannounced_seconds = unannounced_seconds
@@ -55,7 +61,8 @@ class WindowHandler:
         await self._await_weights(request.min_policy_version)
         started_at = time.time()
         try:
-            window = await self._engine.generate(request)
+            with self._slots.window():
+                window = await self._engine.generate(request)
         except ValueError as error:
             window = self._failed(request, started_at, str(error))
         return self._record(window)

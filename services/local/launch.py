@@ -33,7 +33,7 @@ from tppo.run_folder.ending import EndingKind, ending_of
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import Service, token_from_environment
 from tppo.security.private_files import new_secret, private_folder
-from tppo.security.service_tokens import run_token, service_token
+from tppo.security.service_tokens import client_token, run_token, service_token
 
 
 def check(config: Config, *, resume: bool) -> list[str]:
@@ -159,7 +159,8 @@ def tokens_of(plan: Plan) -> dict[Service, str]:
     """
     folder = plan.paths.folder
     tokens = {service: service_token(folder, service) for service in (Service.GENERATION, Service.REWARD)}
-    return {**tokens, Service.DASHBOARD: token_from_environment(Service.DASHBOARD)}
+    of_clients = {Service.ENDPOINT: client_token(folder, Service.ENDPOINT)} if plan.config.endpoint.enabled else {}
+    return {**tokens, **of_clients, Service.DASHBOARD: token_from_environment(Service.DASHBOARD)}
 
 
 def _steering_address(plan: Plan, *, is_shown: bool) -> str:

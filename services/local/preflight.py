@@ -88,6 +88,10 @@ def check_hosts(config: Config) -> None:
     require_token_beyond_loopback(
         config.dashboard.host, token_from_environment(Service.DASHBOARD), key="dashboard.host"
     )
+    if config.endpoint.enabled:
+        require_token_beyond_loopback(
+            config.endpoint.host, token_from_environment(Service.ENDPOINT), key="endpoint.host"
+        )
     for service, host in hosts.items():
         require_tls_or_token(host, token_from_environment(Service(service)), key=f"{service}.host")
     if config.prometheus.enabled:
@@ -96,6 +100,8 @@ def check_hosts(config: Config) -> None:
             config.prometheus.host, metrics_token, key="prometheus.host", variable=METRICS_TOKEN_VARIABLE
         )
         hosts["prometheus"] = config.prometheus.host
+    if config.endpoint.enabled:
+        hosts["endpoint"] = config.endpoint.host
     for name, host in {**hosts, "dashboard": config.dashboard.host}.items():
         if reason := why_not(host, 0):
             raise ConfigError(
@@ -123,6 +129,7 @@ def named_ports(config: Config) -> list[NamedPort]:
     sections = (
         ("dashboard.port", config.dashboard, 1),
         ("generation.port", generation, generation.replicas),
+        ("endpoint.port", config.endpoint, generation.replicas if config.endpoint.enabled else 0),
         ("reward.port", reward, reward.replicas),
         ("prometheus.port", config.prometheus, num_with_metrics),
     )

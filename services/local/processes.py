@@ -18,7 +18,7 @@ from tppo.security.redis_address import REDIS_URL_VARIABLE
 LEARNER_RANK, SERVICE_RANK, REDIS_RANK = range(3)
 """The learner is stopped first and commits a checkpoint while all it needs still runs; Redis is stopped last."""
 TOKENS_OF_ROLES: dict[str, tuple[Service, ...]] = {
-    "generation": (Service.GENERATION,),
+    "generation": (Service.GENERATION, Service.ENDPOINT),
     "reward": (Service.REWARD,),
     "learner": (Service.GENERATION,),  # it sends weights to the generators
     "dashboard": (Service.DASHBOARD,),
@@ -84,8 +84,11 @@ def _tokens_of_role(role: str, tokens: Mapping[Service, str]) -> dict[str, str]:
 
 def _children(plan: Plan) -> list[Child]:
     generation, reward = plan.config.generation, plan.config.reward
-    generators = _replicas(plan, "generation", generation.replicas, first_port=generation.port)
-    rewarders = _replicas(plan, "reward", reward.replicas, first_port=reward.port, num_before=generation.replicas)
+    endpoint = plan.config.endpoint.port if plan.config.endpoint.enabled else 0
+    ports = {"generation": generation.port, "endpoint": endpoint}
+    generators = _replicas(plan, "generation", generation.replicas, first_ports=ports)
+    ports = {"reward": reward.port}
+    rewarders = _replicas(plan, "reward", reward.replicas, first_ports=ports, num_before=generation.replicas)
     learner = _learner(plan, num_before=len(generators) + len(rewarders))
     return [*generators, *rewarders, learner, _dashboard(plan, str(plan.paths.config))]
 
@@ -123,12 +126,19 @@ def num_computing_processes(config: Config) -> int:
     return config.generation.replicas + 1
 
 
-def _replicas(plan: Plan, verb: str, num_replicas: int, *, first_port: int, num_before: int = 0) -> list[Child]:
-    """They listen side by side when the first one's port is given; `num_before` serve metrics at lower ports."""
-    ports = [f"--set={verb}.port={first_port + replica}" if first_port else "" for replica in range(num_replicas)]
+def _replicas(
+    plan: Plan, verb: str, num_replicas: int, *, first_ports: Mapping[str, int], num_before: int = 0
+) -> list[Child]:
+    """They listen side by side where the first one's ports are given; `num_before` serve metrics at lower ports."""
     commands = [
-        _command(plan, verb, f"{verb}-{replica}", port, _metrics_port(plan, num_before + replica))
-        for replica, port in enumerate(ports)
+        _command(
+            plan,
+            verb,
+            f"{verb}-{replica}",
+            *(f"--set={section}.port={port + replica}" for section, port in first_ports.items() if port),
+            _metrics_port(plan, num_before + replica),
+        )
+        for replica in range(num_replicas)
     ]
     return [
         Child(name=f"{verb}-{replica}", command=_fixed(command), stop_rank=SERVICE_RANK)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from services.dashboard.build import QuietlyEndingServer, server_settings, until_served
+from services.dashboard.build import until_served
 from tests.dashboard.run_folders import complete_run, event, requested
 from tests.support.processes import TPPO, a_process, terminated
 from tests.support.streams import announced
@@ -21,6 +21,7 @@ from tests.support.waiting import DEADLINE_SECONDS, until_answered
 from tppo.config.services import DASHBOARD_PORTS
 from tppo.process.listening import first_free, listener
 from tppo.process.presence import announce, present, this_process
+from tppo.process.web_server import QuietlyEndingServer, server_settings
 from tppo.streams.connection import RedisClient
 
 pytestmark = pytest.mark.process

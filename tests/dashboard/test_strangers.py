@@ -10,15 +10,15 @@ import pytest
 import uvicorn
 from starlette.types import Message
 
-from services.dashboard import build
 from services.dashboard.api.access import Access
 from services.dashboard.api.app import create_app
-from services.dashboard.build import server_settings
 from services.dashboard.live.stream import MAX_READERS, Broadcaster
 from tests.dashboard.clients import TOKEN, views_of
 from tests.dashboard.run_folders import RunFolderBuilder
 from tests.support.waiting import until
+from tppo.process import web_server
 from tppo.process.cancellation import cancel_all
+from tppo.process.web_server import server_settings
 
 REQUEST = b"GET /api/v1/runs HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
@@ -26,8 +26,8 @@ REQUEST = b"GET /api/v1/runs HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 @pytest.fixture
 async def port(root: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[int]:
     """Of a dashboard that waits half a second for a request and holds four connections."""
-    monkeypatch.setattr(build, "REQUEST_SECONDS", 0.5)
-    monkeypatch.setattr(build, "MAX_CONNECTIONS", 4)
+    monkeypatch.setattr(web_server, "REQUEST_SECONDS", 0.5)
+    monkeypatch.setattr(web_server, "MAX_CONNECTIONS", 4)
     views = views_of(root)
     app = create_app(views, Broadcaster(views), access=Access(token=TOKEN), source=None, static=root / "static")
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -81,7 +81,7 @@ async def test_a_whole_request_is_answered(port: int) -> None:
 async def test_a_connection_beyond_the_bound_is_closed_and_the_others_stay(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "REQUEST_SECONDS", 30.0)
+    monkeypatch.setattr(web_server, "REQUEST_SECONDS", 30.0)
     held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
 
     assert await answer_to(port, REQUEST, b"Connection: close\r\n\r\n") == b""

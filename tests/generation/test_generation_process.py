@@ -5,8 +5,10 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
+import httpx
 import pytest
 import torch
 from transformers import BertConfig, PreTrainedConfig, Qwen2Config
@@ -86,8 +88,10 @@ async def test_the_process_takes_weights_serves_a_window_and_ends_at_sigterm(
                 await stub.UpdateWeights(transfer(tensors, run_name, "sha256:0"), timeout=DEADLINE_SECONDS)
         await take_weights(tensors, generator, redis_client, run_name, folder=tmp_path)
         (window,) = await inbox_records(streams, Window, 1)
+        policy = await policy_at(generator.status["endpoint"], read_secret(tmp_path / run_name / "endpoint.token"))
         exit_code = await terminated(process)
 
+    assert (policy["id"], policy["policy_version"]) == (run_name, 3)
     assert generator.name == "generation-7"
     assert (window.generator, window.oldest_policy_version) == ("generation-7", 3)
     expected = expected_logprobs(model, request, window)
@@ -151,6 +155,13 @@ def a_generator(folder: Path, redis_url: str, run: str, model: PreTrainedConfig 
     """The command line."""
     named = ["--set", f"run.name={run}", "--set", f"run.directory={folder}"]
     return [*TPPO, "generation", str(run_file(folder, model)), "--redis", redis_url, *named, "--name", "generation-7"]
+
+
+async def policy_at(endpoint: str, token: str) -> dict[str, Any]:
+    """What a client finds there."""
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=DEADLINE_SECONDS) as client:
+        (model,) = (await client.get(f"{endpoint}/models")).json()["data"]
+    return dict(model)
 
 
 def transfer(tensors: dict[str, torch.Tensor], run: str, known_digest: str) -> Iterator[pb.UpdateWeightsRequest]:

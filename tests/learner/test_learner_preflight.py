@@ -11,12 +11,12 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from learner.data.tokenizer import load_tokenizer, stop_token_ids
 from learner.persistence.definition import FILE, Definition, fingerprints, with_values
 from learner.preflight import check, request_line
 from tests.support.damage import DAMAGES, damage
 from tppo.__main__ import main
 from tppo.config import Config, ConfigError
+from tppo.models.tokenizer import load_tokenizer, stop_token_ids
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
 

@@ -106,7 +106,7 @@ def test_metrics_beyond_the_loopback_need_the_token_of_those_who_scrape(
         preflight.check_hosts(config)
 
 
-@pytest.mark.parametrize("section", ["dashboard", "generation", "reward"])
+@pytest.mark.parametrize("section", ["dashboard", "generation", "endpoint", "reward"])
 def test_an_address_beyond_the_loopback_needs_the_token(
     model: Path, section: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,7 +120,7 @@ def test_an_address_beyond_the_loopback_needs_the_token(
         preflight.check_hosts(config)
 
 
-@pytest.mark.parametrize("section", ["dashboard", "generation", "reward", "prometheus"])
+@pytest.mark.parametrize("section", ["dashboard", "generation", "endpoint", "reward", "prometheus"])
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])  # of RFC 5737 and RFC 2606: nobody's
 def test_an_address_that_is_not_of_this_machine_is_named(
     model: Path, section: str, host: str, monkeypatch: pytest.MonkeyPatch
@@ -141,6 +141,16 @@ def test_the_port_of_every_process_with_metrics_is_checked_unless_there_are_none
     none = preflight.named_ports(config_with(model, **settings, prometheus={"port": 9400, "enabled": False}))
 
     assert [(port.key, port.number) for port in ports] == [("prometheus.port", 9400 + n) for n in range(4)]
+    assert none == []
+
+
+def test_the_endpoint_of_every_generator_has_a_port_unless_it_is_switched_off(model: Path) -> None:
+    settings = {"dashboard": {"port": 0}, "generation": {"replicas": 2}}
+
+    ports = preflight.named_ports(config_with(model, **settings, endpoint={"port": 9000}))
+    none = preflight.named_ports(config_with(model, **settings, endpoint={"port": 9000, "enabled": False}))
+
+    assert [(port.key, port.number) for port in ports] == [("endpoint.port", 9000), ("endpoint.port", 9001)]
     assert none == []
 
 

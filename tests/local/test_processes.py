@@ -11,7 +11,12 @@ from tppo.config import Config
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import Service
 
-TOKENS = {Service.GENERATION: "hidden-of-generation", Service.REWARD: "hidden-of-reward", Service.DASHBOARD: ""}
+TOKENS = {
+    Service.GENERATION: "hidden-of-generation",
+    Service.ENDPOINT: "hidden-of-endpoint",
+    Service.REWARD: "hidden-of-reward",
+    Service.DASHBOARD: "",
+}
 
 
 def plan(folder: Path, *, resume: bool = False, **sections: Any) -> Plan:
@@ -69,7 +74,8 @@ def test_each_process_gets_the_secrets_of_its_role_and_no_command_line_shows_one
     redis = {"TPPO_REDIS_URL": "redis://:hidden@127.0.0.1:7000/0"}
 
     assert secrets == {
-        "generation-0": redis | {"TPPO_GENERATION_TOKEN": "hidden-of-generation"},
+        "generation-0": redis
+        | {"TPPO_GENERATION_TOKEN": "hidden-of-generation", "TPPO_ENDPOINT_TOKEN": "hidden-of-endpoint"},
         "reward-0": redis | {"TPPO_REWARD_TOKEN": "hidden-of-reward"},
         "learner": redis | {"TPPO_GENERATION_TOKEN": "hidden-of-generation"},
         "dashboard": redis,
@@ -91,6 +97,12 @@ def test_replicas_listen_on_neighbouring_ports_when_the_first_is_given(tmp_path:
     two = plan(tmp_path, generation={"replicas": 2, "port": 9000})
 
     assert child(two, "generation-1").command(0)[-1] == "--set=generation.port=9001"
+
+
+def test_the_endpoints_of_generators_are_neighbours_too(tmp_path: Path) -> None:
+    two = plan(tmp_path, generation={"replicas": 2, "port": 9000}, endpoint={"port": 9100})
+
+    assert child(two, "generation-1").command(0)[-2:] == ["--set=generation.port=9001", "--set=endpoint.port=9101"]
 
 
 def test_metrics_are_served_side_by_side_when_the_first_port_is_given(tmp_path: Path) -> None:

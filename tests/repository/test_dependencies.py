@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[2]
 OURS = {"tppo", "services", "learner", "tests", "benchmarks", "examples", "tools"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ROOMS: Mapping[str, tuple[str, ...]] = {
-    "tppo": ("weights",),
-    "services/generation": ("generation",),
+    "tppo": ("weights", "web", "generation"),
+    "services/generation": ("generation", "web"),
     "services/reward": ("reward", "reasoning-gym"),
-    "services/dashboard": ("dashboard",),
+    "services/dashboard": ("dashboard", "web"),
     "services/local": ("local",),
     "learner": ("learner", "trackers"),
 }
@@ -80,10 +80,11 @@ def test_a_room_imports_only_what_its_extras_install(room: str) -> None:
     assert undeclared(imported(room), allowed) == set()
 
 
-def test_the_wheel_alone_imports_only_what_it_installs_but_for_weights_devices_and_the_probe() -> None:
-    assert (
-        undeclared(imported("tppo", leaving_out=("weights.py", "digests.py", "device.py", "probe.py")), BASE) == set()
-    )
+BEYOND_THE_WHEEL = ("weights.py", "digests.py", "device.py", "probe.py", "tokenizer.py", "web_server.py")
+
+
+def test_the_wheel_alone_imports_only_what_it_installs_but_for_models_and_web_servers() -> None:
+    assert undeclared(imported("tppo", leaving_out=BEYOND_THE_WHEEL), BASE) == set()
 
 
 @pytest.mark.parametrize("folder", ["tests", "benchmarks", "examples", "tools"])
@@ -91,7 +92,7 @@ def test_everything_else_imports_only_what_the_developers_extra_installs(folder:
     assert undeclared(imported(folder), BASE | set(declared("dev"))) == set()
 
 
-@pytest.mark.parametrize("extra", ["weights", "generation", "reward", "learner", "dashboard", "local"])
+@pytest.mark.parametrize("extra", ["weights", "web", "generation", "reward", "learner", "dashboard", "local"])
 def test_an_extra_installs_only_what_its_rooms_import(extra: str) -> None:
     rooms = [room for room, extras in ROOMS.items() if extra in extras] + ["tppo"]
     if extra == "local":

@@ -6,6 +6,7 @@ from pydantic import BaseModel, model_validator
 
 from tppo.config import presets
 from tppo.config.algorithm import AlgorithmSection
+from tppo.config.endpoint import EndpointSection
 from tppo.config.placement import LearnerSection, Placement
 from tppo.config.results import CheckpointSection, EvaluationSection, TraceSection, TrackersSection
 from tppo.config.run import RunSection
@@ -27,6 +28,7 @@ class Config(Section):
     actor: ActorSection = ActorSection()
     critic: CriticSection = CriticSection()
     generation: GenerationSection = GenerationSection()
+    endpoint: EndpointSection = EndpointSection()
     reward: RewardSection = RewardSection()
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
@@ -142,6 +144,7 @@ __all__ = [
     "CriticSection",
     "DashboardSection",
     "DataSection",
+    "EndpointSection",
     "EvaluationSection",
     "GenerationSection",
     "LearnerSection",

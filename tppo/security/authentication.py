@@ -33,6 +33,7 @@ class Service(StrEnum):
     GENERATION = "generation"  # the learner sends weights
     REWARD = "reward"  # users' own processes attach, and files are scored
     DASHBOARD = "dashboard"  # an operator steers the run
+    ENDPOINT = "endpoint"  # clients of the policy: its completions, and nothing else
 
     @property
     def variable(self) -> str:

@@ -29,6 +29,11 @@ def service_token(folder: Path, service: Service) -> str:
     return "" if TlsFiles.from_environment() is not None else run_token(folder, service)
 
 
+def client_token(folder: Path, service: Service) -> str:
+    """What clients of a service over HTTP must bring, where no certificate stands in: never empty."""
+    return token_from_environment(service) or run_token(folder, service)
+
+
 def run_token(folder: Path, service: Service) -> str:
     """The one in the run's folder, made on first use. Raises `ConfigError`."""
     path = RunPaths(folder).token(service)

@@ -51,12 +51,12 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         "true or false",
         "reward.allow_unsandboxed run.archive_inbox data.shuffle generation.recompute_cache_on_update "
         "reward.log_responses evaluation.val_before_train evaluation.after_training trace.enabled "
-        "trackers.tensorboard prometheus.enabled learner.offload_idle_model",
+        "trackers.tensorboard endpoint.enabled prometheus.enabled learner.offload_idle_model",
         ["1", "'yes'", "'true'"],
     ),
     (
         "a number from 0.01 to 31536000",
-        "run.watchdog_seconds reward.timeout_seconds reward.attach_wait_seconds",
+        "run.watchdog_seconds endpoint.timeout_seconds reward.timeout_seconds reward.attach_wait_seconds",
         ["0", "-1.0", "1e-30", "1e+300", "inf", "nan", "'30s'", "true"],
     ),
     (
@@ -84,7 +84,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ("'refuse' or 'skip'", "data.overlong_prompts", ["'truncate'", "true"]),
     (
         "a whole number from 1 to 65536",
-        "data.samples_per_prompt generation.num_slots",
+        "data.samples_per_prompt generation.num_slots endpoint.max_requests",
         ["0", "100000000", "1.5", "true"],
     ),
     ("a number from 0.001 to 1", "algorithm.gamma", ["0", "1.5", "-1", "5e-324", "true", "'1'"]),
@@ -161,17 +161,17 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ("'in_flight' or 'between_windows'", "generation.weight_update", ["'now'"]),
     (
         "a host name or an address without port, such as '127.0.0.1'",
-        "generation.host reward.host dashboard.host prometheus.host",
+        "generation.host endpoint.host reward.host dashboard.host prometheus.host",
         ["''", "'http://a'", "'a b'", "'[::1]'", "'127.0.0.1:80'", "'256.1.1.1'", "'127.1'", "5"],
     ),
     (
         "a host name or an address without port, or an empty text",
-        "generation.advertise_host reward.advertise_host prometheus.advertise_host",
+        "generation.advertise_host endpoint.advertise_host reward.advertise_host prometheus.advertise_host",
         ["'http://a'", "'a b'", "'gpu-1:50051'", "5"],
     ),
     (
         "a whole number from 0 to 65535",
-        "generation.port reward.port prometheus.port",
+        "generation.port endpoint.port reward.port prometheus.port",
         ["-1", "65536", "'8265'", "true"],
     ),
     ("a whole number from 0 to 65535 or 'none'", "dashboard.port", ["-1", "65536", "'8265'", "true"]),

@@ -39,6 +39,7 @@ function processCard(service, generators, work, metrics) {
       ["weights sent", sent === undefined ? "" : `version ${sent}${known?.weights.error ? `; the last transfer failed: ${known?.weights.error}` : ""}`],
       ["KL to the learner under the same weights", known ? `${short(metrics[`training/engine_kl/mean/${service.name}`])} nats; largest of a token ${short(metrics[`training/engine_kl/max/${service.name}`])}` : ""],
       ["page", status.url ?? ""],
+      ["OpenAI-compatible endpoint", status.endpoint ? `${status.endpoint}; ${whole(status.num_guests)} completions in slots, ${whole(status.num_waiting_guests)} waiting` : ""],
       ["metrics for Prometheus", status.metrics_address ?? ""],
       ["last error", status.last_error || "none"],
     ]));

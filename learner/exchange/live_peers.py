@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 import grpc
 
 from learner.exchange.weight_publisher import FoundGenerator, Snapshot, TransferError
-from tppo import weights
 from tppo.announced_weights import AnnouncedWeights
 from tppo.generation_totals import GenerationTally, GenerationTotals
 from tppo.process.grpc_server import CHANNEL_OPTIONS
@@ -16,6 +15,7 @@ from tppo.streams import StreamsError
 from tppo.streams.connection import RedisClient
 from tppo.v1 import generation_pb2 as pb
 from tppo.v1 import generation_pb2_grpc as pb_grpc
+from tppo.weights.messages import to_messages
 
 MIN_DEADLINE_SECONDS = 60.0
 SLOWEST_BYTES_PER_SECOND = 10 * 2**20  # a transfer slower than this is aborted
@@ -72,7 +72,7 @@ class GrpcTransport:
             self._channels[address] = channel(address, CHANNEL_OPTIONS)
         stub = pb_grpc.GenerationServiceStub(self._channels[address])
         deadline = MIN_DEADLINE_SECONDS + snapshot.num_bytes / SLOWEST_BYTES_PER_SECOND
-        messages = weights.to_messages(
+        messages = to_messages(
             snapshot.tensors,
             run=snapshot.run,
             policy_version=snapshot.policy_version,

@@ -2,7 +2,6 @@
 back to be hashed. A model's files are those of a Hugging Face folder: one, or shards with an index.
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,18 +12,10 @@ from learner.persistence.manifest import WrittenFile
 from tppo.digests import ALGORITHM, named, new_hasher
 from tppo.process.event_loop import warn_on_event_loop
 from tppo.run_folder.json_files import write_object
-from tppo.weights import TensorsDigest, byte_parts, dtype_name
+from tppo.weights import Layout, TensorsDigest, byte_parts
 
 MAX_SHARD_BYTES = 5 * 10**9
 INDEX = "model.safetensors.index.json"
-HEADER_ALIGNMENT = 8
-CODES: Mapping[str, str] = {
-    **{"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"},
-    **{"float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2"},
-    **{"int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL"},
-}
-"""The format's names of the dtypes."""
-
 
 Tensors = Mapping[str, Tensor]
 
@@ -39,7 +30,7 @@ def write_tensors(
 ) -> WrittenFile:
     """One file, on the disk when this returns; each tensor is added to the digest `whole`. Raises OSError."""
     warn_on_event_loop(f"writing of {path.name}")
-    ordered = _aligned(tensors)
+    layout = Layout.of(tensors)
     of_file, whole = new_hasher(), whole or TensorsDigest()
     with path.open("wb") as file:
 
@@ -47,13 +38,13 @@ def write_tensors(
             file.write(data)
             of_file.update(data)
 
-        put(_header(ordered, metadata or {}))
-        for name, tensor in ordered.items():
+        put(layout.header(metadata or {}))
+        for facts in layout.tensors:
             of_tensor = whole.new_hasher()
-            for part in byte_parts(tensor):
+            for part in byte_parts(tensors[facts.name]):
                 put(part)
                 of_tensor.update(part)
-            whole.add(name, tensor, of_tensor)
+            whole.note(facts, of_tensor.hexdigest())
         file.flush()
         os.fsync(file.fileno())
         return WrittenFile(file.tell(), named(ALGORITHM, of_file))
@@ -85,27 +76,6 @@ def _shards(tensors: Tensors, max_bytes: int) -> Iterator[dict[str, Tensor]]:
             shard = {}
         shard[name] = tensor
     yield shard
-
-
-def _aligned(tensors: Tensors) -> dict[str, Tensor]:
-    """The widest types first, so that each tensor begins at a multiple of its type's size: readers map the file."""
-    return dict(sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])))
-
-
-def _header(tensors: Tensors, metadata: Mapping[str, str]) -> bytes:
-    entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
-    begin = 0
-    for name, tensor in tensors.items():
-        end = begin + _num_bytes(tensor)
-        entries[name] = {
-            "dtype": CODES[dtype_name(tensor)],
-            "shape": list(tensor.shape),
-            "data_offsets": [begin, end],
-        }
-        begin = end
-    text = json.dumps(entries).encode()
-    text += b" " * (-len(text) % HEADER_ALIGNMENT)
-    return len(text).to_bytes(8, "little") + text
 
 
 def _num_bytes(tensor: Tensor) -> int:

@@ -18,7 +18,8 @@ from tppo.announced_weights import AnnouncedWeights
 from tppo.streams import StreamsError
 from tppo.v1 import generation_pb2 as pb
 from tppo.v1 import generation_pb2_grpc as pb_grpc
-from tppo.weights import WeightAssembler, WeightUpdate
+from tppo.weights import WeightUpdate
+from tppo.weights.messages import WeightAssembler
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GenerationService"].full_name
 MESSAGE_SECONDS = 15.0  # without a message; a transfer whose peer is gone ends

@@ -15,7 +15,8 @@ from learner.persistence.tensor_files import write_tensors
 from tests.support.waiting import until
 from tppo.digests import file_digest
 from tppo.process.event_loop import free_in_thread
-from tppo.weights import WeightAssembler, digest, to_messages
+from tppo.weights import digest
+from tppo.weights.messages import WeightAssembler, to_messages
 
 TENSORS = {"w": torch.ones(3)}
 MESSAGES = list(to_messages(TENSORS, run="r", policy_version=0, incarnation=0))

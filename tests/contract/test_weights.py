@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tppo.digests import ALGORITHM, ALGORITHMS, algorithm_of
 from tppo.v1 import generation_pb2 as pb
-from tppo.weights import DTYPES, HASHED_BYTES, WeightAssembler, WeightUpdate, byte_parts, digest, to_messages
+from tppo.weights import DTYPES, HASHED_BYTES, WeightUpdate, byte_parts, digest
+from tppo.weights.messages import WeightAssembler, to_messages
 
 SHAPES = st.lists(st.integers(0, 4), max_size=3)
 

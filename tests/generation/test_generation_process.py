@@ -27,7 +27,8 @@ from tppo.streams.connection import RedisClient
 from tppo.streams.redis import RedisStreams
 from tppo.v1 import generation_pb2 as pb
 from tppo.v1 import generation_pb2_grpc as pb_grpc
-from tppo.weights import digest, to_messages
+from tppo.weights import digest
+from tppo.weights.messages import to_messages
 
 pytestmark = pytest.mark.process
 

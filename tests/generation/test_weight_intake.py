@@ -25,7 +25,8 @@ from tppo.security.authentication import call_metadata
 from tppo.streams import StreamsUnavailable
 from tppo.v1 import generation_pb2 as pb
 from tppo.v1 import generation_pb2_grpc as pb_grpc
-from tppo.weights import WeightUpdate, digest, to_messages
+from tppo.weights import WeightUpdate, digest
+from tppo.weights.messages import to_messages
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(5, dtype=torch.bfloat16)}
 DIGEST = digest(TENSORS)

@@ -1,0 +1,20 @@
+"""Weights between processes: their layout in memory and files, their digests, and how they are sent."""
+
+from tppo.weights.layout import DTYPES, HASHED_BYTES, Layout, TensorFacts, byte_parts, dtype_name
+from tppo.weights.memory_file import MemoryFile, NotSharedError
+from tppo.weights.tensor_digests import TensorsDigest, digest
+from tppo.weights.update import WeightUpdate
+
+__all__ = [
+    "DTYPES",
+    "HASHED_BYTES",
+    "Layout",
+    "MemoryFile",
+    "NotSharedError",
+    "TensorFacts",
+    "TensorsDigest",
+    "WeightUpdate",
+    "byte_parts",
+    "digest",
+    "dtype_name",
+]

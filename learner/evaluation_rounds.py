@@ -46,7 +46,10 @@ class EvaluationRounds:
     async def defer_if_due(self, step: int, snapshot: Snapshot) -> None:
         """Keep the weights that this step has published for the time after training."""
         if self._is_due(step) and self.section.after_training:
-            await asyncio.to_thread(self.deferred.put, step, snapshot.tensors, known_digest=snapshot.digest)
+            await asyncio.to_thread(self._defer, step, snapshot)
+
+    def _defer(self, step: int, snapshot: Snapshot) -> None:
+        self.deferred.put(step, snapshot.tensors, known_digest=snapshot.digest)
 
     def _is_due(self, step: int) -> bool:
         frequency = self.section.test_freq

@@ -24,7 +24,7 @@ from learner.exchange.inbox import InboxLoop, MemoryPressure, RejectedRecords
 from learner.exchange.reconciliation import Reconciliation
 from learner.exchange.request_sender import RequestSender
 from learner.exchange.weight_publisher import Snapshot, WeightPublisher
-from learner.models.named_tensors import copied, named_tensors
+from learner.models.named_tensors import named_tensors
 from learner.parts import Parts
 from learner.persistence.run_identity import RunIdentity
 from learner.reporting.heartbeat import missing_rows
@@ -251,10 +251,8 @@ class LearnerService:
 
     def _snapshot(self, policy_version: int, tensors: Mapping[str, Tensor] | None = None) -> Snapshot:
         """Of these weights, or of the policy's, of which this is the one copy; in another thread than the loop's."""
-        tensors = tensors or copied(named_tensors(self._trainer.policy.network))
-        return Snapshot.of(
-            tensors, self._reconfiguration.run.name, policy_version, incarnation=self._identity.incarnation
-        )
+        tensors = tensors or named_tensors(self._trainer.policy.network)
+        return Snapshot(tensors, self._reconfiguration.run.name, policy_version, incarnation=self._identity.incarnation)
 
     async def _add_solutions(self, step: int, weights: Mapping[str, Tensor] | None = None) -> None:
         if self._manager.evaluator.awaits_solutions(step):

@@ -50,7 +50,7 @@ def encode_window_request(request: WindowRequest) -> bytes:
 
 def decode_window_request(payload: bytes) -> WindowRequest:
     """The inverse of `encode_window_request`."""
-    message = _parsed(pb.WindowRequest(), payload)
+    message = parsed_message(pb.WindowRequest(), payload)
     return WindowRequest(
         rollout_id=message.rollout_id,
         window_index=message.window_index,
@@ -72,7 +72,7 @@ def encode_reward_request(request: RewardRequest) -> bytes:
 
 def decode_reward_request(payload: bytes) -> RewardRequest:
     """The inverse of `encode_reward_request`."""
-    return reward_request_record(_parsed(pb.RewardRequest(), payload))
+    return reward_request_record(parsed_message(pb.RewardRequest(), payload))
 
 
 def reward_request_message(request: RewardRequest) -> pb.RewardRequest:
@@ -120,7 +120,7 @@ def encode_inbox_record(record: InboxRecord) -> bytes:
 
 def decode_inbox_record(payload: bytes) -> InboxRecord:
     """The inverse of `encode_inbox_record`."""
-    message = _parsed(pb.InboxRecord(), payload)
+    message = parsed_message(pb.InboxRecord(), payload)
     kind = message.WhichOneof("record")
     if kind == "window":
         return _window(message.window)
@@ -241,7 +241,7 @@ def _command(message: pb.Command) -> Command:
     )
 
 
-def _parsed(message: AnyMessage, payload: bytes) -> AnyMessage:
+def parsed_message(message: AnyMessage, payload: bytes) -> AnyMessage:
     """The message, filled from the payload."""
     try:
         message.ParseFromString(payload)

@@ -1,9 +1,15 @@
-"""The peers of a live run: found by their heartbeats in Redis, sent weights over gRPC."""
+"""The peers of a live run: found by their heartbeats in Redis, sent weights over gRPC.
+
+A transfer is the manifest, then the bytes that the generator requests. One on this machine requests none, as it opens
+the snapshot's memory. To any other the chunks go from the snapshot itself, whoever else is sent it at the time, each
+under a deadline; the next attempt goes on behind those that have arrived.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import grpc
+import grpc.aio
 
 from learner.exchange.weight_publisher import FoundGenerator, Snapshot, TransferError
 from tppo.announced_weights import AnnouncedWeights
@@ -14,12 +20,12 @@ from tppo.security.tls import channel
 from tppo.streams import StreamsError
 from tppo.streams.connection import RedisClient
 from tppo.v1 import generation_pb2 as pb
-from tppo.v1 import generation_pb2_grpc as pb_grpc
-from tppo.weights.messages import to_messages
+from tppo.weights.messages import CHUNK_BYTES, METHOD, chunk_message, manifest_message
 
-MIN_DEADLINE_SECONDS = 60.0
-SLOWEST_BYTES_PER_SECOND = 10 * 2**20  # a transfer slower than this is aborted
 REMEMBERED_SECONDS = 24 * 3600.0  # a process whose heartbeat has been missing for longer is not reported any more
+MIN_DEADLINE_SECONDS = 60.0
+SLOWEST_BYTES_PER_SECOND = 10 * 2**20  # a transfer slower than this is aborted, and goes on in the next attempt
+STANDSTILL_SECONDS = 15.0  # for which the connection takes no byte
 
 
 class PresentProcesses:
@@ -49,44 +55,52 @@ class PresentProcesses:
 
 
 class GrpcTransport:
-    """A stream of chunks to the generator's `UpdateWeights`."""
+    """Calls of the generators' `UpdateWeights`."""
 
     def __init__(
-        self, announce: Callable[[AnnouncedWeights], Awaitable[None]], metadata: tuple[tuple[str, str], ...] = ()
+        self,
+        announce: Callable[[AnnouncedWeights], Awaitable[None]],
+        metadata: tuple[tuple[str, str], ...] = (),
+        *,
+        chunk_bytes: int = CHUNK_BYTES,
+        standstill_seconds: float = STANDSTILL_SECONDS,
     ) -> None:
         """`announce` writes what is sent where generators look it up; `metadata` holds their token."""
         self._announce = announce
+        self._chunk_bytes, self._standstill_seconds = chunk_bytes, standstill_seconds
         self._metadata = metadata
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._preparing = asyncio.Lock()
 
     async def send(self, address: str, snapshot: Snapshot) -> None:
         """See `Transport`; announced first, and what the generator loaded must have the snapshot's digest."""
+        async with self._preparing:  # once, whoever else is sent it
+            manifest = await asyncio.to_thread(lambda: snapshot.manifest)
         try:
-            await self._announce(AnnouncedWeights(snapshot.incarnation, snapshot.policy_version, snapshot.digest))
+            await self._announce(AnnouncedWeights(snapshot.incarnation, snapshot.policy_version, manifest.digest))
         except StreamsError as error:
             raise TransferError(f"cannot announce the weights: {error}") from error
-        await self._send(address, snapshot)
-
-    async def _send(self, address: str, snapshot: Snapshot) -> None:
-        if address not in self._channels:
-            self._channels[address] = channel(address, CHANNEL_OPTIONS)
-        stub = pb_grpc.GenerationServiceStub(self._channels[address])
-        deadline = MIN_DEADLINE_SECONDS + snapshot.num_bytes / SLOWEST_BYTES_PER_SECOND
-        messages = to_messages(
-            snapshot.tensors,
-            run=snapshot.run,
-            policy_version=snapshot.policy_version,
-            incarnation=snapshot.incarnation,
-            known_digest=snapshot.digest,
+        attempt = Attempt(
+            self._call(address, snapshot),
+            snapshot,
+            chunk_bytes=self._chunk_bytes,
+            standstill_seconds=self._standstill_seconds,
         )
         try:
-            response: pb.UpdateWeightsResponse = await stub.UpdateWeights(
-                _made_in_a_thread(messages), timeout=deadline, metadata=self._metadata
-            )
+            response = await attempt.answer()
         except grpc.aio.AioRpcError as error:
-            raise TransferError(f"{error.code().name}: {error.details()}") from error
-        if response.digest != snapshot.digest:
-            raise TransferError(f"the generator loaded digest {response.digest}, not {snapshot.digest}")
+            raise TransferError(f"{error.code().name}: {error.details()}", num_held=attempt.num_held) from error
+        if response.digest != manifest.digest:
+            raise TransferError(f"the generator loaded digest {response.digest}, not {manifest.digest}")
+
+    def _call(self, address: str, snapshot: Snapshot) -> "grpc.aio.StreamStreamCall[bytes, pb.UpdateWeightsResponse]":
+        if address not in self._channels:
+            self._channels[address] = channel(address, CHANNEL_OPTIONS)
+        opened = self._channels[address]
+        method: grpc.aio.StreamStreamMultiCallable[bytes, pb.UpdateWeightsResponse]
+        method = opened.stream_stream(METHOD, response_deserializer=pb.UpdateWeightsResponse.FromString)
+        deadline = MIN_DEADLINE_SECONDS + snapshot.num_bytes / SLOWEST_BYTES_PER_SECOND
+        return method(timeout=deadline, metadata=self._metadata)
 
     async def close(self) -> None:
         """Ends all connections."""
@@ -94,7 +108,53 @@ class GrpcTransport:
             await opened.close()
 
 
-async def _made_in_a_thread(messages: "Iterator[pb.UpdateWeightsRequest]") -> "AsyncIterator[pb.UpdateWeightsRequest]":
-    """Together they are a copy of the weights."""
-    while (message := await asyncio.to_thread(next, messages, None)) is not None:
-        yield message
+class Attempt:
+    """One call, from the manifest to the generator's last answer."""
+
+    def __init__(
+        self,
+        call: "grpc.aio.StreamStreamCall[bytes, pb.UpdateWeightsResponse]",
+        snapshot: Snapshot,
+        *,
+        chunk_bytes: int,
+        standstill_seconds: float,
+    ) -> None:
+        self.num_held = -1  # bytes that the generator said it has from earlier attempts
+        self._call = call
+        self._snapshot = snapshot
+        self._chunk_bytes, self._standstill_seconds = chunk_bytes, standstill_seconds
+
+    async def answer(self) -> pb.UpdateWeightsResponse:
+        """What it serves in the end. Raises `TransferError`, and gRPC's errors."""
+        try:
+            await self._write(await asyncio.to_thread(manifest_message, self._snapshot.manifest))
+            while (answer := await self._read()).HasField("wanted"):
+                await self._send(answer.wanted)
+            return answer
+        finally:
+            self._call.cancel()
+
+    async def _read(self) -> pb.UpdateWeightsResponse:
+        answer = await self._call.read()
+        if not isinstance(answer, pb.UpdateWeightsResponse):
+            raise TransferError("the generator has ended the transfer without an answer", num_held=self.num_held)
+        return answer
+
+    async def _send(self, wanted: pb.WantedWeights) -> None:
+        data = self._snapshot.file.data
+        if wanted.source != pb.WEIGHT_SOURCE_WHOLE or not 0 <= wanted.offset <= len(data):
+            raise TransferError(f"the generator requests source {wanted.source} from byte {wanted.offset} on")
+        self.num_held = wanted.offset
+        for begin in range(wanted.offset, len(data), self._chunk_bytes):
+            await self._write(await asyncio.to_thread(chunk_message, data[begin : begin + self._chunk_bytes]))
+
+    async def _write(self, message: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._standstill_seconds):
+                await self._call.write(message)
+        except TimeoutError:
+            text = f"the generator has taken nothing for {self._standstill_seconds:g} s"
+            raise TransferError(text, num_held=self.num_held) from None
+        except asyncio.InvalidStateError:  # it has ended the call already
+            text = f"{(await self._call.code()).name}: {await self._call.details()}"
+            raise TransferError(text, num_held=self.num_held) from None

@@ -10,17 +10,22 @@ Loops:
 
 import asyncio
 import logging
+import os
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, Self
+from functools import cached_property
+from typing import Protocol
 
 from torch import Tensor
 
-from tppo import weights
 from tppo.process.backoff import Backoff
 from tppo.process.cancellation import TaskGroup
 from tppo.process.event_loop import free_in_thread
 from tppo.streams import until_redis_answers
+from tppo.weights import MemoryFile
+from tppo.weights.manifest import Manifest, SharedMemory
+from tppo.weights.tensor_digests import digests
 
 logger = logging.getLogger(__name__)
 
@@ -29,28 +34,41 @@ FIRST_DELAY_SECONDS = 0.5  # between attempts at one generator
 LONGEST_DELAY_SECONDS = 4.0
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Snapshot:
-    """The policy's weights at one version; the tensors are never written to again."""
+    """The policy's weights at one version: a copy, in memory that generators on this machine can open."""
 
-    run: str
-    policy_version: int
-    incarnation: int
-    tensors: Mapping[str, Tensor]
-    digest: str
-
-    def __post_init__(self) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], run: str, policy_version: int, *, incarnation: int) -> None:
+        """The one copy of the tensors that is made, whoever is sent them; they may lie on any device."""
+        self.run, self.policy_version, self.incarnation = run, policy_version, incarnation
+        self._nonce = secrets.token_hex(16)
+        self.file = MemoryFile.holding(tensors, nonce=self._nonce)
+        self.tensors: Mapping[str, Tensor] = self.file.tensors()
         free_in_thread(self, self.tensors)
-
-    @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], run: str, policy_version: int, *, incarnation: int) -> Self:
-        """With the digest of the tensors, which is computed once, whoever is sent them."""
-        return cls(run, policy_version, incarnation, tensors, weights.digest(tensors))
 
     @property
     def num_bytes(self) -> int:
         """Size of the tensors."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+        return self.file.layout.num_bytes
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """With the digests, which are computed when somebody is sent the weights. Not on an event loop."""
+        found = digests(self.tensors)
+        place = SharedMemory(os.getpid(), self.file.number, self._nonce) if self.file.path else None
+        return Manifest(
+            run=self.run,
+            incarnation=self.incarnation,
+            policy_version=self.policy_version,
+            digest=found.text(),
+            layout=self.file.layout,
+            digests=found.of_tensors,
+            shared=place,
+        )
+
+    @property
+    def digest(self) -> str:
+        """Of all tensors. Not on an event loop."""
+        return self.manifest.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +81,11 @@ class FoundGenerator:
 
 class TransferError(Exception):
     """A transfer that did not succeed; the generator serves what it served before."""
+
+    def __init__(self, message: str, *, num_held: int = -1) -> None:
+        """`num_held`: bytes of the weights that the generator said it has; -1 where it said nothing."""
+        super().__init__(message)
+        self.num_held = num_held
 
 
 class Transport(Protocol):
@@ -127,8 +150,9 @@ class WeightPublisher:
 
     async def _send_to(self, generator: GeneratorState) -> None:
         backoff = Backoff(first_seconds=FIRST_DELAY_SECONDS, longest_seconds=LONGEST_DELAY_SECONDS)
+        resumed, num_held = None, 0
         while True:
-            snapshot = await self._newer_than(generator.policy_version)
+            snapshot = resumed or await self._newer_than(generator.policy_version)
             try:
                 await self._transport.send(generator.address, snapshot)
             except TransferError as error:
@@ -136,9 +160,14 @@ class WeightPublisher:
                 delay_seconds = backoff.next_delay()
                 version, address = snapshot.policy_version, generator.address
                 logger.warning("weights %d to %s: %s; retry in %g s", version, address, error, delay_seconds)
+                # Where the link breaks often, the newest weights from their beginning would never arrive.
+                resumed = snapshot if error.num_held > num_held or (resumed is None and error.num_held == 0) else None
+                num_held = max(0, error.num_held) if resumed else 0
+                del snapshot
                 await asyncio.sleep(delay_seconds)
             else:
                 backoff.reset()
+                resumed, num_held = None, 0
                 generator.policy_version, generator.error = snapshot.policy_version, ""
 
     async def _newer_than(self, policy_version: int) -> Snapshot:

@@ -12,7 +12,7 @@ from learner.persistence.manifest import WrittenFile
 from tppo.digests import ALGORITHM, named, new_hasher
 from tppo.process.event_loop import warn_on_event_loop
 from tppo.run_folder.json_files import write_object
-from tppo.weights import Layout, TensorsDigest, byte_parts
+from tppo.weights import TensorLayout, TensorsDigest, byte_parts
 
 MAX_SHARD_BYTES = 5 * 10**9
 INDEX = "model.safetensors.index.json"
@@ -30,7 +30,7 @@ def write_tensors(
 ) -> WrittenFile:
     """One file, on the disk when this returns; each tensor is added to the digest `whole`. Raises OSError."""
     warn_on_event_loop(f"writing of {path.name}")
-    layout = Layout.of(tensors)
+    layout = TensorLayout.of(tensors)
     of_file, whole = new_hasher(), whole or TensorsDigest()
     with path.open("wb") as file:
 

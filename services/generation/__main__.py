@@ -76,7 +76,9 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None
         if config.generation.weight_update == "between_windows":
             weights.while_updating = slots.held
         announced = partial(announced_weights, client, run)
-        intake = WeightIntake(weights, announced, run=run, name=name)
+        intake = WeightIntake(
+            weights, announced, run=run, name=name, shares_memory=config.generation.share_weight_memory
+        )
         async with (
             weight_server(intake, config.generation, token=token) as address,
             serving_endpoint(config, engine, slots) as endpoint,

@@ -1,12 +1,13 @@
 """The gRPC side of a generator: takes weights from the learner.
 
-`UpdateWeights` consumes a stream of chunks / waits for each message, `message_seconds` at most, then for the engine's
-moment / unblocked by the learner, by that deadline, or by the end of the call / produces weights in use. Whatever goes
-wrong, the engine goes on with those that it has.
+`UpdateWeights` consumes a manifest, then the chunks that it requests / waits for each message, `message_seconds` at
+most, then for the engine's moment / unblocked by the learner, by that deadline, or by the end of the call / produces
+weights in use. Whatever goes wrong, the engine goes on with those that it has.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -14,17 +15,20 @@ import grpc
 import grpc.aio
 
 from services.generation.served_weights import ServedWeights, StaleWeightsError, WeightIdentity
+from services.generation.weight_reception import OtherTransferError, Reception, Receptions
 from tppo.announced_weights import AnnouncedWeights
 from tppo.streams import StreamsError
 from tppo.v1 import generation_pb2 as pb
-from tppo.v1 import generation_pb2_grpc as pb_grpc
 from tppo.weights import WeightUpdate
-from tppo.weights.messages import WeightAssembler
+from tppo.weights.manifest import Manifest
+from tppo.weights.messages import METHOD, parsed
 
-SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GenerationService"].full_name
+SERVICE_NAME, METHOD_NAME = METHOD.strip("/").split("/")
 MESSAGE_SECONDS = 15.0  # without a message; a transfer whose peer is gone ends
 
+log = logging.getLogger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
+Messages = AsyncIterator[bytes]
 
 
 class OtherRunError(Exception):
@@ -35,7 +39,28 @@ class UnannouncedWeightsError(Exception):
     """Weights that the learner has not announced."""
 
 
-class WeightIntake(pb_grpc.GenerationServiceServicer):
+class UnknownAnnouncementError(Exception):
+    """Nobody can say now what the learner has announced."""
+
+
+class EndedEarlyError(Exception):
+    """The learner has ended the transfer before all bytes were there; those that are there are good."""
+
+
+STATUSES: Mapping[type[Exception], grpc.StatusCode] = {
+    StaleWeightsError: grpc.StatusCode.FAILED_PRECONDITION,
+    OtherRunError: grpc.StatusCode.FAILED_PRECONDITION,
+    UnannouncedWeightsError: grpc.StatusCode.FAILED_PRECONDITION,
+    OtherTransferError: grpc.StatusCode.ABORTED,
+    EndedEarlyError: grpc.StatusCode.INVALID_ARGUMENT,
+    ValueError: grpc.StatusCode.INVALID_ARGUMENT,
+    UnknownAnnouncementError: grpc.StatusCode.UNAVAILABLE,
+    TimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+"""What ends a transfer."""
+
+
+class WeightIntake:
     """Serves `tppo.v1.GenerationService`."""
 
     def __init__(
@@ -45,56 +70,93 @@ class WeightIntake(pb_grpc.GenerationServiceServicer):
         *,
         run: str,
         name: str,
+        shares_memory: bool = True,
         message_seconds: float = MESSAGE_SECONDS,
     ) -> None:
-        """`announced`: the newest weights that the learner has announced; may raise `StreamsError`."""
+        """`announced`: the newest weights that the learner has announced; may raise `StreamsError`.
+
+        `shares_memory`: whether weights are taken from the learner's memory where that can be opened.
+        """
         self._weights = weights
         self._announced = announced
         self._run = run
         self._name = name
         self._message_seconds = message_seconds
+        self.receptions = Receptions(shares_memory=shares_memory)
 
-    async def UpdateWeights(  # noqa: N802  gRPC's name
-        self, request_iterator: AsyncIterator[pb.UpdateWeightsRequest], context: Context
-    ) -> pb.UpdateWeightsResponse:
+    async def update_weights(self, messages: Messages, context: Context) -> AsyncIterator[pb.UpdateWeightsResponse]:
         """Replaces the weights."""
         try:
-            await self._weights.take(await self._assemble(request_iterator))
-        except (StaleWeightsError, OtherRunError, UnannouncedWeightsError) as error:
-            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
-        except ValueError as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except StreamsError as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, f"whether the weights were announced: {error}")
-        except TimeoutError:
-            missing = f"no message of the transfer for {self._message_seconds:g} s"
-            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, missing)
+            async for answer in self._answers(aiter(messages)):
+                yield answer
+        except tuple(STATUSES) as error:
+            code = next(code for kind, code in STATUSES.items() if isinstance(error, kind))
+            text = str(error) or f"no message of the transfer for {self._message_seconds:g} s"
+            log.warning("weights are not taken: %s", text)  # the learner does not hear of it while it sends
+            await context.abort(code, text)
+
+    async def _answers(self, messages: Messages) -> AsyncIterator[pb.UpdateWeightsResponse]:
+        """What is requested of the learner, then what is in use."""
+        manifest = await self._manifest(messages)
+        update = await asyncio.to_thread(self.receptions.shared, manifest)
+        if update is None:
+            reception = await asyncio.to_thread(self.receptions.begin, manifest, messages)
+            wanted = pb.WantedWeights(source=pb.WEIGHT_SOURCE_WHOLE, offset=reception.num_received)
+            yield pb.UpdateWeightsResponse(wanted=wanted)
+            update = await self._received(reception, messages)
+        await self._take(update)
         identity = self._weights.identity
         assert identity is not None
-        return pb.UpdateWeightsResponse(
+        yield pb.UpdateWeightsResponse(
             policy_version=identity.policy_version, incarnation=identity.incarnation, digest=self._weights.digest
         )
 
-    async def _assemble(self, messages: AsyncIterator[pb.UpdateWeightsRequest]) -> WeightUpdate:
-        """The whole transfer; what need not be read to the end is refused at its manifest."""
-        assembler = WeightAssembler()
-        remaining = aiter(messages)
-        while (message := await self._next(remaining)) is not None:
-            if message.HasField("manifest"):
-                await self._check(message.manifest)
-            await asyncio.to_thread(assembler.feed, message)
-        return await asyncio.to_thread(assembler.finish)  # hashes all bytes
+    async def _manifest(self, messages: Messages) -> Manifest:
+        """What need not be read to the end is refused here."""
+        message = await self._next(messages)
+        if message is None:
+            raise ValueError("the weight transfer ended before its manifest")
+        manifest = await asyncio.to_thread(parsed, message)
+        if not isinstance(manifest, Manifest):
+            raise ValueError("the weight transfer brought a chunk before its manifest")
+        await self._check(manifest)
+        return manifest
 
-    async def _next(self, messages: AsyncIterator[pb.UpdateWeightsRequest]) -> pb.UpdateWeightsRequest | None:
+    async def _received(self, reception: Reception, messages: Messages) -> WeightUpdate:
+        """All bytes that were missing; those of a transfer that breaks are kept for the next attempt."""
+        while reception.num_missing:
+            message = await self._next(messages)
+            if message is None:
+                raise EndedEarlyError(f"the weight transfer ended {reception.num_missing} bytes short of its manifest")
+            try:
+                await asyncio.to_thread(_add, reception, message, messages)
+            except ValueError:
+                self.receptions.drop()
+                raise
+        return reception.update()
+
+    async def _take(self, update: WeightUpdate) -> None:
+        """Kept for the next attempt only where this one is cancelled before the engine has taken them."""
+        try:
+            await self._weights.take(update)
+        except ValueError:
+            self.receptions.drop()
+            raise
+        self.receptions.drop()
+
+    async def _next(self, messages: Messages) -> bytes | None:
         async with asyncio.timeout(self._message_seconds):
             return await anext(messages, None)
 
-    async def _check(self, manifest: pb.WeightManifest) -> None:
+    async def _check(self, manifest: Manifest) -> None:
         if manifest.run != self._run:
             raise OtherRunError(f"these are weights of run {manifest.run!r}; {self._name} serves {self._run!r}")
         identity = WeightIdentity(manifest.incarnation, manifest.policy_version)
         self._weights.refuse_older(identity)
-        announced = await self._announced()
+        try:
+            announced = await self._announced()
+        except StreamsError as error:
+            raise UnknownAnnouncementError(f"whether the weights were announced: {error}") from error
         newest = None if announced is None else WeightIdentity(announced.incarnation, announced.policy_version)
         if announced is None or newest is None or identity > newest:
             raise UnannouncedWeightsError(f"{identity} was not announced by the learner; its newest is {newest}")
@@ -102,6 +164,21 @@ class WeightIntake(pb_grpc.GenerationServiceServicer):
             raise UnannouncedWeightsError(f"{identity} has digest {manifest.digest}; announced was {announced.digest}")
 
 
+def _add(reception: Reception, message: bytes, owner: object) -> None:
+    chunk = parsed(message)
+    if isinstance(chunk, Manifest):
+        raise ValueError("the weight transfer brought a second manifest")
+    reception.add(chunk, owner)
+
+
 def registration(intake: WeightIntake) -> Callable[[grpc.aio.Server], None]:
-    """Adds the intake to a server."""
-    return partial(pb_grpc.add_GenerationServiceServicer_to_server, intake)
+    """Adds the intake to a server; messages come as they are on the wire."""
+    handler: grpc.RpcMethodHandler[bytes, pb.UpdateWeightsResponse]
+    handler = grpc.stream_stream_rpc_method_handler(
+        intake.update_weights, response_serializer=pb.UpdateWeightsResponse.SerializeToString
+    )
+    return partial(_add_handler, grpc.method_handlers_generic_handler(SERVICE_NAME, {METHOD_NAME: handler}))
+
+
+def _add_handler(handler: grpc.GenericRpcHandler, server: grpc.aio.Server) -> None:
+    server.add_generic_rpc_handlers((handler,))

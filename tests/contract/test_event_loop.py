@@ -9,32 +9,36 @@ from pathlib import Path
 import pytest
 import torch
 
+from learner.exchange.weight_publisher import Snapshot
 from learner.models.named_tensors import copied
 from learner.persistence.manifest import write_manifest
 from learner.persistence.tensor_files import write_tensors
+from services.generation.weight_reception import Reception, Receptions
 from tests.support.waiting import until
+from tests.support.weights import data_of, manifest_of
 from tppo.digests import file_digest
 from tppo.process.event_loop import free_in_thread
-from tppo.weights import digest
-from tppo.weights.messages import WeightAssembler, to_messages
+from tppo.weights import WeightUpdate, digest
+from tppo.weights.manifest import SharedMemory
+from tppo.weights.messages import chunk_message
 
 TENSORS = {"w": torch.ones(3)}
-MESSAGES = list(to_messages(TENSORS, run="r", policy_version=0, incarnation=0))
+MANIFEST = manifest_of(TENSORS, shared=SharedMemory(1, 2, "n1"))
 
 
-def assembled() -> WeightAssembler:
-    assembler = WeightAssembler()
-    for message in MESSAGES:
-        assembler.feed(message)
-    return assembler
+def received() -> WeightUpdate:
+    reception = Reception(MANIFEST)
+    reception.add(data_of(TENSORS), owner=None)
+    return reception.update()
 
 
-RECEIVED = assembled()
 HEAVY: dict[str, Callable[[Path], object]] = {
     "copying of weights": lambda folder: copied(TENSORS),
     "hashing of weights": lambda folder: digest(TENSORS),
-    "hashing of received weights": lambda folder: RECEIVED.finish(),
-    "copying of received weights": lambda folder: WeightAssembler().feed(MESSAGES[0]),
+    "copying into a snapshot": lambda folder: Snapshot(TENSORS, "r", 1, incarnation=1),
+    "copying into a message": lambda folder: chunk_message(memoryview(b"abc")),
+    "hashing of received weights": lambda folder: Receptions().shared(MANIFEST),
+    "copying of received weights": lambda folder: Reception(MANIFEST).add(memoryview(b""), owner=None),
     "writing of weights": lambda folder: write_tensors(folder / "w.safetensors", TENSORS),
     "hashing of a file": lambda folder: file_digest(folder / "file"),
     "hashing of a checkpoint's files": write_manifest,
@@ -92,7 +96,7 @@ async def test_what_nobody_refers_to_is_freed_in_another_thread() -> None:
 
 
 async def test_received_weights_are_freed_in_another_thread() -> None:
-    update = await asyncio.to_thread(lambda: assembled().finish())
+    update = await asyncio.to_thread(received)
     threads: list[int] = []
     update.tensors["w"].noted = Freed(threads)  # type: ignore[attr-defined]
 

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from tests.support.waiting import until
-from tppo.weights import DTYPES, Layout, MemoryFile, NotSharedError, WeightUpdate, memory_file
+from tppo.weights import DTYPES, MemoryFile, NotSharedError, TensorLayout, WeightUpdate
 from tppo.weights.layout import TensorFacts
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="the system has no memory files")
@@ -43,7 +43,7 @@ def test_another_opening_sees_the_same_tensors() -> None:
     sent = some_tensors()
     file = MemoryFile.holding(sent, nonce="n1")
 
-    found = MemoryFile.open(file.path, Layout.of(sent), nonce="n1").tensors()
+    found = MemoryFile.open(file.path, TensorLayout.of(sent), nonce="n1").tensors()
 
     assert found.keys() == sent.keys()
     assert all(equal(found[name], tensor) for name, tensor in sent.items())
@@ -119,25 +119,25 @@ def test_who_writes_to_a_tensor_changes_no_other_view() -> None:
 
 @contextmanager
 def an_unsealed_file() -> Iterator[str]:
-    layout = Layout.of(TENSORS)
+    layout = TensorLayout.of(TENSORS)
     file = MemoryFile.create(layout, nonce="n1")
     yield file.path
 
 
 def test_a_file_that_may_still_shrink_is_not_mapped() -> None:
     with an_unsealed_file() as path, pytest.raises(NotSharedError, match="is not sealed"):
-        MemoryFile.open(path, Layout.of(TENSORS), nonce="n1")
+        MemoryFile.open(path, TensorLayout.of(TENSORS), nonce="n1")
 
 
 @pytest.mark.parametrize(
     ("layout", "nonce", "complaint"),
     [
-        pytest.param(Layout.of({"a": torch.zeros(10**4)}), "n1", "bytes; expected", id="another size"),
-        pytest.param(Layout.of({**TENSORS, "a": torch.zeros(5, 1)}), "n1", "something else", id="another shape"),
-        pytest.param(Layout.of(TENSORS), "n2", "something else", id="another nonce"),
+        pytest.param(TensorLayout.of({"a": torch.zeros(10**4)}), "n1", "bytes; expected", id="another size"),
+        pytest.param(TensorLayout.of({**TENSORS, "a": torch.zeros(5, 1)}), "n1", "something else", id="another shape"),
+        pytest.param(TensorLayout.of(TENSORS), "n2", "something else", id="another nonce"),
     ],
 )
-def test_a_file_with_other_contents_than_offered_is_not_used(layout: Layout, nonce: str, complaint: str) -> None:
+def test_a_file_with_other_contents_than_offered_is_not_used(layout: TensorLayout, nonce: str, complaint: str) -> None:
     file = MemoryFile.holding(TENSORS, nonce="n1")
 
     with pytest.raises(NotSharedError, match=complaint):
@@ -148,7 +148,7 @@ def test_a_descriptor_that_is_no_file_is_not_opened() -> None:
     reading, writing = os.pipe()
     try:
         with pytest.raises(NotSharedError, match="is not a file"):
-            MemoryFile.open(f"/proc/{os.getpid()}/fd/{reading}", Layout.of(TENSORS), nonce="n1")
+            MemoryFile.open(f"/proc/{os.getpid()}/fd/{reading}", TensorLayout.of(TENSORS), nonce="n1")
     finally:
         os.close(reading)
         os.close(writing)
@@ -157,18 +157,18 @@ def test_a_descriptor_that_is_no_file_is_not_opened() -> None:
 @pytest.mark.parametrize("path", ["/proc/1/fd/0", f"/proc/{os.getpid()}/fd/99999", "/proc/999999999/fd/3"])
 def test_what_another_user_or_machine_has_is_not_shared(path: str) -> None:
     with pytest.raises(NotSharedError):
-        MemoryFile.open(path, Layout.of(TENSORS), nonce="n1")
+        MemoryFile.open(path, TensorLayout.of(TENSORS), nonce="n1")
 
 
 def test_more_than_the_memory_that_is_available_is_refused_before_any_is_taken() -> None:
-    layout = Layout([TensorFacts("w", "float32", (2**45,))])
+    layout = TensorLayout([TensorFacts("w", "float32", (2**45,))])
 
     with pytest.raises(ValueError, match=r"weights of \d+ bytes; expected at most \d+, the memory that is available"):
         MemoryFile.create(layout)
 
 
 def test_where_the_system_has_no_memory_files_it_works_within_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(memory_file.os, "memfd_create")
+    monkeypatch.delattr(os, "memfd_create")
 
     file = MemoryFile.holding(TENSORS)
 

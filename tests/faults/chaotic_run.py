@@ -44,6 +44,7 @@ SETTINGS = {
     "critic.lr_decay": "constant",
     "generation.replicas": str(NUM_GENERATORS),
     "generation.advertise_host": PROXY_HOST,
+    "generation.share_weight_memory": "false",  # the weights pass through the proxies
 }
 
 T = TypeVar("T")

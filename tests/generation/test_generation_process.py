@@ -3,21 +3,23 @@
 import asyncio
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
 import httpx
 import pytest
 import torch
 from transformers import BertConfig, PreTrainedConfig, Qwen2Config
 
+from learner.exchange.live_peers import GrpcTransport
+from learner.exchange.weight_publisher import Snapshot, TransferError
 from tests.generation.tiny_models import FAST, VOCABULARY, a_model, a_request, an_update, expected_logprobs
 from tests.support.processes import TPPO, a_process, terminated, tppo
 from tests.support.streams import announced, inbox_records
 from tests.support.waiting import DEADLINE_SECONDS, until_answered
-from tppo.announced_weights import AnnouncedWeights, announce_weights
+from tppo.announced_weights import announce_weights
 from tppo.codec import encode_window_request
 from tppo.process.presence import Presence, present
 from tppo.rollout import Window, tokens
@@ -25,10 +27,6 @@ from tppo.security.authentication import call_metadata
 from tppo.security.private_files import read_secret
 from tppo.streams.connection import RedisClient
 from tppo.streams.redis import RedisStreams
-from tppo.v1 import generation_pb2 as pb
-from tppo.v1 import generation_pb2_grpc as pb_grpc
-from tppo.weights import digest
-from tppo.weights.messages import to_messages
 
 pytestmark = pytest.mark.process
 
@@ -83,10 +81,8 @@ async def test_the_process_takes_weights_serves_a_window_and_ends_at_sigterm(
 
     async with a_process(*a_generator(tmp_path, redis_url, run_name)) as process:
         generator = await announced(redis_client, run_name, "generation")
-        async with grpc.aio.insecure_channel(generator.address) as channel:
-            stub = pb_grpc.GenerationServiceStub(channel)
-            with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):
-                await stub.UpdateWeights(transfer(tensors, run_name, "sha256:0"), timeout=DEADLINE_SECONDS)
+        with pytest.raises(TransferError, match="UNAUTHENTICATED"):
+            await take_weights(tensors, generator, redis_client, run_name)
         await take_weights(tensors, generator, redis_client, run_name, folder=tmp_path)
         (window,) = await inbox_records(streams, Window, 1)
         policy = await policy_at(generator.status["endpoint"], read_secret(tmp_path / run_name / "endpoint.token"))
@@ -139,7 +135,7 @@ async def test_a_model_that_cannot_be_decoded_right_ends_the_process_with_the_di
         assert process.stderr is not None
         reading = asyncio.create_task(process.stderr.read())
         generator = await announced(redis_client, run_name, "generation")
-        with pytest.raises(grpc.aio.AioRpcError):
+        with pytest.raises(TransferError):
             await take_weights(an_update(a_model(ENCODER)).tensors, generator, redis_client, run_name, folder=tmp_path)
         async with asyncio.timeout(DEADLINE_SECONDS):
             exit_code = await process.wait()
@@ -165,20 +161,21 @@ async def policy_at(endpoint: str, token: str) -> dict[str, Any]:
     return dict(model)
 
 
-def transfer(tensors: dict[str, torch.Tensor], run: str, known_digest: str) -> Iterator[pb.UpdateWeightsRequest]:
-    return to_messages(tensors, run=run, policy_version=3, incarnation=0, known_digest=known_digest)
-
-
 async def take_weights(
-    tensors: dict[str, torch.Tensor], generator: Presence, client: RedisClient, run: str, *, folder: Path
+    tensors: Mapping[str, torch.Tensor],
+    generator: Presence,
+    client: RedisClient,
+    run: str,
+    *,
+    folder: Path | None = None,
 ) -> None:
-    """Announce the weights and send them."""
-    known = await asyncio.to_thread(digest, tensors)
-    await announce_weights(client, run, AnnouncedWeights(0, 3, known))
-    metadata = call_metadata(read_secret(folder / run / "generation.token"))
-    async with grpc.aio.insecure_channel(generator.address) as channel:
-        stub = pb_grpc.GenerationServiceStub(channel)
-        await stub.UpdateWeights(transfer(tensors, run, known), timeout=DEADLINE_SECONDS, metadata=metadata)
+    """Announce the weights and send them, as version 3; without the token, where there is no folder of the run."""
+    metadata = call_metadata(read_secret(folder / run / "generation.token")) if folder else ()
+    transport = GrpcTransport(partial(announce_weights, client, run), metadata)
+    try:
+        await transport.send(generator.address, await asyncio.to_thread(Snapshot, tensors, run, 3, incarnation=0))
+    finally:
+        await transport.close()
 
 
 async def busy_slots(client: RedisClient, run: str) -> int:

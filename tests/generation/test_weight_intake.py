@@ -1,9 +1,10 @@
 """Weight transfers over a real gRPC server, into a fake engine."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 import grpc.aio
@@ -17,6 +18,7 @@ from services.generation.served_weights import ServedWeights
 from services.generation.weight_intake import WeightIntake
 from tests.generation.fake_engine import FakeEngine
 from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.weights import data_of, manifest_of
 from tppo.announced_weights import AnnouncedWeights
 from tppo.config import ConfigError
 from tppo.config.services import GenerationSection
@@ -24,12 +26,14 @@ from tppo.models.probe import ProbeError
 from tppo.security.authentication import call_metadata
 from tppo.streams import StreamsUnavailable
 from tppo.v1 import generation_pb2 as pb
-from tppo.v1 import generation_pb2_grpc as pb_grpc
-from tppo.weights import WeightUpdate, digest
-from tppo.weights.messages import to_messages
+from tppo.weights import MemoryFile, WeightUpdate
+from tppo.weights.manifest import SharedMemory
+from tppo.weights.messages import METHOD, manifest_message
 
-TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(5, dtype=torch.bfloat16)}
-DIGEST = digest(TENSORS)
+TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(5, dtype=torch.bfloat16)}  # 34 bytes
+MANIFEST = manifest_of(TENSORS)
+DIGEST = MANIFEST.digest
+DATA = data_of(TENSORS)
 
 
 @dataclass
@@ -37,13 +41,46 @@ class Running:
     """A server, its engine, and a client's view of it."""
 
     engine: FakeEngine
+    intake: WeightIntake
+    address: str
     channel: grpc.aio.Channel
-    stub: "pb_grpc.GenerationServiceAsyncStub"  # of the type stubs only
 
-    async def send(
-        self, messages: "Iterator[pb.UpdateWeightsRequest] | AsyncIterator[pb.UpdateWeightsRequest]"
-    ) -> pb.UpdateWeightsResponse:
-        return await self.stub.UpdateWeights(messages, timeout=DEADLINE_SECONDS)
+    @property
+    def num_held(self) -> int:
+        """Bytes of an unfinished transfer."""
+        return self.intake.receptions.num_held
+
+    async def answers(
+        self, messages: Iterable[bytes], *, ends: bool = False, metadata: tuple[tuple[str, str], ...] = ()
+    ) -> list[pb.UpdateWeightsResponse]:
+        """The chunks wait until they are requested; `ends`: nothing follows them."""
+        call = self.call(metadata=metadata)
+        first, *chunks = messages
+        await call.write(first)
+        answers = [await read(call)]
+        if answers[0].HasField("wanted"):
+            for chunk in chunks:
+                await call.write(chunk)
+            if ends:
+                await call.done_writing()
+            answers.append(await read(call))
+        return answers
+
+    def call(
+        self, *, metadata: tuple[tuple[str, str], ...] = ()
+    ) -> "grpc.aio.StreamStreamCall[bytes, pb.UpdateWeightsResponse]":
+        method: grpc.aio.StreamStreamMultiCallable[bytes, pb.UpdateWeightsResponse]
+        method = self.channel.stream_stream(METHOD, response_deserializer=pb.UpdateWeightsResponse.FromString)
+        return method(timeout=DEADLINE_SECONDS, metadata=metadata)
+
+    async def send(self, messages: Iterable[bytes]) -> pb.UpdateWeightsResponse:
+        return (await self.answers(messages))[-1]
+
+
+async def read(call: "grpc.aio.StreamStreamCall[bytes, pb.UpdateWeightsResponse]") -> pb.UpdateWeightsResponse:
+    answer = await call.read()
+    assert isinstance(answer, pb.UpdateWeightsResponse)
+    return answer
 
 
 FAR_AHEAD = AnnouncedWeights(100, 0, "of later weights")
@@ -71,25 +108,29 @@ async def a_generator(
         weight_server(intake, GenerationSection(), token=token) as address,
         grpc.aio.insecure_channel(address) as channel,
     ):
-        yield Running(engine, channel, pb_grpc.GenerationServiceStub(channel))
+        yield Running(engine, intake, address, channel)
 
 
 def transfer(
-    policy_version: int = 1, *, incarnation: int = 0, run: str = "mine", chunk_bytes: int = 8
-) -> Iterator[pb.UpdateWeightsRequest]:
-    return to_messages(
-        TENSORS,
-        run=run,
-        policy_version=policy_version,
-        incarnation=incarnation,
-        chunk_bytes=chunk_bytes,
-        known_digest=DIGEST,
-    )
+    policy_version: int = 1, *, incarnation: int = 0, run: str = "mine", begin: int = 0, chunk_bytes: int = 8
+) -> list[bytes]:
+    """The manifest, and the chunks from that byte on."""
+    manifest = replace(MANIFEST, policy_version=policy_version, incarnation=incarnation, run=run)
+    return [manifest_message(manifest), *transfer_chunks(begin, chunk_bytes)]
 
 
-async def refusal(generator: Running, messages: Iterator[pb.UpdateWeightsRequest]) -> tuple[grpc.StatusCode, str]:
+def transfer_chunks(begin: int = 0, chunk_bytes: int = 8) -> list[bytes]:
+    return [message_of(DATA[place : place + chunk_bytes]) for place in range(begin, len(DATA), chunk_bytes)]
+
+
+def message_of(chunk: memoryview | bytes) -> bytes:
+    return pb.UpdateWeightsRequest(chunk=bytes(chunk)).SerializeToString()
+
+
+async def refusal(generator: Running, messages: Iterable[bytes], *, ends: bool = False) -> tuple[grpc.StatusCode, str]:
+    """What is sent is read before the generator refuses: an end of the call during a write loses its status."""
     with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await generator.send(messages)
+        await generator.answers(messages, ends=ends)
     return raised.value.code(), raised.value.details() or ""
 
 
@@ -167,23 +208,109 @@ async def test_a_transfer_fails_while_nobody_knows_what_was_announced() -> None:
 
 async def test_an_incomplete_transfer_changes_nothing() -> None:
     async with a_generator() as generator:
-        code, details = await refusal(generator, iter(list(transfer())[:-1]))
+        code, details = await refusal(generator, transfer()[:-1], ends=True)
 
         assert code is grpc.StatusCode.INVALID_ARGUMENT
-        assert "short of its manifest" in details
+        assert "2 bytes short of its manifest" in details
         assert generator.engine.updates == []
 
 
-async def test_bytes_that_were_changed_on_the_way_are_noticed() -> None:
-    messages = list(transfer())
-    messages[1].chunk = bytes(len(messages[1].chunk))[:-1] + b"\x01"
+@pytest.mark.parametrize("num_messages", range(1, 7))  # the manifest and five chunks
+async def test_a_transfer_that_broke_after_any_message_goes_on_behind_what_has_arrived(num_messages: int) -> None:
+    async with a_generator() as generator:
+        if num_messages < 6:
+            await refusal(generator, transfer()[:num_messages], ends=True)
+        held = min(8 * (num_messages - 1), 34) if num_messages < 6 else 0
+
+        requested, served = await generator.answers(transfer(begin=held))
+        (update,) = generator.engine.updates
+
+    assert (requested.wanted.source, requested.wanted.offset) == (pb.WEIGHT_SOURCE_WHOLE, held)
+    assert (served.policy_version, served.digest) == (1, DIGEST)
+    assert all(torch.equal(update.tensors[name], tensor) for name, tensor in TENSORS.items())
+
+
+async def test_a_connection_that_is_lost_leaves_what_has_arrived() -> None:
+    manifest, first, *_ = transfer()
 
     async with a_generator() as generator:
-        code, details = await refusal(generator, iter(messages))
+        call = generator.call()
+        await call.write(manifest)
+        await call.read()
+        await call.write(first)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not generator.num_held:  # noqa: ASYNC110  nothing announces it
+                await asyncio.sleep(0.01)
+        call.cancel()
 
+        requested, _ = await generator.answers(transfer(begin=8))
+
+    assert requested.wanted.offset == 8
+
+
+async def test_a_second_manifest_is_refused() -> None:
+    manifest, *chunks = transfer()
+
+    async with a_generator() as generator:
+        code, details = await refusal(generator, [manifest, chunks[0], manifest])
+
+    assert (code, details) == (grpc.StatusCode.INVALID_ARGUMENT, "the weight transfer brought a second manifest")
+
+
+@pytest.mark.parametrize(
+    ("message", "complaint"),
+    [(transfer_chunks()[0], "a chunk before its manifest"), (b"\xff", "are no tppo")],
+    ids=["a chunk", "garbage"],
+)
+async def test_a_transfer_that_does_not_begin_with_a_manifest_is_refused(message: bytes, complaint: str) -> None:
+    async with a_generator() as generator:
+        code, details = await refusal(generator, [message])
+
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert complaint in details
+
+
+async def test_a_transfer_without_messages_is_refused() -> None:
+    async with a_generator() as generator:
+        call = generator.call()
+        await call.done_writing()
+        with pytest.raises(grpc.aio.AioRpcError, match="ended before its manifest"):
+            await call.read()
+
+
+async def test_bytes_that_were_changed_on_the_way_are_noticed_and_sent_again_from_the_beginning() -> None:
+    manifest, _, second, third, *_ = transfer()  # the first tensor has 24 bytes
+
+    async with a_generator() as generator:
+        code, details = await refusal(generator, [manifest, message_of(bytes(7) + b"\x01"), second, third])
         assert code is grpc.StatusCode.INVALID_ARGUMENT
-        assert "digest" in details
+        assert "tensor 'a' has arrived with digest" in details
         assert generator.engine.updates == []
+
+        assert [answer.wanted.offset for answer in await generator.answers(transfer())] == [0, 0]
+        assert len(generator.engine.updates) == 1
+
+
+async def test_weights_in_the_learners_memory_are_taken_from_there_without_a_chunk() -> None:
+    file = await asyncio.to_thread(MemoryFile.holding, TENSORS, nonce="n1")
+    manifest = replace(MANIFEST, shared=SharedMemory(os.getpid(), file.number, "n1"))
+
+    async with a_generator() as generator:
+        (served,) = await generator.answers([manifest_message(manifest)])
+        (update,) = generator.engine.updates
+
+    assert (served.policy_version, served.digest) == (1, DIGEST)
+    assert all(torch.equal(update.tensors[name], tensor) for name, tensor in TENSORS.items())
+
+
+async def test_the_bytes_are_requested_where_the_learners_memory_is_not_there() -> None:
+    manifest = replace(MANIFEST, shared=SharedMemory(os.getpid(), 99999, "n1"))
+
+    async with a_generator() as generator:
+        requested, served = await generator.answers([manifest_message(manifest), *transfer_chunks()])
+
+    assert requested.wanted.source == pb.WEIGHT_SOURCE_WHOLE
+    assert served.digest == DIGEST
 
 
 async def test_weights_that_do_not_fit_the_model_are_an_invalid_argument() -> None:
@@ -195,39 +322,29 @@ async def test_weights_that_do_not_fit_the_model_are_an_invalid_argument() -> No
 
 
 async def test_a_transfer_without_messages_ends_at_the_deadline() -> None:
-    async def standing_still() -> AsyncIterator[pb.UpdateWeightsRequest]:
-        yield next(transfer())
-        await asyncio.Event().wait()
-
     async with a_generator(message_seconds=1) as generator:
-        with pytest.raises(grpc.aio.AioRpcError) as raised:
-            await generator.send(standing_still())
+        code, details = await refusal(generator, transfer()[:2])
 
-        assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        assert "no message of the transfer for 1 s" in (raised.value.details() or "")
-        await generator.send(transfer())
+        assert (code, details) == (grpc.StatusCode.DEADLINE_EXCEEDED, "no message of the transfer for 1 s")
+        requested, _ = await generator.answers(transfer(begin=8))
+        assert requested.wanted.offset == 8
         assert len(generator.engine.updates) == 1
 
 
 async def test_a_chunk_may_be_larger_than_the_default_limit_of_4_mib() -> None:
     tensors = {"large": torch.zeros(2 * 2**20)}
-    known = await asyncio.to_thread(digest, tensors)
-    messages = to_messages(
-        tensors, run="mine", policy_version=1, incarnation=0, chunk_bytes=8 * 2**20, known_digest=known
-    )
+    manifest = await asyncio.to_thread(manifest_of, tensors)
 
     async with a_generator() as generator:
-        response = await generator.send(messages)
+        response = await generator.send([manifest_message(manifest), message_of(bytes(8 * 2**20))])
 
-    assert response.digest == known
+    assert response.digest == manifest.digest
 
 
 async def test_the_token_is_demanded_of_every_transfer() -> None:
     async with a_generator(token="correct horse") as generator:
         code, _ = await refusal(generator, transfer())
-        response = await generator.stub.UpdateWeights(
-            transfer(), timeout=DEADLINE_SECONDS, metadata=call_metadata("correct horse")
-        )
+        *_, response = await generator.answers(transfer(), metadata=call_metadata("correct horse"))
 
     assert code is grpc.StatusCode.UNAUTHENTICATED
     assert response.policy_version == 1

@@ -78,6 +78,11 @@ class GenerationSection(Section):
     Off for speed where weights change every few dozen decode steps:
     docs/decisions/0004-the-cache-after-an-update-in-mid-window.md.
     """
+    share_weight_memory: Flag = True
+    """Map weights where the learner has them in memory, when both run on one machine; else they come by gRPC.
+
+    Off to send them by gRPC on one machine, too.
+    """
     host: Host = "127.0.0.1"
     """Address on which the generator takes weights; beyond the loopback it needs TPPO_GENERATION_TOKEN or TPPO_TOKEN.
 

@@ -24,21 +24,27 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tppo/v1/generation.proto\x12\x07tppo.v1\"8\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\"\x80\x01\n\x0eWeightManifest\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x03\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12$\n\x07tensors\x18\x04 \x03(\x0b\x32\x13.tppo.v1.TensorSpec\x12\x0b\n\x03run\x18\x05 \x01(\t\"\\\n\x14UpdateWeightsRequest\x12+\n\x08manifest\x18\x01 \x01(\x0b\x32\x17.tppo.v1.WeightManifestH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"T\n\x15UpdateWeightsResponse\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x03\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t2e\n\x11GenerationService\x12P\n\rUpdateWeights\x12\x1d.tppo.v1.UpdateWeightsRequest\x1a\x1e.tppo.v1.UpdateWeightsResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tppo/v1/generation.proto\x12\x07tppo.v1\"H\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\"F\n\rSharedWeights\x12\x12\n\nprocess_id\x18\x01 \x01(\x03\x12\x12\n\ndescriptor\x18\x02 \x01(\x03\x12\r\n\x05nonce\x18\x03 \x01(\t\"\xa8\x01\n\x0eWeightManifest\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x03\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12$\n\x07tensors\x18\x04 \x03(\x0b\x32\x13.tppo.v1.TensorSpec\x12\x0b\n\x03run\x18\x05 \x01(\t\x12&\n\x06shared\x18\x07 \x01(\x0b\x32\x16.tppo.v1.SharedWeights\"\\\n\x14UpdateWeightsRequest\x12+\n\x08manifest\x18\x01 \x01(\x0b\x32\x17.tppo.v1.WeightManifestH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\x06\n\x04part\"F\n\rWantedWeights\x12%\n\x06source\x18\x01 \x01(\x0e\x32\x15.tppo.v1.WeightSource\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"|\n\x15UpdateWeightsResponse\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x03\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12&\n\x06wanted\x18\x04 \x01(\x0b\x32\x16.tppo.v1.WantedWeights*F\n\x0cWeightSource\x12\x1d\n\x19WEIGHT_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13WEIGHT_SOURCE_WHOLE\x10\x01\x32g\n\x11GenerationService\x12R\n\rUpdateWeights\x12\x1d.tppo.v1.UpdateWeightsRequest\x1a\x1e.tppo.v1.UpdateWeightsResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tppo.v1.generation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_WEIGHTSOURCE']._serialized_start=646
+  _globals['_WEIGHTSOURCE']._serialized_end=716
   _globals['_TENSORSPEC']._serialized_start=37
-  _globals['_TENSORSPEC']._serialized_end=93
-  _globals['_WEIGHTMANIFEST']._serialized_start=96
-  _globals['_WEIGHTMANIFEST']._serialized_end=224
-  _globals['_UPDATEWEIGHTSREQUEST']._serialized_start=226
-  _globals['_UPDATEWEIGHTSREQUEST']._serialized_end=318
-  _globals['_UPDATEWEIGHTSRESPONSE']._serialized_start=320
-  _globals['_UPDATEWEIGHTSRESPONSE']._serialized_end=404
-  _globals['_GENERATIONSERVICE']._serialized_start=406
-  _globals['_GENERATIONSERVICE']._serialized_end=507
+  _globals['_TENSORSPEC']._serialized_end=109
+  _globals['_SHAREDWEIGHTS']._serialized_start=111
+  _globals['_SHAREDWEIGHTS']._serialized_end=181
+  _globals['_WEIGHTMANIFEST']._serialized_start=184
+  _globals['_WEIGHTMANIFEST']._serialized_end=352
+  _globals['_UPDATEWEIGHTSREQUEST']._serialized_start=354
+  _globals['_UPDATEWEIGHTSREQUEST']._serialized_end=446
+  _globals['_WANTEDWEIGHTS']._serialized_start=448
+  _globals['_WANTEDWEIGHTS']._serialized_end=518
+  _globals['_UPDATEWEIGHTSRESPONSE']._serialized_start=520
+  _globals['_UPDATEWEIGHTSRESPONSE']._serialized_end=644
+  _globals['_GENERATIONSERVICE']._serialized_start=718
+  _globals['_GENERATIONSERVICE']._serialized_end=821
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,19 +19,42 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _WeightSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WeightSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WeightSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WEIGHT_SOURCE_UNSPECIFIED: _WeightSource.ValueType  # 0
+    """Never sent."""
+    WEIGHT_SOURCE_WHOLE: _WeightSource.ValueType  # 1
+    """The bytes of all tensors."""
+
+class WeightSource(_WeightSource, metaclass=_WeightSourceEnumTypeWrapper):
+    """In which form the generator requests the weights."""
+
+WEIGHT_SOURCE_UNSPECIFIED: WeightSource.ValueType  # 0
+"""Never sent."""
+WEIGHT_SOURCE_WHOLE: WeightSource.ValueType  # 1
+"""The bytes of all tensors."""
+Global___WeightSource: _TypeAlias = WeightSource  # noqa: Y015
+
 @_typing.final
 class TensorSpec(_message.Message):
-    """One named tensor of a transfer; its bytes follow in chunks, tensors in the order of the manifest."""
+    """One named tensor of a transfer; the tensors' bytes lie end to end, the widest types first and then by name."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
     SHAPE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name in the model's state dict."""
     dtype: _builtins.str
     """torch's name without the prefix: float32, bfloat16, ..."""
+    digest: _builtins.str
+    """Digest of its bytes, in hexadecimal, by the algorithm that the manifest's digest names."""
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Sizes."""
@@ -41,14 +65,45 @@ class TensorSpec(_message.Message):
         name: _builtins.str = ...,
         dtype: _builtins.str = ...,
         shape: _abc.Iterable[_builtins.int] | None = ...,
+        digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "name", b"name", "shape", b"shape"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "dtype", b"dtype", "name", b"name", "shape", b"shape"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TensorSpec: _TypeAlias = TensorSpec  # noqa: Y015
+
+@_typing.final
+class SharedWeights(_message.Message):
+    """Memory of the learner that other processes of its user on its machine can open, as /proc/PROCESS_ID/fd/DESCRIPTOR."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROCESS_ID_FIELD_NUMBER: _builtins.int
+    DESCRIPTOR_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    process_id: _builtins.int
+    """Of the learner."""
+    descriptor: _builtins.int
+    """Of the memory there."""
+    nonce: _builtins.str
+    """Stands in the memory's first bytes: a process that reads it there is on the learner's machine."""
+    def __init__(
+        self,
+        *,
+        process_id: _builtins.int = ...,
+        descriptor: _builtins.int = ...,
+        nonce: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["descriptor", b"descriptor", "nonce", b"nonce", "process_id", b"process_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SharedWeights: _TypeAlias = SharedWeights  # noqa: Y015
 
 @_typing.final
 class WeightManifest(_message.Message):
@@ -61,6 +116,7 @@ class WeightManifest(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     TENSORS_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
     policy_version: _builtins.int
     """Optimizer steps applied to these weights."""
     incarnation: _builtins.int
@@ -73,6 +129,10 @@ class WeightManifest(_message.Message):
     def tensors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorSpec]:
         """The tensors in order."""
 
+    @_builtins.property
+    def shared(self) -> Global___SharedWeights:
+        """Where the learner has them in memory; a generator that cannot open it requests their bytes."""
+
     def __init__(
         self,
         *,
@@ -81,10 +141,11 @@ class WeightManifest(_message.Message):
         digest: _builtins.str = ...,
         tensors: _abc.Iterable[Global___TensorSpec] | None = ...,
         run: _builtins.str = ...,
+        shared: Global___SharedWeights | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shared", b"shared"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "incarnation", b"incarnation", "policy_version", b"policy_version", "run", b"run", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "incarnation", b"incarnation", "policy_version", b"policy_version", "run", b"run", "shared", b"shared", "tensors", b"tensors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -99,7 +160,7 @@ class UpdateWeightsRequest(_message.Message):
     MANIFEST_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
-    """The next bytes of the tensors laid end to end, little-endian."""
+    """The next bytes of what the generator has requested, little-endian."""
     @_builtins.property
     def manifest(self) -> Global___WeightManifest:
         """Always first, exactly once."""
@@ -121,30 +182,62 @@ class UpdateWeightsRequest(_message.Message):
 Global___UpdateWeightsRequest: _TypeAlias = UpdateWeightsRequest  # noqa: Y015
 
 @_typing.final
+class WantedWeights(_message.Message):
+    """What the learner is to send next."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    source: Global___WeightSource.ValueType
+    """In which form."""
+    offset: _builtins.int
+    """How many of its bytes the generator has from an earlier attempt; the chunks go on behind them."""
+    def __init__(
+        self,
+        *,
+        source: Global___WeightSource.ValueType = ...,
+        offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WantedWeights: _TypeAlias = WantedWeights  # noqa: Y015
+
+@_typing.final
 class UpdateWeightsResponse(_message.Message):
-    """What the generator now serves."""
+    """What the generator requests, or, as the last answer, what it now serves."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    WANTED_FIELD_NUMBER: _builtins.int
     policy_version: _builtins.int
     """Version of the weights in use."""
     incarnation: _builtins.int
     """Incarnation of the learner that made the weights in use."""
     digest: _builtins.str
     """Digest computed from the tensors that have arrived and were loaded, by the same algorithm."""
+    @_builtins.property
+    def wanted(self) -> Global___WantedWeights:
+        """Set in every answer but the last one, which has nothing else."""
+
     def __init__(
         self,
         *,
         policy_version: _builtins.int = ...,
         incarnation: _builtins.int = ...,
         digest: _builtins.str = ...,
+        wanted: Global___WantedWeights | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wanted", b"wanted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "incarnation", b"incarnation", "policy_version", b"policy_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "incarnation", b"incarnation", "policy_version", b"policy_version", "wanted", b"wanted"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

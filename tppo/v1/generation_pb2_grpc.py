@@ -35,7 +35,7 @@ class GenerationServiceStub(object):
         Args:
             channel: A grpc.Channel.
         """
-        self.UpdateWeights = channel.stream_unary(
+        self.UpdateWeights = channel.stream_stream(
                 '/tppo.v1.GenerationService/UpdateWeights',
                 request_serializer=tppo_dot_v1_dot_generation__pb2.UpdateWeightsRequest.SerializeToString,
                 response_deserializer=tppo_dot_v1_dot_generation__pb2.UpdateWeightsResponse.FromString,
@@ -47,7 +47,8 @@ class GenerationServiceServicer(object):
     """
 
     def UpdateWeights(self, request_iterator, context):
-        """Replaces the weights. When the stream breaks, the generator keeps serving the old ones. Idempotent: retry it.
+        """Replaces the weights: a manifest, the chunks that are requested, the answer. When the stream breaks, the generator
+        keeps serving the old weights, and what has arrived for the next attempt. Idempotent: retry it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -56,7 +57,7 @@ class GenerationServiceServicer(object):
 
 def add_GenerationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'UpdateWeights': grpc.stream_unary_rpc_method_handler(
+            'UpdateWeights': grpc.stream_stream_rpc_method_handler(
                     servicer.UpdateWeights,
                     request_deserializer=tppo_dot_v1_dot_generation__pb2.UpdateWeightsRequest.FromString,
                     response_serializer=tppo_dot_v1_dot_generation__pb2.UpdateWeightsResponse.SerializeToString,
@@ -84,7 +85,7 @@ class GenerationService(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.stream_unary(
+        return grpc.experimental.stream_stream(
             request_iterator,
             target,
             '/tppo.v1.GenerationService/UpdateWeights',

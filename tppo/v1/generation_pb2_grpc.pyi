@@ -33,16 +33,20 @@ class GenerationServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GenerationServiceAsyncStub: ...
-    UpdateWeights: _grpc.StreamUnaryMultiCallable[_generation_pb2.UpdateWeightsRequest, _generation_pb2.UpdateWeightsResponse]
-    """Replaces the weights. When the stream breaks, the generator keeps serving the old ones. Idempotent: retry it."""
+    UpdateWeights: _grpc.StreamStreamMultiCallable[_generation_pb2.UpdateWeightsRequest, _generation_pb2.UpdateWeightsResponse]
+    """Replaces the weights: a manifest, the chunks that are requested, the answer. When the stream breaks, the generator
+    keeps serving the old weights, and what has arrived for the next attempt. Idempotent: retry it.
+    """
 
 @_typing.type_check_only
 class GenerationServiceAsyncStub(GenerationServiceStub):
     """What a generator offers to the learner."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    UpdateWeights: _aio.StreamUnaryMultiCallable[_generation_pb2.UpdateWeightsRequest, _generation_pb2.UpdateWeightsResponse]  # type: ignore[assignment]
-    """Replaces the weights. When the stream breaks, the generator keeps serving the old ones. Idempotent: retry it."""
+    UpdateWeights: _aio.StreamStreamMultiCallable[_generation_pb2.UpdateWeightsRequest, _generation_pb2.UpdateWeightsResponse]  # type: ignore[assignment]
+    """Replaces the weights: a manifest, the chunks that are requested, the answer. When the stream breaks, the generator
+    keeps serving the old weights, and what has arrived for the next attempt. Idempotent: retry it.
+    """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     """What a generator offers to the learner."""
@@ -52,7 +56,9 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request_iterator: _MaybeAsyncIterator[_generation_pb2.UpdateWeightsRequest],
         context: _ServicerContext,
-    ) -> _typing.Union[_generation_pb2.UpdateWeightsResponse, _abc.Awaitable[_generation_pb2.UpdateWeightsResponse]]:
-        """Replaces the weights. When the stream breaks, the generator keeps serving the old ones. Idempotent: retry it."""
+    ) -> _typing.Union[_abc.Iterator[_generation_pb2.UpdateWeightsResponse], _abc.AsyncIterator[_generation_pb2.UpdateWeightsResponse]]:
+        """Replaces the weights: a manifest, the chunks that are requested, the answer. When the stream breaks, the generator
+        keeps serving the old weights, and what has arrived for the next attempt. Idempotent: retry it.
+        """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

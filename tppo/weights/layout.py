@@ -71,7 +71,7 @@ class TensorFacts:
         return math.prod(self.shape) * self.item_bytes
 
 
-class Layout:
+class TensorLayout:
     """The order of tensors and where each begins. ValueError: two have one name."""
 
     def __init__(self, tensors: Iterable[TensorFacts]) -> None:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from tppo.process.event_loop import warn_on_event_loop
-from tppo.weights.layout import DTYPES, Layout, byte_parts
+from tppo.weights.layout import DTYPES, TensorLayout, byte_parts
 
 NONCE = "tppo-nonce"  # of the file's metadata
 # linux/fcntl.h; Python has names for them since 3.12 alone.
@@ -39,7 +39,7 @@ class NotSharedError(Exception):
 class MemoryFile:
     """Named tensors in one such file: `create`, `write` and `seal` it, or `open` that of another process."""
 
-    def __init__(self, descriptor: int, layout: Layout, header: bytes) -> None:
+    def __init__(self, descriptor: int, layout: TensorLayout, header: bytes) -> None:
         """Takes the descriptor over."""
         self.layout = layout
         self._descriptor = descriptor
@@ -47,7 +47,7 @@ class MemoryFile:
         weakref.finalize(self, _close_in_thread, descriptor).atexit = False
 
     @classmethod
-    def create(cls, layout: Layout, *, nonce: str = "") -> Self:
+    def create(cls, layout: TensorLayout, *, nonce: str = "") -> Self:
         """A file whose bytes are yet to be written. ValueError: there is not so much memory."""
         header = layout.header({NONCE: nonce} if nonce else {})
         _require_memory(len(header) + layout.num_bytes)
@@ -60,7 +60,7 @@ class MemoryFile:
     def holding(cls, tensors: Mapping[str, Tensor], *, nonce: str = "") -> Self:
         """A sealed copy of the tensors, which may lie on any device."""
         warn_on_event_loop("copying of weights")
-        created = cls.create(Layout.of(tensors), nonce=nonce)
+        created = cls.create(TensorLayout.of(tensors), nonce=nonce)
         for name, tensor in tensors.items():
             begin = created.layout.begins[name]
             for part in byte_parts(tensor):
@@ -70,7 +70,7 @@ class MemoryFile:
         return created
 
     @classmethod
-    def open(cls, path: str, layout: Layout, *, nonce: str) -> Self:
+    def open(cls, path: str, layout: TensorLayout, *, nonce: str) -> Self:
         """That of another process, which has said what is in it. Raises `NotSharedError`."""
         header = layout.header({NONCE: nonce})
         try:

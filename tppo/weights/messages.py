@@ -1,108 +1,81 @@
-"""Weights <-> the messages of a transfer.
+"""Manifests and chunks <-> the messages of a transfer.
 
-The bytes of all tensors, laid end to end in the order of the layout, are cut into chunks without regard to where a
-tensor ends; so no message is larger than a chunk and none is tiny.
+A chunk's message is written and read here byte by byte, since protobuf would copy each chunk twice at both ends; what
+is on the wire is protobuf's own encoding of the message.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-
-import torch
-
-from tppo.digests import algorithm_of
+from tppo.codec import parsed_message
 from tppo.process.event_loop import warn_on_event_loop
 from tppo.v1 import generation_pb2 as pb
-from tppo.weights.layout import Layout, TensorFacts, byte_parts
-from tppo.weights.memory_file import MemoryFile
-from tppo.weights.tensor_digests import digest
-from tppo.weights.update import WeightUpdate
+from tppo.weights.layout import TensorFacts, TensorLayout
+from tppo.weights.manifest import Manifest, SharedMemory
 
+METHOD = "/tppo.v1.GenerationService/UpdateWeights"
 CHUNK_BYTES = 2 * 1024 * 1024  # gRPC streams fastest with 1-4 MiB a message
+CHUNK_TAG = pb.UpdateWeightsRequest.CHUNK_FIELD_NUMBER << 3 | 2  # a field of bytes, whose length follows
+MAX_LENGTH_BYTES = 5  # of a number below 2**35
 
 
-def to_messages(
-    tensors: Mapping[str, torch.Tensor],
-    *,
-    run: str,
-    policy_version: int,
-    incarnation: int,
-    chunk_bytes: int = CHUNK_BYTES,
-    known_digest: str = "",
-) -> Iterator[pb.UpdateWeightsRequest]:
-    """The manifest, then the chunks; `known_digest` spares hashing when the same weights go to several generators."""
-    layout = Layout.of(tensors)
-    manifest = pb.WeightManifest(
-        policy_version=policy_version,
-        incarnation=incarnation,
-        digest=known_digest or digest(tensors),
-        tensors=[pb.TensorSpec(name=one.name, dtype=one.dtype, shape=one.shape) for one in layout.tensors],
-        run=run,
+def manifest_message(manifest: Manifest) -> bytes:
+    """The first message of a transfer."""
+    shared = manifest.shared
+    message = pb.WeightManifest(
+        policy_version=manifest.policy_version,
+        incarnation=manifest.incarnation,
+        digest=manifest.digest,
+        tensors=[
+            pb.TensorSpec(name=one.name, dtype=one.dtype, shape=one.shape, digest=manifest.digests[one.name])
+            for one in manifest.layout.tensors
+        ],
+        run=manifest.run,
+        shared=None
+        if shared is None
+        else pb.SharedWeights(process_id=shared.process_id, descriptor=shared.descriptor, nonce=shared.nonce),
     )
-    yield pb.UpdateWeightsRequest(manifest=manifest)
-    for chunk in _chunks((part for one in layout.tensors for part in byte_parts(tensors[one.name])), chunk_bytes):
-        yield pb.UpdateWeightsRequest(chunk=chunk)
+    return pb.UpdateWeightsRequest(manifest=message).SerializeToString()
 
 
-class WeightAssembler:
-    """Puts one transfer together: `feed` each message, then `finish`. Raises ValueError when they do not fit."""
-
-    def __init__(self) -> None:
-        self._manifest: pb.WeightManifest | None = None
-        self._file: MemoryFile
-        self._num_received = 0
-
-    def feed(self, message: pb.UpdateWeightsRequest) -> None:
-        """Take the next message of the stream, whose bytes are copied."""
-        warn_on_event_loop("copying of received weights")
-        part = message.WhichOneof("part")
-        if part == "manifest":
-            self._begin(message.manifest)
-        elif part == "chunk":
-            self._write(message.chunk)
-        else:
-            raise ValueError("a message of the weight transfer holds neither a manifest nor a chunk")
-
-    def finish(self) -> WeightUpdate:
-        """What was sent, once every byte is there and the digest agrees."""
-        if self._manifest is None:
-            raise ValueError("the weight transfer ended before its manifest")
-        if num_missing := self._file.layout.num_bytes - self._num_received:
-            raise ValueError(f"the weight transfer ended {num_missing} bytes short of its manifest")
-        self._file.seal()
-        found = digest(self._file.tensors(), algorithm_of(self._manifest.digest))
-        if found != self._manifest.digest:
-            raise ValueError(f"the received weights have digest {found}; the manifest says {self._manifest.digest}")
-        return WeightUpdate.of_file(self._manifest.policy_version, self._manifest.incarnation, found, self._file)
-
-    def _begin(self, manifest: pb.WeightManifest) -> None:
-        if self._manifest is not None:
-            raise ValueError("the weight transfer brought a second manifest")
-        layout = Layout(TensorFacts(spec.name, spec.dtype, tuple(spec.shape)) for spec in manifest.tensors)
-        algorithm_of(manifest.digest)  # refused before anything is sent
-        self._file = MemoryFile.create(layout)
-        self._manifest = manifest
-
-    def _write(self, chunk: bytes) -> None:
-        if self._manifest is None:
-            raise ValueError("the weight transfer brought a chunk before its manifest")
-        if (surplus := self._num_received + len(chunk) - self._file.layout.num_bytes) > 0:
-            raise ValueError(f"the weight transfer brought {surplus} bytes too many")
-        self._file.write(self._num_received, chunk)
-        self._num_received += len(chunk)
+def chunk_message(chunk: memoryview) -> bytes:
+    """A copy of the bytes, as a message. Not on an event loop."""
+    warn_on_event_loop("copying of weights")
+    head, rest = bytearray([CHUNK_TAG]), len(chunk)
+    while rest >= 0x80:
+        head.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    head.append(rest)
+    return b"".join((head, chunk))
 
 
-def _chunks(buffers: Iterable[memoryview], chunk_bytes: int) -> Iterator[bytes]:
-    """All bytes in order, in pieces of `chunk_bytes`; the last may be shorter."""
-    pending = bytearray()
-    for buffer in buffers:
-        while buffer:
-            room = chunk_bytes - len(pending)
-            if not pending and len(buffer) >= room:
-                yield bytes(buffer[:room])
-            else:
-                pending += buffer[:room]
-            buffer = buffer[room:]
-            if len(pending) == chunk_bytes:
-                yield bytes(pending)
-                pending.clear()
-    if pending:
-        yield bytes(pending)
+def parsed(message: bytes) -> Manifest | memoryview:
+    """The manifest, or a view of the message's chunk. ValueError: it is neither."""
+    if message[:1] == bytes([CHUNK_TAG]):
+        return _chunk_in(message)
+    read = parsed_message(pb.UpdateWeightsRequest(), message)
+    if not read.HasField("manifest"):
+        raise ValueError("a message of the weight transfer holds neither a manifest nor a chunk")
+    return _manifest(read.manifest)
+
+
+def _chunk_in(message: bytes) -> memoryview:
+    length = begin = 0
+    for place, byte in enumerate(message[1 : 1 + MAX_LENGTH_BYTES]):
+        length |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            begin = place + 2
+            break
+    if not begin or begin + length != len(message):
+        raise ValueError(f"a chunk of the weight transfer says it has {length} bytes; its message has {len(message)}")
+    return memoryview(message)[begin:]
+
+
+def _manifest(message: pb.WeightManifest) -> Manifest:
+    shared = message.shared
+    return Manifest(
+        run=message.run,
+        incarnation=message.incarnation,
+        policy_version=message.policy_version,
+        digest=message.digest,
+        layout=TensorLayout(TensorFacts(spec.name, spec.dtype, tuple(spec.shape)) for spec in message.tensors),
+        digests={spec.name: spec.digest for spec in message.tensors},
+        shared=SharedMemory(shared.process_id, shared.descriptor, shared.nonce) if shared.nonce else None,
+    )

@@ -50,6 +50,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     (
         "true or false",
         "reward.allow_unsandboxed run.archive_inbox data.shuffle generation.recompute_cache_on_update "
+        "generation.share_weight_memory "
         "reward.log_responses evaluation.val_before_train evaluation.after_training trace.enabled "
         "trackers.tensorboard endpoint.enabled prometheus.enabled learner.offload_idle_model",
         ["1", "'yes'", "'true'"],

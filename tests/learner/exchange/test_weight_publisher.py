@@ -7,13 +7,19 @@ from contextlib import asynccontextmanager
 import pytest
 import torch
 
+from learner.exchange import weight_publisher
 from learner.exchange.weight_publisher import FoundGenerator, Snapshot, TransferError, WeightPublisher
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo.process.cancellation import cancel_all
 
+SNAPSHOTS = {
+    policy_version: Snapshot({"weight": torch.zeros(1)}, "run", policy_version, incarnation=1)
+    for policy_version in (5, 6, 7)
+}
+
 
 def a_snapshot(policy_version: int) -> Snapshot:
-    return Snapshot("run", policy_version, 1, {"weight": torch.zeros(1)}, "digest")
+    return SNAPSHOTS[policy_version]
 
 
 class World:
@@ -22,6 +28,9 @@ class World:
     def __init__(self) -> None:
         self.found = {"generation-0": FoundGenerator("127.0.0.1:1", started_at=1.0)}
         self.num_failures = 0
+        self.never_answers = ""  # the address of a generator
+        self.held_of_attempts: list[int | None] = []  # what it says before it fails; None: it does not fail
+        self.newer: Snapshot | None = None  # published while the first attempt is under way
         self.sent: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
         self.publisher = WeightPublisher(self, self.find_generators)
 
@@ -33,6 +42,13 @@ class World:
         if self.num_failures:
             self.num_failures -= 1
             raise TransferError("cut in the middle")
+        if address == self.never_answers:
+            await asyncio.Event().wait()
+        if self.newer is not None:
+            newer, self.newer = self.newer, None
+            await self.publisher.publish(newer)
+        if self.held_of_attempts and (num_held := self.held_of_attempts.pop(0)) is not None:
+            raise TransferError("cut", num_held=num_held)
 
     async def next_sent(self) -> tuple[str, int]:
         async with asyncio.timeout(DEADLINE_SECONDS):
@@ -96,3 +112,41 @@ async def test_what_a_generator_has_is_not_sent_again(world: World) -> None:
         await publisher.publish(a_snapshot(6))
 
         assert await world.next_sent() == ("127.0.0.1:1", 6)
+
+
+async def test_a_generator_that_never_answers_delays_no_other(world: World) -> None:
+    world.found["generation-1"] = FoundGenerator("127.0.0.1:2", started_at=2.0)
+    world.never_answers = "127.0.0.1:1"
+    async with publishing(world) as publisher:
+        for policy_version in (5, 6, 7):
+            await publisher.publish(a_snapshot(policy_version))
+            while await world.next_sent() != ("127.0.0.1:2", policy_version):
+                pass
+
+
+async def test_versions_that_came_and_went_while_nobody_took_them_are_skipped(world: World) -> None:
+    for policy_version in (5, 6, 7):
+        await world.publisher.publish(a_snapshot(policy_version))
+
+    async with publishing(world):
+        assert await world.next_sent() == ("127.0.0.1:1", 7)
+
+
+@pytest.mark.parametrize(
+    ("held", "sent"),
+    [
+        pytest.param([0, 10, 30, None], [5, 5, 5, 5], id="each attempt has moved it forward"),
+        pytest.param([0, 10, 10, None], [5, 5, 5, 6], id="an attempt has moved nothing"),
+        pytest.param([-1, None], [5, 6], id="it was never reached"),
+    ],
+)
+async def test_a_broken_transfer_goes_on_with_its_weights_for_as_long_as_it_moves(
+    world: World, held: list[int | None], sent: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weight_publisher, "FIRST_DELAY_SECONDS", 0.0)
+    world.held_of_attempts = held
+    world.newer = a_snapshot(6)
+    async with publishing(world) as publisher:
+        await publisher.publish(a_snapshot(5))
+
+        assert [(await world.next_sent())[1] for _ in sent] == sent

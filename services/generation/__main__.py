@@ -13,6 +13,7 @@ from importlib import import_module
 from services.generation.exposed import GENERATION_METRICS
 from tppo.announced_weights import announced_weights
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
+from tppo.process.presence import present
 from tppo.process.shell import (
     Announcer,
     configure_logging,
@@ -61,8 +62,9 @@ async def _serve(config: Config, name: str) -> None:
 
 
 async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None:
-    from services.generation.build import build_worker, running_engine, weight_server
+    from services.generation.build import build_handover, build_worker, running_engine, weight_server
     from services.generation.endpoint.serving import serving_endpoint
+    from services.generation.fleet_pace import FleetPace
     from services.generation.free_slots import FreeSlots
     from services.generation.served_weights import ServedWeights
     from services.generation.service import WindowHandler
@@ -85,13 +87,16 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None
         ):
             queue = RedisStreams(client, run=run, lease_seconds=config.redis.lease_seconds).window_requests
             announcer = Announcer(client, exporter, run=run, name=name, kind="generation", address=address)
-            handler = WindowHandler(name, engine, weights, announced, free_slots=slots)
+            pace = FleetPace(name, config.generation.max_window_seconds, lease_seconds=config.redis.lease_seconds)
+            handover = build_handover(config, engine, pace)
+            handler = WindowHandler(name, engine, weights, announced, free_slots=slots, handover=handover, pace=pace)
 
             async def announce(status: Mapping[str, object]) -> None:
                 guests = {"num_guests": slots.num_guests, "num_waiting_guests": slots.num_waiting}
                 await announcer.announce({**status, "endpoint": endpoint, **guests})
 
-            worker = build_worker(config, name, queue, handler, announce)
+            watching = pace.observing(announce, partial(present, client, run))
+            worker = build_worker(config, name, queue, handler, watching, hand_over=handover.end)
             weights.on_refusal = worker.stop
             on_stop_signal(worker.stop)  # before the address is known: who has read it may end this process at once
             log.info("%s takes weights at %s", name, address)

@@ -2,13 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
 from services.generation.engine import Engine
+from services.generation.fleet_pace import FleetPace
+from services.generation.handover import Handover
 from services.generation.service import WindowHandler
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.decoder import Decoder
@@ -27,8 +29,20 @@ from tppo.streams import RequestQueue
 log = logging.getLogger(__name__)
 
 
+def build_handover(config: Config, engine: Engine, pace: FleetPace) -> Handover:
+    """Cuts what takes too long, or is to end with the process."""
+    num_ignored = config.algorithm.num_ignored_tail_tokens
+    return Handover(engine, num_ignored_tail_tokens=num_ignored, bound_seconds=pace.bound_seconds)
+
+
 def build_worker(
-    config: Config, name: str, queue: RequestQueue, handler: WindowHandler, announce: Announce
+    config: Config,
+    name: str,
+    queue: RequestQueue,
+    handler: WindowHandler,
+    announce: Announce,
+    *,
+    hand_over: Callable[[], Awaitable[None]],
 ) -> LeasedWorker:
     """Isolates suspects: the engine runs in this process, so a request that kills it takes the others down too."""
     settings = WorkerSettings(
@@ -37,8 +51,9 @@ def build_worker(
         capacity=config.generation.num_slots + config.generation.num_prefetched,
         max_deliveries=config.redis.max_deliveries,
         isolates_suspects=True,
+        hand_over_seconds=config.generation.hand_over_seconds,
     )
-    return LeasedWorker(settings, queue, handler, announce)
+    return LeasedWorker(settings, queue, handler, announce, hand_over=hand_over)
 
 
 def weight_server(intake: WeightIntake, section: GenerationSection, *, token: str) -> AbstractAsyncContextManager[str]:

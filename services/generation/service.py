@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
 
 from services.generation.engine import Engine
+from services.generation.fleet_pace import FleetPace
 from services.generation.free_slots import FreeSlots
+from services.generation.handover import Handover
 from services.generation.served_weights import ServedWeights
 from tppo.announced_weights import AnnouncedWeights
 from tppo.codec import decode_window_request, encode_inbox_record
@@ -32,6 +34,8 @@ class WindowHandler:
         announced: Announced,
         *,
         free_slots: FreeSlots | None = None,
+        handover: Handover | None = None,
+        pace: FleetPace | None = None,
         unannounced_seconds: float = UNANNOUNCED_SECONDS,
     ) -> None:
         """`name` is the generator's, which every window bears; `announced`: the learner's newest weights.
@@ -41,6 +45,8 @@ class WindowHandler:
         self._name = name
         self._engine = engine
         self._slots = free_slots or FreeSlots(engine.num_slots)
+        self._handover = handover or Handover(engine)
+        self._pace = pace or FleetPace(name)
         self._weights = weights
         self._announced = announced
         self._unannounced_seconds = unannounced_seconds
@@ -55,16 +61,19 @@ class WindowHandler:
         """The window; a failed one where the engine can never serve the request.
 
         A generator whose weights are behind the required version waits for newer ones first, as long as the learner
-        has announced them.
+        has announced them. `HandedBackError`: its window was cut before it was worth posting.
         """
         request = _decoded(payload)
-        await self._await_weights(request.min_policy_version)
+        with self._handover.waiting():
+            await self._await_weights(request.min_policy_version)
         started_at = time.time()
         try:
             with self._slots.window():
-                window = await self._engine.generate(request)
+                window = await self._handover.window(request)
         except ValueError as error:
             window = self._failed(request, started_at, str(error))
+        else:
+            self._pace.note(window)
         return self._record(window)
 
     def refuse(self, payload: bytes, cause: str) -> bytes:
@@ -80,6 +89,8 @@ class WindowHandler:
             "incarnation": identity.incarnation if identity else 0,
             "digest": self._weights.digest,
             "num_windows": self._num_windows,
+            "num_cut": self._handover.num_cut,
+            "seconds_per_token": self._pace.seconds_per_token,
             "num_failed": self._num_failed,
             "last_error": self._last_error,
         }

@@ -24,6 +24,8 @@ TOKENS_OF_ROLES: dict[str, tuple[Service, ...]] = {
     "dashboard": (Service.DASHBOARD,),
 }
 SECRETS = {TOKEN_VARIABLE, REDIS_URL_VARIABLE, *(service.variable for service in Service)}
+CLOSING_SECONDS = 10.0
+"""Time for a service to deliver what is done, and to withdraw."""
 LEARNER_GRACE_SECONDS = 60.0
 """Time for the step that is being computed, and a checkpoint."""
 
@@ -140,8 +142,9 @@ def _replicas(
         )
         for replica in range(num_replicas)
     ]
+    grace_seconds = CLOSING_SECONDS + (plan.config.generation.hand_over_seconds if verb == "generation" else 0.0)
     return [
-        Child(name=f"{verb}-{replica}", command=_fixed(command), stop_rank=SERVICE_RANK)
+        Child(name=f"{verb}-{replica}", command=_fixed(command), stop_rank=SERVICE_RANK, grace_seconds=grace_seconds)
         for replica, command in enumerate(commands)
     ]
 

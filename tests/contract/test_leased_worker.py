@@ -7,7 +7,8 @@ import pytest
 
 from tests.support.leased_worker import Heartbeats, after_deaths, running
 from tests.support.streams import inbox_entries, memory_streams
-from tppo.process.leased_worker import LeasedWorker, WorkerSettings
+from tests.support.waiting import DEADLINE_SECONDS
+from tppo.process.leased_worker import HandedBackError, LeasedWorker, WorkerSettings
 from tppo.streams import MemoryStreams
 
 
@@ -28,6 +29,8 @@ class Upper:
         self.begun.put_nowait(payload)
         if payload.startswith(b"slow"):
             await self.gate.wait()
+        if payload == b"back" and self.begun.qsize() < 3:
+            raise HandedBackError("not now")
         if payload == b"broken":
             raise RuntimeError("the handler is broken")
         return payload.upper()
@@ -155,7 +158,8 @@ async def test_heartbeats_count_and_outlive_one_that_failed(
     async with running(worker_on(streams, Upper(), heartbeats=heartbeats)):
         status = await heartbeats.sent.get()
 
-    assert status == {"num_begun": 0, "capacity": 4, "num_held": 0, "num_leases_lost": 0, "num_rejected": 0}
+    counts = ("num_begun", "num_held", "num_leases_lost", "num_rejected", "num_handed_back")
+    assert status == {"capacity": 4, **dict.fromkeys(counts, 0)}
 
 
 async def test_a_handler_that_breaks_ends_the_worker(streams: MemoryStreams) -> None:
@@ -165,3 +169,49 @@ async def test_a_handler_that_breaks_ends_the_worker(streams: MemoryStreams) -> 
         await worker_on(streams, Upper()).run()
 
     assert raised.group_contains(RuntimeError, match="the handler is broken")
+
+
+async def test_a_request_that_is_handed_back_is_leased_again_as_if_never_delivered(streams: MemoryStreams) -> None:
+    worker = worker_on(streams, Upper())
+    await streams.window_requests.put([b"back"])
+
+    async with running(worker):
+        found = await records(streams, 1)
+
+    assert (found, worker.status()["num_handed_back"]) == ([b"BACK"], 2)
+
+
+def ending_worker(streams: MemoryStreams, handler: Upper, *, hand_over_seconds: float) -> LeasedWorker:
+    """One whose handler answers everything under way at a stop."""
+
+    async def answer_all() -> None:
+        handler.gate.set()
+
+    settings = WorkerSettings(name="worker-0", lease_seconds=60.0, capacity=4, hand_over_seconds=hand_over_seconds)
+    return LeasedWorker(settings, streams.window_requests, handler, Heartbeats(), hand_over=answer_all)
+
+
+async def test_at_a_stop_the_requests_under_way_are_handed_over(streams: MemoryStreams) -> None:
+    handler = Upper()
+    await streams.window_requests.put([b"slow 1", b"slow 2"])
+
+    async with running(ending_worker(streams, handler, hand_over_seconds=DEADLINE_SECONDS)):
+        for _ in range(2):
+            await handler.begun.get()
+
+    assert sorted(await records(streams, 2)) == [b"SLOW 1", b"SLOW 2"]
+    assert await streams.window_requests.outstanding() == []
+
+
+async def test_what_is_not_handed_over_in_time_is_released(streams: MemoryStreams) -> None:
+    handler = Upper()
+    handler.gate = asyncio.Event()
+    worker = ending_worker(streams, handler, hand_over_seconds=0.01)
+    await streams.window_requests.put([b"slow"])
+
+    async with running(worker):
+        await handler.begun.get()
+        handler.gate.set = lambda: None  # type: ignore[method-assign]  # its answer never comes
+    (released,) = await streams.window_requests.lease("worker-1", max_count=9, wait_seconds=0)
+
+    assert (released.payload, released.num_deliveries) == (b"slow", 1)

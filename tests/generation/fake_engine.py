@@ -2,7 +2,7 @@
 
 import asyncio
 
-from services.generation.engine import EngineStatistics, OnTokens
+from services.generation.engine import EngineStatistics, OnTokens, RunningWindow
 from tppo.process.cancellation import cancel_all
 from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, logprobs, tokens
 from tppo.weights import WeightUpdate
@@ -19,6 +19,7 @@ class FakeEngine:
         self.updates: list[WeightUpdate] = []
         self.cuts: dict[tuple[str, int], asyncio.Event] = {}  # of the windows under way
         self.num_tokens_when_cut = 2
+        self.running: tuple[RunningWindow, ...] = ()
         self.failure: Exception | None = None  # raised by the next window, or the next update
         if is_instant:
             self.released.set()
@@ -69,6 +70,7 @@ class FakeEngine:
             num_active_slot_steps=30,
             num_prefill_tokens=5,
             busy_seconds=0.5,
+            running=self.running,
         )
 
     async def close(self) -> None: ...

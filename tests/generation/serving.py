@@ -1,9 +1,11 @@
 """A generation service on given streams and a fake engine, and requests for it."""
 
+from services.generation.handover import Handover
 from services.generation.served_weights import ServedWeights
 from services.generation.service import UNANNOUNCED_SECONDS, Announced, WindowHandler
 from tests.generation.fake_engine import FakeEngine
 from tests.support.leased_worker import Heartbeats
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo.codec import encode_window_request
 from tppo.process.leased_worker import LeasedWorker, WorkerSettings
 from tppo.rollout import WindowRequest
@@ -25,12 +27,25 @@ def service_on(
     heartbeats: Heartbeats | None = None,
     announced: Announced = nothing_announced,
     unannounced_seconds: float = UNANNOUNCED_SECONDS,
+    handover: Handover | None = None,
 ) -> LeasedWorker:
-    settings = WorkerSettings(name=name, lease_seconds=lease_seconds, capacity=capacity, isolates_suspects=True)
-    handler = WindowHandler(
-        name, engine, weights or ServedWeights(engine), announced, unannounced_seconds=unannounced_seconds
+    settings = WorkerSettings(
+        name=name,
+        lease_seconds=lease_seconds,
+        capacity=capacity,
+        isolates_suspects=True,
+        hand_over_seconds=DEADLINE_SECONDS if handover else 0.0,
     )
-    return LeasedWorker(settings, queue, handler, heartbeats or Heartbeats())
+    handler = WindowHandler(
+        name,
+        engine,
+        weights or ServedWeights(engine),
+        announced,
+        handover=handover,
+        unannounced_seconds=unannounced_seconds,
+    )
+    hand_over = handover.end if handover else None
+    return LeasedWorker(settings, queue, handler, heartbeats or Heartbeats(), hand_over=hand_over)
 
 
 async def ask(streams: MemoryStreams, *requests: WindowRequest) -> None:

@@ -22,7 +22,7 @@ from tests.support.waiting import DEADLINE_SECONDS, until_answered
 from tppo.announced_weights import announce_weights
 from tppo.codec import encode_window_request
 from tppo.process.presence import Presence, present
-from tppo.rollout import Window, tokens
+from tppo.rollout import FinishReason, Window, tokens
 from tppo.security.authentication import call_metadata
 from tppo.security.private_files import read_secret
 from tppo.streams.connection import RedisClient
@@ -44,6 +44,8 @@ train_files = ["train.jsonl"]
 """
 QWEN2 = FAST["qwen2, tied"]
 LONG_PROMPT, NUM_LONG_ROWS = 2048, 16
+ENDLESS = 100_000  # tokens: far more than are sampled between two heartbeats
+IGNORED_TAIL = 8  # algorithm.num_ignored_tail_tokens
 ENCODER = BertConfig(  # which looks at later tokens too
     vocab_size=VOCABULARY,
     hidden_size=32,
@@ -95,6 +97,26 @@ async def test_the_process_takes_weights_serves_a_window_and_ends_at_sigterm(
     torch.testing.assert_close(torch.tensor(window.logprobs).double(), expected, atol=1e-4, rtol=0)
     assert exit_code == 0
     assert await present(redis_client, run_name) == []
+
+
+async def test_at_sigterm_the_process_hands_its_running_window_over(
+    tmp_path: Path, redis_url: str, redis_client: RedisClient, run_name: str
+) -> None:
+    streams = RedisStreams(redis_client, run=run_name, lease_seconds=15.0)
+    await streams.window_requests.put([encode_window_request(a_request(max_new_tokens=ENDLESS))])
+    command = a_generator(tmp_path, redis_url, run_name)
+    options = (f"--set=run.max_response_length={ENDLESS}", "--set=generation.num_slots=1")
+
+    async with a_process(*command, *options) as process:
+        generator = await announced(redis_client, run_name, "generation")
+        await take_weights(an_update(a_model(QWEN2)).tensors, generator, redis_client, run_name, folder=tmp_path)
+        await until_answered(lambda: tokens_beyond_the_tail(redis_client, run_name), "tokens beyond the ignored tail")
+        exit_code = await terminated(process)
+        (window,) = await inbox_records(streams, Window, 1)
+
+    assert (exit_code, window.finish_reason) == (0, FinishReason.CUT)
+    assert IGNORED_TAIL < len(window.tokens) < ENDLESS
+    assert await streams.window_requests.outstanding() == []
 
 
 async def test_the_process_ends_in_order_in_the_midst_of_a_long_prefill(
@@ -180,6 +202,10 @@ async def take_weights(
 
 async def busy_slots(client: RedisClient, run: str) -> int:
     return sum(one.status["num_active"] for one in await present(client, run))
+
+
+async def tokens_beyond_the_tail(client: RedisClient, run: str) -> bool:
+    return any(one.status["num_tokens_generated"] > IGNORED_TAIL for one in await present(client, run))
 
 
 def refused(*arguments: str) -> str:

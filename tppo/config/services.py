@@ -83,6 +83,17 @@ class GenerationSection(Section):
 
     Off to send them by gRPC on one machine, too.
     """
+    max_window_seconds: Seconds | Literal["auto", "none"] = "auto"
+    """How long a window may run, or wait for its slot, before it is handed over: cut and posted short, or released. [s]
+    `auto`: twice as long as the median of the run's other generators would take, a lease at least; alone, no bound.
+
+    A number where one slow generator must hold no step for longer; `none` where no window may be cut: docs/fleet.md.
+    """
+    hand_over_seconds: Annotated[float, Field(strict=True, ge=0, le=3600)] = 5.0
+    """At SIGTERM, for posting the running windows short, so that their tokens are not lost; 0: they are released. [s]
+
+    Below the notice that a spot machine gives before it is gone.
+    """
     host: Host = "127.0.0.1"
     """Address on which the generator takes weights; beyond the loopback it needs TPPO_GENERATION_TOKEN or TPPO_TOKEN.
 

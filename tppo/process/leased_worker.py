@@ -8,13 +8,14 @@
     _renew     every third of a lease: keeps what is held, whether it runs or waits
     beat       every heartbeat: announces the counts
 
-A request here: leased -> held -> served -> delivered; or released when the worker stops; or rejected, which moves it
-to the dead letters, where it names no work that anybody could do. A request may be served twice (its lease was lost in
-mid-work), but is answered once: `complete` refuses who lost the lease. One that every worker died over fails, so that
-it cannot kill them indefinitely.
+A request here: leased -> held -> served -> delivered; or released when the worker stops or its handler hands it back;
+or rejected, which moves it to the dead letters, where it names no work that anybody could do. A request may be served
+twice (its lease was lost in mid-work), but is answered once: `complete` refuses who lost the lease. One that every
+worker died over fails, so that it cannot kill them indefinitely.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,10 @@ class PoisonRequestError(Exception):
     """A request that no worker can serve, nor answer."""
 
 
+class HandedBackError(Exception):
+    """A request that is to be served by another worker, or later: its lease is released."""
+
+
 class RequestHandler(Protocol):
     """What a service does with the requests of its queue."""
 
@@ -47,7 +52,8 @@ class RequestHandler(Protocol):
     async def handle(self, payload: bytes) -> bytes:
         """The record that answers a request; cancelled when the worker stops.
 
-        `PoisonRequestError` makes the request a dead letter; any other exception ends the worker.
+        `PoisonRequestError` makes the request a dead letter, `HandedBackError` releases it; any other exception ends
+        the worker.
         """
 
     def refuse(self, payload: bytes, cause: str) -> bytes:
@@ -66,6 +72,7 @@ class WorkerSettings:
     capacity: int  # requests held at once
     max_deliveries: int = 3  # of one request, before it fails
     isolates_suspects: bool = False  # serve a request on its last delivery with no other beside it
+    hand_over_seconds: float = 0.0  # at a stop, for the requests under way to end early with what they have
 
 
 class LeasedWorker:
@@ -79,22 +86,27 @@ class LeasedWorker:
         announce: Announce,
         *,
         on_held: Callable[[int], None] = lambda num_held: None,
+        hand_over: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`on_held` is called with the number of requests held whenever it changes."""
+        """`on_held` is called with the number of requests held whenever it changes.
+
+        `hand_over`, called at a stop, lets the requests under way end early; without it they are released as they are.
+        """
         self._settings = settings
         self._queue = queue
         self._handler = handler
         self._announce = announce
         self._held = _HeldLeases(on_held)
+        self._hand_over = hand_over
         self._serving: set[asyncio.Task[None]] = set()
         self._outbox: list[tuple[Lease, bytes]] = []
         self._has_records = asyncio.Event()
         self._is_leasing = False
         self._stopping = asyncio.Event()
-        self._num_leases_lost = self._num_rejected = 0
+        self._num_leases_lost = self._num_rejected = self._num_handed_back = 0
 
     def stop(self) -> None:
-        """After SIGTERM: take no new work, deliver what is done, release the rest; then `run` returns."""
+        """After SIGTERM: take no new work, hand over what is under way, release the rest; then `run` returns."""
         self._stopping.set()
         self._held.wake()
 
@@ -105,8 +117,10 @@ class LeasedWorker:
             announcing = beat(lambda: self._announce(self.status()))
             loops = [group.create_task(loop) for loop in (self._deliver(), self._renew(), announcing)]
             await self._stopping.wait()
+            handing_over = group.create_task(self._hand_all_over(), name="handing over")
             if self._is_leasing:  # it may lease some in this moment
                 await asyncio.wait([taking], timeout=WAIT_SECONDS + 1)
+            await asyncio.wait([handing_over])
             await cancel_all([taking, *loops, *self._serving])
         await self._release_all()
 
@@ -118,6 +132,7 @@ class LeasedWorker:
             "num_held": len(self._held),
             "num_leases_lost": self._num_leases_lost,
             "num_rejected": self._num_rejected,
+            "num_handed_back": self._num_handed_back,
         }
 
     async def _take(self, group: TaskGroup) -> None:
@@ -167,6 +182,8 @@ class LeasedWorker:
             self._post(lease, await self._record_for(lease))
         except PoisonRequestError as error:
             await self._reject(lease, str(error))
+        except HandedBackError as error:
+            await self._hand_back(lease, str(error))
 
     async def _record_for(self, lease: Lease) -> bytes:
         if lease.num_deliveries > self._settings.max_deliveries:
@@ -180,6 +197,22 @@ class LeasedWorker:
         await until_redis_answers(lambda: self._queue.reject(self._settings.name, lease, cause), "rejecting a request")
         self._num_rejected += 1
         self._held.remove([lease])
+
+    async def _hand_back(self, lease: Lease, cause: str) -> None:
+        log.info("request %s is handed back: %s", lease.entry_id, cause)
+        await until_redis_answers(lambda: self._queue.release(self._settings.name, [lease]), "releasing a request")
+        self._num_handed_back += 1
+        self._held.remove([lease])
+
+    async def _hand_all_over(self) -> None:
+        """Give the requests under way their time to end early."""
+        if self._hand_over is None or not self._settings.hand_over_seconds:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.hand_over_seconds):
+                await self._hand_over()
+                while self._serving:
+                    await asyncio.wait(self._serving)
 
     def _post(self, lease: Lease, record: bytes) -> None:
         self._outbox.append((lease, record))

@@ -161,6 +161,12 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ("0 or a number from 0.01 to 100", "evaluation.temperature", ["1e-30", "-1", "1000.0", "'greedy'", "false"]),
     ("'in_flight' or 'between_windows'", "generation.weight_update", ["'now'"]),
     (
+        "a number from 0.01 to 31536000 or 'auto' or 'none'",
+        "generation.max_window_seconds",
+        ["0", "-1", "'always'", "true"],
+    ),
+    ("a number from 0 to 3600", "generation.hand_over_seconds", ["-1", "3601", "'5'", "true"]),
+    (
         "a host name or an address without port, such as '127.0.0.1'",
         "generation.host endpoint.host reward.host dashboard.host prometheus.host",
         ["''", "'http://a'", "'a b'", "'[::1]'", "'127.0.0.1:80'", "'256.1.1.1'", "'127.1'", "5"],

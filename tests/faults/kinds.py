@@ -23,6 +23,7 @@ def _poison(kind: str) -> Fault:
 
 PROCESSES: dict[str, Callable[[ChaoticRun], object]] = {
     "SIGKILL generation": lambda run: run.kill("generation-0"),
+    "SIGTERM generation with notice": lambda run: run.terminate("generation-0"),
     "SIGKILL generation in a weight transfer": lambda run: run.kill_in_transfer(),
     "SIGKILL reward": lambda run: run.kill("reward-0"),
     "SIGKILL learner": lambda run: run.kill("learner"),

@@ -107,6 +107,12 @@ class Run:
         os.kill(process_id, signal.SIGKILL)
         return process_id
 
+    def terminate(self, name: str) -> int:
+        """SIGTERM to one of the run's processes, as a spot machine's notice; its id."""
+        process_id = self.process_id(name)
+        os.kill(process_id, signal.SIGTERM)
+        return process_id
+
     def wait_for(self, look: Callable[[], T], what: str, *, is_met: Callable[[T], object] = bool) -> T:
         """The first answer of `look` that meets the condition, while the run goes on."""
 

@@ -52,7 +52,7 @@ def measured(name: str, family: Family) -> Row:
     expected = plain_logprobs(model, rows)
     decoder: Any = make_decoder(tiny_config(name), num_slots=4, capacity=CAPACITY, dtype=torch.float32, device=CPU)
     with torch.inference_mode():
-        decoder.load({key: tensor.detach().clone() for key, tensor in named_weights(model).items()})
+        decoder.prepare({key: tensor.detach().clone() for key, tensor in named_weights(model).items()})()
         found = decoded_logprobs(decoder, rows, num_slots=4, device=CPU)
     layout = decoder.layout if isinstance(decoder, GeneralDecoder) else None
     policy = policy_from_network(model)

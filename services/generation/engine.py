@@ -71,7 +71,7 @@ class Engine(Protocol):
     async def update_weights(self, update: WeightUpdate) -> str:
         """Digest of what is loaded; every later token comes from it. ValueError: it does not fit, nothing changed.
 
-        The tensors belong to the engine from now on.
+        The engine may keep the tensors, and writes to none.
         """
         ...
 

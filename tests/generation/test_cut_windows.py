@@ -8,7 +8,17 @@ from transformers import PreTrainedConfig
 
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.engine import TransformersEngine
-from tests.generation.tiny_models import FAST, GENERAL, Paused, a_decoder, a_model, a_request, an_engine, an_update
+from tests.generation.tiny_models import (
+    FAST,
+    GENERAL,
+    Paused,
+    a_decoder,
+    a_model,
+    a_request,
+    an_engine,
+    an_update,
+    weights_wait,
+)
 from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, tokens
 
 QWEN2 = FAST["qwen2, tied"]
@@ -80,7 +90,7 @@ async def test_a_cut_lets_weights_in_that_wait_for_the_running_windows() -> None
         generating = asyncio.create_task(engine.generate(a_request(max_new_tokens=190)))
         await decoder.paused()
         updating = asyncio.create_task(engine.update_weights(an_update(model, policy_version=1)))
-        await asyncio.sleep(0)
+        await weights_wait(engine)
         await engine.cut("r", 0)
         decoder.may_go_on.set()
         window = await generating

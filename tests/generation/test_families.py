@@ -31,7 +31,7 @@ def rows() -> list[ProbeRow]:
 def a_general_decoder(name: str, model: Any) -> GeneralDecoder:
     decoder = GeneralDecoder(tiny_config(name), dtype=torch.float32, device=CPU, capacity=100)
     with torch.inference_mode():
-        decoder.load({key: tensor.detach().clone() for key, tensor in named_weights(model).items()})
+        decoder.prepare({key: tensor.detach().clone() for key, tensor in named_weights(model).items()})()
     return decoder
 
 
@@ -81,7 +81,7 @@ def test_weights_are_used_as_they_came_and_no_random_ones_are_made() -> None:
 
     decoder = GeneralDecoder(tiny_config("gemma3_text"), dtype=torch.float32, device=CPU, capacity=100)
     for update in (tensors, {key: tensor + 1 for key, tensor in tensors.items()}):
-        decoder.load(update)
+        decoder.prepare(update)()
         used = {weight.data_ptr() for weight in decoder.weights.values()}
         assert used == {tensor.data_ptr() for tensor in update.values()}
 
@@ -94,7 +94,7 @@ class OneTokenBehind:
     def __init__(self, inner: Any) -> None:
         self._inner = inner
         self.vocabulary_size, self.num_prefilled = inner.vocabulary_size, 0
-        self.exchange, self.reset, self.load = inner.exchange, inner.reset, inner.load
+        self.exchange, self.reset, self.prepare = inner.exchange, inner.reset, inner.prepare
         self._last: Tensor | None = None
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ def test_a_decoder_that_is_wrong_is_refused_with_the_largest_difference() -> Non
     config = FAST["qwen3"]
     model = a_model(config)
     decoder = a_decoder(config)
-    decoder.load(an_update(model).tensors)
+    decoder.prepare(an_update(model).tensors)()
 
     with torch.inference_mode(), pytest.raises(ProbeError) as caught:
         require_agreement(OneTokenBehind(decoder), model, rows_for(model), dtype=torch.float32, num_slots=4)
@@ -119,15 +119,15 @@ def test_a_decoder_that_is_wrong_is_refused_with_the_largest_difference() -> Non
 def test_the_first_weights_prove_the_fast_path_and_later_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     config = FAST["qwen3"]
     decoder: Any = a_decoder(config)
-    decoder.load(an_update(a_model(config)).tensors)
+    decoder.prepare(an_update(a_model(config)).tensors)()
     plain = decoder.step
     monkeypatch.setattr(decoder, "step", lambda tokens: plain(tokens) + torch.arange(40.0))
 
-    decoder.load(an_update(a_model(config)).tensors)
+    decoder.prepare(an_update(a_model(config)).tensors)()
     other: Any = a_decoder(config)
     monkeypatch.setattr(other, "step", lambda tokens: type(other).step(other, tokens) + torch.arange(40.0))
     with pytest.raises(ProbeError, match="the engine differs"):
-        other.load(an_update(a_model(config)).tensors)
+        other.prepare(an_update(a_model(config)).tensors)()
 
 
 def test_a_family_that_no_layout_gets_right_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

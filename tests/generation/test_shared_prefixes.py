@@ -23,6 +23,7 @@ from tests.generation.tiny_models import (
     an_engine,
     an_update,
     expected_logprobs,
+    weights_wait,
 )
 from tools.tiny_families import tiny_config
 from tppo.rollout import Window, WindowRequest, tokens
@@ -121,6 +122,7 @@ async def test_what_other_weights_prefilled_is_not_shared(config: PreTrainedConf
         first = asyncio.create_task(engine.generate(samples(1, max_new_tokens=100)[0]))
         await decoder.paused()
         update = asyncio.create_task(engine.update_weights(an_update(newer, 1)))
+        await weights_wait(engine)
         second = asyncio.create_task(engine.generate(late))
         await asyncio.sleep(0)
         decoder.may_go_on.set()

@@ -1,7 +1,9 @@
 """New weights while windows run."""
 
 import asyncio
+import threading
 import weakref
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -10,8 +12,9 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
+from services.generation.transformers_engine.decoders.decoder import Decoder, Switch
 from services.generation.transformers_engine.decoders.layouts.forward_pass import cache_argument
-from services.generation.transformers_engine.decoders.model_weights import named_weights
+from services.generation.transformers_engine.decoders.model_weights import check_fit, named_weights
 from services.generation.transformers_engine.engine import TransformersEngine
 from tests.generation.tiny_models import (
     FAST,
@@ -24,10 +27,11 @@ from tests.generation.tiny_models import (
     an_engine,
     an_update,
     expected_logprobs,
+    weights_wait,
 )
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_SECONDS, until
 from tppo.rollout import VersionSpan, Window, WindowRequest, tokens
-from tppo.weights import WeightUpdate
+from tppo.weights import MemoryFile, WeightUpdate
 
 TOLERANCE = 1e-4  # nats
 TIED_QWEN2 = FAST["qwen2, tied"]
@@ -47,7 +51,7 @@ async def updated_in_mid_window(
     windows = [asyncio.create_task(engine.generate(request)) for request in requests]
     await decoder.paused()
     taken = asyncio.create_task(engine.update_weights(update))
-    await asyncio.sleep(0)  # it is in the queue now
+    await weights_wait(engine)
     decoder.may_go_on.set()
     await taken
     return await asyncio.gather(*windows)
@@ -133,7 +137,7 @@ async def test_a_cancelled_weight_update_is_not_applied() -> None:
         window = asyncio.create_task(engine.generate(a_request()))
         await decoder.paused()
         update = asyncio.create_task(engine.update_weights(an_update(a_model(TIED_QWEN2, seed=1), 1)))
-        await asyncio.sleep(0)
+        await weights_wait(engine)
         update.cancel()
         await asyncio.sleep(0)
         decoder.may_go_on.set()
@@ -164,7 +168,7 @@ async def given_up(engine: TransformersEngine, update: WeightUpdate) -> "weakref
     """A reference to the weights of a transfer that the learner ended before they were in use."""
     copy = weakref.ref(update.tensors["model.norm.weight"])
     transfer = asyncio.create_task(engine.update_weights(update))
-    await asyncio.sleep(0)
+    await weights_wait(engine)
     transfer.cancel()
     await asyncio.wait([transfer])
     return copy
@@ -178,7 +182,10 @@ async def test_newer_weights_replace_those_that_wait_for_the_windows_to_end() ->
         window = asyncio.create_task(engine.generate(a_request()))
         await decoder.paused()
         updates = [an_update(a_model(TIED_QWEN2, seed=version), version) for version in (1, 2)]
-        taken = [asyncio.create_task(engine.update_weights(update)) for update in updates]
+        taken = []
+        for update in updates:
+            taken.append(asyncio.create_task(engine.update_weights(update)))
+            await weights_wait(engine)
         await asyncio.wait(taken, return_when=asyncio.FIRST_COMPLETED)
         decoder.may_go_on.set()
         await window
@@ -225,6 +232,63 @@ async def test_weights_that_do_not_fit_leave_the_old_ones_in_use(spoil, message:
 
         assert engine.policy_version == 0
     assert (after.tokens, after.logprobs) == (before.tokens, before.logprobs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.float8_e5m2])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_one_number_that_is_none_is_found_in_any_type(dtype: torch.dtype, bad: float) -> None:
+    numbers = torch.zeros(1000)
+    check_fit({"w": numbers.to(dtype)}, {"w": numbers.shape})
+    numbers[777] = bad
+
+    with pytest.raises(ValueError, match=r"1 not finite \(w\)"):
+        check_fit({"w": numbers.to(dtype)}, {"w": numbers.shape})
+
+
+async def test_steps_go_on_while_weights_are_prepared() -> None:
+    preparing, may_switch = threading.Event(), threading.Event()
+
+    class SlowToPrepare(Watched):
+        def __init__(self, inner: Decoder) -> None:
+            super().__init__(inner)
+            self.prepare = self._prepare
+
+        def _prepare(self, tensors: Mapping[str, Tensor]) -> Switch:
+            preparing.set()
+            assert may_switch.wait(DEADLINE_SECONDS)
+            return self._inner.prepare(tensors)
+
+    decoder = SlowToPrepare(a_decoder(TIED_QWEN2))
+    decoder._inner.prepare(an_update(a_model(TIED_QWEN2)).tensors)()
+    async with an_engine(TIED_QWEN2, decoder=decoder) as engine:
+        may_switch.set()
+        await engine.update_weights(an_update(a_model(TIED_QWEN2), 0))
+        may_switch.clear()
+        preparing.clear()
+        update = asyncio.create_task(engine.update_weights(an_update(a_model(TIED_QWEN2, seed=1), 1)))
+        await asyncio.to_thread(preparing.wait, DEADLINE_SECONDS)
+
+        during = await engine.generate(a_request("during"))
+        may_switch.set()
+        await update
+        after = await engine.generate(a_request("after"))
+
+    assert during.version_spans == (VersionSpan(0, 8),)
+    assert after.version_spans == (VersionSpan(1, 8),)
+
+
+async def test_the_fast_path_keeps_nothing_of_the_memory_in_which_the_weights_came() -> None:
+    file = await asyncio.to_thread(MemoryFile.holding, an_update(a_model(TIED_QWEN2)).tensors)
+    mapped = weakref.ref(file._mapped)
+    update = WeightUpdate.of_file(0, 0, "sha256:0", file)
+    del file
+
+    async with an_engine(TIED_QWEN2) as engine:
+        await engine.update_weights(update)
+        del update
+
+        await until(lambda: mapped() is None, "the update's memory is free")  # in a thread
+        await engine.generate(a_request())
 
 
 def test_persistent_buffers_are_weights_and_a_tied_head_is_not() -> None:

@@ -23,7 +23,7 @@ from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.decoder import Decoder
 from services.generation.transformers_engine.decoders.model_weights import new_model
 from services.generation.transformers_engine.engine import TransformersEngine
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.waiting import DEADLINE_SECONDS, until
 from tppo.rollout import Window, WindowRequest, tokens
 from tppo.weights import WeightUpdate
 
@@ -120,6 +120,11 @@ async def an_engine(
         await engine.close()
 
 
+async def weights_wait(engine: TransformersEngine) -> None:
+    """Until an update is prepared, and waits for its moment between two steps."""
+    await until(lambda: engine._loop._update is not None, "an update in the queue")
+
+
 @torch.no_grad()
 def logprobs_after(model: PreTrainedModel, context: list[int], temperature: float = 1.0) -> Tensor:
     """[tokens, vocabulary] of one forward pass over the whole row."""
@@ -150,7 +155,7 @@ class Watched:
         self.num_steps = 0
         self.num_resets = 0
         self.vocabulary_size = inner.vocabulary_size
-        self.load = inner.load
+        self.prepare = inner.prepare
         self.exchange = inner.exchange
 
     @property

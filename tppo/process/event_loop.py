@@ -25,6 +25,11 @@ def free_in_thread(owner: object, tensors: Mapping[str, object]) -> None:
     weakref.finalize(owner, _start_freeing, dict(tensors)).atexit = False
 
 
+def free_soon(something: object) -> None:
+    """Have what the caller refers to no more freed by a thread of its own."""
+    _start_freeing({"": something})
+
+
 def _start_freeing(tensors: dict[str, object]) -> None:
     # Called wherever the last reference ends, inside any lock: only the bare call takes none itself.
     with suppress(RuntimeError):  # the interpreter ends, and takes no more threads

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 import torch
 
 from services.generation.transformers_engine.decode_row import DecodeRow
-from services.generation.transformers_engine.decoders.decoder import Decoder
+from services.generation.transformers_engine.decoders.decoder import Decoder, Switch
 from services.generation.transformers_engine.sampling import Sampler
-from tppo.weights import WeightUpdate
+from tppo.process.event_loop import free_soon
 
 
 class Batch:
@@ -68,12 +68,12 @@ class Batch:
         self.drop(row)
         row.resolve()
 
-    def load(self, update: WeightUpdate, *, recompute_cache: bool) -> None:
-        """Sample from these weights from the next step on. ValueError: they do not fit, the old ones stay."""
-        self._decoder.load(update.tensors)
+    def load(self, switch: Switch, policy_version: int, *, recompute_cache: bool) -> None:
+        """Sample from the prepared weights from the next step on."""
+        free_soon(switch())
         for row in self._staying():
             row.close_span(self.policy_version)
-        self.policy_version = update.policy_version
+        self.policy_version = policy_version
         self._is_stale |= recompute_cache
 
     def step(self) -> None:

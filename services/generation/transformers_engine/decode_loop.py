@@ -22,8 +22,7 @@ import torch
 from services.generation.engine import EngineStatistics
 from services.generation.transformers_engine.batch import Batch
 from services.generation.transformers_engine.decode_row import DecodeRow
-from services.generation.transformers_engine.decoders.decoder import Decoder
-from tppo.weights import WeightUpdate
+from services.generation.transformers_engine.decoders.decoder import Decoder, Switch
 
 CLOSE_SECONDS = 1.0  # for a pass of the model that is under way; a prefill of many long rows takes minutes on a CPU
 log = logging.getLogger(__name__)
@@ -41,7 +40,8 @@ class UpdatePolicy:
 class PendingUpdate:
     """Weights that wait for their moment; newer ones replace them."""
 
-    update: WeightUpdate
+    switch: Switch
+    policy_version: int
     future: "Future[None]" = field(default_factory=Future)
 
 
@@ -186,7 +186,7 @@ class DecodeLoop:
         if pending is None or not pending.future.set_running_or_notify_cancel():
             return
         try:
-            self._batch.load(pending.update, recompute_cache=self._policy.recompute_cache)
+            self._batch.load(pending.switch, pending.policy_version, recompute_cache=self._policy.recompute_cache)
         except ValueError as error:
             pending.future.set_exception(error)
         else:

@@ -23,7 +23,7 @@ class TransformersEngine:
     ) -> None:
         """`capacity` bounds the tokens of a row, prompt and response together."""
         self._capacity = capacity
-        self._vocabulary_size = decoder.vocabulary_size
+        self._decoder = decoder
         self._rows: dict[tuple[str, int], DecodeRow] = {}  # of the windows under way
         self._loop = DecodeLoop(decoder, num_slots=num_slots, policy=policy, device=device)
 
@@ -61,7 +61,9 @@ class TransformersEngine:
 
     async def update_weights(self, update: WeightUpdate) -> str:
         """Digest of what is loaded, when it is in use: that of the tensors, computed when the last of them had come."""
-        pending = PendingUpdate(update)
+        switch = await asyncio.to_thread(self._decoder.prepare, update.tensors)
+        pending = PendingUpdate(switch, update.policy_version)
+        del switch  # it holds a copy of the weights
         self._loop.update(pending)
         try:
             await asyncio.wrap_future(pending.future)
@@ -93,8 +95,9 @@ class TransformersEngine:
             )
         largest = max((*request.prompt_tokens, *request.response_tokens))
         smallest = min((*request.prompt_tokens, *request.response_tokens))
-        if smallest < 0 or largest >= self._vocabulary_size:
-            raise ValueError(f"token ids {smallest}..{largest}; expected them in 0..{self._vocabulary_size - 1}")
+        vocabulary_size = self._decoder.vocabulary_size
+        if smallest < 0 or largest >= vocabulary_size:
+            raise ValueError(f"token ids {smallest}..{largest}; expected them in 0..{vocabulary_size - 1}")
 
 
 def _on_event_loop(on_tokens: OnTokens) -> Callable[[int, float], None]:

@@ -1,9 +1,15 @@
 """What the decode loop needs of a model: the rows' KV caches, and the distribution of the next token."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
+
+Switch = Callable[[], object]
+"""Brings prepared weights into use and leaves the KV caches, between two steps and in their thread.
+
+It gives back the weights that were in use, which take long to be freed. ValueError: the decoder computes wrongly.
+"""
 
 
 class Decoder(Protocol):
@@ -19,8 +25,8 @@ class Decoder(Protocol):
         """Tokens that prefill has computed; those that a row shares with another count once."""
         ...
 
-    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Replace all weights, and leave the KV caches. ValueError: they do not fit, the old ones stay."""
+    def prepare(self, tensors: Mapping[str, torch.Tensor]) -> Switch:
+        """What takes long, in any thread, while steps go on with the weights in use. ValueError: they do not fit."""
         ...
 
     def exchange(self, ended: Sequence[int], prefixes: Sequence[Sequence[int]]) -> list[int]:

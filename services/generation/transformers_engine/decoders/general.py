@@ -7,12 +7,14 @@ whose log-probabilities are those of the plain forward pass.
 import enum
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from services.generation.transformers_engine.decoders.decoder import Switch
 from services.generation.transformers_engine.decoders.layouts.forward_pass import ForwardPass
 from services.generation.transformers_engine.decoders.layouts.separate import SeparateRows
 from services.generation.transformers_engine.decoders.layouts.together import TogetherRows
@@ -97,19 +99,26 @@ class GeneralDecoder:
         """Tokens that prefill has computed."""
         return self._rows.num_prefilled if self.layout is not None else 0
 
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Use the tensors, to which nobody may write any more; the first ones make the model and decide the layout."""
+    def prepare(self, tensors: Mapping[str, Tensor]) -> Switch:
+        """The tensors themselves are used, or converted ones; the first ones make the model and decide the layout."""
         check_fit(tensors, self._shapes)
         if self.layout is None:
             model: Any = model_with(self._config, tensors, self._dtype)
-            model = model.to(self._device).eval()
-            self.weights = named_weights(model)
-            self._forward = ForwardPass(model)
-            self._choose_layout(model, rows_for(model, capacity=self._capacity))
-            return
+            return partial(self._begin, model.to(self._device).eval())
+        converted = {name: tensors[name].to(weight.device, weight.dtype) for name, weight in self.weights.items()}
+        return partial(self._replace, converted)
+
+    def _begin(self, model: Any) -> None:
+        self.weights = named_weights(model)
+        self._forward = ForwardPass(model)
+        self._choose_layout(model, rows_for(model, capacity=self._capacity))
+
+    def _replace(self, tensors: Mapping[str, Tensor]) -> object:
+        replaced = {name: weight.data for name, weight in self.weights.items()}
         for name, weight in self.weights.items():
-            weight.data = tensors[name].to(weight.device, weight.dtype)
+            weight.data = tensors[name]
         self._rows.forget_prefixes()
+        return replaced
 
     def reset(self) -> None:
         """Forget all rows."""

@@ -6,6 +6,7 @@ The same code runs on CUDA; it is tested on the CPU.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch.nn import functional
 from transformers import PreTrainedConfig
 
 from services.generation.transformers_engine.decoders.attention_groups import Rectangle, Rectangles
-from services.generation.transformers_engine.decoders.decoder import assigned_places
+from services.generation.transformers_engine.decoders.decoder import Switch, assigned_places
 from services.generation.transformers_engine.decoders.kv_cache import AlignedCache
 from services.generation.transformers_engine.decoders.llama_weights import (
     Dimensions,
@@ -98,17 +99,22 @@ class LlamaDecoder:
         """Rows of the embedding."""
         return self._shapes["model.embed_tokens.weight"][0]
 
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Arrange the tensors and use them from the next step on; with the first ones, prove the decoder right."""
+    def prepare(self, tensors: Mapping[str, Tensor]) -> Switch:
+        """Arrange the tensors, none of which is kept; with the first ones the decoder is proved right."""
         check_fit(tensors, self._shapes)
-        self._weights = WeightArranger(tensors, self._dimensions, dtype=self._dtype, device=self._device).weights()
+        arranged = WeightArranger(tensors, self._dimensions, dtype=self._dtype, device=self._device).weights()
+        model: Any = None if self._is_proven else model_with(self._config, tensors, self._dtype)
+        return partial(self._switch, arranged, model)
+
+    def _switch(self, arranged: LlamaWeights, model: Any) -> object:
+        replaced, self._weights = getattr(self, "_weights", None), arranged
         self._prefixes = [()] * len(self._prefixes)
         if not self._is_proven:
-            model: Any = model_with(self._config, tensors, self._dtype)
             rows = rows_for(model, capacity=self._capacity)
             require_agreement(self, model.to(self._device), rows, dtype=self._dtype, num_slots=self._num_slots)
             self._is_proven = True
             self.num_prefilled = 0
+        return replaced
 
     def reset(self) -> None:
         """Forget all rows and the contents of the cache."""

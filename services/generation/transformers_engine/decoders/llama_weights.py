@@ -109,7 +109,7 @@ class Dimensions:
 
 
 class WeightArranger:
-    """Builds `LlamaWeights` from the tensors of a state dict, some of which it keeps: nobody may write to them."""
+    """Builds `LlamaWeights` from the tensors of a state dict, none of which it keeps."""
 
     def __init__(
         self, tensors: Mapping[str, Tensor], dimensions: Dimensions, *, dtype: torch.dtype, device: torch.device
@@ -122,13 +122,14 @@ class WeightArranger:
 
     def weights(self) -> LlamaWeights:
         """The whole model."""
-        head = "lm_head.weight" if "lm_head.weight" in self._tensors else "model.embed_tokens.weight"
+        embedding = self._own("model.embed_tokens.weight")
+        head = self._own("lm_head.weight") if "lm_head.weight" in self._tensors else embedding
         norm, fold = self._norm("model.norm.weight")
         return LlamaWeights(
-            embedding=self._tensor("model.embed_tokens.weight"),
+            embedding=embedding,
             layers=tuple(self._layer(f"model.layers.{index}.") for index in range(self._dimensions.num_layers)),
             norm=norm,
-            head=Linear(fold(self._tensor(head))),
+            head=Linear(fold(head)),
         )
 
     def _layer(self, prefix: str) -> Layer:
@@ -153,13 +154,17 @@ class WeightArranger:
     def _tensor(self, name: str) -> Tensor:
         return self._tensors[name].to(self._device, self._dtype)
 
+    def _own(self, name: str) -> Tensor:
+        """A copy, for what is used as it is: a view would hold all memory in which the tensors came."""
+        return self._tensors[name].to(self._device, self._dtype, copy=True)
+
     def _linear(self, name: str) -> Linear:
         has_bias = f"{name}.bias" in self._tensors
         return Linear(self._tensor(f"{name}.weight"), self._tensor(f"{name}.bias") if has_bias else None)
 
     def _norm(self, name: str) -> tuple[Norm, Norm]:
         """The norm, and what it does to the weight [out, in] of the linear that follows."""
-        weight, eps = self._tensor(name), self._dimensions.rms_norm_eps
+        weight, eps = self._own(name), self._dimensions.rms_norm_eps
         if not self._folds:
             return RmsNorm(weight, eps), lambda linear: linear
         size = weight.numel()

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import grpc
 import grpc.aio
 
+from learner.exchange.weight_offers import OfferedWeights, WeightOffers
 from learner.exchange.weight_publisher import FoundGenerator, Snapshot, TransferError
 from tppo.announced_weights import AnnouncedWeights
 from tppo.generation_totals import GenerationTally, GenerationTotals
@@ -25,6 +26,7 @@ from tppo.weights.messages import CHUNK_BYTES, METHOD, chunk_message, manifest_m
 REMEMBERED_SECONDS = 24 * 3600.0  # a process whose heartbeat has been missing for longer is not reported any more
 MIN_DEADLINE_SECONDS = 60.0
 SLOWEST_BYTES_PER_SECOND = 10 * 2**20  # a transfer slower than this is aborted, and goes on in the next attempt
+OFFERED = (pb.WEIGHT_SOURCE_WHOLE, pb.WEIGHT_SOURCE_DELTA)
 STANDSTILL_SECONDS = 15.0  # for which the connection takes no byte
 
 
@@ -70,19 +72,19 @@ class GrpcTransport:
         self._chunk_bytes, self._standstill_seconds = chunk_bytes, standstill_seconds
         self._metadata = metadata
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._preparing = asyncio.Lock()
+        self._offers = WeightOffers()
 
     async def send(self, address: str, snapshot: Snapshot) -> None:
         """See `Transport`; announced first, and what the generator loaded must have the snapshot's digest."""
-        async with self._preparing:  # once, whoever else is sent it
-            manifest = await asyncio.to_thread(lambda: snapshot.manifest)
+        offer = await self._offers.of(snapshot)
+        manifest = offer.manifest
         try:
             await self._announce(AnnouncedWeights(snapshot.incarnation, snapshot.policy_version, manifest.digest))
         except StreamsError as error:
             raise TransferError(f"cannot announce the weights: {error}") from error
         attempt = Attempt(
             self._call(address, snapshot),
-            snapshot,
+            offer,
             chunk_bytes=self._chunk_bytes,
             standstill_seconds=self._standstill_seconds,
         )
@@ -114,20 +116,20 @@ class Attempt:
     def __init__(
         self,
         call: "grpc.aio.StreamStreamCall[bytes, pb.UpdateWeightsResponse]",
-        snapshot: Snapshot,
+        offer: OfferedWeights,
         *,
         chunk_bytes: int,
         standstill_seconds: float,
     ) -> None:
         self.num_held = -1  # bytes that the generator said it has from earlier attempts
         self._call = call
-        self._snapshot = snapshot
+        self._offer = offer
         self._chunk_bytes, self._standstill_seconds = chunk_bytes, standstill_seconds
 
     async def answer(self) -> pb.UpdateWeightsResponse:
         """What it serves in the end. Raises `TransferError`, and gRPC's errors."""
         try:
-            await self._write(await asyncio.to_thread(manifest_message, self._snapshot.manifest))
+            await self._write(await asyncio.to_thread(manifest_message, self._offer.manifest))
             while (answer := await self._read()).HasField("wanted"):
                 await self._send(answer.wanted)
             return answer
@@ -141,9 +143,10 @@ class Attempt:
         return answer
 
     async def _send(self, wanted: pb.WantedWeights) -> None:
-        data = self._snapshot.file.data
-        if wanted.source != pb.WEIGHT_SOURCE_WHOLE or not 0 <= wanted.offset <= len(data):
+        data = self._offer.data if wanted.source == pb.WEIGHT_SOURCE_WHOLE else memoryview(self._offer.delta_data)
+        if wanted.source not in OFFERED or not 0 <= wanted.offset <= len(data):
             raise TransferError(f"the generator requests source {wanted.source} from byte {wanted.offset} on")
+        self._offer.was_requested()
         self.num_held = wanted.offset
         for begin in range(wanted.offset, len(data), self._chunk_bytes):
             await self._write(await asyncio.to_thread(chunk_message, data[begin : begin + self._chunk_bytes]))

@@ -15,7 +15,13 @@ import grpc
 import grpc.aio
 
 from services.generation.served_weights import ServedWeights, StaleWeightsError, WeightIdentity
-from services.generation.weight_reception import OtherTransferError, Reception, Receptions
+from services.generation.weight_reception import (
+    DeltaReception,
+    OtherTransferError,
+    Reception,
+    Receptions,
+    WeightSource,
+)
 from tppo.announced_weights import AnnouncedWeights
 from tppo.streams import StreamsError
 from tppo.v1 import generation_pb2 as pb
@@ -58,6 +64,7 @@ STATUSES: Mapping[type[Exception], grpc.StatusCode] = {
     TimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 """What ends a transfer."""
+SOURCES = {WeightSource.WHOLE: pb.WEIGHT_SOURCE_WHOLE, WeightSource.DELTA: pb.WEIGHT_SOURCE_DELTA}
 
 
 class WeightIntake:
@@ -99,12 +106,14 @@ class WeightIntake:
         """What is requested of the learner, then what is in use."""
         manifest = await self._manifest(messages)
         update = await asyncio.to_thread(self.receptions.shared, manifest)
-        if update is None:
+        has_arrived = update is None
+        while update is None:
             reception = await asyncio.to_thread(self.receptions.begin, manifest, messages)
-            wanted = pb.WantedWeights(source=pb.WEIGHT_SOURCE_WHOLE, offset=reception.num_received)
+            wanted = pb.WantedWeights(source=SOURCES[reception.source], offset=reception.num_received)
             yield pb.UpdateWeightsResponse(wanted=wanted)
             update = await self._received(reception, messages)
         await self._take(update)
+        self.receptions.took(manifest, update, has_arrived=has_arrived)
         identity = self._weights.identity
         assert identity is not None
         yield pb.UpdateWeightsResponse(
@@ -122,8 +131,11 @@ class WeightIntake:
         await self._check(manifest)
         return manifest
 
-    async def _received(self, reception: Reception, messages: Messages) -> WeightUpdate:
-        """All bytes that were missing; those of a transfer that breaks are kept for the next attempt."""
+    async def _received(self, reception: Reception | DeltaReception, messages: Messages) -> WeightUpdate | None:
+        """All bytes that were missing; those of a transfer that breaks are kept for the next attempt.
+
+        None: a delta does not lead to the manifest's weights, which are to come whole.
+        """
         while reception.num_missing:
             message = await self._next(messages)
             if message is None:
@@ -133,16 +145,22 @@ class WeightIntake:
             except ValueError:
                 self.receptions.drop()
                 raise
-        return reception.update()
+        try:
+            return await asyncio.to_thread(reception.update)
+        except ValueError as error:
+            if reception.source is not WeightSource.DELTA:
+                raise
+            log.warning("weights come whole: %s", error)
+            self.receptions.drop()
+            return None
 
     async def _take(self, update: WeightUpdate) -> None:
-        """Kept for the next attempt only where this one is cancelled before the engine has taken them."""
+        """What has arrived is kept for the next attempt only where this one is cancelled in here."""
         try:
             await self._weights.take(update)
         except ValueError:
             self.receptions.drop()
             raise
-        self.receptions.drop()
 
     async def _next(self, messages: Messages) -> bytes | None:
         async with asyncio.timeout(self._message_seconds):
@@ -164,7 +182,7 @@ class WeightIntake:
             raise UnannouncedWeightsError(f"{identity} has digest {manifest.digest}; announced was {announced.digest}")
 
 
-def _add(reception: Reception, message: bytes, owner: object) -> None:
+def _add(reception: Reception | DeltaReception, message: bytes, owner: object) -> None:
     chunk = parsed(message)
     if isinstance(chunk, Manifest):
         raise ValueError("the weight transfer brought a second manifest")

@@ -3,12 +3,15 @@
 What has arrived outlives the connection: the next attempt at the same weights goes on behind it.
 """
 
+import enum
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from tppo.digests import Hasher, new_hasher
 from tppo.process.event_loop import warn_on_event_loop
 from tppo.weights import MemoryFile, NotSharedError, WeightUpdate
+from tppo.weights.deltas import applied, delta_bytes
 from tppo.weights.manifest import Manifest
 
 log = logging.getLogger(__name__)
@@ -50,8 +53,17 @@ class ArrivingDigests:
             self._hasher = new_hasher(self._manifest.algorithm)
 
 
+class WeightSource(enum.Enum):
+    """In which form weights are requested of the learner."""
+
+    WHOLE = "all bytes"
+    DELTA = "what has changed"
+
+
 class Reception:
     """The bytes of all tensors of one manifest, as far as they have come."""
+
+    source = WeightSource.WHOLE
 
     def __init__(self, manifest: Manifest) -> None:
         """ValueError: they are more than fits into memory."""
@@ -69,8 +81,7 @@ class Reception:
     def add(self, chunk: memoryview, owner: object) -> None:
         """The next bytes. ValueError: they are too many, or wrong."""
         warn_on_event_loop("copying of received weights")
-        if self.owner is not owner:
-            raise OtherTransferError("another transfer of these weights has begun")
+        _require_owner(self.owner, owner)
         if len(chunk) > self.num_missing:
             raise ValueError(f"the weight transfer brought {len(chunk) - self.num_missing} bytes too many")
         self._digests.feed(chunk)
@@ -83,12 +94,63 @@ class Reception:
         return _update(self.manifest, self._file)
 
 
+@dataclass(frozen=True, slots=True)
+class KeptWeights:
+    """Weights in use that a delta may be applied to."""
+
+    manifest: Manifest
+    file: MemoryFile
+
+    def fit(self, manifest: Manifest) -> bool:
+        """Whether the delta that it offers leads from these weights to its own."""
+        mine, delta = self.manifest, manifest.delta
+        return (
+            delta is not None
+            and (mine.run, mine.incarnation) == (manifest.run, manifest.incarnation)
+            and delta.base_version <= mine.policy_version < manifest.policy_version
+            and mine.layout.tensors == manifest.layout.tensors
+            and mine.algorithm == manifest.algorithm
+        )
+
+
+class DeltaReception:
+    """The bytes of a delta, as far as they have come."""
+
+    source = WeightSource.DELTA
+
+    def __init__(self, manifest: Manifest, base: KeptWeights) -> None:
+        self.manifest = manifest
+        self.num_received = 0
+        self.owner: object = None
+        self._base = base
+        self._data = bytearray(delta_bytes(manifest))
+
+    @property
+    def num_missing(self) -> int:
+        """Bytes that are yet to come."""
+        return len(self._data) - self.num_received
+
+    def add(self, chunk: memoryview, owner: object) -> None:
+        """The next bytes. ValueError: they are too many."""
+        _require_owner(self.owner, owner)
+        if len(chunk) > self.num_missing:
+            raise ValueError(f"the weight transfer brought {len(chunk) - self.num_missing} bytes too many")
+        self._data[self.num_received : self.num_received + len(chunk)] = chunk
+        self.num_received += len(chunk)
+
+    def update(self) -> WeightUpdate:
+        """The kept weights with the changes. ValueError: they are not what the manifest says."""
+        file = applied(self._base.file, self._base.manifest, self.manifest, memoryview(self._data))
+        return _update(self.manifest, file)
+
+
 class Receptions:
-    """What of the learner's weights is here and not in use yet: one transfer at most."""
+    """What of the learner's weights is here: one unfinished transfer at most, and what a delta may be applied to."""
 
     def __init__(self, *, shares_memory: bool = True) -> None:
         self._shares_memory = shares_memory
-        self._unfinished: Reception | None = None
+        self._unfinished: Reception | DeltaReception | None = None
+        self._kept: KeptWeights | None = None
 
     def shared(self, manifest: Manifest) -> WeightUpdate | None:
         """The weights in the learner's own memory, where this process can open it and finds what was announced."""
@@ -107,14 +169,24 @@ class Receptions:
         self._unfinished = None
         return _update(manifest, file)
 
-    def begin(self, manifest: Manifest, owner: object) -> Reception:
-        """A transfer of the whole weights, which goes on where an earlier one of the same weights ended."""
+    def begin(self, manifest: Manifest, owner: object) -> Reception | DeltaReception:
+        """A transfer that goes on where an earlier one of the same bytes ended; of a delta where one fits."""
         found = self._unfinished
-        if found is None or found.manifest.digest != manifest.digest:
+        if found is None or not _is_same(found, manifest):
             self._unfinished = None  # frees its memory first
-            found = self._unfinished = Reception(manifest)
+            if self._kept is not None and self._kept.fit(manifest):
+                found = DeltaReception(manifest, self._kept)
+            else:
+                found = Reception(manifest)
+            self._unfinished = found
         found.manifest, found.owner = manifest, owner
         return found
+
+    def took(self, manifest: Manifest, update: WeightUpdate, *, has_arrived: bool) -> None:
+        """The weights are in use. They are kept where a delta may follow, unless they lie in the learner's memory."""
+        self._unfinished = None
+        keeps = has_arrived and manifest.deltas_follow and update.file is not None
+        self._kept = KeptWeights(manifest, update.file) if keeps and update.file else None
 
     @property
     def num_held(self) -> int:
@@ -122,8 +194,19 @@ class Receptions:
         return 0 if self._unfinished is None else self._unfinished.num_received
 
     def drop(self) -> None:
-        """What has arrived is in use, or good for nothing."""
-        self._unfinished = None
+        """What has arrived, or what it was to be applied to, is good for nothing."""
+        self._unfinished = self._kept = None
+
+
+def _is_same(found: Reception | DeltaReception, manifest: Manifest) -> bool:
+    """Whether what has come is the beginning of what would come now."""
+    same = found.manifest.digest == manifest.digest
+    return same and (found.source is WeightSource.WHOLE or found.manifest.delta == manifest.delta)
+
+
+def _require_owner(owner: object, caller: object) -> None:
+    if owner is not caller:
+        raise OtherTransferError("another transfer of these weights has begun")
 
 
 def _update(manifest: Manifest, file: MemoryFile) -> WeightUpdate:

@@ -1,9 +1,9 @@
 """The learner's transport and a generator's intake, over a real connection."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tppo.announced_weights import AnnouncedWeights
 from tppo.config.services import GenerationSection
 from tppo.streams import StreamsUnavailable
 from tppo.v1 import generation_pb2 as pb
+from tppo.weights import MemoryFile
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(5, dtype=torch.bfloat16)}
 NUM_CHUNKS = 5  # of 8 bytes, the last of 2
@@ -48,10 +49,13 @@ class BreakingIntake(WeightIntake):
         super().__init__(*arguments, **options)
         self.num_chunks_before_break: list[int] = []
         self.chunks_of_calls: list[int] = []
+        self.requested: list[int] = []
 
     async def update_weights(self, messages: Any, context: Any) -> AsyncIterator[pb.UpdateWeightsResponse]:
         self.chunks_of_calls.append(0)
         async for answer in super().update_weights(self._broken(aiter(messages)), context):
+            if answer.HasField("wanted"):
+                self.requested.append(answer.wanted.source)
             yield answer
 
     async def _broken(self, messages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -91,8 +95,10 @@ async def a_generator(learner: Learner, *, shares_memory: bool) -> AsyncIterator
         await learner.transport.close()
 
 
-async def a_snapshot(policy_version: int = 1) -> Snapshot:
-    return await asyncio.to_thread(Snapshot, TENSORS, "mine", policy_version, incarnation=1)
+async def a_snapshot(
+    policy_version: int = 1, tensors: Mapping[str, torch.Tensor] = TENSORS, *, incarnation: int = 1
+) -> Snapshot:
+    return await asyncio.to_thread(Snapshot, tensors, "mine", policy_version, incarnation=incarnation)
 
 
 def inode(path: str) -> int:
@@ -226,3 +232,83 @@ async def test_a_refusal_at_the_manifest_is_reported_in_the_generators_words() -
         await learner.transport.send(generator.address, snapshot)
         with pytest.raises(TransferError, match=r"FAILED_PRECONDITION: .*is older than"):
             await learner.transport.send(generator.address, await a_snapshot(1))
+
+
+LARGE = {"w": torch.zeros(1000, dtype=torch.bfloat16)}  # a change takes 4 bytes of 2000
+WHOLE, DELTA = pb.WEIGHT_SOURCE_WHOLE, pb.WEIGHT_SOURCE_DELTA
+
+
+def with_change(place: int) -> dict[str, torch.Tensor]:
+    tensor = LARGE["w"].clone()
+    tensor[place] = place
+    return {"w": tensor}
+
+
+async def test_between_machines_what_has_changed_is_sent_and_versions_may_be_skipped() -> None:
+    learner = Learner(options={})
+
+    async with (
+        a_generator(learner, shares_memory=False) as each,
+        a_generator(learner, shares_memory=False) as some,
+    ):
+        for version in (1, 2, 3, 4):
+            snapshot = await a_snapshot(version, with_change(version))
+            await learner.transport.send(each.address, snapshot)
+            if version in (1, 4):
+                await learner.transport.send(some.address, snapshot)
+
+        assert each.intake.requested == [WHOLE, DELTA, DELTA, DELTA]
+        assert some.intake.requested == [WHOLE, DELTA]
+        for generator in (each, some):
+            assert torch.equal(generator.engine.updates[-1].tensors["w"], with_change(4)["w"])
+            assert generator.engine.updates[-1].policy_version == 4
+
+
+async def test_a_new_incarnation_sends_all_bytes() -> None:
+    learner = Learner(options={})
+
+    async with a_generator(learner, shares_memory=False) as generator:
+        await learner.transport.send(generator.address, await a_snapshot(5, with_change(1)))
+        await learner.transport.send(generator.address, await a_snapshot(4, with_change(2), incarnation=2))
+
+        assert generator.intake.requested == [WHOLE, WHOLE]
+        assert torch.equal(generator.engine.updates[-1].tensors["w"], with_change(2)["w"])
+
+
+async def test_a_generator_that_joins_again_is_sent_all_bytes() -> None:
+    learner = Learner(options={})
+
+    async with a_generator(learner, shares_memory=False) as generator:
+        await learner.transport.send(generator.address, await a_snapshot(1, with_change(1)))
+        generator.intake.receptions.drop()
+        await learner.transport.send(generator.address, await a_snapshot(2, with_change(2)))
+
+        assert generator.intake.requested == [WHOLE, WHOLE]
+
+
+async def test_steps_that_change_nearly_everything_are_sent_whole_and_not_compared_for_a_while() -> None:
+    learner = Learner(options={})
+
+    async with a_generator(learner, shares_memory=False) as generator:
+        for version in range(1, 4):
+            snapshot = await a_snapshot(version, {"w": torch.full((1000,), version, dtype=torch.bfloat16)})
+            await learner.transport.send(generator.address, snapshot)
+
+        assert generator.intake.requested == [WHOLE, WHOLE, WHOLE]
+        assert generator.intake.receptions._kept is None
+
+
+async def test_a_delta_that_leads_elsewhere_is_followed_by_all_bytes(caplog: pytest.LogCaptureFixture) -> None:
+    learner = Learner(options={})
+
+    async with a_generator(learner, shares_memory=False) as generator:
+        await learner.transport.send(generator.address, await a_snapshot(1, with_change(1)))
+        kept = generator.intake.receptions._kept
+        assert kept is not None
+        wrong = await asyncio.to_thread(MemoryFile.holding, with_change(9))
+        generator.intake.receptions._kept = replace(kept, file=wrong)
+        await learner.transport.send(generator.address, await a_snapshot(2, with_change(2)))
+
+        assert generator.intake.requested == [WHOLE, DELTA, WHOLE]
+        assert torch.equal(generator.engine.updates[-1].tensors["w"], with_change(2)["w"])
+    assert "weights come whole: with the delta tensor 'w' has digest" in caplog.text

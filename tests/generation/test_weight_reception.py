@@ -1,17 +1,26 @@
 """Weights on their way into a generator, without a connection."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.generation.weight_reception import OtherTransferError, Reception, Receptions
+from services.generation.weight_reception import (
+    DeltaReception,
+    OtherTransferError,
+    Reception,
+    Receptions,
+    WeightSource,
+)
 from tests.support.weights import data_of, manifest_of
 from tppo.digests import ALGORITHMS
-from tppo.weights import DTYPES, MemoryFile
+from tppo.weights import DTYPES, MemoryFile, WeightUpdate
+from tppo.weights.deltas import ChangedNumbers, EncodedDelta
 from tppo.weights.manifest import Manifest, SharedMemory
 
 MODEL = {
@@ -38,7 +47,7 @@ def bits(tensor: torch.Tensor) -> list[int]:
     return tensor.reshape(-1).view(torch.uint8).tolist() if tensor.numel() else []
 
 
-def add(reception: Reception, data: memoryview, chunk_bytes: int = 8) -> None:
+def add(reception: Reception | DeltaReception, data: memoryview, chunk_bytes: int = 8) -> None:
     for begin in range(0, len(data), chunk_bytes):
         reception.add(data[begin : begin + chunk_bytes], owner=reception.owner)
 
@@ -159,3 +168,62 @@ def test_wrong_weights_in_the_learners_memory_are_not_used(caplog: pytest.LogCap
 
     assert Receptions().shared(shared_by(wrong)) is None
     assert "weights come by gRPC, as those in the learner's memory are wrong: tensor 'a'" in caplog.text
+
+
+def test_a_delta_to_kept_weights_is_requested_and_goes_on_where_it_broke() -> None:
+    receptions = with_kept_weights()
+    second, delta = changed_model()
+    manifest = replace(manifest_of(second, 2), delta=delta.facts)
+
+    reception = receptions.begin(manifest, owner=None)
+    assert reception.source is WeightSource.DELTA
+    add(reception, memoryview(delta.data)[:3])
+    again = receptions.begin(manifest, owner=None)
+    assert again.num_received == 3
+    add(again, memoryview(delta.data)[3:])
+
+    assert all(torch.equal(tensor, second[name]) for name, tensor in again.update().tensors.items())
+
+
+def changed_model() -> tuple[dict[str, torch.Tensor], EncodedDelta]:
+    second = {**MODEL, "a": torch.tensor([0.0, 1.0, 2.0, 3.0, 9.0])}
+    numbers = ChangedNumbers(MemoryFile.holding(MODEL), base_version=1)
+    numbers.add(MemoryFile.holding(second))
+    return second, numbers.encoded()
+
+
+def with_kept_weights(**changes: Any) -> Receptions:
+    """Which has version 1 of the model."""
+    receptions, manifest = Receptions(), replace(manifest_of(MODEL), **{"deltas_follow": True, **changes})
+    reception = receptions.begin(manifest, owner=None)
+    add(reception, data_of(MODEL))
+    receptions.took(manifest, reception.update(), has_arrived=True)
+    return receptions
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"incarnation": 3}, id="another incarnation"),
+        pytest.param({"policy_version": 0}, id="a version before the base"),
+        pytest.param({"policy_version": 2}, id="no older version"),
+        pytest.param({"deltas_follow": False}, id="not kept"),
+    ],
+)
+def test_all_bytes_are_requested_where_the_delta_does_not_fit(changes: dict[str, Any]) -> None:
+    receptions = with_kept_weights(**changes)
+    second, delta = changed_model()
+
+    reception = receptions.begin(replace(manifest_of(second, 2), delta=delta.facts), owner=None)
+
+    assert reception.source is WeightSource.WHOLE
+
+
+def test_what_lies_in_the_learners_memory_is_not_kept() -> None:
+    receptions, manifest = Receptions(), replace(manifest_of(MODEL), deltas_follow=True)
+    receptions.took(manifest, WeightUpdate(1, 0, "", {}, MemoryFile.holding(MODEL)), has_arrived=False)
+    second, delta = changed_model()
+
+    reception = receptions.begin(replace(manifest_of(second, 2), delta=delta.facts), owner=None)
+
+    assert reception.source is WeightSource.WHOLE

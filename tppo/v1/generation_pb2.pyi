@@ -29,6 +29,8 @@ class _WeightSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WeightSo
     """Never sent."""
     WEIGHT_SOURCE_WHOLE: _WeightSource.ValueType  # 1
     """The bytes of all tensors."""
+    WEIGHT_SOURCE_DELTA: _WeightSource.ValueType  # 2
+    """The delta that the manifest offers."""
 
 class WeightSource(_WeightSource, metaclass=_WeightSourceEnumTypeWrapper):
     """In which form the generator requests the weights."""
@@ -37,6 +39,8 @@ WEIGHT_SOURCE_UNSPECIFIED: WeightSource.ValueType  # 0
 """Never sent."""
 WEIGHT_SOURCE_WHOLE: WeightSource.ValueType  # 1
 """The bytes of all tensors."""
+WEIGHT_SOURCE_DELTA: WeightSource.ValueType  # 2
+"""The delta that the manifest offers."""
 Global___WeightSource: _TypeAlias = WeightSource  # noqa: Y015
 
 @_typing.final
@@ -106,6 +110,54 @@ class SharedWeights(_message.Message):
 Global___SharedWeights: _TypeAlias = SharedWeights  # noqa: Y015
 
 @_typing.final
+class WeightDelta(_message.Message):
+    """Numbers that have changed since a base version, at any version since, with their newest values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class NumChangedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    BASE_VERSION_FIELD_NUMBER: _builtins.int
+    NUM_CHANGED_FIELD_NUMBER: _builtins.int
+    base_version: _builtins.int
+    """It is right for a generator that has this version of the same incarnation, or a later one."""
+    @_builtins.property
+    def num_changed(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How many numbers of each tensor have changed, by name; tensors without a change are left out."""
+
+    def __init__(
+        self,
+        *,
+        base_version: _builtins.int = ...,
+        num_changed: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_version", b"base_version", "num_changed", b"num_changed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WeightDelta: _TypeAlias = WeightDelta  # noqa: Y015
+
+@_typing.final
 class WeightManifest(_message.Message):
     """What a transfer brings; the first message of the stream."""
 
@@ -117,6 +169,8 @@ class WeightManifest(_message.Message):
     TENSORS_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
     SHARED_FIELD_NUMBER: _builtins.int
+    DELTA_FIELD_NUMBER: _builtins.int
+    DELTAS_FOLLOW_FIELD_NUMBER: _builtins.int
     policy_version: _builtins.int
     """Optimizer steps applied to these weights."""
     incarnation: _builtins.int
@@ -125,6 +179,8 @@ class WeightManifest(_message.Message):
     """Digest of all tensors (see tppo/weights.py), after the name of its algorithm and a colon."""
     run: _builtins.str
     """The run they belong to; a generator of another run refuses."""
+    deltas_follow: _builtins.bool
+    """Whether a delta may follow, so that it is worth while to keep these weights."""
     @_builtins.property
     def tensors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorSpec]:
         """The tensors in order."""
@@ -132,6 +188,10 @@ class WeightManifest(_message.Message):
     @_builtins.property
     def shared(self) -> Global___SharedWeights:
         """Where the learner has them in memory; a generator that cannot open it requests their bytes."""
+
+    @_builtins.property
+    def delta(self) -> Global___WeightDelta:
+        """What may be requested instead of all bytes."""
 
     def __init__(
         self,
@@ -142,10 +202,12 @@ class WeightManifest(_message.Message):
         tensors: _abc.Iterable[Global___TensorSpec] | None = ...,
         run: _builtins.str = ...,
         shared: Global___SharedWeights | None = ...,
+        delta: Global___WeightDelta | None = ...,
+        deltas_follow: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["shared", b"shared"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "shared", b"shared"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "incarnation", b"incarnation", "policy_version", b"policy_version", "run", b"run", "shared", b"shared", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "deltas_follow", b"deltas_follow", "digest", b"digest", "incarnation", b"incarnation", "policy_version", b"policy_version", "run", b"run", "shared", b"shared", "tensors", b"tensors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

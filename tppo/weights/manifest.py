@@ -23,6 +23,14 @@ class SharedMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class Delta:
+    """What a delta has; its bytes are those of tppo/weights/deltas.py."""
+
+    base_version: int  # of the same incarnation; it is right for this version and every later one
+    num_changed: Mapping[str, int]  # of the tensors that have changed, by name
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The weights of one version. ValueError: their digest is not that of their tensors, or of an unknown algorithm."""
 
@@ -33,13 +41,24 @@ class Manifest:
     layout: TensorLayout
     digests: Mapping[str, str]  # of each tensor's bytes, by name, in hexadecimal
     shared: SharedMemory | None = None
+    delta: Delta | None = None
+    deltas_follow: bool = False  # perhaps: whoever keeps these weights may need less for the next
 
     def __post_init__(self) -> None:
+        self._require_delta()
         whole = TensorsDigest(algorithm_of(self.digest))
         for one in self.layout.tensors:
             whole.note(one, self.digests[one.name])
         if whole.text() != self.digest:
             raise ValueError(f"the manifest's digest is {self.digest}; expected {whole.text()}, that of its tensors")
+
+    def _require_delta(self) -> None:
+        sizes = {one.name: one.num_bytes // one.item_bytes for one in self.layout.tensors}
+        for name, num_changed in (self.delta.num_changed if self.delta else {}).items():
+            if not 0 < num_changed <= sizes.get(name, 0):
+                raise ValueError(
+                    f"the delta changes {num_changed} numbers of tensor {name!r}, which has {sizes.get(name)}"
+                )
 
     @property
     def algorithm(self) -> str:

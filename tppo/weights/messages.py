@@ -8,7 +8,7 @@ from tppo.codec import parsed_message
 from tppo.process.event_loop import warn_on_event_loop
 from tppo.v1 import generation_pb2 as pb
 from tppo.weights.layout import TensorFacts, TensorLayout
-from tppo.weights.manifest import Manifest, SharedMemory
+from tppo.weights.manifest import Delta, Manifest, SharedMemory
 
 METHOD = "/tppo.v1.GenerationService/UpdateWeights"
 CHUNK_BYTES = 2 * 1024 * 1024  # gRPC streams fastest with 1-4 MiB a message
@@ -31,6 +31,10 @@ def manifest_message(manifest: Manifest) -> bytes:
         shared=None
         if shared is None
         else pb.SharedWeights(process_id=shared.process_id, descriptor=shared.descriptor, nonce=shared.nonce),
+        delta=None
+        if manifest.delta is None
+        else pb.WeightDelta(base_version=manifest.delta.base_version, num_changed=manifest.delta.num_changed),
+        deltas_follow=manifest.deltas_follow,
     )
     return pb.UpdateWeightsRequest(manifest=message).SerializeToString()
 
@@ -78,4 +82,10 @@ def _manifest(message: pb.WeightManifest) -> Manifest:
         layout=TensorLayout(TensorFacts(spec.name, spec.dtype, tuple(spec.shape)) for spec in message.tensors),
         digests={spec.name: spec.digest for spec in message.tensors},
         shared=SharedMemory(shared.process_id, shared.descriptor, shared.nonce) if shared.nonce else None,
+        delta=_delta(message.delta) if message.HasField("delta") else None,
+        deltas_follow=message.deltas_follow,
     )
+
+
+def _delta(message: pb.WeightDelta) -> Delta:
+    return Delta(message.base_version, dict(message.num_changed))

@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig
 from services.generation.transformers_engine.decoders.decoder import Switch
 from services.generation.transformers_engine.decoders.layouts.forward_pass import ForwardPass
 from services.generation.transformers_engine.decoders.layouts.separate import SeparateRows
+from services.generation.transformers_engine.decoders.layouts.stacked import StackedRows
 from services.generation.transformers_engine.decoders.layouts.together import TogetherRows
 from services.generation.transformers_engine.decoders.model_weights import (
     check_fit,
@@ -55,6 +56,7 @@ class Layout(enum.Enum):
     JOINED = (
         "rows share a KV cache and each decode step; prefixes of one length are prefilled together, without padding"
     )
+    STACKED = "rows share each decode step, on states of a kind of the family's own"
     ALONE = "each row has a KV cache and a forward pass of its own, without padding and mask"
     UNCACHED = "each token takes a forward pass over its whole row, without a KV cache"
 
@@ -63,6 +65,7 @@ class Layout(enum.Enum):
         makers: dict[Layout, Callable[[], Rows]] = {
             Layout.TOGETHER: lambda: TogetherRows(forward, pads=True),
             Layout.JOINED: lambda: TogetherRows(forward, pads=False),
+            Layout.STACKED: lambda: StackedRows(forward),
             Layout.ALONE: lambda: SeparateRows(forward, has_cache=True),
             Layout.UNCACHED: lambda: SeparateRows(forward, has_cache=False),
         }

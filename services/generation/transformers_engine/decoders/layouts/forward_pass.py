@@ -35,6 +35,25 @@ class ForwardPass:
         use_cache: bool = True,
     ) -> tuple[Tensor, Any]:
         """Logits [rows, vocabulary] after the last column, and the cache, which holds the tokens now."""
+        outputs = self._outputs(tokens, 1, cache=cache, mask=mask, positions=positions, use_cache=use_cache)
+        return outputs.logits[:, -1], getattr(outputs, self._cache_argument, None)
+
+    def fill(self, tokens: Tensor, *, cache: Any, mask: Tensor | None, positions: Tensor) -> Any:
+        """The cache, which holds the tokens now. No logits, where the family lets them be chosen: a head is large."""
+        none = torch.empty(0, dtype=torch.int64, device=tokens.device)
+        outputs = self._outputs(tokens, none, cache=cache, mask=mask, positions=positions, use_cache=True)
+        return getattr(outputs, self._cache_argument)
+
+    def _outputs(
+        self,
+        tokens: Tensor,
+        kept: int | Tensor,
+        *,
+        cache: Any,
+        mask: Tensor | None,
+        positions: Tensor | None,
+        use_cache: bool,
+    ) -> Any:
         options: dict[str, Any] = {"use_cache": True} if use_cache else {}
         if cache is not None:
             options[self._cache_argument] = cache
@@ -43,6 +62,5 @@ class ForwardPass:
         if positions is not None and "position_ids" in self._parameters:
             options["position_ids"] = positions
         if "logits_to_keep" in self._parameters:
-            options["logits_to_keep"] = 1  # a large vocabulary is costly
-        outputs = self._model(tokens, **options)
-        return outputs.logits[:, -1], getattr(outputs, self._cache_argument, None)
+            options["logits_to_keep"] = kept
+        return self._model(tokens, **options)

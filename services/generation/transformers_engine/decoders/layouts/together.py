@@ -116,7 +116,7 @@ class TogetherRows:
         padded = [[0] * (num_columns - len(body)) + list(body) for body in bodies]
         is_ragged = any(len(body) < num_columns for body in bodies)
         mask = _mask(lengths, num_columns)
-        _, cache = self._forward(
+        cache = self._forward.fill(
             torch.tensor(padded, device=self._forward.device),
             cache=DynamicCache(config=self._forward.config),
             mask=mask if is_ragged else None,

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import socket
@@ -41,17 +42,45 @@ def main(argv: Sequence[str]) -> int:
         default=f"generation-{socket.gethostname()}-{os.getpid()}",
         help="of this generator, unique in the run",
     )
+    parser.add_argument(
+        "--standalone",
+        action="store_true",
+        help="serve the weights in model.path by the endpoint alone, without a run and its Redis; prints a line of "
+        "JSON with the endpoint",
+    )
+    parser.add_argument(
+        "--policy-version", type=int, default=0, metavar="STEP", help="with --standalone: of these weights"
+    )
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
     configure_logging()
     require_tls_or_token(config.generation.host, token_from_environment(Service.GENERATION), key="generation.host")
     if not (config.model.path / "config.json").is_file():
         raise ConfigError(f"model.path = {config.model.path}: no config.json there; expected a model's folder")
-    config = with_redis(config)
+    if not arguments.standalone:
+        config = with_redis(config)
     import_module("services.generation.build")  # torch and transformers: here they hold up no event loop
     import_module("services.generation.endpoint.serving").require_safe_host(config)
+    if arguments.standalone:
+        asyncio.run(_serve_clients(config, arguments.policy_version))
+        return 0
     asyncio.run(_serve(config, arguments.name))
     return 0
+
+
+async def _serve_clients(config: Config, policy_version: int) -> None:
+    from services.generation.build import running_engine, update_from
+    from services.generation.endpoint.serving import serving_endpoint
+    from services.generation.free_slots import FreeSlots
+
+    stopping = asyncio.Event()
+    on_stop_signal(stopping.set)
+    async with running_engine(config) as engine:
+        await engine.update_weights(await asyncio.to_thread(update_from, config, policy_version))
+        async with serving_endpoint(config, engine, FreeSlots(engine.num_slots)) as endpoint:
+            print(json.dumps({"endpoint": endpoint}), flush=True)
+            await stopping.wait()
+    leave_threads()
 
 
 async def _serve(config: Config, name: str) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import socket
@@ -40,6 +41,11 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--name", default=f"reward-{socket.gethostname()}-{os.getpid()}", help="of this service, unique in the run"
     )
+    parser.add_argument(
+        "--standalone",
+        action="store_true",
+        help="score for clients alone, without a run and its Redis; prints a line of JSON with the address",
+    )
     parser.add_argument("--check", action="store_true", help="load the reward functions and exit: 0 good, 2 not")
     parser.add_argument(
         "--score",
@@ -54,8 +60,23 @@ def main(argv: Sequence[str]) -> int:
     if arguments.check:
         asyncio.run(_check(config, arguments.score))
         return 0
+    if arguments.standalone:
+        asyncio.run(_serve_clients(config))
+        return 0
     asyncio.run(_serve(with_redis(config), arguments.name))
     return 0
+
+
+async def _serve_clients(config: Config) -> None:
+    stopping = asyncio.Event()
+    on_stop_signal(stopping.set)
+    token = service_token(config.run.path, Service.REWARD)
+    async with (
+        scoring(config.reward) as parts,
+        attach_server(config.reward, parts, run=config.run.name, token=token) as address,
+    ):
+        print(json.dumps({"address": address}), flush=True)
+        await stopping.wait()
 
 
 async def _check(config: Config, samples: Path | None) -> None:

@@ -7,7 +7,8 @@ of the lines.
 import argparse
 import asyncio
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,15 +64,36 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-async def _score_file(lines: Iterable[str], arguments: argparse.Namespace) -> None:
-    async with channel(arguments.address, CHANNEL_OPTIONS) as opened_channel:
+class ScoringLostError(Exception):
+    """A reward service that does not answer, or refuses; the text says which and why."""
+
+
+@asynccontextmanager
+async def remote_scorer(address: str, *, token: str, timeout_seconds: float) -> AsyncIterator["RemoteScorer"]:
+    """A client of the reward service at the address. Within, its failures become `ScoringLostError`."""
+    try:
+        async with _connected(address, token=token, timeout_seconds=timeout_seconds) as scorer:
+            yield scorer
+    except grpc.aio.AioRpcError as error:
+        raise ScoringLostError(f"{address}: {error.code().name}: {error.details()}") from None
+
+
+@asynccontextmanager
+async def _connected(
+    address: str, *, token: str, timeout_seconds: float, function: str = ""
+) -> AsyncIterator["RemoteScorer"]:
+    async with channel(address, CHANNEL_OPTIONS) as opened_channel:
         stub: pb_grpc.RewardServiceAsyncStub = pb_grpc.RewardServiceStub(opened_channel)
-        client = RemoteScorer(
-            stub,
-            function=arguments.function,
-            timeout_seconds=arguments.timeout_seconds,
-            token=token_for(arguments.address),
-        )
+        yield RemoteScorer(stub, function=function, timeout_seconds=timeout_seconds, token=token)
+
+
+async def _score_file(lines: Iterable[str], arguments: argparse.Namespace) -> None:
+    async with _connected(
+        arguments.address,
+        token=token_for(arguments.address),
+        timeout_seconds=arguments.timeout_seconds,
+        function=arguments.function,
+    ) as client:
         batches = (client.scores(batch) for batch in _batches(requests_in(lines)))
         async for scores in results_in_order(batches, max_under_way=MAX_BATCHES):
             for score in scores:

@@ -200,7 +200,7 @@ class Supervisor:
     async def _spawn(self, child: Child, command: Sequence[str]) -> asyncio.subprocess.Process:
         with _open_log(self.log_path(child.name)) as output:
             return await asyncio.create_subprocess_exec(
-                *_tethered(command),
+                *tethered(command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -285,7 +285,7 @@ def _open_log(path: Path) -> BinaryIO:
     return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
 
 
-def _tethered(command: Sequence[str]) -> list[str]:
+def tethered(command: Sequence[str]) -> list[str]:
     # -I -S: no site packages, no user's start-up files; the stand-in costs 15 ms.
     return [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *command]
 

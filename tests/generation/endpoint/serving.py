@@ -62,7 +62,7 @@ class Endpoint:
 
 @asynccontextmanager
 async def an_endpoint(
-    folder: Path, *, num_slots: int = 4, limits: Limits = LIMITS, has_weights: bool = True
+    folder: Path, *, num_slots: int = 4, limits: Limits = LIMITS, has_weights: bool = True, model_name: str = RUN
 ) -> AsyncIterator[Endpoint]:
     config = policy_config()
     model = a_model(config)
@@ -71,7 +71,7 @@ async def an_endpoint(
     if has_weights:
         await engine.update_weights(an_update(model, policy_version=7))
     slots = FreeSlots(num_slots)
-    completions = Completions(engine, slots, PromptTokens(folder, {}), limits, model=RUN)
+    completions = Completions(engine, slots, PromptTokens(folder, {}), limits, model=model_name)
     server = GuestServer(server_settings(create_app(completions, token=TOKEN)))
     try:
         with listener("127.0.0.1", 0, key="endpoint.port") as opened:

@@ -1,0 +1,1 @@
+"""`tppo eval`: how well a checkpoint, or the policy of a run that trains, answers a benchmark."""

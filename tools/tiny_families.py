@@ -41,6 +41,17 @@ SIZES: Mapping[str, Any] = {
 MIXED = ["sliding_attention", "full_attention"]
 HYBRID = ["linear_attention", "full_attention"]
 
+SIGHT: Mapping[str, Any] = {
+    **{"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4},
+    **{"image_size": 28, "patch_size": 14},
+}
+
+
+def sizes_of(model_type: str, sizes: Mapping[str, Any] = SIZES) -> dict[str, Any]:
+    """Those that the type's configuration knows."""
+    names = {field.name for field in dataclasses.fields(CONFIG_MAPPING[model_type])}
+    return {key: value for key, value in sizes.items() if key in names}
+
 
 class Family(NamedTuple):
     """A model type with what makes it special, and the sizes that differ from `SIZES`."""
@@ -62,6 +73,11 @@ FAMILIES: Mapping[str, Family] = {
         Family("gemma", "embedding scale"),
         Family("gemma2", "sliding window, soft caps"),
         Family("gemma3_text", "sliding window", {"layer_types": MIXED}),
+        Family(
+            "gemma3",
+            "sliding window, images",
+            {"text_config": {**sizes_of("gemma3_text"), "layer_types": MIXED}, "vision_config": SIGHT},
+        ),
         Family("phi", "partial rotary", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}),
         Family("phi3", "sliding window"),
         Family("phimoe", "experts"),
@@ -140,8 +156,7 @@ def tiny_config(name: str, changes: Mapping[str, Any] = {}) -> PreTrainedConfig:
     """Of a family of the table; `changes` are other sizes than `SIZES`."""
     family = FAMILIES[name]
     config_class: Any = CONFIG_MAPPING[family.model_type]
-    names = {field.name for field in dataclasses.fields(config_class)}
-    sizes = {key: value for key, value in {**SIZES, **changes}.items() if key in names}
+    sizes = sizes_of(family.model_type, {**SIZES, **changes})
     config: PreTrainedConfig = config_class(**{**sizes, **family.changes})
     return config
 

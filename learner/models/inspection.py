@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import transformers
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from learner.models.reading import WeightsError, require_safetensors
@@ -61,6 +61,11 @@ def _require_causal_lm(key: str, path: Path, config: PreTrainedConfig) -> None:
         raise ConfigError(
             f"{key} = '{path}': {config.model_type} looks at later tokens too (is_decoder = false in its config.json); "
             "expected a causal language model"
+        )
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ConfigError(
+            f"{key} = '{path}': transformers {transformers.__version__} has no causal language model of the type "
+            f"{config.model_type}; expected one, such as that of its text alone"
         )
     try:
         _skeleton(_Read(config.to_json_string(), config)).value_network_class()

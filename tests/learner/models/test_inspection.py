@@ -36,7 +36,8 @@ def test_a_model_with_a_body_for_the_value_head_passes(tmp_path: Path, name: str
     [
         ({"model_type": "t5"}, "t5 has an encoder; expected a causal language model"),
         ({"model_type": "bert"}, "bert looks at later tokens too (is_decoder = false in its config.json)"),
-        ({"model_type": "vit"}, "Unrecognized configuration class"),
+        ({"model_type": "vit"}, "has no causal language model of the type vit; expected one, such as that of its text"),
+        ({"model_type": "qwen2_5_vl"}, "has no causal language model of the type qwen2_5_vl; expected one, such as"),
         ({"model_type": "of_tomorrow"}, "expected a model's config.json"),
         (
             {"model_type": "qwen2", "quantization_config": {"quant_method": "gptq", "bits": 4}},

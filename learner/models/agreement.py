@@ -1,11 +1,12 @@
 """Whether the learner computes what transformers does: its log-probabilities on the rows of the probe."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from learner.models.outputs import Policy, token_logprobs
 from learner.models.packing import TokenRow, pack, unpack
@@ -19,7 +20,7 @@ def require_agreement(policy: Policy) -> probe.LogprobDifference:
     rows = probe.rows_for(network)
     with plain_attention(network):
         _require_causal(network, rows[0])
-        expected = probe.plain_logprobs(network, rows)
+        expected = _plain_logprobs(network, rows)
     sampled = replace(policy, temperature=1.0)
     token_rows = [TokenRow(row.tokens, row.start) for row in rows]
     found = {}
@@ -36,10 +37,16 @@ def require_agreement(policy: Policy) -> probe.LogprobDifference:
 @torch.no_grad()
 def require_runnable(network: Any) -> None:
     """Raise `ProbeError` where transformers' own forward pass of the family fails."""
+    _plain_logprobs(network, probe.rows_for(network)[:1])
+
+
+def _plain_logprobs(network: Any, rows: Sequence[probe.ProbeRow]) -> list[Tensor]:
     try:
-        probe.plain_logprobs(network, probe.rows_for(network)[:1])
+        return probe.plain_logprobs(network, rows)
     except Exception as error:  # whatever the family's code raises
-        raise probe.ProbeError(f"transformers' forward pass of {type(network).__name__} fails: {error}") from error
+        advice = "" if network.dtype == torch.float32 else "; expected compute_dtype = 'float32', in which it may not"
+        of_type = f"{type(network).__name__} in {str(network.dtype).removeprefix('torch.')}"
+        raise probe.ProbeError(f"transformers' forward pass of {of_type} fails: {error}{advice}") from error
 
 
 @contextmanager
@@ -57,7 +64,7 @@ def _require_causal(network: Any, row: probe.ProbeRow) -> None:
     """An encoder looks at later tokens too, and then no log-probability of a token is that of sampling it."""
     middle = len(row.tokens) // 2
     whole, half = (probe.ProbeRow(row.tokens[:length], start=1) for length in (len(row.tokens), middle))
-    (of_whole,), (of_half,) = probe.plain_logprobs(network, [whole]), probe.plain_logprobs(network, [half])
+    (of_whole,), (of_half,) = _plain_logprobs(network, [whole]), _plain_logprobs(network, [half])
     apart = probe.difference([of_whole[: middle - 1]], [of_half])
     if not apart.is_within(probe.TOLERANCES[network.dtype]):
         raise probe.ProbeError(

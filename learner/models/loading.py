@@ -22,7 +22,7 @@ from learner.models.packing import PackedBatch, TokenRow, pack
 from learner.models.reading import read_network
 from learner.models.routing import experts_per_token
 from learner.models.value_network import HEAD, OTHER_HEADS, skeleton
-from tppo.models.precision import names_in_float32
+from tppo.models.precision import cast_constants, names_in_float32
 from tppo.models.probe import rows_for
 
 #: Probing multiplies the head's output by this, so that a soft cap shows on a model whose logits are small.
@@ -82,6 +82,7 @@ def policy_from_network(
     require_runnable(network)
     packs_rows = _enable_packing(network, compute_dtype)
     has_plain_head, has_separable_head = _has_plain_head(network), _has_separable_head(network)
+    cast_constants(network, compute_dtype)
     return Policy(
         network,
         MasterWeights.of(network, compute_dtype, in_float32=names_in_float32(network, compute_dtype)),
@@ -104,6 +105,7 @@ def value_model_from_network(network: PreTrainedModel, *, compute_dtype: torch.d
     for owner in {name.rpartition(".")[0] for name in of_head}:
         feed_in_float32(network.get_submodule(owner))
     in_float32 = of_head | names_in_float32(network, compute_dtype)
+    cast_constants(network, compute_dtype)
     weights = MasterWeights.of(network, compute_dtype, in_float32=in_float32)
     return ValueModel(network, weights, packs_rows)
 

@@ -8,13 +8,20 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from learner.models.loading import load_policy, load_value_model, value_model_from_network, value_model_from_policy
+from learner.models.agreement import require_agreement
+from learner.models.loading import (
+    load_policy,
+    load_value_model,
+    policy_from_network,
+    value_model_from_network,
+    value_model_from_policy,
+)
 from learner.models.outputs import token_logprobs, token_values
 from learner.models.packing import TokenRow, pack, unpack
 from learner.models.value_network import skeleton
 from tools.models_page import PAGE
 from tools.tiny_families import FAMILIES, VOCABULARY, tiny_config, tiny_model
-from tppo.models.probe import TOLERANCES, ProbeRow, difference, plain_logprobs
+from tppo.models.probe import TOLERANCES, ProbeError, ProbeRow, difference, plain_logprobs
 
 LENGTHS = (37, 3, 18, 9)
 SPECIAL = ("window", "soft cap", "ALiBi", "partial rotary", "experts", "recurrent", "sinks", "latent", "chunked")
@@ -70,6 +77,30 @@ def test_values_are_those_of_the_body_and_of_each_row_alone(name: str) -> None:
         found = unpack(batches, [token_values(value_model, batch) for batch in batches])
 
     torch.testing.assert_close(found, alone, atol=1e-4 * scale, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["xglm", "mamba", "falcon_mamba", "falcon_h1", "gemma3", "gpt_oss", "apertus", "zamba2", "nemotron", "bloom"],
+)
+def test_in_bfloat16_a_family_computes_what_transformers_does_in_that_type(name: str, tmp_path: Path) -> None:
+    """Those that mix types: positions, decays and states in float32 beside weights in bfloat16."""
+    tiny_model(name).save_pretrained(tmp_path)
+    whole = [ProbeRow(tuple(row), start=1) for row in token_ids()]
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
+
+    policy = load_policy(str(tmp_path), compute_dtype=torch.bfloat16)  # against its own plain forward pass
+    batches = pack(rows(), max_tokens=sum(LENGTHS))
+    found = unpack(batches, [token_logprobs(policy, batch) for batch in batches])
+
+    assert difference(found, plain_logprobs(plain, whole)).is_within(TOLERANCES[torch.bfloat16])
+
+
+def test_a_family_that_cannot_compute_in_bfloat16_is_refused_in_one_sentence() -> None:
+    policy = policy_from_network(tiny_model("minimax"), compute_dtype=torch.bfloat16)
+
+    with pytest.raises(ProbeError, match=r"^transformers' forward pass of MiniMaxForCausalLM in bfloat16 fails: "):
+        require_agreement(policy)
 
 
 @pytest.mark.parametrize("name", ["gemma3_text", "olmo2", "glm4_moe", "falcon_h1", "gpt_neox", "mamba"])

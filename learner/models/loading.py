@@ -81,7 +81,8 @@ def policy_from_network(
     """
     require_runnable(network)
     packs_rows = _enable_packing(network, compute_dtype)
-    has_plain_head, has_separable_head = _has_plain_head(network), _has_separable_head(network)
+    has_plain_head = _has_plain_head(network)
+    has_separable_head = has_plain_head or _has_separable_head(network)
     cast_constants(network, compute_dtype)
     return Policy(
         network,

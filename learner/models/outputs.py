@@ -135,7 +135,7 @@ def _through_body(
     network: Any = policy.network
     outputs = forward(network.base_model, batch, **options)
     hidden = outputs.last_hidden_state[0, batch.selected_positions]
-    head = network.get_output_embeddings() if policy.has_plain_head else own_head(network)
+    head: Any = network.get_output_embeddings() if policy.has_plain_head else own_head(network)
     if policy.has_plain_head:
         hidden = hidden.to(head.weight.dtype)  # as a body that ends in float32 does (mamba)
     vocabulary_size = network.config.get_text_config().vocab_size

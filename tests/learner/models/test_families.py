@@ -87,7 +87,7 @@ def test_in_bfloat16_a_family_computes_what_transformers_does_in_that_type(name:
     """Those that mix types: positions, decays and states in float32 beside weights in bfloat16."""
     tiny_model(name).save_pretrained(tmp_path)
     whole = [ProbeRow(tuple(row), start=1) for row in token_ids()]
-    plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
 
     policy = load_policy(str(tmp_path), compute_dtype=torch.bfloat16)  # against its own plain forward pass
     batches = pack(rows(), max_tokens=sum(LENGTHS))

@@ -15,7 +15,8 @@ KEYS = {
     for section, reference in SCHEMA["properties"].items()
     for name, prop in SCHEMA["$defs"][reference["$ref"].rpartition("/")[2]]["properties"].items()
 }
-NUMBERS_WITHOUT_UNIT = {"run.seed", "generation.port", "reward.port", "dashboard.port", "prometheus.port"}
+PORTS = ("generation", "endpoint", "reward", "dashboard", "prometheus")
+NUMBERS_WITHOUT_UNIT = {"run.seed", *(f"{section}.port" for section in PORTS)}
 
 
 def is_number(prop: object) -> bool:

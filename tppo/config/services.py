@@ -84,8 +84,8 @@ class GenerationSection(Section):
     Off to send them by gRPC on one machine, too.
     """
     max_window_seconds: Seconds | Literal["auto", "none"] = "auto"
-    """How long a window may run, or wait for its slot, before it is handed over: cut and posted short, or released. [s]
-    `auto`: twice as long as the median of the run's other generators would take, a lease at least; alone, no bound.
+    """How long a window may run, or wait for its slot, before it is handed over: cut and posted short, or released;
+    `auto`: twice as long as the median of the run's other generators would take, a lease at least; alone, no bound. [s]
 
     A number where one slow generator must hold no step for longer; `none` where no window may be cut: docs/fleet.md.
     """

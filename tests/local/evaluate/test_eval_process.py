@@ -66,7 +66,7 @@ async def test_the_policy_of_a_run_is_asked_while_it_trains(
     run, model = tmp_path / run_name, policy_folder(tmp_path / "model")
     run.mkdir(mode=0o700)
     sections: dict[str, dict[str, Any]] = {
-        "run": {"name": run_name, "directory": str(tmp_path), "max_response_length": 16, "max_prompt_length": 100},
+        "run": {"name": run_name, "directory": str(tmp_path), "window_length": 16, "max_response_length": 16},
         "model": {"path": str(model)},
         "data": {"train_files": ["none"]},
         "learner": {"device": "cpu"},

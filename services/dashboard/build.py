@@ -19,17 +19,19 @@ from typing import Any
 
 from services.dashboard.api.access import Access
 from services.dashboard.api.app import create_app
+from services.dashboard.api.routes.join import JoinAnswer, Joining
 from services.dashboard.history.catalog import Catalog, NoSuchRunError, is_run
 from services.dashboard.live.source import Observer, RedisSource
 from services.dashboard.live.status import alerts_of
 from services.dashboard.live.stream import Broadcaster
 from services.dashboard.live.view import Views
-from tppo.config import Config, ConfigError
+from tppo.config import Config, ConfigError, dump
 from tppo.config.services import DASHBOARD_PORTS
 from tppo.process.listening import first_free, listener
 from tppo.process.presence import announce, beat, this_process
 from tppo.process.shell import on_stop_signal
 from tppo.process.web_server import QuietlyEndingServer, server_settings
+from tppo.run_folder.json_files import DamagedFileError, read_object
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import (
     Service,
@@ -38,7 +40,7 @@ from tppo.security.authentication import (
     token_from_environment,
 )
 from tppo.security.private_files import new_secret
-from tppo.security.service_tokens import run_token
+from tppo.security.service_tokens import run_token, service_token
 from tppo.streams import StreamsError
 from tppo.streams.connection import without_password
 
@@ -74,7 +76,8 @@ async def serve(options: ServingOptions) -> None:
         observer = Observer(source) if source else None
         views = Views(catalog, observer)
         broadcaster = Broadcaster(views)
-        app = create_app(views, broadcaster, access=access, source=source, name=options.name)
+        joining = _joining(config) if config else None
+        app = create_app(views, broadcaster, access=access, source=source, joining=joining, name=options.name)
         server = QuietlyEndingServer(server_settings(app))
         # uvicorn takes the signals over and raises them again when it has shut down: no reason to die then.
         on_stop_signal(server.stop)
@@ -122,6 +125,32 @@ def _own_token(options: ServingOptions) -> str:
         except ConfigError as error:
             log.warning("nobody can steer the run from here: %s", error)
     return new_secret()
+
+
+def _joining(config: Config) -> Joining | None:
+    """The answer for a generator that joins; None without a token that could open it."""
+    try:
+        token = service_token(config.run.path, Service.GENERATION)
+    except ConfigError as error:
+        log.warning("no generator can join the run from here: %s", error)
+        return None
+    without_address = config.model_copy(update={"redis": config.redis.model_copy(update={"url": ""})})
+    answer = JoinAnswer(
+        run=config.run.name,
+        config=dump(without_address),
+        redis_url=config.redis.url,
+        model=_architecture(config.model.path / "config.json"),
+    )
+    return Joining(answer, token) if token else None
+
+
+def _architecture(file: Path) -> dict[str, Any]:
+    """Empty where it cannot be read: a generator that joins then compares nothing."""
+    try:
+        return read_object(file, {}) or {}
+    except DamagedFileError as error:
+        log.warning("the invitation is without the model's architecture: %s", error)
+        return {}
 
 
 def _how_to_steer(options: ServingOptions, access: Access) -> str:

@@ -10,7 +10,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 
+from services.generation import joining
 from services.generation.exposed import GENERATION_METRICS
 from tppo.announced_weights import announced_weights
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
@@ -36,7 +38,9 @@ log = logging.getLogger(__name__)
 def main(argv: Sequence[str]) -> int:
     """Serve until SIGTERM."""
     parser = argparse.ArgumentParser(prog="tppo generation", description="Sample responses, window by window.")
-    add_config_arguments(parser)
+    add_config_arguments(parser, is_optional=True)
+    parser.add_argument("--join", metavar="ADDRESS", help="of a run's dashboard, in place of the TOML file")
+    parser.add_argument("--token-file", metavar="FILE", type=Path, help="with the run's generation token, for --join")
     parser.add_argument(
         "--name",
         default=f"generation-{socket.gethostname()}-{os.getpid()}",
@@ -52,9 +56,10 @@ def main(argv: Sequence[str]) -> int:
         "--policy-version", type=int, default=0, metavar="STEP", help="with --standalone: of these weights"
     )
     arguments = parser.parse_args(argv)
-    config = config_from_arguments(arguments)
+    _require_one_source(parser, arguments)
     configure_logging()
-    require_tls_or_token(config.generation.host, token_from_environment(Service.GENERATION), key="generation.host")
+    config, token = _joined(arguments) if arguments.join else _configured(arguments)
+    require_tls_or_token(config.generation.host, token, key="generation.host")
     if not (config.model.path / "config.json").is_file():
         raise ConfigError(f"model.path = {config.model.path}: no config.json there; expected a model's folder")
     if not arguments.standalone:
@@ -64,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.standalone:
         asyncio.run(_serve_clients(config, arguments.policy_version))
         return 0
-    asyncio.run(_serve(config, arguments.name))
+    asyncio.run(_serve(config, arguments.name, token))
     return 0
 
 
@@ -83,14 +88,39 @@ async def _serve_clients(config: Config, policy_version: int) -> None:
     leave_threads()
 
 
-async def _serve(config: Config, name: str) -> None:
+def _require_one_source(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Of the configuration: the file, or the dashboard of a run that goes on."""
+    joins = arguments.join is not None
+    if joins == bool(arguments.config) or joins != (arguments.token_file is not None):
+        parser.error("expected the run's TOML file, or --join ADDRESS and --token-file FILE")
+    if joins and arguments.standalone:
+        parser.error("--standalone serves without a run; expected the run's TOML file in place of --join")
+
+
+def _configured(arguments: argparse.Namespace) -> tuple[Config, str]:
+    """By the run's file; the token is that of the environment, and may be empty."""
+    return config_from_arguments(arguments), token_from_environment(Service.GENERATION)
+
+
+def _joined(arguments: argparse.Namespace) -> tuple[Config, str]:
+    """By the run's dashboard, which the token opens; the learner brings the same one."""
+    token = joining.read_token(arguments.token_file)
+    invited = joining.invitation(arguments.join, token)
+    overrides = [*arguments.overrides, *([f'redis.url="{arguments.redis}"'] if arguments.redis else [])]
+    config = joining.joined_config(invited, overrides)
+    log.info("joins the run %r of %s", config.run.name, arguments.join)
+    return config, token
+
+
+async def _serve(config: Config, name: str, given_token: str) -> None:
     exporter = Exporter(GENERATION_METRICS, run=config.run.name, service=name)
     with serving(config.prometheus, exporter, token=metrics_token_from_environment()):
-        await _serve_requests(config, name, exporter)
+        token = given_token or service_token(config.run.path, Service.GENERATION)
+        await _serve_requests(config, name, exporter, token=token)
     leave_threads()  # here, since the event loop's own end waits for them
 
 
-async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None:
+async def _serve_requests(config: Config, name: str, exporter: Exporter, *, token: str) -> None:
     from services.generation.build import build_handover, build_worker, running_engine, weight_server
     from services.generation.endpoint.serving import serving_endpoint
     from services.generation.fleet_pace import FleetPace
@@ -101,7 +131,7 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None
     from tppo.models.device import torch_device
 
     torch_device(config.generator_placement)  # refused before anybody is waited for
-    run, token = config.run.name, service_token(config.run.path, Service.GENERATION)
+    run = config.run.name
     async with connected(config.redis.url) as client, running_engine(config) as engine:
         weights, slots = ServedWeights(engine), FreeSlots(engine.num_slots)
         if config.generation.weight_update == "between_windows":

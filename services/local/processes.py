@@ -21,7 +21,7 @@ TOKENS_OF_ROLES: dict[str, tuple[Service, ...]] = {
     "generation": (Service.GENERATION, Service.ENDPOINT),
     "reward": (Service.REWARD,),
     "learner": (Service.GENERATION,),  # it sends weights to the generators
-    "dashboard": (Service.DASHBOARD,),
+    "dashboard": (Service.DASHBOARD, Service.GENERATION),  # generators that bring it may join
 }
 SECRETS = {TOKEN_VARIABLE, REDIS_URL_VARIABLE, *(service.variable for service in Service)}
 CLOSING_SECONDS = 10.0

@@ -78,7 +78,7 @@ def test_each_process_gets_the_secrets_of_its_role_and_no_command_line_shows_one
         | {"TPPO_GENERATION_TOKEN": "hidden-of-generation", "TPPO_ENDPOINT_TOKEN": "hidden-of-endpoint"},
         "reward-0": redis | {"TPPO_REWARD_TOKEN": "hidden-of-reward"},
         "learner": redis | {"TPPO_GENERATION_TOKEN": "hidden-of-generation"},
-        "dashboard": redis,
+        "dashboard": redis | {"TPPO_GENERATION_TOKEN": "hidden-of-generation"},  # it opens the invitation to join
     }
     shown = [*description(plan(tmp_path)), repr(plan(tmp_path)), *map(repr, children)]
     shown += [" ".join(child.command(0)) for child in children]

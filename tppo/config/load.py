@@ -37,8 +37,20 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     Raises `ConfigError` when the file is missing or not TOML, or a key is unknown, missing or wrong.
     """
     path = Path(path)
-    table = _read_toml(path)
-    _resolve_paths(table, base=path.resolve().parent)
+    return _loaded(_read_toml(path), overrides, source=str(path), base=path.resolve().parent)
+
+
+def loads(text: str, overrides: Sequence[str] = (), *, source: str) -> Config:
+    """As `load`, from the text of a file with absolute paths, which came from `source`."""
+    try:
+        table = tomllib.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{source}: not a TOML file: {error}") from None
+    return _loaded(table, overrides, source=source, base=Path("/"))
+
+
+def _loaded(table: Table, overrides: Sequence[str], *, source: str, base: Path) -> Config:
+    _resolve_paths(table, base=base)
     is_resolved = _is_resolved(table)
     overriding: Table = {}
     for override in overrides:
@@ -52,9 +64,9 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     try:
         config = Config.model_validate(table)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {sentence_of(error.errors()[0], table)}") from None
+        raise ConfigError(f"{source}: {sentence_of(error.errors()[0], table)}") from None
     for contradiction in consistency.contradictions(config, chosen):
-        raise ConfigError(f"{path}: {contradiction}")
+        raise ConfigError(f"{source}: {contradiction}")
     return config
 
 
@@ -63,9 +75,11 @@ def dump(config: Config) -> str:
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
-def add_config_arguments(parser: argparse.ArgumentParser, *, help_of_config: str = "the run's TOML file") -> None:
+def add_config_arguments(
+    parser: argparse.ArgumentParser, *, help_of_config: str = "the run's TOML file", is_optional: bool = False
+) -> None:
     """The arguments by which every process is given its configuration."""
-    parser.add_argument("config", type=Path, help=help_of_config)
+    parser.add_argument("config", type=Path, nargs="?" if is_optional else None, help=help_of_config)
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",

@@ -30,7 +30,8 @@ from tppo.security.authentication import TOKEN_VARIABLE, Service, is_loopback, i
 
 BEARER = HTTPBearer(auto_error=False, description="The token, as bearer token.")
 BASIC = HTTPBasic(auto_error=False, description="The token as password, with any user name; for browsers.")
-OPEN_PATHS = {"/healthz"}
+JOIN_PATH = "/api/v1/join"
+OPEN_PATHS = {"/healthz", JOIN_PATH}  # the latter has a token of its own
 SCRAPED_PATHS = {"/metrics", "/api/v1/scrape-targets"}
 SECURITY_HEADERS = {
     "Content-Security-Policy": (

@@ -12,6 +12,7 @@ from services.dashboard.api.problems import Problem, ProblemError, answer_with_p
 from services.dashboard.api.routes import (
     control,
     critic,
+    join,
     ledger,
     metrics,
     prometheus,
@@ -38,6 +39,7 @@ def create_app(
     *,
     access: Access,
     source: Source | None = None,
+    joining: join.Joining | None = None,
     name: str = "dashboard",
     static: Path = STATIC,
 ) -> FastAPI:
@@ -55,6 +57,7 @@ def create_app(
         *(runs.router(views), metrics.router(views), responses.router(views), windows.router(views)),
         *(rollouts.router(views, ResponseReader()), critic.router(views), ledger.router(views), services.router(views)),
         *(stream.router(views, broadcaster), prometheus.targets_router(views)),
+        join.router(joining),
         control.router(views, source, access, issued_by=name),
     ):
         every.include_router(router)

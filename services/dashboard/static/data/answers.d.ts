@@ -146,6 +146,16 @@ export interface GeneratorAnswer {
   weights: Record<string, any>;
 }
 
+export interface JoinAnswer {
+  run: string;
+  /** The configuration in force, as TOML, without the address of Redis. */
+  config: string;
+  /** With the password. */
+  redis_url: string;
+  /** The config.json of the run's model; empty where this process cannot read it. */
+  model: Record<string, any>;
+}
+
 export interface KeptResponses {
   items: Array<KeptSummary>;
   num_searched: number;

@@ -126,7 +126,8 @@ class LlamaDecoder:
         """Prefill the new rows in the places of the ended ones, and move the last rows into those that remain."""
         num_before = len(self._cache.lengths)
         order = self._assign_places(ended, [len(prefix) for prefix in prefixes])
-        self._prefixes = [[*self._prefixes, *prefixes][source] for source in order]
+        everyone = [*self._prefixes, *prefixes]
+        self._prefixes = [everyone[source] for source in order]
         new = prefill_rows(self._prefixes, [place for place, source in enumerate(order) if source >= num_before])
         self._cache.make_room(before=max((row.length for row in new), default=0))
         for row in new:

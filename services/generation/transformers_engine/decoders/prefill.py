@@ -32,16 +32,20 @@ def prefill_rows(prefixes: Sequence[Sequence[int]], places: Sequence[int]) -> li
     """
     known: dict[tuple[int, ...], list[int]] = {}  # rows by their first tokens
     for place in sorted(set(range(len(prefixes))) - set(places)):
-        known.setdefault(tuple(prefixes[place][:-1][:MIN_SHARED]), []).append(place)
+        known.setdefault(_beginning(prefixes[place]), []).append(place)
     rows = []
     for place in places:
         body = prefixes[place][:-1]
-        alike = known.setdefault(tuple(body[:MIN_SHARED]), [])
+        alike = known.setdefault(_beginning(prefixes[place]), [])
         shared, source = max(((common_length(body, prefixes[row][:-1]), row) for row in alike), default=(0, -1))
         rows.append(PrefillRow(place, body[shared:], source, shared))
         if shared < len(body):
             alike.append(place)
     return rows
+
+
+def _beginning(prefix: Sequence[int]) -> tuple[int, ...]:
+    return tuple(prefix[: max(0, min(MIN_SHARED, len(prefix) - 1))])
 
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:

@@ -1,4 +1,4 @@
-"""What a generator that joins a run is told, and who is told it."""
+"""What a generator that joins a run receives, and who receives it."""
 
 from pathlib import Path
 

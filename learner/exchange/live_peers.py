@@ -72,11 +72,11 @@ class GrpcTransport:
         self._chunk_bytes, self._standstill_seconds = chunk_bytes, standstill_seconds
         self._metadata = metadata
         self._channels: dict[str, grpc.aio.Channel] = {}
-        self._offers = WeightOffers()
+        self.offers = WeightOffers()
 
     async def send(self, address: str, snapshot: Snapshot) -> None:
         """See `Transport`; announced first, and what the generator loaded must have the snapshot's digest."""
-        offer = await self._offers.of(snapshot)
+        offer = await self.offers.of(snapshot)
         manifest = offer.manifest
         try:
             await self._announce(AnnouncedWeights(snapshot.incarnation, snapshot.policy_version, manifest.digest))

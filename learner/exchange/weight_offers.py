@@ -9,7 +9,7 @@ from learner.exchange.weight_publisher import Snapshot
 from tppo.weights.deltas import ChangedNumbers, EncodedDelta
 from tppo.weights.manifest import Manifest
 
-LARGEST_SHARE = 0.5  # of all bytes, that a delta may have
+LARGEST_SHARE = 0.25  # of all bytes, that a delta may have: a larger one costs more computing than it saves sending
 VERSIONS_WITHOUT = 8  # for which no version is compared after one that has changed nearly everything
 
 

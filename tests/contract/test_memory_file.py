@@ -76,6 +76,24 @@ def test_it_stays_for_whoever_has_mapped_it_when_its_owner_is_gone() -> None:
     assert torch.equal(tensors["a"], TENSORS["a"])
 
 
+def test_it_stays_for_whoever_has_opened_it_when_its_owner_is_killed() -> None:
+    program = (
+        "import sys, torch\nfrom tppo.weights import MemoryFile\n"
+        "file = MemoryFile.holding({'a': torch.arange(5, dtype=torch.float32)}, nonce='n1')\n"
+        "print(file.path, flush=True)\nsys.stdin.read()"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with owner:
+        assert owner.stdout is not None
+        path = owner.stdout.readline().strip()
+        opened = MemoryFile.open(path, TensorLayout.of({"a": TENSORS["a"]}), nonce="n1")
+        owner.kill()
+
+    assert torch.equal(opened.tensors()["a"], TENSORS["a"])
+    with pytest.raises(NotSharedError):
+        MemoryFile.open(path, opened.layout, nonce="n1")
+
+
 async def test_its_memory_is_freed_with_the_last_reference() -> None:
     file = await asyncio.to_thread(MemoryFile.holding, TENSORS)
     number, tensor = os.fstat(file.number).st_ino, file.tensors()["a"]

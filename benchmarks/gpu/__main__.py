@@ -43,15 +43,18 @@ COMPARED_ROWS = {"num_rows": 4, "row_length": 64, "max_tokens": 128}
 """Of the step that the CPU computes too."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run all parts, and report."""
+Parts = dict[str, Callable[[], Sequence[Finding]]]
+
+
+def main(arguments: Sequence[str] | None = None, *, parts_of: Callable[[Any, str], Parts] | None = None) -> int:
+    """Run all parts, and report; `parts_of` options and device."""
     options = _parser().parse_args(arguments)
     device = _device(options.device)
     if device == "cpu" and not options.tiny:
         print("no accelerator is here; expected one, or --device cpu --tiny", file=sys.stderr)
         return 2
     found: list[Finding] = []
-    for name, run in _parts(options, device).items():
+    for name, run in (parts_of or _parts)(options, device).items():
         began = time.perf_counter()
         found += findings.attempted(name, run)
         gc.collect()  # models refer to themselves, and the next part needs their memory
@@ -88,7 +91,7 @@ def _device(name: str) -> str:
     return chosen_device(name, [f"{kind.type}:{number}" for number in numbers] if kind else [], key="--device")
 
 
-def _parts(options: Any, device: str) -> dict[str, Callable[[], Sequence[Finding]]]:
+def _parts(options: Any, device: str) -> Parts:
     sizes = TINY if options.tiny else QWEN2_05B
     sizes = replace(sizes, blocks=options.blocks or sizes.blocks, max_tokens=options.tokens or sizes.max_tokens)
     compared = sizes if options.tiny else replace(sizes, **COMPARED_ROWS)

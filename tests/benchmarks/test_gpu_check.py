@@ -17,7 +17,7 @@ from transformers import AttentionInterface
 
 from benchmarks.gpu import attention, one_step
 from benchmarks.gpu.__main__ import TINY, main
-from benchmarks.gpu.findings import Finding, as_json, attempted, judged, table
+from benchmarks.gpu.findings import Finding, as_json, attempted, judged, missing, table
 from benchmarks.gpu.speed import model_flops
 from benchmarks.gpu.subject import ACTOR, ALGORITHM, CRITIC, Networks, random_rows
 from learner.models.packing import pack
@@ -62,6 +62,36 @@ def test_without_an_accelerator_the_large_model_is_refused(capsys: pytest.Captur
     code = main(["--device", "cpu"])
 
     assert (code, capsys.readouterr().err) == (2, "no accelerator is here; expected one, or --device cpu --tiny\n")
+
+
+def no_kernel() -> Sequence[Finding]:
+    raise RuntimeError("no kernel image is available")
+
+
+@pytest.mark.parametrize(
+    ("second", "code"),
+    [
+        (lambda: [judged("part", "subject", {"apart": 0.1}, at_most={"apart": 0.2})], 0),
+        (lambda: [judged("part", "subject", {"apart": 0.3}, at_most={"apart": 0.2})], 1),
+        (lambda: [missing("part", "subject", "not installed")], 0),
+        (no_kernel, 1),
+    ],
+    ids=["passed", "beyond its tolerance", "not here", "raised"],
+)
+def test_one_check_that_fails_makes_the_exit_code_1_and_the_others_run_all_the_same(
+    second: Any, code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "gpu.json"
+    parts = {"first": lambda: [judged("part", "before", {"seconds": 1.0})], "second": second}
+    parts["third"] = lambda: [judged("part", "after", {"seconds": 2.0})]
+
+    found = main(["--device", "cpu", "--tiny", "--json", str(report)], parts_of=lambda _options, _device: parts)
+
+    assert found == code
+    statuses = [one["status"] for one in json.loads(report.read_text())["findings"]]
+    assert statuses.count("failed") == code
+    assert len(statuses) == 3
+    assert ("| failed |" in capsys.readouterr().out) == bool(code)
 
 
 @pytest.mark.parametrize(

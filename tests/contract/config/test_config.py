@@ -216,7 +216,7 @@ def test_the_console_script_exits_with_2_on_an_unknown_verb(capsys: pytest.Captu
         (["trian"], "did you mean run?"),
         (["rn", "run.toml"], "did you mean run?"),
         (["train"], "did you mean run?"),
-        (["eval"], "did you mean score?"),
+        (["evaluate"], "did you mean eval?"),
         (["dashbord"], "did you mean dashboard?"),
         (["RUN"], "did you mean run?"),
         (["start"], "did you mean run?"),

@@ -38,6 +38,8 @@ class EngineStatistics:
     num_active_slot_steps: int  # sum over these steps of the rows that ran
     num_prefill_tokens: int
     busy_seconds: float
+    num_shared_prefill_tokens: int = 0  # whose KV cache was copied from another row with the same prefix
+    kv_cache_use: float | None = None  # share of the KV cache's room that running rows take; None: not known
     running: tuple[RunningWindow, ...] = ()
 
 

@@ -46,6 +46,24 @@ GENERATION_METRICS = (
         read=at("num_prefill_tokens"),
     ),
     Exposed(
+        name="tppo_generation_shared_prefill_tokens_total",
+        unit="tokens",
+        meaning="Tokens of prefixes whose KV cache was taken over from another row, as of a sibling sample.",
+        read=at("num_shared_prefill_tokens"),
+    ),
+    Exposed(
+        name="tppo_generation_kv_cache_use",
+        unit="share",
+        meaning="Share of the KV cache's room that the running responses take; absent where the engine does not know.",
+        read=at("kv_cache_use"),
+    ),
+    Exposed(
+        name="tppo_generation_tokens_per_second",
+        unit="tokens per second",
+        meaning="Tokens sampled a second, over the last ten heartbeats.",
+        read=at("tokens_per_second"),
+    ),
+    Exposed(
         name="tppo_generation_decode_steps_total",
         unit="decode steps",
         meaning="Decode steps in which a training window ran.",
@@ -68,6 +86,18 @@ GENERATION_METRICS = (
         unit="windows",
         meaning="Windows that ended, failed ones too.",
         read=at("num_windows"),
+    ),
+    Exposed(
+        name="tppo_generation_cut_windows_total",
+        unit="windows",
+        meaning="Windows that were handed over: posted short, at a stop or beyond their bound.",
+        read=at("num_cut"),
+    ),
+    Exposed(
+        name="tppo_generation_handed_back_requests_total",
+        unit="requests",
+        meaning="Requests whose lease was released before they were served, for another generator.",
+        read=at("num_handed_back"),
     ),
     Exposed(
         name="tppo_generation_failed_windows_total",

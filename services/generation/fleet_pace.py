@@ -3,6 +3,7 @@
 import math
 import statistics
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from tppo.process.leased_worker import Announce
@@ -12,7 +13,21 @@ from tppo.rollout import Window, WindowRequest
 MEMORY = 0.9  # of the mean pace, per window
 SLACK = 2.0
 """A window may take this many times as long as with the median of the other generators."""
+NUM_LOOKS = 11  # heartbeats, for the tokens a second
 MIN_TOKENS = 8  # of a window that says something about the pace
+
+
+class Speed:
+    """Tokens a second over the last looks."""
+
+    def __init__(self) -> None:
+        self._looks: deque[tuple[float, int]] = deque(maxlen=NUM_LOOKS)
+
+    def of(self, num_tokens: int, at_seconds: float) -> float | None:
+        """At this look, which counts so many tokens since the start; None at the first."""
+        self._looks.append((at_seconds, num_tokens))
+        first_seconds, first_tokens = self._looks[0]
+        return (num_tokens - first_tokens) / (at_seconds - first_seconds) if at_seconds > first_seconds else None
 
 
 class FleetPace:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
 
 from services.generation.engine import Engine
-from services.generation.fleet_pace import FleetPace
+from services.generation.fleet_pace import FleetPace, Speed
 from services.generation.free_slots import FreeSlots
 from services.generation.handover import Handover
 from services.generation.served_weights import ServedWeights
@@ -51,6 +51,7 @@ class WindowHandler:
         self._announced = announced
         self._unannounced_seconds = unannounced_seconds
         self._num_windows = self._num_failed = 0
+        self._speed = Speed()
         self._last_error = ""
 
     async def ready(self) -> None:
@@ -83,8 +84,10 @@ class WindowHandler:
     def status(self) -> Mapping[str, object]:
         """The engine's counts, the weights in use and the windows so far."""
         identity = self._weights.identity
+        statistics = self._engine.statistics()
         return {
-            **asdict(self._engine.statistics()),
+            **asdict(statistics),
+            "tokens_per_second": self._speed.of(statistics.num_tokens_generated, time.monotonic()),
             "policy_version": self._engine.policy_version,
             "incarnation": identity.incarnation if identity else 0,
             "digest": self._weights.digest,

@@ -1,6 +1,7 @@
 """What the addresses answer over a run's folder."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,21 @@ async def test_generators_have_their_occupancy(run: RunFolderBuilder, root: Path
 
     (one,) = found["items"]
     assert (one["occupancy"], one["policy_version"], one["weights"]) == (0.75, 5, {"num_transfers": 2})
+
+
+async def test_generators_have_their_speed_their_cache_and_their_prefills(run: RunFolderBuilder, root: Path) -> None:
+    report = {"tokens_per_second": 12.5, "num_held": 7, "kv_cache_use": 0.25, "num_cut": 2, "probe_difference": 1e-5}
+    counts = {"num_prefill_tokens": 30, "num_shared_prefill_tokens": 10, "num_tokens_generated": 60}
+    known = process("generation", **report, **counts)
+    silent = replace(process("generation"), name="new")
+
+    found = await answer_of(root, "generators", FixedSource(Observation(now=NOW, presences=[known, silent])))
+
+    one, new = found["items"]
+    assert {name: one[name] for name in report} == report
+    assert (one["prefill_per_token"], one["shared_prefix_share"]) == (0.5, 0.25)
+    unknown = (*report, "prefill_per_token", "shared_prefix_share")
+    assert {name: new[name] for name in unknown} == dict.fromkeys(unknown)
 
 
 async def test_reward_functions_are_counted_from_the_journal(run: RunFolderBuilder, root: Path) -> None:

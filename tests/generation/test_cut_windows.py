@@ -119,3 +119,23 @@ async def test_a_slot_of_a_cut_window_is_refilled() -> None:
 
     assert (first.slot, second.slot) == (0, 0)
     assert len(second.tokens) == 8
+
+
+async def test_the_engine_counts_what_siblings_share_and_how_full_its_cache_is() -> None:
+    decoder = Paused(a_decoder(QWEN2))
+    prompt = tokens(range(1, 12))
+    siblings = [a_request(f"r{number}", prompt_tokens=prompt, max_new_tokens=20, seed=number) for number in range(3)]
+
+    async with an_engine(QWEN2, a_model(QWEN2), decoder=decoder) as engine:
+        generating = [asyncio.create_task(engine.generate(request)) for request in siblings]
+        await decoder.paused()
+        use = engine.statistics().kv_cache_use
+        decoder.may_go_on.set()
+        await asyncio.gather(*generating)
+        statistics = engine.statistics()
+
+    # Of each prompt ten tokens are prefilled, the last one is decoded; all but the first row may take them over.
+    assert statistics.num_prefill_tokens + statistics.num_shared_prefill_tokens == 3 * 10
+    assert use is not None
+    assert use > 0
+    assert statistics.kv_cache_use == 0

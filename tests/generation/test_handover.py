@@ -2,11 +2,12 @@
 
 import asyncio
 import time
+from collections import Counter
 
 import pytest
 
-from services.generation.engine import RunningWindow
-from services.generation.fleet_pace import FleetPace
+from services.generation.engine import OnTokens, RunningWindow
+from services.generation.fleet_pace import FleetPace, Speed
 from services.generation.handover import Handover
 from tests.generation.fake_engine import FakeEngine
 from tests.generation.serving import ask, service_on
@@ -211,3 +212,41 @@ async def test_the_others_are_looked_at_once_a_lease() -> None:
 
     assert (len(looks), heartbeats.sent.qsize()) == (1, 3)
     assert pace.bound_seconds(a_request(max_new_tokens=10**5)) == pytest.approx(10**5)
+
+
+def test_tokens_a_second_are_those_of_the_last_ten_heartbeats() -> None:
+    speed = Speed()
+
+    assert speed.of(0, 100.0) is None
+    assert speed.of(50, 101.0) == 50.0
+    found = [speed.of(50 + 10 * look, 101.0 + look) for look in range(1, 30)]
+    assert found[-1] == pytest.approx(10.0)
+
+
+class TimedEngine(FakeEngine):
+    """As many windows at once as it has slots, each of a given time."""
+
+    def __init__(self, *, num_slots: int, seconds: float) -> None:
+        super().__init__(num_slots=num_slots)
+        self._slots, self._seconds = asyncio.Semaphore(num_slots), seconds
+
+    async def generate(self, request: WindowRequest, on_tokens: OnTokens | None = None) -> Window:
+        async with self._slots:
+            await asyncio.sleep(self._seconds)
+            return await super().generate(request, on_tokens)
+
+
+async def test_each_of_two_generators_takes_what_it_can_hold(streams: MemoryStreams) -> None:
+    await ask(streams, *(a_request(f"r{number}") for number in range(40)))
+    queue = streams.window_requests
+    fast = service_on(queue, TimedEngine(num_slots=4, seconds=0.01), name="fast", capacity=4)
+    slow = service_on(queue, TimedEngine(num_slots=2, seconds=0.2), name="slow", capacity=2)
+
+    async with running(slow), running(fast):
+        windows = await inbox_records(streams, Window, 40)
+
+    served = Counter(window.generator for window in windows)
+    assert len({window.key for window in windows}) == 40
+    assert served["slow"] >= 1
+    assert served["fast"] > 2 * served["slow"]
+    assert slow.status()["num_held"] == fast.status()["num_held"] == 0

@@ -20,7 +20,7 @@ class Batch:
 
     def __init__(self, decoder: Decoder, *, num_slots: int, device: torch.device) -> None:
         self.policy_version = -1
-        self.num_tokens = self.num_steps = self.num_slot_steps = 0
+        self.num_tokens = self.num_steps = self.num_slot_steps = self.num_prefix_tokens = 0
         self._decoder = decoder
         self._device = device
         self._rows: list[DecodeRow] = []  # in the decoder's order
@@ -131,6 +131,7 @@ class Batch:
             self._decoder.reset()
             self._rows, self._leaving = [], set()
         prefixes = [row.prefix() for row in arriving]
+        self.num_prefix_tokens += sum(len(prefix) - 1 for prefix in prefixes)
         everyone = self._rows + arriving
         self._rows = [everyone[index] for index in self._decoder.exchange(sorted(self._leaving), prefixes)]
         self._leaving, self._arriving, self._is_poisoned, self._is_stale = set(), [], False, False

@@ -117,9 +117,15 @@ class DecodeLoop:
             num_decode_steps=self._batch.num_steps,
             num_active_slot_steps=self._batch.num_slot_steps,
             num_prefill_tokens=self._batch.num_prefilled,
+            num_shared_prefill_tokens=max(0, self._batch.num_prefix_tokens - self._batch.num_prefilled),
             busy_seconds=self._busy_seconds,
             running=tuple(row.running() for row in self._batch.rows()),
         )
+
+    @property
+    def num_cached_tokens(self) -> int:
+        """Of the running rows, in the KV cache."""
+        return sum(row.num_tokens for row in self._batch.rows())
 
     @contextmanager
     def _open(self) -> Iterator[None]:

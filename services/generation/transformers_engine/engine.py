@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import torch
 
@@ -74,7 +75,8 @@ class TransformersEngine:
 
     def statistics(self) -> EngineStatistics:
         """What it has done and does."""
-        return self._loop.statistics()
+        room = self.num_slots * self._capacity
+        return replace(self._loop.statistics(), kv_cache_use=self._loop.num_cached_tokens / room)
 
     async def close(self) -> None:
         """Stop; windows that still run are cancelled, and a pass of the model is awaited for a moment only."""

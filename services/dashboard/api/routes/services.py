@@ -30,6 +30,20 @@ class GeneratorAnswer(ApiModel):
     """Responses that it extends now."""
     occupancy: float | None
     """Share of its slots in use, over all decode steps so far."""
+    tokens_per_second: float | None
+    """Over its last ten heartbeats."""
+    num_held: int | None
+    """Requests under its leases, running or waiting."""
+    kv_cache_use: float | None
+    """Share of the KV cache's room that the running responses take; null where its engine does not know."""
+    prefill_per_token: float | None
+    """Tokens prefilled for each token that it sampled."""
+    shared_prefix_share: float | None
+    """Of the prefixes' tokens so far, the share whose KV cache was taken over from a sibling."""
+    num_cut: int | None
+    """Windows that it handed over."""
+    probe_difference: float | None
+    """The largest log-prob difference of its weights' proof; null where none was made."""
     weights: dict[str, Any]
     """What the learner knows of the transfers to it."""
 
@@ -116,8 +130,29 @@ def _generator(view: View, name: str) -> GeneratorAnswer:
         num_slots=num_slots,
         num_active=_count(status, "num_active"),
         occupancy=active / steps if active is not None and steps else None,
+        tokens_per_second=_number(status, "tokens_per_second"),
+        num_held=_count(status, "num_held"),
+        kv_cache_use=_number(status, "kv_cache_use"),
+        prefill_per_token=_ratio(_count(status, "num_prefill_tokens"), _count(status, "num_tokens_generated")),
+        shared_prefix_share=_shared_prefix_share(status),
+        num_cut=_count(status, "num_cut"),
+        probe_difference=_number(status, "probe_difference"),
         weights=weights if isinstance(weights, dict) else {},
     )
+
+
+def _shared_prefix_share(status: dict[str, Any]) -> float | None:
+    computed, shared = _count(status, "num_prefill_tokens"), _count(status, "num_shared_prefill_tokens")
+    return None if computed is None or shared is None else _ratio(shared, computed + shared)
+
+
+def _ratio(numerator: int | None, denominator: int | None) -> float | None:
+    return None if numerator is None or not denominator else numerator / denominator
+
+
+def _number(status: dict[str, Any], name: str) -> float | None:
+    value = status.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _tallies(journal: JournalIndex) -> dict[str, _Tally]:

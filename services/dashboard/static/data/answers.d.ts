@@ -142,6 +142,20 @@ export interface GeneratorAnswer {
   num_active: number | null;
   /** Share of its slots in use, over all decode steps so far. */
   occupancy: number | null;
+  /** Over its last ten heartbeats. */
+  tokens_per_second: number | null;
+  /** Requests under its leases, running or waiting. */
+  num_held: number | null;
+  /** Share of the KV cache's room that the running responses take; null where its engine does not know. */
+  kv_cache_use: number | null;
+  /** Tokens prefilled for each token that it sampled. */
+  prefill_per_token: number | null;
+  /** Of the prefixes' tokens so far, the share whose KV cache was taken over from a sibling. */
+  shared_prefix_share: number | null;
+  /** Windows that it handed over. */
+  num_cut: number | null;
+  /** The largest log-prob difference of its weights' proof; null where none was made. */
+  probe_difference: number | null;
   /** What the learner knows of the transfers to it. */
   weights: Record<string, any>;
 }

@@ -26,12 +26,15 @@ from transformers import LlamaConfig
 from learner.exchange.live_peers import GrpcTransport
 from learner.exchange.weight_publisher import Snapshot
 from services.generation.build import make_decoder, weight_server
+from services.generation.engine import ProbeAnswer
 from services.generation.served_weights import ServedWeights
 from services.generation.transformers_engine.decoders.model_weights import weight_shapes
 from services.generation.weight_intake import WeightIntake
 from tppo.announced_weights import AnnouncedWeights
 from tppo.config.services import GenerationSection
 from tppo.process.grpc_server import CHANNEL_OPTIONS, SERVER_OPTIONS
+from tppo.rollout import logprobs
+from tppo.weight_probe import ProbeRow, WeightProbe
 from tppo.weights import WeightUpdate
 from tppo.weights.messages import CHUNK_BYTES, METHOD, chunk_message
 
@@ -39,6 +42,9 @@ GIB = 2**30
 MIB = 2**20
 PIECE = 8 * MIB  # numbers of one tensor, 16 MiB
 CHANGED_SHARES = (0.001, 0.01, 0.1)
+
+
+PROBE = WeightProbe((ProbeRow((1,), (2,)),), (logprobs([-1.0]),), temperature=1.0)
 
 
 class NoEngine:
@@ -50,6 +56,10 @@ class NoEngine:
         """Nothing is loaded."""
         self.policy_version = update.policy_version
         return update.digest
+
+    async def probe(self, rows: Sequence[ProbeRow], *, temperature: float = 1.0) -> ProbeAnswer:
+        """What the learner expects."""
+        return ProbeAnswer(self.policy_version, PROBE.logprobs)
 
 
 class Measured:
@@ -163,7 +173,7 @@ async def transfers(measured: Measured, tensors: dict[str, torch.Tensor]) -> Non
     async def next_snapshot(tensors: dict[str, torch.Tensor]) -> Snapshot:
         nonlocal version
         version += 1
-        return await asyncio.to_thread(Snapshot, tensors, "bench", version, incarnation=1)
+        return await asyncio.to_thread(Snapshot, tensors, "bench", version, incarnation=1, probe=PROBE)
 
     snapshot = await measured.row("snapshot: the copy, in the training step", lambda: next_snapshot(tensors))
     data = snapshot.file.data

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import Tensor
+
 from learner.evaluation_rounds import EvaluationRounds
 from learner.exchange.peers import Peers
 from learner.exchange.score_failures import ScoreFailures
-from learner.exchange.weight_publisher import GeneratorState
+from learner.exchange.weight_publisher import GeneratorState, Snapshot
+from learner.models.named_tensors import named_tensors
 from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.reconfiguration import Reconfiguration
 from learner.reporting.run_log import RunLog
@@ -31,6 +34,17 @@ class Parts:
     run_log: RunLog
     failures: ScoreFailures
     reconfiguration: Reconfiguration
+
+    def snapshot(
+        self, policy_version: int, tensors: Mapping[str, Tensor] | None = None, *, incarnation: int
+    ) -> Snapshot:
+        """Of these weights, or of the policy's, of which this is the one copy; in another thread than the loop's.
+
+        The probe is of the weights that the policy computes with, so that a copy that is not theirs is found.
+        """
+        probe = self.trainer.probe(tensors)
+        tensors = tensors or named_tensors(self.trainer.policy.network)
+        return Snapshot(tensors, self.reconfiguration.run.name, policy_version, incarnation=incarnation, probe=probe)
 
     def status(self, generators: Mapping[str, GeneratorState], *, step: int, **state: Any) -> Mapping[str, Any]:
         """For the heartbeat: `state`, and what the parts know."""

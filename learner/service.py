@@ -24,7 +24,6 @@ from learner.exchange.inbox import InboxLoop, MemoryPressure, RejectedRecords
 from learner.exchange.reconciliation import Reconciliation
 from learner.exchange.request_sender import RequestSender
 from learner.exchange.weight_publisher import Snapshot, WeightPublisher
-from learner.models.named_tensors import named_tensors
 from learner.parts import Parts
 from learner.persistence.run_identity import RunIdentity
 from learner.reporting.heartbeat import missing_rows
@@ -61,7 +60,11 @@ class LearnerService:
             held_at=lambda: parts.reconfiguration.held_at,
         )
         self._requests = RequestSender(parts.streams, self._manager.ledger)
-        self._publisher = WeightPublisher(parts.peers.transport, parts.peers.find_generators)
+        self._publisher = WeightPublisher(
+            parts.peers.transport,
+            parts.peers.find_generators,
+            on_disagreement=lambda text: self._log.journal.event("disagreement", step=self.step, text=text),
+        )
         self._reconciliation = Reconciliation(
             parts.streams, self._manager.ledger, self._requests, lambda: self._inbox.position, self._manager.border
         )
@@ -250,9 +253,7 @@ class LearnerService:
         await self._publisher.publish(await asyncio.to_thread(self._snapshot, policy_version, tensors))
 
     def _snapshot(self, policy_version: int, tensors: Mapping[str, Tensor] | None = None) -> Snapshot:
-        """Of these weights, or of the policy's, of which this is the one copy; in another thread than the loop's."""
-        tensors = tensors or named_tensors(self._trainer.policy.network)
-        return Snapshot(tensors, self._reconfiguration.run.name, policy_version, incarnation=self._identity.incarnation)
+        return self._parts.snapshot(policy_version, tensors, incarnation=self._identity.incarnation)
 
     async def _add_solutions(self, step: int, weights: Mapping[str, Tensor] | None = None) -> None:
         if self._manager.evaluator.awaits_solutions(step):

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from learner.exchange.weight_offers import OfferedWeights, WeightOffers
-from learner.exchange.weight_publisher import FoundGenerator, Snapshot, TransferError
+from learner.exchange.weight_publisher import DisprovedError, FoundGenerator, Snapshot, TransferError
 from tppo.announced_weights import AnnouncedWeights
 from tppo.generation_totals import GenerationTally, GenerationTotals
 from tppo.process.grpc_server import CHANNEL_OPTIONS
@@ -91,6 +91,8 @@ class GrpcTransport:
         try:
             response = await attempt.answer()
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.DATA_LOSS:
+                raise DisprovedError(error.details() or "") from error
             raise TransferError(f"{error.code().name}: {error.details()}", num_held=attempt.num_held) from error
         if response.digest != manifest.digest:
             raise TransferError(f"the generator loaded digest {response.digest}, not {manifest.digest}")

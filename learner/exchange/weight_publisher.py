@@ -23,6 +23,7 @@ from tppo.process.backoff import Backoff
 from tppo.process.cancellation import TaskGroup
 from tppo.process.event_loop import free_in_thread
 from tppo.streams import until_redis_answers
+from tppo.weight_probe import WeightProbe
 from tppo.weights import MemoryFile
 from tppo.weights.manifest import Manifest, SharedMemory
 from tppo.weights.tensor_digests import digests
@@ -37,9 +38,20 @@ LONGEST_DELAY_SECONDS = 4.0
 class Snapshot:
     """The policy's weights at one version: a copy, in memory that generators on this machine can open."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], run: str, policy_version: int, *, incarnation: int) -> None:
-        """The one copy of the tensors that is made, whoever is sent them; they may lie on any device."""
-        self.run, self.policy_version, self.incarnation = run, policy_version, incarnation
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        run: str,
+        policy_version: int,
+        *,
+        incarnation: int,
+        probe: WeightProbe | None = None,
+    ) -> None:
+        """The one copy of the tensors that is made, whoever is sent them; they may lie on any device.
+
+        `probe`: what the policy of these weights says of its rows; generators take no weights without one.
+        """
+        self.run, self.policy_version, self.incarnation, self.probe = run, policy_version, incarnation, probe
         self._nonce = secrets.token_hex(16)
         self.file = MemoryFile.holding(tensors, nonce=self._nonce)
         self.tensors: Mapping[str, Tensor] = self.file.tensors()
@@ -63,6 +75,7 @@ class Snapshot:
             layout=self.file.layout,
             digests=found.of_tensors,
             shared=place,
+            probe=self.probe,
         )
 
     @property
@@ -88,6 +101,10 @@ class TransferError(Exception):
         self.num_held = num_held
 
 
+class DisprovedError(TransferError):
+    """The generator has the weights, and computes otherwise than the learner; it serves nothing."""
+
+
 class Transport(Protocol):
     """A way for weights to reach a generator."""
 
@@ -103,6 +120,7 @@ class GeneratorState:
     policy_version: int = -1  # newest that it confirmed to this learner
     error: str = ""  # of the last transfer, empty when it succeeded
     started_at: float = 0.0
+    num_disagreements: int = 0  # transfers after which it did not compute what the learner does
 
     def is_same_process_as(self, found: FoundGenerator) -> bool:
         """Whether what it confirmed still holds."""
@@ -113,11 +131,16 @@ class WeightPublisher:
     """Keeps every living generator on the newest weights."""
 
     def __init__(
-        self, transport: Transport, find_generators: Callable[[], Awaitable[Mapping[str, FoundGenerator]]]
+        self,
+        transport: Transport,
+        find_generators: Callable[[], Awaitable[Mapping[str, FoundGenerator]]],
+        *,
+        on_disagreement: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`find_generators`: those with a recent heartbeat, by name."""
+        """`find_generators`: those with a recent heartbeat, by name; `on_disagreement` is given a sentence."""
         self._transport = transport
         self._find_generators = find_generators
+        self._on_disagreement = on_disagreement
         self._newest: Snapshot | None = None
         self._published = asyncio.Condition()
         self.generators: dict[str, GeneratorState] = {}
@@ -142,13 +165,14 @@ class WeightPublisher:
                 if known is None or not known.is_same_process_as(one):
                     _cancel(senders.pop(name, None))
                     self.generators[name] = GeneratorState(one.address, started_at=one.started_at)
-                    senders[name] = group.create_task(self._send_to(self.generators[name]), name=f"weights to {name}")
+                    sending = self._send_to(name, self.generators[name])
+                    senders[name] = group.create_task(sending, name=f"weights to {name}")
             for name in self.generators.keys() - found.keys():
                 _cancel(senders.pop(name, None))
                 del self.generators[name]
             await asyncio.sleep(DISCOVERY_SECONDS)
 
-    async def _send_to(self, generator: GeneratorState) -> None:
+    async def _send_to(self, name: str, generator: GeneratorState) -> None:
         backoff = Backoff(first_seconds=FIRST_DELAY_SECONDS, longest_seconds=LONGEST_DELAY_SECONDS)
         resumed, num_held = None, 0
         while True:
@@ -157,6 +181,10 @@ class WeightPublisher:
                 await self._transport.send(generator.address, snapshot)
             except TransferError as error:
                 generator.error = str(error)
+                if isinstance(error, DisprovedError):
+                    generator.num_disagreements += 1
+                    generator.policy_version = -1  # it has nothing that a transfer may build on
+                    self._on_disagreement(f"{name} disagrees with the learner: {error}")
                 delay_seconds = backoff.next_delay()
                 version, address = snapshot.policy_version, generator.address
                 logger.warning("weights %d to %s: %s; retry in %g s", version, address, error, delay_seconds)

@@ -1,4 +1,4 @@
-"""Whether the learner computes what transformers does: its log-probabilities on the rows of the probe."""
+"""The learner's log-probabilities on rows of a probe: whether they are transformers', and what engines must find."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +11,8 @@ from torch import Tensor
 from learner.models.outputs import Policy, token_logprobs
 from learner.models.packing import TokenRow, pack, unpack
 from tppo.models import probe
+from tppo.rollout import logprobs
+from tppo.weight_probe import ProbeRow, WeightProbe
 
 
 @torch.no_grad()
@@ -35,12 +37,22 @@ def require_agreement(policy: Policy) -> probe.LogprobDifference:
 
 
 @torch.no_grad()
+def weight_probe(policy: Policy, rows: Sequence[ProbeRow], *, max_tokens: int) -> WeightProbe:
+    """What the policy says of the rows, with the very weights that it computes with and that generators are sent."""
+    temperature = policy.temperature or 1.0  # as engines report greedy tokens
+    sampled = replace(policy, temperature=temperature)
+    batches = pack([TokenRow(row.tokens, row.start) for row in rows], max_tokens=max_tokens)
+    found = unpack(batches, [token_logprobs(sampled, batch).cpu() for batch in batches])
+    return WeightProbe(tuple(rows), tuple(logprobs(of_row.tolist()) for of_row in found), temperature)
+
+
+@torch.no_grad()
 def require_runnable(network: Any) -> None:
     """Raise `ProbeError` where transformers' own forward pass of the family fails."""
     _plain_logprobs(network, probe.rows_for(network)[:1])
 
 
-def _plain_logprobs(network: Any, rows: Sequence[probe.ProbeRow]) -> list[Tensor]:
+def _plain_logprobs(network: Any, rows: Sequence[ProbeRow]) -> list[Tensor]:
     try:
         return probe.plain_logprobs(network, rows)
     except Exception as error:  # whatever the family's code raises
@@ -60,10 +72,10 @@ def plain_attention(network: Any) -> Iterator[None]:
         network.set_attn_implementation(ours)
 
 
-def _require_causal(network: Any, row: probe.ProbeRow) -> None:
+def _require_causal(network: Any, row: ProbeRow) -> None:
     """An encoder looks at later tokens too, and then no log-probability of a token is that of sampling it."""
     middle = len(row.tokens) // 2
-    whole, half = (probe.ProbeRow(row.tokens[:length], start=1) for length in (len(row.tokens), middle))
+    whole, half = (ProbeRow.of(row.tokens[:length], num_compared=length) for length in (len(row.tokens), middle))
     (of_whole,), (of_half,) = _plain_logprobs(network, [whole]), _plain_logprobs(network, [half])
     apart = probe.difference([of_whole[: middle - 1]], [of_half])
     if not apart.is_within(probe.TOLERANCES[network.dtype]):

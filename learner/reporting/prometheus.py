@@ -89,6 +89,13 @@ LEARNER_METRICS = (
         read=of_each("generators", number=part("policy_version")),
     ),
     Exposed(
+        name="tppo_generator_disagreements_total",
+        unit="weight updates",
+        meaning="Weight updates after which the generator did not compute what the learner does.",
+        labels=("generator",),
+        read=of_each("generators", number=part("num_disagreements")),
+    ),
+    Exposed(
         name="tppo_generator_transfer_failed",
         unit="0 or 1",
         meaning="Whether the last transfer of weights to the generator has failed.",

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow
 from torch import Tensor
 
+from learner.models.agreement import weight_probe
 from learner.models.master_weights import MasterWeights
 from learner.models.outputs import (
     Policy,
@@ -40,6 +41,7 @@ from learner.step.system import System
 from learner.step.trace_rows import trace_table
 from learner.step.trace_schema import Header
 from tppo.config.schema import ActorSection, CriticSection, OptimizerSection, RunSection
+from tppo.weight_probe import WeightProbe, update_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,17 @@ class Trainer:
         )
         by_index = dict(zip(rows, probabilities, strict=True))
         return [by_index.get(index, 0.0) for index in range(len(prompts))]
+
+    def probe(self, weights: Mapping[str, Tensor] | None = None) -> WeightProbe:
+        """What the policy, or that of `weights`, says of the run's probe."""
+        policy, run = self.policy if weights is None else with_weights(self.policy, weights), self._run
+        rows = update_rows(
+            f"{run.name}/{run.seed}",
+            policy.network.config.get_text_config().vocab_size,
+            capacity=run.max_prompt_length + run.max_response_length,
+            step_tokens=run.rollouts_per_step * run.window_length,
+        )
+        return weight_probe(policy, rows, max_tokens=self._actor_section.max_tokens_per_microbatch)
 
     def set_temperature(self, temperature: float) -> None:
         """From the next step on the policy is the one under this sampling temperature, in every system."""

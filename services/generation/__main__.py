@@ -30,9 +30,12 @@ from tppo.security.authentication import Service, metrics_token_from_environment
 from tppo.security.redis_address import with_redis
 from tppo.security.service_tokens import service_token
 from tppo.security.tls import require_tls_or_token
+from tppo.streams import until_redis_answers
 from tppo.streams.redis import RedisStreams
 
 log = logging.getLogger(__name__)
+
+GAVE_UP_EXIT_CODE = 3  # no restart mends it; `tppo run` goes on with the other generators, where there are some
 
 
 def main(argv: Sequence[str]) -> int:
@@ -69,8 +72,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.standalone:
         asyncio.run(_serve_clients(config, arguments.policy_version))
         return 0
-    asyncio.run(_serve(config, arguments.name, token))
-    return 0
+    return asyncio.run(_serve(config, arguments.name, token))
 
 
 async def _serve_clients(config: Config, policy_version: int) -> None:
@@ -112,28 +114,28 @@ def _joined(arguments: argparse.Namespace) -> tuple[Config, str]:
     return config, token
 
 
-async def _serve(config: Config, name: str, given_token: str) -> None:
+async def _serve(config: Config, name: str, given_token: str) -> int:
     exporter = Exporter(GENERATION_METRICS, run=config.run.name, service=name)
     with serving(config.prometheus, exporter, token=metrics_token_from_environment()):
         token = given_token or service_token(config.run.path, Service.GENERATION)
-        await _serve_requests(config, name, exporter, token=token)
-    leave_threads()  # here, since the event loop's own end waits for them
+        exit_code = await _serve_requests(config, name, exporter, token=token)
+    leave_threads(exit_code)  # here, since the event loop's own end waits for them
 
 
-async def _serve_requests(config: Config, name: str, exporter: Exporter, *, token: str) -> None:
-    from services.generation.build import build_handover, build_worker, running_engine, weight_server
+async def _serve_requests(config: Config, name: str, exporter: Exporter, *, token: str) -> int:
+    from services.generation.build import build_handover, build_worker, running_engine, served_weights, weight_server
     from services.generation.endpoint.serving import serving_endpoint
     from services.generation.fleet_pace import FleetPace
     from services.generation.free_slots import FreeSlots
-    from services.generation.served_weights import ServedWeights
     from services.generation.service import WindowHandler
     from services.generation.weight_intake import WeightIntake
+    from services.generation.weight_proof import DisprovedWeightsError
     from tppo.models.device import torch_device
 
     torch_device(config.generator_placement)  # refused before anybody is waited for
     run = config.run.name
     async with connected(config.redis.url) as client, running_engine(config) as engine:
-        weights, slots = ServedWeights(engine), FreeSlots(engine.num_slots)
+        weights, slots = served_weights(config, engine), FreeSlots(engine.num_slots)
         if config.generation.weight_update == "between_windows":
             weights.while_updating = slots.held
         announced = partial(announced_weights, client, run)
@@ -160,8 +162,14 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter, *, toke
             on_stop_signal(worker.stop)  # before the address is known: who has read it may end this process at once
             log.info("%s takes weights at %s", name, address)
             await run_until_signalled(worker, announcer)
+            if weights.is_disproved:  # it leaves the run, and the reason stays
+                await until_redis_answers(lambda: announcer.announce(worker.status()), "announcing the end")
+    if isinstance(weights.refusal, DisprovedWeightsError):
+        log.error("%s is out of the run: %s, after the weights were sent again", name, weights.refusal)
+        return GAVE_UP_EXIT_CODE
     if weights.refusal is not None:
         raise ConfigError(f"model.path = {config.model.path}: {weights.refusal}")
+    return 0
 
 
 if __name__ == "__main__":

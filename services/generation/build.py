@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from services.generation.engine import Engine
 from services.generation.fleet_pace import FleetPace
 from services.generation.handover import Handover
+from services.generation.served_weights import ServedWeights
 from services.generation.service import WindowHandler
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.decoder import Decoder
@@ -20,6 +21,7 @@ from services.generation.transformers_engine.decoders.llama import LlamaDecoder,
 from services.generation.transformers_engine.decoders.model_weights import named_weights
 from services.generation.transformers_engine.engine import TransformersEngine
 from services.generation.weight_intake import SERVICE_NAME, WeightIntake, registration
+from services.generation.weight_proof import looser_tolerance
 from tppo.config import Config, ConfigError
 from tppo.config.services import GenerationSection
 from tppo.models.context_length import context_length, rotary_border
@@ -63,6 +65,13 @@ def build_worker(
 def weight_server(intake: WeightIntake, section: GenerationSection, *, token: str) -> AbstractAsyncContextManager[str]:
     """Runs the gRPC server to which the learner sends weights; gives the address at which others reach it."""
     return serving_grpc(SERVICE_NAME, registration(intake), section, key="generation", token=token)
+
+
+def served_weights(config: Config, engine: Engine) -> ServedWeights:
+    """The weights of the engine, and how far it may be from the learner."""
+    recomputes = config.generation.weight_update == "in_flight" and config.generation.recompute_cache_on_update
+    tolerance = looser_tolerance(config.policy_placement, config.generator_placement)
+    return ServedWeights(engine, tolerance, recomputes=recomputes)
 
 
 @asynccontextmanager

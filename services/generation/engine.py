@@ -1,10 +1,12 @@
 """What the request handler needs of an engine."""
 
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from tppo.rollout import Window, WindowRequest
+from tppo.weight_probe import ProbeRow
 from tppo.weights import WeightUpdate
 
 OnTokens = Callable[[Sequence[int], Sequence[float]], None]
@@ -43,6 +45,15 @@ class EngineStatistics:
     running: tuple[RunningWindow, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ProbeAnswer:
+    """What the engine's decode path says of forced tokens."""
+
+    policy_version: int  # of the weights that decoded them, the newest of these where an update came in between
+    logprobs: "tuple[array[float], ...]"  # float32, of each row's response tokens; may hold what is not a number
+    num_earlier: tuple[int, ...] = ()  # of each row, the first tokens, which earlier weights decoded; empty: none
+
+
 class Engine(Protocol):
     """Extends responses by windows of tokens, and takes new weights while it does."""
 
@@ -67,6 +78,15 @@ class Engine(Protocol):
         """Let this window end now with the tokens that it has, perhaps none: `generate` returns it, finish reason CUT.
 
         Nothing where no such window is under way.
+        """
+        ...
+
+    async def probe(self, rows: Sequence[ProbeRow], *, temperature: float = 1.0) -> ProbeAnswer:
+        """Decode the rows' response tokens, whatever is likely, on the way and under the weights that windows have.
+
+        Rows begin soon, even where every slot is in use, and leave the windows that run as they are. At an update they
+        fare as windows do: in flight, those that were queued before it begin under the weights in use. `temperature`
+        is that of sampling and counts as 1 when it is 0; cancelling drops the rows. ValueError: rows that do not fit.
         """
         ...
 

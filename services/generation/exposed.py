@@ -10,6 +10,24 @@ GENERATION_METRICS = (
         read=at("policy_version"),
     ),
     Exposed(
+        name="tppo_generation_probe_difference_nats",
+        unit="nats",
+        meaning="Largest difference from the learner's log-probabilities that the last weight update's probe found.",
+        read=at("probe_difference"),
+    ),
+    Exposed(
+        name="tppo_generation_probe_tolerance_nats",
+        unit="nats",
+        meaning="Largest difference that may be rounding; a generator beyond it serves nothing.",
+        read=at("probe_tolerance"),
+    ),
+    Exposed(
+        name="tppo_generation_disagreements_total",
+        unit="weight updates",
+        meaning="Weight updates after which the engine did not compute what the learner does.",
+        read=at("num_disagreements"),
+    ),
+    Exposed(
         name="tppo_generation_slots",
         unit="slots",
         meaning="Responses that the generator can extend at once.",
@@ -110,6 +128,12 @@ GENERATION_METRICS = (
         unit="leases",
         meaning="Windows that were not delivered because the lease had passed on.",
         read=at("num_leases_lost"),
+    ),
+    Exposed(
+        name="tppo_generation_handed_back_requests_total",
+        unit="requests",
+        meaning="Requests whose leases were released: cut early, or of weights that were disproved.",
+        read=at("num_handed_back"),
     ),
     Exposed(
         name="tppo_generation_rejected_requests_total",

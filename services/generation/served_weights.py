@@ -1,13 +1,22 @@
-"""Which weights the engine serves: applied in order, and awaited by the requests that need newer ones."""
+"""Which weights the engine serves: applied in order, proved, and awaited by the requests that need newer ones."""
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
+
+import torch
 
 from services.generation.engine import Engine
-from tppo.models.probe import ProbeError
+from services.generation.weight_proof import DisprovedWeightsError, ProofState, Verdict, WeightProof
+from tppo.models.probe import TOLERANCES, ProbeError, Tolerance
+from tppo.process.leased_worker import HandedBackError
+from tppo.rollout import Window
+from tppo.weight_probe import WeightProbe
 from tppo.weights import WeightUpdate
+
+DISPROVED = "the weights in use are disproved"
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -25,43 +34,135 @@ class StaleWeightsError(Exception):
 class ServedWeights:
     """The engine's weights; one update at a time."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self, engine: Engine, tolerance: Tolerance = TOLERANCES[torch.float32], *, recomputes: bool = False
+    ) -> None:
+        """`tolerance` of the types that learner and engine compute with; `recomputes`: the KV cache at an update."""
         self.identity: WeightIdentity | None = None
         self.digest = ""
-        self.refusal: ProbeError | None = None  # why the engine is to serve nothing
+        self.refusal: ProbeError | DisprovedWeightsError | None = None  # why the engine is to serve nothing
         self.on_refusal: Callable[[], None] = lambda: None
         self.while_updating: Callable[[], AbstractContextManager[None]] = nullcontext  # around each update
+        self.proof = WeightProof(engine, tolerance, recomputes=recomputes)
         self._engine = engine
+        self._verdict = Verdict(engine.policy_version, ProofState.PROVED)
+        self._fault = ""  # why the weights in use are disproved
+        self._serving: set[asyncio.Task[Any]] = set()
         self._updating = asyncio.Lock()
         self._changed = asyncio.Condition()
+
+    @property
+    def is_disproved(self) -> bool:
+        """Whether the engine is known not to sample from what the learner thinks: the weights must come whole."""
+        return self._verdict.state is ProofState.DISPROVED
+
+    def status(self) -> Mapping[str, object]:
+        """For the heartbeat."""
+        return {
+            "policy_version": self._engine.policy_version,
+            "incarnation": self.identity.incarnation if self.identity else 0,
+            "digest": self.digest,
+            "proof": self._verdict.state.value,
+            "proof_error": self._fault,
+            **self.proof.status(),
+        }
 
     def refuse_older(self, identity: WeightIdentity) -> None:
         """Raise `StaleWeightsError` unless the weights are at least as new as those in use."""
         if self.identity is not None and identity < self.identity:
             raise StaleWeightsError(f"{identity} is older than {self.identity}, which is in use")
 
-    async def take(self, update: WeightUpdate) -> None:
-        """Bring the weights into use. ValueError: they do not fit, the old ones stay in use.
+    async def take(self, update: WeightUpdate, probe: WeightProbe | None = None) -> None:
+        """Bring the weights into use, and prove them. ValueError: they do not fit, the old ones stay in use.
 
-        `ProbeError`: the engine would compute wrongly with any weights, and the generator is to end.
+        `DisprovedWeightsError`: the engine serves nothing until they are sent again. `ProbeError`: it would compute
+        wrongly with any weights. In the end the generator is to end.
         """
         identity = WeightIdentity(update.incarnation, update.policy_version)
         async with self._updating:
             self.refuse_older(identity)
+            if probe is not None:
+                await self.proof.begin(probe)
             try:
-                with self.while_updating():
-                    self.digest = await self._engine.update_weights(update)
-            except ProbeError as error:
-                self.refusal = error
-                self.on_refusal()
-                raise
-            self.identity = identity
-        async with self._changed:
-            self._changed.notify_all()
+                await self._load(update)
+                self.identity = identity
+                async with self._changed:
+                    self._changed.notify_all()  # windows may begin, and are held back
+                await self._prove(update, probe)
+            finally:
+                await self.proof.end()
 
     async def at_least(self, policy_version: int) -> None:
         """Wait until the engine serves this version or a newer one."""
-        if self._engine.policy_version >= policy_version:
+        if self._serves(policy_version):
             return
         async with self._changed:
-            await self._changed.wait_for(lambda: self._engine.policy_version >= policy_version)
+            await self._changed.wait_for(lambda: self._serves(policy_version))
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Around the work on one request, which ends with `HandedBackError` once the weights are disproved."""
+        if self.is_disproved:  # a request that was leased in that very moment
+            raise HandedBackError(DISPROVED)
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task in self._serving or task.uncancel():
+                raise
+            raise HandedBackError(DISPROVED) from None
+        finally:
+            self._serving.discard(task)
+
+    async def vouch_for(self, window: Window) -> None:
+        """Wait for the verdict on its weights; those of a failed one are not known. Raises `HandedBackError`."""
+        verdict = self._verdict
+        versions = {span.policy_version for span in window.version_spans}
+        if versions and verdict.policy_version not in versions:
+            return
+        if await verdict.wait() is not ProofState.PROVED:
+            raise HandedBackError(f"the weights of version {verdict.policy_version} were not proved")
+
+    def _serves(self, policy_version: int) -> bool:
+        return self._engine.policy_version >= policy_version and not self.is_disproved
+
+    async def _load(self, update: WeightUpdate) -> None:
+        before = self._verdict
+        self._replace_verdict(Verdict(update.policy_version))  # windows may have their tokens from now on
+        try:
+            with self.while_updating():
+                self.digest = await self._engine.update_weights(update)
+        except ProbeError as error:
+            self._disprove(error, is_final=True)
+            raise
+        except ValueError:
+            self._replace_verdict(before)
+            raise
+
+    async def _prove(self, update: WeightUpdate, probe: WeightProbe | None) -> None:
+        """Where it is cancelled, the windows wait for the next update."""
+        try:
+            if probe is not None:
+                await self.proof.require_agreement(update.policy_version, probe)
+        except DisprovedWeightsError as error:
+            self._disprove(error, is_final=self.proof.is_beyond_reload)
+            raise
+        self._verdict.settle(ProofState.PROVED)
+        self._fault = ""
+
+    def _replace_verdict(self, verdict: Verdict) -> None:
+        self._verdict.settle(ProofState.DISPROVED)  # what was not proved by now never will be
+        self._verdict = verdict
+
+    def _disprove(self, error: ProbeError | DisprovedWeightsError, *, is_final: bool) -> None:
+        """Whatever is under way goes back to the queue."""
+        self._verdict.settle(ProofState.DISPROVED)
+        self._fault = str(error)
+        serving, self._serving = self._serving, set()
+        for task in serving:
+            task.cancel()
+        if is_final:
+            self.refusal = error
+            self.on_refusal()

@@ -55,27 +55,33 @@ class WindowHandler:
         self._last_error = ""
 
     async def ready(self) -> None:
-        """Once there are weights."""
+        """While there are weights that are not disproved."""
         await self._weights.at_least(0)
 
     async def handle(self, payload: bytes) -> bytes:
         """The window; a failed one where the engine can never serve the request.
 
         A generator whose weights are behind the required version waits for newer ones first, as long as the learner
-        has announced them. `HandedBackError`: its window was cut before it was worth posting.
+        has announced them. `HandedBackError`: its window was cut before it was worth posting, or its weights turned
+        out not to be what the learner thinks.
         """
         request = _decoded(payload)
-        with self._handover.waiting():
-            await self._await_weights(request.min_policy_version)
+        async with self._weights.serving():
+            with self._handover.waiting():
+                await self._await_weights(request.min_policy_version)
+            window = await self._window(request)
+            await self._weights.vouch_for(window)
+        return self._record(window)
+
+    async def _window(self, request: WindowRequest) -> Window:
         started_at = time.time()
         try:
             with self._slots.window():
                 window = await self._handover.window(request)
         except ValueError as error:
-            window = self._failed(request, started_at, str(error))
-        else:
-            self._pace.note(window)
-        return self._record(window)
+            return self._failed(request, started_at, str(error))
+        self._pace.note(window)
+        return window
 
     def refuse(self, payload: bytes, cause: str) -> bytes:
         """A failed window."""
@@ -83,14 +89,11 @@ class WindowHandler:
 
     def status(self) -> Mapping[str, object]:
         """The engine's counts, the weights in use and the windows so far."""
-        identity = self._weights.identity
         statistics = self._engine.statistics()
         return {
             **asdict(statistics),
+            **self._weights.status(),
             "tokens_per_second": self._speed.of(statistics.num_tokens_generated, time.monotonic()),
-            "policy_version": self._engine.policy_version,
-            "incarnation": identity.incarnation if identity else 0,
-            "digest": self._weights.digest,
             "num_windows": self._num_windows,
             "num_cut": self._handover.num_cut,
             "seconds_per_token": self._pace.seconds_per_token,

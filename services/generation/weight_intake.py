@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 
 from services.generation.served_weights import ServedWeights, StaleWeightsError, WeightIdentity
+from services.generation.weight_proof import DisprovedWeightsError
 from services.generation.weight_reception import (
     DeltaReception,
     OtherTransferError,
@@ -25,6 +26,7 @@ from services.generation.weight_reception import (
 from tppo.announced_weights import AnnouncedWeights
 from tppo.streams import StreamsError
 from tppo.v1 import generation_pb2 as pb
+from tppo.weight_probe import WeightProbe
 from tppo.weights import WeightUpdate
 from tppo.weights.manifest import Manifest
 from tppo.weights.messages import METHOD, parsed
@@ -61,6 +63,7 @@ STATUSES: Mapping[type[Exception], grpc.StatusCode] = {
     EndedEarlyError: grpc.StatusCode.INVALID_ARGUMENT,
     ValueError: grpc.StatusCode.INVALID_ARGUMENT,
     UnknownAnnouncementError: grpc.StatusCode.UNAVAILABLE,
+    DisprovedWeightsError: grpc.StatusCode.DATA_LOSS,
     TimeoutError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 """What ends a transfer."""
@@ -112,7 +115,7 @@ class WeightIntake:
             wanted = pb.WantedWeights(source=SOURCES[reception.source], offset=reception.num_received)
             yield pb.UpdateWeightsResponse(wanted=wanted)
             update = await self._received(reception, messages)
-        await self._take(update)
+        await self._take(update, manifest.probe)
         self.receptions.took(manifest, update, has_arrived=has_arrived)
         identity = self._weights.identity
         assert identity is not None
@@ -154,11 +157,11 @@ class WeightIntake:
             self.receptions.drop()
             return None
 
-    async def _take(self, update: WeightUpdate) -> None:
+    async def _take(self, update: WeightUpdate, probe: WeightProbe | None) -> None:
         """What has arrived is kept for the next attempt only where this one is cancelled in here."""
         try:
-            await self._weights.take(update)
-        except ValueError:
+            await self._weights.take(update, probe)
+        except (ValueError, DisprovedWeightsError):
             self.receptions.drop()
             raise
 
@@ -169,6 +172,8 @@ class WeightIntake:
     async def _check(self, manifest: Manifest) -> None:
         if manifest.run != self._run:
             raise OtherRunError(f"these are weights of run {manifest.run!r}; {self._name} serves {self._run!r}")
+        if manifest.probe is None:
+            raise ValueError("the manifest has no probe; expected rows by which the weights are proved")
         identity = WeightIdentity(manifest.incarnation, manifest.policy_version)
         self._weights.refuse_older(identity)
         try:

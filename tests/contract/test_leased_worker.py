@@ -78,6 +78,50 @@ async def test_each_request_is_answered_by_one_record(streams: MemoryStreams) ->
     assert await streams.window_requests.outstanding() == []
 
 
+async def test_a_request_that_is_handed_back_is_served_later_as_if_never_delivered(streams: MemoryStreams) -> None:
+    class Reluctant(Upper):
+        async def handle(self, payload: bytes) -> bytes:
+            if self.begun.empty():
+                self.begun.put_nowait(payload)
+                raise HandedBackError("not now")
+            return payload.upper()
+
+    worker = worker_on(streams, Reluctant())
+    await streams.window_requests.put([b"a", b"b"])
+
+    async with running(worker):
+        found = await records(streams, 2)
+        status = worker.status()
+
+    assert sorted(found) == [b"A", b"B"]
+    assert (status["num_handed_back"], status["num_leases_lost"]) == (1, 0)
+
+
+async def test_nothing_is_leased_while_the_handler_is_not_ready(streams: MemoryStreams) -> None:
+    class Awaited(Upper):
+        def __init__(self) -> None:
+            super().__init__()
+            self.is_awaited = asyncio.Event()
+
+        async def ready(self) -> None:
+            if not self.is_ready.is_set():
+                self.is_awaited.set()
+            await super().ready()
+
+    handler = Awaited()
+    await streams.window_requests.put([b"a"])
+
+    async with running(worker_on(streams, handler)):
+        await records(streams, 1)
+        handler.is_ready.clear()
+        await handler.is_awaited.wait()  # a look for requests that was under way is over
+        await streams.window_requests.put([b"b"])
+        await asyncio.sleep(0.05)
+        assert (await streams.window_requests.depth()).num_waiting == 1
+        handler.is_ready.set()
+        assert await records(streams, 2) == [b"A", b"B"]
+
+
 async def test_nothing_is_leased_before_the_handler_is_ready(streams: MemoryStreams) -> None:
     handler, heartbeats = Upper(is_ready=False), Heartbeats()
     await streams.window_requests.put([b"a"])

@@ -16,6 +16,7 @@ from services.generation.build import weight_server
 from services.generation.served_weights import ServedWeights
 from services.generation.weight_intake import WeightIntake
 from tests.generation.fake_engine import FakeEngine
+from tests.support.weights import PROBE
 from tppo.announced_weights import AnnouncedWeights
 from tppo.config.services import GenerationSection
 from tppo.streams import StreamsUnavailable
@@ -98,7 +99,7 @@ async def a_generator(learner: Learner, *, shares_memory: bool) -> AsyncIterator
 async def a_snapshot(
     policy_version: int = 1, tensors: Mapping[str, torch.Tensor] = TENSORS, *, incarnation: int = 1
 ) -> Snapshot:
-    return await asyncio.to_thread(Snapshot, tensors, "mine", policy_version, incarnation=incarnation)
+    return await asyncio.to_thread(Snapshot, tensors, "mine", policy_version, incarnation=incarnation, probe=PROBE)
 
 
 def inode(path: str) -> int:
@@ -182,7 +183,7 @@ class Deaf(WeightIntake):
 async def test_a_generator_that_takes_no_byte_ends_the_attempt() -> None:
     learner = Learner(options={"standstill_seconds": 0.2})
     large = {"w": torch.zeros(2**25, dtype=torch.uint8)}
-    snapshot = await asyncio.to_thread(Snapshot, large, "mine", 1, incarnation=1)
+    snapshot = await asyncio.to_thread(Snapshot, large, "mine", 1, incarnation=1, probe=PROBE)
     intake = Deaf(ServedWeights(FakeEngine()), learner.announcements.look, run="mine", name="g0")
 
     async with weight_server(intake, GenerationSection(), token="") as address:

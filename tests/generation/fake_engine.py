@@ -1,10 +1,12 @@
 """An `Engine` under a test's control."""
 
 import asyncio
+from collections.abc import Sequence
 
-from services.generation.engine import EngineStatistics, OnTokens, RunningWindow
+from services.generation.engine import EngineStatistics, OnTokens, ProbeAnswer, RunningWindow
 from tppo.process.cancellation import cancel_all
 from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, logprobs, tokens
+from tppo.weight_probe import ProbeRow
 from tppo.weights import WeightUpdate
 
 
@@ -20,6 +22,9 @@ class FakeEngine:
         self.cuts: dict[tuple[str, int], asyncio.Event] = {}  # of the windows under way
         self.num_tokens_when_cut = 2
         self.running: tuple[RunningWindow, ...] = ()
+        self.probed = -1.0  # its log-probability of each token of a probe
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
         self.failure: Exception | None = None  # raised by the next window, or the next update
         if is_instant:
             self.released.set()
@@ -52,6 +57,12 @@ class FakeEngine:
     async def cut(self, rollout_id: str, window_index: int) -> None:
         if (rollout_id, window_index) in self.cuts:
             self.cuts[rollout_id, window_index].set()
+
+    async def probe(self, rows: Sequence[ProbeRow], *, temperature: float = 1.0) -> ProbeAnswer:
+        await self.may_answer.wait()
+        return ProbeAnswer(
+            self.policy_version, tuple(logprobs([self.probed] * len(row.response_tokens)) for row in rows)
+        )
 
     async def update_weights(self, update: WeightUpdate) -> str:
         if self.failure is not None:

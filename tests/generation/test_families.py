@@ -12,7 +12,8 @@ from services.generation.transformers_engine.decoders.model_weights import named
 from services.generation.transformers_engine.decoders.proof import decoded_logprobs, require_agreement
 from tests.generation.tiny_models import CPU, FAST, a_decoder, a_model, an_update
 from tools.tiny_families import FAMILIES, VOCABULARY, WINDOW, Family, tiny_config, tiny_model
-from tppo.models.probe import TOLERANCES, ProbeError, ProbeRow, difference, plain_logprobs, rows_for
+from tppo.models.probe import TOLERANCES, ProbeError, difference, plain_logprobs, rows_for
+from tppo.weight_probe import ProbeRow
 
 BANDED = ("gemma2", "gemma3_text", "mistral", "mixtral", "gpt_oss", "cohere2", "llama4_text")
 RECURRENT = ("mamba", "mamba2", "falcon_mamba", "falcon_h1", "jamba", "bamba", "lfm2", "qwen3_next", "nemotron_h")
@@ -23,7 +24,7 @@ def rows() -> list[ProbeRow]:
     generator = torch.Generator().manual_seed(7)
     shapes = ((40, 3), (WINDOW + 2, WINDOW - 1), (25, 20), (4, 1))
     return [
-        ProbeRow(tuple(torch.randint(VOCABULARY, (length,), generator=generator).tolist()), start)
+        ProbeRow.of(torch.randint(VOCABULARY, (length,), generator=generator).tolist(), num_compared=length - start)
         for length, start in shapes
     ]
 

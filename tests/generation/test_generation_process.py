@@ -3,7 +3,6 @@
 import asyncio
 import os
 import subprocess
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,19 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from transformers import BertConfig, PreTrainedConfig, Qwen2Config
+from transformers import BertConfig, PreTrainedConfig, PreTrainedModel, Qwen2Config
 
 from learner.exchange.live_peers import GrpcTransport
 from learner.exchange.weight_publisher import Snapshot, TransferError
-from tests.generation.tiny_models import FAST, VOCABULARY, a_model, a_request, an_update, expected_logprobs
+from tests.generation.tiny_models import (
+    FAST,
+    VOCABULARY,
+    a_model,
+    a_request,
+    an_update,
+    expected_logprobs,
+    probe_of,
+)
 from tests.support.processes import TPPO, a_process, terminated, tppo
 from tests.support.streams import announced, inbox_records
 from tests.support.waiting import DEADLINE_SECONDS, until_answered
@@ -79,13 +86,12 @@ async def test_the_process_takes_weights_serves_a_window_and_ends_at_sigterm(
     streams = RedisStreams(redis_client, run=run_name, lease_seconds=15.0)
     model, request = a_model(QWEN2), a_request(max_new_tokens=20)
     await streams.window_requests.put([encode_window_request(request)])
-    tensors = an_update(model).tensors
 
     async with a_process(*a_generator(tmp_path, redis_url, run_name)) as process:
         generator = await announced(redis_client, run_name, "generation")
         with pytest.raises(TransferError, match="UNAUTHENTICATED"):
-            await take_weights(tensors, generator, redis_client, run_name)
-        await take_weights(tensors, generator, redis_client, run_name, folder=tmp_path)
+            await take_weights(model, generator, redis_client, run_name)
+        await take_weights(model, generator, redis_client, run_name, folder=tmp_path)
         (window,) = await inbox_records(streams, Window, 1)
         policy = await policy_at(generator.status["endpoint"], read_secret(tmp_path / run_name / "endpoint.token"))
         exit_code = await terminated(process)
@@ -109,7 +115,7 @@ async def test_at_sigterm_the_process_hands_its_running_window_over(
 
     async with a_process(*command, *options) as process:
         generator = await announced(redis_client, run_name, "generation")
-        await take_weights(an_update(a_model(QWEN2)).tensors, generator, redis_client, run_name, folder=tmp_path)
+        await take_weights(a_model(QWEN2), generator, redis_client, run_name, folder=tmp_path)
         await until_answered(lambda: tokens_beyond_the_tail(redis_client, run_name), "tokens beyond the ignored tail")
         exit_code = await terminated(process)
         (window,) = await inbox_records(streams, Window, 1)
@@ -135,7 +141,7 @@ async def test_the_process_ends_in_order_in_the_midst_of_a_long_prefill(
         assert process.stderr is not None
         reading = asyncio.create_task(process.stderr.read())
         generator = await announced(redis_client, run_name, "generation")
-        await take_weights(an_update(a_model(SLOW)).tensors, generator, redis_client, run_name, folder=tmp_path)
+        await take_weights(a_model(SLOW), generator, redis_client, run_name, folder=tmp_path)
         await until_answered(lambda: busy_slots(redis_client, run_name), "rows in prefill")
         exit_code = await terminated(process)
         log = (await reading).decode()
@@ -158,7 +164,7 @@ async def test_a_model_that_cannot_be_decoded_right_ends_the_process_with_the_di
         reading = asyncio.create_task(process.stderr.read())
         generator = await announced(redis_client, run_name, "generation")
         with pytest.raises(TransferError):
-            await take_weights(an_update(a_model(ENCODER)).tensors, generator, redis_client, run_name, folder=tmp_path)
+            await take_weights(a_model(ENCODER), generator, redis_client, run_name, folder=tmp_path)
         async with asyncio.timeout(DEADLINE_SECONDS):
             exit_code = await process.wait()
         said = (await reading).decode().splitlines()[-1]
@@ -184,7 +190,7 @@ async def policy_at(endpoint: str, token: str) -> dict[str, Any]:
 
 
 async def take_weights(
-    tensors: Mapping[str, torch.Tensor],
+    model: PreTrainedModel,
     generator: Presence,
     client: RedisClient,
     run: str,
@@ -195,7 +201,8 @@ async def take_weights(
     metadata = call_metadata(read_secret(folder / run / "generation.token")) if folder else ()
     transport = GrpcTransport(partial(announce_weights, client, run), metadata)
     try:
-        await transport.send(generator.address, await asyncio.to_thread(Snapshot, tensors, run, 3, incarnation=0))
+        made = partial(Snapshot, an_update(model).tensors, run, 3, incarnation=0, probe=probe_of(model))
+        await transport.send(generator.address, await asyncio.to_thread(made))
     finally:
         await transport.close()
 

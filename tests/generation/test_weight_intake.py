@@ -313,6 +313,27 @@ async def test_the_bytes_are_requested_where_the_learners_memory_is_not_there() 
     assert served.digest == DIGEST
 
 
+async def test_an_engine_that_answers_the_probe_otherwise_than_the_learner_is_reported_with_the_difference() -> None:
+    async with a_generator() as generator:
+        generator.engine.probed = -1.25
+        code, details = await refusal(generator, transfer(4))
+
+    assert code is grpc.StatusCode.DATA_LOSS
+    assert details == (
+        "with the weights of version 4 the engine differs from the learner by up to 0.25 nats, 0.25 in the mean "
+        "(expected at most 0.002 and 0.0002), at token 2 of a row of 3"
+    )
+
+
+async def test_a_transfer_without_a_probe_is_refused() -> None:
+    async with a_generator() as generator:
+        code, details = await refusal(generator, [manifest_message(replace(MANIFEST, probe=None))])
+
+        assert code is grpc.StatusCode.INVALID_ARGUMENT
+        assert "the manifest has no probe" in details
+        assert generator.engine.updates == []
+
+
 async def test_weights_that_do_not_fit_the_model_are_an_invalid_argument() -> None:
     async with a_generator() as generator:
         generator.engine.failure = ValueError("weights do not fit the model: 1 missing (c)")

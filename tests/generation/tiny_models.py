@@ -24,7 +24,8 @@ from services.generation.transformers_engine.decoders.decoder import Decoder
 from services.generation.transformers_engine.decoders.model_weights import new_model
 from services.generation.transformers_engine.engine import TransformersEngine
 from tests.support.waiting import DEADLINE_SECONDS, until
-from tppo.rollout import Window, WindowRequest, tokens
+from tppo.rollout import Window, WindowRequest, logprobs, tokens
+from tppo.weight_probe import WeightProbe, update_rows
 from tppo.weights import WeightUpdate
 
 VOCABULARY = 40
@@ -80,6 +81,18 @@ def a_model(config: PreTrainedConfig, *, seed: int = 0) -> PreTrainedModel:
 def an_update(model: PreTrainedModel, policy_version: int = 0) -> WeightUpdate:
     tensors = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     return WeightUpdate(policy_version, incarnation=0, digest=f"sha256:{policy_version:x}", tensors=tensors)
+
+
+def probe_of(model: PreTrainedModel, *, temperature: float = 0.7) -> WeightProbe:
+    """What a learner would send with the model."""
+    rows = update_rows("a run", VOCABULARY, capacity=CAPACITY, step_tokens=1000)
+    found = [
+        logprobs_after(model, list(row.tokens), temperature)[row.start - 1 : -1]
+        .gather(-1, torch.tensor(row.response_tokens)[:, None])[:, 0]
+        .tolist()
+        for row in rows
+    ]
+    return WeightProbe(rows, tuple(map(logprobs, found)), temperature)
 
 
 def a_request(name: str = "r", **changes: Any) -> WindowRequest:

@@ -4,10 +4,15 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
+from tppo.rollout import logprobs
+from tppo.weight_probe import ProbeRow, WeightProbe
 from tppo.weights import MemoryFile, TensorLayout
 from tppo.weights.manifest import Manifest, SharedMemory
 from tppo.weights.messages import CHUNK_BYTES, chunk_message, manifest_message
 from tppo.weights.tensor_digests import digests
+
+PROBE = WeightProbe((ProbeRow((1, 2), (3,)),), (logprobs([-1.0]),), temperature=0.5)
+"""As the fake engine answers."""
 
 
 def manifest_of(
@@ -18,10 +23,18 @@ def manifest_of(
     run: str = "mine",
     shared: SharedMemory | None = None,
     algorithm: str = "blake3",
+    probe: WeightProbe | None = PROBE,
 ) -> Manifest:
     found = digests(tensors, algorithm)
     return Manifest(
-        run, incarnation, policy_version, found.text(), TensorLayout.of(tensors), found.of_tensors, shared=shared
+        run,
+        incarnation,
+        policy_version,
+        found.text(),
+        TensorLayout.of(tensors),
+        found.of_tensors,
+        shared=shared,
+        probe=probe,
     )
 
 

@@ -14,19 +14,13 @@ import torch
 from torch import Tensor
 
 from tppo.models.context_length import context_length
+from tppo.weight_probe import ProbeRow
 
 NUM_COMPARED = 24  # tokens of each row
 SHORT_LENGTHS = (19, 6, 33, 2)
 BEYOND_WINDOW = 12  # tokens of the longest row that lie beyond the window
 MAX_FLOPS = 2e11  # of one forward pass over the row beyond the window: some seconds on a processor's core
 WINDOW_KEYS = ("sliding_window", "attention_chunk_size", "window_size", "local_attention")
-
-
-class ProbeRow(NamedTuple):
-    """Tokens, of which those from `start` on are compared: an engine decodes them, and the others are its prefix."""
-
-    tokens: tuple[int, ...]
-    start: int
 
 
 class Tolerance(NamedTuple):
@@ -76,7 +70,7 @@ def probe_rows(
     fitting = [length for length in lengths if capacity is None or length <= capacity]
     generator = torch.Generator().manual_seed(20)
     rows = [torch.randint(vocabulary_size, (length,), generator=generator).tolist() for length in fitting]
-    return [ProbeRow(tuple(row), start=max(1, len(row) - NUM_COMPARED)) for row in rows]
+    return [ProbeRow.of(row, num_compared=NUM_COMPARED) for row in rows]
 
 
 def rows_for(model: Any, *, capacity: int | None = None) -> list[ProbeRow]:

@@ -47,7 +47,7 @@ class RequestHandler(Protocol):
     """What a service does with the requests of its queue."""
 
     async def ready(self) -> None:
-        """Returns once requests can be served; none is leased before."""
+        """Returns when requests can be served; none is leased before, and it is called before each lease."""
 
     async def handle(self, payload: bytes) -> bytes:
         """The record that answers a request; cancelled when the worker stops.
@@ -136,8 +136,8 @@ class LeasedWorker:
         }
 
     async def _take(self, group: TaskGroup) -> None:
-        await self._handler.ready()
         while not self._stopping.is_set():
+            await self._handler.ready()
             fresh = await until_redis_answers(self._lease, "leasing requests")
             suspect = next(filter(self._is_suspect, fresh), None)
             if suspect is not None:
@@ -200,9 +200,9 @@ class LeasedWorker:
 
     async def _hand_back(self, lease: Lease, cause: str) -> None:
         log.info("request %s is handed back: %s", lease.entry_id, cause)
-        await until_redis_answers(lambda: self._queue.release(self._settings.name, [lease]), "releasing a request")
         self._num_handed_back += 1
-        self._held.remove([lease])
+        self._held.remove([lease])  # first: this worker may lease it again in the very moment of the release
+        await until_redis_answers(lambda: self._queue.release(self._settings.name, [lease]), "releasing a request")
 
     async def _hand_all_over(self) -> None:
         """Give the requests under way their time to end early."""

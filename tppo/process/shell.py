@@ -116,8 +116,8 @@ def on_stop_signal(stop: Callable[[], None]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop)
 
 
-def leave_threads() -> Never:
-    """End the process with code 0, whatever its threads compute.
+def leave_threads(exit_code: int = 0) -> Never:
+    """End the process, whatever its threads compute.
 
     For the end of a process whose work is delivered: the interpreter's own end would wait for the hashing of a large
     model's weights, and a thread that is in mid-pass of a model may crash it.
@@ -125,4 +125,4 @@ def leave_threads() -> Never:
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(exit_code)

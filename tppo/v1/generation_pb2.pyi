@@ -158,6 +158,66 @@ class WeightDelta(_message.Message):
 Global___WeightDelta: _TypeAlias = WeightDelta  # noqa: Y015
 
 @_typing.final
+class ProbeRow(_message.Message):
+    """A row of tokens, and what the learner says of its last ones."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    RESPONSE_TOKENS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    prompt_tokens: _builtins.bytes
+    """Token ids in front of those that are compared, little-endian int32."""
+    response_tokens: _builtins.bytes
+    """Token ids that are compared, and that the generator decodes, little-endian int32."""
+    logprobs: _builtins.bytes
+    """The learner's log-probability of each of them, little-endian float32."""
+    def __init__(
+        self,
+        *,
+        prompt_tokens: _builtins.bytes = ...,
+        response_tokens: _builtins.bytes = ...,
+        logprobs: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprobs", b"logprobs", "prompt_tokens", b"prompt_tokens", "response_tokens", b"response_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProbeRow: _TypeAlias = ProbeRow  # noqa: Y015
+
+@_typing.final
+class WeightProbe(_message.Message):
+    """What the learner computes with the weights that it sends. A generator decodes the same tokens with what it has loaded,
+    and serves nothing when the answers differ by more than rounding.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    temperature: _builtins.float
+    """Sampling temperature of the log-probabilities."""
+    @_builtins.property
+    def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProbeRow]:
+        """The same ones in every update of a run."""
+
+    def __init__(
+        self,
+        *,
+        rows: _abc.Iterable[Global___ProbeRow] | None = ...,
+        temperature: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "temperature", b"temperature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WeightProbe: _TypeAlias = WeightProbe  # noqa: Y015
+
+@_typing.final
 class WeightManifest(_message.Message):
     """What a transfer brings; the first message of the stream."""
 
@@ -168,6 +228,7 @@ class WeightManifest(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     TENSORS_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
+    PROBE_FIELD_NUMBER: _builtins.int
     SHARED_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     DELTAS_FOLLOW_FIELD_NUMBER: _builtins.int
@@ -186,6 +247,10 @@ class WeightManifest(_message.Message):
         """The tensors in order."""
 
     @_builtins.property
+    def probe(self) -> Global___WeightProbe:
+        """By which the generator proves that it samples from these weights."""
+
+    @_builtins.property
     def shared(self) -> Global___SharedWeights:
         """Where the learner has them in memory; a generator that cannot open it requests their bytes."""
 
@@ -201,13 +266,14 @@ class WeightManifest(_message.Message):
         digest: _builtins.str = ...,
         tensors: _abc.Iterable[Global___TensorSpec] | None = ...,
         run: _builtins.str = ...,
+        probe: Global___WeightProbe | None = ...,
         shared: Global___SharedWeights | None = ...,
         delta: Global___WeightDelta | None = ...,
         deltas_follow: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "shared", b"shared"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "probe", b"probe", "shared", b"shared"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "deltas_follow", b"deltas_follow", "digest", b"digest", "incarnation", b"incarnation", "policy_version", b"policy_version", "run", b"run", "shared", b"shared", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "deltas_follow", b"deltas_follow", "digest", b"digest", "incarnation", b"incarnation", "policy_version", b"policy_version", "probe", b"probe", "run", b"run", "shared", b"shared", "tensors", b"tensors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tppo.digests import algorithm_of
+from tppo.weight_probe import WeightProbe
 from tppo.weights.layout import TensorLayout
 from tppo.weights.tensor_digests import TensorsDigest
 
@@ -43,6 +44,7 @@ class Manifest:
     shared: SharedMemory | None = None
     delta: Delta | None = None
     deltas_follow: bool = False  # perhaps: whoever keeps these weights may need less for the next
+    probe: WeightProbe | None = None
 
     def __post_init__(self) -> None:
         self._require_delta()

@@ -7,6 +7,7 @@ is on the wire is protobuf's own encoding of the message.
 from tppo.codec import parsed_message
 from tppo.process.event_loop import warn_on_event_loop
 from tppo.v1 import generation_pb2 as pb
+from tppo.weight_probe import probe_message, probe_record
 from tppo.weights.layout import TensorFacts, TensorLayout
 from tppo.weights.manifest import Delta, Manifest, SharedMemory
 
@@ -35,6 +36,7 @@ def manifest_message(manifest: Manifest) -> bytes:
         if manifest.delta is None
         else pb.WeightDelta(base_version=manifest.delta.base_version, num_changed=manifest.delta.num_changed),
         deltas_follow=manifest.deltas_follow,
+        probe=None if manifest.probe is None else probe_message(manifest.probe),
     )
     return pb.UpdateWeightsRequest(manifest=message).SerializeToString()
 
@@ -84,6 +86,7 @@ def _manifest(message: pb.WeightManifest) -> Manifest:
         shared=SharedMemory(shared.process_id, shared.descriptor, shared.nonce) if shared.nonce else None,
         delta=_delta(message.delta) if message.HasField("delta") else None,
         deltas_follow=message.deltas_follow,
+        probe=probe_record(message.probe) if message.HasField("probe") else None,
     )
 
 

@@ -80,6 +80,12 @@ def _errors(situation: Situation) -> Iterator[Alert]:
             yield Alert("warning", f"{name}: {text}", subject=name)
 
 
+def _disproved(situation: Situation) -> Iterator[Alert]:
+    for name, (is_alive, text) in situation.disproved.items():
+        state = "serves nothing, and is sent the weights again" if is_alive else "is out of the run"
+        yield Alert("error", f"{name} {state}: {text}.", subject=name)
+
+
 def _nobody(situation: Situation) -> Iterator[Alert]:
     for function, address in situation.offered_by_nobody.items():
         text = f"Responses wait for grpc:{function}, which no process offers; one may attach at {address}."
@@ -120,5 +126,6 @@ MOMENT_RULES: tuple[Rule, ...] = (
     _dead_letters,
     _errors,
     _digests,
+    _disproved,
     _nobody,
 )

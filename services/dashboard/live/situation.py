@@ -59,6 +59,8 @@ class Situation:
     """Process -> its last error."""
     digests: dict[str, tuple[int, str]] = field(default_factory=dict)
     """Generator -> the version that it serves and the digest of what it loaded."""
+    disproved: dict[str, tuple[bool, str]] = field(default_factory=dict)
+    """Generator that computes otherwise than the learner -> whether it has a heartbeat, and how far they are apart."""
     offered_by_nobody: dict[str, str] = field(default_factory=dict)
     """Function that responses wait for and no attached process offers -> where one may attach."""
     is_paused: bool = False

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 
 from services.generation.transformers_engine.decode_row import DecodeRow
-from services.generation.transformers_engine.decoders.decoder import Decoder, Switch
+from services.generation.transformers_engine.decoders.decoder import NUM_PROBE_ROWS, Decoder, Switch
 from services.generation.transformers_engine.sampling import Sampler
 from tppo.process.event_loop import free_soon
 
@@ -28,6 +28,7 @@ class Batch:
         self._sampler: Sampler
         self._free_slots = list(range(num_slots))  # a heap: the lowest is given away first
         self._has_training_rows = False  # not only evaluations
+        self._num_forced = 0  # of the rows, those of a probe
         self._leaving: set[int] = set()  # indices of rows
         self._arriving: list[DecodeRow] = []
         self._is_stale = False  # the KV caches were filled by older weights and are to be recomputed
@@ -44,20 +45,30 @@ class Batch:
         return self._decoder.num_prefilled
 
     @property
+    def is_probing(self) -> bool:
+        """Whether rows of a probe run."""
+        return any(row.forced for row in self.rows())
+
+    @property
+    def num_free_probe_rows(self) -> int:
+        """How many rows of a probe can be admitted."""
+        return NUM_PROBE_ROWS - sum(bool(row.forced) for row in self.rows())
+
+    @property
     def num_running(self) -> int:
         """Rows that the next step extends."""
         return len(self._rows) - len(self._leaving) + len(self._arriving)
 
     def admit(self, row: DecodeRow) -> None:
-        """Refill a free slot with the row."""
-        row.start(heapq.heappop(self._free_slots))
+        """Refill a free slot with the row; one of a probe has a place of its own."""
+        row.start(-1 if row.forced else heapq.heappop(self._free_slots))
         self._arriving.append(row)
 
     def drop(self, row: DecodeRow) -> None:
         """Take the slot away, if the row has one."""
         if row in self._arriving:
             self._arriving.remove(row)
-            heapq.heappush(self._free_slots, row.slot)
+            self._free(row)
         elif row in self._rows and self._rows.index(row) not in self._leaving:
             self._release(self._rows.index(row))
 
@@ -82,18 +93,24 @@ class Batch:
             self._exchange()
         if not self._rows:
             return
-        tokens, logprobs = self._sampler.sample(self._decoder.step(self._tokens))
+        tokens, logprobs = self._sampler.sample(self._decoder.step(self._tokens), self._forced_tokens())
         self._tokens = tokens
-        self.num_tokens += len(self._rows)
+        num_sampled = len(self._rows) - self._num_forced
+        self.num_tokens += num_sampled
         if self._has_training_rows:
             self.num_steps += 1
-            self.num_slot_steps += len(self._rows)
+            self.num_slot_steps += num_sampled
         for index in self._append(tokens.tolist(), logprobs.tolist()):
             self._finish(index)
 
     def rows(self) -> list[DecodeRow]:
-        """All that have a slot."""
+        """All that run, those of a probe too."""
         return [*self._staying(), *self._arriving]
+
+    def _forced_tokens(self) -> torch.Tensor | None:
+        if not self._num_forced:
+            return None
+        return torch.tensor([row.forced_token for row in self._rows], device=self._device)
 
     def _append(self, tokens: Iterable[int], logprobs: Iterable[float]) -> list[int]:
         """Indices of the rows that end with the new token."""
@@ -116,7 +133,11 @@ class Batch:
 
     def _release(self, index: int) -> None:
         self._leaving.add(index)
-        heapq.heappush(self._free_slots, self._rows[index].slot)
+        self._free(self._rows[index])
+
+    def _free(self, row: DecodeRow) -> None:
+        if not row.forced:
+            heapq.heappush(self._free_slots, row.slot)
 
     def _staying(self) -> list[DecodeRow]:
         return [row for index, row in enumerate(self._rows) if index not in self._leaving]
@@ -138,6 +159,7 @@ class Batch:
         self._prepare_sampling()
 
     def _prepare_sampling(self) -> None:
+        self._num_forced = sum(bool(row.forced) for row in self._rows)
         self._has_training_rows = any(not row.request.is_evaluation for row in self._rows)
         self._tokens = torch.tensor([row.last_token for row in self._rows], dtype=torch.int64, device=self._device)
         self._sampler = Sampler(

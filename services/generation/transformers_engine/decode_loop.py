@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -53,6 +53,7 @@ class DecodeLoop:
         self._policy = policy
         self._batch = Batch(decoder, num_slots=num_slots, device=device)
         self._waiting: deque[DecodeRow] = deque()
+        self._probing: deque[DecodeRow] = deque()  # rows of a probe, which wait for no slot
         self._cancelled: deque[DecodeRow] = deque()
         self._cuts: deque[DecodeRow] = deque()
         self._update: PendingUpdate | None = None  # one slot: each holds a whole copy of the weights
@@ -72,6 +73,11 @@ class DecodeLoop:
         """Queue a window."""
         with self._open():
             self._waiting.append(row)
+
+    def probe(self, rows: Iterable[DecodeRow]) -> None:
+        """Queue the rows of a probe."""
+        with self._open():
+            self._probing.extend(rows)
 
     def cancel(self, row: DecodeRow) -> None:
         """Drop a window, wherever it stands."""
@@ -108,10 +114,11 @@ class DecodeLoop:
             self._abandon()
 
     def statistics(self) -> EngineStatistics:
-        """What it has done and does."""
+        """What it has done and does; rows of a probe are left out."""
+        running = tuple(row.running() for row in self._batch.rows() if not row.forced)
         return EngineStatistics(
             num_slots=self.num_slots,
-            num_active=self._batch.num_running,
+            num_active=len(running),
             num_waiting=len(self._waiting),
             num_tokens_generated=self._batch.num_tokens,
             num_decode_steps=self._batch.num_steps,
@@ -119,7 +126,7 @@ class DecodeLoop:
             num_prefill_tokens=self._batch.num_prefilled,
             num_shared_prefill_tokens=max(0, self._batch.num_prefix_tokens - self._batch.num_prefilled),
             busy_seconds=self._busy_seconds,
-            running=tuple(row.running() for row in self._batch.rows()),
+            running=running,
         )
 
     @property
@@ -153,29 +160,49 @@ class DecodeLoop:
         """False when the loop is to end."""
         if not self._batch.num_running:
             with self._has_work:
-                self._has_work.wait_for(lambda: self._is_closing or self._update or self._cuts or self._can_admit())
+                self._has_work.wait_for(self._has_something)
         return not self._is_closing
 
+    def _has_something(self) -> bool:
+        is_due = self._is_closing or self._update is not None or bool(self._cuts)
+        return is_due or self._can_probe() or self._can_admit()
+
+    def _can_probe(self) -> bool:
+        return bool(self._probing) and self.policy_version >= 0
+
     def _can_admit(self) -> bool:
-        """Nothing is admitted while weights wait: they wait for the running windows to end."""
-        return bool(self._waiting) and self._update is None and self.policy_version >= 0
+        """Nothing is admitted while weights wait, as they wait for the running windows to end, nor beside a probe.
+
+        Windows are held back until the probe has its answer, and a prefill of long rows would delay it.
+        """
+        can_begin = bool(self._waiting) and self._update is None and self.policy_version >= 0
+        return can_begin and not self._probing and not self._batch.is_probing
 
     def _turn(self) -> None:
         while self._cancelled:
             self._withdraw(self._cancelled.popleft())
         while self._cuts:
             self._end(self._cuts.popleft())
-        if self._policy.in_flight or not self._batch.num_running:
-            self._load_newest()
+        begins_probe = self._admit_probe()
+        if not begins_probe and (self._policy.in_flight or not self._batch.num_running):
+            self._load_newest()  # a probe that was queued before has a token of the weights in use first
         while self._can_admit() and self._batch.num_free_slots:
             self._batch.admit(self._waiting.popleft())
         if not self._is_closing:
             self._batch.step()
 
+    def _admit_probe(self) -> bool:
+        """Whether there were rows."""
+        is_due = self._can_probe() and self._batch.num_free_probe_rows > 0
+        while self._can_probe() and self._batch.num_free_probe_rows:
+            self._batch.admit(self._probing.popleft())
+        return is_due
+
     def _withdraw(self, row: DecodeRow) -> None:
         with self._has_work:  # others append
-            if row in self._waiting:
-                self._waiting.remove(row)
+            queued = self._probing if row.forced else self._waiting
+            if row in queued:
+                queued.remove(row)
                 return
         self._batch.drop(row)
 
@@ -202,7 +229,7 @@ class DecodeLoop:
         """Resolve every future: nothing else will."""
         with self._has_work:
             self._is_closing = True
-            futures: list[Future[Any]] = [row.future for row in (*self._batch.rows(), *self._waiting)]
+            futures: list[Future[Any]] = [row.future for row in (*self._batch.rows(), *self._waiting, *self._probing)]
             futures += [self._update.future] if self._update else []
             self._update = None
         for future in futures:

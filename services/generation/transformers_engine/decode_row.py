@@ -3,7 +3,7 @@
 import math
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -15,11 +15,13 @@ from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, logpr
 class DecodeRow:
     """WAITING (no slot) -> RUNNING (a slot, and a row of the decoder) -> ended (its future is resolved).
 
-    Cancelled through its future at any time; the decode loop then drops it before the next step.
+    Cancelled through its future at any time; the decode loop then drops it before the next step. A row of a probe takes
+    the tokens that it is forced to, and has no slot.
     """
 
     request: WindowRequest
     on_token: Callable[[int, float], None] | None = None  # called in the decode loop's thread
+    forced: Sequence[int] = ()  # a probe's tokens
     future: "Future[Window]" = field(default_factory=Future)
     slot: int = -1
     started_at: float = 0.0
@@ -49,6 +51,11 @@ class DecodeRow:
         """Prompt, response and window so far."""
         return [*self.request.prompt_tokens, *self.request.response_tokens, *self.tokens]
 
+    @property
+    def forced_token(self) -> int:
+        """The token that comes next whatever is likely; -1: one that is sampled."""
+        return self.forced[len(self.tokens)] if self.forced else -1
+
     def start(self, slot: int) -> None:
         """Take a slot."""
         self.slot = slot
@@ -76,7 +83,7 @@ class DecodeRow:
         """Deliver the window, unless it was cancelled."""
         if not self.future.set_running_or_notify_cancel():
             return
-        if self.is_sound:
+        if self.is_sound or self.forced:
             self.future.set_result(self._window())
         else:
             self.future.set_exception(ValueError("the model's logits are not finite numbers"))

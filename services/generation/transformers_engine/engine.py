@@ -2,17 +2,18 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 import torch
 
-from services.generation.engine import EngineStatistics, OnTokens
+from services.generation.engine import EngineStatistics, OnTokens, ProbeAnswer
 from services.generation.transformers_engine.decode_loop import DecodeLoop, PendingUpdate, UpdatePolicy
 from services.generation.transformers_engine.decode_row import DecodeRow
 from services.generation.transformers_engine.decoders.decoder import Decoder
 from tppo.rollout import FinishReason, Window, WindowRequest, logprobs, tokens
+from tppo.weight_probe import ProbeRow
 from tppo.weights import WeightUpdate
 
 
@@ -60,6 +61,27 @@ class TransformersEngine:
         if (row := self._rows.get((rollout_id, window_index))) is not None:
             self._loop.cut(row)
 
+    async def probe(self, rows: Sequence[ProbeRow], *, temperature: float = 1.0) -> ProbeAnswer:
+        """Decode the rows beside the windows that run, as rows of the same batch."""
+        forced = [DecodeRow(_forced_request(row, temperature), forced=row.response_tokens) for row in rows]
+        for row in forced:
+            self._check(row.request, row.forced)
+            if not row.forced:
+                raise ValueError("a row of the probe has no response tokens; expected at least one")
+        self._loop.probe(forced)
+        try:
+            windows = await asyncio.gather(*(asyncio.wrap_future(row.future) for row in forced))
+        except asyncio.CancelledError:
+            for row in forced:
+                self._loop.cancel(row)
+            raise
+        version = max((span.policy_version for window in windows for span in window.version_spans), default=-1)
+        return ProbeAnswer(
+            version,
+            tuple(window.logprobs for window in windows),
+            tuple(sum(found != version for found in window.token_versions()) for window in windows),
+        )
+
     async def update_weights(self, update: WeightUpdate) -> str:
         """Digest of what is loaded, when it is in use: that of the tensors, computed when the last of them had come."""
         switch = await asyncio.to_thread(self._decoder.prepare, update.tensors)
@@ -82,7 +104,7 @@ class TransformersEngine:
         """Stop; windows that still run are cancelled, and a pass of the model is awaited for a moment only."""
         await asyncio.to_thread(self._loop.close)
 
-    def _check(self, request: WindowRequest) -> None:
+    def _check(self, request: WindowRequest, forced: Sequence[int] = ()) -> None:
         """Refuse what would fail, or be wrong, inside the decode loop."""
         num_tokens = len(request.prompt_tokens) + len(request.response_tokens)
         if not request.prompt_tokens or request.max_new_tokens < 0 or not 0 <= request.temperature < math.inf:
@@ -95,8 +117,8 @@ class TransformersEngine:
                 f"{num_tokens} tokens and {request.max_new_tokens} new ones exceed the limit of {self._capacity} "
                 "(run.max_prompt_length + run.max_response_length)"
             )
-        largest = max((*request.prompt_tokens, *request.response_tokens))
-        smallest = min((*request.prompt_tokens, *request.response_tokens))
+        largest = max((*request.prompt_tokens, *request.response_tokens, *forced))
+        smallest = min((*request.prompt_tokens, *request.response_tokens, *forced))
         vocabulary_size = self._decoder.vocabulary_size
         if smallest < 0 or largest >= vocabulary_size:
             raise ValueError(f"token ids {smallest}..{largest}; expected them in 0..{vocabulary_size - 1}")
@@ -111,6 +133,20 @@ def _on_event_loop(on_tokens: OnTokens) -> Callable[[int, float], None]:
             loop.call_soon_threadsafe(on_tokens, (token,), (logprob,))
 
     return hand_over
+
+
+def _forced_request(row: ProbeRow, temperature: float) -> WindowRequest:
+    return WindowRequest(
+        rollout_id="",
+        window_index=0,
+        prompt_tokens=tokens(row.prompt_tokens),
+        response_tokens=tokens(),
+        max_new_tokens=len(row.response_tokens),
+        stop_token_ids=(),
+        temperature=temperature,
+        seed=0,
+        is_evaluation=True,  # occupancy is that of training windows
+    )
 
 
 def _empty_window(request: WindowRequest) -> Window:

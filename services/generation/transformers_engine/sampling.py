@@ -47,8 +47,11 @@ class Sampler:
             divisors = [temperature or 1.0 for temperature in temperatures]
             self._temperatures = torch.tensor(divisors, device=device).unsqueeze(-1)
 
-    def sample(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens [rows] and their log-probabilities [rows] under the temperature, which counts as 1 when it is 0."""
+    def sample(self, logits: Tensor, forced: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Tokens [rows] and their log-probabilities [rows] under the temperature, which counts as 1 when it is 0.
+
+        `forced` [rows] takes the place of what is drawn, where it is not -1.
+        """
         logits = logits.float()
         if self._temperatures is not None:
             logits = logits / self._temperatures
@@ -57,6 +60,8 @@ class Sampler:
         tokens, totals = drawn(weights, self._uniforms())
         if self._is_greedy is not None:
             tokens = torch.where(self._is_greedy[:, None], logits.argmax(dim=-1, keepdim=True), tokens)
+        if forced is not None:
+            tokens = torch.where(forced[:, None] >= 0, forced[:, None], tokens)
         logprobs = (logits.gather(-1, tokens) - largest).double() - totals.log()
         return tokens.squeeze(-1), logprobs.squeeze(-1).float()
 

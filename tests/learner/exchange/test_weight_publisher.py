@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from learner.exchange import weight_publisher
-from learner.exchange.weight_publisher import FoundGenerator, Snapshot, TransferError, WeightPublisher
+from learner.exchange.weight_publisher import (
+    DisprovedError,
+    FoundGenerator,
+    Snapshot,
+    TransferError,
+    WeightPublisher,
+)
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo.process.cancellation import cancel_all
 
@@ -32,7 +38,9 @@ class World:
         self.held_of_attempts: list[int | None] = []  # what it says before it fails; None: it does not fail
         self.newer: Snapshot | None = None  # published while the first attempt is under way
         self.sent: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
-        self.publisher = WeightPublisher(self, self.find_generators)
+        self.failure = TransferError("cut in the middle")
+        self.disagreements: list[str] = []
+        self.publisher = WeightPublisher(self, self.find_generators, on_disagreement=self.disagreements.append)
 
     async def find_generators(self) -> Mapping[str, FoundGenerator]:
         return dict(self.found)
@@ -41,7 +49,7 @@ class World:
         self.sent.put_nowait((address, snapshot.policy_version))
         if self.num_failures:
             self.num_failures -= 1
-            raise TransferError("cut in the middle")
+            raise self.failure
         if address == self.never_answers:
             await asyncio.Event().wait()
         if self.newer is not None:
@@ -150,3 +158,18 @@ async def test_a_broken_transfer_goes_on_with_its_weights_for_as_long_as_it_move
         await publisher.publish(a_snapshot(5))
 
         assert [(await world.next_sent())[1] for _ in sent] == sent
+
+
+async def test_a_generator_that_disagrees_is_sent_the_weights_again_and_an_operator_reads_of_it(world: World) -> None:
+    world.num_failures, world.failure = 1, DisprovedError("the engine differs by up to 3 nats")
+    async with publishing(world) as publisher:
+        await publisher.publish(a_snapshot(5))
+        await world.next_sent()
+        state = publisher.generators["generation-0"]
+        assert (state.policy_version, state.num_disagreements) == (-1, 1)
+
+        assert await world.next_sent() == ("127.0.0.1:1", 5)
+        await asyncio.sleep(0)
+        assert (state.policy_version, state.error, state.num_disagreements) == (5, "", 1)
+
+    assert world.disagreements == ["generation-0 disagrees with the learner: the engine differs by up to 3 nats"]

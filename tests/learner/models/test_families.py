@@ -21,7 +21,8 @@ from learner.models.packing import TokenRow, pack, unpack
 from learner.models.value_network import skeleton
 from tools.models_page import PAGE
 from tools.tiny_families import FAMILIES, VOCABULARY, tiny_config, tiny_model
-from tppo.models.probe import TOLERANCES, ProbeError, ProbeRow, difference, plain_logprobs
+from tppo.models.probe import TOLERANCES, ProbeError, difference, plain_logprobs
+from tppo.weight_probe import ProbeRow
 
 LENGTHS = (37, 3, 18, 9)
 SPECIAL = ("window", "soft cap", "ALiBi", "partial rotary", "experts", "recurrent", "sinks", "latent", "chunked")
@@ -54,7 +55,7 @@ def test_a_saved_model_says_what_the_plain_forward_pass_said_before(name: str, t
     """Buffers that no file holds included: the model is built on the meta device when it is loaded."""
     model = tiny_model(name)
     model.save_pretrained(tmp_path)
-    whole = [ProbeRow(tuple(row), start=1) for row in token_ids()]
+    whole = [ProbeRow.of(row, num_compared=len(row)) for row in token_ids()]
 
     policy = load_policy(str(tmp_path))  # which holds itself against its own plain forward pass
     batches = pack(rows(), max_tokens=sum(LENGTHS))
@@ -86,7 +87,7 @@ def test_values_are_those_of_the_body_and_of_each_row_alone(name: str) -> None:
 def test_in_bfloat16_a_family_computes_what_transformers_does_in_that_type(name: str, tmp_path: Path) -> None:
     """Those that mix types: positions, decays and states in float32 beside weights in bfloat16."""
     tiny_model(name).save_pretrained(tmp_path)
-    whole = [ProbeRow(tuple(row), start=1) for row in token_ids()]
+    whole = [ProbeRow.of(row, num_compared=len(row)) for row in token_ids()]
     plain = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
 
     policy = load_policy(str(tmp_path), compute_dtype=torch.bfloat16)  # against its own plain forward pass

@@ -41,6 +41,7 @@ function processCard(service, generators, work, metrics) {
       ["tokens a second", speed === null ? "" : whole(speed)],
       ["computing", computing === null ? "" : ofTime(computing, `the last ${STRETCH_SECONDS} s`)],
       ["weights sent", sent === undefined ? "" : `version ${sent}${known?.weights.error ? `; the last transfer failed: ${known?.weights.error}` : ""}`],
+      ["proof of the weights", status.proof ? `${status.proof}; largest difference ${short(status.probe_difference)} of ${short(status.probe_tolerance)} nats allowed` : ""],
       ["KL to the learner under the same weights", known ? `${short(metrics[`training/engine_kl/mean/${service.name}`])} nats; largest of a token ${short(metrics[`training/engine_kl/max/${service.name}`])}` : ""],
       ["page", status.url ?? ""],
       ["OpenAI-compatible endpoint", status.endpoint ? `${status.endpoint}; ${whole(status.num_guests)} completions in slots, ${whole(status.num_waiting_guests)} waiting` : ""],

@@ -5,6 +5,8 @@ from typing import Protocol
 
 import torch
 
+NUM_PROBE_ROWS = 4  # that run at once beside the rows of the slots
+
 Switch = Callable[[], object]
 """Brings prepared weights into use and leaves the KV caches, between two steps and in their thread.
 

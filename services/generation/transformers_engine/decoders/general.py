@@ -26,7 +26,8 @@ from services.generation.transformers_engine.decoders.model_weights import (
     weight_shapes,
 )
 from services.generation.transformers_engine.decoders.proof import require_agreement
-from tppo.models.probe import ProbeError, ProbeRow, rows_for
+from tppo.models.probe import ProbeError, rows_for
+from tppo.weight_probe import ProbeRow
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers import PreTrainedConfig
 
 from services.generation.transformers_engine.decoders.attention_groups import Rectangle, Rectangles
-from services.generation.transformers_engine.decoders.decoder import Switch, assigned_places
+from services.generation.transformers_engine.decoders.decoder import NUM_PROBE_ROWS, Switch, assigned_places
 from services.generation.transformers_engine.decoders.kv_cache import AlignedCache
 from services.generation.transformers_engine.decoders.llama_weights import (
     Dimensions,
@@ -81,7 +81,7 @@ class LlamaDecoder:
         self._rotations = rotation_table(config, num_positions=capacity).to(device)
         self._cache = AlignedCache(
             num_layers=self._dimensions.num_layers,
-            num_slots=num_slots,
+            num_slots=num_slots + NUM_PROBE_ROWS,
             num_kv_heads=self._dimensions.num_kv_heads,
             head_dim=self._dimensions.head_dim,
             dtype=dtype,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from services.generation.transformers_engine.decoders.decoder import Decoder
 from tppo.models import probe
-from tppo.models.probe import ProbeRow
+from tppo.weight_probe import ProbeRow
 
 
 def require_agreement(
@@ -26,7 +26,7 @@ def require_agreement(
 def with_longer_prefixes(rows: Sequence[ProbeRow]) -> list[ProbeRow]:
     """The short rows again, of which less is decoded: prefixes of several lengths are prefilled beside each other."""
     short = [row for row in rows if len(row.tokens) <= max(probe.SHORT_LENGTHS)]
-    return [ProbeRow(row.tokens, start=max(1, len(row.tokens) * 2 // 3)) for row in short]
+    return [ProbeRow.of(row.tokens, num_compared=max(1, len(row.tokens) // 3)) for row in short]
 
 
 def decoded_logprobs(

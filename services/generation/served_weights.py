@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from services.generation.engine import Engine
-from services.generation.weight_proof import DisprovedWeightsError, ProofState, Verdict, WeightProof
+from services.generation.weight_proof import DisprovedWeightsError, ProofState, WeightProof, WeightVerdict
 from tppo.models.probe import TOLERANCES, ProbeError, Tolerance
 from tppo.process.leased_worker import HandedBackError
 from tppo.rollout import Window
@@ -45,7 +45,7 @@ class ServedWeights:
         self.while_updating: Callable[[], AbstractContextManager[None]] = nullcontext  # around each update
         self.proof = WeightProof(engine, tolerance, recomputes=recomputes)
         self._engine = engine
-        self._verdict = Verdict(engine.policy_version, ProofState.PROVED)
+        self._verdict = WeightVerdict(engine.policy_version, ProofState.PROVED)
         self._fault = ""  # why the weights in use are disproved
         self._serving: set[asyncio.Task[Any]] = set()
         self._updating = asyncio.Lock()
@@ -130,7 +130,7 @@ class ServedWeights:
 
     async def _load(self, update: WeightUpdate) -> None:
         before = self._verdict
-        self._replace_verdict(Verdict(update.policy_version))  # windows may have their tokens from now on
+        self._replace_verdict(WeightVerdict(update.policy_version))  # windows may have their tokens from now on
         try:
             with self.while_updating():
                 self.digest = await self._engine.update_weights(update)
@@ -152,7 +152,7 @@ class ServedWeights:
         self._verdict.settle(ProofState.PROVED)
         self._fault = ""
 
-    def _replace_verdict(self, verdict: Verdict) -> None:
+    def _replace_verdict(self, verdict: WeightVerdict) -> None:
         self._verdict.settle(ProofState.DISPROVED)  # what was not proved by now never will be
         self._verdict = verdict
 

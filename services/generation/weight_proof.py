@@ -48,7 +48,7 @@ class ProofState(enum.Enum):
 
 
 @dataclass(eq=False, slots=True)
-class Verdict:
+class WeightVerdict:
     """On the weights that were handed to the engine at one time."""
 
     policy_version: int

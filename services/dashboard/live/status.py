@@ -228,11 +228,7 @@ def _situation(view: View, state: RunState) -> Situation:
             for one in view.presences("generation")
             if view.is_alive(one)
         },
-        disproved={
-            one.name: (view.is_alive(one), str(one.status["proof_error"]))
-            for one in view.presences("generation")
-            if one.status.get("proof_error")
-        },
+        disproved=view.disproved_generators(),
         is_paused=control is not None and control.paused,
         offered_by_nobody=_offered_by_nobody(view),
     )

@@ -44,6 +44,14 @@ class View:
         """Of one kind of process."""
         return [presence for presence in self.observation.presences if presence.kind == kind]
 
+    def disproved_generators(self) -> dict[str, tuple[bool, str]]:
+        """Those that compute otherwise than the learner: whether there is a heartbeat, and how far they are apart."""
+        return {
+            one.name: (self.is_alive(one), str(one.status["proof_error"]))
+            for one in self.presences("generation")
+            if one.status.get("proof_error")
+        }
+
     def is_alive(self, presence: Presence) -> bool:
         """Whether its last heartbeat is recent."""
         return self.now - presence.seen_at <= GONE_AFTER_SECONDS

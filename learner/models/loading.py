@@ -16,13 +16,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 
 from learner.models.agreement import require_agreement, require_runnable
 from learner.models.attention import PACKED_ATTENTION, packed_attention_for
-from learner.models.master_weights import MasterWeights, feed_in_float32
+from learner.models.master_weights import MasterWeights, cast_constants, feed_in_float32
 from learner.models.outputs import Policy, ValueModel, forward, own_head
 from learner.models.packing import PackedBatch, TokenRow, pack
 from learner.models.reading import read_network
 from learner.models.routing import experts_per_token
 from learner.models.value_network import HEAD, OTHER_HEADS, skeleton
-from tppo.models.precision import cast_constants, names_in_float32
+from tppo.models.precision import names_in_float32
 from tppo.models.probe import rows_for
 
 #: Probing multiplies the head's output by this, so that a soft cap shows on a model whose logits are small.

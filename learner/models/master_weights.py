@@ -96,6 +96,21 @@ class MasterWeights:
         return float((self.sample() != since).float().mean())
 
 
+def cast_constants(network: Any, compute_dtype: torch.dtype) -> None:
+    """Give the buffers that no file holds the types which transformers makes them in for this type of torch.
+
+    Positions of XGLM, and decays of MiniMax: in float32 they would be computed with in float32, or not at all. Those
+    that it keeps in float32, such as the frequencies of RoPE, stay so.
+    """
+    with torch.device("meta"):
+        made = type(network)._from_config(copy.deepcopy(network.config), dtype=compute_dtype)
+    types = {name: buffer.dtype for name, buffer in made.named_buffers()}
+    stored = network.state_dict(keep_vars=True)
+    for name, buffer in network.named_buffers():
+        if name not in stored and buffer.is_floating_point():
+            buffer.data = buffer.data.to(types.get(name, buffer.dtype))
+
+
 def feed_in_float32(head: Module) -> None:
     """A head whose weights stay in float32 gets its inputs in float32, so that it computes in that type."""
 

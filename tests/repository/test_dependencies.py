@@ -80,7 +80,7 @@ def test_a_room_imports_only_what_its_extras_install(room: str) -> None:
     assert undeclared(imported(room), allowed) == set()
 
 
-BEYOND_THE_WHEEL = ("weights", "digests.py", "device.py", "probe.py", "tokenizer.py", "web_server.py")
+BEYOND_THE_WHEEL = ("weights", "digests.py", "device.py", "precision.py", "probe.py", "tokenizer.py", "web_server.py")
 
 
 def test_the_wheel_alone_imports_only_what_it_installs_but_for_models_and_web_servers() -> None:

@@ -35,7 +35,7 @@ from tppo.streams.redis import RedisStreams
 
 log = logging.getLogger(__name__)
 
-GAVE_UP_EXIT_CODE = 3  # no restart mends it; `tppo run` ends the run with the last line of the log
+GAVE_UP_EXIT_CODE = 3  # no restart mends it; `tppo run` goes on with other generators or ends
 
 
 def main(argv: Sequence[str]) -> int:

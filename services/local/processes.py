@@ -144,7 +144,13 @@ def _replicas(
     ]
     grace_seconds = CLOSING_SECONDS + (plan.config.generation.hand_over_seconds if verb == "generation" else 0.0)
     return [
-        Child(name=f"{verb}-{replica}", command=_fixed(command), stop_rank=SERVICE_RANK, grace_seconds=grace_seconds)
+        Child(
+            name=f"{verb}-{replica}",
+            command=_fixed(command),
+            stop_rank=SERVICE_RANK,
+            group=verb,
+            grace_seconds=grace_seconds,
+        )
         for replica, command in enumerate(commands)
     ]
 

@@ -76,6 +76,23 @@ async def test_the_run_ends_when_its_work_is_done(tmp_path: Path) -> None:
         assert await supervisor.ending() == Ending(EndingKind.FINISHED)
 
 
+async def test_a_generator_that_gives_up_is_not_restarted_and_the_last_one_ends_the_run(tmp_path: Path) -> None:
+    gives_up, notes = "print('disagrees by 3 nats'); raise SystemExit(3)", list[str]()
+    first = replace(program("generation-0", gives_up), group="generation")
+    second = replace(program("generation-1", FOREVER), group="generation")
+
+    async with supervisor_in(tmp_path, note=notes.append) as supervisor:
+        supervisor.start(second)
+        supervisor.start(first)
+        await until(lambda: supervisor.states()["generation-0"] is ChildState.ENDED, "the end of the first")
+        assert log_of(tmp_path, "generation-0").count("disagrees") == 1
+        supervisor.start(replace(program("generation-2", gives_up), group="another"))
+
+        assert await supervisor.ending() == Ending(EndingKind.GAVE_UP, "disagrees by 3 nats")
+
+    assert notes == ["generation-0 gave up; the run goes on without it: disagrees by 3 nats"]
+
+
 async def test_a_crashed_child_is_restarted_after_growing_delays(tmp_path: Path) -> None:
     sleeper = Sleeper()
     rule = RestartRule(first_delay_seconds=0.5)

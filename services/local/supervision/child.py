@@ -40,6 +40,8 @@ class Child:
     """Time between SIGTERM and SIGKILL."""
     is_needed: bool = True
     """Whether the run ends when the child fails too often in a row; if not, it is restarted without limit."""
+    group: str = ""
+    """Children of one group do the same work: where one gives up, the run goes on as long as there is another."""
 
 
 @dataclass(frozen=True)

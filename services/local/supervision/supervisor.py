@@ -4,7 +4,7 @@ One loop per child, `_keep_alive`: consumes the child's exit code; waits for the
 unblocked by the exit, the time, or `stop`; produces a restarted child, or the run's ending.
 
 Exit codes of a child: 0 ends the run if its work is done; 2 is a wrong configuration and 3 a run that cannot go on,
-which no restart mends, and end the run too; anything else is a crash.
+which no restart mends, and end the run too, but for a 3 of one of a group; anything else is a crash.
 
     WAITING ─▶ RUNNING ─▶ (crash) BACKING_OFF ─▶ RUNNING ...      any ─▶ STOPPING ─▶ ENDED
 """
@@ -164,6 +164,11 @@ class Supervisor:
         while True:
             exit_code = await self._run_once(watched)
             if watched.state is ChildState.STOPPING:
+                return
+            left = [one.child.group for one in self._watched.values() if one.state is not ChildState.ENDED]
+            if exit_code == GAVE_UP_EXIT_CODE and watched.child.group and left.count(watched.child.group) > 1:
+                watched.state, name = ChildState.ENDED, watched.child.name
+                self._note(f"{name} gave up; the run goes on without it: {last_error(self.log_path(name))}")
                 return
             delay_seconds = watched.failures.delay_after(self._progress(watched.child.name))
             if delay_seconds is None and not watched.child.is_needed:

@@ -81,6 +81,7 @@ class FakeEngine:
             num_active_slot_steps=30,
             num_prefill_tokens=5,
             busy_seconds=0.5,
+            kv_cache_use=0.25,
             running=self.running,
         )
 

@@ -1,7 +1,6 @@
 """The transformers engine as the request handler sees it."""
 
 import asyncio
-import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -9,10 +8,11 @@ from dataclasses import replace
 import torch
 
 from services.generation.engine import EngineStatistics, OnTokens, ProbeAnswer
+from services.generation.requests import check_request, empty_window
 from services.generation.transformers_engine.decode_loop import DecodeLoop, PendingUpdate, UpdatePolicy
 from services.generation.transformers_engine.decode_row import DecodeRow
 from services.generation.transformers_engine.decoders.decoder import Decoder
-from tppo.rollout import FinishReason, Window, WindowRequest, logprobs, tokens
+from tppo.rollout import Window, WindowRequest, tokens
 from tppo.weight_probe import ProbeRow
 from tppo.weights import WeightUpdate
 
@@ -41,9 +41,9 @@ class TransformersEngine:
 
     async def generate(self, request: WindowRequest, on_tokens: OnTokens | None = None) -> Window:
         """The window, when it has ended; waits for a slot, and for the first weights."""
-        self._check(request)
+        check_request(request, capacity=self._capacity, vocabulary_size=self._decoder.vocabulary_size)
         if request.max_new_tokens == 0:
-            return _empty_window(request)
+            return empty_window(request)
         row = DecodeRow(request, None if on_tokens is None else _on_event_loop(on_tokens))
         self._loop.submit(row)
         self._rows[request.key] = row
@@ -65,7 +65,12 @@ class TransformersEngine:
         """Decode the rows beside the windows that run, as rows of the same batch."""
         forced = [DecodeRow(_forced_request(row, temperature), forced=row.response_tokens) for row in rows]
         for row in forced:
-            self._check(row.request, row.forced)
+            check_request(
+                row.request,
+                capacity=self._capacity,
+                vocabulary_size=self._decoder.vocabulary_size,
+                forced=row.forced,
+            )
             if not row.forced:
                 raise ValueError("a row of the probe has no response tokens; expected at least one")
         self._loop.probe(forced)
@@ -104,25 +109,6 @@ class TransformersEngine:
         """Stop; windows that still run are cancelled, and a pass of the model is awaited for a moment only."""
         await asyncio.to_thread(self._loop.close)
 
-    def _check(self, request: WindowRequest, forced: Sequence[int] = ()) -> None:
-        """Refuse what would fail, or be wrong, inside the decode loop."""
-        num_tokens = len(request.prompt_tokens) + len(request.response_tokens)
-        if not request.prompt_tokens or request.max_new_tokens < 0 or not 0 <= request.temperature < math.inf:
-            raise ValueError(
-                f"{len(request.prompt_tokens)} prompt tokens, max_new_tokens {request.max_new_tokens}, temperature "
-                f"{request.temperature}; expected at least one prompt token and finite numbers of at least 0"
-            )
-        if num_tokens + request.max_new_tokens > self._capacity:
-            raise ValueError(
-                f"{num_tokens} tokens and {request.max_new_tokens} new ones exceed the limit of {self._capacity} "
-                "(run.max_prompt_length + run.max_response_length)"
-            )
-        largest = max((*request.prompt_tokens, *request.response_tokens, *forced))
-        smallest = min((*request.prompt_tokens, *request.response_tokens, *forced))
-        vocabulary_size = self._decoder.vocabulary_size
-        if smallest < 0 or largest >= vocabulary_size:
-            raise ValueError(f"token ids {smallest}..{largest}; expected them in 0..{vocabulary_size - 1}")
-
 
 def _on_event_loop(on_tokens: OnTokens) -> Callable[[int, float], None]:
     """For the decode loop's thread to call: hands each token over, before the window that it is in."""
@@ -146,16 +132,4 @@ def _forced_request(row: ProbeRow, temperature: float) -> WindowRequest:
         temperature=temperature,
         seed=0,
         is_evaluation=True,  # occupancy is that of training windows
-    )
-
-
-def _empty_window(request: WindowRequest) -> Window:
-    return Window(
-        rollout_id=request.rollout_id,
-        window_index=request.window_index,
-        tokens=tokens(),
-        logprobs=logprobs(),
-        version_spans=(),
-        finish_reason=FinishReason.LENGTH,
-        is_evaluation=request.is_evaluation,
     )

@@ -1,0 +1,41 @@
+"""What holds for a window request whichever engine serves it."""
+
+import math
+from collections.abc import Sequence
+
+from tppo.rollout import FinishReason, Window, WindowRequest, logprobs, tokens
+
+
+def check_request(request: WindowRequest, *, capacity: int, vocabulary_size: int, forced: Sequence[int] = ()) -> None:
+    """Refuse what would fail, or be wrong, inside an engine whose rows have `capacity` tokens at most.
+
+    `forced`: tokens of a probe, that are decoded whatever is likely.
+    """
+    num_tokens = len(request.prompt_tokens) + len(request.response_tokens)
+    if not request.prompt_tokens or request.max_new_tokens < 0 or not 0 <= request.temperature < math.inf:
+        raise ValueError(
+            f"{len(request.prompt_tokens)} prompt tokens, max_new_tokens {request.max_new_tokens}, temperature "
+            f"{request.temperature}; expected at least one prompt token and finite numbers of at least 0"
+        )
+    if num_tokens + request.max_new_tokens > capacity:
+        raise ValueError(
+            f"{num_tokens} tokens and {request.max_new_tokens} new ones exceed the limit of {capacity} "
+            "(run.max_prompt_length + run.max_response_length)"
+        )
+    largest = max((*request.prompt_tokens, *request.response_tokens, *forced))
+    smallest = min((*request.prompt_tokens, *request.response_tokens, *forced))
+    if smallest < 0 or largest >= vocabulary_size:
+        raise ValueError(f"token ids {smallest}..{largest}; expected them in 0..{vocabulary_size - 1}")
+
+
+def empty_window(request: WindowRequest) -> Window:
+    """The answer to a request of no tokens."""
+    return Window(
+        rollout_id=request.rollout_id,
+        window_index=request.window_index,
+        tokens=tokens(),
+        logprobs=logprobs(),
+        version_spans=(),
+        finish_reason=FinishReason.LENGTH,
+        is_evaluation=request.is_evaluation,
+    )

@@ -58,6 +58,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--policy-version", type=int, default=0, metavar="STEP", help="with --standalone: of these weights"
     )
+    parser.add_argument("--check", action="store_true", help="check engine and configuration, and end")
     arguments = parser.parse_args(argv)
     _require_one_source(parser, arguments)
     configure_logging()
@@ -65,14 +66,29 @@ def main(argv: Sequence[str]) -> int:
     require_tls_or_token(config.generation.host, token, key="generation.host")
     if not (config.model.path / "config.json").is_file():
         raise ConfigError(f"model.path = {config.model.path}: no config.json there; expected a model's folder")
+    _import_engine(config)
+    if arguments.check:
+        return 0
     if not arguments.standalone:
         config = with_redis(config)
-    import_module("services.generation.build")  # torch and transformers: here they hold up no event loop
     import_module("services.generation.endpoint.serving").require_safe_host(config)
     if arguments.standalone:
         asyncio.run(_serve_clients(config, arguments.policy_version))
         return 0
     return asyncio.run(_serve(config, arguments.name, token))
+
+
+def _import_engine(config: Config) -> None:
+    """Torch and transformers, or vLLM too: here they hold up no event loop. ConfigError: it cannot serve this run."""
+    python = config.generation.python or sys.executable
+    try:
+        build = import_module("services.generation.build")
+        build.check_engine(config)
+    except ImportError as error:
+        raise ConfigError(
+            f"generation.engine = {config.generation.engine!r} with {python}: {error}; expected an environment that "
+            "has the engine's packages, named by generation.python: docs/vllm.md"
+        ) from None
 
 
 async def _serve_clients(config: Config, policy_version: int) -> None:
@@ -169,6 +185,8 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter, *, toke
         return GAVE_UP_EXIT_CODE
     if weights.refusal is not None:
         raise ConfigError(f"model.path = {config.model.path}: {weights.refusal}")
+    if weights.failure is not None:
+        raise weights.failure
     return 0
 
 

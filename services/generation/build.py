@@ -20,6 +20,7 @@ from services.generation.transformers_engine.decoders.general import GeneralDeco
 from services.generation.transformers_engine.decoders.llama import LlamaDecoder, is_supported
 from services.generation.transformers_engine.decoders.model_weights import named_weights
 from services.generation.transformers_engine.engine import TransformersEngine
+from services.generation.vllm_engine.engine_arguments import engine_arguments, prepare_environment
 from services.generation.weight_intake import SERVICE_NAME, WeightIntake, registration
 from services.generation.weight_proof import looser_tolerance
 from tppo.config import Config, ConfigError
@@ -74,11 +75,23 @@ def served_weights(config: Config, engine: Engine) -> ServedWeights:
     return ServedWeights(engine, tolerance, recomputes=recomputes)
 
 
+def check_engine(config: Config) -> None:
+    """What can be said of the engine before it starts. Raises ImportError, or `ConfigError`."""
+    device = torch_device(config.generator_placement)
+    if config.generation.engine == "vllm":
+        prepare_environment(config.generation, is_cpu=device == "cpu")
+        engine_arguments(config, seed=0)
+
+
 @asynccontextmanager
 async def running_engine(config: Config) -> AsyncIterator[Engine]:
     """The engine, until the end of the context. Raises `ConfigError` for a model that it cannot serve."""
     try:
-        engine = await asyncio.to_thread(build_engine, config)  # reads the architecture, and a few modules
+        engine: Engine
+        if config.generation.engine == "vllm":
+            engine = build_vllm_engine(config)  # its parts belong to the event loop, which has nothing else to do yet
+        else:
+            engine = await asyncio.to_thread(build_engine, config)  # reads the architecture, and a few modules
     except ConfigError:
         raise
     except (OSError, ValueError) as error:
@@ -87,6 +100,14 @@ async def running_engine(config: Config) -> AsyncIterator[Engine]:
         yield engine
     finally:
         await engine.close()
+
+
+def build_vllm_engine(config: Config) -> Engine:
+    """Starts vLLM's processes, which takes half a minute or so."""
+    check_engine(config)
+    from services.generation.vllm_engine.engine import start_engine  # vLLM is installed where it serves
+
+    return start_engine(config)
 
 
 def build_engine(config: Config) -> TransformersEngine:

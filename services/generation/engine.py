@@ -54,6 +54,10 @@ class ProbeAnswer:
     num_earlier: tuple[int, ...] = ()  # of each row, the first tokens, which earlier weights decoded; empty: none
 
 
+class EngineFailedError(Exception):
+    """The engine can serve nothing more; its process is to end, so that a new one begins."""
+
+
 class Engine(Protocol):
     """Extends responses by windows of tokens, and takes new weights while it does."""
 
@@ -93,7 +97,7 @@ class Engine(Protocol):
     async def update_weights(self, update: WeightUpdate) -> str:
         """Digest of what is loaded; every later token comes from it. ValueError: it does not fit, nothing changed.
 
-        The engine may keep the tensors, and writes to none.
+        `EngineFailedError`: it went wrong half-way. The engine may keep the tensors, and writes to none.
         """
         ...
 

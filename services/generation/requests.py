@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from tppo.rollout import FinishReason, Window, WindowRequest, logprobs, tokens
+from tppo.weight_probe import ProbeRow
 
 
 def check_request(request: WindowRequest, *, capacity: int, vocabulary_size: int, forced: Sequence[int] = ()) -> None:
@@ -38,4 +39,19 @@ def empty_window(request: WindowRequest) -> Window:
         version_spans=(),
         finish_reason=FinishReason.LENGTH,
         is_evaluation=request.is_evaluation,
+    )
+
+
+def forced_request(row: ProbeRow, temperature: float) -> WindowRequest:
+    """A row of a probe as a window."""
+    return WindowRequest(
+        rollout_id="",
+        window_index=0,
+        prompt_tokens=tokens(row.prompt_tokens),
+        response_tokens=tokens(),
+        max_new_tokens=len(row.response_tokens),
+        stop_token_ids=(),
+        temperature=temperature,
+        seed=0,
+        is_evaluation=True,  # occupancy is that of training windows
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from services.generation.engine import Engine
+from services.generation.engine import Engine, EngineFailedError
 from services.generation.weight_proof import DisprovedWeightsError, ProofState, WeightProof, WeightVerdict
 from tppo.models.probe import TOLERANCES, ProbeError, Tolerance
 from tppo.process.leased_worker import HandedBackError
@@ -41,6 +41,7 @@ class ServedWeights:
         self.identity: WeightIdentity | None = None
         self.digest = ""
         self.refusal: ProbeError | DisprovedWeightsError | None = None  # why the engine is to serve nothing
+        self.failure: EngineFailedError | None = None
         self.on_refusal: Callable[[], None] = lambda: None
         self.while_updating: Callable[[], AbstractContextManager[None]] = nullcontext  # around each update
         self.proof = WeightProof(engine, tolerance, recomputes=recomputes)
@@ -136,6 +137,10 @@ class ServedWeights:
                 self.digest = await self._engine.update_weights(update)
         except ProbeError as error:
             self._disprove(error, is_final=True)
+            raise
+        except EngineFailedError as error:
+            self.failure = error
+            self.on_refusal()
             raise
         except ValueError:
             self._replace_verdict(before)

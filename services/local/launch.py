@@ -44,6 +44,7 @@ def check(config: Config, *, resume: bool) -> list[str]:
     preflight.check_data_files(config.data.val_files, key="data.val_files")
     for name, files in config.evaluation.sets.items():
         preflight.check_data_files(files, key=f"evaluation.sets.{name}")
+    preflight.check_generator_python(config.generation)
     preflight.check_hosts(config)
     preflight.check_ports(config)
     if config.redis.url:
@@ -53,7 +54,12 @@ def check(config: Config, *, resume: bool) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="tppo-") as scratch:
         resolved = Path(scratch) / "config.toml"
         resolved.write_text(dump(config), encoding="utf-8")
-        return preflight.check_with_processes(resolved, resume=resume)
+        return preflight.check_with_processes(
+            resolved,
+            resume=resume,
+            checks_generation=config.generation.engine == "vllm" or config.generation.python is not None,
+            python=config.generation.python,
+        )
 
 
 def why_nothing_is_left(config: Config) -> str:

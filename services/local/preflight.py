@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.local.processes import tppo_command
+from services.local.processes import environment_of_python, tppo_command
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
+from tppo.config.services import GenerationSection
 from tppo.process.listening import listener, why_not
 from tppo.process.shell import refusal
 from tppo.run_folder.checkpoints import CheckpointFolder
@@ -73,6 +74,16 @@ def check_model(model: ModelSection) -> None:
         raise ConfigError(f"model.path = {model.path}: no tokenizer there; expected {' or '.join(TOKENIZER_FILES)}")
     if model.critic_path is not None:
         _check_model_folder("model.critic_path", model.critic_path)
+
+
+def check_generator_python(section: GenerationSection) -> None:
+    """The interpreter is there; what it can import, `tppo generation --check` says."""
+    python = section.python
+    if python is not None and not (python.is_file() and os.access(python, os.X_OK)):
+        raise ConfigError(
+            f"generation.python = {python}: no such program; expected the Python interpreter of an environment "
+            f"that generators run in, such as ENVIRONMENT/bin/python"
+        )
 
 
 def check_data_files(files: Sequence[Path], *, key: str) -> None:
@@ -184,24 +195,31 @@ async def _memory_of_redis(url: str) -> dict[str, Any]:
         return dict(await client.info("memory"))
 
 
-def check_with_processes(config_path: Path, *, resume: bool = False) -> list[str]:
+def check_with_processes(
+    config_path: Path, *, resume: bool = False, checks_generation: bool = False, python: Path | None = None
+) -> list[str]:
     """Let the processes that own them check the data and the reward functions, in parallel; the learner's notes.
 
-    The reward service then scores the first row of each function. Raises `ConfigError` with the first refusal.
+    The reward service then scores the first row of each function; on demand a generator, started by `python`, checks
+    its engine. Raises `ConfigError` with the first refusal.
     """
     first_rows = config_path.with_name("first_rows.jsonl")
     learner = _checking("learner", config_path, "--first-rows", str(first_rows), *(("--resume",) if resume else ()))
     reward = _checking("reward", config_path, "--score", "-")
+    generation = _checking("generation", config_path, python=python) if checks_generation else None
     notes, complaint = learner.communicate()
     _, complaint_of_reward = reward.communicate(first_rows.read_text() if first_rows.exists() else "")
+    _, complaint_of_generation = generation.communicate() if generation else ("", "")
     _require_success("learner", learner.returncode, complaint)
     _require_success("reward", reward.returncode, complaint_of_reward)
+    _require_success("generation", generation.returncode if generation else 0, complaint_of_generation)
     return notes.splitlines()
 
 
-def _checking(verb: str, config_path: Path, *options: str) -> subprocess.Popen[str]:
+def _checking(verb: str, config_path: Path, *options: str, python: Path | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        tppo_command(verb, str(config_path), "--check", *options),
+        tppo_command(verb, str(config_path), "--check", *options, python=python),
+        env={**os.environ, **environment_of_python(python)},
         stdin=subprocess.PIPE if verb == "reward" else subprocess.DEVNULL,
         stdout=subprocess.PIPE if verb == "learner" else subprocess.DEVNULL,  # users' modules may print
         stderr=subprocess.PIPE,

@@ -26,6 +26,8 @@ TOKENS_OF_ROLES: dict[str, tuple[Service, ...]] = {
 SECRETS = {TOKEN_VARIABLE, REDIS_URL_VARIABLE, *(service.variable for service in Service)}
 CLOSING_SECONDS = 10.0
 """Time for a service to deliver what is done, and to withdraw."""
+CODE = Path(__file__).resolve().parents[2]
+"""The folder in which `tppo` and `services` are."""
 LEARNER_GRACE_SECONDS = 60.0
 """Time for the step that is being computed, and a checkpoint."""
 
@@ -68,10 +70,13 @@ def redis_child(server: RedisServer, output: Path | None = None) -> Child:
 
 def service_children(plan: Plan, tokens: Mapping[Service, str]) -> list[Child]:
     """All processes that need Redis, in the order of starting; each gets the tokens of its own role and no other."""
-    return [
-        replace(child, environment=role_environment(child.name.partition("-")[0], plan.redis_url, tokens))
-        for child in _children(plan)
-    ]
+    children = []
+    for child in _children(plan):
+        role = child.name.partition("-")[0]
+        other_python = environment_of_python(plan.config.generation.python) if role == "generation" else {}
+        environment = {**role_environment(role, plan.redis_url, tokens), **other_python}
+        children.append(replace(child, environment=environment))
+    return children
 
 
 def role_environment(role: str, redis_url: str, tokens: Mapping[Service, str]) -> dict[str, str]:
@@ -181,13 +186,22 @@ def _learner(plan: Plan, *, num_before: int) -> Child:
     )
 
 
-def tppo_command(*arguments: str) -> list[str]:
+def tppo_command(*arguments: str, python: Path | None = None) -> list[str]:
     """A verb as a child process; -P keeps the current folder's own `tppo`, `services` or `learner` out."""
-    return [sys.executable, "-P", "-m", "tppo", *arguments]
+    return [str(python or sys.executable), "-P", "-m", "tppo", *arguments]
+
+
+def environment_of_python(python: Path | None) -> dict[str, str]:
+    """What lets another interpreter run the code that runs here, whatever is installed there."""
+    if python is None:
+        return {}
+    places = [str(CODE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {"PYTHONPATH": os.pathsep.join(places)}
 
 
 def _command(plan: Plan, verb: str, name: str, *options: str) -> list[str]:
-    process = tppo_command(verb, str(plan.paths.config))
+    python = plan.config.generation.python if verb == "generation" else None
+    process = tppo_command(verb, str(plan.paths.config), python=python)
     return [*process, "--name", name, *filter(None, options)]
 
 

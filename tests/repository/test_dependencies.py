@@ -16,7 +16,7 @@ OURS = {"tppo", "services", "learner", "tests", "benchmarks", "examples", "tools
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 ROOMS: Mapping[str, tuple[str, ...]] = {
     "tppo": ("weights", "web", "generation"),
-    "services/generation": ("generation", "web"),
+    "services/generation": ("generation", "vllm", "web"),
     "services/reward": ("reward", "reasoning-gym"),
     "services/dashboard": ("dashboard", "web"),
     "services/local": ("local",),

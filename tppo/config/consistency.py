@@ -38,6 +38,7 @@ def contradictions(config: Config, chosen: ChosenKeys) -> Iterator[str]:
     yield from _importance_cap(config)
     yield from _lengths_of_decay(config)
     yield from _turns(config)
+    yield from _engine(config)
 
 
 def _windows(config: Config) -> Iterator[str]:
@@ -125,6 +126,23 @@ def _turns(config: Config) -> Iterator[str]:
         yield (
             f"learner.offload_idle_model = true with critic.device = {device!r} and learner.device = {of_policy!r}: "
             "each model has its own device; expected the same device, or false"
+        )
+
+
+def _engine(config: Config) -> Iterator[str]:
+    """Keys of vLLM where another engine serves; of what is at its default nothing was chosen."""
+    generation = config.generation
+    if generation.engine == "vllm":
+        return
+    for name in generation.vllm:
+        yield (
+            f"generation.vllm.{name} = {generation.vllm[name]!r} with generation.engine = {generation.engine!r}; "
+            "expected no such key, or generation.engine = 'vllm'"
+        )
+    if not generation.seeds:
+        yield (
+            f"generation.seeds = false with generation.engine = {generation.engine!r}, which always draws by seed; "
+            "expected true, or generation.engine = 'vllm'"
         )
 
 

@@ -22,7 +22,7 @@ from tppo.config.schema import Config
 Table = dict[str, Any]
 QUOTED_FUNCTION = re.compile(r"([\"'])([^\"']+\.py)(?=:\w+\1)")
 PATH_KEYS = (
-    *(("model", "path"), ("model", "critic_path")),
+    *(("model", "path"), ("model", "critic_path"), ("generation", "python")),
     *(("data", "train_files"), ("data", "val_files"), ("evaluation", "sets")),
 )
 

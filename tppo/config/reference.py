@@ -79,6 +79,8 @@ def _type(prop: Schema) -> str:
         return " or ".join(map(_type, without_null(prop["anyOf"])))
     if choices := prop.get("enum", [prop["const"]] if "const" in prop else []):
         return ", ".join(f"`{json.dumps(choice)}`" for choice in choices)
+    if "type" not in prop:
+        return "any"
     if prop["type"] == "array":
         parts = prop.get("prefixItems", [prop.get("items", {})])
         return f"{len(parts)} of: {_type(parts[0])}" if "prefixItems" in prop else f"list of: {_type(parts[0])}"

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from tppo.config.placement import ComputeDtype, Device
 from tppo.config.section import (
@@ -11,6 +11,7 @@ from tppo.config.section import (
     Host,
     HostOrEmpty,
     Mebibytes,
+    NamedPath,
     NonNegativeInt,
     Port,
     PositiveInt,
@@ -19,21 +20,38 @@ from tppo.config.section import (
     Section,
     Temperature,
     Text,
+    expecting,
 )
 
 Lease = Annotated[float, Field(strict=True, ge=1, le=86400)]
 DASHBOARD_PORTS = range(8265, 8285)
 """Those tried one after another where none is configured."""
+EngineArguments = Annotated[dict[str, JsonValue], expecting("a table of engine arguments of vLLM")]
 Attempts = Annotated[int, Field(strict=True, ge=1, le=1000)]
 
 
 class GenerationSection(Section):
     """The engines that sample."""
 
-    engine: Literal["transformers"] = "transformers"
+    engine: Literal["transformers", "vllm"] = "transformers"
     """Which engine serves.
 
-    Never: there is one engine.
+    `vllm` on GPUs: docs/vllm.md.
+    """
+    python: NamedPath | None = None
+    """Python interpreter with which `tppo run` starts the generators; unset: its own.
+
+    To that of an environment with vLLM, which needs other versions than the learner: docs/vllm.md.
+    """
+    vllm: EngineArguments = Field(default_factory=dict)
+    """Engine arguments of vLLM, by its own names: `tensor_parallel_size`, `gpu_memory_utilization`, `quantization`.
+
+    As any vLLM is tuned; those that follow from the run's other keys are refused.
+    """
+    seeds: Flag = True
+    """vLLM draws each window from a seed of its own, so that the same request gives the same tokens.
+
+    Off where vLLM warns that seeds keep it from its fast sampler.
     """
     compute_dtype: ComputeDtype | None = None
     """Type of the weights and activations that the engine computes with; unset: `learner.compute_dtype`.

@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 
 from services.generation.engine import EngineStatistics, OnTokens, ProbeAnswer
-from services.generation.requests import check_request, empty_window
+from services.generation.requests import check_request, empty_window, forced_request
 from services.generation.transformers_engine.decode_loop import DecodeLoop, PendingUpdate, UpdatePolicy
 from services.generation.transformers_engine.decode_row import DecodeRow
 from services.generation.transformers_engine.decoders.decoder import Decoder
-from tppo.rollout import Window, WindowRequest, tokens
+from tppo.rollout import Window, WindowRequest
 from tppo.weight_probe import ProbeRow
 from tppo.weights import WeightUpdate
 
@@ -63,7 +63,7 @@ class TransformersEngine:
 
     async def probe(self, rows: Sequence[ProbeRow], *, temperature: float = 1.0) -> ProbeAnswer:
         """Decode the rows beside the windows that run, as rows of the same batch."""
-        forced = [DecodeRow(_forced_request(row, temperature), forced=row.response_tokens) for row in rows]
+        forced = [DecodeRow(forced_request(row, temperature), forced=row.response_tokens) for row in rows]
         for row in forced:
             check_request(
                 row.request,
@@ -119,17 +119,3 @@ def _on_event_loop(on_tokens: OnTokens) -> Callable[[int, float], None]:
             loop.call_soon_threadsafe(on_tokens, (token,), (logprob,))
 
     return hand_over
-
-
-def _forced_request(row: ProbeRow, temperature: float) -> WindowRequest:
-    return WindowRequest(
-        rollout_id="",
-        window_index=0,
-        prompt_tokens=tokens(row.prompt_tokens),
-        response_tokens=tokens(),
-        max_new_tokens=len(row.response_tokens),
-        stop_token_ids=(),
-        temperature=temperature,
-        seed=0,
-        is_evaluation=True,  # occupancy is that of training windows
-    )

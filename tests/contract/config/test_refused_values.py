@@ -50,7 +50,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     (
         "true or false",
         "reward.allow_unsandboxed run.archive_inbox data.shuffle generation.recompute_cache_on_update "
-        "generation.share_weight_memory "
+        "generation.share_weight_memory generation.seeds "
         "reward.log_responses evaluation.val_before_train evaluation.after_training trace.enabled "
         "trackers.tensorboard endpoint.enabled prometheus.enabled learner.offload_idle_model",
         ["1", "'yes'", "'true'"],
@@ -143,7 +143,9 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         ["0", "-1", "'off'", "inf", "true"],
     ),
     ("'row_mean' or 'token_mean'", "critic.loss_aggregation", ["'mean'"]),
-    ("'transformers'", "generation.engine", ["'vllm'"]),
+    ("'transformers' or 'vllm'", "generation.engine", ["'sglang'", "true"]),
+    ("a path", "generation.python", ["5", "''", "['python']"]),
+    ("a table of engine arguments of vLLM", "generation.vllm", ["'eager'", "5", "[1]"]),
     (
         "a whole number from 1 to 1024",
         "generation.replicas reward.replicas reward.num_workers",

@@ -1,0 +1,128 @@
+"""Inside vLLM's worker processes: weights out of a mapped file, by vLLM's own protocol for weight updates.
+
+vLLM imports this module in each worker, because the engine names `WorkerExtension` as its extension; that registers the
+backend. Not imported anywhere else: without vLLM it cannot be.
+"""
+
+import os
+import select
+import signal
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from vllm.distributed.weight_transfer.base import (
+    WeightTransferEngine,
+    WeightTransferInitInfo,
+    WeightTransferUpdateInfo,
+)
+from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+
+from services.generation.vllm_engine.engine_arguments import BACKEND, GENERATOR_PID
+
+
+@dataclass
+class InitInfo(WeightTransferInitInfo):  # type: ignore[misc]  # vLLM is not there when types are checked
+    """Once, before the first weights."""
+
+    seed: int  # of the draws of requests without a seed; the replicas of data parallelism draw apart
+
+
+@dataclass
+class UpdateInfo(WeightTransferUpdateInfo):  # type: ignore[misc]
+    """One update."""
+
+    path: str  # of a file in the safetensors layout
+
+
+class FileWeights(WeightTransferEngine[InitInfo, UpdateInfo]):  # type: ignore[misc]
+    """Reads each tensor where the file is mapped; nothing of it crosses a pipe."""
+
+    init_info_cls = InitInfo
+    update_info_cls = UpdateInfo
+
+    def init_transfer_engine(self, init_info: InitInfo) -> None:
+        torch.manual_seed(init_info.seed + self.parallel_config.data_parallel_index)
+
+    def start_weight_update(self) -> None:
+        initialize_layerwise_reload(self.model)
+
+    def update_weights(self, update_info: dict[str, Any]) -> None:
+        """The base class's waits for an accelerator, which a CPU is none of."""
+        self.receive_weights(self.parse_update_info(update_info))
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize()
+
+    def receive_weights(self, update_info: UpdateInfo) -> None:
+        with safe_open(update_info.path, framework="pt") as file:
+            self.model.load_weights((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118  no dict
+
+    def finish_weight_update(self) -> None:
+        finalize_layerwise_reload(self.model, self.model_config)
+        tie_head(self.model)
+
+    def shutdown(self) -> None:
+        """Nothing is held between updates."""
+
+
+def tie_head(model: Any) -> None:
+    """Let a head that shares the embedding's weights compute with the new ones.
+
+    A reload skips the head as it is in no file; on a CPU it then keeps a packed copy of the old embedding, without an
+    error.
+    """
+    if not getattr(model.config, "tie_word_embeddings", False):
+        return
+    head, embedding = getattr(model, "lm_head", None), getattr(getattr(model, "model", None), "embed_tokens", None)
+    if head is None or embedding is None or not hasattr(head, "weight"):
+        return
+    head.weight = embedding.weight
+    if head.weight.device.type == "cpu":
+        from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+
+        dispatch_cpu_unquantized_gemm(head, remove_weight=False)
+
+
+def end_with_generator() -> None:
+    """Let vLLM's processes die with the generator's, however that ends: they would compute on for nobody.
+
+    Where the worker is a process of its own, the one that started it, vLLM's engine core, goes first.
+    """
+    generator, parent = int(os.environ[GENERATOR_PID]), os.getppid()
+    victims = [os.getpid()] if parent == generator or _parent_of(parent) != generator else [parent, os.getpid()]
+    try:
+        descriptor = os.pidfd_open(generator)
+    except ProcessLookupError:
+        _kill(victims)
+    else:
+        threading.Thread(target=_kill_at_end, args=(descriptor, victims), daemon=True).start()
+
+
+def _kill_at_end(descriptor: int, victims: list[int]) -> None:
+    ends = select.poll()
+    ends.register(descriptor, select.POLLIN)
+    ends.poll()
+    _kill(victims)
+
+
+def _kill(victims: list[int]) -> None:
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _parent_of(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("PPid:"))
+
+
+class WorkerExtension:
+    """Adds no method: that vLLM imports its module is what it is for."""
+
+
+WeightTransferEngineFactory.register_engine(BACKEND, FileWeights)
+if GENERATOR_PID in os.environ:
+    end_with_generator()

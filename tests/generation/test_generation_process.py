@@ -129,14 +129,15 @@ async def test_the_process_ends_in_order_in_the_midst_of_a_long_prefill(
     tmp_path: Path, redis_url: str, redis_client: RedisClient, run_name: str
 ) -> None:
     streams = RedisStreams(redis_client, run=run_name, lease_seconds=15.0)
-    prompt = tokens(number % VOCABULARY for number in range(LONG_PROMPT))
-    requests = [a_request(f"r{number}", prompt_tokens=prompt) for number in range(NUM_LONG_ROWS)]
+    prompts = [tokens((first + at) % VOCABULARY for at in range(LONG_PROMPT)) for first in range(NUM_LONG_ROWS)]
+    requests = [a_request(f"r{number}", prompt_tokens=prompt) for number, prompt in enumerate(prompts)]
     await streams.window_requests.put([encode_window_request(request) for request in requests])
     command = a_generator(tmp_path, redis_url, run_name, model=SLOW)
     options = (f"--set=run.max_prompt_length={LONG_PROMPT}", f"--set=generation.num_slots={NUM_LONG_ROWS}")
+    at_once = ("--set=generation.hand_over_seconds=0",)
 
     async with a_process(
-        *command, *options, environment={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE
+        *command, *options, *at_once, environment={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE
     ) as process:
         assert process.stderr is not None
         reading = asyncio.create_task(process.stderr.read())

@@ -1,6 +1,7 @@
 """Weights in memory that another process can map, and that nobody can change under it."""
 
 import asyncio
+import errno
 import fcntl
 import json
 import os
@@ -189,6 +190,34 @@ def test_where_the_system_has_no_memory_files_it_works_within_the_process(monkey
     monkeypatch.delattr(os, "memfd_create")
 
     file = MemoryFile.holding(TENSORS)
+
+    assert file.path == ""
+    assert torch.equal(file.tensors()["a"], TENSORS["a"])
+
+
+def refuse(*_: object) -> None:
+    raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+
+@pytest.mark.parametrize("refused", ["memfd_create", "truncate", "pwrite"])
+def test_where_no_such_file_is_granted_it_works_within_the_process(
+    monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    monkeypatch.setattr(os, refused, refuse)
+
+    file = MemoryFile.holding(TENSORS, nonce="n1")
+
+    assert file.path == ""
+    assert all(torch.equal(tensor, TENSORS[name]) for name, tensor in file.tensors().items())
+
+
+def test_a_limit_on_files_that_comes_while_weights_are_copied_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    created = MemoryFile.create(TensorLayout.of(TENSORS), nonce="n1")
+    monkeypatch.setattr(MemoryFile, "create", lambda *_, **__: created)
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+
+    file = MemoryFile.holding(TENSORS, nonce="n1")
 
     assert file.path == ""
     assert torch.equal(file.tensors()["a"], TENSORS["a"])

@@ -3,16 +3,16 @@
 The kernel frees the memory when the last process that has it open or mapped has ended, in whatever way; so nothing is
 left behind, and there is no folder that may be full. Other processes of the same user open it through the owner's
 entry in /proc. Once written it is sealed: nobody can change or shorten it, so whoever maps it reads what was hashed,
-and no read ends in SIGBUS. Where the system has no such files, the memory is a temporary file that cannot be shared.
+and no read ends in SIGBUS. Where the system has or grants no such file, the memory is this process's own, not shared.
 """
 
 import _thread
 import contextlib
 import fcntl
+import logging
 import mmap
 import os
 import stat
-import tempfile
 import weakref
 from collections.abc import Mapping
 from functools import cached_property
@@ -30,6 +30,7 @@ F_ADD_SEALS, F_GET_SEALS = 1033, 1034
 NO_MORE_SEALS, NO_SHRINKING, NO_GROWING, NO_WRITING = 1, 2, 4, 8
 ALL_SEALS = NO_MORE_SEALS | NO_SHRINKING | NO_GROWING | NO_WRITING
 RESERVED_BYTES = 64 * 2**20  # of the memory that is available, left to others
+log = logging.getLogger(__name__)
 
 
 class NotSharedError(Exception):
@@ -39,33 +40,37 @@ class NotSharedError(Exception):
 class MemoryFile:
     """Named tensors in one such file: `create`, `write` and `seal` it, or `open` that of another process."""
 
-    def __init__(self, descriptor: int, layout: TensorLayout, header: bytes) -> None:
-        """Takes the descriptor over."""
+    def __init__(self, descriptor: int | None, layout: TensorLayout, header: bytes) -> None:
+        """Takes the descriptor over; without one the memory is this process's own."""
         self.layout = layout
         self._descriptor = descriptor
         self._num_header_bytes = len(header)
-        weakref.finalize(self, _close_in_thread, descriptor).atexit = False
+        if descriptor is not None:
+            weakref.finalize(self, _close_in_thread, descriptor).atexit = False
 
     @classmethod
     def create(cls, layout: TensorLayout, *, nonce: str = "") -> Self:
         """A file whose bytes are yet to be written. ValueError: there is not so much memory."""
         header = layout.header({NONCE: nonce} if nonce else {})
-        _require_memory(len(header) + layout.num_bytes)
-        created = cls(_new_descriptor(), layout, header)
-        os.pwrite(created._descriptor, header, 0)
-        os.truncate(created._descriptor, len(header) + layout.num_bytes)
-        return created
+        num_bytes = len(header) + layout.num_bytes
+        _require_memory(num_bytes)
+        try:
+            return cls(_new_descriptor(header, num_bytes), layout, header)
+        except OSError as error:  # a limit on the size of files, or a container that forbids them
+            log.warning("weights lie in memory that cannot be shared: %s", error.strerror)
+            return cls(None, layout, header)
 
     @classmethod
     def holding(cls, tensors: Mapping[str, Tensor], *, nonce: str = "") -> Self:
         """A sealed copy of the tensors, which may lie on any device."""
         warn_on_event_loop("copying of weights")
         created = cls.create(TensorLayout.of(tensors), nonce=nonce)
-        for name, tensor in tensors.items():
-            begin = created.layout.begins[name]
-            for part in byte_parts(tensor):
-                created.write(begin, part)
-                begin += len(part)
+        try:
+            created._copy(tensors)
+        except OSError as error:  # a limit that came into force meanwhile
+            log.warning("weights lie in memory that cannot be shared: %s", error.strerror)
+            created = cls(None, created.layout, created.layout.header({}))
+            created._copy(tensors)
         created.seal()
         return created
 
@@ -84,32 +89,36 @@ class MemoryFile:
 
     def _require(self, path: str, header: bytes) -> None:
         try:
-            seals = fcntl.fcntl(self._descriptor, F_GET_SEALS)
+            seals = fcntl.fcntl(self.number, F_GET_SEALS)
         except OSError:
             seals = 0
         if seals & ALL_SEALS != ALL_SEALS:
             raise NotSharedError(f"{path} is not sealed, so it might change while it is read")
-        size, expected = os.fstat(self._descriptor).st_size, len(header) + self.layout.num_bytes
+        size, expected = os.fstat(self.number).st_size, len(header) + self.layout.num_bytes
         if size != expected:
             raise NotSharedError(f"{path} has {size} bytes; expected {expected}")
-        if os.pread(self._descriptor, len(header), 0) != header:
+        if os.pread(self.number, len(header), 0) != header:
             raise NotSharedError(f"{path} holds something else than was offered")
 
     @property
     def path(self) -> str:
         """Where other processes of this user and PID namespace open it for as long as this object is there.
 
-        Empty where the system has no files that can be shared so.
+        Empty where the memory is this process's own.
         """
-        return f"/proc/{os.getpid()}/fd/{self._descriptor}" if hasattr(os, "memfd_create") else ""
+        return "" if self._descriptor is None else f"/proc/{os.getpid()}/fd/{self._descriptor}"
 
     @property
     def number(self) -> int:
-        """Of the descriptor in this process."""
+        """Of the descriptor in this process, where the memory is not its own."""
+        assert self._descriptor is not None
         return self._descriptor
 
     def write(self, begin: int, part: memoryview | bytes) -> None:
         """Bytes of the tensors, from `begin` on."""
+        if self._descriptor is None:
+            self.data[begin : begin + len(part)] = part
+            return
         place = self._num_header_bytes + begin
         while part:
             num_written = os.pwrite(self._descriptor, part, place)
@@ -117,13 +126,22 @@ class MemoryFile:
 
     def seal(self) -> None:
         """From here on nobody can change it."""
-        with contextlib.suppress(OSError):  # a temporary file has no seals, and is nobody else's
+        if self._descriptor is not None:
             fcntl.fcntl(self._descriptor, F_ADD_SEALS, ALL_SEALS)
+
+    def _copy(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, tensor in tensors.items():
+            begin = self.layout.begins[name]
+            for part in byte_parts(tensor):
+                self.write(begin, part)
+                begin += len(part)
 
     @cached_property
     def _mapped(self) -> mmap.mmap:
         # Private: who writes to a tensor by mistake changes a page of its own.
         size = self._num_header_bytes + self.layout.num_bytes
+        if self._descriptor is None:
+            return mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         return mmap.mmap(self._descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
 
     @cached_property
@@ -160,11 +178,18 @@ def _require_memory(num_bytes: int) -> None:
         raise ValueError(f"weights of {num_bytes} bytes; expected at most {available}, the memory that is available")
 
 
-def _new_descriptor() -> int:
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create("tppo-weights", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+def _new_descriptor(header: bytes, num_bytes: int) -> int | None:
+    """Of a file of that size which begins with the header; None where the system has no such files."""
+    if not hasattr(os, "memfd_create"):
+        return None
+    descriptor = os.memfd_create("tppo-weights", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.pwrite(descriptor, header, 0)
+        os.truncate(descriptor, num_bytes)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _close_in_thread(descriptor: int) -> None:

@@ -135,7 +135,8 @@ class VllmEngine:
         await asyncio.to_thread(check_fit, update.tensors, self._shapes)
         async with self._updating:
             label = WeightLabel(update.incarnation, update.policy_version)
-            path = await asyncio.to_thread(update.shared_path)
+            if not (path := await asyncio.to_thread(update.shared_path)):
+                raise ValueError("the weights lie in memory that cannot be shared with vLLM's processes")
             async with self._slots.closed(when_all_are_free=not self.policy.in_flight):
                 self._raise_failure()
                 await _finished(asyncio.create_task(self._switch(label, path)))

@@ -2,7 +2,6 @@
 
 A generator decodes the same tokens with what it has loaded and compares. The rows are functions of the run's identity,
 so that they stay the same from update to update: what an engine kept of earlier weights, under the same tokens, shows.
-Numbers cross as little-endian bytes, as weights do.
 """
 
 import random
@@ -10,9 +9,6 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
-
-from tppo.rollout import logprobs, tokens
-from tppo.v1 import generation_pb2 as pb
 
 NUM_DECODED = 12  # tokens of a row at most
 SHORT_LENGTHS = (2, 7, 24)
@@ -67,31 +63,3 @@ def update_rows(identity: str, vocabulary_size: int, *, capacity: int, step_toke
     lengths = [min(length, max(2, capacity)) for length in (*SHORT_LENGTHS, longest)]
     rows = [[numbers.randrange(vocabulary_size) for _ in range(length)] for length in lengths]
     return tuple(ProbeRow.of(row, num_compared=min(NUM_DECODED, len(row) // 2)) for row in rows)
-
-
-def probe_message(probe: WeightProbe) -> pb.WeightProbe:
-    """The message, which travels in the manifest of a transfer."""
-    rows = [
-        pb.ProbeRow(
-            prompt_tokens=tokens(row.prompt_tokens).tobytes(),
-            response_tokens=tokens(row.response_tokens).tobytes(),
-            logprobs=of_row.tobytes(),
-        )
-        for row, of_row in zip(probe.rows, probe.logprobs, strict=True)
-    ]
-    return pb.WeightProbe(rows=rows, temperature=probe.temperature)
-
-
-def probe_record(message: pb.WeightProbe) -> WeightProbe:
-    """The inverse of `probe_message`. Raises ValueError for what is no probe."""
-    rows = [ProbeRow(_token_ids(row.prompt_tokens), _token_ids(row.response_tokens)) for row in message.rows]
-    found = [logprobs() for _ in message.rows]
-    for numbers, row in zip(found, message.rows, strict=True):
-        numbers.frombytes(row.logprobs)
-    return WeightProbe(tuple(rows), tuple(found), message.temperature)
-
-
-def _token_ids(data: bytes) -> tuple[int, ...]:
-    numbers = tokens()
-    numbers.frombytes(data)
-    return tuple(numbers)

@@ -127,7 +127,8 @@ class MemoryFile:
     def seal(self) -> None:
         """From here on nobody can change it."""
         if self._descriptor is not None:
-            fcntl.fcntl(self._descriptor, F_ADD_SEALS, ALL_SEALS)
+            with contextlib.suppress(PermissionError):  # it is sealed already
+                fcntl.fcntl(self._descriptor, F_ADD_SEALS, ALL_SEALS)
 
     def _copy(self, tensors: Mapping[str, Tensor]) -> None:
         for name, tensor in tensors.items():

@@ -6,8 +6,9 @@ is on the wire is protobuf's own encoding of the message.
 
 from tppo.codec import parsed_message
 from tppo.process.event_loop import warn_on_event_loop
+from tppo.rollout import logprobs, tokens
 from tppo.v1 import generation_pb2 as pb
-from tppo.weight_probe import probe_message, probe_record
+from tppo.weight_probe import ProbeRow, WeightProbe
 from tppo.weights.layout import TensorFacts, TensorLayout
 from tppo.weights.manifest import Delta, Manifest, SharedMemory
 
@@ -36,7 +37,7 @@ def manifest_message(manifest: Manifest) -> bytes:
         if manifest.delta is None
         else pb.WeightDelta(base_version=manifest.delta.base_version, num_changed=manifest.delta.num_changed),
         deltas_follow=manifest.deltas_follow,
-        probe=None if manifest.probe is None else probe_message(manifest.probe),
+        probe=None if manifest.probe is None else _probe_message(manifest.probe),
     )
     return pb.UpdateWeightsRequest(manifest=message).SerializeToString()
 
@@ -86,9 +87,35 @@ def _manifest(message: pb.WeightManifest) -> Manifest:
         shared=SharedMemory(shared.process_id, shared.descriptor, shared.nonce) if shared.nonce else None,
         delta=_delta(message.delta) if message.HasField("delta") else None,
         deltas_follow=message.deltas_follow,
-        probe=probe_record(message.probe) if message.HasField("probe") else None,
+        probe=_probe(message.probe) if message.HasField("probe") else None,
     )
 
 
 def _delta(message: pb.WeightDelta) -> Delta:
     return Delta(message.base_version, dict(message.num_changed))
+
+
+def _probe_message(probe: WeightProbe) -> pb.WeightProbe:
+    rows = [
+        pb.ProbeRow(
+            prompt_tokens=tokens(row.prompt_tokens).tobytes(),
+            response_tokens=tokens(row.response_tokens).tobytes(),
+            logprobs=of_row.tobytes(),
+        )
+        for row, of_row in zip(probe.rows, probe.logprobs, strict=True)
+    ]
+    return pb.WeightProbe(rows=rows, temperature=probe.temperature)
+
+
+def _probe(message: pb.WeightProbe) -> WeightProbe:
+    rows = [ProbeRow(_token_ids(row.prompt_tokens), _token_ids(row.response_tokens)) for row in message.rows]
+    found = [logprobs() for _ in message.rows]
+    for numbers, row in zip(found, message.rows, strict=True):
+        numbers.frombytes(row.logprobs)
+    return WeightProbe(tuple(rows), tuple(found), message.temperature)
+
+
+def _token_ids(data: bytes) -> tuple[int, ...]:
+    numbers = tokens()
+    numbers.frombytes(data)
+    return tuple(numbers)

@@ -42,7 +42,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "normaliser running": ("algorithm.loss_normalizer=running",),
     "critic: token mean": ("critic.loss_aggregation=token_mean",),
     "value model not pre-trained": ("model.critic_path=", "critic.warmup_steps=10"),
-    "1 mini-batch, twice the rate": (
+    "1 mini-batch at 3e-4": (
         "actor.ppo_mini_batches=1",
         "actor.lr=3e-4",
         "actor.lr_warmup_steps=12",

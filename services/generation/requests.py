@@ -1,9 +1,11 @@
 """What holds for a window request whichever engine serves it."""
 
 import math
+import time
+from array import array
 from collections.abc import Sequence
 
-from tppo.rollout import FinishReason, Window, WindowRequest, logprobs, tokens
+from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, logprobs, tokens
 from tppo.weight_probe import ProbeRow
 
 
@@ -38,6 +40,31 @@ def empty_window(request: WindowRequest) -> Window:
         logprobs=logprobs(),
         version_spans=(),
         finish_reason=FinishReason.LENGTH,
+        is_evaluation=request.is_evaluation,
+    )
+
+
+def ended_window(
+    request: WindowRequest,
+    sampled: "array[int]",
+    sampled_logprobs: "array[float]",
+    spans: Sequence[VersionSpan],
+    reason: FinishReason,
+    *,
+    slot: int,
+    started_at: float,
+) -> Window:
+    """The answer to a request that has run, and ends now."""
+    return Window(
+        rollout_id=request.rollout_id,
+        window_index=request.window_index,
+        tokens=sampled,
+        logprobs=sampled_logprobs,
+        version_spans=tuple(spans),
+        finish_reason=reason,
+        slot=slot,
+        started_at=started_at,
+        ended_at=time.time(),
         is_evaluation=request.is_evaluation,
     )
 

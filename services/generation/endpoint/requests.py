@@ -1,5 +1,6 @@
 """The bodies of requests: what is understood, what changes nothing, and what is refused because it cannot be had."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -75,14 +76,14 @@ class SamplingBody(BaseModel):
         return self.stream_options is not None and self.stream_options.include_usage
 
     @property
+    @abstractmethod
     def wants_logprobs(self) -> bool:
         """Of the sampled tokens."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def limit(self) -> int | None:
         """Most tokens of a response; None: as many as there is room for."""
-        raise NotImplementedError
 
 
 class CompletionBody(SamplingBody):

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from services.generation.engine import RunningWindow
+from services.generation.requests import ended_window
 from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, logprobs, tokens
 
 
@@ -89,17 +90,14 @@ class DecodeRow:
             self.future.set_exception(ValueError("the model's logits are not finite numbers"))
 
     def _window(self) -> Window:
-        return Window(
-            rollout_id=self.request.rollout_id,
-            window_index=self.request.window_index,
-            tokens=self.tokens,
-            logprobs=self.logprobs,
-            version_spans=tuple(self.spans),
-            finish_reason=self._finish_reason(),
+        return ended_window(
+            self.request,
+            self.tokens,
+            self.logprobs,
+            self.spans,
+            self._finish_reason(),
             slot=self.slot,
             started_at=self.started_at,
-            ended_at=time.time(),
-            is_evaluation=self.request.is_evaluation,
         )
 
     def _finish_reason(self) -> FinishReason:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from services.generation.engine import OnTokens, RunningWindow
+from services.generation.requests import ended_window
 from services.generation.transformers_engine.sampling import GOLDEN_GAMMA, mixed
 from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, logprobs, tokens
 
@@ -122,17 +123,14 @@ class WindowRow:
         """The result. ValueError: its numbers are not finite."""
         if not all(map(math.isfinite, self.logprobs)):
             raise ValueError("the model's logits are not finite numbers")
-        return Window(
-            rollout_id=self.request.rollout_id,
-            window_index=self.request.window_index,
-            tokens=self.tokens,
-            logprobs=self.logprobs,
-            version_spans=tuple(self.spans),
-            finish_reason=self._reason(),
+        return ended_window(
+            self.request,
+            self.tokens,
+            self.logprobs,
+            self.spans,
+            self._reason(),
             slot=self.slot,
             started_at=self.started_at,
-            ended_at=time.time(),
-            is_evaluation=self.request.is_evaluation,
         )
 
     def _reason(self) -> FinishReason:

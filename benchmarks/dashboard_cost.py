@@ -28,7 +28,7 @@ import httpx
 import pyarrow
 from pyarrow import parquet
 
-from learner.step.trace_schema import SCHEMA, Header
+from learner.step.measurements.trace_schema import SCHEMA, Header
 from tppo.run_folder.paths import trace_path
 
 NUM_STEPS, NUM_IN_FLIGHT, ROWS_PER_STEP, NUM_METRICS, NUM_SLOTS = 1000, 10_000, 64, 75, 64

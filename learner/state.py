@@ -20,7 +20,7 @@ from learner.reconfiguration import Reconfiguration
 from learner.rollouts import ledger_state
 from learner.rollouts.manager import RolloutManager
 from learner.steering import Steering
-from learner.step.estimators import Estimators
+from learner.step.estimation.estimators import Estimators
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
 from learner.step.turns import Device, let_take_turns

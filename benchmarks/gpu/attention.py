@@ -20,7 +20,7 @@ from learner.models.activation_checkpointing import blocks_of
 from learner.models.attention import PACKED_ATTENTION
 from learner.models.logits import TokenScorer
 from learner.models.packing import PackedBatch, pack
-from learner.step.experience import gather
+from learner.step.estimation.experience import gather
 from tppo.models.probe import LogprobDifference, difference
 
 PART = "attention"

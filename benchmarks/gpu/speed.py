@@ -8,7 +8,7 @@ import torch
 from benchmarks.gpu.attention import seconds_of
 from benchmarks.gpu.findings import Finding, judged, missing
 from benchmarks.gpu.subject import Learner, Networks, Sizes, random_rows
-from learner.step.experience import Sampled, gather
+from learner.step.estimation.experience import Sampled, gather
 from tests.learner.models.live_bytes import LiveBytes
 from tppo.models.device import device_bytes
 from tppo.models.memory_estimate import MEBIBYTE, ModelShape, Training, resident_bytes, update_bytes

@@ -21,14 +21,14 @@ from learner.models.outputs import Policy, ValueModel
 from learner.models.value_network import skeleton
 from learner.rollouts.prompts import Prompt
 from learner.rollouts.rollout import Rollout
-from learner.step import policy_update, value_update
-from learner.step.estimates import estimate
-from learner.step.estimators import Estimators
-from learner.step.experience import Estimates, Sampled
-from learner.step.loss_normalizer import LossNormalizer
-from learner.step.metrics import Metrics
-from learner.step.optimization import Optimization, Update
+from learner.step.estimation.estimates import estimate
+from learner.step.estimation.estimators import Estimators
+from learner.step.estimation.experience import Estimates, Sampled
+from learner.step.measurements.metrics import Metrics
 from learner.step.system import PolicyTokens
+from learner.step.updates import policy_update, value_update
+from learner.step.updates.loss_normalizer import LossNormalizer
+from learner.step.updates.optimization import Optimization, Update
 from learner.systems.clipped import ClippedSystem
 
 SEED = 5

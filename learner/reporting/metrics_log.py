@@ -8,7 +8,7 @@ from typing import Any
 
 from learner.rollouts.evaluation import Evaluation
 from learner.rollouts.ledger import Ledger
-from learner.step.metrics import Metrics
+from learner.step.measurements.metrics import Metrics
 from learner.step.progress import TrainingProgress
 from tppo.generation_totals import GenerationTotals
 from tppo.run_folder.durable import write_atomically

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow
 from pyarrow import parquet
 
-from learner.step.trace_schema import Header
+from learner.step.measurements.trace_schema import Header
 from tppo.run_folder.durable import replacement_of
 from tppo.run_folder.paths import trace_files, trace_path
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from learner.algorithm.losses import PolicyLoss
 from learner.models.packing import PackedBatch
-from learner.step.experience import Estimates, Sampled
-from learner.step.metrics import Metrics
-from learner.step.optimization import Optimization
+from learner.step.estimation.experience import Estimates, Sampled
+from learner.step.measurements.metrics import Metrics
+from learner.step.updates.optimization import Optimization
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,19 +27,20 @@ from learner.models.outputs import (
 from learner.models.packing import TokenRow
 from learner.rollouts.prompts import Prompt
 from learner.rollouts.rollout import Rollout
-from learner.step import metrics as step_metrics
-from learner.step import policy_update, response_diagnostics, value_update
-from learner.step.engine_check import EngineCheck
-from learner.step.estimates import estimate
-from learner.step.estimators import Estimators
-from learner.step.experience import Estimates, Sampled, gather, with_overlong_penalty
-from learner.step.loss_normalizer import LossNormalizer
-from learner.step.metrics import Metrics
-from learner.step.optimization import Optimization
-from learner.step.policy_update import PolicyResult, TokenOutcome
+from learner.step.estimation.estimates import estimate
+from learner.step.estimation.estimators import Estimators
+from learner.step.estimation.experience import Estimates, Sampled, gather, with_overlong_penalty
+from learner.step.measurements import metrics as step_metrics
+from learner.step.measurements import response_diagnostics
+from learner.step.measurements.engine_check import EngineCheck
+from learner.step.measurements.metrics import Metrics
+from learner.step.measurements.trace_rows import trace_table
+from learner.step.measurements.trace_schema import Header
 from learner.step.system import System
-from learner.step.trace_rows import trace_table
-from learner.step.trace_schema import Header
+from learner.step.updates import policy_update, value_update
+from learner.step.updates.loss_normalizer import LossNormalizer
+from learner.step.updates.optimization import Optimization
+from learner.step.updates.policy_update import PolicyResult, TokenOutcome
 from tppo.config.schema import ActorSection, CriticSection, OptimizerSection, RunSection
 from tppo.weight_probe import WeightProbe, update_rows
 

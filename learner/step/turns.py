@@ -15,7 +15,7 @@ from torch import Tensor
 
 from learner.models.master_weights import MasterWeights
 from learner.models.outputs import Policy, ValueModel
-from learner.step.optimization import Optimization
+from learner.step.updates.optimization import Optimization
 
 Move = Callable[[Tensor], Tensor]
 HOST = torch.device("cpu")

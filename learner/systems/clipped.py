@@ -12,8 +12,8 @@ from learner.algorithm import losses
 from learner.algorithm.egae import monte_carlo_returns
 from learner.algorithm.importance import Limit, masked, truncated
 from learner.algorithm.rewards import terminal_rewards
-from learner.step.estimators import Estimators
-from learner.step.experience import Estimates, Sampled
+from learner.step.estimation.estimators import Estimators
+from learner.step.estimation.experience import Estimates, Sampled
 from learner.step.system import Advantages, PolicyTokens, System
 
 IMPORTANCE_LIMITS: Mapping[str, Limit] = {"truncate": truncated, "mask": masked}

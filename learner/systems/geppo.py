@@ -17,11 +17,11 @@ from learner.algorithm.importance import importance_weights
 from learner.algorithm.losses import PolicyLoss
 from learner.models.outputs import Policy, token_logprobs
 from learner.models.packing import pack, pad_rows, unpack
-from learner.step.estimators import Estimators
-from learner.step.experience import Estimates, Sampled, joined
-from learner.step.metrics import Metrics
-from learner.step.optimization import Optimization
+from learner.step.estimation.estimators import Estimators
+from learner.step.estimation.experience import Estimates, Sampled, joined
+from learner.step.measurements.metrics import Metrics
 from learner.step.system import Advantages, PolicyTokens, System
+from learner.step.updates.optimization import Optimization
 
 
 class GeppoSystem(System):

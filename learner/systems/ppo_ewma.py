@@ -14,8 +14,8 @@ from torch import Tensor
 from learner.algorithm.losses import PolicyLoss
 from learner.algorithm.ppo_ewma import decay_from_center_of_mass, ppo_ewma_policy_loss, update_weight_average
 from learner.models.outputs import Policy, token_logprobs
-from learner.step.estimators import Estimators
-from learner.step.experience import Estimates, Sampled
+from learner.step.estimation.estimators import Estimators
+from learner.step.estimation.experience import Estimates, Sampled
 from learner.step.system import Advantages, PolicyTokens, System
 from tppo.process.event_loop import warn_on_event_loop
 

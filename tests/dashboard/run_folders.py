@@ -10,7 +10,7 @@ import pyarrow
 from pyarrow import parquet
 from tokenizers import Tokenizer, models
 
-from learner.step.trace_schema import SCHEMA, Header
+from learner.step.measurements.trace_schema import SCHEMA, Header
 from tppo.run_folder.paths import trace_path
 
 BEGAN = 1_800_000_000.0  # 2027-01-15 08:00:00 UTC

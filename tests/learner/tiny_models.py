@@ -15,8 +15,8 @@ from learner.models.loading import policy_from_network, value_model_from_network
 from learner.models.master_weights import MasterWeights
 from learner.rollouts.rollout import Rollout
 from learner.state import new_trainer
-from learner.step.optimization import Optimization, Update
 from learner.step.trainer import Trainer
+from learner.step.updates.optimization import Optimization, Update
 from tests.learner.builders import a_config, a_row
 from tppo.config.schema import Config, OptimizerSection
 

@@ -11,7 +11,7 @@ import pyarrow
 from pyarrow import parquet
 
 from learner.persistence.manifest import DamagedError, verify
-from learner.step.trace_schema import SCHEMA, Header
+from learner.step.measurements.trace_schema import SCHEMA, Header
 from tppo.config import ConfigError
 from tppo.digests import UnknownAlgorithmError
 from tppo.run_folder.checkpoints import CheckpointFolder, step_of

@@ -14,7 +14,7 @@ from learner.commands.audit.evidence import LedgerSnapshot, collect
 from learner.commands.audit.promises import Finding, findings, untrained
 from learner.persistence.manifest import write_manifest
 from learner.reporting.trace_writer import write_trace
-from learner.step.trace_schema import SCHEMA, Header
+from learner.step.measurements.trace_schema import SCHEMA, Header
 from tppo.config import ConfigError
 from tppo.run_folder.paths import trace_path
 

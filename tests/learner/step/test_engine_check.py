@@ -6,7 +6,7 @@ from array import array
 import pytest
 
 from learner.rollouts.rollout import Rollout
-from learner.step.engine_check import FREQUENCY, MAX_ROWS
+from learner.step.measurements.engine_check import FREQUENCY, MAX_ROWS
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import TinyTrainer, a_network, a_step_config, padded_logprobs, some_rows, step
 

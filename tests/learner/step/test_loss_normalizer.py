@@ -2,7 +2,7 @@
 
 import pytest
 
-from learner.step.loss_normalizer import MEMORY, LossNormalizer, Normalizer
+from learner.step.updates.loss_normalizer import MEMORY, LossNormalizer, Normalizer
 
 LENGTHS = [1, 2, 5]
 PER_TOKEN = [6.0, 3.0, 1.0]  # each token's loss, by row

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from learner.step.optimization import Optimization, learning_rate_factor, mini_batches
+from learner.step.updates.optimization import Optimization, learning_rate_factor, mini_batches
 from tppo.config.schema import ActorSection
 
 

@@ -9,10 +9,10 @@ import torch
 from learner.algorithm import token_filter
 from learner.models.packing import pad_rows
 from learner.rollouts.rollout import Rollout
-from learner.step import response_diagnostics
-from learner.step.estimators import Estimators
-from learner.step.experience import Estimates, gather
-from learner.step.response_diagnostics import COSTS_OF_CUTS, EXPLAINED_VARIANCES
+from learner.step.estimation.estimators import Estimators
+from learner.step.estimation.experience import Estimates, gather
+from learner.step.measurements import response_diagnostics
+from learner.step.measurements.response_diagnostics import COSTS_OF_CUTS, EXPLAINED_VARIANCES
 from tests.learner.builders import a_config, a_row
 
 

@@ -12,7 +12,7 @@ from pyarrow import parquet
 from learner.persistence.run_identity import begin_incarnation
 from learner.reporting.trace_writer import TraceWriter, write_trace
 from learner.rollouts.rollout import Rollout
-from learner.step.trace_schema import SCHEMA, Header
+from learner.step.measurements.trace_schema import SCHEMA, Header
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import TinyTrainer, a_network, a_step_config, padded_logprobs, padded_values, some_rows
 from tests.support.waiting import DEADLINE_SECONDS

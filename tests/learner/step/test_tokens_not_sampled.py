@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from learner.rollouts.rollout import Rollout
-from learner.step.experience import Sampled, gather
+from learner.step.estimation.experience import Sampled, gather
 from tests.learner import plain_formulas
 from tests.learner.builders import a_row
 from tests.learner.compared import LAM, LIMIT, a_trainer, assert_same_weights, sampled_by, values_of

@@ -14,9 +14,9 @@ from learner.algorithm import diagnostics, egae
 from learner.algorithm.rewards import terminal_rewards
 from learner.models.packing import pad_rows
 from learner.rollouts.rollout import Rollout
-from learner.step.estimators import Estimators
-from learner.step.experience import Estimates, Sampled
-from learner.step.metrics import Metrics
+from learner.step.estimation.estimators import Estimators
+from learner.step.estimation.experience import Estimates, Sampled
+from learner.step.measurements.metrics import Metrics
 
 EXPLAINED_VARIANCES = (
     "critic/vf_explained_var",

@@ -18,8 +18,8 @@ from learner.algorithm.losses import k3_kl
 from learner.models.outputs import Policy, token_logprobs, with_weights
 from learner.models.packing import pack, unpack
 from learner.rollouts.rollout import Rollout
-from learner.step.experience import Sampled
-from learner.step.metrics import Metrics
+from learner.step.estimation.experience import Sampled
+from learner.step.measurements.metrics import Metrics
 
 FREQUENCY = 10
 """Steps from one copy of the weights to the next."""

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.rollouts.rollout import Rollout
-from learner.step.experience import Estimates, Sampled
-from learner.step.policy_update import TokenOutcome
-from learner.step.trace_schema import SCHEMA, Header
+from learner.step.estimation.experience import Estimates, Sampled
+from learner.step.measurements.trace_schema import SCHEMA, Header
+from learner.step.updates.policy_update import TokenOutcome
 
 Column = NDArray[Any]
 

@@ -14,11 +14,11 @@ from learner.algorithm.masked_stats import masked_mean
 from learner.models.logits import TokenScores
 from learner.models.outputs import Imbalance, Policy, token_logprobs, token_scores
 from learner.models.packing import PackedBatch, TokenRow, pack, unpack
-from learner.step.experience import Estimates, Sampled
-from learner.step.loss_normalizer import LossNormalizer
-from learner.step.metrics import Metrics, PartialMeans, mismatch_metrics
-from learner.step.optimization import Optimization, mini_batches
+from learner.step.estimation.experience import Estimates, Sampled
+from learner.step.measurements.metrics import Metrics, PartialMeans, mismatch_metrics
 from learner.step.system import PolicyTokens, System
+from learner.step.updates.loss_normalizer import LossNormalizer
+from learner.step.updates.optimization import Optimization, mini_batches
 
 if TYPE_CHECKING:  # what computes runs where no configuration library is installed
     from tppo.config.schema import ActorSection, AlgorithmSection

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from learner.algorithm import egae
-from learner.step.experience import Estimates, Sampled
+from learner.step.estimation.experience import Estimates, Sampled
 
 if TYPE_CHECKING:  # what computes runs where no configuration library is installed
     from tppo.config.schema import AlgorithmSection

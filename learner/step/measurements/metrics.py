@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from learner.algorithm import diagnostics
-from learner.step.experience import Estimates, Sampled
+from learner.step.estimation.experience import Estimates, Sampled
 
 Metrics = dict[str, float | int | None]
 

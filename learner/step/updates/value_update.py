@@ -11,10 +11,10 @@ from torch import Tensor
 from learner.algorithm import losses
 from learner.models.outputs import ValueModel, token_values
 from learner.models.packing import PackedBatch, pack
-from learner.step.experience import Estimates, Sampled
-from learner.step.metrics import Metrics, PartialMeans
-from learner.step.optimization import Optimization, mini_batches
+from learner.step.estimation.experience import Estimates, Sampled
+from learner.step.measurements.metrics import Metrics, PartialMeans
 from learner.step.system import System
+from learner.step.updates.optimization import Optimization, mini_batches
 
 if TYPE_CHECKING:  # what computes runs where no configuration library is installed
     from tppo.config.schema import CriticSection

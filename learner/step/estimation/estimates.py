@@ -11,7 +11,7 @@ from torch import Tensor
 from learner.algorithm import masked_stats, token_filter
 from learner.models.outputs import ValueModel, token_and_boundary_values
 from learner.models.packing import pack, pad_rows, unpack
-from learner.step.experience import Estimates, Sampled
+from learner.step.estimation.experience import Estimates, Sampled
 from learner.step.system import System
 
 if TYPE_CHECKING:  # what computes runs where no configuration library is installed

@@ -1,0 +1,1 @@
+"""What moves the two models: mini-batches, losses and optimizer updates."""

@@ -40,7 +40,8 @@ async def serving_endpoint(config: Config, engine: Engine, slots: FreeSlots) -> 
     limits = _limits(config.run, section)
     prompts = PromptTokens(config.model.path, config.data.chat_template_kwargs)
     completions = Completions(engine, slots, prompts, limits, model=config.run.name)
-    app = create_app(completions, token=client_token(config.run.path, Service.ENDPOINT))
+    token = client_token(config.run.path, Service.ENDPOINT)
+    app = await asyncio.to_thread(create_app, completions, token=token)  # FastAPI imports for it
     server = GuestServer(server_settings(app))
     with listener(section.host, section.port, key="endpoint.port") as opened:
         url = f"http://{address(section.advertise_host or reachable(section.host), opened.getsockname()[1])}/v1"

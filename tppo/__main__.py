@@ -17,6 +17,7 @@ from types import ModuleType
 VERBS = {
     "run": ("services.local.__main__", "start every process on this machine and train"),
     "compare": ("services.local.compare.__main__", "run several systems on one task and compare them"),
+    "doctor": ("services.local.doctor.__main__", "say what is wrong with this machine, or for one run, and what to do"),
     "download": ("services.local.download", "fetch a model of the Hugging Face Hub"),
     "generation": ("services.generation.__main__", "serve windows: sample responses"),
     "reward": ("services.reward.__main__", "score finished responses"),
@@ -47,6 +48,9 @@ OTHER_WORDS = {
     "verify": "audit",
     "save": "export",
     "convert": "export",
+    "check": "doctor",
+    "diagnose": "doctor",
+    "env": "doctor",
     "merge": "export",
 }
 """What others call a verb."""

@@ -221,7 +221,8 @@ def test_the_console_script_exits_with_2_on_an_unknown_verb(capsys: pytest.Captu
         (["RUN"], "did you mean run?"),
         (["start"], "did you mean run?"),
         (["resume"], "did you mean run?"),
-        (["xyzzy"], "expected one of run, compare, download, generation,"),
+        (["check"], "did you mean doctor?"),
+        (["xyzzy"], "expected one of run, compare, doctor, download,"),
     ],
 )
 def test_an_unknown_verb_suggests_the_nearest_one(

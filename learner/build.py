@@ -16,8 +16,9 @@ from learner.evaluation_rounds import EvaluationRounds
 from learner.exchange.peers import Peers
 from learner.exchange.score_failures import ScoreFailures
 from learner.models.activation_checkpointing import checkpoint_blocks
-from learner.models.inspection import require_trainable
-from learner.models.loading import load_policy, load_value_model, value_model_from_policy
+from learner.models.adapters import Adapters, Body
+from learner.models.inspection import require_adaptable, require_trainable
+from learner.models.loading import load_policy, load_value_model, value_model_from_policy, value_model_on_body_of
 from learner.models.outputs import Policy, ValueModel
 from learner.models.reading import WeightsError
 from learner.parts import Parts
@@ -27,6 +28,7 @@ from learner.persistence.checkpoint_writer import CheckpointWriter, trim_behind_
 from learner.persistence.deferred_weights import DeferredWeights
 from learner.persistence.definition import fingerprints, with_values
 from learner.persistence.manifest import DamagedError
+from learner.persistence.network_folders import adapters_for
 from learner.persistence.run_identity import RunIdentity
 from learner.preflight import log_warnings, require_reward_functions
 from learner.reporting.completions_log import CompletionsLog
@@ -43,6 +45,7 @@ from learner.step.turns import Device, Participant
 from tppo.config import Config, ConfigError
 from tppo.config.placement import Placement
 from tppo.digests import UnknownAlgorithmError
+from tppo.models.adapters import AdapterError, Lora, body_digest
 from tppo.models.device import torch_device
 from tppo.models.probe import ProbeError
 from tppo.models.tokenizer import load_tokenizer, stop_token_ids, vocabulary_size
@@ -78,6 +81,7 @@ def load_state(config: Config, identity: RunIdentity, *, resume: bool, is_replay
     log_warnings(config)
     tokenizer = load_tokenizer(config.model.path)
     require_trainable(config.model, router_aux_loss_coef=config.actor.router_aux_loss_coef)
+    require_adaptable(config)
     definition = definition_of(config, latest, fingerprints(config))
     restored = with_values(config, definition.settings)
     manager = new_manager(restored, tokenizer)  # refuses bad rows before models are loaded
@@ -193,24 +197,55 @@ def read_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[Re
 def load_models(
     config: Config, latest: Path | None, *, device_of: Callable[[str], Device] = Device.of
 ) -> tuple[Policy, ValueModel]:
-    """Policy and value model, from the newest checkpoint or from where the configuration says. Raises `ConfigError`."""
-    actor = str(config.model.path if latest is None else latest / "actor")
-    device, dtype = _device_and_dtype(config.policy_placement)
-    with _refused("model.path", config.model.path, latest):
-        policy = load_policy(actor, temperature=config.generation.temperature, compute_dtype=dtype, device=device)
+    """Policy and value model, from the newest checkpoint or from where the configuration says. Raises `ConfigError`.
+
+    Of models with adapters, a checkpoint has the adapters alone.
+    """
+    policy = _policy(config, latest)
     if config.learner.offload_idle_model:
-        Participant(policy.weights).move(device_of(device).send_home)  # the value model comes to where it was
-    device, dtype = _device_and_dtype(config.value_model_placement)
-    critic = config.model.critic_path if latest is None else latest / "critic"
-    key = "model.path" if critic is None else "model.critic_path"
-    with _refused(key, critic or config.model.path, latest):
-        if critic is None:
-            value_model = value_model_from_policy(actor, compute_dtype=dtype, device=device)
-        else:
-            value_model = load_value_model(str(critic), compute_dtype=dtype, device=device)
+        Participant(policy.weights).move(
+            device_of(torch_device(config.policy_placement)).send_home
+        )  # the value model comes to where it was
+    value_model = _value_model(config, latest, policy)
     for network in (policy.network, value_model.network):
         checkpoint_blocks(network, config.learner.activation_checkpointing)
     return policy, value_model
+
+
+def _policy(config: Config, latest: Path | None) -> Policy:
+    device, dtype = _device_and_dtype(config.policy_placement)
+    adapters = _adapters(config, "actor", config.model.path, latest)
+    folder = config.model.path if latest is None or adapters else latest / "actor"
+    with _refused("model.path", config.model.path, None if adapters else latest):
+        return load_policy(
+            str(folder),
+            temperature=config.generation.temperature,
+            compute_dtype=dtype,
+            device=device,
+            adapters=adapters,
+        )
+
+
+def _value_model(config: Config, latest: Path | None, policy: Policy) -> ValueModel:
+    """From a folder with a value head; else on the policy's body, with a head of zeros."""
+    device, dtype = _device_and_dtype(config.value_model_placement)
+    body = config.model.critic_path or config.model.path
+    adapters = _adapters(config, "critic", body, latest)
+    critic = config.model.critic_path if latest is None or adapters else latest / "critic"
+    key = "model.path" if critic is None else "model.critic_path"
+    with _refused(key, critic or config.model.path, None if adapters else latest):
+        if adapters and config.critic.share_body:
+            return value_model_on_body_of(policy, str(body), adapters=adapters)
+        load = value_model_from_policy if critic is None else load_value_model
+        return load(str(critic or body), compute_dtype=dtype, device=device, adapters=adapters)
+
+
+def _adapters(config: Config, key: str, folder: Path, latest: Path | None) -> Adapters | None:
+    """None where all weights of the model train."""
+    lora = Lora.of(getattr(config, key))
+    body = Body(str(folder.absolute()), "" if lora is None else body_digest(folder))
+    seed = config.run.seed + (key == "critic")
+    return adapters_for(lora, body, key=key, seed=seed, checkpoint=None if latest is None else latest / key)
 
 
 @contextmanager
@@ -218,7 +253,7 @@ def _refused(key: str, path: Path, latest: Path | None) -> Iterator[None]:
     """What is wrong with a model, with the place that it was read from."""
     try:
         yield
-    except (WeightsError, ProbeError) as error:
+    except (WeightsError, ProbeError, AdapterError) as error:
         place = f"{key} = '{path}'" if latest is None else f"the checkpoint {latest}"
         raise ConfigError(f"{place}: {error}") from None
 

@@ -10,7 +10,6 @@ from learner.evaluation_rounds import EvaluationRounds
 from learner.exchange.peers import Peers
 from learner.exchange.score_failures import ScoreFailures
 from learner.exchange.weight_publisher import GeneratorState, Snapshot
-from learner.models.named_tensors import named_tensors
 from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.reconfiguration import Reconfiguration
 from learner.reporting.run_log import RunLog
@@ -43,8 +42,15 @@ class Parts:
         The probe is of the weights that the policy computes with, so that a copy that is not theirs is found.
         """
         probe = self.trainer.probe(tensors)
-        tensors = tensors or named_tensors(self.trainer.policy.network)
-        return Snapshot(tensors, self.reconfiguration.run.name, policy_version, incarnation=incarnation, probe=probe)
+        weights = self.trainer.policy.weights
+        return Snapshot(
+            tensors or {name: one for name, (one, _) in weights.computed().items()},
+            self.reconfiguration.run.name,
+            policy_version,
+            incarnation=incarnation,
+            probe=probe,
+            adapter=weights.adapter,
+        )
 
     def status(self, generators: Mapping[str, GeneratorState], *, step: int, **state: Any) -> Mapping[str, Any]:
         """For the heartbeat: `state`, and what the parts know."""

@@ -36,7 +36,7 @@ def check(config: Config, *, resume: bool = False) -> Findings:
     trackers.check(config.trackers)
     log_warnings(config)
     from learner.data.tokenizer import prompt_readers  # transformers takes seconds to import
-    from learner.models.inspection import require_trainable
+    from learner.models.inspection import require_adaptable, require_trainable
     from tppo.models.device import torch_device
     from tppo.models.tokenizer import load_tokenizer
 
@@ -45,6 +45,7 @@ def check(config: Config, *, resume: bool = False) -> Findings:
         torch_device(placement)
     reader, evaluation_reader = prompt_readers(config, load_tokenizer(config.model.path))
     require_trainable(config.model, router_aux_loss_coef=config.actor.router_aux_loss_coef)
+    require_adaptable(config)
     train, evaluated = reader.overlong("data.train_files"), evaluation_reader.sets(config.data.val_files)
     first: dict[str, Prompt] = {}  # of each data source
     try:

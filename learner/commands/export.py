@@ -1,4 +1,7 @@
-"""`tppo export RUN`: 0 a model of a checkpoint is a Hugging Face folder of its own, 2 not possible, nothing is left."""
+"""`tppo export RUN`: 0 a model of a checkpoint is a Hugging Face folder of its own, 2 not possible, nothing is left.
+
+Of adapters (LoRA) that is the sum with their body, in float32; or, with `--adapter`, what peft loads.
+"""
 
 import argparse
 import re
@@ -15,8 +18,11 @@ from tppo.run_folder.paths import RunPaths, run_path
 
 PARTS = {"policy": "actor", "value_model": "critic"}
 """What may be exported, and its folder in a checkpoint."""
-OF_A_MODEL = re.compile(r"(config|generation_config|model\.safetensors\.index)\.json|model.*\.safetensors")
+OF_A_MODEL = re.compile(
+    r"(config|generation_config|model\.safetensors\.index|adapter_config|body)\.json|(adapter_)?model.*\.safetensors"
+)
 """Files of one model; all others are the tokenizer's, and stand beside the policy alone."""
+OF_PEFT = {"adapter_config.json", "adapter_model.safetensors"}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     checkpoint = chosen(arguments.run, arguments.checkpoint)
     step, what = step_of(checkpoint), arguments.what
     output = arguments.output or RunPaths(arguments.run).exports / f"{what}_step_{step}"
-    export(checkpoint, what, output)
+    export(checkpoint, what, output, as_adapter=arguments.adapter)
     print(f"{what} of step {step} is in {output}")
     return 0
 
@@ -43,6 +49,11 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--output", type=Path, metavar="DIR", help="a new or empty folder (default: exports/WHAT_step_N in the run's)"
     )
     parser.add_argument("--what", choices=list(PARTS), default="policy", help="which model (default: policy)")
+    parser.add_argument(
+        "--adapter",
+        action="store_true",
+        help="of a run with LoRA: the adapter alone, as peft loads it, without its body",
+    )
     return parser.parse_args(argv)
 
 
@@ -67,18 +78,28 @@ def chosen(run: Path, checkpoint: str) -> Path:
     return checkpoints.of_step(int(checkpoint))
 
 
-def export(checkpoint: Path, what: str, output: Path) -> None:
-    """A copy of the model's folder at `output`, whole or not at all. Raises `ConfigError`."""
+def export(checkpoint: Path, what: str, output: Path, *, as_adapter: bool = False) -> None:
+    """The model's folder at `output`, whole or not at all. Raises `ConfigError`."""
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise ConfigError(f"--output {output} is there already; expected a new or an empty folder")
     temporary = output.absolute().with_name(f".{output.absolute().name}.writing")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        files = _files(described(checkpoint), what)
+        manifest = described(checkpoint)
+        has_adapters = f"{PARTS[what]}/body.json" in manifest
+        if as_adapter and not has_adapters:
+            raise ConfigError(
+                f"--adapter: {checkpoint} holds a whole model; expected a run with {PARTS[what]}.lora_rank"
+            )
+        files = _files(manifest, what)
+        if has_adapters:
+            files = {name: one for name, one in files.items() if name in OF_PEFT or not OF_A_MODEL.fullmatch(name)}
         temporary.mkdir(parents=True)
         _require_space(temporary, sum(size for _, size, _ in files.values()))
         for name, (source, _, digest) in files.items():
             _copy_verified(checkpoint / source, temporary / name, digest)
+        if has_adapters and not as_adapter:
+            _merge(checkpoint / PARTS[what], temporary)
         sync_tree(temporary)
         temporary.replace(output.absolute())
         sync(output.absolute().parent)
@@ -105,6 +126,15 @@ def _files(manifest: Mapping[str, tuple[int, str]], what: str) -> dict[str, tupl
     if "config.json" not in files:
         raise DamagedError(f"the checkpoint has no {PARTS[what]}/config.json")
     return files
+
+
+def _merge(part: Path, folder: Path) -> None:
+    """In place of the adapter's verified files, the whole model. Raises `ConfigError` where its body has changed."""
+    from learner.persistence.network_folders import write_sum  # loads torch and transformers
+
+    write_sum(part, folder)
+    for name in OF_PEFT:
+        (folder / name).unlink()
 
 
 def _require_space(folder: Path, needed: int) -> None:

@@ -25,7 +25,7 @@ from tppo.process.event_loop import free_in_thread
 from tppo.streams import until_redis_answers
 from tppo.weight_probe import WeightProbe
 from tppo.weights import MemoryFile
-from tppo.weights.manifest import Manifest, SharedMemory
+from tppo.weights.manifest import AdapterFacts, Manifest, SharedMemory
 from tppo.weights.tensor_digests import digests
 
 logger = logging.getLogger(__name__)
@@ -46,12 +46,15 @@ class Snapshot:
         *,
         incarnation: int,
         probe: WeightProbe | None = None,
+        adapter: AdapterFacts | None = None,
     ) -> None:
         """The one copy of the tensors that is made, whoever is sent them; they may lie on any device.
 
         `probe`: what the policy of these weights says of its rows; generators take no weights without one.
+        `adapter`: where the tensors are those of adapters.
         """
         self.run, self.policy_version, self.incarnation, self.probe = run, policy_version, incarnation, probe
+        self.adapter = adapter
         self._nonce = secrets.token_hex(16)
         self.file = MemoryFile.holding(tensors, nonce=self._nonce)
         self.tensors: Mapping[str, Tensor] = self.file.tensors()
@@ -76,6 +79,7 @@ class Snapshot:
             digests=found.of_tensors,
             shared=place,
             probe=self.probe,
+            adapter=self.adapter,
         )
 
     @property

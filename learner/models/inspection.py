@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import transformers
@@ -12,8 +13,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from learner.models.reading import WeightsError, require_safetensors
 from learner.models.routing import experts_per_token
 from learner.models.value_network import Skeleton, skeleton
-from tppo.config import ConfigError
+from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
+from tppo.models.adapters import ADAPTER_CONFIG, AdapterError, Lora, adapted_layers
 
 CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
@@ -29,7 +31,37 @@ def require_trainable(section: ModelSection, *, router_aux_loss_coef: float = 0.
         _require_same_tokens(section, policy, critic)
 
 
+def require_adaptable(config: Config) -> None:
+    """Raise `ConfigError` for adapters that one of the models cannot have, or where what makes them is missing."""
+    model = config.model
+    for key, section, (of_path, path) in (
+        ("actor", config.actor, ("model.path", model.path)),
+        (
+            "critic",
+            config.critic,
+            ("model.critic_path", model.critic_path) if model.critic_path else ("model.path", model.path),
+        ),
+    ):
+        if (lora := Lora.of(section)) is None:
+            continue
+        if find_spec("peft") is None:
+            raise ConfigError(
+                f"{key}.lora_rank = {lora.rank} needs the package peft, which is not installed here; expected "
+                "`pip install -e '.[lora]'`, or 0"
+            )
+        read = _config_at(of_path, path)
+        try:
+            adapted_layers(_skeleton(_Read(read.to_json_string(), read)).network, lora)
+        except AdapterError as error:
+            raise ConfigError(f"{key}.{error}") from None
+
+
 def _trainable_at(key: str, path: Path) -> PreTrainedConfig:
+    if (path / ADAPTER_CONFIG).is_file():
+        raise ConfigError(
+            f"{key} = '{path}' holds an adapter ({ADAPTER_CONFIG}) without its body; expected a whole model, as "
+            "`tppo export` makes of one"
+        )
     config = _config_at(key, path)
     _require_causal_lm(key, path, config)
     try:

@@ -6,7 +6,7 @@ one, or through the model's own head. In the end the policy is held against tran
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from learner.models.adapters import Adapters, AdapterWeights, on_body_of
 from learner.models.agreement import require_agreement, require_runnable
 from learner.models.attention import PACKED_ATTENTION, packed_attention_for
 from learner.models.master_weights import MasterWeights, cast_constants, feed_in_float32
@@ -32,29 +33,46 @@ logger = logging.getLogger(__name__)
 
 
 def load_policy(
-    path: str, *, temperature: float = 1.0, compute_dtype: torch.dtype = torch.float32, device: str = "cpu"
+    path: str,
+    *,
+    temperature: float = 1.0,
+    compute_dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    adapters: Adapters | None = None,
 ) -> Policy:
     """Load a causal language model without dropout; a model repository's own code is never run.
 
     Raises `WeightsError`, and `ProbeError` where it cannot be computed with as transformers does.
     """
     network = read_network(AutoModelForCausalLM, path, _plain_config(path), dtype=torch.float32)
-    policy = policy_from_network(_placed(network, device), temperature=temperature, compute_dtype=compute_dtype)
+    policy = policy_from_network(
+        _placed(network, device), temperature=temperature, compute_dtype=compute_dtype, adapters=adapters
+    )
     apart = require_agreement(policy)
     logger.info("the policy agrees with transformers' plain forward pass within %.2g nats", apart.worst)
     return policy
 
 
-def load_value_model(path: str, *, compute_dtype: torch.dtype = torch.float32, device: str = "cpu") -> ValueModel:
+def load_value_model(
+    path: str,
+    *,
+    compute_dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    adapters: Adapters | None = None,
+) -> ValueModel:
     """Load a critic that was saved by us, or as a token classifier with one label."""
     config = _plain_config(path, num_labels=1)
     network_class = skeleton(config).value_network_class()
     network = read_network(network_class, path, config, dtype=torch.float32, key_mapping=OTHER_HEADS)
-    return value_model_from_network(_placed(network, device), compute_dtype=compute_dtype)
+    return value_model_from_network(_placed(network, device), compute_dtype=compute_dtype, adapters=adapters)
 
 
 def value_model_from_policy(
-    path: str, *, compute_dtype: torch.dtype = torch.float32, device: str = "cpu"
+    path: str,
+    *,
+    compute_dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    adapters: Adapters | None = None,
 ) -> ValueModel:
     """Return a critic with the body of the policy at ``path`` and a head of zeros: its value is 0 for every state."""
     config = _plain_config(path, num_labels=1)
@@ -69,24 +87,39 @@ def value_model_from_policy(
     )
     for parameter in network.get_submodule(HEAD).parameters():
         torch.nn.init.zeros_(parameter)
-    return value_model_from_network(_placed(network, device), compute_dtype=compute_dtype)
+    return value_model_from_network(_placed(network, device), compute_dtype=compute_dtype, adapters=adapters)
+
+
+def value_model_on_body_of(policy: Policy, path: str, *, adapters: Adapters) -> ValueModel:
+    """A critic as `value_model_from_policy`, on the very weights of the policy's frozen body, with its own adapters."""
+    config = _plain_config(path, num_labels=1)
+    network = on_body_of(policy.network, skeleton(config).value_network_class(), config)
+    in_float32 = frozenset(name for name, one in network.named_parameters() if one.dtype == torch.float32)
+    feed_in_float32(network.get_submodule(HEAD))
+    weights = _weights(network, policy.network.dtype, in_float32, adapters, head=HEAD)
+    return ValueModel(network, weights, policy.packs_rows)
 
 
 def policy_from_network(
-    network: PreTrainedModel, *, temperature: float = 1.0, compute_dtype: torch.dtype = torch.float32
+    network: PreTrainedModel,
+    *,
+    temperature: float = 1.0,
+    compute_dtype: torch.dtype = torch.float32,
+    adapters: Adapters | None = None,
 ) -> Policy:
     """Probe a causal language model of float32 weights, which become the masters of those that it computes with.
 
-    Its attention is replaced where that lets rows stand in one line.
+    Its attention is replaced where that lets rows stand in one line. With adapters its weights are frozen instead.
     """
     require_runnable(network)
     packs_rows = _enable_packing(network, compute_dtype)
     has_plain_head = _has_plain_head(network)
     has_separable_head = has_plain_head or _has_separable_head(network)
     cast_constants(network, compute_dtype)
+    in_float32 = names_in_float32(network, compute_dtype)
     return Policy(
         network,
-        MasterWeights.of(network, compute_dtype, in_float32=names_in_float32(network, compute_dtype)),
+        _weights(network, compute_dtype, in_float32, adapters),
         packs_rows,
         has_plain_head=has_plain_head,
         has_separable_head=has_separable_head,
@@ -95,11 +128,13 @@ def policy_from_network(
     )
 
 
-def value_model_from_network(network: PreTrainedModel, *, compute_dtype: torch.dtype = torch.float32) -> ValueModel:
+def value_model_from_network(
+    network: PreTrainedModel, *, compute_dtype: torch.dtype = torch.float32, adapters: Adapters | None = None
+) -> ValueModel:
     """Probe a value network of float32 weights, which become the masters of those that it computes with.
 
     Its attention is replaced where that lets rows stand in one line. The head computes in float32 whatever the body
-    does: values differ from token to token by less than bfloat16 can say.
+    does: values differ from token to token by less than bfloat16 can say. With adapters the body is frozen.
     """
     packs_rows = _enable_packing(network, compute_dtype)
     of_head = {name for name, _ in network.named_parameters() if _is_of_head(name, network)}
@@ -107,12 +142,23 @@ def value_model_from_network(network: PreTrainedModel, *, compute_dtype: torch.d
         feed_in_float32(network.get_submodule(owner))
     in_float32 = of_head | names_in_float32(network, compute_dtype)
     cast_constants(network, compute_dtype)
-    weights = MasterWeights.of(network, compute_dtype, in_float32=in_float32)
-    return ValueModel(network, weights, packs_rows)
+    return ValueModel(network, _weights(network, compute_dtype, in_float32, adapters, head=HEAD), packs_rows)
 
 
 def _is_of_head(parameter: str, network: PreTrainedModel) -> bool:
     return not parameter.startswith(f"{network.base_model_prefix}.")
+
+
+def _weights(
+    network: PreTrainedModel,
+    compute_dtype: torch.dtype,
+    in_float32: Set[str],
+    adapters: Adapters | None,
+    head: str = "",
+) -> MasterWeights:
+    if adapters is None:
+        return MasterWeights.of(network, compute_dtype, in_float32=in_float32)
+    return AdapterWeights.into(network, adapters, compute_dtype=compute_dtype, in_float32=in_float32, head=head)
 
 
 def _plain_config(path: str, **overrides: Any) -> PreTrainedConfig:

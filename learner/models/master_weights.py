@@ -3,7 +3,7 @@
 A number of bfloat16 has eight significant bits, so an update of less than about a thousandth of a weight is rounded
 away: with the usual learning rates nearly all of them. Masters gather such updates until the cast changes. What
 generators are sent is the cast, so both ends compute with the same numbers. A network that computes in float32 is its
-own master.
+own master. Parameters that are frozen have none.
 """
 
 import copy
@@ -13,6 +13,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
+
+from learner.models.named_tensors import named_tensors
+from tppo.weights.manifest import AdapterFacts
 
 MAX_SAMPLED = 2**20
 """Weights that are compared to find out how many have changed: 1 in 10,000 is then a hundred of them."""
@@ -24,13 +27,15 @@ class MasterWeights:
     Gradients reach the masters as they are computed, one parameter after the other, and are added up there in float32.
     """
 
+    adapter: AdapterFacts | None = None  # where generators are sent adapters alone
+
     def __init__(self, network: Module, masters: Mapping[str, Parameter]) -> None:
         self.network: Any = network
         self.masters = dict(masters)
         self._cast = [
-            (parameter, self.masters[name])
+            (parameter, master)
             for name, parameter in network.named_parameters()
-            if self.masters[name] is not parameter
+            if (master := self.masters.get(name)) is not None and master is not parameter
         ]
         for parameter, master in self._cast:
             if parameter.requires_grad:
@@ -68,6 +73,10 @@ class MasterWeights:
                 found[name] = self.masters.get(name, tensor)
         return found
 
+    def computed(self) -> dict[str, tuple[Tensor, torch.dtype]]:
+        """What the network computes with, and in which type, by name, tied ones once: what generators are sent."""
+        return {name: (tensor, tensor.dtype) for name, tensor in named_tensors(self.network).items()}
+
     def frozen_copy(self) -> Self:
         """Another network with the same weights, which takes no gradient."""
         network = copy.deepcopy(self.network).requires_grad_(False)
@@ -81,13 +90,25 @@ class MasterWeights:
             },
         )
 
+    def holding(self, tensors: Mapping[str, Tensor]) -> Self:
+        """Another network that computes with these tensors, by name, tied ones once."""
+        network = copy.deepcopy(self.network)
+        unknown = network.load_state_dict(dict(tensors), strict=False).unexpected_keys
+        assert not unknown, f"weights of another model: {unknown}"
+        return type(self)(network, dict(network.named_parameters()))
+
+    def kept(self) -> Callable[[], Self]:
+        """Copies the weights to the host; what is returned makes another network that computes with them."""
+        weights = {name: one.detach().to("cpu", copy=True) for name, (one, _) in self.computed().items()}
+        return lambda: self.holding(weights)
+
     @torch.no_grad()
     def sample(self) -> Tensor:
         """A copy of weights as the network computes with them: all of a small one, evenly spread ones of a large one.
 
-        The stride is odd, so that it takes more than a few columns of a matrix.
+        The stride is odd, so that it takes more than a few columns of a matrix. Those that are frozen are left out.
         """
-        parameters = list(self.network.parameters())
+        parameters = [weight for name, weight in self.network.named_parameters() if name in self.masters]
         stride = (sum(parameter.numel() for parameter in parameters) // MAX_SAMPLED) | 1
         return torch.cat([parameter.detach().flatten()[::stride] for parameter in parameters])
 

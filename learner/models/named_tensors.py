@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
+from tppo.models.adapters import PEFT_PREFIX
 from tppo.process.event_loop import warn_on_event_loop
 
 
@@ -24,8 +25,11 @@ def named_tensors(network: PreTrainedModel) -> dict[str, Tensor]:
 def stored_tensors(network: PreTrainedModel, tensors: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The network's own, or these, under the names and in the pieces that folders of such models have.
 
-    transformers joins the experts of a layer when it loads a model; vLLM and others expect them as they were.
+    transformers joins the experts of a layer when it loads a model; vLLM and others expect them as they were. Names of
+    adapters are those of a file of peft's already.
     """
+    if tensors is not None and all(name.startswith(PEFT_PREFIX) for name in tensors):
+        return dict(tensors)
     ignored = network._keys_to_ignore_on_save or ()
     own = named_tensors(network) if tensors is None else tensors
     kept = {name: tensor.detach() for name, tensor in own.items() if name not in ignored}

@@ -3,9 +3,8 @@
 The sampling temperature is applied here and nowhere else in the learner: logits are divided by `Policy.temperature`.
 """
 
-import copy
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -69,12 +68,9 @@ def token_scores(
     return _token_scores(policy, packed, TokenScorer(policy.temperature, with_entropy), imbalance)
 
 
-def with_weights(policy: Policy, weights: Mapping[str, Tensor]) -> Policy:
-    """A copy of the policy that computes with other weights, by name, tied ones once."""
-    network = copy.deepcopy(policy.network)
-    unknown = network.load_state_dict(dict(weights), strict=False).unexpected_keys
-    assert not unknown, f"weights of another model: {unknown}"
-    return replace(policy, network=network, weights=MasterWeights(network, dict(network.named_parameters())))
+def with_weights(policy: Policy, weights: MasterWeights) -> Policy:
+    """The policy that computes with other weights of its network."""
+    return replace(policy, network=weights.network, weights=weights)
 
 
 @torch.no_grad()

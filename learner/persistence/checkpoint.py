@@ -18,13 +18,14 @@ from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from learner.models.named_tensors import copied, stored_tensors
 from learner.persistence.definition import FILE as DEFINITION
 from learner.persistence.definition import Definition
-from learner.persistence.manifest import DamagedError, WrittenFile, refuse_pickles, verify, write_manifest
-from learner.persistence.tensor_files import num_bytes_of, write_model, write_tensors
+from learner.persistence.manifest import DamagedError, refuse_pickles, verify, write_manifest
+from learner.persistence.network_folders import write_network
+from learner.persistence.tensor_files import num_bytes_of, write_tensors
 from learner.persistence.trainer_state import StateParts
 from learner.rollouts.ledger_state import LedgerState
 from learner.step.progress import TrainingProgress
@@ -34,7 +35,7 @@ from tppo.run_folder.durable import sync, sync_tree, write_atomically
 from tppo.run_folder.json_files import write_object
 from tppo.run_folder.json_lines import JsonLinesWriter
 from tppo.run_folder.metric_lines import EVALUATION, MeasuredAccuracy, deciding_accuracy
-from tppo.weights import TensorsDigest, dtype_name
+from tppo.weights import TensorsDigest
 
 logger = logging.getLogger(__name__)
 
@@ -210,9 +211,9 @@ def read(path: Path) -> Restored:
 def _write(folder: Path, state: Capture, trainer: Trainer, tokenizer: PreTrainedTokenizerBase) -> Mapping[str, Any]:
     """All files of a checkpoint; its line of committed.jsonl."""
     of_actor, of_critic = TensorsDigest(), TensorsDigest()
-    written = _write_network(folder / "actor", trainer.policy.network, state.actor, of_actor)
+    written = write_network(folder / "actor", trainer.policy.weights, state.actor, of_actor)
     _save_tokenizer(tokenizer, folder / "actor")
-    written |= _write_network(folder / "critic", trainer.value_model.network, state.critic, of_critic)
+    written |= write_network(folder / "critic", trainer.value_model.weights, state.critic, of_critic)
     written["trainer.safetensors"] = write_tensors(folder / "trainer.safetensors", state.trainer.tensors)
     written["ledger.safetensors"] = write_tensors(folder / "ledger.safetensors", state.ledger.tensors)
     texts = {
@@ -230,20 +231,6 @@ def _write(folder: Path, state: Capture, trainer: Trainer, tokenizer: PreTrained
         "actor": of_actor.text(),
         "critic": of_critic.text(),
     }
-
-
-def _write_network(
-    folder: Path, network: PreTrainedModel, tensors: Mapping[str, Tensor], whole: TensorsDigest
-) -> dict[str, WrittenFile]:
-    """A Hugging Face folder, but for the tokenizer."""
-    folder.mkdir()
-    network.config.dtype = next(dtype_name(tensor) for tensor in tensors.values() if tensor.is_floating_point())
-    network.config.architectures = [type(network).__name__]
-    network.config.save_pretrained(folder)
-    if network.can_generate():
-        network.generation_config.to_json_file(folder / "generation_config.json")  # as it came, valid or not
-    written = write_model(folder, tensors, whole=whole)
-    return {f"{folder.name}/{name}": one for name, one in written.items()}
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

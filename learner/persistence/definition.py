@@ -18,6 +18,8 @@ from tppo.config.schema import ActorSection, AlgorithmSection, CriticSection
 from tppo.run_folder.json_files import read_object
 
 FILE = "run.json"
+ADAPTERS = ("lora_rank", "lora_alpha", "target_modules", "exclude_modules")
+PLACING = ("compute_dtype", "device", "share_body")
 FIXED = (
     "run.seed",
     "run.algorithm",
@@ -29,6 +31,7 @@ FIXED = (
     "learner.compute_dtype",
     "critic.compute_dtype",
     "generation.compute_dtype",
+    *(f"{section}.{name}" for section in ("actor", "critic") for name in ADAPTERS),
     "data.system_prompt",
     "data.chat_template_kwargs",
     "data.overlong_prompts",
@@ -41,7 +44,6 @@ FIXED = (
     "evaluation.group_key",
     "evaluation.group_bounds",
 )
-PLACING = ("compute_dtype", "device")
 CHANGEABLE = (
     "run.total_training_steps",
     "run.max_policy_lag",
@@ -52,8 +54,8 @@ CHANGEABLE = (
     "evaluation.val_before_train",
     "evaluation.temperature",
     *(f"algorithm.{name}" for name in AlgorithmSection.model_fields),
-    *(f"actor.{name}" for name in ActorSection.model_fields),
-    *(f"critic.{name}" for name in CriticSection.model_fields if name not in PLACING),
+    *(f"actor.{name}" for name in ActorSection.model_fields if name not in ADAPTERS),
+    *(f"critic.{name}" for name in CriticSection.model_fields if name not in (*ADAPTERS, *PLACING)),
 )
 RENAMED = {"model.dtype": "learner.compute_dtype"}
 """Keys of checkpoints of earlier releases -> ours."""

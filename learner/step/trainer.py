@@ -130,7 +130,7 @@ class Trainer:
             for index, prompt in enumerate(prompts)
             if prompt.solution is not None and len(prompt.solution) <= self._run.max_response_length
         }
-        policy = self.policy if weights is None else with_weights(self.policy, weights)
+        policy = self._policy_of(weights)
         probabilities = sequence_probabilities(
             replace(policy, temperature=temperature),
             list(rows.values()),
@@ -141,7 +141,7 @@ class Trainer:
 
     def probe(self, weights: Mapping[str, Tensor] | None = None) -> WeightProbe:
         """What the policy, or that of `weights`, says of the run's probe."""
-        policy, run = self.policy if weights is None else with_weights(self.policy, weights), self._run
+        policy, run = self._policy_of(weights), self._run
         rows = update_rows(
             f"{run.name}/{run.seed}",
             policy.network.config.get_text_config().vocab_size,
@@ -176,6 +176,9 @@ class Trainer:
         self.critic.load_state_dict(state["critic"])
         self.system.load_state_dict(state["system"])
         self._normalizer.mean_length = state.get("mean_row_length")
+
+    def _policy_of(self, weights: Mapping[str, Tensor] | None) -> Policy:
+        return self.policy if weights is None else with_weights(self.policy, self.policy.weights.holding(weights))
 
     def _seed(self, policy_version: int) -> str:
         return f"{self._run.seed}/{policy_version}"

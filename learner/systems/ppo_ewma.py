@@ -5,7 +5,6 @@ policy; it moves after each optimizer update, and scores each mini-batch as it t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from learner.algorithm.losses import PolicyLoss
 from learner.algorithm.ppo_ewma import decay_from_center_of_mass, ppo_ewma_policy_loss, update_weight_average
-from learner.models.outputs import Policy, token_logprobs
+from learner.models.outputs import Policy, token_logprobs, with_weights
 from learner.step.estimation.estimators import Estimators
 from learner.step.estimation.experience import Estimates, Sampled
 from learner.step.system import Advantages, PolicyTokens, System
@@ -42,9 +41,8 @@ class PpoEwmaSystem(System):
         """Against the average as it is at this update: `actor/ppo_kl` and `actor/pg_clipfrac` are those to it."""
         algorithm = self._estimators.algorithm
         # At the temperature that the policy has now.
-        averaged_policy = replace(self._policy, network=self._average.network, weights=self._average)
         with torch.no_grad():
-            proximal_logprobs = token_logprobs(averaged_policy, tokens.batch)
+            proximal_logprobs = token_logprobs(with_weights(self._policy, self._average), tokens.batch)
         return ppo_ewma_policy_loss(
             tokens.logprobs,
             proximal_logprobs,

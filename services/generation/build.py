@@ -4,11 +4,11 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers import AutoConfig, PreTrainedConfig
 
+from services.generation.adapter_body import AdapterBody, adapted_model
 from services.generation.engine import Engine
 from services.generation.fleet_pace import FleetPace
 from services.generation.handover import Handover
@@ -18,16 +18,16 @@ from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.decoder import Decoder
 from services.generation.transformers_engine.decoders.general import GeneralDecoder
 from services.generation.transformers_engine.decoders.llama import LlamaDecoder, is_supported
-from services.generation.transformers_engine.decoders.model_weights import named_weights
+from services.generation.transformers_engine.decoders.model_weights import weights_in
 from services.generation.transformers_engine.engine import TransformersEngine
 from services.generation.vllm_engine.engine_arguments import engine_arguments, prepare_environment
 from services.generation.weight_intake import SERVICE_NAME, WeightIntake, registration
 from services.generation.weight_proof import looser_tolerance
 from tppo.config import Config, ConfigError
 from tppo.config.services import GenerationSection
+from tppo.models.adapters import BODY_FILE
 from tppo.models.context_length import context_length, rotary_border
 from tppo.models.device import torch_device
-from tppo.models.precision import names_in_float32
 from tppo.process.grpc_server import serving_grpc
 from tppo.process.leased_worker import Announce, LeasedWorker, WorkerSettings
 from tppo.streams import RequestQueue
@@ -126,28 +126,26 @@ def build_engine(config: Config) -> TransformersEngine:
         recompute_cache=config.generation.recompute_cache_on_update,
     )
     return TransformersEngine(
-        decoder, num_slots=config.generation.num_slots, capacity=capacity, policy=policy, device=device
+        decoder,
+        num_slots=config.generation.num_slots,
+        capacity=capacity,
+        policy=policy,
+        device=device,
+        body=AdapterBody(config.model.path, getattr(torch, config.generator_placement.compute_dtype)),
     )
 
 
 def update_from(config: Config, policy_version: int) -> WeightUpdate:
-    """The weights in `model.path`, as the learner would send them. Raises `ConfigError` where some are missing."""
-    dtype = getattr(torch, config.generator_placement.compute_dtype)
-    place = f"model.path = {config.model.path}"
+    """The weights in `model.path`, as the learner would send them; of adapters, the sum with their body.
+
+    Raises `ConfigError` where some are missing.
+    """
+    dtype, folder = getattr(torch, config.generator_placement.compute_dtype), config.model.path
+    read = adapted_model if (folder / BODY_FILE).is_file() else weights_in
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            config.model.path, dtype="auto", local_files_only=True, output_loading_info=True
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"{place}: {next(iter(str(error).splitlines()), '')}") from None
-    model, found = loaded
-    if missing := sorted(found["missing_keys"]):
-        raise ConfigError(f"{place}: {len(missing)} weights are missing, such as {missing[0]}; expected all of them")
-    in_float32 = names_in_float32(model, dtype)
-    tensors = {
-        name: tensor.detach().to(torch.float32 if name in in_float32 else dtype)
-        for name, tensor in named_weights(model).items()
-    }
+        tensors = read(folder, dtype)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.path = {folder}: {error}") from None
     return WeightUpdate(policy_version, incarnation=0, digest="", tensors=tensors)
 
 

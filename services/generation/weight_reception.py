@@ -210,7 +210,8 @@ def _require_owner(owner: object, caller: object) -> None:
 
 
 def _update(manifest: Manifest, file: MemoryFile) -> WeightUpdate:
-    return WeightUpdate.of_file(manifest.policy_version, manifest.incarnation, manifest.digest, file)
+    identity = manifest.policy_version, manifest.incarnation, manifest.digest
+    return WeightUpdate.of_file(*identity, file, adapter=manifest.adapter)
 
 
 def _verify(manifest: Manifest, file: MemoryFile) -> None:

@@ -2,7 +2,9 @@
 
 import contextlib
 import hashlib
+import math
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from tests.support.weights import chunks_of, data_of, manifest_of
 from tppo.digests import ALGORITHM, algorithm_of
 from tppo.v1 import generation_pb2 as pb
 from tppo.weights import HASHED_BYTES, TensorLayout, byte_parts, digest
-from tppo.weights.manifest import Manifest, SharedMemory
+from tppo.weights.manifest import AdapterFacts, Manifest, SharedMemory
 from tppo.weights.messages import chunk_message, manifest_message, parsed
 
 
@@ -76,6 +78,24 @@ def test_a_manifest_survives_the_wire() -> None:
     assert received.layout.tensors == sent.layout.tensors
     assert received.shared == SharedMemory(12, 34, "n1")
     assert received.shared.path == "/proc/12/fd/34"
+    assert received.adapter is None
+
+
+def test_what_adapters_stand_on_survives_the_wire() -> None:
+    facts = AdapterFacts("blake3:ab", 0.5)
+
+    received = parsed(manifest_message(replace(manifest_of(a_model()), adapter=facts)))
+
+    assert isinstance(received, Manifest)
+    assert received.adapter == facts
+
+
+@pytest.mark.parametrize("scaling", [0.0, -1.0, math.inf, math.nan])
+def test_adapters_that_would_add_nothing_finite_are_refused(scaling: float) -> None:
+    facts = AdapterFacts("blake3:ab", scaling)
+
+    with pytest.raises(ValueError, match=r"the manifest's adapters are multiplied by .*; expected a number above 0"):
+        parsed(manifest_message(replace(manifest_of(a_model()), adapter=facts)))
 
 
 def test_the_widest_types_come_first_and_chunks_are_full_but_the_last() -> None:

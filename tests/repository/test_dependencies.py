@@ -20,7 +20,7 @@ ROOMS: Mapping[str, tuple[str, ...]] = {
     "services/reward": ("reward", "reasoning-gym"),
     "services/dashboard": ("dashboard", "web"),
     "services/local": ("local",),
-    "learner": ("learner", "trackers"),
+    "learner": ("learner", "lora", "trackers"),
 }
 """Each with the extras that install it."""
 COME_WITH = {"starlette": "fastapi", "pydantic-core": "pydantic"}
@@ -80,7 +80,10 @@ def test_a_room_imports_only_what_its_extras_install(room: str) -> None:
     assert undeclared(imported(room), allowed) == set()
 
 
-BEYOND_THE_WHEEL = ("weights", "digests.py", "device.py", "precision.py", "probe.py", "tokenizer.py", "web_server.py")
+BEYOND_THE_WHEEL = (
+    *("weights", "digests.py", "adapters.py", "device.py", "precision.py", "probe.py", "tokenizer.py"),
+    "web_server.py",
+)
 
 
 def test_the_wheel_alone_imports_only_what_it_installs_but_for_models_and_web_servers() -> None:
@@ -92,7 +95,7 @@ def test_everything_else_imports_only_what_the_developers_extra_installs(folder:
     assert undeclared(imported(folder), BASE | set(declared("dev"))) == set()
 
 
-@pytest.mark.parametrize("extra", ["weights", "web", "generation", "reward", "learner", "dashboard", "local"])
+@pytest.mark.parametrize("extra", ["weights", "web", "generation", "reward", "learner", "lora", "dashboard", "local"])
 def test_an_extra_installs_only_what_its_rooms_import(extra: str) -> None:
     rooms = [room for room, extras in ROOMS.items() if extra in extras] + ["tppo"]
     if extra == "local":

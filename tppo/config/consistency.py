@@ -38,6 +38,7 @@ def contradictions(config: Config, chosen: ChosenKeys) -> Iterator[str]:
     yield from _importance_cap(config)
     yield from _lengths_of_decay(config)
     yield from _turns(config)
+    yield from _adapters(config)
     yield from _engine(config)
 
 
@@ -127,6 +128,42 @@ def _turns(config: Config) -> Iterator[str]:
             f"learner.offload_idle_model = true with critic.device = {device!r} and learner.device = {of_policy!r}: "
             "each model has its own device; expected the same device, or false"
         )
+
+
+def _adapters(config: Config) -> Iterator[str]:
+    """Keys of LoRA; of what is at its default nothing was chosen."""
+    for name, section in (("actor", config.actor), ("critic", config.critic)):
+        for key in ("lora_alpha", "target_modules", "exclude_modules"):
+            value = getattr(section, key)
+            if not section.lora_rank and value != type(section).model_fields[key].get_default(
+                call_default_factory=True
+            ):
+                yield (
+                    f"{name}.{key} = {value!r} with {name}.lora_rank = 0, which trains all weights; expected a rank of "
+                    "at least 1, or no such key"
+                )
+    if config.critic.share_body:
+        yield from _shared_body(config)
+
+
+def _shared_body(config: Config) -> Iterator[str]:
+    policy, value_model = config.policy_placement, config.value_model_placement
+    for obstacle, is_in_the_way, expected in (
+        (f"actor.lora_rank = {config.actor.lora_rank}", not config.actor.lora_rank, "a rank of at least 1"),
+        (f"critic.lora_rank = {config.critic.lora_rank}", not config.critic.lora_rank, "a rank of at least 1"),
+        ("a model.critic_path", config.model.critic_path is not None, "no such key"),
+        (f"critic.device = {value_model.device!r}", value_model.device != policy.device, f"{policy.device!r}"),
+        (
+            f"critic.compute_dtype = {value_model.compute_dtype!r}",
+            value_model.compute_dtype != policy.compute_dtype,
+            f"{policy.compute_dtype!r}",
+        ),
+    ):
+        if is_in_the_way:
+            yield (
+                f"critic.share_body = true with {obstacle}: both models stand on the policy's frozen body; expected "
+                f"{expected}, or critic.share_body = false"
+            )
 
 
 def _engine(config: Config) -> Iterator[str]:

@@ -25,6 +25,10 @@ LearningRate = Annotated[float, Field(strict=True, ge=1e-12, le=1)]
 TemplateValue = Annotated[
     StrictBool | StrictInt | StrictFloat | StrictStr, expecting("true or false, a number or a text")
 ]
+TargetModules = Annotated[
+    Literal["all-linear"] | Annotated[list[Text], Field(min_length=1)],
+    expecting("'all-linear', or a list with at least one name of a linear layer, such as ['q_proj', 'v_proj']"),
+]
 # Arguments of transformers' `apply_chat_template` itself.
 SET_BY_THE_LEARNER = {
     "add_generation_prompt", "chat_template", "continue_final_message", "conversation", "documents", "max_length",
@@ -172,6 +176,27 @@ class OptimizerSection(Section):
 
     Down when memory runs out, up to use it. verl: `ppo_max_token_len_per_gpu`.
     """
+    lora_rank: Annotated[int, Field(strict=True, ge=0, le=4096)] = 0
+    """Rank of the adapters that train in place of the model's own weights; 0: all weights train. [rank]
+
+    8 to 64 where masters, gradients and moments of all weights do not fit (docs/lora.md); with about ten times the
+    learning rate. Needs the package peft. verl: `model.lora_rank`.
+    """
+    lora_alpha: PositiveFloat = 16.0
+    """What the adapters add is multiplied by lora_alpha / lora_rank. [factor]
+
+    Usually as large as the rank, or twice that. verl: `model.lora_alpha`.
+    """
+    target_modules: TargetModules = "all-linear"
+    """Linear layers that have an adapter, by the ends of their names; `all-linear`: all but the head.
+
+    `["q_proj", "v_proj"]` or the like for fewer weights. verl: `model.target_modules`.
+    """
+    exclude_modules: list[Text] = Field(default_factory=list)
+    """Of these layers, those that have none.
+
+    Rarely. verl: `model.exclude_modules`.
+    """
 
 
 class ActorSection(OptimizerSection):
@@ -219,6 +244,11 @@ class CriticSection(OptimizerSection):
     """torch device of the value model; unset: `learner.device`.
 
     To give it a device of its own, as `cuda:1`.
+    """
+    share_body: Flag = False
+    """Policy and value model stand on one frozen body, each with adapters of its own; needs `lora_rank` of both.
+
+    On one device, without a critic of your own: the memory of one body instead of two.
     """
     lr: LearningRate = 2e-6
     """Peak learning rate. [factor]

@@ -218,6 +218,32 @@ class WeightProbe(_message.Message):
 Global___WeightProbe: _TypeAlias = WeightProbe  # noqa: Y015
 
 @_typing.final
+class WeightAdapter(_message.Message):
+    """What tensors of adapters (LoRA) are added to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BODY_DIGEST_FIELD_NUMBER: _builtins.int
+    SCALING_FIELD_NUMBER: _builtins.int
+    body_digest: _builtins.str
+    """Of the frozen body's files, which the generator has: a generator with another body refuses."""
+    scaling: _builtins.float
+    """What a pair of tensors adds is multiplied by this: lora_alpha / lora_rank."""
+    def __init__(
+        self,
+        *,
+        body_digest: _builtins.str = ...,
+        scaling: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_digest", b"body_digest", "scaling", b"scaling"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WeightAdapter: _TypeAlias = WeightAdapter  # noqa: Y015
+
+@_typing.final
 class WeightManifest(_message.Message):
     """What a transfer brings; the first message of the stream."""
 
@@ -232,6 +258,7 @@ class WeightManifest(_message.Message):
     SHARED_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     DELTAS_FOLLOW_FIELD_NUMBER: _builtins.int
+    ADAPTER_FIELD_NUMBER: _builtins.int
     policy_version: _builtins.int
     """Optimizer steps applied to these weights."""
     incarnation: _builtins.int
@@ -258,6 +285,10 @@ class WeightManifest(_message.Message):
     def delta(self) -> Global___WeightDelta:
         """What may be requested instead of all bytes."""
 
+    @_builtins.property
+    def adapter(self) -> Global___WeightAdapter:
+        """Set where the tensors are those of adapters, and not a whole model."""
+
     def __init__(
         self,
         *,
@@ -270,10 +301,11 @@ class WeightManifest(_message.Message):
         shared: Global___SharedWeights | None = ...,
         delta: Global___WeightDelta | None = ...,
         deltas_follow: _builtins.bool = ...,
+        adapter: Global___WeightAdapter | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "probe", b"probe", "shared", b"shared"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "delta", b"delta", "probe", b"probe", "shared", b"shared"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "deltas_follow", b"deltas_follow", "digest", b"digest", "incarnation", b"incarnation", "policy_version", b"policy_version", "probe", b"probe", "run", b"run", "shared", b"shared", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "delta", b"delta", "deltas_follow", b"deltas_follow", "digest", b"digest", "incarnation", b"incarnation", "policy_version", b"policy_version", "probe", b"probe", "run", b"run", "shared", b"shared", "tensors", b"tensors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -32,6 +32,14 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterFacts:
+    """What tensors of adapters are added to, and by which factor (tppo/models/adapters.py)."""
+
+    body_digest: str
+    scaling: float
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The weights of one version. ValueError: their digest is not that of their tensors, or of an unknown algorithm."""
 
@@ -45,6 +53,7 @@ class Manifest:
     delta: Delta | None = None
     deltas_follow: bool = False  # perhaps: whoever keeps these weights may need less for the next
     probe: WeightProbe | None = None
+    adapter: AdapterFacts | None = None  # None: the tensors are a whole model
 
     def __post_init__(self) -> None:
         self._require_delta()

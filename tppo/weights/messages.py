@@ -4,13 +4,15 @@ A chunk's message is written and read here byte by byte, since protobuf would co
 is on the wire is protobuf's own encoding of the message.
 """
 
+import math
+
 from tppo.codec import parsed_message
 from tppo.process.event_loop import warn_on_event_loop
 from tppo.rollout import logprobs, tokens
 from tppo.v1 import generation_pb2 as pb
 from tppo.weight_probe import ProbeRow, WeightProbe
 from tppo.weights.layout import TensorFacts, TensorLayout
-from tppo.weights.manifest import Delta, Manifest, SharedMemory
+from tppo.weights.manifest import AdapterFacts, Delta, Manifest, SharedMemory
 
 METHOD = "/tppo.v1.GenerationService/UpdateWeights"
 CHUNK_BYTES = 2 * 1024 * 1024  # gRPC streams fastest with 1-4 MiB a message
@@ -38,6 +40,9 @@ def manifest_message(manifest: Manifest) -> bytes:
         else pb.WeightDelta(base_version=manifest.delta.base_version, num_changed=manifest.delta.num_changed),
         deltas_follow=manifest.deltas_follow,
         probe=None if manifest.probe is None else _probe_message(manifest.probe),
+        adapter=None
+        if manifest.adapter is None
+        else pb.WeightAdapter(body_digest=manifest.adapter.body_digest, scaling=manifest.adapter.scaling),
     )
     return pb.UpdateWeightsRequest(manifest=message).SerializeToString()
 
@@ -88,7 +93,14 @@ def _manifest(message: pb.WeightManifest) -> Manifest:
         delta=_delta(message.delta) if message.HasField("delta") else None,
         deltas_follow=message.deltas_follow,
         probe=_probe(message.probe) if message.HasField("probe") else None,
+        adapter=_adapter(message.adapter) if message.HasField("adapter") else None,
     )
+
+
+def _adapter(message: pb.WeightAdapter) -> AdapterFacts:
+    if not 0 < message.scaling < math.inf:
+        raise ValueError(f"the manifest's adapters are multiplied by {message.scaling}; expected a number above 0")
+    return AdapterFacts(message.body_digest, message.scaling)
 
 
 def _delta(message: pb.WeightDelta) -> Delta:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from tppo.process.event_loop import free_in_thread, warn_on_event_loop
+from tppo.weights.manifest import AdapterFacts
 from tppo.weights.memory_file import MemoryFile
 
 
@@ -24,14 +25,23 @@ class WeightUpdate:
     digest: str
     tensors: Mapping[str, Tensor]
     file: MemoryFile | None = field(default=None, repr=False)
+    adapter: AdapterFacts | None = None  # None: the tensors are a whole model
 
     def __post_init__(self) -> None:
         free_in_thread(self, self.tensors)
 
     @classmethod
-    def of_file(cls, policy_version: int, incarnation: int, digest: str, file: MemoryFile) -> "WeightUpdate":
+    def of_file(
+        cls,
+        policy_version: int,
+        incarnation: int,
+        digest: str,
+        file: MemoryFile,
+        *,
+        adapter: AdapterFacts | None = None,
+    ) -> "WeightUpdate":
         """With the tensors of the file."""
-        return cls(policy_version, incarnation, digest, file.tensors(), file)
+        return cls(policy_version, incarnation, digest, file.tensors(), file, adapter)
 
     def shared_path(self) -> str:
         """A safetensors file with the tensors that other processes of this user can open while the update is there.

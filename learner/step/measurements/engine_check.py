@@ -7,14 +7,15 @@ scores a few of its windows, of each generator alike.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
 
 import torch
 from torch import Tensor
 
 from learner.algorithm.losses import k3_kl
+from learner.models.master_weights import MasterWeights
 from learner.models.outputs import Policy, token_logprobs, with_weights
 from learner.models.packing import pack, unpack
 from learner.rollouts.rollout import Rollout
@@ -33,7 +34,7 @@ class EngineCheck:
     max_tokens: int  # of a micro-batch
     keeps_weights: bool  # where a step trains what earlier versions have sampled
     _version: int = -1
-    _weights: Mapping[str, Tensor] = field(default_factory=dict)  # of that version, on the CPU; empty when used
+    _kept: Callable[[], MasterWeights] | None = None  # of that version, on the host; None when used
     _has_begun: bool = False
 
     def keep_weights(self, policy: Policy, policy_version: int) -> None:
@@ -41,9 +42,7 @@ class EngineCheck:
         if self.keeps_weights and (policy_version % FREQUENCY == 0 or not self._has_begun):
             self._has_begun = True
             self._version = policy_version
-            self._weights = {
-                name: weight.detach().to("cpu", copy=True) for name, weight in policy.network.named_parameters()
-            }
+            self._kept = policy.weights.kept()
 
     def metrics(
         self,
@@ -60,17 +59,17 @@ class EngineCheck:
         present = _sampled_whole_by(policy_version, sampled)
         learners = {row: old_logprobs[row].cpu() for row in present if row in old_logprobs}
         earlier = _sampled_whole_by(self._version, sampled) if self._version < policy_version else []
-        if self._weights and earlier:
-            learners |= self._rescored(policy, sampled, _spread(earlier, rows)[:MAX_ROWS])
-            self._weights = {}
+        if self._kept is not None and earlier:
+            of_version = with_weights(policy, self._kept())
+            learners |= self._rescored(of_version, sampled, _spread(earlier, rows)[:MAX_ROWS])
+            self._kept = None
         return _summary(rows, sampled, learners)
 
     @torch.no_grad()
     def _rescored(self, policy: Policy, sampled: Sampled, rows: Sequence[int]) -> dict[int, Tensor]:
-        earlier = with_weights(policy, self._weights)
         windows = [sampled.row_from(row, sampled.window_starts[row]) for row in rows]
         batches = pack(windows, max_tokens=self.max_tokens)
-        scored = unpack(batches, [token_logprobs(earlier, batch).cpu() for batch in batches])
+        scored = unpack(batches, [token_logprobs(policy, batch).cpu() for batch in batches])
         return dict(zip(rows, scored, strict=True))
 
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import torch
 
+from services.generation.adapter_body import AdapterBody
 from services.generation.engine import EngineStatistics, OnTokens, ProbeAnswer
 from services.generation.requests import check_request, empty_window, forced_request
 from services.generation.transformers_engine.decode_loop import DecodeLoop, PendingUpdate, UpdatePolicy
 from services.generation.transformers_engine.decode_row import DecodeRow
-from services.generation.transformers_engine.decoders.decoder import Decoder
+from services.generation.transformers_engine.decoders.decoder import Decoder, Switch
 from tppo.rollout import Window, WindowRequest
 from tppo.weight_probe import ProbeRow
 from tppo.weights import WeightUpdate
@@ -21,9 +22,17 @@ class TransformersEngine:
     """An `Engine`: hands windows and weights to the decode loop and awaits what becomes of them."""
 
     def __init__(
-        self, decoder: Decoder, *, num_slots: int, capacity: int, policy: UpdatePolicy, device: torch.device
+        self,
+        decoder: Decoder,
+        *,
+        num_slots: int,
+        capacity: int,
+        policy: UpdatePolicy,
+        device: torch.device,
+        body: AdapterBody | None = None,
     ) -> None:
-        """`capacity` bounds the tokens of a row, prompt and response together."""
+        """`capacity` bounds the tokens of a row, prompt and response together; `body` is that of adapters."""
+        self._body = body
         self._capacity = capacity
         self._decoder = decoder
         self._rows: dict[tuple[str, int], DecodeRow] = {}  # of the windows under way
@@ -89,7 +98,7 @@ class TransformersEngine:
 
     async def update_weights(self, update: WeightUpdate) -> str:
         """Digest of what is loaded, when it is in use: that of the tensors, computed when the last of them had come."""
-        switch = await asyncio.to_thread(self._decoder.prepare, update.tensors)
+        switch = await asyncio.to_thread(self._prepared, update)
         pending = PendingUpdate(switch, update.policy_version)
         del switch  # it holds a copy of the weights
         self._loop.update(pending)
@@ -99,6 +108,9 @@ class TransformersEngine:
             self._loop.give_up(pending)
             raise
         return update.digest
+
+    def _prepared(self, update: WeightUpdate) -> Switch:
+        return self._decoder.prepare(update.tensors if self._body is None else self._body.whole(update))
 
     def statistics(self) -> EngineStatistics:
         """What it has done and does."""

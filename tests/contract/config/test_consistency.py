@@ -85,6 +85,31 @@ CONTRADICTIONS = [
         "learner.offload_idle_model = true with critic.device = 'cuda:1' and learner.device = 'cuda:0': each model has "
         "its own device; expected the same device, or false",
     ),
+    (
+        ["critic.lora_alpha=32.0"],
+        "critic.lora_alpha = 32.0 with critic.lora_rank = 0, which trains all weights; expected a rank of at least 1, "
+        "or no such key",
+    ),
+    (
+        ["actor.target_modules=['q_proj']"],
+        "actor.target_modules = ['q_proj'] with actor.lora_rank = 0, which trains all weights; expected a rank of at "
+        "least 1, or no such key",
+    ),
+    (
+        ["actor.lora_rank=8", "critic.share_body=true"],
+        "critic.share_body = true with critic.lora_rank = 0: both models stand on the policy's frozen body; expected a "
+        "rank of at least 1, or critic.share_body = false",
+    ),
+    (
+        ["actor.lora_rank=8", "critic.lora_rank=8", "critic.share_body=true", "model.critic_path=c"],
+        "critic.share_body = true with a model.critic_path: both models stand on the policy's frozen body; expected no "
+        "such key, or critic.share_body = false",
+    ),
+    (
+        ["actor.lora_rank=8", "critic.lora_rank=8", "critic.share_body=true", "critic.compute_dtype=bfloat16"],
+        "critic.share_body = true with critic.compute_dtype = 'bfloat16': both models stand on the policy's frozen "
+        "body; expected 'float32', or critic.share_body = false",
+    ),
 ]
 
 

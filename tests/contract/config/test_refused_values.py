@@ -52,7 +52,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         "reward.allow_unsandboxed run.archive_inbox data.shuffle generation.recompute_cache_on_update "
         "generation.share_weight_memory generation.seeds "
         "reward.log_responses evaluation.val_before_train evaluation.after_training trace.enabled "
-        "trackers.tensorboard endpoint.enabled prometheus.enabled learner.offload_idle_model",
+        "trackers.tensorboard endpoint.enabled prometheus.enabled learner.offload_idle_model critic.share_body",
         ["1", "'yes'", "'true'"],
     ),
     (
@@ -98,7 +98,8 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     (
         "a number from 1e-12 to 1e+12",
         "algorithm.lam_alpha algorithm.clip_ratio_high algorithm.overlong_penalty_factor "
-        "algorithm.ewma_center_of_mass algorithm.lr_adaptation_factor actor.grad_clip critic.grad_clip",
+        "algorithm.ewma_center_of_mass algorithm.lr_adaptation_factor actor.grad_clip critic.grad_clip "
+        "actor.lora_alpha critic.lora_alpha",
         ["0", "-1", "1e-30", "1e+300", "inf", "'none'", "true"],
     ),
     (
@@ -141,6 +142,17 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         "a number from 1e-12 to 1e+12 or 'none'",
         "critic.cliprange_value_low critic.cliprange_value_high algorithm.importance_cap actor.max_kl",
         ["0", "-1", "'off'", "inf", "true"],
+    ),
+    ("a whole number from 0 to 4096", "actor.lora_rank critic.lora_rank", ["-1", "4097", "8.0", "true"]),
+    (
+        "'all-linear', or a list with at least one name of a linear layer, such as ['q_proj', 'v_proj']",
+        "actor.target_modules critic.target_modules",
+        ["'q_proj'", "[]", "['']", "[5]", "true"],
+    ),
+    (
+        "a list, each a text that is not empty",
+        "actor.exclude_modules critic.exclude_modules",
+        ["'q_proj'", "['']", "[5]"],
     ),
     ("'row_mean' or 'token_mean'", "critic.loss_aggregation", ["'mean'"]),
     ("'transformers' or 'vllm'", "generation.engine", ["'sglang'", "true"]),

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from learner.models.inspection import require_trainable
+from learner.models.inspection import require_adaptable, require_trainable
+from tests.learner.builders import a_config
 from tools.tiny_families import tiny_config
 from tppo.config import ConfigError
 from tppo.config.schema import ModelSection
@@ -120,3 +121,32 @@ def test_a_loss_for_routers_is_refused_where_the_model_has_none(tmp_path: Path) 
             f"actor.router_aux_loss_coef = 0.01: transformers has no load-balancing loss for {name}, the model at "
             f"model.path = '{tmp_path / name}'; expected 0, or a mixture of experts that has one"
         )
+
+
+def test_layers_that_a_model_lacks_are_refused_by_their_key(tmp_path: Path) -> None:
+    model = {"path": a_folder(tmp_path, "qwen2")}
+    require_adaptable(a_config(model=model, critic={"lora_rank": 8, "target_modules": ["q_proj"]}))
+
+    with pytest.raises(ConfigError, match=r"^critic\.target_modules names 'w1', which is no linear layer; expected"):
+        require_adaptable(a_config(model=model, critic={"lora_rank": 8, "target_modules": ["w1"]}))
+    with pytest.raises(ConfigError, match=r"^actor\.exclude_modules names 'lm_head', which is no linear layer"):
+        require_adaptable(a_config(model=model, actor={"lora_rank": 8, "exclude_modules": ["lm_head"]}))
+    with pytest.raises(ConfigError, match=r"^actor\.exclude_modules names every layer"):
+        require_adaptable(
+            a_config(model=model, actor={"lora_rank": 8, "target_modules": ["q_proj"], "exclude_modules": ["q_proj"]})
+        )
+
+
+def test_a_missing_peft_is_refused_with_what_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("learner.models.inspection.find_spec", lambda _: None)
+    config = a_config(model={"path": a_folder(tmp_path, "qwen2")}, actor={"lora_rank": 8})
+
+    with pytest.raises(ConfigError, match=r"^actor\.lora_rank = 8 needs the package peft, .* '\.\[lora\]'`, or 0"):
+        require_adaptable(config)
+
+
+def test_a_folder_of_an_adapter_is_refused_as_a_model(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+
+    with pytest.raises(ConfigError, match=r"^model\.path = .* holds an adapter .*; expected a whole model"):
+        require_trainable(ModelSection(path=tmp_path))

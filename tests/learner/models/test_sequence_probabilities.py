@@ -88,7 +88,7 @@ def test_other_weights_leave_the_policy_as_it_is() -> None:
     before = weights_of(policy.network)
     zeros = {name: torch.zeros_like(tensor) for name, tensor in before.items()}
 
-    other = with_weights(policy, zeros)
+    other = with_weights(policy, policy.weights.holding(zeros))
 
     assert sequence_probabilities(other, rows_of([[9]]), max_tokens=8) == pytest.approx([1 / 32])
     assert all(torch.equal(tensor, before[name]) for name, tensor in policy.network.state_dict().items())

@@ -20,6 +20,8 @@ from services.generation.transformers_engine.decoders.layouts.separate import Se
 from services.generation.transformers_engine.decoders.layouts.stacked import StackedRows
 from services.generation.transformers_engine.decoders.layouts.together import TogetherRows
 from services.generation.transformers_engine.decoders.model_weights import (
+    Adapter,
+    apart,
     check_fit,
     model_with,
     named_weights,
@@ -89,6 +91,8 @@ class GeneralDecoder:
         self._device = device
         self._capacity = capacity
         self.weights: dict[str, Tensor] = {}  # of the model, which the first weights make
+        self._adapters: dict[str, Adapter] = {}  # which it adds in each pass
+        self._adapted = frozenset[str]()  # layers that can add one
         self._forward: ForwardPass
         self.layout: Layout | None = None  # not known before the first weights
         self._rows: Rows
@@ -105,20 +109,25 @@ class GeneralDecoder:
 
     def prepare(self, tensors: Mapping[str, Tensor]) -> Switch:
         """The tensors themselves are used, or converted ones; the first ones make the model and decide the layout."""
-        check_fit(tensors, self._shapes)
+        plain, adapters = apart(tensors, self._device)
+        check_fit(plain, self._shapes)
         if self.layout is None:
-            model: Any = model_with(self._config, tensors, self._dtype)
-            return partial(self._begin, model.to(self._device).eval())
-        converted = {name: tensors[name].to(weight.device, weight.dtype) for name, weight in self.weights.items()}
-        return partial(self._replace, converted)
+            model = model_with(self._config, plain, self._dtype, self._device, adapters)
+            return partial(self._begin, model, adapters)
+        if others := sorted(adapters.keys() - self._adapted):
+            raise ValueError(f"adapters of layers that had none before, such as {others[0]}")
+        converted = {name: plain[name].to(weight.device, weight.dtype) for name, weight in self.weights.items()}
+        return partial(self._replace, converted, adapters)
 
-    def _begin(self, model: Any) -> None:
-        self.weights = named_weights(model)
+    def _begin(self, model: Any, adapters: dict[str, Adapter]) -> None:
+        self.weights, self._adapters, self._adapted = named_weights(model), adapters, frozenset(adapters)
         self._forward = ForwardPass(model)
         self._choose_layout(model, rows_for(model, capacity=self._capacity))
 
-    def _replace(self, tensors: Mapping[str, Tensor]) -> object:
+    def _replace(self, tensors: Mapping[str, Tensor], adapters: Mapping[str, Adapter]) -> object:
         replaced = {name: weight.data for name, weight in self.weights.items()}
+        self._adapters.clear()
+        self._adapters.update(adapters)
         for name, weight in self.weights.items():
             weight.data = tensors[name]
         self._rows.forget_prefixes()

@@ -25,6 +25,7 @@ from services.generation.transformers_engine.decoders.llama_weights import (
     WeightArranger,
 )
 from services.generation.transformers_engine.decoders.model_weights import (
+    apart,
     check_fit,
     model_with,
     new_model,
@@ -101,9 +102,12 @@ class LlamaDecoder:
 
     def prepare(self, tensors: Mapping[str, Tensor]) -> Switch:
         """Arrange the tensors, none of which is kept; with the first ones the decoder is proved right."""
-        check_fit(tensors, self._shapes)
-        arranged = WeightArranger(tensors, self._dimensions, dtype=self._dtype, device=self._device).weights()
-        model: Any = None if self._is_proven else model_with(self._config, tensors, self._dtype)
+        plain, adapters = apart(tensors, self._device)
+        check_fit(plain, self._shapes)
+        arranger = WeightArranger(plain, self._dimensions, dtype=self._dtype, device=self._device, adapters=adapters)
+        arranged = arranger.weights()
+        is_first = not self._is_proven
+        model: Any = model_with(self._config, plain, self._dtype, self._device, adapters) if is_first else None
         return partial(self._switch, arranged, model)
 
     def _switch(self, arranged: LlamaWeights, model: Any) -> object:
@@ -111,7 +115,7 @@ class LlamaDecoder:
         self._prefixes = [()] * len(self._prefixes)
         if not self._is_proven:
             rows = rows_for(model, capacity=self._capacity)
-            require_agreement(self, model.to(self._device), rows, dtype=self._dtype, num_slots=self._num_slots)
+            require_agreement(self, model, rows, dtype=self._dtype, num_slots=self._num_slots)
             self._is_proven = True
             self.num_prefilled = 0
         return replaced

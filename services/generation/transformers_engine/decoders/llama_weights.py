@@ -14,20 +14,29 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedConfig
 
+from services.generation.transformers_engine.decoders.model_weights import Adapter
+
 
 class Linear(NamedTuple):
-    """weight [out, in] and bias [out]."""
+    """weight [out, in] and bias [out]; and an adapter, where it is not in the weight."""
 
     weight: Tensor
     bias: Tensor | None = None
+    adapter: Adapter | None = None
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        return functional.linear(inputs, self.weight, self.bias)
+        outputs = functional.linear(inputs, self.weight, self.bias)
+        return outputs if self.adapter is None else self.adapter.added_to(outputs, inputs)
 
     def rows(self, first: int) -> "Linear":
         """The part that computes the outputs from `first` on."""
-        return Linear(self.weight[first:], None if self.bias is None else self.bias[first:])
+        return self.mapped(lambda outputs: outputs[first:])
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "Linear":
+        """With the outputs, the first dimension of each of its tensors, changed in this way."""
+        adapter = self.adapter and self.adapter._replace(up=change(self.adapter.up))
+        return Linear(change(self.weight), None if self.bias is None else change(self.bias), adapter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +121,16 @@ class WeightArranger:
     """Builds `LlamaWeights` from the tensors of a state dict, none of which it keeps."""
 
     def __init__(
-        self, tensors: Mapping[str, Tensor], dimensions: Dimensions, *, dtype: torch.dtype, device: torch.device
+        self,
+        tensors: Mapping[str, Tensor],
+        dimensions: Dimensions,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        adapters: Mapping[str, Adapter],
     ) -> None:
-        self._tensors = tensors
+        """`adapters`: those that are not in the tensors, by the names of their layers."""
+        self._tensors, self._adapters = tensors, adapters
         self._dimensions = dimensions
         self._dtype = dtype
         self._device = device
@@ -136,10 +152,7 @@ class WeightArranger:
         attention_norm, fold_attention = self._norm(prefix + "input_layernorm.weight")
         mlp_norm, fold_mlp = self._norm(prefix + "post_attention_layernorm.weight")
         qkv = [self._linear(f"{prefix}self_attn.{name}_proj") for name in "qkv"]
-        qkv[:2] = [
-            Linear(self._interleave(weight), None if bias is None else self._interleave(bias))
-            for weight, bias in qkv[:2]
-        ]
+        qkv[:2] = [linear.mapped(self._interleave) for linear in qkv[:2]]
         gate_up = [self._linear(f"{prefix}mlp.{name}_proj") for name in ("gate", "up")]
         return Layer(
             attention_norm=attention_norm,
@@ -160,7 +173,8 @@ class WeightArranger:
 
     def _linear(self, name: str) -> Linear:
         has_bias = f"{name}.bias" in self._tensors
-        return Linear(self._tensor(f"{name}.weight"), self._tensor(f"{name}.bias") if has_bias else None)
+        bias = self._tensor(f"{name}.bias") if has_bias else None
+        return Linear(self._tensor(f"{name}.weight"), bias, self._adapters.get(name))
 
     def _norm(self, name: str) -> tuple[Norm, Norm]:
         """The norm, and what it does to the weight [out, in] of the linear that follows."""
@@ -187,4 +201,14 @@ def _stack(linears: list[Linear], fold: Norm = lambda weight: weight) -> Linear:
     """One linear that computes the outputs of all."""
     weight = fold(torch.cat([linear.weight for linear in linears]))
     biases = [linear.bias for linear in linears if linear.bias is not None]
-    return Linear(weight, torch.cat(biases) if biases else None)
+    return Linear(weight, torch.cat(biases) if biases else None, _stacked_adapter(linears))
+
+
+def _stacked_adapter(linears: list[Linear]) -> Adapter | None:
+    """One that adds to the outputs of each linear what its own does."""
+    downs = [linear.adapter.down for linear in linears if linear.adapter is not None]
+    ups = [linear.weight.new_zeros(len(linear.weight), 0, dtype=torch.float32) if linear.adapter is None
+           else linear.adapter.up for linear in linears]  # fmt: skip
+    if not downs:
+        return None
+    return Adapter(torch.cat(downs), torch.block_diag(*ups))  # type: ignore[no-untyped-call]

@@ -1,14 +1,40 @@
 """The tensors that make a model, and whether a weight update fits them."""
 
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from tppo.models.adapters import DOWN, UP
 from tppo.models.precision import names_in_float32
 
 NUM_NAMES_SHOWN = 3
+
+
+class Adapter(NamedTuple):
+    """What LoRA adds to the outputs of a linear layer, in float32: up (down x), the scaling within `up`."""
+
+    down: torch.Tensor  # [rank, inputs]
+    up: torch.Tensor  # [outputs, rank]
+
+    def added_to(self, outputs: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """As peft does, the sum rounded to the type of the outputs."""
+        added = functional.linear(functional.linear(inputs.float(), self.down), self.up)
+        return (outputs + added).to(outputs.dtype)
+
+
+def apart(
+    tensors: Mapping[str, torch.Tensor], device: torch.device
+) -> tuple[dict[str, torch.Tensor], dict[str, Adapter]]:
+    """The weights of a model where they lie, and the adapters among them, on the device, by the name of their layer."""
+    ends = tuple(f".{end}" for end in (DOWN, UP))
+    plain = {name: tensor for name, tensor in tensors.items() if not name.endswith(ends)}
+    names = [name.removesuffix(ends[0]) for name in tensors if name.endswith(ends[0])]
+    return plain, {name: Adapter(*(tensors[f"{name}{end}"].to(device) for end in ends)) for name in names}
 
 
 def named_weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -34,12 +60,47 @@ def new_model(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     return model
 
 
-def model_with(config: PreTrainedConfig, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> PreTrainedModel:
-    """A model that has these tensors, not copies of them where they are of the dtype; its buffers are made again."""
+def model_with(
+    config: PreTrainedConfig,
+    tensors: Mapping[str, torch.Tensor],
+    dtype: torch.dtype,
+    device: torch.device,
+    adapters: Mapping[str, Adapter],
+) -> PreTrainedModel:
+    """A model that has these tensors, not copies of them where they are of the dtype; its buffers are made again.
+
+    Its layers add what `adapters` has for them at each time.
+    """
     with torch.device("meta"):
         network_class: Any = type(new_model(config, dtype))
     model: PreTrainedModel = network_class.from_pretrained(None, config=config, state_dict=dict(tensors), dtype=dtype)
+    for name in adapters:
+        model.get_submodule(name).register_forward_hook(partial(_add, adapters, name))
+    placed: Any = model
+    placed.to(device).eval()
     return model
+
+
+def _add(adapters: Mapping[str, Adapter], name: str, _layer: Any, inputs: Any, outputs: torch.Tensor) -> torch.Tensor:
+    return adapters[name].added_to(outputs, inputs[0]) if name in adapters else outputs
+
+
+def weights_in(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Those of the model in the folder, in the types that a learner sends. ValueError: some are missing."""
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype="auto", local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(next(iter(str(error).splitlines()), "")) from None
+    model, found = loaded
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}; expected all of them")
+    in_float32 = names_in_float32(model, dtype)
+    return {
+        name: tensor.detach().to(torch.float32 if name in in_float32 else dtype)
+        for name, tensor in named_weights(model).items()
+    }
 
 
 def check_fit(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size]) -> None:

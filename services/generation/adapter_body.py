@@ -1,0 +1,103 @@
+"""The frozen body that adapters of a run stand on: read from the model's folder, as the learner sends adapters alone.
+
+The learner computes with body and adapters apart. In float32 the engine serves their sum, which is the same but for the
+order of additions; in a coarser type the sum would be rounded to the weights' type, and what an adapter has learnt lost
+in it: there the engine computes with both, too.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedConfig
+
+from services.generation.transformers_engine.decoders.model_weights import check_fit, new_model, weights_in
+from tppo.models.adapters import (
+    ADAPTER_CONFIG,
+    ADAPTER_FILE,
+    BODY_FILE,
+    DOWN,
+    PEFT_PREFIX,
+    UP,
+    AdaptedLayer,
+    Lora,
+    adapted_layers,
+    has_digest,
+    merged_weight,
+)
+from tppo.run_folder.json_files import read_object
+from tppo.weights import WeightUpdate
+from tppo.weights.manifest import AdapterFacts
+
+
+class AdapterBody:
+    """Read when the first adapters come; not on an event loop."""
+
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
+        self._folder, self._dtype = folder, dtype
+        self._digest = ""
+        self._weights: dict[str, Tensor] = {}
+        self._layers: dict[str, AdaptedLayer] = {}  # that may have adapters, by name
+
+    def whole(self, update: WeightUpdate) -> Mapping[str, Tensor]:
+        """The weights to be served, with adapters beside them where they are not in the sum.
+
+        ValueError: they are adapters of another body, or do not fit it.
+        """
+        if update.adapter is None:
+            return update.tensors
+        self._require_body(update.adapter.body_digest)
+        return self._with_adapters(update.tensors, update.adapter)
+
+    def _require_body(self, digest: str) -> None:
+        if self._digest == digest:
+            return
+        if not has_digest(self._folder, digest):
+            raise ValueError(
+                f"model.path = {self._folder} holds another body than that of the learner's adapters, whose digest is "
+                f"{digest}; expected the same files"
+            )
+        self._weights = weights_in(self._folder, self._dtype)
+        self._layers = linear_layers(AutoConfig.from_pretrained(self._folder, local_files_only=True))
+        self._digest = digest
+
+    def _with_adapters(self, tensors: Mapping[str, Tensor], adapter: AdapterFacts) -> dict[str, Tensor]:
+        adapted = [layer for name, layer in self._layers.items() if f"{name}.{DOWN}" in tensors]
+        shapes = {
+            name: shape
+            for layer in adapted
+            for name, shape in layer.shapes(len(tensors[f"{layer.name}.{DOWN}"])).items()
+        }
+        check_fit(tensors, shapes)
+        if self._dtype != torch.float32:
+            return self._weights | {
+                name: tensor.float() * (adapter.scaling if name.endswith(UP) else 1.0)
+                for name, tensor in tensors.items()
+            }
+        return self._weights | {
+            f"{layer.name}.weight": merged_weight(
+                self._weights[f"{layer.name}.weight"], tensors, layer, scaling=adapter.scaling
+            )
+            for layer in adapted
+        }
+
+
+def linear_layers(config: PreTrainedConfig) -> dict[str, AdaptedLayer]:
+    """All that may have an adapter, by name."""
+    with torch.device("meta"):
+        network = new_model(config, torch.float32)
+    return {layer.name: layer for layer in adapted_layers(network, Lora(1, 1.0))}
+
+
+def adapted_model(folder: Path, dtype: torch.dtype) -> Mapping[str, Tensor]:
+    """The weights of a folder that holds adapters, with those of their body. ValueError: that is another one."""
+    body = read_object(folder / BODY_FILE, {"path": str, "digest": str})
+    assert body is not None, "there are adapters"
+    facts = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    tensors = {name.removeprefix(PEFT_PREFIX): one for name, one in load_file(folder / ADAPTER_FILE).items()}
+    adapter = AdapterFacts(body["digest"], facts["lora_alpha"] / facts["r"])
+    update = WeightUpdate(0, incarnation=0, digest="", tensors=tensors, adapter=adapter)
+    return AdapterBody(Path(body["path"]), dtype).whole(update)

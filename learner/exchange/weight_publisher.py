@@ -5,7 +5,8 @@ Loops:
   sender task per generator, and ends those whose generator is gone.
 * `_send_to` (one per generator): consumes `publish`ed snapshots, always the newest / waits for one that the generator
   does not have / unblocked by `publish` / produces a transfer; a failed one is retried, and the generator
-  serves the weights that it has.
+  serves the weights that it has. It works on one snapshot at a time, so slow generators hold older ones: `publish` keeps
+  the oldest of them, which is bound to arrive, and has the others overtaken.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from typing import Protocol
 from torch import Tensor
 
 from tppo.process.backoff import Backoff
-from tppo.process.cancellation import TaskGroup
+from tppo.process.cancellation import TaskGroup, cancel_all
 from tppo.process.event_loop import free_in_thread
 from tppo.streams import until_redis_answers
 from tppo.weight_probe import WeightProbe
@@ -109,6 +110,10 @@ class DisprovedError(TransferError):
     """The generator has the weights, and computes otherwise than the learner; it serves nothing."""
 
 
+class OvertakenError(Exception):
+    """The snapshot of a transfer has been given up for a newer one."""
+
+
 class Transport(Protocol):
     """A way for weights to reach a generator."""
 
@@ -125,6 +130,14 @@ class GeneratorState:
     error: str = ""  # of the last transfer, empty when it succeeded
     started_at: float = 0.0
     num_disagreements: int = 0  # transfers after which it did not compute what the learner does
+    under_way: Snapshot | None = None  # is sent, or will be again after a pause
+    transfer: "asyncio.Task[None] | None" = None
+
+    def overtake(self) -> None:
+        """Give what is under way up."""
+        self.under_way = None
+        if self.transfer is not None:
+            self.transfer.cancel()
 
     def is_same_process_as(self, found: FoundGenerator) -> bool:
         """Whether what it confirmed still holds."""
@@ -154,6 +167,7 @@ class WeightPublisher:
         async with self._published:
             self._newest = snapshot
             self._published.notify_all()
+        self._overtake()
 
     async def serve(self) -> None:
         """Both loops, until cancelled."""
@@ -178,29 +192,60 @@ class WeightPublisher:
 
     async def _send_to(self, name: str, generator: GeneratorState) -> None:
         backoff = Backoff(first_seconds=FIRST_DELAY_SECONDS, longest_seconds=LONGEST_DELAY_SECONDS)
-        resumed, num_held = None, 0
+        num_held = 0
         while True:
-            snapshot = resumed or await self._newer_than(generator.policy_version)
+            is_resumed = generator.under_way is not None
+            snapshot = generator.under_way or await self._newer_than(generator.policy_version)
+            generator.under_way = snapshot
             try:
-                await self._transport.send(generator.address, snapshot)
+                await self._transfer(generator, snapshot)
+            except OvertakenError:
+                num_held = 0
             except TransferError as error:
-                generator.error = str(error)
-                if isinstance(error, DisprovedError):
-                    generator.num_disagreements += 1
-                    generator.policy_version = -1  # it has nothing that a transfer may build on
-                    self._on_disagreement(f"{name} disagrees with the learner: {error}")
+                self._note(error, name, generator)
                 delay_seconds = backoff.next_delay()
                 version, address = snapshot.policy_version, generator.address
                 logger.warning("weights %d to %s: %s; retry in %g s", version, address, error, delay_seconds)
                 # Where the link breaks often, the newest weights from their beginning would never arrive.
-                resumed = snapshot if error.num_held > num_held or (resumed is None and error.num_held == 0) else None
-                num_held = max(0, error.num_held) if resumed else 0
+                if not (error.num_held > num_held or (not is_resumed and error.num_held == 0)):
+                    generator.under_way = None
+                num_held = max(0, error.num_held) if generator.under_way else 0
                 del snapshot
                 await asyncio.sleep(delay_seconds)
             else:
                 backoff.reset()
-                resumed, num_held = None, 0
+                num_held, generator.under_way = 0, None
                 generator.policy_version, generator.error = snapshot.policy_version, ""
+
+    async def _transfer(self, generator: GeneratorState, snapshot: Snapshot) -> None:
+        """Raises `TransferError`, and `OvertakenError`."""
+        generator.transfer = asyncio.create_task(self._transport.send(generator.address, snapshot))
+        try:
+            await asyncio.wait([generator.transfer])
+            if generator.transfer.cancelled():
+                raise OvertakenError
+            generator.transfer.result()
+        finally:
+            await cancel_all([generator.transfer])
+            generator.transfer = None
+
+    def _note(self, error: TransferError, name: str, generator: GeneratorState) -> None:
+        generator.error = str(error)
+        if isinstance(error, DisprovedError):
+            generator.num_disagreements += 1
+            generator.policy_version = -1  # it has nothing that a transfer may build on
+            self._on_disagreement(f"{name} disagrees with the learner: {error}")
+
+    def _overtake(self) -> None:
+        """Of the snapshots under way the oldest and the newest stay, so that few are held and each generator gets one.
+
+        Those whose snapshot is given up go on with the newest, which then becomes the oldest of them.
+        """
+        under_way = [one for one in self.generators.values() if one.under_way is not None]
+        versions = sorted({one.under_way.policy_version for one in under_way if one.under_way})
+        for one in under_way:
+            if one.under_way and one.under_way.policy_version in versions[1:-1]:
+                one.overtake()
 
     async def _newer_than(self, policy_version: int) -> Snapshot:
         async with self._published:

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
+from operator import eq
 
 import pytest
 import torch
@@ -15,12 +17,12 @@ from learner.exchange.weight_publisher import (
     TransferError,
     WeightPublisher,
 )
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.waiting import DEADLINE_SECONDS, until
 from tppo.process.cancellation import cancel_all
 
 SNAPSHOTS = {
     policy_version: Snapshot({"weight": torch.zeros(1)}, "run", policy_version, incarnation=1)
-    for policy_version in (5, 6, 7)
+    for policy_version in range(5, 10)
 }
 
 
@@ -99,17 +101,15 @@ async def test_a_generator_that_joins_late_gets_the_newest_weights_alone(world: 
 
 
 async def test_a_failed_transfer_is_retried_and_its_error_shown(world: World) -> None:
-    world.num_failures = 1
+    world.num_failures = 10**6
     async with publishing(world) as publisher:
         await publisher.publish(a_snapshot(5))
         assert await world.next_sent() == ("127.0.0.1:1", 5)
-        assert publisher.generators["generation-0"].error == "cut in the middle"
-
-        assert await world.next_sent() == ("127.0.0.1:1", 5)
-        await asyncio.sleep(0)
-
         state = publisher.generators["generation-0"]
-        assert (state.policy_version, state.error) == (5, "")
+        await until(lambda: state.error, "the error", is_met=partial(eq, "cut in the middle"))
+
+        world.num_failures = 0
+        await until(lambda: (state.policy_version, state.error), "its success", is_met=partial(eq, (5, "")))
 
 
 async def test_what_a_generator_has_is_not_sent_again(world: World) -> None:
@@ -164,12 +164,45 @@ async def test_a_generator_that_disagrees_is_sent_the_weights_again_and_an_opera
     world.num_failures, world.failure = 1, DisprovedError("the engine differs by up to 3 nats")
     async with publishing(world) as publisher:
         await publisher.publish(a_snapshot(5))
-        await world.next_sent()
+        assert [await world.next_sent() for _ in range(2)] == [("127.0.0.1:1", 5)] * 2
+
         state = publisher.generators["generation-0"]
-        assert (state.policy_version, state.num_disagreements) == (-1, 1)
+        await until(lambda: (state.policy_version, state.error), "its success", is_met=partial(eq, (5, "")))
 
-        assert await world.next_sent() == ("127.0.0.1:1", 5)
-        await asyncio.sleep(0)
-        assert (state.policy_version, state.error, state.num_disagreements) == (5, "", 1)
-
+    assert state.num_disagreements == 1
     assert world.disagreements == ["generation-0 disagrees with the learner: the engine differs by up to 3 nats"]
+
+
+class Slow:
+    """A transport that sends nothing: each transfer is under way until it is cancelled."""
+
+    def __init__(self) -> None:
+        self.under_way: dict[str, int] = {}  # versions, by address
+
+    async def send(self, address: str, snapshot: Snapshot) -> None:
+        self.under_way[address] = snapshot.policy_version
+        await asyncio.Event().wait()
+
+
+async def test_of_the_snapshots_that_slow_generators_hold_the_oldest_stays_and_the_others_are_overtaken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(weight_publisher, "DISCOVERY_SECONDS", 0.01)
+    transport, found = Slow(), dict[str, FoundGenerator]()
+
+    async def find_generators() -> Mapping[str, FoundGenerator]:
+        return dict(found)
+
+    publisher = WeightPublisher(transport, find_generators)
+    serving = asyncio.create_task(publisher.serve())
+    try:
+        for version in (5, 6, 7, 8):
+            await publisher.publish(a_snapshot(version))
+            found[f"g{version}"] = FoundGenerator(f"at-{version}", started_at=1.0)
+            await until(partial(transport.under_way.get, f"at-{version}"), "a transfer", is_met=partial(eq, version))
+
+        await until(lambda: transport.under_way["at-6"], "the newest weights", is_met=partial(eq, 8))
+        assert transport.under_way == {"at-5": 5, "at-6": 8, "at-7": 7, "at-8": 8}
+        assert {state.error for state in publisher.generators.values()} == {""}
+    finally:
+        await cancel_all([serving])

@@ -1,33 +1,38 @@
 """The peers of a live run: found by their heartbeats in Redis, sent weights over gRPC.
 
 A transfer is the manifest, then the bytes that the generator requests. One on this machine requests none, as it opens
-the snapshot's memory. To any other the chunks go from the snapshot itself, whoever else is sent it at the time, each
-under a deadline; the next attempt goes on behind those that have arrived.
+the snapshot's memory. To any other the chunks go from the snapshot itself, or it is sent the address of a generator
+that has them. Each message has a deadline; the next attempt goes on behind what has arrived.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 import grpc
 import grpc.aio
 
 from learner.exchange.weight_offers import OfferedWeights, WeightOffers
 from learner.exchange.weight_publisher import DisprovedError, FoundGenerator, Snapshot, TransferError
+from learner.exchange.weight_sources import LEARNER, WeightRoute, WeightSources, stream_seconds
 from tppo.announced_weights import AnnouncedWeights
 from tppo.generation_totals import GenerationTally, GenerationTotals
+from tppo.process.cancellation import cancel_all
 from tppo.process.grpc_server import CHANNEL_OPTIONS
 from tppo.process.presence import Presence, present
 from tppo.security.tls import channel
 from tppo.streams import StreamsError
 from tppo.streams.connection import RedisClient
 from tppo.v1 import generation_pb2 as pb
-from tppo.weights.messages import CHUNK_BYTES, METHOD, chunk_message, manifest_message
+from tppo.weights.manifest import WeightPeer
+from tppo.weights.messages import CHUNK_BYTES, METHOD, chunk_message, manifest_message, peer_message
 
 REMEMBERED_SECONDS = 24 * 3600.0  # a process whose heartbeat has been missing for longer is not reported any more
 MIN_DEADLINE_SECONDS = 60.0
 SLOWEST_BYTES_PER_SECOND = 10 * 2**20  # a transfer slower than this is aborted, and goes on in the next attempt
 OFFERED = (pb.WEIGHT_SOURCE_WHOLE, pb.WEIGHT_SOURCE_DELTA)
 STANDSTILL_SECONDS = 15.0  # for which the connection takes no byte
+WAIT_MESSAGE_SECONDS = 5.0  # between messages to a generator that waits for a source, which ends a silent call
 
 
 class PresentProcesses:
@@ -66,6 +71,7 @@ class GrpcTransport:
         *,
         chunk_bytes: int = CHUNK_BYTES,
         standstill_seconds: float = STANDSTILL_SECONDS,
+        sources: WeightSources | None = None,
     ) -> None:
         """`announce` writes what is sent where generators look it up; `metadata` holds their token."""
         self._announce = announce
@@ -73,18 +79,21 @@ class GrpcTransport:
         self._metadata = metadata
         self._channels: dict[str, grpc.aio.Channel] = {}
         self.offers = WeightOffers()
+        self.sources = sources or WeightSources()
 
     async def send(self, address: str, snapshot: Snapshot) -> None:
         """See `Transport`; announced first, and what the generator loaded must have the snapshot's digest."""
+        self.sources.expect(address)
         offer = await self.offers.of(snapshot)
-        manifest = offer.manifest
         try:
-            await self._announce(AnnouncedWeights(snapshot.incarnation, snapshot.policy_version, manifest.digest))
+            await self._announce(AnnouncedWeights(snapshot.incarnation, snapshot.policy_version, offer.manifest.digest))
         except StreamsError as error:
             raise TransferError(f"cannot announce the weights: {error}") from error
+        manifest = replace(offer.manifest, relayed=self.sources.are_relayed)
         attempt = Attempt(
             self._call(address, snapshot),
-            offer,
+            replace(offer, manifest=manifest),
+            WeightRoute(self.sources, address),
             chunk_bytes=self._chunk_bytes,
             standstill_seconds=self._standstill_seconds,
         )
@@ -96,6 +105,8 @@ class GrpcTransport:
             raise TransferError(f"{error.code().name}: {error.details()}", num_held=attempt.num_held) from error
         if response.digest != manifest.digest:
             raise TransferError(f"the generator loaded digest {response.digest}, not {manifest.digest}")
+        requested = attempt.num_held >= 0
+        self.sources.settle(address, manifest.digest, is_kept=requested and manifest.relayed, takes_bytes=requested)
 
     def _call(self, address: str, snapshot: Snapshot) -> "grpc.aio.StreamStreamCall[bytes, pb.UpdateWeightsResponse]":
         if address not in self._channels:
@@ -105,6 +116,13 @@ class GrpcTransport:
         method = opened.stream_stream(METHOD, response_deserializer=pb.UpdateWeightsResponse.FromString)
         deadline = MIN_DEADLINE_SECONDS + snapshot.num_bytes / SLOWEST_BYTES_PER_SECOND
         return method(timeout=deadline, metadata=self._metadata)
+
+    async def forget(self, address: str) -> None:
+        """See `Transport`."""
+        self.sources.forget(address)
+        opened = self._channels.pop(address, None)
+        if opened is not None:
+            await opened.close()
 
     async def close(self) -> None:
         """Ends all connections."""
@@ -119,6 +137,7 @@ class Attempt:
         self,
         call: "grpc.aio.StreamStreamCall[bytes, pb.UpdateWeightsResponse]",
         offer: OfferedWeights,
+        route: WeightRoute,
         *,
         chunk_bytes: int,
         standstill_seconds: float,
@@ -126,16 +145,19 @@ class Attempt:
         self.num_held = -1  # bytes that the generator said it has from earlier attempts
         self._call = call
         self._offer = offer
+        self._route = route
         self._chunk_bytes, self._standstill_seconds = chunk_bytes, standstill_seconds
 
     async def answer(self) -> pb.UpdateWeightsResponse:
         """What it serves in the end. Raises `TransferError`, and gRPC's errors."""
         try:
             await self._write(await asyncio.to_thread(manifest_message, self._offer.manifest))
-            while (answer := await self._read()).HasField("wanted"):
-                await self._send(answer.wanted)
+            answer = await self._read()
+            while answer.HasField("wanted"):
+                answer = await self._serve(answer.wanted)
             return answer
         finally:
+            self._route.end()
             self._call.cancel()
 
     async def _read(self) -> pb.UpdateWeightsResponse:
@@ -144,13 +166,37 @@ class Attempt:
             raise TransferError("the generator has ended the transfer without an answer", num_held=self.num_held)
         return answer
 
-    async def _send(self, wanted: pb.WantedWeights) -> None:
+    async def _serve(self, wanted: pb.WantedWeights) -> pb.UpdateWeightsResponse:
+        """The generator's next answer."""
         data = self._offer.data if wanted.source == pb.WEIGHT_SOURCE_WHOLE else memoryview(self._offer.delta_data)
         if wanted.source not in OFFERED or not 0 <= wanted.offset <= len(data):
             raise TransferError(f"the generator requests source {wanted.source} from byte {wanted.offset} on")
         self._offer.was_requested()
         self.num_held = wanted.offset
-        for begin in range(wanted.offset, len(data), self._chunk_bytes):
+        source = LEARNER
+        if wanted.source == pb.WEIGHT_SOURCE_WHOLE:
+            seconds = stream_seconds(len(data) - wanted.offset)
+            source = await self._source(seconds, peer_failed=wanted.peer_failed)
+        if source == LEARNER:
+            await self._send(data[wanted.offset :])
+            self._route.end()
+        else:
+            await self._write(peer_message(WeightPeer(source, seconds)))
+        return await self._read()
+
+    async def _source(self, seconds: float, *, peer_failed: bool) -> str:
+        """The generator is sent a message now and then while it waits."""
+        digest = self._offer.manifest.digest
+        choosing = asyncio.create_task(self._route.choose(digest, seconds, peer_failed=peer_failed))
+        try:
+            while not (await asyncio.wait([choosing], timeout=WAIT_MESSAGE_SECONDS))[0]:
+                await self._write(peer_message(WeightPeer("", seconds)))
+            return choosing.result()
+        finally:
+            await cancel_all([choosing])
+
+    async def _send(self, data: memoryview) -> None:
+        for begin in range(0, len(data), self._chunk_bytes):
             await self._write(await asyncio.to_thread(chunk_message, data[begin : begin + self._chunk_bytes]))
 
     async def _write(self, message: bytes) -> None:

@@ -5,8 +5,8 @@ Loops:
   sender task per generator, and ends those whose generator is gone.
 * `_send_to` (one per generator): consumes `publish`ed snapshots, always the newest / waits for one that the generator
   does not have / unblocked by `publish` / produces a transfer; a failed one is retried, and the generator
-  serves the weights that it has. It works on one snapshot at a time, so slow generators hold older ones: `publish` keeps
-  the oldest of them, which is bound to arrive, and has the others overtaken.
+  serves the weights that it has. It works on one snapshot at a time, so slow generators hold older ones: `publish`
+  keeps the oldest of them, which is bound to arrive, and has the others overtaken.
 """
 
 import asyncio
@@ -120,6 +120,9 @@ class Transport(Protocol):
     async def send(self, address: str, snapshot: Snapshot) -> None:
         """Returns when the generator serves the snapshot. Raises `TransferError`."""
 
+    async def forget(self, address: str) -> None:
+        """The generator there is gone, or has lost what it had."""
+
 
 @dataclass(slots=True)
 class GeneratorState:
@@ -181,14 +184,21 @@ class WeightPublisher:
             for name, one in found.items():
                 known = self.generators.get(name)
                 if known is None or not known.is_same_process_as(one):
-                    _cancel(senders.pop(name, None))
+                    await self._end(name, senders)
                     self.generators[name] = GeneratorState(one.address, started_at=one.started_at)
                     sending = self._send_to(name, self.generators[name])
                     senders[name] = group.create_task(sending, name=f"weights to {name}")
             for name in self.generators.keys() - found.keys():
-                _cancel(senders.pop(name, None))
-                del self.generators[name]
+                await self._end(name, senders)
             await asyncio.sleep(DISCOVERY_SECONDS)
+
+    async def _end(self, name: str, senders: "dict[str, asyncio.Task[None]]") -> None:
+        """The process of that name is gone; another one may be at its address."""
+        sender, gone = senders.pop(name, None), self.generators.pop(name, None)
+        if sender is not None:
+            sender.cancel()
+        if gone is not None and all(one.address != gone.address for one in self.generators.values()):
+            await self._transport.forget(gone.address)
 
     async def _send_to(self, name: str, generator: GeneratorState) -> None:
         backoff = Backoff(first_seconds=FIRST_DELAY_SECONDS, longest_seconds=LONGEST_DELAY_SECONDS)
@@ -254,8 +264,3 @@ class WeightPublisher:
             )
             assert self._newest is not None
             return self._newest
-
-
-def _cancel(task: asyncio.Task[None] | None) -> None:
-    if task is not None:
-        task.cancel()

@@ -156,7 +156,12 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter, *, toke
             weights.while_updating = slots.held
         announced = partial(announced_weights, client, run)
         intake = WeightIntake(
-            weights, announced, run=run, name=name, shares_memory=config.generation.share_weight_memory
+            weights,
+            announced,
+            run=run,
+            name=name,
+            token=token,
+            shares_memory=config.generation.share_weight_memory,
         )
         async with (
             weight_server(intake, config.generation, token=token) as address,

@@ -1,4 +1,4 @@
-"""The gRPC side of a generator: takes weights from the learner.
+"""The gRPC side of a generator: takes weights from the learner, or by its order from another generator.
 
 `UpdateWeights` consumes a manifest, then the chunks that it requests / waits for each message, `message_seconds` at
 most, then for the engine's moment / unblocked by the learner, by that deadline, or by the end of the call / produces
@@ -23,13 +23,14 @@ from services.generation.weight_reception import (
     Receptions,
     WeightSource,
 )
+from services.generation.weight_relay import WeightRelay
 from tppo.announced_weights import AnnouncedWeights
 from tppo.streams import StreamsError
 from tppo.v1 import generation_pb2 as pb
 from tppo.weight_probe import WeightProbe
 from tppo.weights import WeightUpdate
-from tppo.weights.manifest import Manifest
-from tppo.weights.messages import METHOD, parsed
+from tppo.weights.manifest import Manifest, WeightPeer
+from tppo.weights.messages import METHOD, READ_METHOD, parsed
 
 SERVICE_NAME, METHOD_NAME = METHOD.strip("/").split("/")
 MESSAGE_SECONDS = 15.0  # without a message; a transfer whose peer is gone ends
@@ -49,6 +50,10 @@ class UnannouncedWeightsError(Exception):
 
 class UnknownAnnouncementError(Exception):
     """Nobody can say now what the learner has announced."""
+
+
+class PeerFailedError(Exception):
+    """The peer that the learner named has not sent all bytes."""
 
 
 class EndedEarlyError(Exception):
@@ -80,12 +85,14 @@ class WeightIntake:
         *,
         run: str,
         name: str,
+        token: str = "",
         shares_memory: bool = True,
         message_seconds: float = MESSAGE_SECONDS,
     ) -> None:
         """`announced`: the newest weights that the learner has announced; may raise `StreamsError`.
 
-        `shares_memory`: whether weights are taken from the learner's memory where that can be opened.
+        `token`: of all generators of the run, from which the learner may have weights read. `shares_memory`: whether
+        they are taken from the learner's memory where that can be opened.
         """
         self._weights = weights
         self._announced = announced
@@ -93,6 +100,7 @@ class WeightIntake:
         self._name = name
         self._message_seconds = message_seconds
         self.receptions = Receptions(shares_memory=shares_memory)
+        self.relay = WeightRelay(self.receptions, token=token)
 
     async def update_weights(self, messages: Messages, context: Context) -> AsyncIterator[pb.UpdateWeightsResponse]:
         """Replaces the weights."""
@@ -109,12 +117,16 @@ class WeightIntake:
         """What is requested of the learner, then what is in use."""
         manifest = await self._manifest(messages)
         update = await asyncio.to_thread(self.receptions.shared, manifest)
-        has_arrived = update is None
+        has_arrived, peer_failed = update is None, False
         while update is None:
             reception = await asyncio.to_thread(self.receptions.begin, manifest, messages)
-            wanted = pb.WantedWeights(source=SOURCES[reception.source], offset=reception.num_received)
+            source, offset = SOURCES[reception.source], reception.num_received
+            wanted = pb.WantedWeights(source=source, offset=offset, peer_failed=peer_failed)
             yield pb.UpdateWeightsResponse(wanted=wanted)
-            update = await self._received(reception, messages)
+            try:
+                update, peer_failed = await self._received(reception, messages), False
+            except PeerFailedError:
+                peer_failed = True
         await self._take(update, manifest.probe)
         self.receptions.took(manifest, update, has_arrived=has_arrived)
         identity = self._weights.identity
@@ -144,10 +156,12 @@ class WeightIntake:
             if message is None:
                 raise EndedEarlyError(f"the weight transfer ended {reception.num_missing} bytes short of its manifest")
             try:
-                await asyncio.to_thread(_add, reception, message, messages)
+                peer = await asyncio.to_thread(_added, reception, message, messages)
             except ValueError:
                 self.receptions.drop()
                 raise
+            if peer is not None and peer.address:
+                await self._read_from(peer, reception, messages)
         try:
             return await asyncio.to_thread(reception.update)
         except ValueError as error:
@@ -156,6 +170,12 @@ class WeightIntake:
             log.warning("weights come whole: %s", error)
             self.receptions.drop()
             return None
+
+    async def _read_from(self, peer: WeightPeer, reception: Reception | DeltaReception, messages: Messages) -> None:
+        if not isinstance(reception, Reception):
+            raise ValueError("the learner names a peer for a delta; expected one for all bytes")
+        if not await self.relay.has_read(peer, reception, messages):
+            raise PeerFailedError
 
     async def _take(self, update: WeightUpdate, probe: WeightProbe | None) -> None:
         """What has arrived is kept for the next attempt only where this one is cancelled in here."""
@@ -187,11 +207,15 @@ class WeightIntake:
             raise UnannouncedWeightsError(f"{identity} has digest {manifest.digest}; announced was {announced.digest}")
 
 
-def _add(reception: Reception | DeltaReception, message: bytes, owner: object) -> None:
-    chunk = parsed(message)
-    if isinstance(chunk, Manifest):
+def _added(reception: Reception | DeltaReception, message: bytes, owner: object) -> WeightPeer | None:
+    """The peer, where the message names one in place of a chunk."""
+    part = parsed(message)
+    if isinstance(part, Manifest):
         raise ValueError("the weight transfer brought a second manifest")
-    reception.add(chunk, owner)
+    if isinstance(part, WeightPeer):
+        return part
+    reception.add(part, owner)
+    return None
 
 
 def registration(intake: WeightIntake) -> Callable[[grpc.aio.Server], None]:
@@ -200,7 +224,13 @@ def registration(intake: WeightIntake) -> Callable[[grpc.aio.Server], None]:
     handler = grpc.stream_stream_rpc_method_handler(
         intake.update_weights, response_serializer=pb.UpdateWeightsResponse.SerializeToString
     )
-    return partial(_add_handler, grpc.method_handlers_generic_handler(SERVICE_NAME, {METHOD_NAME: handler}))
+    reading: grpc.RpcMethodHandler[pb.ReadWeightsRequest, bytes]
+    reading = grpc.unary_stream_rpc_method_handler(
+        intake.relay.read_weights, request_deserializer=pb.ReadWeightsRequest.FromString
+    )
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]
+    handlers = {METHOD_NAME: handler, READ_METHOD.rpartition("/")[2]: reading}
+    return partial(_add_handler, grpc.method_handlers_generic_handler(SERVICE_NAME, handlers))
 
 
 def _add_handler(handler: grpc.GenericRpcHandler, server: grpc.aio.Server) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tppo.digests import Hasher, new_hasher
 from tppo.process.event_loop import warn_on_event_loop
-from tppo.weights import MemoryFile, NotSharedError, WeightUpdate
+from tppo.weights import MemoryFile, NotSharedError, TensorFacts, WeightUpdate
 from tppo.weights.deltas import applied, delta_bytes
 from tppo.weights.manifest import Manifest
 
@@ -27,7 +27,8 @@ class ArrivingDigests:
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
         self._remaining = iter(manifest.layout.tensors)
-        self._name, self._num_missing = "", 0
+        self._tensor: TensorFacts | None = None
+        self._num_missing = 0
         self._hasher: Hasher
         self._go_on()
 
@@ -41,16 +42,28 @@ class ArrivingDigests:
             if not self._num_missing:
                 self._go_on()
 
+    def rewind(self) -> int:
+        """To the begin of the tensor that is not verified yet; where its bytes begin."""
+        if self._tensor is None:
+            return 0
+        self._begin()
+        return self._manifest.layout.begins[self._tensor.name]
+
     def _go_on(self) -> None:
         """To the next tensor that has bytes."""
         while not self._num_missing:
-            if self._name:
-                _require(self._manifest, self._name, self._hasher)
+            if self._tensor is not None:
+                _require(self._manifest, self._tensor.name, self._hasher)
             following = next(self._remaining, None)
             if following is None:
                 return
-            self._name, self._num_missing = following.name, following.num_bytes
-            self._hasher = new_hasher(self._manifest.algorithm)
+            self._tensor = following
+            self._begin()
+
+    def _begin(self) -> None:
+        assert self._tensor is not None
+        self._num_missing = self._tensor.num_bytes
+        self._hasher = new_hasher(self._manifest.algorithm)
 
 
 class WeightSource(enum.Enum):
@@ -84,9 +97,14 @@ class Reception:
         _require_owner(self.owner, owner)
         if len(chunk) > self.num_missing:
             raise ValueError(f"the weight transfer brought {len(chunk) - self.num_missing} bytes too many")
-        self._digests.feed(chunk)
         self._file.write(self.num_received, chunk)
+        self._digests.feed(chunk)
         self.num_received += len(chunk)
+
+    def rewind(self, owner: object) -> None:
+        """Keep whole tensors alone, which are verified: what came after them may be wrong."""
+        _require_owner(self.owner, owner)
+        self.num_received = self._digests.rewind()
 
     def update(self) -> WeightUpdate:
         """What was sent, once every byte is there."""
@@ -183,10 +201,15 @@ class Receptions:
         return found
 
     def took(self, manifest: Manifest, update: WeightUpdate, *, has_arrived: bool) -> None:
-        """The weights are in use. They are kept where a delta may follow, unless they lie in the learner's memory."""
+        """The weights are in use. They are kept for deltas and others, unless they lie in the learner's memory."""
         self._unfinished = None
-        keeps = has_arrived and manifest.deltas_follow and update.file is not None
+        is_useful = manifest.deltas_follow or manifest.relayed
+        keeps = has_arrived and is_useful and update.file is not None
         self._kept = KeptWeights(manifest, update.file) if keeps and update.file else None
+
+    def kept(self, digest: str) -> MemoryFile | None:
+        """All bytes of these weights, where they are kept."""
+        return self._kept.file if self._kept is not None and self._kept.manifest.digest == digest else None
 
     @property
     def num_held(self) -> int:

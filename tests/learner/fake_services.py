@@ -29,6 +29,8 @@ class FakeTransport:
     async def send(self, address: str, snapshot: Snapshot) -> None:
         self.snapshots.append(snapshot)
 
+    async def forget(self, address: str) -> None: ...
+
 
 async def one_generator() -> Mapping[str, FoundGenerator]:
     return {GENERATOR: FoundGenerator("127.0.0.1:1", started_at=1.0)}

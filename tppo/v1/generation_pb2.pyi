@@ -258,6 +258,7 @@ class WeightManifest(_message.Message):
     SHARED_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     DELTAS_FOLLOW_FIELD_NUMBER: _builtins.int
+    RELAYED_FIELD_NUMBER: _builtins.int
     ADAPTER_FIELD_NUMBER: _builtins.int
     policy_version: _builtins.int
     """Optimizer steps applied to these weights."""
@@ -269,6 +270,8 @@ class WeightManifest(_message.Message):
     """The run they belong to; a generator of another run refuses."""
     deltas_follow: _builtins.bool
     """Whether a delta may follow, so that it is worth while to keep these weights."""
+    relayed: _builtins.bool
+    """Whether the learner sends others to this generator for these weights, so that they are to be kept."""
     @_builtins.property
     def tensors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorSpec]:
         """The tensors in order."""
@@ -301,15 +304,42 @@ class WeightManifest(_message.Message):
         shared: Global___SharedWeights | None = ...,
         delta: Global___WeightDelta | None = ...,
         deltas_follow: _builtins.bool = ...,
+        relayed: _builtins.bool = ...,
         adapter: Global___WeightAdapter | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "delta", b"delta", "probe", b"probe", "shared", b"shared"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "delta", b"delta", "deltas_follow", b"deltas_follow", "digest", b"digest", "incarnation", b"incarnation", "policy_version", b"policy_version", "probe", b"probe", "run", b"run", "shared", b"shared", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "delta", b"delta", "deltas_follow", b"deltas_follow", "digest", b"digest", "incarnation", b"incarnation", "policy_version", b"policy_version", "probe", b"probe", "relayed", b"relayed", "run", b"run", "shared", b"shared", "tensors", b"tensors"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WeightManifest: _TypeAlias = WeightManifest  # noqa: Y015
+
+@_typing.final
+class WeightPeer(_message.Message):
+    """A generator that has the weights, and from which another one is to read them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    address: _builtins.str
+    """host:port of its service; empty: no source is free yet, and the generator is to wait."""
+    seconds: _builtins.float
+    """How long reading may take; after that the rest is requested of the learner."""
+    def __init__(
+        self,
+        *,
+        address: _builtins.str = ...,
+        seconds: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "seconds", b"seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WeightPeer: _TypeAlias = WeightPeer  # noqa: Y015
 
 @_typing.final
 class UpdateWeightsRequest(_message.Message):
@@ -319,23 +349,29 @@ class UpdateWeightsRequest(_message.Message):
 
     MANIFEST_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
+    PEER_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     """The next bytes of what the generator has requested, little-endian."""
     @_builtins.property
     def manifest(self) -> Global___WeightManifest:
         """Always first, exactly once."""
 
+    @_builtins.property
+    def peer(self) -> Global___WeightPeer:
+        """In place of chunks of all tensors."""
+
     def __init__(
         self,
         *,
         manifest: Global___WeightManifest | None = ...,
         chunk: _builtins.bytes = ...,
+        peer: Global___WeightPeer | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "manifest", b"manifest", "part", b"part"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "manifest", b"manifest", "part", b"part", "peer", b"peer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "manifest", b"manifest", "part", b"part"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "manifest", b"manifest", "part", b"part", "peer", b"peer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["manifest", "chunk"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["manifest", "chunk", "peer"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -349,19 +385,23 @@ class WantedWeights(_message.Message):
 
     SOURCE_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
+    PEER_FAILED_FIELD_NUMBER: _builtins.int
     source: Global___WeightSource.ValueType
     """In which form."""
     offset: _builtins.int
     """How many of its bytes the generator has from an earlier attempt; the chunks go on behind them."""
+    peer_failed: _builtins.bool
+    """The peer that the learner named has not sent them all: the learner is to send the rest itself."""
     def __init__(
         self,
         *,
         source: Global___WeightSource.ValueType = ...,
         offset: _builtins.int = ...,
+        peer_failed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "peer_failed", b"peer_failed", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -402,3 +442,51 @@ class UpdateWeightsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpdateWeightsResponse: _TypeAlias = UpdateWeightsResponse  # noqa: Y015
+
+@_typing.final
+class ReadWeightsRequest(_message.Message):
+    """All bytes of the tensors, from one generator to another."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """Of the weights, as the learner's manifest has it."""
+    offset: _builtins.int
+    """How many of the bytes are there already."""
+    def __init__(
+        self,
+        *,
+        digest: _builtins.str = ...,
+        offset: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadWeightsRequest: _TypeAlias = ReadWeightsRequest  # noqa: Y015
+
+@_typing.final
+class ReadWeightsResponse(_message.Message):
+    """One message of the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """The next bytes, little-endian, under the number that chunks of the learner have."""
+    def __init__(
+        self,
+        *,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadWeightsResponse: _TypeAlias = ReadWeightsResponse  # noqa: Y015

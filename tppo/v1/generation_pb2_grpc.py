@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class GenerationServiceStub(object):
-    """What a generator offers to the learner.
+    """What a generator offers to the learner, and to the other generators.
     """
 
     def __init__(self, channel):
@@ -40,15 +40,27 @@ class GenerationServiceStub(object):
                 request_serializer=tppo_dot_v1_dot_generation__pb2.UpdateWeightsRequest.SerializeToString,
                 response_deserializer=tppo_dot_v1_dot_generation__pb2.UpdateWeightsResponse.FromString,
                 _registered_method=True)
+        self.ReadWeights = channel.unary_stream(
+                '/tppo.v1.GenerationService/ReadWeights',
+                request_serializer=tppo_dot_v1_dot_generation__pb2.ReadWeightsRequest.SerializeToString,
+                response_deserializer=tppo_dot_v1_dot_generation__pb2.ReadWeightsResponse.FromString,
+                _registered_method=True)
 
 
 class GenerationServiceServicer(object):
-    """What a generator offers to the learner.
+    """What a generator offers to the learner, and to the other generators.
     """
 
     def UpdateWeights(self, request_iterator, context):
         """Replaces the weights: a manifest, the chunks that are requested, the answer. When the stream breaks, the generator
         keeps serving the old weights, and what has arrived for the next attempt. Idempotent: retry it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadWeights(self, request, context):
+        """The bytes of the weights that this generator keeps for others. The reader has their digests from the learner.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -62,6 +74,11 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     request_deserializer=tppo_dot_v1_dot_generation__pb2.UpdateWeightsRequest.FromString,
                     response_serializer=tppo_dot_v1_dot_generation__pb2.UpdateWeightsResponse.SerializeToString,
             ),
+            'ReadWeights': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadWeights,
+                    request_deserializer=tppo_dot_v1_dot_generation__pb2.ReadWeightsRequest.FromString,
+                    response_serializer=tppo_dot_v1_dot_generation__pb2.ReadWeightsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'tppo.v1.GenerationService', rpc_method_handlers)
@@ -71,7 +88,7 @@ def add_GenerationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GenerationService(object):
-    """What a generator offers to the learner.
+    """What a generator offers to the learner, and to the other generators.
     """
 
     @staticmethod
@@ -91,6 +108,33 @@ class GenerationService(object):
             '/tppo.v1.GenerationService/UpdateWeights',
             tppo_dot_v1_dot_generation__pb2.UpdateWeightsRequest.SerializeToString,
             tppo_dot_v1_dot_generation__pb2.UpdateWeightsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadWeights(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tppo.v1.GenerationService/ReadWeights',
+            tppo_dot_v1_dot_generation__pb2.ReadWeightsRequest.SerializeToString,
+            tppo_dot_v1_dot_generation__pb2.ReadWeightsResponse.FromString,
             options,
             channel_credentials,
             insecure,

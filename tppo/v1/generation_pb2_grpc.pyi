@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GenerationServiceStub:
-    """What a generator offers to the learner."""
+    """What a generator offers to the learner, and to the other generators."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,19 +37,23 @@ class GenerationServiceStub:
     """Replaces the weights: a manifest, the chunks that are requested, the answer. When the stream breaks, the generator
     keeps serving the old weights, and what has arrived for the next attempt. Idempotent: retry it.
     """
+    ReadWeights: _grpc.UnaryStreamMultiCallable[_generation_pb2.ReadWeightsRequest, _generation_pb2.ReadWeightsResponse]
+    """The bytes of the weights that this generator keeps for others. The reader has their digests from the learner."""
 
 @_typing.type_check_only
 class GenerationServiceAsyncStub(GenerationServiceStub):
-    """What a generator offers to the learner."""
+    """What a generator offers to the learner, and to the other generators."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     UpdateWeights: _aio.StreamStreamMultiCallable[_generation_pb2.UpdateWeightsRequest, _generation_pb2.UpdateWeightsResponse]  # type: ignore[assignment]
     """Replaces the weights: a manifest, the chunks that are requested, the answer. When the stream breaks, the generator
     keeps serving the old weights, and what has arrived for the next attempt. Idempotent: retry it.
     """
+    ReadWeights: _aio.UnaryStreamMultiCallable[_generation_pb2.ReadWeightsRequest, _generation_pb2.ReadWeightsResponse]  # type: ignore[assignment]
+    """The bytes of the weights that this generator keeps for others. The reader has their digests from the learner."""
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What a generator offers to the learner."""
+    """What a generator offers to the learner, and to the other generators."""
 
     @_abc_1.abstractmethod
     def UpdateWeights(
@@ -60,5 +64,13 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Replaces the weights: a manifest, the chunks that are requested, the answer. When the stream breaks, the generator
         keeps serving the old weights, and what has arrived for the next attempt. Idempotent: retry it.
         """
+
+    @_abc_1.abstractmethod
+    def ReadWeights(
+        self,
+        request: _generation_pb2.ReadWeightsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_generation_pb2.ReadWeightsResponse], _abc.AsyncIterator[_generation_pb2.ReadWeightsResponse]]:
+        """The bytes of the weights that this generator keeps for others. The reader has their digests from the learner."""
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -40,6 +40,14 @@ class AdapterFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class WeightPeer:
+    """A generator that has the weights; its bytes are checked against the learner's manifest."""
+
+    address: str  # empty: none is free yet
+    seconds: float  # that reading may take
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The weights of one version. ValueError: their digest is not that of their tensors, or of an unknown algorithm."""
 
@@ -52,6 +60,7 @@ class Manifest:
     shared: SharedMemory | None = None
     delta: Delta | None = None
     deltas_follow: bool = False  # perhaps: whoever keeps these weights may need less for the next
+    relayed: bool = False  # whoever gets these weights is to keep them for other generators
     probe: WeightProbe | None = None
     adapter: AdapterFacts | None = None  # None: the tensors are a whole model
 

@@ -12,9 +12,10 @@ from tppo.rollout import logprobs, tokens
 from tppo.v1 import generation_pb2 as pb
 from tppo.weight_probe import ProbeRow, WeightProbe
 from tppo.weights.layout import TensorFacts, TensorLayout
-from tppo.weights.manifest import AdapterFacts, Delta, Manifest, SharedMemory
+from tppo.weights.manifest import AdapterFacts, Delta, Manifest, SharedMemory, WeightPeer
 
 METHOD = "/tppo.v1.GenerationService/UpdateWeights"
+READ_METHOD = "/tppo.v1.GenerationService/ReadWeights"
 CHUNK_BYTES = 2 * 1024 * 1024  # gRPC streams fastest with 1-4 MiB a message
 CHUNK_TAG = pb.UpdateWeightsRequest.CHUNK_FIELD_NUMBER << 3 | 2  # a field of bytes, whose length follows
 MAX_LENGTH_BYTES = 5  # of a number below 2**35
@@ -39,12 +40,18 @@ def manifest_message(manifest: Manifest) -> bytes:
         if manifest.delta is None
         else pb.WeightDelta(base_version=manifest.delta.base_version, num_changed=manifest.delta.num_changed),
         deltas_follow=manifest.deltas_follow,
+        relayed=manifest.relayed,
         probe=None if manifest.probe is None else _probe_message(manifest.probe),
         adapter=None
         if manifest.adapter is None
         else pb.WeightAdapter(body_digest=manifest.adapter.body_digest, scaling=manifest.adapter.scaling),
     )
     return pb.UpdateWeightsRequest(manifest=message).SerializeToString()
+
+
+def peer_message(peer: WeightPeer) -> bytes:
+    """In place of chunks."""
+    return pb.UpdateWeightsRequest(peer=pb.WeightPeer(address=peer.address, seconds=peer.seconds)).SerializeToString()
 
 
 def chunk_message(chunk: memoryview) -> bytes:
@@ -58,11 +65,13 @@ def chunk_message(chunk: memoryview) -> bytes:
     return b"".join((head, chunk))
 
 
-def parsed(message: bytes) -> Manifest | memoryview:
-    """The manifest, or a view of the message's chunk. ValueError: it is neither."""
+def parsed(message: bytes) -> Manifest | WeightPeer | memoryview:
+    """The manifest, a view of the message's chunk, or who has the chunks. ValueError: it is none of them."""
     if message[:1] == bytes([CHUNK_TAG]):
         return _chunk_in(message)
     read = parsed_message(pb.UpdateWeightsRequest(), message)
+    if read.HasField("peer"):
+        return WeightPeer(read.peer.address, read.peer.seconds)
     if not read.HasField("manifest"):
         raise ValueError("a message of the weight transfer holds neither a manifest nor a chunk")
     return _manifest(read.manifest)
@@ -92,6 +101,7 @@ def _manifest(message: pb.WeightManifest) -> Manifest:
         shared=SharedMemory(shared.process_id, shared.descriptor, shared.nonce) if shared.nonce else None,
         delta=_delta(message.delta) if message.HasField("delta") else None,
         deltas_follow=message.deltas_follow,
+        relayed=message.relayed,
         probe=_probe(message.probe) if message.HasField("probe") else None,
         adapter=_adapter(message.adapter) if message.HasField("adapter") else None,
     )

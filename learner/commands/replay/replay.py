@@ -89,6 +89,9 @@ class Nowhere:
     async def send(self, address: str, snapshot: Snapshot) -> None:
         """Never called."""
 
+    async def forget(self, address: str) -> None:
+        """Never called."""
+
 
 async def replay(
     config: Config, records: Sequence[bytes], run_folder: Path, replay_folder: Path, *, until_step: int | None

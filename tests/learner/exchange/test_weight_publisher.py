@@ -42,6 +42,7 @@ class World:
         self.sent: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
         self.failure = TransferError("cut in the middle")
         self.disagreements: list[str] = []
+        self.forgotten: list[str] = []
         self.publisher = WeightPublisher(self, self.find_generators, on_disagreement=self.disagreements.append)
 
     async def find_generators(self) -> Mapping[str, FoundGenerator]:
@@ -59,6 +60,9 @@ class World:
             await self.publisher.publish(newer)
         if self.held_of_attempts and (num_held := self.held_of_attempts.pop(0)) is not None:
             raise TransferError("cut", num_held=num_held)
+
+    async def forget(self, address: str) -> None:
+        self.forgotten.append(address)
 
     async def next_sent(self) -> tuple[str, int]:
         async with asyncio.timeout(DEADLINE_SECONDS):
@@ -87,6 +91,17 @@ async def test_a_restarted_generator_at_the_same_address_gets_the_weights_again(
         world.found["generation-0"] = FoundGenerator("127.0.0.1:1", started_at=2.0)
 
         assert await world.next_sent() == ("127.0.0.1:1", 5)
+        assert world.forgotten == ["127.0.0.1:1"]
+
+
+async def test_what_is_known_of_a_generator_that_is_gone_is_forgotten(world: World) -> None:
+    async with publishing(world) as publisher:
+        await publisher.publish(a_snapshot(5))
+        await world.next_sent()
+        world.found = {"generation-1": FoundGenerator("127.0.0.1:2", started_at=2.0)}
+
+        assert await world.next_sent() == ("127.0.0.1:2", 5)
+        await until(lambda: world.forgotten, "the end of the first", is_met=partial(eq, ["127.0.0.1:1"]))
 
 
 async def test_a_generator_that_joins_late_gets_the_newest_weights_alone(world: World) -> None:
@@ -182,6 +197,8 @@ class Slow:
     async def send(self, address: str, snapshot: Snapshot) -> None:
         self.under_way[address] = snapshot.policy_version
         await asyncio.Event().wait()
+
+    async def forget(self, address: str) -> None: ...
 
 
 async def test_of_the_snapshots_that_slow_generators_hold_the_oldest_stays_and_the_others_are_overtaken(

@@ -16,6 +16,7 @@ from services.generation import joining
 from services.generation.exposed import GENERATION_METRICS
 from tppo.announced_weights import announced_weights
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
+from tppo.process.interpreter import restart_with
 from tppo.process.presence import present
 from tppo.process.shell import (
     Announcer,
@@ -63,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
     _require_one_source(parser, arguments)
     configure_logging()
     config, token = _joined(arguments) if arguments.join else _configured(arguments)
+    restart_with(config.generation.python, ["generation", *argv], key="generation.python")
     require_tls_or_token(config.generation.host, token, key="generation.host")
     if not (config.model.path / "config.json").is_file():
         raise ConfigError(f"model.path = {config.model.path}: no config.json there; expected a model's folder")
@@ -80,14 +82,13 @@ def main(argv: Sequence[str]) -> int:
 
 def _import_engine(config: Config) -> None:
     """Torch and transformers, or vLLM too: here they hold up no event loop. ConfigError: it cannot serve this run."""
-    python = config.generation.python or sys.executable
     try:
         build = import_module("services.generation.build")
         build.check_engine(config)
     except ImportError as error:
         raise ConfigError(
-            f"generation.engine = {config.generation.engine!r} with {python}: {error}; expected an environment that "
-            "has the engine's packages, named by generation.python: docs/vllm.md"
+            f"generation.engine = {config.generation.engine!r} with {sys.executable}: {error}; expected an environment "
+            "that has the engine's packages, named by generation.python: docs/vllm.md"
         ) from None
 
 

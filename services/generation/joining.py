@@ -99,8 +99,8 @@ def joined_config(invited: Invitation, overrides: Sequence[str]) -> Config:
 
 
 def _own_defaults(invited: Invitation) -> list[str]:
-    """Any free port, and no endpoint, which needs a tokenizer; an address by which another machine reaches this one."""
-    own = ["generation.port=0", "prometheus.port=0", "endpoint.enabled=false"]
+    """This Python, any free port, and no endpoint, which needs a tokenizer; an address that other machines reach."""
+    own = ["generation.python=", "generation.port=0", "prometheus.port=0", "endpoint.enabled=false"]
     if is_loopback(invited.own_host):
         return own
     any_address = "::" if ipaddress.ip_address(invited.own_host).version == 6 else "0.0.0.0"

@@ -25,6 +25,7 @@ from services.local.supervision.child import Ending
 from services.local.supervision.supervisor import Supervisor
 from tppo.config import Config, ConfigError, dump, presets
 from tppo.config.services import DASHBOARD_PORTS
+from tppo.process.interpreter import require_python
 from tppo.process.listening import first_free, listener
 from tppo.process.shell import configure_logging
 from tppo.run_folder.checkpoints import CheckpointFolder
@@ -44,7 +45,7 @@ def check(config: Config, *, resume: bool) -> list[str]:
     preflight.check_data_files(config.data.val_files, key="data.val_files")
     for name, files in config.evaluation.sets.items():
         preflight.check_data_files(files, key=f"evaluation.sets.{name}")
-    preflight.check_generator_python(config.generation)
+    require_python(config.generation.python, key="generation.python")
     preflight.check_hosts(config)
     preflight.check_ports(config)
     if config.redis.url:

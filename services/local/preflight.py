@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.local.processes import environment_of_python, tppo_command
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
-from tppo.config.services import GenerationSection
+from tppo.process.interpreter import environment_of_python, tppo_command
 from tppo.process.listening import listener, why_not
 from tppo.process.shell import refusal
 from tppo.run_folder.checkpoints import CheckpointFolder
@@ -74,16 +73,6 @@ def check_model(model: ModelSection) -> None:
         raise ConfigError(f"model.path = {model.path}: no tokenizer there; expected {' or '.join(TOKENIZER_FILES)}")
     if model.critic_path is not None:
         _check_model_folder("model.critic_path", model.critic_path)
-
-
-def check_generator_python(section: GenerationSection) -> None:
-    """The interpreter is there; what it can import, `tppo generation --check` says."""
-    python = section.python
-    if python is not None and not (python.is_file() and os.access(python, os.X_OK)):
-        raise ConfigError(
-            f"generation.python = {python}: no such program; expected the Python interpreter of an environment "
-            f"that generators run in, such as ENVIRONMENT/bin/python"
-        )
 
 
 def check_data_files(files: Sequence[Path], *, key: str) -> None:

@@ -1,7 +1,6 @@
 """The processes of a run: their command lines, who ends the run, and the order in which they are stopped."""
 
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from socket import socket
 from services.local.redis_server import RedisServer
 from services.local.supervision.child import Child
 from tppo.config import Config
+from tppo.process.interpreter import environment_of_python, tppo_command
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import TOKEN_VARIABLE, Service
@@ -26,8 +26,6 @@ TOKENS_OF_ROLES: dict[str, tuple[Service, ...]] = {
 SECRETS = {TOKEN_VARIABLE, REDIS_URL_VARIABLE, *(service.variable for service in Service)}
 CLOSING_SECONDS = 10.0
 """Time for a service to deliver what is done, and to withdraw."""
-CODE = Path(__file__).resolve().parents[2]
-"""The folder in which `tppo` and `services` are."""
 LEARNER_GRACE_SECONDS = 60.0
 """Time for the step that is being computed, and a checkpoint."""
 
@@ -184,19 +182,6 @@ def _learner(plan: Plan, *, num_before: int) -> Child:
         stop_rank=LEARNER_RANK,
         grace_seconds=LEARNER_GRACE_SECONDS,
     )
-
-
-def tppo_command(*arguments: str, python: Path | None = None) -> list[str]:
-    """A verb as a child process; -P keeps the current folder's own `tppo`, `services` or `learner` out."""
-    return [str(python or sys.executable), "-P", "-m", "tppo", *arguments]
-
-
-def environment_of_python(python: Path | None) -> dict[str, str]:
-    """What lets another interpreter run the code that runs here, whatever is installed there."""
-    if python is None:
-        return {}
-    places = [str(CODE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {"PYTHONPATH": os.pathsep.join(places)}
 
 
 def _command(plan: Plan, verb: str, name: str, *options: str) -> list[str]:

@@ -73,6 +73,15 @@ def test_the_answer_of_the_dashboard_is_the_runs_configuration_with_its_redis(mo
     assert (config.generation.host, config.generation.port, config.endpoint.enabled) == ("127.0.0.1", 0, False)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "expected"), [([], None), (["generation.python=/own/python"], Path("/own/python"))]
+)
+def test_the_interpreter_is_this_machines_own(model: Path, overrides: list[str], expected: Path | None) -> None:
+    config = joined_config(invited(a_run(model, generation={"python": Path("/runs/own/python")})), overrides)
+
+    assert config.generation.python == expected
+
+
 @pytest.mark.parametrize("own_host", ["10.1.2.3", "fd00::7"])
 def test_on_another_machine_it_listens_where_the_learner_reaches_it(model: Path, own_host: str) -> None:
     config = joined_config(invited(a_run(model), own_host=own_host, redis_url="redis://:pw@run:7000/0"), [])

@@ -13,7 +13,6 @@ from tests.support.redis_server import StartRedis
 from tppo.__main__ import main
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
-from tppo.config.services import GenerationSection
 from tppo.run_folder.paths import RunPaths
 
 
@@ -52,11 +51,6 @@ def test_a_complete_model_folder_passes(model: Path) -> None:
     problems = refused(lambda: preflight.check_model(ModelSection(path=model, critic_path=model)))
 
     assert problems == []
-
-
-def test_a_missing_interpreter_of_the_generators_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"generation\.python = .*nowhere: no such program; expected the Python"):
-        preflight.check_generator_python(GenerationSection(engine="vllm", python=tmp_path / "nowhere"))
 
 
 def test_a_missing_model_folder_is_named(tmp_path: Path) -> None:

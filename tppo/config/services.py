@@ -39,7 +39,7 @@ class GenerationSection(Section):
     `vllm` on GPUs: docs/vllm.md.
     """
     python: NamedPath | None = None
-    """Python interpreter with which `tppo run` starts the generators; unset: its own.
+    """Python interpreter that generators run with; unset: that of the `tppo` that starts them.
 
     To that of an environment with vLLM, which needs other versions than the learner: docs/vllm.md.
     """

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Protocol
 
 from services.local.compare.plan import PlannedRun, is_done
-from services.local.processes import tppo_command
+from tppo.process.interpreter import tppo_command
 
 
 class StoppedError(Exception):

@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from services.local.processes import child_environment, tppo_command
+from services.local.processes import child_environment
 from services.local.supervision.supervisor import tethered
 from tppo.config import ConfigError
+from tppo.process.interpreter import tppo_command
 
 GRACE_SECONDS = 10.0
 """Between SIGTERM and SIGKILL."""

@@ -1,6 +1,8 @@
 """A small `tppo run` of the quick start in a folder of its own, which tests watch and kill parts of."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Collection, Sequence
@@ -112,6 +114,32 @@ class Run:
         process_id = self.process_id(name)
         os.kill(process_id, signal.SIGTERM)
         return process_id
+
+    def join(self, folder: Path, *options: str, name: str, program: Sequence[str] = TPPO) -> "subprocess.Popen[str]":
+        """Another generator, as one of another machine: all that it has of the run is an address and the token.
+
+        The model's folder there holds no weights, and those of the learner come as bytes.
+        """
+        log = self._paths.logs / "dashboard.log"
+        found = self.wait_for(lambda: re.findall(r"dashboard at (http://[^\s/]+)", log.read_text()), "an address")
+        shutil.copytree(QUICKSTART.parent / "base/actor", folder / "model", dirs_exist_ok=True)
+        (folder / "model/model.safetensors").unlink()
+        shutil.copy(self._paths.token("generation"), folder / "token")
+        settings = ["model.path=model", "generation.num_slots=4", "generation.share_weight_memory=false", *options]
+        command = [*program, "generation", "--join", found[-1], "--token-file", "token", "--name", name]
+        return subprocess.Popen([*command, *(f"--set={one}" for one in settings)], cwd=folder, text=True)
+
+    def num_windows_of(self, generator: str) -> int:
+        """Those that a step has trained."""
+        lines = read_objects(self._paths.journal)
+        return sum(line.get("kind") == "window" and line.get("generator") == generator for line in lines)
+
+    def wait_for_another_window(self, generator: str) -> None:
+        """Of that generator."""
+        before = self.num_windows_of(generator)
+        self.wait_for(
+            lambda: self.num_windows_of(generator), f"a window of {generator}", is_met=lambda seen: seen > before
+        )
 
     def wait_for(self, look: Callable[[], T], what: str, *, is_met: Callable[[T], object] = bool) -> T:
         """The first answer of `look` that meets the condition, while the run goes on."""

@@ -6,8 +6,11 @@ that has them. Each message has a deadline; the next attempt goes on behind what
 """
 
 import asyncio
+import logging
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import grpc
 import grpc.aio
@@ -24,14 +27,24 @@ from tppo.security.tls import channel
 from tppo.streams import StreamsError
 from tppo.streams.connection import RedisClient
 from tppo.v1 import generation_pb2 as pb
+from tppo.weights.byte_stream import StreamOffer, connected, in_own_thread, send, shut_down
 from tppo.weights.manifest import WeightPeer
-from tppo.weights.messages import CHUNK_BYTES, METHOD, chunk_message, manifest_message, peer_message
+from tppo.weights.messages import (
+    CHUNK_BYTES,
+    METHOD,
+    STREAMED_MESSAGE,
+    chunk_message,
+    manifest_message,
+    peer_message,
+    stream_offer,
+)
 
 REMEMBERED_SECONDS = 24 * 3600.0  # a process whose heartbeat has been missing for longer is not reported any more
 MIN_DEADLINE_SECONDS = 60.0
 SLOWEST_BYTES_PER_SECOND = 10 * 2**20  # a transfer slower than this is aborted, and goes on in the next attempt
 OFFERED = (pb.WEIGHT_SOURCE_WHOLE, pb.WEIGHT_SOURCE_DELTA)
 STANDSTILL_SECONDS = 15.0  # for which the connection takes no byte
+log = logging.getLogger(__name__)
 WAIT_MESSAGE_SECONDS = 5.0  # between messages to a generator that waits for a source, which ends a silent call
 
 
@@ -78,6 +91,7 @@ class GrpcTransport:
         self._chunk_bytes, self._standstill_seconds = chunk_bytes, standstill_seconds
         self._metadata = metadata
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._unconnected: set[str] = set()  # to which there is no way beside the calls
         self.offers = WeightOffers()
         self.sources = sources or WeightSources()
 
@@ -94,6 +108,7 @@ class GrpcTransport:
             self._call(address, snapshot),
             replace(offer, manifest=manifest),
             WeightRoute(self.sources, address),
+            partial(self._connected, address),
             chunk_bytes=self._chunk_bytes,
             standstill_seconds=self._standstill_seconds,
         )
@@ -117,9 +132,18 @@ class GrpcTransport:
         deadline = MIN_DEADLINE_SECONDS + snapshot.num_bytes / SLOWEST_BYTES_PER_SECOND
         return method(timeout=deadline, metadata=self._metadata)
 
+    async def _connected(self, address: str, offer: StreamOffer) -> socket.socket | None:
+        if address in self._unconnected:
+            return None
+        connection = await connected(address, offer)
+        if connection is None:
+            self._unconnected.add(address)
+        return connection
+
     async def forget(self, address: str) -> None:
         """See `Transport`."""
         self.sources.forget(address)
+        self._unconnected.discard(address)
         opened = self._channels.pop(address, None)
         if opened is not None:
             await opened.close()
@@ -138,6 +162,7 @@ class Attempt:
         call: "grpc.aio.StreamStreamCall[bytes, pb.UpdateWeightsResponse]",
         offer: OfferedWeights,
         route: WeightRoute,
+        connect: Callable[[StreamOffer], Awaitable[socket.socket | None]],
         *,
         chunk_bytes: int,
         standstill_seconds: float,
@@ -146,6 +171,7 @@ class Attempt:
         self._call = call
         self._offer = offer
         self._route = route
+        self._connect = connect
         self._chunk_bytes, self._standstill_seconds = chunk_bytes, standstill_seconds
 
     async def answer(self) -> pb.UpdateWeightsResponse:
@@ -168,21 +194,45 @@ class Attempt:
 
     async def _serve(self, wanted: pb.WantedWeights) -> pb.UpdateWeightsResponse:
         """The generator's next answer."""
-        data = self._offer.data if wanted.source == pb.WEIGHT_SOURCE_WHOLE else memoryview(self._offer.delta_data)
+        is_whole = wanted.source == pb.WEIGHT_SOURCE_WHOLE
+        data = self._offer.file.data if is_whole else memoryview(self._offer.delta_data)
         if wanted.source not in OFFERED or not 0 <= wanted.offset <= len(data):
             raise TransferError(f"the generator requests source {wanted.source} from byte {wanted.offset} on")
         self._offer.was_requested()
         self.num_held = wanted.offset
-        source = LEARNER
-        if wanted.source == pb.WEIGHT_SOURCE_WHOLE:
-            seconds = stream_seconds(len(data) - wanted.offset)
-            source = await self._source(seconds, peer_failed=wanted.peer_failed)
-        if source == LEARNER:
-            await self._send(data[wanted.offset :])
-            self._route.end()
+        if is_whole:
+            await self._send_whole(wanted)
         else:
-            await self._write(peer_message(WeightPeer(source, seconds)))
+            await self._send(data[wanted.offset :])
         return await self._read()
+
+    async def _send_whole(self, wanted: pb.WantedWeights) -> None:
+        """By whoever is to send them, over a connection where there is one."""
+        data = self._offer.file.data[wanted.offset :]
+        seconds = stream_seconds(len(data))
+        source = await self._source(seconds, peer_failed=wanted.peer_failed)
+        if source != LEARNER:
+            await self._write(peer_message(WeightPeer(source, seconds)))
+            return
+        connection = await self._connect(stream_offer(wanted.stream)) if wanted.HasField("stream") else None
+        if connection is None:
+            await self._send(data)
+        else:
+            await self._send_streamed(connection, wanted.offset)
+        self._route.end()
+
+    async def _send_streamed(self, connection: socket.socket, offset: int) -> None:
+        """Where it breaks, the generator ends the call, and says why."""
+        self._call.add_done_callback(lambda _: shut_down(connection))
+        try:
+            await self._write(STREAMED_MESSAGE)
+        except BaseException:
+            connection.close()
+            raise
+        try:
+            await in_own_thread(connection, partial(send, file=self._offer.file, begin=offset))
+        except OSError as error:
+            log.info("a connection for weights has ended: %s", error)
 
     async def _source(self, seconds: float, *, peer_failed: bool) -> str:
         """The generator is sent a message now and then while it waits."""

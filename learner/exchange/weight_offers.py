@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from learner.exchange.weight_publisher import Snapshot
+from tppo.weights import MemoryFile
 from tppo.weights.deltas import ChangedNumbers, EncodedDelta
 from tppo.weights.manifest import Manifest
 
@@ -18,7 +19,7 @@ class OfferedWeights:
     """A snapshot as it is sent."""
 
     manifest: Manifest
-    data: memoryview  # all bytes
+    file: MemoryFile  # with all bytes
     delta_data: bytes
     was_requested: Callable[[], None]  # somebody does not open the snapshot's memory
 
@@ -46,7 +47,7 @@ class WeightOffers:
         manifest = replace(
             snapshot.manifest, delta=encoded.facts if encoded else None, deltas_follow=not self._num_skipped
         )
-        return OfferedWeights(manifest, snapshot.file.data, encoded.data if encoded else b"", self._note_request)
+        return OfferedWeights(manifest, snapshot.file, encoded.data if encoded else b"", self._note_request)
 
     def _note_request(self) -> None:
         self._is_requested = True

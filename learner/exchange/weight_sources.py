@@ -51,6 +51,7 @@ class WeightSources:
 
     async def take(self, address: str, digest: str, seconds: float) -> str:
         """A source with a free stream, which is taken for so long; waits for one."""
+        self.distrust(address)  # it has not what it requests
         while (source := self._free_source(digest)) is None:
             self._changed.clear()
             now = self._clock()

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig
@@ -63,9 +63,14 @@ def build_worker(
     return LeasedWorker(settings, queue, handler, announce, hand_over=hand_over)
 
 
-def weight_server(intake: WeightIntake, section: GenerationSection, *, token: str) -> AbstractAsyncContextManager[str]:
+@asynccontextmanager
+async def weight_server(intake: WeightIntake, section: GenerationSection, *, token: str) -> AsyncIterator[str]:
     """Runs the gRPC server to which the learner sends weights; gives the address at which others reach it."""
-    return serving_grpc(SERVICE_NAME, registration(intake), section, key="generation", token=token)
+    async with (
+        intake.streams.listening(section.host),
+        serving_grpc(SERVICE_NAME, registration(intake), section, key="generation", token=token) as address,
+    ):
+        yield address
 
 
 def served_weights(config: Config, engine: Engine) -> ServedWeights:

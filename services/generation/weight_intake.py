@@ -29,8 +29,9 @@ from tppo.streams import StreamsError
 from tppo.v1 import generation_pb2 as pb
 from tppo.weight_probe import WeightProbe
 from tppo.weights import WeightUpdate
+from tppo.weights.byte_stream import ByteStreams, ExpectedStream, in_own_thread, receive
 from tppo.weights.manifest import Manifest, WeightPeer
-from tppo.weights.messages import METHOD, READ_METHOD, parsed
+from tppo.weights.messages import METHOD, READ_METHOD, Streamed, parsed, stream_message
 
 SERVICE_NAME, METHOD_NAME = METHOD.strip("/").split("/")
 MESSAGE_SECONDS = 15.0  # without a message; a transfer whose peer is gone ends
@@ -100,7 +101,8 @@ class WeightIntake:
         self._name = name
         self._message_seconds = message_seconds
         self.receptions = Receptions(shares_memory=shares_memory)
-        self.relay = WeightRelay(self.receptions, token=token)
+        self.streams = ByteStreams()
+        self.relay = WeightRelay(self.receptions, self.streams, token=token)
 
     async def update_weights(self, messages: Messages, context: Context) -> AsyncIterator[pb.UpdateWeightsResponse]:
         """Replaces the weights."""
@@ -120,11 +122,11 @@ class WeightIntake:
         has_arrived, peer_failed = update is None, False
         while update is None:
             reception = await asyncio.to_thread(self.receptions.begin, manifest, messages)
-            source, offset = SOURCES[reception.source], reception.num_received
-            wanted = pb.WantedWeights(source=source, offset=offset, peer_failed=peer_failed)
-            yield pb.UpdateWeightsResponse(wanted=wanted)
+            is_whole = reception.source is WeightSource.WHOLE
+            expected = self.streams.expect(reception.num_missing) if is_whole else None
+            yield pb.UpdateWeightsResponse(wanted=_wanted(reception, expected, peer_failed=peer_failed))
             try:
-                update, peer_failed = await self._received(reception, messages), False
+                update, peer_failed = await self._received(reception, messages, expected), False
             except PeerFailedError:
                 peer_failed = True
         await self._take(update, manifest.probe)
@@ -146,7 +148,9 @@ class WeightIntake:
         await self._check(manifest)
         return manifest
 
-    async def _received(self, reception: Reception | DeltaReception, messages: Messages) -> WeightUpdate | None:
+    async def _received(
+        self, reception: Reception | DeltaReception, messages: Messages, expected: ExpectedStream | None
+    ) -> WeightUpdate | None:
         """All bytes that were missing; those of a transfer that breaks are kept for the next attempt.
 
         None: a delta does not lead to the manifest's weights, which are to come whole.
@@ -154,14 +158,16 @@ class WeightIntake:
         while reception.num_missing:
             message = await self._next(messages)
             if message is None:
-                raise EndedEarlyError(f"the weight transfer ended {reception.num_missing} bytes short of its manifest")
+                raise EndedEarlyError(_short(reception))
             try:
-                peer = await asyncio.to_thread(_added, reception, message, messages)
+                source = await asyncio.to_thread(_added, reception, message, messages)
+                if isinstance(source, Streamed):
+                    await _receive_streamed(expected, reception, messages)
             except ValueError:
                 self.receptions.drop()
                 raise
-            if peer is not None and peer.address:
-                await self._read_from(peer, reception, messages)
+            if isinstance(source, WeightPeer) and source.address:
+                await self._read_from(source, reception, messages)
         try:
             return await asyncio.to_thread(reception.update)
         except ValueError as error:
@@ -207,15 +213,46 @@ class WeightIntake:
             raise UnannouncedWeightsError(f"{identity} has digest {manifest.digest}; announced was {announced.digest}")
 
 
-def _added(reception: Reception | DeltaReception, message: bytes, owner: object) -> WeightPeer | None:
-    """The peer, where the message names one in place of a chunk."""
+def _wanted(
+    reception: Reception | DeltaReception, expected: ExpectedStream | None, *, peer_failed: bool
+) -> pb.WantedWeights:
+    return pb.WantedWeights(
+        source=SOURCES[reception.source],
+        offset=reception.num_received,
+        peer_failed=peer_failed,
+        stream=None if expected is None else stream_message(expected.offer),
+    )
+
+
+def _added(reception: Reception | DeltaReception, message: bytes, owner: object) -> WeightPeer | Streamed | None:
+    """Where the bytes come from, where the message says that in place of a chunk."""
     part = parsed(message)
     if isinstance(part, Manifest):
         raise ValueError("the weight transfer brought a second manifest")
-    if isinstance(part, WeightPeer):
+    if not isinstance(part, memoryview):
         return part
     reception.add(part, owner)
     return None
+
+
+async def _receive_streamed(
+    expected: ExpectedStream | None, reception: Reception | DeltaReception, owner: object
+) -> None:
+    """All bytes that were missing. Raises `EndedEarlyError`, and ValueError."""
+    if expected is None:
+        raise ValueError("the learner says that the bytes come over a connection; none was offered")
+    take = partial(reception.add, owner=owner)
+    try:
+        connection = await expected.arrival()
+        await in_own_thread(connection, partial(receive, num_bytes=reception.num_missing, take=take))
+    except OSError as error:  # among them the end of waiting
+        raise EndedEarlyError(f"{_short(reception)}: {error or 'no byte came in time'}") from None
+    if reception.num_missing:
+        raise EndedEarlyError(_short(reception))
+
+
+def _short(reception: Reception | DeltaReception) -> str:
+    return f"the weight transfer ended {reception.num_missing} bytes short of its manifest"
 
 
 def registration(intake: WeightIntake) -> Callable[[grpc.aio.Server], None]:

@@ -6,19 +6,32 @@ stays but whole tensors that were found right, and the learner is requested to s
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from services.generation.weight_reception import Reception, Receptions
+from tppo.codec import parsed_message
 from tppo.process.grpc_server import CHANNEL_OPTIONS
 from tppo.security.authentication import call_metadata
 from tppo.security.tls import channel
 from tppo.v1 import generation_pb2 as pb
+from tppo.weights import MemoryFile
+from tppo.weights.byte_stream import ByteStreams, ExpectedStream, StreamOffer, connected, in_own_thread, receive, send
 from tppo.weights.manifest import WeightPeer
-from tppo.weights.messages import CHUNK_BYTES, READ_METHOD, chunk_message, parsed
+from tppo.weights.messages import (
+    CHUNK_BYTES,
+    READ_METHOD,
+    chunk_in,
+    chunk_message,
+    is_chunk,
+    stream_message,
+    stream_offer,
+)
 
 MAX_READERS = 8  # at once; the learner sends fewer
 MESSAGE_SECONDS = 5.0  # without a byte of a generator, after which the learner is requested to send them
@@ -30,9 +43,12 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class WeightRelay:
     """Serves `ReadWeights`, and calls that of others."""
 
-    def __init__(self, receptions: Receptions, *, token: str, message_seconds: float = MESSAGE_SECONDS) -> None:
+    def __init__(
+        self, receptions: Receptions, streams: ByteStreams, *, token: str, message_seconds: float = MESSAGE_SECONDS
+    ) -> None:
         """`token` is that of all generators of the run."""
         self._receptions = receptions
+        self._streams = streams
         self._metadata = call_metadata(token)
         self._message_seconds = message_seconds
         self._num_readers = 0
@@ -52,6 +68,11 @@ class WeightRelay:
         self._num_readers += 1
         try:
             data = file.data[request.offset :]
+            expected = self._streams.expect(len(data)) if request.streams else None
+            if expected is not None:
+                yield pb.ReadWeightsResponse(stream=stream_message(expected.offer)).SerializeToString()
+                await _send_streamed(expected, file, request.offset)
+                return
             for begin in range(0, len(data), CHUNK_BYTES):
                 yield await asyncio.to_thread(chunk_message, data[begin : begin + CHUNK_BYTES])
         finally:
@@ -60,7 +81,7 @@ class WeightRelay:
     async def has_read(self, peer: WeightPeer, reception: Reception, owner: object) -> bool:
         """Whether all bytes came from the generator; else those are kept that are certainly right."""
         try:
-            async with channel(peer.address, CHANNEL_OPTIONS) as opened:
+            async with asyncio.timeout(peer.seconds), channel(peer.address, CHANNEL_OPTIONS) as opened:
                 await self._read(opened, peer, reception, owner)
             if not reception.num_missing:
                 return True
@@ -68,31 +89,70 @@ class WeightRelay:
         except grpc.aio.AioRpcError as error:
             reason = f"{error.code().name}: {error.details()}"
         except TimeoutError:
-            reason = f"no byte for {self._message_seconds:g} s"
-        except ValueError as error:
+            reason = f"no byte for {self._message_seconds:g} s, or not all within {peer.seconds:g} s"
+        except (OSError, ValueError) as error:
             reason = str(error)
         log.warning("weights from %s: %s; the learner is requested to send the rest", peer.address, reason)
         await asyncio.to_thread(reception.rewind, owner)
         return False
 
     async def _read(self, opened: grpc.aio.Channel, peer: WeightPeer, reception: Reception, owner: object) -> None:
+        """Over a connection where there is one, else by messages of the call."""
+        for streams in (True, False):
+            call = self._call(opened, peer, reception, streams=streams)
+            try:
+                offer = await self._read_messages(call, reception, owner)
+                connection = await connected(peer.address, offer) if offer is not None else None
+                if connection is not None:
+                    await self._read_streamed(connection, reception, owner)
+                if offer is None or connection is not None:
+                    return
+            finally:
+                call.cancel()
+
+    def _call(
+        self, opened: grpc.aio.Channel, peer: WeightPeer, reception: Reception, *, streams: bool
+    ) -> "grpc.aio.UnaryStreamCall[pb.ReadWeightsRequest, bytes]":
         method: grpc.aio.UnaryStreamMultiCallable[pb.ReadWeightsRequest, bytes]
         method = opened.unary_stream(READ_METHOD, request_serializer=pb.ReadWeightsRequest.SerializeToString)
-        request = pb.ReadWeightsRequest(digest=reception.manifest.digest, offset=reception.num_received)
-        call = method(request, timeout=peer.seconds, metadata=self._metadata)
-        try:
-            while reception.num_missing:
-                async with asyncio.timeout(self._message_seconds):
-                    message = await call.read()
-                if not isinstance(message, bytes):
-                    return
-                await asyncio.to_thread(_add, reception, message, owner)
-        finally:
-            call.cancel()
+        digest, offset = reception.manifest.digest, reception.num_received
+        request = pb.ReadWeightsRequest(digest=digest, offset=offset, streams=streams)
+        return method(request, timeout=peer.seconds, metadata=self._metadata)
+
+    async def _read_messages(
+        self, call: "grpc.aio.UnaryStreamCall[pb.ReadWeightsRequest, bytes]", reception: Reception, owner: object
+    ) -> StreamOffer | None:
+        """Over which connection the bytes come, where they do not come in messages."""
+        while reception.num_missing:
+            async with asyncio.timeout(self._message_seconds):
+                message = await call.read()
+            if not isinstance(message, bytes):
+                return None
+            offer = await asyncio.to_thread(_added, reception, message, owner)
+            if offer is not None:
+                return offer
+        return None
+
+    async def _read_streamed(self, connection: socket.socket, reception: Reception, owner: object) -> None:
+        take = partial(reception.add, owner=owner)
+        work = partial(receive, num_bytes=reception.num_missing, take=take)
+        await in_own_thread(connection, work, standstill_seconds=self._message_seconds)
 
 
-def _add(reception: Reception, message: bytes, owner: object) -> None:
-    chunk = parsed(message)
-    if not isinstance(chunk, memoryview):
-        raise ValueError(f"a generator has sent a {type(chunk).__name__}; expected a chunk")
-    reception.add(chunk, owner)
+async def _send_streamed(expected: ExpectedStream, file: MemoryFile, offset: int) -> None:
+    """Where it breaks, the reader goes on elsewhere."""
+    try:
+        await in_own_thread(await expected.arrival(), partial(send, file=file, begin=offset))
+    except OSError as error:  # among them the end of waiting
+        log.info("another generator reads no weights any more: %s", error)
+
+
+def _added(reception: Reception, message: bytes, owner: object) -> StreamOffer | None:
+    """The offer, where the message is one in place of a chunk."""
+    if is_chunk(message):
+        reception.add(chunk_in(message), owner)
+        return None
+    answer = parsed_message(pb.ReadWeightsResponse(), message)
+    if not answer.HasField("stream"):
+        raise ValueError("a message of a generator holds neither a chunk nor a connection")
+    return stream_offer(answer.stream)

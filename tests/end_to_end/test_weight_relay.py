@@ -14,8 +14,9 @@ import torch
 
 from learner.exchange import live_peers
 from learner.exchange.live_peers import GrpcTransport
-from learner.exchange.weight_publisher import Snapshot
+from learner.exchange.weight_publisher import Snapshot, TransferError
 from learner.exchange.weight_sources import WeightSources
+from services.generation import weight_relay
 from services.generation.build import weight_server
 from services.generation.served_weights import ServedWeights
 from services.generation.weight_intake import WeightIntake
@@ -27,7 +28,7 @@ from tppo.announced_weights import AnnouncedWeights
 from tppo.config.services import GenerationSection
 from tppo.security.authentication import call_metadata
 from tppo.v1 import generation_pb2 as pb
-from tppo.weights import MemoryFile
+from tppo.weights import MemoryFile, byte_stream
 from tppo.weights.messages import READ_METHOD
 
 TOKEN = "of-the-generators"
@@ -189,6 +190,91 @@ async def test_what_a_generator_does_not_send_right_the_learner_sends(
         assert second.intake.kinds == ["manifest", "peer", *["chunk"] * num_chunks]
         assert second.has_weights
     assert "the learner is requested to send the rest" in caplog.text
+
+
+@pytest.fixture
+def streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few the bytes are, they go over connections."""
+    monkeypatch.setattr(byte_stream, "MIN_STREAMED_BYTES", 1)
+
+
+@pytest.mark.usefixtures("streamed")
+async def test_bytes_go_over_connections_beside_the_calls() -> None:
+    snapshot = await a_snapshot()
+
+    async with a_fleet(3) as fleet:
+        for one in fleet.generators:
+            await fleet.send(one, snapshot)
+
+        assert [one.intake.kinds for one in fleet.generators] == [["manifest", "streamed"], *[["manifest", "peer"]] * 2]
+        assert all(one.has_weights for one in fleet.generators)
+
+
+@pytest.mark.usefixtures("streamed")
+@pytest.mark.parametrize("peer", [nobody, who_has_others, who_has_fewer, who_keeps_them_no_longer, who_says_nothing])
+async def test_what_does_not_come_right_over_a_connection_the_learner_sends(
+    peer: Callable[[Fleet], Awaitable[str]],
+) -> None:
+    snapshot = await a_snapshot()
+
+    async with a_fleet(3) as fleet:
+        first, second, _ = fleet.generators
+        await fleet.send(first, snapshot)
+        fleet.sources.distrust(first.address)
+        fleet.sources.settle(await peer(fleet), snapshot.digest, is_kept=True, takes_bytes=True)
+        await fleet.send(second, snapshot)
+
+        assert second.intake.kinds == ["manifest", "peer", "streamed"]
+        assert second.has_weights
+
+
+@pytest.mark.usefixtures("streamed")
+async def test_a_broken_connection_ends_the_attempt_and_the_next_goes_on_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[int] = []
+
+    def send(connection: socket.socket, file: MemoryFile, begin: int) -> None:
+        sent.append(begin)
+        connection.sendall(file.data[begin : begin + 2000])
+
+    monkeypatch.setattr(live_peers, "send", send)
+    snapshot = await a_snapshot()
+
+    async with a_fleet(1) as fleet:
+        (one,) = fleet.generators
+        with pytest.raises(TransferError, match="1610 bytes short of its manifest"):
+            await fleet.send(one, snapshot)
+        await fleet.send(one, snapshot)
+
+        assert sent == [0, 2000]
+        assert one.has_weights
+
+
+@pytest.mark.usefixtures("streamed")
+async def test_where_no_connection_can_be_had_the_bytes_go_as_messages_and_it_is_tried_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[str] = []
+
+    async def connected(address: str, offer: byte_stream.StreamOffer) -> None:
+        tried.append(address)
+
+    for module in (live_peers, weight_relay):
+        monkeypatch.setattr(module, "connected", connected)
+
+    async with a_fleet(2) as fleet:
+        one, other = fleet.generators
+        await fleet.send(one, await a_snapshot(1))
+        one.intake.receptions.drop()
+        await fleet.send(one, await a_snapshot(2))
+        await fleet.send(other, await a_snapshot(2))
+
+        assert one.intake.kinds == ["manifest", *["chunk"] * 8] * 2
+        assert other.intake.kinds == ["manifest", "peer"]
+        assert tried == [one.address] * 2  # by the learner, and by the other generator
+        assert one.has_weights
+        assert other.has_weights
 
 
 async def test_who_waits_for_a_source_is_sent_a_message_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

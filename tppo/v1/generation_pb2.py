@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tppo/v1/generation.proto\x12\x07tppo.v1\"H\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\"F\n\rSharedWeights\x12\x12\n\nprocess_id\x18\x01 \x01(\x03\x12\x12\n\ndescriptor\x18\x02 \x01(\x03\x12\r\n\x05nonce\x18\x03 \x01(\t\"\x91\x01\n\x0bWeightDelta\x12\x14\n\x0c\x62\x61se_version\x18\x01 \x01(\x03\x12\x39\n\x0bnum_changed\x18\x02 \x03(\x0b\x32$.tppo.v1.WeightDelta.NumChangedEntry\x1a\x31\n\x0fNumChangedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"L\n\x08ProbeRow\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x0c\x12\x17\n\x0fresponse_tokens\x18\x02 \x01(\x0c\x12\x10\n\x08logprobs\x18\x03 \x01(\x0c\"C\n\x0bWeightProbe\x12\x1f\n\x04rows\x18\x01 \x03(\x0b\x32\x11.tppo.v1.ProbeRow\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\"5\n\rWeightAdapter\x12\x13\n\x0b\x62ody_digest\x18\x01 \x01(\t\x12\x0f\n\x07scaling\x18\x02 \x01(\x01\"\xc3\x02\n\x0eWeightManifest\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x03\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12$\n\x07tensors\x18\x04 \x03(\x0b\x32\x13.tppo.v1.TensorSpec\x12\x0b\n\x03run\x18\x05 \x01(\t\x12#\n\x05probe\x18\x06 \x01(\x0b\x32\x14.tppo.v1.WeightProbe\x12&\n\x06shared\x18\x07 \x01(\x0b\x32\x16.tppo.v1.SharedWeights\x12#\n\x05\x64\x65lta\x18\x08 \x01(\x0b\x32\x14.tppo.v1.WeightDelta\x12\x15\n\rdeltas_follow\x18\t \x01(\x08\x12\x0f\n\x07relayed\x18\n \x01(\x08\x12\'\n\x07\x61\x64\x61pter\x18\x0b \x01(\x0b\x32\x16.tppo.v1.WeightAdapter\".\n\nWeightPeer\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"\x81\x01\n\x14UpdateWeightsRequest\x12+\n\x08manifest\x18\x01 \x01(\x0b\x32\x17.tppo.v1.WeightManifestH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12#\n\x04peer\x18\x03 \x01(\x0b\x32\x13.tppo.v1.WeightPeerH\x00\x42\x06\n\x04part\"[\n\rWantedWeights\x12%\n\x06source\x18\x01 \x01(\x0e\x32\x15.tppo.v1.WeightSource\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x13\n\x0bpeer_failed\x18\x03 \x01(\x08\"|\n\x15UpdateWeightsResponse\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x03\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12&\n\x06wanted\x18\x04 \x01(\x0b\x32\x16.tppo.v1.WantedWeights\"4\n\x12ReadWeightsRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\"*\n\x13ReadWeightsResponse\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0cJ\x04\x08\x01\x10\x02*_\n\x0cWeightSource\x12\x1d\n\x19WEIGHT_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13WEIGHT_SOURCE_WHOLE\x10\x01\x12\x17\n\x13WEIGHT_SOURCE_DELTA\x10\x02\x32\xb3\x01\n\x11GenerationService\x12R\n\rUpdateWeights\x12\x1d.tppo.v1.UpdateWeightsRequest\x1a\x1e.tppo.v1.UpdateWeightsResponse(\x01\x30\x01\x12J\n\x0bReadWeights\x12\x1b.tppo.v1.ReadWeightsRequest\x1a\x1c.tppo.v1.ReadWeightsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18tppo/v1/generation.proto\x12\x07tppo.v1\"H\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x64type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\"F\n\rSharedWeights\x12\x12\n\nprocess_id\x18\x01 \x01(\x03\x12\x12\n\ndescriptor\x18\x02 \x01(\x03\x12\r\n\x05nonce\x18\x03 \x01(\t\"\x91\x01\n\x0bWeightDelta\x12\x14\n\x0c\x62\x61se_version\x18\x01 \x01(\x03\x12\x39\n\x0bnum_changed\x18\x02 \x03(\x0b\x32$.tppo.v1.WeightDelta.NumChangedEntry\x1a\x31\n\x0fNumChangedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"L\n\x08ProbeRow\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x0c\x12\x17\n\x0fresponse_tokens\x18\x02 \x01(\x0c\x12\x10\n\x08logprobs\x18\x03 \x01(\x0c\"C\n\x0bWeightProbe\x12\x1f\n\x04rows\x18\x01 \x03(\x0b\x32\x11.tppo.v1.ProbeRow\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\"5\n\rWeightAdapter\x12\x13\n\x0b\x62ody_digest\x18\x01 \x01(\t\x12\x0f\n\x07scaling\x18\x02 \x01(\x01\"\xc3\x02\n\x0eWeightManifest\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x03\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12$\n\x07tensors\x18\x04 \x03(\x0b\x32\x13.tppo.v1.TensorSpec\x12\x0b\n\x03run\x18\x05 \x01(\t\x12#\n\x05probe\x18\x06 \x01(\x0b\x32\x14.tppo.v1.WeightProbe\x12&\n\x06shared\x18\x07 \x01(\x0b\x32\x16.tppo.v1.SharedWeights\x12#\n\x05\x64\x65lta\x18\x08 \x01(\x0b\x32\x14.tppo.v1.WeightDelta\x12\x15\n\rdeltas_follow\x18\t \x01(\x08\x12\x0f\n\x07relayed\x18\n \x01(\x08\x12\'\n\x07\x61\x64\x61pter\x18\x0b \x01(\x0b\x32\x16.tppo.v1.WeightAdapter\".\n\nWeightPeer\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"*\n\nByteStream\x12\x0c\n\x04port\x18\x01 \x01(\x05\x12\x0e\n\x06secret\x18\x02 \x01(\x0c\"\x95\x01\n\x14UpdateWeightsRequest\x12+\n\x08manifest\x18\x01 \x01(\x0b\x32\x17.tppo.v1.WeightManifestH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x12#\n\x04peer\x18\x03 \x01(\x0b\x32\x13.tppo.v1.WeightPeerH\x00\x12\x12\n\x08streamed\x18\x04 \x01(\x08H\x00\x42\x06\n\x04part\"\x80\x01\n\rWantedWeights\x12%\n\x06source\x18\x01 \x01(\x0e\x32\x15.tppo.v1.WeightSource\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x13\n\x0bpeer_failed\x18\x03 \x01(\x08\x12#\n\x06stream\x18\x04 \x01(\x0b\x32\x13.tppo.v1.ByteStream\"|\n\x15UpdateWeightsResponse\x12\x16\n\x0epolicy_version\x18\x01 \x01(\x03\x12\x13\n\x0bincarnation\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12&\n\x06wanted\x18\x04 \x01(\x0b\x32\x16.tppo.v1.WantedWeights\"E\n\x12ReadWeightsRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0f\n\x07streams\x18\x03 \x01(\x08\"O\n\x13ReadWeightsResponse\x12\r\n\x05\x63hunk\x18\x02 \x01(\x0c\x12#\n\x06stream\x18\x05 \x01(\x0b\x32\x13.tppo.v1.ByteStreamJ\x04\x08\x01\x10\x02*_\n\x0cWeightSource\x12\x1d\n\x19WEIGHT_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13WEIGHT_SOURCE_WHOLE\x10\x01\x12\x17\n\x13WEIGHT_SOURCE_DELTA\x10\x02\x32\xb3\x01\n\x11GenerationService\x12R\n\rUpdateWeights\x12\x1d.tppo.v1.UpdateWeightsRequest\x1a\x1e.tppo.v1.UpdateWeightsResponse(\x01\x30\x01\x12J\n\x0bReadWeights\x12\x1b.tppo.v1.ReadWeightsRequest\x1a\x1c.tppo.v1.ReadWeightsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WEIGHTDELTA_NUMCHANGEDENTRY']._loaded_options = None
   _globals['_WEIGHTDELTA_NUMCHANGEDENTRY']._serialized_options = b'8\001'
-  _globals['_WEIGHTSOURCE']._serialized_start=1356
-  _globals['_WEIGHTSOURCE']._serialized_end=1451
+  _globals['_WEIGHTSOURCE']._serialized_start=1512
+  _globals['_WEIGHTSOURCE']._serialized_end=1607
   _globals['_TENSORSPEC']._serialized_start=37
   _globals['_TENSORSPEC']._serialized_end=109
   _globals['_SHAREDWEIGHTS']._serialized_start=111
@@ -53,16 +53,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WEIGHTMANIFEST']._serialized_end=857
   _globals['_WEIGHTPEER']._serialized_start=859
   _globals['_WEIGHTPEER']._serialized_end=905
-  _globals['_UPDATEWEIGHTSREQUEST']._serialized_start=908
-  _globals['_UPDATEWEIGHTSREQUEST']._serialized_end=1037
-  _globals['_WANTEDWEIGHTS']._serialized_start=1039
-  _globals['_WANTEDWEIGHTS']._serialized_end=1130
-  _globals['_UPDATEWEIGHTSRESPONSE']._serialized_start=1132
-  _globals['_UPDATEWEIGHTSRESPONSE']._serialized_end=1256
-  _globals['_READWEIGHTSREQUEST']._serialized_start=1258
-  _globals['_READWEIGHTSREQUEST']._serialized_end=1310
-  _globals['_READWEIGHTSRESPONSE']._serialized_start=1312
-  _globals['_READWEIGHTSRESPONSE']._serialized_end=1354
-  _globals['_GENERATIONSERVICE']._serialized_start=1454
-  _globals['_GENERATIONSERVICE']._serialized_end=1633
+  _globals['_BYTESTREAM']._serialized_start=907
+  _globals['_BYTESTREAM']._serialized_end=949
+  _globals['_UPDATEWEIGHTSREQUEST']._serialized_start=952
+  _globals['_UPDATEWEIGHTSREQUEST']._serialized_end=1101
+  _globals['_WANTEDWEIGHTS']._serialized_start=1104
+  _globals['_WANTEDWEIGHTS']._serialized_end=1232
+  _globals['_UPDATEWEIGHTSRESPONSE']._serialized_start=1234
+  _globals['_UPDATEWEIGHTSRESPONSE']._serialized_end=1358
+  _globals['_READWEIGHTSREQUEST']._serialized_start=1360
+  _globals['_READWEIGHTSREQUEST']._serialized_end=1429
+  _globals['_READWEIGHTSRESPONSE']._serialized_start=1431
+  _globals['_READWEIGHTSRESPONSE']._serialized_end=1510
+  _globals['_GENERATIONSERVICE']._serialized_start=1610
+  _globals['_GENERATIONSERVICE']._serialized_end=1789
 # @@protoc_insertion_point(module_scope)

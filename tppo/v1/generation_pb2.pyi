@@ -342,6 +342,32 @@ class WeightPeer(_message.Message):
 Global___WeightPeer: _TypeAlias = WeightPeer  # noqa: Y015
 
 @_typing.final
+class ByteStream(_message.Message):
+    """A plain TCP connection beside a call, over which bytes go faster. Where none can be had, they come as messages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PORT_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    port: _builtins.int
+    """At the host of the service's address."""
+    secret: _builtins.bytes
+    """The first bytes of whoever connects."""
+    def __init__(
+        self,
+        *,
+        port: _builtins.int = ...,
+        secret: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["port", b"port", "secret", b"secret"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ByteStream: _TypeAlias = ByteStream  # noqa: Y015
+
+@_typing.final
 class UpdateWeightsRequest(_message.Message):
     """One message of a transfer."""
 
@@ -350,15 +376,18 @@ class UpdateWeightsRequest(_message.Message):
     MANIFEST_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     PEER_FIELD_NUMBER: _builtins.int
+    STREAMED_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
     """The next bytes of what the generator has requested, little-endian."""
+    streamed: _builtins.bool
+    """In place of chunks of all tensors: they come over the connection that the generator has offered."""
     @_builtins.property
     def manifest(self) -> Global___WeightManifest:
         """Always first, exactly once."""
 
     @_builtins.property
     def peer(self) -> Global___WeightPeer:
-        """In place of chunks of all tensors."""
+        """In place of chunks of all tensors: read them from this generator."""
 
     def __init__(
         self,
@@ -366,12 +395,13 @@ class UpdateWeightsRequest(_message.Message):
         manifest: Global___WeightManifest | None = ...,
         chunk: _builtins.bytes = ...,
         peer: Global___WeightPeer | None = ...,
+        streamed: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "manifest", b"manifest", "part", b"part", "peer", b"peer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "manifest", b"manifest", "part", b"part", "peer", b"peer", "streamed", b"streamed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "manifest", b"manifest", "part", b"part", "peer", b"peer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "manifest", b"manifest", "part", b"part", "peer", b"peer", "streamed", b"streamed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["manifest", "chunk", "peer"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["manifest", "chunk", "peer", "streamed"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -386,22 +416,28 @@ class WantedWeights(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     PEER_FAILED_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
     source: Global___WeightSource.ValueType
     """In which form."""
     offset: _builtins.int
     """How many of its bytes the generator has from an earlier attempt; the chunks go on behind them."""
     peer_failed: _builtins.bool
     """The peer that the learner named has not sent them all: the learner is to send the rest itself."""
+    @_builtins.property
+    def stream(self) -> Global___ByteStream:
+        """Over which the bytes may come."""
+
     def __init__(
         self,
         *,
         source: Global___WeightSource.ValueType = ...,
         offset: _builtins.int = ...,
         peer_failed: _builtins.bool = ...,
+        stream: Global___ByteStream | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stream", b"stream"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "peer_failed", b"peer_failed", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "peer_failed", b"peer_failed", "source", b"source", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -451,19 +487,23 @@ class ReadWeightsRequest(_message.Message):
 
     DIGEST_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
     digest: _builtins.str
     """Of the weights, as the learner's manifest has it."""
     offset: _builtins.int
     """How many of the bytes are there already."""
+    streams: _builtins.bool
+    """Whether the bytes may come over a connection."""
     def __init__(
         self,
         *,
         digest: _builtins.str = ...,
         offset: _builtins.int = ...,
+        streams: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "offset", b"offset", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -471,21 +511,27 @@ Global___ReadWeightsRequest: _TypeAlias = ReadWeightsRequest  # noqa: Y015
 
 @_typing.final
 class ReadWeightsResponse(_message.Message):
-    """One message of the answer."""
+    """One message of the answer. Its numbers are those of the learner's messages."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CHUNK_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
-    """The next bytes, little-endian, under the number that chunks of the learner have."""
+    """The next bytes, little-endian."""
+    @_builtins.property
+    def stream(self) -> Global___ByteStream:
+        """The only message: all bytes come over this connection."""
+
     def __init__(
         self,
         *,
         chunk: _builtins.bytes = ...,
+        stream: Global___ByteStream | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stream", b"stream"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,7 +44,7 @@ class MemoryFile:
         """Takes the descriptor over; without one the memory is this process's own."""
         self.layout = layout
         self._descriptor = descriptor
-        self._num_header_bytes = len(header)
+        self.num_header_bytes = len(header)  # in front of the tensors' bytes
         if descriptor is not None:
             weakref.finalize(self, _close_in_thread, descriptor).atexit = False
 
@@ -119,7 +119,7 @@ class MemoryFile:
         if self._descriptor is None:
             self.data[begin : begin + len(part)] = part
             return
-        place = self._num_header_bytes + begin
+        place = self.num_header_bytes + begin
         while part:
             num_written = os.pwrite(self._descriptor, part, place)
             part, place = memoryview(part)[num_written:], place + num_written
@@ -140,7 +140,7 @@ class MemoryFile:
     @cached_property
     def _mapped(self) -> mmap.mmap:
         # Private: who writes to a tensor by mistake changes a page of its own.
-        size = self._num_header_bytes + self.layout.num_bytes
+        size = self.num_header_bytes + self.layout.num_bytes
         if self._descriptor is None:
             return mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         return mmap.mmap(self._descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
@@ -148,7 +148,7 @@ class MemoryFile:
     @cached_property
     def data(self) -> memoryview:
         """All tensors' bytes, mapped."""
-        return memoryview(self._mapped)[self._num_header_bytes :]
+        return memoryview(self._mapped)[self.num_header_bytes :]
 
     def tensors(self) -> dict[str, Tensor]:
         """Views of the memory, which stays as long as one of them does."""
@@ -159,7 +159,7 @@ class MemoryFile:
         count = torch.Size(shape).numel()
         if count == 0:
             return torch.empty(shape, dtype=kind)
-        offset = self._num_header_bytes + self.layout.begins[name]
+        offset = self.num_header_bytes + self.layout.begins[name]
         return torch.frombuffer(self._mapped, dtype=kind, count=count, offset=offset).reshape(shape)
 
 

@@ -11,6 +11,7 @@ from tppo.process.event_loop import warn_on_event_loop
 from tppo.rollout import logprobs, tokens
 from tppo.v1 import generation_pb2 as pb
 from tppo.weight_probe import ProbeRow, WeightProbe
+from tppo.weights.byte_stream import StreamOffer
 from tppo.weights.layout import TensorFacts, TensorLayout
 from tppo.weights.manifest import AdapterFacts, Delta, Manifest, SharedMemory, WeightPeer
 
@@ -49,6 +50,13 @@ def manifest_message(manifest: Manifest) -> bytes:
     return pb.UpdateWeightsRequest(manifest=message).SerializeToString()
 
 
+class Streamed:
+    """Says that all bytes come over the connection that the generator has offered."""
+
+
+STREAMED_MESSAGE = pb.UpdateWeightsRequest(streamed=True).SerializeToString()
+
+
 def peer_message(peer: WeightPeer) -> bytes:
     """In place of chunks."""
     return pb.UpdateWeightsRequest(peer=pb.WeightPeer(address=peer.address, seconds=peer.seconds)).SerializeToString()
@@ -65,19 +73,37 @@ def chunk_message(chunk: memoryview) -> bytes:
     return b"".join((head, chunk))
 
 
-def parsed(message: bytes) -> Manifest | WeightPeer | memoryview:
-    """The manifest, a view of the message's chunk, or who has the chunks. ValueError: it is none of them."""
-    if message[:1] == bytes([CHUNK_TAG]):
-        return _chunk_in(message)
+def parsed(message: bytes) -> Manifest | WeightPeer | Streamed | memoryview:
+    """The manifest, a view of the message's chunk, or where the chunks come from. ValueError: it is none of them."""
+    if is_chunk(message):
+        return chunk_in(message)
     read = parsed_message(pb.UpdateWeightsRequest(), message)
     if read.HasField("peer"):
         return WeightPeer(read.peer.address, read.peer.seconds)
+    if read.HasField("streamed"):
+        return Streamed()
     if not read.HasField("manifest"):
         raise ValueError("a message of the weight transfer holds neither a manifest nor a chunk")
     return _manifest(read.manifest)
 
 
-def _chunk_in(message: bytes) -> memoryview:
+def stream_offer(message: pb.ByteStream) -> StreamOffer:
+    """From the wire."""
+    return StreamOffer(message.port, message.secret)
+
+
+def stream_message(offer: StreamOffer) -> pb.ByteStream:
+    """For the wire."""
+    return pb.ByteStream(port=offer.port, secret=offer.secret)
+
+
+def is_chunk(message: bytes) -> bool:
+    """Whether the message is one of a chunk."""
+    return message[:1] == bytes([CHUNK_TAG])
+
+
+def chunk_in(message: bytes) -> memoryview:
+    """A view of the chunk. ValueError: the message is not what it says."""
     length = begin = 0
     for place, byte in enumerate(message[1 : 1 + MAX_LENGTH_BYTES]):
         length |= (byte & 0x7F) << 7 * place

@@ -81,6 +81,14 @@ async def test_only_who_keeps_these_very_weights_is_a_source() -> None:
     assert await fleet.take("b", OTHER) in {"older", "newer"}
 
 
+async def test_a_generator_that_requests_weights_again_is_no_source_of_them() -> None:
+    fleet = Fleet(num_streams=9)
+    fleet.has_taken("a")
+
+    assert await fleet.take("a") == LEARNER
+    assert await fleet.take("b") == LEARNER
+
+
 @pytest.mark.parametrize("event", ["released", "settled", "gone"])
 async def test_who_waits_goes_on_when_a_source_is_free(event: str) -> None:
     fleet = Fleet()

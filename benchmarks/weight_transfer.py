@@ -35,7 +35,7 @@ from tppo.config.services import GenerationSection
 from tppo.process.grpc_server import CHANNEL_OPTIONS, SERVER_OPTIONS
 from tppo.rollout import logprobs
 from tppo.weight_probe import ProbeRow, WeightProbe
-from tppo.weights import WeightUpdate
+from tppo.weights import WeightUpdate, byte_stream
 from tppo.weights.messages import CHUNK_BYTES, METHOD, chunk_message
 
 GIB = 2**30
@@ -182,16 +182,20 @@ async def transfers(measured: Measured, tensors: dict[str, torch.Tensor]) -> Non
     await measured.in_thread("digests of the snapshot", lambda: snapshot.manifest)
     async with a_generator(announced, shares=True) as address:
         await measured.row("by shared memory: mapped and hashed", lambda: transport.send(address, snapshot))
+    byte_stream.MIN_STREAMED_BYTES = sys.maxsize
     async with a_generator(announced, shares=False) as address:
-        await measured.row("by gRPC, whole: sent, kept and hashed", lambda: transport.send(address, snapshot))
+        await measured.row("all bytes, gRPC messages: sent, kept, hashed", lambda: transport.send(address, snapshot))
+    byte_stream.MIN_STREAMED_BYTES = 1
+    async with a_generator(announced, shares=False) as address:
+        await measured.row("all bytes, connection: sent, kept, hashed", lambda: transport.send(address, snapshot))
         for share in CHANGED_SHARES:
             tensors = with_changes(tensors, share)
             newer = await next_snapshot(tensors)
             await asyncio.to_thread(getattr, newer, "manifest")
-            text = f"by gRPC, delta of {share:.1%}: compared, sent, applied"
+            text = f"a delta of {share:.1%}: compared, sent, applied"
             await measured.row(text, partial(transport.send, address, newer))
             offer = await transport.offers.of(newer)
-            print(f"{'':14}its size: {len(offer.delta_data) / max(1, len(offer.data)):.2%} of all bytes")
+            print(f"{'':14}its size: {len(offer.delta_data) / max(1, len(offer.file.data)):.2%} of all bytes")
     await transport.close()
 
 

@@ -12,7 +12,7 @@ from tests.support.processes import REPOSITORY, end_now
 from tests.support.quickstart_run import NEVER_ENDS, Run
 from tests.support.waiting import DEADLINE_SECONDS
 
-PYTHON = Path(os.environ.get("TPPO_LEARNER_PYTHON") or REPOSITORY / ".venv/bin/python")
+PYTHON = Path(os.environ.get("TPPO_TEST_LEARNER_PYTHON") or REPOSITORY / ".venv/bin/python")
 """Of the environment with everything else."""
 LEARNER = (str(PYTHON), "-P", "-m", "tppo")
 

@@ -114,7 +114,7 @@ GENERATION_METRICS = (
     Exposed(
         name="tppo_generation_handed_back_requests_total",
         unit="requests",
-        meaning="Requests whose lease was released before they were served, for another generator.",
+        meaning="Requests whose lease was released for another generator, unserved or by weights that were disproved.",
         read=at("num_handed_back"),
     ),
     Exposed(
@@ -128,12 +128,6 @@ GENERATION_METRICS = (
         unit="leases",
         meaning="Windows that were not delivered because the lease had passed on.",
         read=at("num_leases_lost"),
-    ),
-    Exposed(
-        name="tppo_generation_handed_back_requests_total",
-        unit="requests",
-        meaning="Requests whose leases were released: cut early, or of weights that were disproved.",
-        read=at("num_handed_back"),
     ),
     Exposed(
         name="tppo_generation_rejected_requests_total",

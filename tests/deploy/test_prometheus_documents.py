@@ -34,6 +34,13 @@ def test_every_metric_has_its_line_and_every_line_its_metric(section: str) -> No
     assert documented(section) == exported
 
 
+@pytest.mark.parametrize("section", TABLES)
+def test_a_process_exports_a_name_once(section: str) -> None:
+    names = [one.name for one in TABLES[section]]
+
+    assert len(names) == len(set(names))
+
+
 def test_what_every_process_exports_has_its_line() -> None:
     exporter = Exporter((), run="quick", service="learner")
     exporter.take({})

@@ -100,6 +100,7 @@ def serving_config(target: Target, *, results: Path, function: str, max_tokens: 
         update={
             "run": config.run.model_copy(update=run),
             "model": config.model.model_copy(update={"path": target.model.absolute()}),
+            "actor": config.actor.model_copy(update={"lora_rank": 0}),  # adapters are served in sum with their body
             "generation": generation.model_copy(update={"replicas": 1, "port": 0, "host": "127.0.0.1"}),
             "endpoint": config.endpoint.model_copy(update=endpoint | bounds),
             "reward": reward.model_copy(update={"port": 0, "host": "127.0.0.1"}),

@@ -11,13 +11,14 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoModelForTokenClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification
 
 from learner.build import load_models
 from learner.commands.export import main as export
 from learner.models.adapters import AdapterWeights
 from learner.persistence.definition import with_values
 from learner.persistence.network_folders import read_adapters
+from services.generation.build import update_from
 from tests.learner.fake_services import FakeTransport
 from tests.learner.test_learner_service import STEPS, ArchivedStreams, Laboratory, killed_at, replay, to_the_end
 from tppo.config import ConfigError
@@ -185,3 +186,19 @@ def test_an_adapter_is_exported_as_peft_loads_it(ended: tuple[Laboratory, FakeTr
         "adapter_model.safetensors",
         "adapter_config.json",
     }
+
+
+def test_a_generator_serves_a_checkpoint_as_the_sum_with_its_body(ended: tuple[Laboratory, FakeTransport]) -> None:
+    laboratory, _ = ended
+    folder = newest(laboratory) / "actor"
+    policy, _ = load_models(laboratory.config, newest(laboratory))
+    config = laboratory.config.model_copy(update={"model": laboratory.config.model.model_copy(update={"path": folder})})
+
+    tensors = dict(update_from(config, 3).tensors)
+
+    build: Any = AutoModelForCausalLM.from_config
+    plain = build(AutoConfig.from_pretrained(folder))
+    plain.load_state_dict(tensors, strict=False)
+    policy.network.set_attn_implementation("sdpa")
+    with torch.no_grad():
+        assert torch.allclose(plain(IDS).logits, policy.network(IDS).logits, atol=1e-5)

@@ -25,8 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from services.local.supervision.tether import tether
 from tests.support.waiting import wait_until
+from tppo.process.tether import tether
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 PRELOADED = (
@@ -35,8 +35,11 @@ PRELOADED = (
     "learner.commands.audit.__main__",
     "learner.commands.replay.__main__",
     "learner.commands.replay.replay",
+    "learner.follower",
     "learner.persistence.rollback",
     "learner.preflight",
+    "learner.ranks.process_group",
+    "learner.replica",
     "learner.reporting.trackers.trackers",
     "learner.service",
     "matplotlib.pyplot",

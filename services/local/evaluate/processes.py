@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from services.local.processes import child_environment
-from services.local.supervision.supervisor import tethered
 from tppo.config import ConfigError
 from tppo.process.interpreter import tppo_command
+from tppo.process.tether import tethered
 
 GRACE_SECONDS = 10.0
 """Between SIGTERM and SIGKILL."""

@@ -15,7 +15,6 @@ import logging
 import os
 import re
 import signal
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from typing import BinaryIO
 
 from services.local.supervision.child import GAVE_UP_EXIT_CODE, REFUSED_EXIT_CODE, Child, ChildState, Ending
 from tppo.process.backoff import Backoff
+from tppo.process.tether import tethered
 from tppo.run_folder.ending import EndingKind
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,6 @@ FINAL_KINDS = {REFUSED_EXIT_CODE: EndingKind.REFUSED, GAVE_UP_EXIT_CODE: EndingK
 ERROR_LINE = re.compile(r"[\s|]*((?:\w+\.)*[A-Z]\w*(?:Error|Exception)\b.*)")
 ERROR_LINES = 50
 MAX_ERROR_CHARS = 400
-TETHER = Path(__file__).with_name("tether.py")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,11 +287,6 @@ def _size(path: Path) -> int:
 def _open_log(path: Path) -> BinaryIO:
     """For its owner only: what users' reward functions and models print may be secret."""
     return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
-
-
-def tethered(command: Sequence[str]) -> list[str]:
-    # -I -S: no site packages, no user's start-up files; the stand-in costs 15 ms.
-    return [sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *command]
 
 
 def _kill_group(pid: int) -> None:

@@ -162,9 +162,9 @@ class Steering:
         elif not value > 0:
             raise RefusedError(f"{key} = {value:g}; expected a number above 0")
         elif key == "actor.lr":
-            self._trainer.actor.set_peak(value)
+            self._trainer.set_learning_rate("actor", value)
         elif key == "critic.lr":
-            self._trainer.critic.set_peak(value)
+            self._trainer.set_learning_rate("critic", value)
         elif key == "generation.temperature":
             self._set_temperature(value)
         else:

@@ -11,7 +11,7 @@ import time
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow
 from torch import Tensor
@@ -43,6 +43,8 @@ from learner.step.updates.optimization import Optimization
 from learner.step.updates.policy_update import PolicyResult, TokenOutcome
 from tppo.config.schema import ActorSection, CriticSection, OptimizerSection, RunSection
 from tppo.weight_probe import WeightProbe, update_rows
+
+Model = Literal["actor", "critic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,10 @@ class Trainer:
     def set_temperature(self, temperature: float) -> None:
         """From the next step on the policy is the one under this sampling temperature, in every system."""
         self.policy.temperature = temperature
+
+    def set_learning_rate(self, model: Model, peak: float) -> None:
+        """Another peak rate for the same schedule."""
+        (self.actor if model == "actor" else self.critic).set_peak(peak)
 
     def take_over(self, other: "Trainer") -> None:
         """Go on with this one's models and state as `other`, which was made for another configuration."""

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from learner.ranks.place import RankPlace
+from learner.ranks.start import leading
+from learner.ranks.team import Team
 from learner.reporting.prometheus import LearnerExporter
 from tppo.announced_weights import announce_weights
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments, dump
@@ -53,15 +57,39 @@ def main(argv: Sequence[str]) -> int:
     )
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
-    configure_logging()
     if arguments.check:
+        configure_logging()
         _check(config, arguments.first_rows, resume=arguments.resume)
         return 0
-    config = with_redis(config)
+    place = RankPlace.of(os.environ, config)
+    configure_logging(source="" if place.size == 1 else f"rank {place.rank}")
+    if place.rank:
+        from learner.follower import follow
+
+        follow(config, place)
+    return _lead(with_redis(config), place, arguments, argv)
+
+
+def _lead(config: Config, place: RankPlace, arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     from learner.reporting.trackers import trackers
 
     trackers.check(config.trackers)
-    # Heavy imports wait until the arguments are known to be right, and hold up no event loop.
+    refusals: list[Exception] = []
+    exit_code = 0
+    try:
+        with leading(place, config, argv) as team:
+            _import(config)
+            live = _live(config, team, source=arguments.config, name=arguments.name, resume=arguments.resume)
+            exit_code = asyncio.run(live)
+    except* (ConfigError, DamagedFileError, FencedError) as group:
+        refusals.extend(group.exceptions)
+    if refusals:
+        raise ConfigError(_sentence(refusals[0]))
+    return exit_code
+
+
+def _import(config: Config) -> None:
+    """What is heavy waits until the arguments are known to be right, and holds up no event loop."""
     from transformers.utils.logging import disable_progress_bar
 
     from tppo.models.device import torch_device
@@ -70,16 +98,6 @@ def main(argv: Sequence[str]) -> int:
     disable_progress_bar()  # type: ignore[no-untyped-call]
     for placement in (config.policy_placement, config.value_model_placement):
         torch_device(placement)  # refused before anybody is waited for
-    refusals: list[Exception] = []
-    exit_code = 0
-    try:
-        live = _live(config, source=arguments.config, name=arguments.name, resume=arguments.resume)
-        exit_code = asyncio.run(live)
-    except* (ConfigError, DamagedFileError, FencedError) as group:
-        refusals.extend(group.exceptions)
-    if refusals:
-        raise ConfigError(_sentence(refusals[0]))
-    return exit_code
 
 
 def _check(config: Config, first_rows: Path | None, *, resume: bool) -> None:
@@ -99,13 +117,15 @@ def _sentence(refusal: BaseException) -> str:
     return str(refusal)
 
 
-async def _live(config: Config, *, source: Path, name: str, resume: bool) -> int:
+async def _live(config: Config, team: Team, *, source: Path, name: str, resume: bool) -> int:
     exporter = LearnerExporter(run=config.run.name, service=name)
     with serving(config.prometheus, exporter, token=metrics_token_from_environment()):
-        return await _live_with(config, exporter, source=source, name=name, resume=resume)
+        return await _live_with(config, exporter, team, source=source, name=name, resume=resume)
 
 
-async def _live_with(config: Config, exporter: LearnerExporter, *, source: Path, name: str, resume: bool) -> int:
+async def _live_with(
+    config: Config, exporter: LearnerExporter, team: Team, *, source: Path, name: str, resume: bool
+) -> int:
     from learner.persistence import run_lease
 
     async with connected(config.redis.url) as client:
@@ -117,7 +137,7 @@ async def _live_with(config: Config, exporter: LearnerExporter, *, source: Path,
         async with TaskGroup() as group:
             keeping = group.create_task(run_lease.keep(fence, identity, lambda: streams.position.text), name="lease")
             training = group.create_task(
-                _train(config, identity, client, exporter, streams, source=source, name=name, resume=resume),
+                _train(config, identity, client, exporter, streams, team, source=source, name=name, resume=resume),
                 name="training",
             )
             await asyncio.wait([training])
@@ -132,6 +152,7 @@ async def _train(
     client: RedisClient,
     exporter: LearnerExporter,
     streams: RedisStreams,
+    team: Team,
     *,
     source: Path,
     name: str,
@@ -143,7 +164,7 @@ async def _train(
 
     await asyncio.to_thread(rollback.apply_requested, identity.folder, identity.incarnation)  # reads a checkpoint
     RunPaths(identity.folder).stopped_mark.unlink(missing_ok=True)
-    state = await asyncio.to_thread(load_state, config, identity, resume=resume)
+    state = await asyncio.to_thread(load_state, config, identity, resume=resume, team=team)
     write_settings(config, identity.folder, source=source)  # those of a refused resume are not the run's
     streams.position.note(state.progress.inbox_position)
     if config.run.archive_inbox:

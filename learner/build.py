@@ -31,6 +31,7 @@ from learner.persistence.manifest import DamagedError
 from learner.persistence.network_folders import adapters_for
 from learner.persistence.run_identity import RunIdentity
 from learner.preflight import log_warnings, require_reward_functions
+from learner.ranks.team import ALONE, Beginning, Team
 from learner.reporting.completions_log import CompletionsLog
 from learner.reporting.generation_watch import SETTLING_SECONDS, GenerationWatch
 from learner.reporting.journal import JournalWriter
@@ -49,6 +50,7 @@ from tppo.models.adapters import AdapterError, Lora, body_digest
 from tppo.models.device import torch_device
 from tppo.models.probe import ProbeError
 from tppo.models.tokenizer import load_tokenizer, stop_token_ids, vocabulary_size
+from tppo.run_folder.checkpoints import step_of
 from tppo.run_folder.metric_lines import read_metric_lines
 from tppo.run_folder.paths import RunPaths
 from tppo.streams import Streams, until_redis_answers
@@ -57,7 +59,9 @@ from tppo.streams.contract import BEGINNING
 logger = logging.getLogger(__name__)
 
 
-def load_state(config: Config, identity: RunIdentity, *, resume: bool, is_replay: bool = False) -> LearnerState:
+def load_state(
+    config: Config, identity: RunIdentity, *, resume: bool, is_replay: bool = False, team: Team = ALONE
+) -> LearnerState:
     """Of the run's newest complete checkpoint when there is one. Raises `ConfigError`.
 
     What differs from the checkpoint's settings is applied at its place in the inbox; a replay finds it there.
@@ -85,6 +89,7 @@ def load_state(config: Config, identity: RunIdentity, *, resume: bool, is_replay
     definition = definition_of(config, latest, fingerprints(config))
     restored = with_values(config, definition.settings)
     manager = new_manager(restored, tokenizer)  # refuses bad rows before models are loaded
+    team.begin(Beginning(identity.incarnation, None if latest is None else step_of(latest), definition.settings))
     models = load_models(restored, latest)
     state = new_state(
         restored,
@@ -94,6 +99,7 @@ def load_state(config: Config, identity: RunIdentity, *, resume: bool, is_replay
         models=models,
         manager=manager,
         wanted=None if is_replay else config,
+        team=team,
     )
     if latest is not None:
         restore(state, latest)
@@ -154,6 +160,7 @@ def learner_service(
         run_log=run_log,
         failures=failures or ScoreFailures(config.max_consecutive_failures),
         reconfiguration=state.reconfiguration,
+        team=state.team,
     )
     return LearnerService(identity, parts, state.progress, until_step=until_step)
 

@@ -11,6 +11,7 @@ from learner.exchange.peers import Peers
 from learner.exchange.score_failures import ScoreFailures
 from learner.exchange.weight_publisher import GeneratorState, Snapshot
 from learner.persistence.checkpoint_writer import CheckpointWriter
+from learner.ranks.team import Team
 from learner.reconfiguration import Reconfiguration
 from learner.reporting.run_log import RunLog
 from learner.rollouts.manager import RolloutManager
@@ -33,6 +34,7 @@ class Parts:
     run_log: RunLog
     failures: ScoreFailures
     reconfiguration: Reconfiguration
+    team: Team
 
     def snapshot(
         self, policy_version: int, tensors: Mapping[str, Tensor] | None = None, *, incarnation: int
@@ -70,5 +72,6 @@ class Parts:
             },
             "rollouts": dict(ledger.count_by_state()),
             "duplicates": dict(ledger.duplicates),
+            "ranks": {rank: asdict(known) for rank, known in self.team.ranks().items()},
             "generators": {name: asdict(generator) for name, generator in generators.items()},
         }

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,9 @@ from learner.persistence.checkpoint import Checkpoints
 from learner.persistence.definition import Definition, require_resumable
 from learner.persistence.definition import read as read_definition
 from learner.persistence.rollback import delete_later_notes
+from learner.ranks.calls import LeadingTrainer
+from learner.ranks.channel import RankMessage
+from learner.ranks.team import ALONE, Team
 from learner.reconfiguration import Reconfiguration
 from learner.rollouts import ledger_state
 from learner.rollouts.manager import RolloutManager
@@ -44,6 +47,7 @@ class LearnerState:
     steering: Steering
     progress: TrainingProgress
     reconfiguration: Reconfiguration
+    team: Team = ALONE
 
 
 def definition_of(config: Config, latest: Path | None, data: Mapping[str, str]) -> Definition:
@@ -64,13 +68,18 @@ def new_state(
     models: tuple[Policy, ValueModel],
     manager: RolloutManager,
     wanted: Config | None,
+    team: Team = ALONE,
 ) -> LearnerState:
     """Of a run that has not begun; `config` is in force, and `wanted` is to be at the first chance."""
-    trainer = new_trainer(config, *models)
+    trainer = new_trainer(config, *models, made_by=Trainer if team.size == 1 else partial(LeadingTrainer, team))
     steering = Steering(config.run, manager, trainer, checkpoints)
 
+    def take_over(config: Config, values: Mapping[str, Any]) -> None:
+        with team.making(RankMessage("reconfigure", {"values": dict(values)})):
+            trainer.take_over(new_trainer(config, *models))  # some copy the policy
+
     async def reconfigure(config: Config, values: Mapping[str, Any]) -> None:
-        await asyncio.to_thread(lambda: trainer.take_over(new_trainer(config, *models)))  # some copy the policy
+        await asyncio.to_thread(take_over, config, values)
         steering.reconfigure(config, values)
 
     return LearnerState(
@@ -88,6 +97,7 @@ def new_state(
             apply=reconfigure,
             forget_after=partial(delete_later_notes, checkpoints.folder),
         ),
+        team,
     )
 
 
@@ -101,11 +111,13 @@ def restore(state: LearnerState, path: Path) -> None:
     logger.info("resumed from %s", path)
 
 
-def new_trainer(config: Config, policy: Policy, value_model: ValueModel) -> Trainer:
+def new_trainer(
+    config: Config, policy: Policy, value_model: ValueModel, *, made_by: Callable[..., Trainer] = Trainer
+) -> Trainer:
     """The trainer of `run.algorithm`, with fresh optimizers."""
     algorithm = config.algorithm.model_copy(update={"importance_cap": config.importance_cap})
     estimators = Estimators(algorithm, config.run.window_length)
-    trainer = Trainer(
+    trainer = made_by(
         policy,
         value_model,
         system_for(

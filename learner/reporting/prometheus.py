@@ -109,6 +109,20 @@ LEARNER_METRICS = (
         read=lambda status: [((), bool(status["last_error"]))] if "last_error" in status else [],
     ),
     Exposed(
+        name="tppo_rank_heartbeat_age_seconds",
+        unit="seconds",
+        meaning="Time since the newest heartbeat of a rank of the learner, where it is several processes.",
+        labels=("rank",),
+        read=of_each("ranks", number=part("heartbeat_age_seconds")),
+    ),
+    Exposed(
+        name="tppo_rank_memory_bytes",
+        unit="bytes",
+        meaning="Resident memory of a rank of the learner, where it is several processes.",
+        labels=("rank",),
+        read=of_each("ranks", number=part("memory_bytes")),
+    ),
+    Exposed(
         name="tppo_tracker_lines_total",
         unit="lines",
         meaning="Lines of metrics for TensorBoard or W&B since the learner started: written, failed, or dropped.",

@@ -127,8 +127,8 @@ def child_environment(environment: Mapping[str, str], *, num_processes: int) -> 
 
 
 def num_computing_processes(config: Config) -> int:
-    """Those that keep a core busy: the generators and the learner."""
-    return config.generation.replicas + 1
+    """Those that keep a core busy: the generators and the learner's ranks."""
+    return config.generation.replicas + config.learner.num_processes
 
 
 def _replicas(

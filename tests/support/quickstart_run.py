@@ -159,7 +159,7 @@ class Run:
         return seen
 
     def _process_ids(self, name: str) -> list[int]:
-        """Processes of this run whose arguments name `name`."""
+        """Processes of this run whose arguments name `name`; those of a rank name the learner, too, which is rank 0."""
         found = []
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             try:
@@ -167,6 +167,7 @@ class Run:
             except (FileNotFoundError, ProcessLookupError):
                 continue
             is_ours = any(argument.startswith(str(self.folder).encode()) for argument in arguments)
-            if is_ours and name.encode() in arguments:
+            rank = next((one for one in arguments if one.startswith(b"learner-rank-")), name.encode())
+            if is_ours and name.encode() in arguments and name.encode() == rank:
                 found.append(int(path.parent.name))
         return found

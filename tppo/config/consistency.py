@@ -39,7 +39,18 @@ def contradictions(config: Config, chosen: ChosenKeys) -> Iterator[str]:
     yield from _lengths_of_decay(config)
     yield from _turns(config)
     yield from _adapters(config)
+    yield from _ranks(config)
     yield from _engine(config)
+
+
+def _ranks(config: Config) -> Iterator[str]:
+    count = config.learner.num_processes
+    for key, device in (("learner.device", config.learner.device), ("critic.device", config.critic.device)):
+        if count > 1 and device is not None and ":" in device:
+            yield (
+                f"{key} = {device!r} with learner.num_processes = {count}: each process has a device of its own; "
+                f"expected {device.partition(':')[0]!r}, 'auto' or 'cpu'"
+            )
 
 
 def _windows(config: Config) -> Iterator[str]:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from tppo.config.section import Flag, Section, expecting
+from tppo.config.section import Flag, Processes, Seconds, Section, expecting
 
 ComputeDtype = Annotated[
     Literal["float32", "bfloat16"],
@@ -53,4 +53,15 @@ class LearnerSection(Section):
 
     Where two models do not fit on one GPU; each training step then copies both back and forth. On a CPU it does
     nothing, and on a GPU it has not been run.
+    """
+    num_processes: Processes = 1
+    """Processes (ranks) that train together, as one group: `tppo run` starts them on this machine. [processes]
+
+    To as many as there are GPUs for the learner. On several machines torchrun starts them instead: docs/ranks.md.
+    """
+    rank_timeout_seconds: Seconds = 30.0
+    """After a missing heartbeat of this length a rank counts as lost; then the group ends, and begins again from the
+    newest checkpoint. [seconds]
+
+    Up where ranks are lost that were only slow: on a machine that is short of cores or swaps.
     """

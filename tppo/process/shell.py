@@ -21,9 +21,10 @@ from tppo.streams.fence import UNFENCED
 WITHDRAW_SECONDS = 2.0  # a Redis that does not answer delays no end
 
 
-def configure_logging(level: int = logging.INFO, *, file: Path | None = None) -> None:
-    """One line an event, to standard error or to a file."""
-    logging.basicConfig(level=level, filename=file, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+def configure_logging(level: int = logging.INFO, *, file: Path | None = None, source: str = "") -> None:
+    """One line an event, to standard error or to a file; `source`: which of several processes that write there."""
+    origin = f"{source} %(name)s" if source else "%(name)s"
+    logging.basicConfig(level=level, filename=file, format=f"%(asctime)s %(levelname)s {origin} %(message)s")
 
 
 @asynccontextmanager

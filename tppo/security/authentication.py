@@ -34,6 +34,7 @@ class Service(StrEnum):
     REWARD = "reward"  # users' own processes attach, and files are scored
     DASHBOARD = "dashboard"  # an operator steers the run
     ENDPOINT = "endpoint"  # clients of the policy: its completions, and nothing else
+    LEARNER = "learner"  # its other ranks join rank 0
 
     @property
     def variable(self) -> str:

@@ -110,6 +110,11 @@ CONTRADICTIONS = [
         "critic.share_body = true with critic.compute_dtype = 'bfloat16': both models stand on the policy's frozen "
         "body; expected 'float32', or critic.share_body = false",
     ),
+    (
+        ["learner.num_processes=2", "critic.device=cuda:1"],
+        "critic.device = 'cuda:1' with learner.num_processes = 2: each process has a device of its own; expected "
+        "'cuda', 'auto' or 'cpu'",
+    ),
 ]
 
 

@@ -57,7 +57,8 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ),
     (
         "a number from 0.01 to 31536000",
-        "run.watchdog_seconds endpoint.timeout_seconds reward.timeout_seconds reward.attach_wait_seconds",
+        "run.watchdog_seconds endpoint.timeout_seconds reward.timeout_seconds reward.attach_wait_seconds "
+        "learner.rank_timeout_seconds",
         ["0", "-1.0", "1e-30", "1e+300", "inf", "nan", "'30s'", "true"],
     ),
     (
@@ -160,7 +161,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ("a table of engine arguments of vLLM", "generation.vllm", ["'eager'", "5", "[1]"]),
     (
         "a whole number from 1 to 1024",
-        "generation.replicas reward.replicas reward.num_workers",
+        "generation.replicas reward.replicas reward.num_workers learner.num_processes",
         ["0", "-1", "100000", "true"],
     ),
     ("a whole number from 1 to 256", "evaluation.samples_per_prompt", ["0", "-1", "257", "'8'", "true"]),

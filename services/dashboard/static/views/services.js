@@ -14,6 +14,12 @@ const LOG_LINES = 200;
 const RENEW_MILLISECONDS = 3000;
 
 /**
+ * @param {string} rank
+ * @param {{host: string, activity: string, heartbeat_age_seconds: number, memory_bytes: number}} one
+ */
+const rankText = (rank, one) => `${rank} on ${one.host}: ${one.activity}, ${bytes(one.memory_bytes)}, heartbeat ${seconds(one.heartbeat_age_seconds)} ago`;
+
+/**
  * @param {ServiceStatus} service
  * @param {GeneratorAnswer[]} generators
  * @param {WorkShares} work
@@ -32,6 +38,7 @@ function processCard(service, generators, work, metrics) {
       ["policy version", status.policy_version === undefined ? "" : String(status.policy_version)],
       ["weights' digest", status.digest ? `${String(status.digest).slice(0, 16)}…` : ""],
       ["waiting for", status.waiting_for ?? ""],
+      ["ranks", Object.entries(status.ranks ?? {}).map(([rank, one]) => rankText(rank, one)).join("; ")],
       ["slots", known ? `${whole(status.num_active)} of ${whole(known.num_slots)} in use; ${percent(known.occupancy)} over the run` : ""],
       ["leases held", status.num_held === undefined ? "" : `${whole(status.num_held)}; lost so far ${whole(status.num_leases_lost)}`],
       ["KV cache in use", known?.kv_cache_use == null ? "" : percent(known.kv_cache_use)],

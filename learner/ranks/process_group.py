@@ -1,0 +1,86 @@
+"""The process group of torch: one for each incarnation, in a store that is named by it.
+
+So a rank that was frozen while the others began again finds its own, old store, and joins nobody.
+"""
+
+import os
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import distributed
+from torch._C._distributed_c10d import FileStore, PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+from learner.ranks.place import RankPlace
+from tppo.config import Config, ConfigError
+from tppo.models.device import torch_device
+
+LONGEST_COLLECTIVE = timedelta(hours=1)
+"""A bound for what no missing heartbeat shows: ranks that wait for each other in different collectives."""
+LOOPBACK = "lo"
+FILE_PREFIX = ".ranks-"
+CHANNEL_KEY = "tppo/rank 0"
+
+
+def join(place: RankPlace, incarnation: int, config: Config) -> None:
+    """Returns when all ranks of this incarnation have joined. Raises `ConfigError` without a GPU for each."""
+    has_cuda = torch_device(config.policy_placement).startswith("cuda")
+    if has_cuda:
+        _take_device(place)
+    if place.is_one_machine and Path(f"/sys/class/net/{LOOPBACK}").exists():
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)  # nobody else can connect
+    if place.master:
+        store: Store = PrefixStore(f"tppo/{incarnation}", torchrun_store())
+    else:
+        store = FileStore(f"{config.run.path}/{FILE_PREFIX}{incarnation}", place.size)
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if has_cuda else "gloo",
+        store=store,
+        rank=place.rank,
+        world_size=place.size,
+        timeout=LONGEST_COLLECTIVE,
+    )
+
+
+def _take_device(place: RankPlace) -> None:
+    """The one of this rank's number."""
+    count = torch.cuda.device_count()
+    if place.local_size > count:
+        raise ConfigError(
+            f"learner.num_processes = {place.local_size} on this machine, which has {count} GPUs; "
+            f"expected at most {count}, or learner.device = 'cpu'"
+        )
+    torch.cuda.set_device(place.local_rank)
+
+
+def leave() -> None:
+    """At an orderly end."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def make_way(run_folder: Path) -> None:
+    """Delete what earlier incarnations met in, before a rank joins."""
+    for path in run_folder.glob(f"{FILE_PREFIX}*"):
+        path.unlink(missing_ok=True)
+
+
+def publish_channel(address: str) -> None:
+    """Where rank 0 listens, for the ranks that torchrun has started."""
+    torchrun_store().set(CHANNEL_KEY, address)
+
+
+def published_channel(timeout_seconds: float) -> str:
+    """Once rank 0 has published it. Raises `torch.distributed.DistStoreError` when it does not."""
+    torchrun_store().wait([CHANNEL_KEY], timedelta(seconds=timeout_seconds))
+    return str(torchrun_store().get(CHANNEL_KEY).decode())
+
+
+@cache
+def torchrun_store() -> Store:
+    """That of torchrun, or of a launcher that sets the same variables; another one after each restart."""
+    store: Store
+    store, _, _ = next(rendezvous("env://", timeout=LONGEST_COLLECTIVE))
+    return store

@@ -47,6 +47,8 @@ SETTINGS = {
     "generation.share_weight_memory": "false",  # the weights pass through the proxies
 }
 
+SEVERAL_RANKS = {"learner.num_processes": "2", "learner.rank_timeout_seconds": "5"}
+
 T = TypeVar("T")
 
 
@@ -125,6 +127,14 @@ class ChaoticRun(Run):
     def freeze(self, name: str) -> None:
         with self.frozen(self.process_id(name)):
             time.sleep(FREEZE_SECONDS)
+
+    def lose_rank(self, name: str, number: signal.Signals) -> float:
+        """SIGKILL, or SIGSTOP that nobody ends, to a rank of the learner; the seconds until the next group begins."""
+        before, process_id = self.incarnation(), self.process_id(name)
+        began = time.monotonic()
+        os.kill(process_id, number)
+        self.wait_for(lambda: self.incarnation() > before, "the next incarnation of the learner")
+        return time.monotonic() - began
 
     def trouble(self, mood: Mood) -> None:
         with self.proxy.in_mood(mood):

@@ -1,6 +1,7 @@
 """The faults that strike a run while it trains, by name, and how they are drawn from a seed."""
 
 import random
+import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -51,9 +52,17 @@ EDGES: dict[str, Callable[[ChaoticRun], object]] = {
     "Redis comes back empty with its clock behind": lambda run: run.flush_redis_with_its_clock_behind(),
     "Redis is full while the learner starts": lambda run: run.fill_redis_while_the_learner_starts(),
 }
+RANKS: dict[str, Callable[[ChaoticRun], object]] = {
+    "SIGKILL rank 1 of the learner": lambda run: run.lose_rank("learner-rank-1", signal.SIGKILL),
+    "SIGKILL rank 0 of the learner": lambda run: run.lose_rank("learner", signal.SIGKILL),
+    "SIGSTOP rank 1 of the learner": lambda run: run.lose_rank("learner-rank-1", signal.SIGSTOP),
+    "SIGSTOP rank 0 of the learner": lambda run: run.lose_rank("learner", signal.SIGSTOP),
+}
+"""Of a learner of two processes."""
 POISON: dict[str, Fault] = {f"poison: {kind}": _poison(kind) for kind in poison.KINDS}
-NEW = (*EDGES, *POISON)
-FAULTS: dict[str, Fault] = {**{name: _plain(fault) for name, fault in {**PROCESSES, **EDGES}.items()}, **POISON}
+NEW = (*EDGES, *POISON, *RANKS)
+PLAIN = {**PROCESSES, **EDGES, **RANKS}
+FAULTS: dict[str, Fault] = {**{name: _plain(fault) for name, fault in PLAIN.items()}, **POISON}
 MOST_PER_RUN = 3  # of one fault: the supervisor gives up a process that fails six times in a row
 
 

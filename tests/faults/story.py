@@ -39,6 +39,11 @@ class Story:
     faults: Sequence[str]
     continuations: Sequence[Continuation]
 
+    @property
+    def has_ranks(self) -> bool:
+        """Whether its learner is several processes."""
+        return any(name in kinds.RANKS for name in self.faults)
+
 
 def drawn_story(source: random.Random, only: Sequence[str] = ()) -> Story:
     """`only`: the faults and damages to draw from, where any are named."""

@@ -17,6 +17,7 @@ from learner.ranks.team import Team
 from learner.reporting.prometheus import LearnerExporter
 from tppo.announced_weights import announce_weights
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments, dump
+from tppo.config.devices import Gpus
 from tppo.process.cancellation import TaskGroup, cancel_all
 from tppo.process.shell import Announcer, configure_logging, connected, on_stop_signal
 from tppo.prometheus import serving
@@ -55,11 +56,14 @@ def main(argv: Sequence[str]) -> int:
         metavar="FILE.jsonl",
         help="with --check: write the first row of each reward function there, for tppo reward --check --score",
     )
+    parser.add_argument(
+        "--gpus", type=Gpus.of, metavar="NxGIB", help="with --check: of the machine that the run is for, such as 8x80"
+    )
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
     if arguments.check:
         configure_logging()
-        _check(config, arguments.first_rows, resume=arguments.resume)
+        _check(config, arguments.first_rows, resume=arguments.resume, gpus=arguments.gpus)
         return 0
     place = RankPlace.of(os.environ, config)
     configure_logging(source="" if place.size == 1 else f"rank {place.rank}")
@@ -100,10 +104,10 @@ def _import(config: Config) -> None:
         torch_device(placement)  # refused before anybody is waited for
 
 
-def _check(config: Config, first_rows: Path | None, *, resume: bool) -> None:
+def _check(config: Config, first_rows: Path | None, *, resume: bool, gpus: Gpus | None) -> None:
     from learner.preflight import check, request_line
 
-    found = check(config, resume=resume)
+    found = check(config, resume=resume, gpus=gpus)
     if first_rows is not None:
         first_rows.write_text("".join(f"{request_line(row)}\n" for row in found.first_rows), encoding="utf-8")
     for note in found.notes:

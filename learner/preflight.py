@@ -11,6 +11,7 @@ from learner.persistence.definition import read as read_definition
 from learner.reporting.trackers import trackers
 from learner.rollouts.prompts import Prompt
 from tppo.config import Config, ConfigError
+from tppo.config.devices import Gpus
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.json_files import DamagedFileError
 from tppo.run_folder.paths import RunPaths
@@ -27,8 +28,9 @@ class Findings:
     """The first for each reward function."""
 
 
-def check(config: Config, *, resume: bool = False) -> Findings:
-    """Read every row as the run would, and keep none but the first for each reward function.
+def check(config: Config, *, resume: bool = False, gpus: Gpus | None = None) -> Findings:
+    """Read every row as the run would, and keep none but the first for each reward function; `gpus`: of the machine
+    that it will run on, where that is another one.
 
     Raises `ConfigError` at the first row that cannot be used or scored, for a tracker or a device that is not here, and
     where a run that is to be resumed is another one.
@@ -37,12 +39,9 @@ def check(config: Config, *, resume: bool = False) -> Findings:
     log_warnings(config)
     from learner.data.tokenizer import prompt_readers  # transformers takes seconds to import
     from learner.models.inspection import require_adaptable, require_trainable
-    from tppo.models.device import torch_device
     from tppo.models.tokenizer import load_tokenizer
 
-    # The generators', too: a run that starts them starts them beside the learner.
-    for placement in (config.policy_placement, config.value_model_placement, config.generator_placement):
-        torch_device(placement)
+    notes = _check_devices(config, gpus)
     reader, evaluation_reader = prompt_readers(config, load_tokenizer(config.model.path))
     require_trainable(config.model, router_aux_loss_coef=config.actor.router_aux_loss_coef)
     require_adaptable(config)
@@ -59,9 +58,22 @@ def check(config: Config, *, resume: bool = False) -> Findings:
         _require_resumable(config)
     require_reward_functions(config, first)
     return Findings(
-        [f"{one}; skipped" for one in (train, *(found.overlong for found in evaluated)) if one.num_too_long],
+        [*notes, *(f"{one}; skipped" for one in (train, *(found.overlong for found in evaluated)) if one.num_too_long)],
         list({config.reward.function_of(prompt.data_source): prompt for prompt in reversed(first.values())}.values()),
     )
+
+
+def _check_devices(config: Config, gpus: Gpus | None) -> list[str]:
+    """Those of the generators, too: a run that starts them starts them beside the learner."""
+    from tppo.models.device import accelerators, chosen_device, require_numbers
+
+    there = accelerators() if gpus is None else gpus.names
+    require_numbers(config.placement, there)
+    placements = (config.policy_placement, config.value_model_placement, config.generator_placement)
+    devices = {chosen_device(one.device, there, key=one.device_key) for one in placements}
+    if len(there) < 2 or devices != {"cuda"}:
+        return []
+    return [f"{len(there)} GPUs are there, and all processes use the first one; [placement] divides them"]
 
 
 def _require_resumable(config: Config) -> None:

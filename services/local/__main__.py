@@ -4,6 +4,7 @@ import argparse
 import time
 
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
+from tppo.config.devices import Gpus
 
 LOG_COMPLETIONS_STEPS = 10  # of --log-completions; TRL's GRPO logs as often
 
@@ -30,6 +31,12 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--dry-run", action="store_true", help="check everything, print what would start, and end")
     made.add_argument(
+        "--gpus",
+        type=Gpus.of,
+        metavar="NxGIB",
+        help="with --dry-run: check the run for a machine with so many GPUs of so many GiB each, such as 8x80",
+    )
+    made.add_argument(
         "--exit-at-end", action="store_true", help="end with the run on a terminal too, where the dashboard else stays"
     )
     return made
@@ -54,17 +61,20 @@ def main(argv: list[str]) -> int:
     if arguments.parked_cause and not arguments.retry_parked:
         raise ConfigError("--parked-cause without --retry-parked: it says which of them; expected both")
 
+    if arguments.gpus and not arguments.dry_run:
+        raise ConfigError("--gpus without --dry-run: it describes another machine than this; expected both")
+
     from services.local import launch
     from services.local.memory import memory_lines  # slow to import: --help and a wrong key answer at once
 
     if arguments.resume and not arguments.dry_run and (sentence := launch.why_nothing_is_left(config)):
         print(sentence)
         return 0
-    notes = launch.check(config, resume=arguments.resume)
+    notes = launch.check(config, resume=arguments.resume, gpus=arguments.gpus)
     plan = launch.plan_of(
         config, resume=arguments.resume, retries_parked=arguments.retry_parked, parked_cause=arguments.parked_cause
     )
     if arguments.dry_run:
-        print("\n".join(launch.description(plan, notes, memory_lines(config))))
+        print("\n".join(launch.description(plan, notes, memory_lines(config, arguments.gpus))))
         return 0
     return launch.train(plan, notes, started_at=started_at, keeps_dashboard=not arguments.exit_at_end)

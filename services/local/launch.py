@@ -16,6 +16,7 @@ from socket import socket
 from rich.console import Console
 
 from services.local import preflight
+from services.local.devices import VISIBLE_VARIABLE
 from services.local.display import closing_table, display_for
 from services.local.processes import Plan, browsing_child, child_environment, redis_child, service_children
 from services.local.redis_server import RedisServer, find_binary, free_port
@@ -24,6 +25,7 @@ from services.local.session import Session, interrupts_end
 from services.local.supervision.child import Ending
 from services.local.supervision.supervisor import Supervisor
 from tppo.config import Config, ConfigError, dump, presets
+from tppo.config.devices import Gpus
 from tppo.config.services import DASHBOARD_PORTS
 from tppo.process.interpreter import require_python
 from tppo.process.listening import first_free, listener
@@ -37,15 +39,20 @@ from tppo.security.private_files import new_secret, private_folder
 from tppo.security.service_tokens import client_token, run_token, service_token
 
 
-def check(config: Config, *, resume: bool) -> list[str]:
-    """Everything that a user can get wrong, quick checks first, those that read all rows last; what is worth a note."""
+def check(config: Config, *, resume: bool, gpus: Gpus | None = None) -> list[str]:
+    """Everything that a user can get wrong, quick checks first, those that read all rows last; what is worth a note.
+
+    `gpus`: of the machine that the run is for, where that is another one; its environments are not looked at.
+    """
     preflight.check_run_folder(RunPaths(config.run.path), resume=resume)
     preflight.check_model(config.model)
     preflight.check_data_files(config.data.train_files, key="data.train_files")
     preflight.check_data_files(config.data.val_files, key="data.val_files")
     for name, files in config.evaluation.sets.items():
         preflight.check_data_files(files, key=f"evaluation.sets.{name}")
-    require_python(config.generation.python, key="generation.python")
+    if gpus is None:
+        require_python(config.generation.python, key="generation.python")
+        preflight.check_devices(config)
     preflight.check_hosts(config)
     preflight.check_ports(config)
     if config.redis.url:
@@ -55,12 +62,16 @@ def check(config: Config, *, resume: bool) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="tppo-") as scratch:
         resolved = Path(scratch) / "config.toml"
         resolved.write_text(dump(config), encoding="utf-8")
-        return preflight.check_with_processes(
+        is_other = config.generation.engine == "vllm" or config.generation.python is not None
+        notes = preflight.check_with_processes(
             resolved,
             resume=resume,
-            checks_generation=config.generation.engine == "vllm" or config.generation.python is not None,
+            checks_generation=is_other and gpus is None,
             python=config.generation.python,
+            gpus=gpus,
         )
+    skipped = ["the engine's environment was not checked, as --gpus describes another machine"]
+    return [*notes, *(skipped if is_other and gpus is not None else [])]
 
 
 def why_nothing_is_left(config: Config) -> str:
@@ -104,7 +115,9 @@ def description(plan: Plan, notes: Sequence[str] = (), memory: Iterable[str] = (
     yield from (f"# warning: {warning}" for warning in (*plan.config.warnings, *notes))
     yield from (f"# {plan.config.run.algorithm}: {line}" for line in presets.description(plan.config.run.algorithm))
     for child in [*([redis_child(plan.server)] if plan.server else []), *service_children(plan, {})]:
-        yield f"# {child.name}: {shlex.join(child.command(0))}"
+        devices = child.environment.get(VISIBLE_VARIABLE)
+        shown = f"{VISIBLE_VARIABLE}={devices} " if devices else ""
+        yield f"# {child.name}: {shown}{shlex.join(child.command(0))}"
     yield from (f"# memory: {line}" for line in memory)
 
 

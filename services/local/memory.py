@@ -1,14 +1,18 @@
 """What each process of a run takes of its device's memory, beside what there is: `--dry-run` prints it."""
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
+from services.local.devices import GIBIBYTE, Machine
 from tppo.config import Config
+from tppo.config.devices import Gpus
 from tppo.config.placement import Placement
-from tppo.config.training import OptimizerSection
+from tppo.config.placements import devices_of_a_generator
+from tppo.config.training import ModelSection, OptimizerSection
 from tppo.models.memory_estimate import (
     MEBIBYTE,
     PROCESS_BYTES,
@@ -19,7 +23,8 @@ from tppo.models.memory_estimate import (
     update_bytes,
 )
 
-GIBIBYTE = 2**30
+VLLM_SHARE_OF_DEVICE = 0.92  # vLLM's own `gpu_memory_utilization`
+KEPT_ASLEEP = {"off": ("",), "kv_cache": ("weights", "weights that arrive", "process"), "weights": ("process",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,8 @@ class Share:
     process: str
     device: str
     parts: dict[str, int]
+    in_other_phase: int = 0
+    """Of a learner that does not train, or of an engine that sleeps."""
 
     @property
     def total(self) -> int:
@@ -36,44 +43,44 @@ class Share:
         return _sum(self.parts)
 
 
-def memory_lines(config: Config) -> Iterator[str]:
-    """A line for each process, and one for each device."""
-    if not stored_parameters(config.model.path):
-        yield f"unknown, as {config.model.path} holds no safetensors files"
+def memory_lines(config: Config, gpus: Gpus | None = None) -> Iterator[str]:
+    """A line for each process, those that are alike together, and one for each device."""
+    machine = Machine(gpus)
+    try:
+        learners, generators = Shares(config, machine).all()
+    except UnknownShapeError as error:
+        yield f"unknown: {error}"
         return
-    shares = [*_learner(config), *_generators(config)]
-    for share in shares:
-        parts = ", ".join(f"{name} {shown(size)}" for name, size in share.parts.items())
-        yield f"{share.process} on {share.device}: {shown(share.total)} ({parts})"
-    for device in dict.fromkeys(share.device for share in shares):
-        needed, there = sum(share.total for share in shares if share.device == device), device_memory(device)
-        excess = ": more than there is" if needed > there else ""
-        yield f"{shown(needed)} of the {shown(there)} of {device}{excess}"
+    for alike in (*_alike(learners), *_alike(generators)):
+        parts = ", ".join(f"{name} {shown(size)}" for name, size in alike[0].parts.items())
+        each = " each" if len(alike) > 1 else ""
+        yield f"{_processes(alike)} on {_devices(alike)}: {shown(alike[0].total)}{each} ({parts})"
+    needed = needed_by_device(learners, generators, sleeps=config.engine_sleep != "off")
+    for size, devices in groupby(needed, key=lambda device: needed[device]):
+        named = [Share("", device, {}) for device in devices]
+        there = machine.memory(named[0].device)
+        excess = ": more than there is" if size > there else ""
+        yield f"{shown(size)} of the {shown(there)} of {_devices(named)}{excess}"
+
+
+def needed_by_device(learners: Sequence[Share], generators: Sequence[Share], *, sleeps: bool) -> dict[str, int]:
+    """The most that its processes take at one time: the sum, but for engines that sleep while the learner trains."""
+    needed = {}
+    for device in dict.fromkeys(share.device for share in (*learners, *generators)):
+        training, sampling = ([one for one in shares if one.device == device] for shares in (learners, generators))
+        phases = [sum(one.total for one in (*training, *sampling))]
+        if sleeps:
+            phases = [
+                sum(one.total for one in busy) + sum(one.in_other_phase for one in idle)
+                for busy, idle in ((training, sampling), (sampling, training))
+            ]
+        needed[device] = max(phases)
+    return needed
 
 
 def shown(size: int) -> str:
     """In GiB, or MiB where that is less than one."""
     return f"{size / GIBIBYTE:.1f} GiB" if size >= GIBIBYTE else f"{math.ceil(size / MEBIBYTE)} MiB"
-
-
-def stored_parameters(folder: Path) -> int:
-    """Of the folder's safetensors files, by their headers; tied ones once."""
-    from safetensors import safe_open
-
-    found = 0
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="np") as tensors:
-            found += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    return found
-
-
-def device_memory(device: str) -> int:
-    """Bytes that the device has, and for the CPU the machine."""
-    import torch
-
-    from tppo.models.device import device_bytes
-
-    return device_bytes(torch.device(device)) or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,89 +98,191 @@ class Trained:
         return _sum(self.resident) + _sum(self.update)
 
 
-def learner_share(models: Sequence[Trained], *, take_turns: bool) -> Share:
+def learner_share(models: Sequence[Trained], *, take_turns: bool, process: str = "learner") -> Share:
     """Of a device that has one model or both: the larger update counts, and with turns the larger model alone."""
     device = models[0].device
     there = [max(models, key=lambda model: model.total)] if take_turns else models
     resident = {f"{model.name}'s {part}": size for model in there for part, size in model.resident.items()}
+    resident |= _process(device)
     update = max((model.update for model in there), key=_sum)
-    return Share("learner", device, resident | update | _process(device))
+    return Share(process, device, resident | update, _sum(resident))
 
 
-def _learner(config: Config) -> list[Share]:
-    models = [
-        _trained(config, "policy", _shape(config.model.path), config.policy_placement, config.actor),
-        _trained(config, "value model", _value_shape(config), config.value_model_placement, config.critic),
-    ]
-    devices = dict.fromkeys(model.device for model in models)
-    on_device = {device: [model for model in models if model.device == device] for device in devices}
-    return [
-        learner_share(of_device, take_turns=config.learner.offload_idle_model and device != "cpu")
-        for device, of_device in on_device.items()
-    ]
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Of all processes of a run."""
+
+    config: Config
+    machine: Machine
+
+    def all(self) -> tuple[list[Share], list[Share]]:
+        """Those of the learner, and those of the generators. Raises `UnknownShapeError`."""
+        policy, value_model = shapes_of(self.config.model)
+        return self.learners(policy, value_model), self.generators(policy)
+
+    def learners(self, policy: ModelShape, value_model: ModelShape) -> list[Share]:
+        """One for each process and device."""
+        config, shares = self.config, []
+        for rank in range(num_processes(config)):
+            models = [
+                self._trained("policy", policy, config.policy_placement, config.actor, rank),
+                self._trained("value model", value_model, config.value_model_placement, config.critic, rank),
+            ]
+            for device in dict.fromkeys(model.device for model in models):
+                there = [model for model in models if model.device == device]
+                take_turns = config.learner.offload_idle_model and device != "cpu"
+                shares.append(learner_share(there, take_turns=take_turns, process=_numbered("learner", rank)))
+        return shares
+
+    def _trained(
+        self, name: str, shape: ModelShape, placement: Placement, section: OptimizerSection, rank: int
+    ) -> Trained:
+        device, is_policy = self._device_of_rank(name, placement, rank), name == "policy"
+        training = Training(
+            compute_bytes=_compute_bytes(placement),
+            num_tokens=max(section.max_tokens_per_microbatch, self._longest_row),  # which is never divided
+            checkpointing=self.config.learner.activation_checkpointing,
+            device_bytes=self.machine.accelerator_bytes(device),
+            num_processes=num_processes(self.config),
+        )
+        resident = resident_bytes(shape, training)
+        if is_policy and self.config.run.algorithm == "ppo-ewma":
+            resident["averaged weights"] = resident["weights"]
+        return Trained(name, device, resident, update_bytes(shape, training, has_logits=is_policy))
+
+    @property
+    def _longest_row(self) -> int:
+        return self.config.run.max_prompt_length + self.config.run.max_response_length
+
+    def _device_of_rank(self, name: str, placement: Placement, rank: int) -> str:
+        placed, is_policy = self.config.placement, name == "policy"
+        if placed.policy is not None:
+            return f"GPU {(placed.policy_numbers if is_policy else placed.value_model_numbers)[rank]}"
+        device = self.machine.device(placement)
+        return f"cuda:{rank}" if device == "cuda" and num_processes(self.config) > 1 else device
+
+    def generators(self, shape: ModelShape) -> list[Share]:
+        """One for each generator and device."""
+        placement, section = self.config.generator_placement, self.config.generation
+        shares = []
+        for replica in range(section.replicas):
+            numbers = self.config.placement.of_generator(replica, num_replicas=section.replicas)
+            device = self.machine.device(placement)
+            for name in [f"GPU {number}" for number in numbers] or [device]:
+                parts = self._engine(shape, name) | _process(device)
+                asleep = _sum({part: size for part, size in parts.items() if part in self._kept_asleep()})
+                shares.append(Share(f"generation-{replica}", name, parts, asleep))
+        return shares
+
+    def _kept_asleep(self) -> Sequence[str]:
+        """vLLM takes its weights to the host when it frees its KV cache alone."""
+        sleep = self.config.engine_sleep
+        return KEPT_ASLEEP["weights" if sleep == "kv_cache" and self.config.generation.engine == "vllm" else sleep]
+
+    def _engine(self, shape: ModelShape, device: str) -> dict[str, int]:
+        config, compute_bytes = self.config, _compute_bytes(self.config.generator_placement)
+        parts = generator_bytes(
+            shape,
+            compute_bytes=compute_bytes,
+            num_slots=config.generation.num_slots,
+            num_tokens=self._longest_row,
+        )
+        there = self.machine.accelerator_bytes(device)
+        if config.generation.engine != "vllm" or there is None:
+            return parts
+        # One tensor after the other is read out of the host's memory; the KV cache takes what is left of vLLM's share.
+        arguments: Any = config.generation.vllm
+        weights = parts["weights"] // max(
+            1, devices_of_a_generator(config) // (arguments.get("data_parallel_size") or 1)
+        )
+        taken = int(there * float(arguments.get("gpu_memory_utilization") or VLLM_SHARE_OF_DEVICE))
+        return {"weights": weights, "KV cache and activations": max(0, taken - weights)}
 
 
-def _trained(config: Config, name: str, shape: ModelShape, placement: Placement, section: OptimizerSection) -> Trained:
-    training, is_policy = _training(config, placement, section), name == "policy"
-    resident = resident_bytes(shape, training)
-    if is_policy and config.run.algorithm == "ppo-ewma":
-        resident["averaged weights"] = resident["weights"]
-    return Trained(name, _device(placement), resident, update_bytes(shape, training, has_logits=is_policy))
+def _alike(shares: Sequence[Share]) -> Iterator[list[Share]]:
+    """Neighbours that take the same of devices of their own."""
+    group: list[Share] = []
+    for share in shares:
+        if group and (share.parts != group[0].parts or share.device in (one.device for one in group)):
+            yield group
+            group = []
+        group.append(share)
+    if group:
+        yield group
+
+
+def _processes(shares: Sequence[Share]) -> str:
+    names = list(dict.fromkeys(share.process for share in shares))
+    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+
+
+def _devices(shares: Sequence[Share]) -> str:
+    """`GPUs 0-3`, where they are in a row."""
+    names = [share.device for share in shares]
+    numbers = [int(name.removeprefix("GPU ")) for name in names if name.startswith("GPU ")]
+    if len(numbers) < 2 or numbers != list(range(numbers[0], numbers[-1] + 1)):
+        return ", ".join(names)
+    return f"GPUs {numbers[0]}-{numbers[-1]}"
+
+
+def num_processes(config: Config) -> int:
+    """Of the learner."""
+    return int(getattr(config.learner, "num_processes", 1))
+
+
+def _numbered(role: str, rank: int) -> str:
+    return f"{role}-{rank}" if rank else role
 
 
 def _sum(parts: dict[str, int]) -> int:
     return sum(parts.values())
 
 
-def _generators(config: Config) -> list[Share]:
-    placement, run = config.generator_placement, config.run
-    device = _device(placement)
-    parts = generator_bytes(
-        _shape(config.model.path),
-        compute_bytes=_compute_bytes(placement),
-        num_slots=config.generation.num_slots,
-        num_tokens=run.max_prompt_length + run.max_response_length,
-    )
-    return [
-        Share(f"generation-{index}", device, parts | _process(device)) for index in range(config.generation.replicas)
-    ]
-
-
 def _process(device: str) -> dict[str, int]:
     return {"process": PROCESS_BYTES} if device == "cpu" else {}
-
-
-def _shape(folder: Path) -> ModelShape:
-    from transformers import AutoConfig
-
-    return ModelShape.of(AutoConfig.from_pretrained(folder, local_files_only=True), stored_parameters(folder))
-
-
-def _value_shape(config: Config) -> ModelShape:
-    """Of the critic's folder, else of the policy's body."""
-    if config.model.critic_path is not None and stored_parameters(config.model.critic_path):
-        return _shape(config.model.critic_path)
-    return _shape(config.model.path).body()
-
-
-def _training(config: Config, placement: Placement, section: OptimizerSection) -> Training:
-    import torch
-
-    from tppo.models.device import device_bytes
-
-    return Training(
-        compute_bytes=_compute_bytes(placement),
-        num_tokens=section.max_tokens_per_microbatch,
-        checkpointing=config.learner.activation_checkpointing,
-        device_bytes=device_bytes(torch.device(_device(placement))),
-    )
 
 
 def _compute_bytes(placement: Placement) -> int:
     return 4 if placement.compute_dtype == "float32" else 2
 
 
-def _device(placement: Placement) -> str:
-    from tppo.models.device import torch_device
+class UnknownShapeError(Exception):
+    """Nobody can say how large a model is; the text says why."""
 
-    return torch_device(placement)
+
+def shapes_of(section: ModelSection) -> tuple[ModelShape, ModelShape]:
+    """Of the policy, and of the value model: its own folder's, else the policy's body. Raises `UnknownShapeError`."""
+    policy = _shape(section.path)
+    own = section.critic_path if section.critic_path and stored_parameters(section.critic_path) else None
+    return policy, policy.body() if own is None else _shape(own)
+
+
+def stored_parameters(folder: Path) -> int:
+    """Of the folder's safetensors files, by their headers; tied ones once. 0 where there are none."""
+    from safetensors import safe_open
+
+    found = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="np") as tensors:
+            found += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return found
+
+
+def _shape(folder: Path) -> ModelShape:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UnknownShapeError(f"{folder}: {error}") from None
+    return ModelShape.of(config, stored_parameters(folder) or _described_parameters(config))
+
+
+def _described_parameters(config: object) -> int:
+    """Of the model that the configuration describes, without its memory; tied ones once."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    return sum(parameter.numel() for parameter in model.parameters())

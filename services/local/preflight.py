@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from services.local.devices import device_environment
 from tppo.config import Config, ConfigError
+from tppo.config.devices import Gpus
 from tppo.config.schema import ModelSection
 from tppo.process.interpreter import environment_of_python, tppo_command
 from tppo.process.listening import listener, why_not
@@ -184,8 +186,19 @@ async def _memory_of_redis(url: str) -> dict[str, Any]:
         return dict(await client.info("memory"))
 
 
+def check_devices(config: Config) -> None:
+    """The GPUs that the placement numbers are among those that this process is shown."""
+    for child in ("learner", *(f"generation-{replica}" for replica in range(config.generation.replicas))):
+        device_environment(config, child, os.environ)
+
+
 def check_with_processes(
-    config_path: Path, *, resume: bool = False, checks_generation: bool = False, python: Path | None = None
+    config_path: Path,
+    *,
+    resume: bool = False,
+    checks_generation: bool = False,
+    python: Path | None = None,
+    gpus: Gpus | None = None,
 ) -> list[str]:
     """Let the processes that own them check the data and the reward functions, in parallel; the learner's notes.
 
@@ -193,7 +206,8 @@ def check_with_processes(
     its engine. Raises `ConfigError` with the first refusal.
     """
     first_rows = config_path.with_name("first_rows.jsonl")
-    learner = _checking("learner", config_path, "--first-rows", str(first_rows), *(("--resume",) if resume else ()))
+    options = [*(["--resume"] if resume else []), *([f"--gpus={gpus}"] if gpus else [])]
+    learner = _checking("learner", config_path, "--first-rows", str(first_rows), *options)
     reward = _checking("reward", config_path, "--score", "-")
     generation = _checking("generation", config_path, python=python) if checks_generation else None
     notes, complaint = learner.communicate()

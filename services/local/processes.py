@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from socket import socket
 
+from services.local.devices import device_environment
 from services.local.redis_server import RedisServer
 from services.local.supervision.child import Child
 from tppo.config import Config
@@ -72,7 +73,8 @@ def service_children(plan: Plan, tokens: Mapping[Service, str]) -> list[Child]:
     for child in _children(plan):
         role = child.name.partition("-")[0]
         other_python = environment_of_python(plan.config.generation.python) if role == "generation" else {}
-        environment = {**role_environment(role, plan.redis_url, tokens), **other_python}
+        devices = device_environment(plan.config, child.name, os.environ)
+        environment = {**role_environment(role, plan.redis_url, tokens), **other_python, **devices}
         children.append(replace(child, environment=environment))
     return children
 

@@ -11,6 +11,7 @@ from tppo.models.memory_estimate import (
     logits_bytes,
     logits_per_chunk,
     resident_bytes,
+    update_bytes,
 )
 
 QWEN = {  # Qwen2.5, and what was measured: MiB of saved activations for each token, in bfloat16
@@ -59,3 +60,23 @@ def test_the_memory_of_logits_grows_no_further_than_a_chunk() -> None:
 def test_an_accelerators_chunk_is_a_share_of_its_memory_and_never_smaller_than_the_cpus() -> None:
     assert logits_per_chunk(80 * 2**30) == 80 * 2**30 // 64 // 4
     assert logits_per_chunk(2**30) == logits_per_chunk(None) == 2**26
+
+
+def test_processes_share_weights_moments_and_gradients_and_gather_a_block_at_a_time() -> None:
+    shape = ModelShape(1000, 4, hidden=10, intermediate=20, queries=10, keys=10, vocabulary=30)
+    alone, shared = Training(2, 1, "off"), Training(2, 1, "off", num_processes=8)
+    outside, block = 2 * 30 * 10, (1000 - 600) // 4
+
+    assert resident_bytes(shape, shared) == {"weights": 4 * 125, "moments": 8 * 125}
+    update = update_bytes(shape, shared, has_logits=False)
+    assert update["gradients"] == 4 * 125
+    assert update["gathered"] == 2 * (outside + 2 * block) + (2 + 4) * outside
+    assert "gathered" not in update_bytes(shape, alone, has_logits=False)
+
+
+def test_adapters_alone_have_masters_moments_and_gradients() -> None:
+    shape = ModelShape(1000, 4, hidden=10, intermediate=20, queries=10, keys=10, vocabulary=30)
+    training = Training(2, 1, "off", num_adapted=50)
+
+    assert resident_bytes(shape, training) == {"weights": 2 * 1000 + 4 * 50, "moments": 8 * 50}
+    assert update_bytes(shape, training, has_logits=False)["gradients"] == 4 * 50

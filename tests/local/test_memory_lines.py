@@ -6,8 +6,18 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from services.local import memory
-from services.local.memory import Share, Trained, learner_share, memory_lines, stored_parameters
+from services.local.devices import Machine
+from services.local.memory import (
+    Share,
+    Shares,
+    Trained,
+    learner_share,
+    memory_lines,
+    needed_by_device,
+    shapes_of,
+    stored_parameters,
+)
+from tppo.config.devices import Gpus
 from tppo.config.schema import Config
 
 PARAMETERS = 2 * 1000 * 64 + 4 * 64 * 64 + 3 * 64 * 128 + 3 * 64
@@ -26,8 +36,9 @@ def a_config(folder: Path, **sections: dict[str, Any]) -> Config:
     return Config.model_validate(table | {"learner": {"device": "cpu"}} | sections)
 
 
-def shares(config: Config) -> list[Share]:
-    return [*memory._learner(config), *memory._generators(config)]
+def shares(config: Config, gpus: Gpus | None = None) -> list[Share]:
+    learners, generators = Shares(config, Machine(gpus)).all()
+    return [*learners, *generators]
 
 
 def test_parameters_are_counted_in_the_headers_of_all_shards(folder: Path) -> None:
@@ -36,7 +47,8 @@ def test_parameters_are_counted_in_the_headers_of_all_shards(folder: Path) -> No
 
 
 def test_the_parts_of_the_learner_are_those_of_the_formulas(folder: Path) -> None:
-    learner, _ = shares(a_config(folder, actor={"max_tokens_per_microbatch": 100}))
+    lengths = {"max_prompt_length": 50, "max_response_length": 50, "window_length": 50}
+    learner, _ = shares(a_config(folder, run=lengths, actor={"max_tokens_per_microbatch": 100}))
 
     body = PARAMETERS - 64_000
     assert learner.parts == {
@@ -59,7 +71,7 @@ def test_masters_and_their_cast_take_six_bytes_a_parameter(folder: Path) -> None
 
 def test_a_generator_holds_the_keys_and_values_of_all_its_slots(folder: Path) -> None:
     lengths = {"max_prompt_length": 100, "max_response_length": 400}
-    _, generator = shares(a_config(folder, run=lengths, generation={"num_slots": 8}))
+    _, generator = shares(a_config(folder, run=lengths | {"window_length": 50}, generation={"num_slots": 8}))
 
     assert generator.parts["KV cache"] == 2 * 1 * 64 * 4 * 8 * 500
 
@@ -76,7 +88,7 @@ def test_models_that_take_turns_count_as_the_larger_of_them() -> None:
 
 
 def test_each_process_has_a_line_and_each_device_a_sum(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "device_memory", lambda device: 2**30)
+    monkeypatch.setattr(Machine, "memory", lambda machine, device: 2**30)
 
     lines = list(memory_lines(a_config(folder, generation={"replicas": 2})))
 
@@ -88,5 +100,66 @@ def test_each_process_has_a_line_and_each_device_a_sum(folder: Path, monkeypatch
     assert lines[-1].endswith(" of the 1.0 GiB of cpu: more than there is")
 
 
-def test_a_folder_without_safetensors_is_said_to_be_unknown(tmp_path: Path) -> None:
-    assert list(memory_lines(a_config(tmp_path))) == [f"unknown, as {tmp_path} holds no safetensors files"]
+def test_a_folder_without_weights_is_as_large_as_its_configuration_says(folder: Path) -> None:
+    policy, value_model = shapes_of(a_config(folder).model)
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+
+    assert shapes_of(a_config(folder).model) == (policy, value_model)
+    assert policy.num_parameters == PARAMETERS
+
+
+def test_a_folder_that_transformers_cannot_read_is_said_to_be_unknown(tmp_path: Path) -> None:
+    (line,) = memory_lines(a_config(tmp_path))
+
+    assert line.startswith(f"unknown: {tmp_path}: ")
+
+
+def test_a_micro_batch_is_at_least_as_long_as_the_longest_row(folder: Path) -> None:
+    lengths = {"max_prompt_length": 1000, "max_response_length": 9000}
+    learner, _ = shares(a_config(folder, run=lengths, critic={"max_tokens_per_microbatch": 100}))
+
+    assert learner.parts["activations"] == 10_000 * (4 * (4 * 128 + 3 * 64 + 2 * 64) + 24 * 64)
+
+
+def test_placed_processes_are_counted_on_the_gpus_of_the_machine_that_they_are_for(folder: Path) -> None:
+    placed = {"policy": "0", "value_model": "1", "generation": "2-3"}
+    config = a_config(folder, learner={}, placement=placed, generation={"replicas": 2})
+
+    lines = list(memory_lines(config, Gpus.of("4x80")))
+
+    assert [line.partition(":")[0] for line in lines[:3]] == [
+        "learner on GPU 0",
+        "learner on GPU 1",
+        "generation-0 to generation-1 on GPUs 2-3",
+    ]
+    assert lines[3].endswith(" of the 80.0 GiB of GPU 0")
+    assert lines[5].endswith(" of the 80.0 GiB of GPUs 2-3")
+
+
+def test_an_engine_that_sleeps_counts_in_the_other_phase_alone() -> None:
+    learner = Share("learner", "GPU 0", {"weights": 10, "activations": 50}, in_other_phase=10)
+    generator = Share("generation-0", "GPU 0", {"weights": 5, "KV cache": 30}, in_other_phase=5)
+
+    assert needed_by_device([learner], [generator], sleeps=False) == {"GPU 0": 95}
+    assert needed_by_device([learner], [generator], sleeps=True) == {"GPU 0": 65}
+
+
+@pytest.mark.parametrize(("sleep", "kept"), [("kv_cache", ["weights", "weights that arrive"]), ("weights", [])])
+def test_what_a_sleeping_engine_keeps_depends_on_how_it_sleeps(folder: Path, sleep: str, kept: list[str]) -> None:
+    run = {"mode": "lockstep"}
+    _, generator = shares(
+        a_config(folder, run=run, learner={}, placement={"policy": "0", "sleep": sleep}), Gpus.of("1x24")
+    )
+
+    assert generator.in_other_phase == sum(generator.parts[part] for part in kept)
+
+
+def test_vllm_takes_its_share_of_the_device_whatever_the_rows_need(folder: Path) -> None:
+    generation = {"engine": "vllm", "vllm": {"tensor_parallel_size": 2, "gpu_memory_utilization": 0.5}}
+    placed = {"policy": "0", "generation": "1-2"}
+    _, first, second = shares(a_config(folder, learner={}, placement=placed, generation=generation), Gpus.of("3x10"))
+
+    assert first.parts == second.parts
+    assert first.parts["weights"] == 4 * PARAMETERS // 2
+    assert first.total == 5 * 2**30

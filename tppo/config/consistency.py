@@ -7,6 +7,7 @@ the run began; only there may a warm-up be longer than the run, after a trial th
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from tppo.config import placements
 from tppo.config.presets import KEYS_OF_SYSTEMS, SYSTEMS_WITH_A_CAP
 from tppo.config.schema import Config
 
@@ -40,6 +41,7 @@ def contradictions(config: Config, chosen: ChosenKeys) -> Iterator[str]:
     yield from _turns(config)
     yield from _adapters(config)
     yield from _ranks(config)
+    yield from placements.contradictions(config)
     yield from _engine(config)
 
 
@@ -133,11 +135,16 @@ def _importance_cap(config: Config) -> Iterator[str]:
 
 
 def _turns(config: Config) -> Iterator[str]:
-    device, of_policy = config.value_model_placement.device, config.learner.device
-    if config.learner.offload_idle_model and device != of_policy:
+    of_value_model, of_policy = config.value_model_placement, config.policy_placement
+    if config.learner.offload_idle_model and of_value_model.device != of_policy.device:
+        keys = (("critic.device", of_value_model.device), ("learner.device", of_policy.device))
+        if config.placement.policy is not None:
+            placed = config.placement
+            keys = (("placement.value_model", placed.value_model), ("placement.policy", placed.policy))
+        named = " and ".join(f"{key} = {value!r}" for key, value in keys)
         yield (
-            f"learner.offload_idle_model = true with critic.device = {device!r} and learner.device = {of_policy!r}: "
-            "each model has its own device; expected the same device, or false"
+            f"learner.offload_idle_model = true with {named}: each model has its own device; expected the same device, "
+            "or false"
         )
 
 

@@ -21,7 +21,7 @@ run.max_response_length         max_completion_length max_new_tokens generate_ma
 run.max_policy_lag              max_staleness staleness_threshold staleness max_async_level async_level \
                                 max_off_policy_steps max_head_offpolicyness
 model.path                      model_name_or_path model_name model pretrain actor_model_path policy_model base_model
-model.critic_path               critic_model_path value_model value_model_path critic_pretrain
+model.critic_path               critic_model_path value_model_path critic_pretrain
 learner.compute_dtype           dtype torch_dtype precision bf16 fp16 param_dtype mixed_precision model_dtype
 learner.activation_checkpointing gradient_checkpointing enable_gradient_checkpointing enable_activation_checkpointing \
                                 activation_checkpoint recompute_granularity
@@ -58,6 +58,7 @@ actor.max_kl                    target_kl kl_target
 critic.lr                       critic_learning_rate critic_lr value_lr vf_lr
 critic.warmup_steps             critic_warmup freezing_actor_steps value_pretrain_steps
 critic.cliprange_value_low      cliprange_value value_clip vf_clip vf_clip_param clip_range_vf
+placement.sleep                 free_cache_engine enable_sleep_mode vllm_enable_sleep vllm_sleep sleep_level
 generation.temperature          sampling_temperature rollout_temperature
 generation.num_slots            max_num_seqs max_batch_size max_concurrent_requests
 generation.replicas             num_engines vllm_num_engines num_generators num_rollout_workers data_parallel_size

@@ -6,6 +6,7 @@ from pydantic import BaseModel, model_validator
 
 from tppo.config import presets
 from tppo.config.algorithm import AlgorithmSection
+from tppo.config.devices import PlacementSection, Sleep
 from tppo.config.endpoint import EndpointSection
 from tppo.config.placement import LearnerSection, Placement
 from tppo.config.results import CheckpointSection, EvaluationSection, TraceSection, TrackersSection
@@ -27,6 +28,7 @@ class Config(Section):
     algorithm: AlgorithmSection = AlgorithmSection()
     actor: ActorSection = ActorSection()
     critic: CriticSection = CriticSection()
+    placement: PlacementSection = PlacementSection()
     generation: GenerationSection = GenerationSection()
     endpoint: EndpointSection = EndpointSection()
     reward: RewardSection = RewardSection()
@@ -64,18 +66,33 @@ class Config(Section):
 
     @property
     def policy_placement(self) -> Placement:
-        """Of the policy in the learner."""
+        """Of the policy in the learner, as its first process sees the devices."""
+        if self.placement.policy is not None:
+            return Placement(self.learner.compute_dtype, "cuda:0", "placement.policy")
         return Placement(self.learner.compute_dtype, self.learner.device, "learner.device")
 
     @property
     def value_model_placement(self) -> Placement:
-        """Of the value model."""
-        return self._placement_of(self.critic, "critic.device")
+        """Of the value model, as the learner's first process sees the devices."""
+        placed = self._placement_of(self.critic, "critic.device")
+        numbers = self.placement.value_model_numbers
+        if not numbers or numbers == self.placement.policy_numbers:
+            return placed
+        index = self.placement.learner_numbers.index(numbers[0])
+        return placed._replace(device=f"cuda:{index}", device_key="placement.value_model")
 
     @property
     def generator_placement(self) -> Placement:
-        """Of the policy in each generator."""
-        return self._placement_of(self.generation, "generation.device")
+        """Of the policy in each generator, which sees its own devices alone."""
+        placed = self._placement_of(self.generation, "generation.device")
+        return placed._replace(device="cuda:0", device_key="placement.generation") if self.placement.policy else placed
+
+    @property
+    def engine_sleep(self) -> Sleep:
+        """`placement.sleep`; `auto` resolved."""
+        if self.placement.sleep != "auto":
+            return self.placement.sleep
+        return "kv_cache" if self.run.mode == "lockstep" and self.placement.is_shared else "off"
 
     def _placement_of(self, section: CriticSection | GenerationSection, device_key: str) -> Placement:
         policy = self.policy_placement
@@ -150,6 +167,7 @@ __all__ = [
     "LearnerSection",
     "ModelSection",
     "OptimizerSection",
+    "PlacementSection",
     "PrometheusSection",
     "RedisSection",
     "RewardSection",

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:  # what computes runs where no configuration library is installed
+    from tppo.config.devices import PlacementSection
     from tppo.config.placement import Placement
 
 
 def torch_device(placement: "Placement") -> str:
     """The device on this machine. Raises `ConfigError`."""
-    return chosen_device(placement.device, _accelerators(), key=placement.device_key)
+    return chosen_device(placement.device, accelerators(), key=placement.device_key)
 
 
 def chosen_device(name: str, accelerators: Sequence[str], *, key: str) -> str:
@@ -30,6 +31,22 @@ def chosen_device(name: str, accelerators: Sequence[str], *, key: str) -> str:
     )
 
 
+def require_numbers(placement: "PlacementSection", there: Sequence[str]) -> None:
+    """Raise `ConfigError` where a number is none of the accelerators that are there."""
+    cuda = [name for name in there if name.startswith("cuda")]
+    for key in ("policy", "value_model", "generation"):
+        numbers = getattr(placement, f"{key}_numbers")
+        if getattr(placement, key) is not None and max(numbers) >= len(cuda):
+            from tppo.config import ConfigError
+
+            found = f"{len(cuda)} CUDA devices" if len(cuda) != 1 else "1 CUDA device"
+            raise ConfigError(
+                f"placement.{key} = {getattr(placement, key)!r}: PyTorch {torch.__version__} finds {found}; expected "
+                f"{f'numbers below {len(cuda)}' if cuda else 'no [placement]'}, or --dry-run --gpus NxGIB, to check "
+                "the run for another machine"
+            )
+
+
 def device_bytes(device: torch.device) -> int | None:
     """Of an accelerator's memory; None for the CPU, whose memory other processes use as well."""
     if device.type != "cuda":
@@ -38,8 +55,8 @@ def device_bytes(device: torch.device) -> int | None:
     return total
 
 
-def _accelerators() -> list[str]:
-    """Such as cuda:0 and cuda:1; PyTorch is built for one kind."""
+def accelerators() -> list[str]:
+    """Of this machine, such as cuda:0 and cuda:1; PyTorch is built for one kind."""
     found = torch.accelerator.current_accelerator(check_available=True)
     if found is None:
         return []

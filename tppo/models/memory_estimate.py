@@ -13,6 +13,15 @@ takes e bytes; a micro-batch has T tokens, c of them in a chunk of logits.
     logits       12 T V where they are few; else 8 c V, and the 4 V H of the head's gradient
     KV cache     2 L K e for each token of each slot
 
+N processes of the learner share weights, moments and gradients. Each gathers what it computes with: of P, the embedding
+and an untied head are R and a block is B = (P - R) / L.
+
+    weights      4 P / N; moments 8 P / N; gradients 4 P / N
+    gathered     e (R + 2 B), and (e + 4) max(R, B) of gradients on their way to their processes
+
+With adapters of A parameters the body is frozen, in the type that it computes in: weights e P + 4 A, moments 8 A and
+gradients 4 A, each divided by N, and no gradient of the body is gathered.
+
 A gated MLP keeps its two products, the activation and their product; attention its queries, keys, values and output; a
 norm its input twice, in float32. Families differ in this by a fifth or so. The rest of a step (ids, masks, values) is
 some hundred bytes a token, and a process without a model takes `PROCESS_BYTES`.
@@ -76,7 +85,17 @@ class ModelShape:
     def body(self) -> "ModelShape":
         """Without the head that gives logits, as the value model made from a policy."""
         of_head = 0 if self.has_tied_head else self.vocabulary * self.hidden
-        return replace(self, num_parameters=self.num_parameters - of_head)
+        return replace(self, num_parameters=self.num_parameters - of_head, has_tied_head=True)
+
+    @property
+    def outside_blocks(self) -> int:
+        """Parameters of the embedding, and of the head where it is not the embedding."""
+        return min(self.num_parameters, self.vocabulary * self.hidden * (1 if self.has_tied_head else 2))
+
+    @property
+    def of_a_block(self) -> int:
+        """Parameters of one block."""
+        return (self.num_parameters - self.outside_blocks) // max(1, self.num_blocks)
 
 
 def _intermediate(text: Any) -> int:
@@ -96,18 +115,40 @@ class Training:
     num_tokens: int  # of a micro-batch
     checkpointing: Checkpointing
     device_bytes: int | None = None  # of an accelerator
+    num_processes: int = 1  # that share the model
+    num_adapted: int | None = None  # parameters of adapters, beside a frozen body; None: all weights train
+
+    def share(self, size: int) -> int:
+        """Of one process."""
+        return -(-size // self.num_processes)
 
 
 def resident_bytes(shape: ModelShape, training: Training) -> dict[str, int]:
     """Of a model that is being trained, in every phase of a step."""
-    cast = 0 if training.compute_bytes == FLOAT32_BYTES else training.compute_bytes
-    return {"weights": (FLOAT32_BYTES + cast) * shape.num_parameters, "moments": 8 * shape.num_parameters}
+    e, size, adapted = training.compute_bytes, shape.num_parameters, training.num_adapted
+    if adapted is not None:
+        parts = {"weights": e * size + FLOAT32_BYTES * adapted, "moments": 8 * adapted}
+    else:
+        has_cast = e != FLOAT32_BYTES and training.num_processes == 1
+        parts = {"weights": (FLOAT32_BYTES + (e if has_cast else 0)) * size, "moments": 8 * size}
+    return {name: training.share(part) for name, part in parts.items()}
 
 
 def update_bytes(shape: ModelShape, training: Training, *, has_logits: bool) -> dict[str, int]:
     """On top of that, while the model is updated."""
-    parts = {"gradients": 4 * shape.num_parameters, "activations": activation_bytes(shape, training)}
+    num_trained = shape.num_parameters if training.num_adapted is None else training.num_adapted
+    parts = {"gradients": training.share(FLOAT32_BYTES * num_trained)}
+    if training.num_processes > 1:
+        parts["gathered"] = gathered_bytes(shape, training)
+    parts["activations"] = activation_bytes(shape, training)
     return parts | ({"logits": logits_bytes(shape, training)} if has_logits else {})
+
+
+def gathered_bytes(shape: ModelShape, training: Training) -> int:
+    """What a process holds of the others' parts while it computes."""
+    e, outside, block = training.compute_bytes, shape.outside_blocks, shape.of_a_block
+    of_gradients = (e + FLOAT32_BYTES) * max(outside, block) if training.num_adapted is None else 0
+    return e * (outside + 2 * block) + of_gradients
 
 
 def activation_bytes(shape: ModelShape, training: Training) -> int:

@@ -73,6 +73,12 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         ["'banana'", "'gpu'", "'cuda:'", "'cuda:x'", "'cuda:-1'", "'CUDA'", "''", "0"],
     ),
     (
+        "numbers of GPUs, each once, such as '0', '0,2' or '0-3'",
+        "placement.policy placement.value_model placement.generation",
+        ["''", "-1", "'cuda:0'", "'0,0'", "'3-1'", "'0-'", "'1,2,'", "true", "0.5", "[0, 1]", "1000"],
+    ),
+    ("'auto', 'off', 'kv_cache' or 'weights'", "placement.sleep", ["true", "'on'", "1", "'level 2'"]),
+    (
         "a text that is not empty",
         "data.prompt_key data.reward_fn_key data.system_prompt",
         ["''", "5", "['prompt']"],

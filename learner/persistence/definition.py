@@ -53,7 +53,7 @@ CHANGEABLE = (
     "evaluation.test_freq",
     "evaluation.val_before_train",
     "evaluation.temperature",
-    *(f"algorithm.{name}" for name in AlgorithmSection.model_fields),
+    *(f"algorithm.{name}" for name in AlgorithmSection.model_fields if name != "recipe"),
     *(f"actor.{name}" for name in ActorSection.model_fields if name not in ADAPTERS),
     *(f"critic.{name}" for name in CriticSection.model_fields if name not in (*ADAPTERS, *PLACING)),
 )

@@ -24,7 +24,7 @@ from services.local.results import Summary
 from services.local.session import Session, interrupts_end
 from services.local.supervision.child import Ending
 from services.local.supervision.supervisor import Supervisor
-from tppo.config import Config, ConfigError, dump, presets
+from tppo.config import Config, ConfigError, dump, presets, recipes
 from tppo.config.devices import Gpus
 from tppo.config.services import DASHBOARD_PORTS
 from tppo.process.interpreter import require_python
@@ -114,6 +114,9 @@ def description(plan: Plan, notes: Sequence[str] = (), memory: Iterable[str] = (
     yield dump(plan.config)
     yield from (f"# warning: {warning}" for warning in (*plan.config.warnings, *notes))
     yield from (f"# {plan.config.run.algorithm}: {line}" for line in presets.description(plan.config.run.algorithm))
+    recipe = plan.config.algorithm.recipe
+    of_recipe = recipes.description(recipe, plan.config.model_dump(mode="json"))
+    yield from (f"# recipe {recipe}: {line}" for line in of_recipe)
     for child in [*([redis_child(plan.server)] if plan.server else []), *service_children(plan, {})]:
         devices = child.environment.get(VISIBLE_VARIABLE)
         shown = f"{VISIBLE_VARIABLE}={devices} " if devices else ""

@@ -4,12 +4,19 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from tppo.config.recipes import RecipeName
 from tppo.config.section import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Section, TokensOrZero
 
 
 class AlgorithmSection(Section):
     """Advantages and losses; docs/algorithm.md has the formulas."""
 
+    recipe: RecipeName = "none"
+    """A named set of defaults for this and other sections; keys that are given keep their values. `paper`: the setting of
+    the T-PPO paper, of 8192 windows a step (docs/algorithm.md).
+
+    `paper` to repeat the paper, or to begin there; `--dry-run` prints each key that it sets and its source.
+    """
     gamma: Annotated[float, Field(strict=True, ge=0.001, le=1)] = 1.0
     """Discount of a reward for each token of distance. [factor]
 

@@ -9,6 +9,7 @@ from tppo.config.algorithm import AlgorithmSection
 from tppo.config.devices import PlacementSection, Sleep
 from tppo.config.endpoint import EndpointSection
 from tppo.config.placement import LearnerSection, Placement
+from tppo.config.recipes import with_recipe
 from tppo.config.results import CheckpointSection, EvaluationSection, TraceSection, TrackersSection
 from tppo.config.run import RunSection
 from tppo.config.section import Section
@@ -43,7 +44,7 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _follows_its_algorithm(cls, table: Any) -> Any:
-        return presets.completed(table, _default_of) if isinstance(table, dict) else table
+        return presets.completed(with_recipe(table), _default_of) if isinstance(table, dict) else table
 
     @model_validator(mode="after")
     def _keeps_what_it_reuses(self) -> "Config":

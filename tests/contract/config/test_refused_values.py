@@ -77,6 +77,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         "placement.policy placement.value_model placement.generation",
         ["''", "-1", "'cuda:0'", "'0,0'", "'3-1'", "'0-'", "'1,2,'", "true", "0.5", "[0, 1]", "1000"],
     ),
+    ("'none' or 'paper'", "algorithm.recipe", ["'vapo'", "true", "''", "1"]),
     ("'auto', 'off', 'kv_cache' or 'weights'", "placement.sleep", ["true", "'on'", "1", "'level 2'"]),
     (
         "a text that is not empty",

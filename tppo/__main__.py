@@ -18,6 +18,7 @@ VERBS = {
     "run": ("services.local.__main__", "start every process on this machine and train"),
     "compare": ("services.local.compare.__main__", "run several systems on one task and compare them"),
     "doctor": ("services.local.doctor.__main__", "say what is wrong with this machine, or for one run, and what to do"),
+    "pretrain-critic": ("services.local.pretrain.__main__", "train the value model on the policy before a run"),
     "download": ("services.local.download", "fetch a model of the Hugging Face Hub"),
     "generation": ("services.generation.__main__", "serve windows: sample responses"),
     "reward": ("services.reward.__main__", "score finished responses"),
@@ -45,6 +46,8 @@ OTHER_WORDS = {
     "pull": "download",
     "fetch": "download",
     "ui": "dashboard",
+    "pretrain": "pretrain-critic",
+    "pretrain-value-model": "pretrain-critic",
     "verify": "audit",
     "save": "export",
     "convert": "export",
@@ -65,7 +68,7 @@ APPLICATION = "a checkout (pip install -e .) or the image"
 
 def usage() -> str:
     """One line per verb, and which of them are missing."""
-    lines = [f"  {verb:<12} {what}" for verb, (module, what) in VERBS.items() if _is_here(module)]
+    lines = [f"  {verb:<15} {what}" for verb, (module, what) in VERBS.items() if _is_here(module)]
     missing = [verb for verb, (module, _) in VERBS.items() if not _is_here(module)]
     notes = [f"The wheel holds the client alone; {', '.join(missing)} need {APPLICATION}."] if missing else []
     return "\n".join(

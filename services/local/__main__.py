@@ -77,4 +77,5 @@ def main(argv: list[str]) -> int:
     if arguments.dry_run:
         print("\n".join(launch.description(plan, notes, memory_lines(config, arguments.gpus))))
         return 0
-    return launch.train(plan, notes, started_at=started_at, keeps_dashboard=not arguments.exit_at_end)
+    warnings = (*config.warnings, *notes)
+    return launch.train(plan, warnings, started_at=started_at, keeps_dashboard=not arguments.exit_at_end)

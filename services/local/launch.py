@@ -7,7 +7,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from rich.console import Console
 from services.local import preflight
 from services.local.devices import VISIBLE_VARIABLE
 from services.local.display import closing_table, display_for
+from services.local.metrics import MetricLine
 from services.local.processes import Plan, browsing_child, child_environment, redis_child, service_children
 from services.local.redis_server import RedisServer, find_binary, free_port
 from services.local.results import Summary
@@ -124,7 +125,7 @@ def description(plan: Plan, notes: Sequence[str] = (), memory: Iterable[str] = (
     yield from (f"# memory: {line}" for line in memory)
 
 
-def train(plan: Plan, notes: Sequence[str], *, started_at: float, keeps_dashboard: bool = True) -> int:
+def train(plan: Plan, warnings: Sequence[str], *, started_at: float, keeps_dashboard: bool = True) -> int:
     """Run the plan to its end and return the exit code of `tppo run`; `started_at` is on the monotonic clock.
 
     On a terminal the dashboard may be kept until Ctrl-C. The folder is free by then: the run may be resumed.
@@ -132,14 +133,22 @@ def train(plan: Plan, notes: Sequence[str], *, started_at: float, keeps_dashboar
     console = Console(highlight=False, soft_wrap=True)
     with dashboard_socket(plan.config) as listening:
         plan = replace(plan, dashboard_socket=listening)
-        with locked(plan.paths):
-            prepare(plan.paths, resume=plan.resume)
-            write_atomically(plan.paths.config, dump(plan.config).encode())
-            ending = _train(plan, notes, console, started_at=started_at)
+        with prepared(plan):
+            ending, summary = run_to_its_end(plan, warnings, console, started_at=started_at)
+            report_ending(plan, ending, summary, console)
         if keeps_dashboard and console.is_terminal and ending.kind in (EndingKind.FINISHED, EndingKind.GAVE_UP):
             console.print(f"the dashboard stays at {plan.dashboard_address} until Ctrl-C")
-            _report_failure(asyncio.run(_browsed_until_interrupted(plan)))
+            report_failure(asyncio.run(_browsed_until_interrupted(plan)))
     return ending.exit_code
+
+
+@contextmanager
+def prepared(plan: Plan) -> Iterator[None]:
+    """The run's folder, within which no other run trains, with the configuration in it."""
+    with locked(plan.paths):
+        prepare(plan.paths, resume=plan.resume)
+        write_atomically(plan.paths.config, dump(plan.config).encode())
+        yield
 
 
 def dashboard_socket(config: Config) -> socket:
@@ -151,18 +160,23 @@ def dashboard_socket(config: Config) -> socket:
     return first_free(host, [one for one in DASHBOARD_PORTS if one not in others], key="dashboard.port")
 
 
-def _train(plan: Plan, notes: Sequence[str], console: Console, *, started_at: float) -> Ending:
+def run_to_its_end(
+    plan: Plan,
+    warnings: Sequence[str],
+    console: Console,
+    *,
+    started_at: float,
+    is_enough: Callable[[MetricLine], bool] = lambda line: False,
+) -> tuple[Ending, Summary]:
+    """Start every process and watch them; the learner is stopped once a line of its metrics `is_enough`."""
     configure_logging(file=plan.paths.logs / "run.log")
     address = _steering_address(plan, is_shown=console.is_terminal)
     console.print(f"run {plan.paths.folder}, dashboard at {address}{_port_note(plan)}")
-    for warning in (*plan.config.warnings, *notes):
+    for warning in warnings:
         console.print(f"warning: {warning}", markup=False)
-    session = Session(
-        plan, service_children(plan, tokens_of(plan)), display_for(console, title=f"T-PPO: {plan.config.run.name}")
-    )
-    ending, summary = asyncio.run(session.run(started_at=started_at))
-    report_ending(plan, ending, summary, console)
-    return ending
+    display = display_for(console, title=f"T-PPO: {plan.config.run.name}")
+    session = Session(plan, service_children(plan, tokens_of(plan)), display, is_enough=is_enough)
+    return asyncio.run(session.run(started_at=started_at))
 
 
 async def _browsed_until_interrupted(plan: Plan) -> Ending:
@@ -205,7 +219,7 @@ def _port_note(plan: Plan) -> str:
 def report_ending(plan: Plan, ending: Ending, summary: Summary, console: Console) -> None:
     """Print how the run ended, and how to look at it again."""
     paths = plan.paths
-    _report_failure(ending)
+    report_failure(ending)
     if ending.kind is EndingKind.REFUSED:
         return
     look_again = f"tppo dashboard {shlex.quote(str(paths.folder.parent))}/"
@@ -221,7 +235,8 @@ def report_ending(plan: Plan, ending: Ending, summary: Summary, console: Console
         console.print(f"stopped at training step {summary.steps}; {hint}")
 
 
-def _report_failure(ending: Ending) -> None:
+def report_failure(ending: Ending) -> None:
+    """Print why the run gave up or was refused."""
     if ending.kind in (EndingKind.GAVE_UP, EndingKind.REFUSED):
         Console(file=sys.stderr, highlight=False, soft_wrap=True, markup=False).print(ending.message)
 

@@ -13,12 +13,12 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from services.local.completions import CompletionTables
 from services.local.display import AlertNotes, Display, overview_of
-from services.local.metrics import RunMetrics
+from services.local.metrics import MetricLine, RunMetrics
 from services.local.processes import (
     Plan,
     child_environment,
@@ -38,6 +38,7 @@ from tppo.rollout import Action, Command
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.ending import EndingKind
 from tppo.run_folder.json_lines import JsonLinesFollower
+from tppo.run_folder.metric_lines import STEP, is_metric_line
 from tppo.security.private_files import write_secret
 from tppo.streams import StreamsError, until_redis_answers
 from tppo.streams.connection import RedisClient, connect
@@ -53,8 +54,17 @@ SUMMARY_SECONDS = 5.0  # a kill of everything costs the summary no more than the
 class Session:
     """A run from its first process to its last file; `children` need Redis and are started once it answers."""
 
-    def __init__(self, plan: Plan, children: Sequence[Child], display: Display) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        children: Sequence[Child],
+        display: Display,
+        *,
+        is_enough: Callable[[MetricLine], bool] = lambda line: False,
+    ) -> None:
+        """`is_enough`: whether the run is to stop in order after this training step's line of its metrics."""
         self._plan = plan
+        self._is_enough, self._is_to_stop = is_enough, False
         self._children = children
         self._display = display
         self._follower = JsonLinesFollower(plan.paths.metrics)
@@ -133,9 +143,12 @@ class Session:
         plan = self._plan
         client = await _connected(plan.redis_url)
         async with client:
+            is_stopping = False
             while True:
                 self._read_metrics()
                 self._show_completions()
+                if self._is_to_stop and not is_stopping:
+                    is_stopping = await _stop_learner(client, plan.config)
                 presences = await self._present(client)
                 self._totals.observe_all(presences)
                 self._milestones.observe(presences)
@@ -196,6 +209,8 @@ class Session:
             self._metrics = RunMetrics(is_shown_only=True)
         for _, line in news.lines:
             self._metrics.add(line)
+            if is_metric_line(line) and line["kind"] == STEP:
+                self._is_to_stop = self._is_enough(line) or self._is_to_stop
 
 
 async def _connected(url: str) -> RedisClient:
@@ -220,18 +235,26 @@ async def _forget_run(client: RedisClient, run: str) -> None:
             await client.delete(key)
 
 
+async def _stop_learner(client: RedisClient, config: Config) -> bool:
+    """True; after the step that is under way, with a checkpoint."""
+    await _command(client, config, Action.STOP_AFTER_STEP, {}, issued_by="tppo pretrain-critic")
+    return True
+
+
 async def _retry_parked(client: RedisClient, config: Config, *, cause: str) -> None:
-    """All, or those of the cause. An operator's command, so that a replay applies it at the same place."""
+    """All, or those of the cause."""
+    arguments = {"cause": json.dumps(cause)} if cause else {}
+    await _command(client, config, Action.RETRY_PARKED, arguments, issued_by="tppo run --resume --retry-parked")
+
+
+async def _command(
+    client: RedisClient, config: Config, action: Action, arguments: dict[str, str], *, issued_by: str
+) -> None:
+    """As an operator's, so that a replay applies it at the same place."""
     streams = RedisStreams(client, run=config.run.name, lease_seconds=config.redis.lease_seconds)
-    command = Command(
-        uuid.uuid4().hex,
-        Action.RETRY_PARKED,
-        {"cause": json.dumps(cause)} if cause else {},
-        issued_at=time.time(),
-        issued_by="tppo run --resume --retry-parked",
-    )
+    command = Command(uuid.uuid4().hex, action, arguments, issued_at=time.time(), issued_by=issued_by)
     await until_redis_answers(
-        lambda: streams.inbox.append([encode_inbox_record(command)]), "requesting the parked rollouts again"
+        lambda: streams.inbox.append([encode_inbox_record(command)]), f"sending the command {action.name}"
     )
 
 

@@ -12,8 +12,8 @@ class AlgorithmSection(Section):
     """Advantages and losses; docs/algorithm.md has the formulas."""
 
     recipe: RecipeName = "none"
-    """A named set of defaults for this and other sections; keys that are given keep their values. `paper`: the setting of
-    the T-PPO paper, of 8192 windows a step (docs/algorithm.md).
+    """A named set of defaults for this and other sections; keys that are given keep their values. `paper`: the setting
+    of the T-PPO paper, of 8192 windows a step (docs/algorithm.md).
 
     `paper` to repeat the paper, or to begin there; `--dry-run` prints each key that it sets and its source.
     """

@@ -1,8 +1,8 @@
 """`algorithm.recipe`: named sets of defaults. A key that the file or the command line has keeps its value.
 
-The paper is arXiv 2506.15050. What it leaves open is taken from VAPO (2504.05118), whose method it builds on, or from the
-authors' unmerged recipe for verl; what all three leave open (weight decay, warm-up of the rates, whitening) keeps our
-default.
+The paper is arXiv 2506.15050. What it leaves open is taken from VAPO (2504.05118), whose method it builds on, or from
+the authors' unmerged recipe for verl; what all three leave open (weight decay, warm-up of the rates, whitening) keeps
+our default.
 """
 
 from collections.abc import Iterator, Mapping

@@ -71,7 +71,7 @@ def _check_devices(config: Config, gpus: Gpus | None) -> list[str]:
     require_numbers(config.placement, there)
     placements = (config.policy_placement, config.value_model_placement, config.generator_placement)
     devices = {chosen_device(one.device, there, key=one.device_key) for one in placements}
-    if len(there) < 2 or devices != {"cuda"}:
+    if len(there) < 2 or devices != {"cuda"} or config.placement.policy is not None:
         return []
     return [f"{len(there)} GPUs are there, and all processes use the first one; [placement] divides them"]
 

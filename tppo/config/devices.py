@@ -81,9 +81,9 @@ class PlacementSection(Section):
     On a machine with several GPUs, where else all processes are on the first: `"0"`, or `"0-3"`.
     """
     value_model: DeviceNumbers | None = None
-    """GPUs of the value model, one for each of the learner's processes; unset: the policy's.
+    """GPUs of the value model; unset: the policy's.
 
-    Where both models do not fit beside each other: as many others.
+    To another one, where the learner is one process and both models do not fit beside each other.
     """
     generation: DeviceNumbers | None = None
     """GPUs of the generators, which are divided evenly among `generation.replicas`; unset: the policy's.

@@ -49,16 +49,17 @@ def _keys_of_devices(config: "Config") -> Iterator[str]:
 
 def _learner(config: "Config") -> Iterator[str]:
     policy, value_model = config.placement.policy_numbers, config.placement.value_model_numbers
-    if len(policy) > 1:
+    num_processes = getattr(config.learner, "num_processes", 1)
+    if len(policy) != num_processes:
         yield (
-            f"placement.policy = {config.placement.policy!r} names {len(policy)} GPUs, and the learner has 1 process; "
-            "expected 1"
+            f"placement.policy = {config.placement.policy!r} names {len(policy)} GPUs with learner.num_processes = "
+            f"{num_processes}; expected one for each process"
         )
-    is_same, are_others = value_model == policy, not set(value_model) & set(policy)
-    if not is_same and not (are_others and len(value_model) == len(policy)):
+    if value_model != policy and (num_processes > 1 or len(value_model) != 1):
+        expected = "the same GPUs, or no such key" if num_processes > 1 else "the same GPU, or another one"
         yield (
             f"placement.value_model = {config.placement.value_model!r} with placement.policy = "
-            f"{config.placement.policy!r}; expected the same GPUs, or as many others"
+            f"{config.placement.policy!r}; expected {expected}"
         )
 
 

@@ -67,14 +67,14 @@ class Config(Section):
 
     @property
     def policy_placement(self) -> Placement:
-        """Of the policy in the learner, as its first process sees the devices."""
+        """Of the policy in the learner; placed, it is on the first device that a process is shown, or on its own."""
         if self.placement.policy is not None:
-            return Placement(self.learner.compute_dtype, "cuda:0", "placement.policy")
+            return Placement(self.learner.compute_dtype, "cuda", "placement.policy")
         return Placement(self.learner.compute_dtype, self.learner.device, "learner.device")
 
     @property
     def value_model_placement(self) -> Placement:
-        """Of the value model, as the learner's first process sees the devices."""
+        """Of the value model, which may have a device beside that of a learner of one process."""
         placed = self._placement_of(self.critic, "critic.device")
         numbers = self.placement.value_model_numbers
         if not numbers or numbers == self.placement.policy_numbers:
@@ -86,7 +86,7 @@ class Config(Section):
     def generator_placement(self) -> Placement:
         """Of the policy in each generator, which sees its own devices alone."""
         placed = self._placement_of(self.generation, "generation.device")
-        return placed._replace(device="cuda:0", device_key="placement.generation") if self.placement.policy else placed
+        return placed._replace(device="cuda", device_key="placement.generation") if self.placement.policy else placed
 
     @property
     def engine_sleep(self) -> Sleep:

@@ -29,16 +29,16 @@ def test_a_network_finds_its_gpu_among_those_that_its_process_is_shown(tmp_path:
     config = a_config(tmp_path, "placement.policy=4", "placement.value_model=2", "placement.generation=7")
 
     assert config.placement.learner_numbers == (4, 2)
-    assert config.policy_placement == Placement("float32", "cuda:0", "placement.policy")
+    assert config.policy_placement == Placement("float32", "cuda", "placement.policy")
     assert config.value_model_placement == Placement("float32", "cuda:1", "placement.value_model")
-    assert config.generator_placement == Placement("float32", "cuda:0", "placement.generation")
+    assert config.generator_placement == Placement("float32", "cuda", "placement.generation")
 
 
 def test_what_is_not_placed_is_where_the_policy_is(tmp_path: Path) -> None:
     config = a_config(tmp_path, "placement.policy=4")
 
     assert config.placement.learner_numbers == config.placement.generation_numbers == (4,)
-    assert config.value_model_placement.device == "cuda:0"
+    assert config.value_model_placement.device == "cuda"
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,11 @@ CONTRADICTIONS = [
     ),
     (
         ["placement.policy=0", "placement.value_model=1-2"],
-        "placement.value_model = '1-2' with placement.policy = '0'; expected the same GPUs, or as many others",
+        "placement.value_model = '1-2' with placement.policy = '0'; expected the same GPU, or another one",
+    ),
+    (
+        ["placement.policy=0-1"],
+        "placement.policy = '0-1' names 2 GPUs with learner.num_processes = 1; expected one for each process",
     ),
     (
         ["placement.policy=0", "placement.generation=1-4"],
@@ -142,7 +146,7 @@ def test_a_placement_that_contradicts_another_key_is_refused(
 def test_auto_and_cuda_say_nothing_against_a_placement(tmp_path: Path) -> None:
     overrides = ["learner.device=cuda", "generation.device=auto"]
 
-    assert a_config(tmp_path, "placement.policy=3", *overrides).policy_placement.device == "cuda:0"
+    assert a_config(tmp_path, "placement.policy=3", *overrides).policy_placement.device == "cuda"
 
 
 @pytest.mark.parametrize("text", ["", "8", "x80", "0x80", "8x0", "8x-1", "axb", "8x80x2"])

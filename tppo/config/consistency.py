@@ -137,11 +137,11 @@ def _importance_cap(config: Config) -> Iterator[str]:
 def _turns(config: Config) -> Iterator[str]:
     of_value_model, of_policy = config.value_model_placement, config.policy_placement
     if config.learner.offload_idle_model and of_value_model.device != of_policy.device:
-        keys = (("critic.device", of_value_model.device), ("learner.device", of_policy.device))
+        keys = {"critic.device": of_value_model.device, "learner.device": of_policy.device}
         if config.placement.policy is not None:
             placed = config.placement
-            keys = (("placement.value_model", placed.value_model), ("placement.policy", placed.policy))
-        named = " and ".join(f"{key} = {value!r}" for key, value in keys)
+            keys = {"placement.value_model": placed.value_model or "", "placement.policy": placed.policy or ""}
+        named = " and ".join(f"{key} = {value!r}" for key, value in keys.items())
         yield (
             f"learner.offload_idle_model = true with {named}: each model has its own device; expected the same device, "
             "or false"

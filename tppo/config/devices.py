@@ -41,7 +41,7 @@ def device_numbers(text: str | None) -> tuple[int, ...]:
 class Gpus(NamedTuple):
     """The GPUs of a machine, which need not be this one."""
 
-    count: int
+    number: int
     gibibytes: float
     """Of each one's memory."""
 
@@ -56,10 +56,10 @@ class Gpus(NamedTuple):
     @property
     def names(self) -> list[str]:
         """As torch has them."""
-        return [f"cuda:{number}" for number in range(self.count)]
+        return [f"cuda:{one}" for one in range(self.number)]
 
     def __str__(self) -> str:
-        return f"{self.count}x{self.gibibytes:g}"
+        return f"{self.number}x{self.gibibytes:g}"
 
 
 DeviceNumbers = Annotated[

@@ -123,7 +123,7 @@ class Shares:
     def learners(self, policy: ModelShape, value_model: ModelShape) -> list[Share]:
         """One for each process and device."""
         config, shares = self.config, []
-        for rank in range(num_processes(config)):
+        for rank in range(config.learner.num_processes):
             models = [
                 self._trained("policy", policy, config.policy_placement, config.actor, rank),
                 self._trained("value model", value_model, config.value_model_placement, config.critic, rank),
@@ -143,7 +143,7 @@ class Shares:
             num_tokens=max(section.max_tokens_per_microbatch, self._longest_row),  # which is never divided
             checkpointing=self.config.learner.activation_checkpointing,
             device_bytes=self.machine.accelerator_bytes(device),
-            num_processes=num_processes(self.config),
+            num_processes=self.config.learner.num_processes,
         )
         resident = resident_bytes(shape, training)
         if is_policy and self.config.run.algorithm == "ppo-ewma":
@@ -159,7 +159,7 @@ class Shares:
         if placed.policy is not None:
             return f"GPU {(placed.policy_numbers if is_policy else placed.value_model_numbers)[rank]}"
         device = self.machine.device(placement)
-        return f"cuda:{rank}" if device == "cuda" and num_processes(self.config) > 1 else device
+        return f"cuda:{rank}" if device == "cuda" and self.config.learner.num_processes > 1 else device
 
     def generators(self, shape: ModelShape) -> list[Share]:
         """One for each generator and device."""
@@ -223,11 +223,6 @@ def _devices(shares: Sequence[Share]) -> str:
     if len(numbers) < 2 or numbers != list(range(numbers[0], numbers[-1] + 1)):
         return ", ".join(names)
     return f"GPUs {numbers[0]}-{numbers[-1]}"
-
-
-def num_processes(config: Config) -> int:
-    """Of the learner."""
-    return int(getattr(config.learner, "num_processes", 1))
 
 
 def _numbered(role: str, rank: int) -> str:

@@ -49,7 +49,7 @@ def _keys_of_devices(config: "Config") -> Iterator[str]:
 
 def _learner(config: "Config") -> Iterator[str]:
     policy, value_model = config.placement.policy_numbers, config.placement.value_model_numbers
-    num_processes = getattr(config.learner, "num_processes", 1)
+    num_processes = config.learner.num_processes
     if len(policy) != num_processes:
         yield (
             f"placement.policy = {config.placement.policy!r} names {len(policy)} GPUs with learner.num_processes = "

@@ -14,10 +14,10 @@ from rich.console import Console
 
 from services.local import launch
 from services.local.pretrain.stopping import Course, StopRule
-from services.local.processes import tppo_command
 from services.local.supervision.child import Ending
 from tppo.config import Config, ConfigError
 from tppo.config.presets import KEYS_OF_SYSTEMS
+from tppo.process.interpreter import tppo_command
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.ending import EndingKind
 from tppo.run_folder.metric_lines import STEP, read_metric_lines

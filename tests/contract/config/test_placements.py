@@ -104,6 +104,10 @@ CONTRADICTIONS = [
         "placement.policy = '0-1' names 2 GPUs with learner.num_processes = 1; expected one for each process",
     ),
     (
+        ["placement.policy=0-1", "learner.num_processes=2", "placement.value_model=2-3"],
+        "placement.value_model = '2-3' with placement.policy = '0-1'; expected the same GPUs, or no such key",
+    ),
+    (
         ["placement.policy=0", "placement.generation=1-4"],
         "placement.generation = '1-4' names 4 GPUs with generation.replicas = 1, which use 1; expected so many",
     ),

@@ -120,10 +120,9 @@ def _numbers_by_source(evaluation: Evaluation) -> Iterator[tuple[str, float | No
     for source, found in evaluation.accuracy_by_source.items():
         core, aux = f"val-core/{source}/acc", f"val-aux/{source}/acc"
         yield f"{core}/mean@{found.num_samples}", found.mean
-        for k, value in found.best.items():
-            yield f"{core if k == found.num_samples else aux}/best@{k}/mean", value
-        if found.majority is not None:
-            yield f"{core}/maj@{found.num_samples}/mean", found.majority
+        for name, by_k in (("best", found.best), ("maj", found.majority)):
+            for k, value in by_k.items():
+                yield f"{core if k == found.num_samples else aux}/{name}@{k}/mean", value
 
 
 def _exact_numbers(evaluation: Evaluation) -> Line:

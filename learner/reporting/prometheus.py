@@ -1,7 +1,7 @@
 """The learner's metrics for Prometheus: numbers of its heartbeat, and the newest lines of `metrics.jsonl`.
 
-A name of `metrics.jsonl` becomes `tppo_` and the name, with `_` for every character but letters, digits and `_`. A
-generator's name in it becomes a label.
+A name of `metrics.jsonl` becomes `tppo_` and the name, with `_` for every character but letters, digits and `_`. The
+name of a generator or a data source in it becomes a label.
 """
 
 import re
@@ -53,6 +53,25 @@ ENGINE_METRICS = tuple(
         read=of_each(what),
     )
     for what, which in (("mean", "mean of its tokens"), ("max", "largest of a token"))
+)
+SCORE = re.compile(r"val-(?:core|aux)/(.+)/acc/((?:mean|best|maj)@\d+)(?:/mean)?")
+"""Of a data source or a named set, which is a label for Prometheus, as is what is said of its samples."""
+
+
+def _scores(status: Status) -> Iterator[Sample]:
+    for name, value in status.items():
+        if found := SCORE.fullmatch(name):
+            yield (found[1], found[2]), value
+
+
+SCORE_METRICS = (
+    Exposed(
+        name="tppo_evaluation_score",
+        unit="score",
+        meaning="Of the newest evaluation, by data source or named set: mean@N, best@K (pass@K) or maj@K.",
+        labels=("source", "statistic"),
+        read=_scores,
+    ),
 )
 LEARNER_METRICS = (
     *RUN_METRICS,
@@ -130,6 +149,7 @@ LEARNER_METRICS = (
         read=_tracker_lines,
     ),
     *ENGINE_METRICS,
+    *SCORE_METRICS,
 )
 LIVE_NAMES = {metric.name for metric in LEARNER_METRICS}
 
@@ -153,6 +173,7 @@ class LearnerExporter(Exporter):
         """A number that is in the heartbeat is taken from there; one that the newest step does not define is absent."""
         yield from super().collect()
         yield from families(ENGINE_METRICS, self._engine_status(), *self.own_labels)
+        yield from families(SCORE_METRICS, self._lines.get(EVALUATION, {}), *self.own_labels)
         for name, value in self._numbers().items():
             if (known_as := metric_name(name)) not in LIVE_NAMES:
                 family = GaugeMetricFamily(known_as, f"{name} of the newest line that has it.", labels=OWN_LABELS)

@@ -37,7 +37,7 @@ class SourceAccuracy:
     num_samples: int  # of each prompt
     mean: float | None
     best: Mapping[int, float | None] = field(default_factory=dict)  # by k, from 2 on
-    majority: float | None = None  # of all samples; None without answers to vote on
+    majority: Mapping[int, float | None] = field(default_factory=dict)  # by k as well; empty without answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,20 +206,24 @@ def _source_accuracy(rollouts: Sequence[Rollout], num_samples: int) -> SourceAcc
     """A response without a score counts for nothing, and a prompt with fewer than k scores is left out of best@k."""
     prompts = _by_prompt(row for row in rollouts if row.state is State.READY and row.score is not None)
     mean = estimate([_mean_score(rows) for rows in prompts])
-    complete = [rows for rows in prompts if len(rows) == num_samples]
-    has_answers = num_samples > 1 and any(row.answer for rows in complete for row in rows)
-    votes = [majority_at_k([Vote(row.answer, row.score or 0.0) for row in rows], num_samples) for rows in complete]
-    majority = estimate(votes) if has_answers else None
+    ks = [k for k in ks_up_to(num_samples) if k > 1]
+    has_answers = any(row.answer for rows in prompts for row in rows)
     return SourceAccuracy(
         num_samples,
         mean.mean if mean else None,
-        {k: _best(prompts, k) for k in ks_up_to(num_samples) if k > 1},
-        majority.mean if majority else None,
+        {k: _best(prompts, k) for k in ks},
+        {k: _majority(prompts, k) for k in ks if has_answers},
     )
 
 
 def _best(prompts: Sequence[Sequence[Rollout]], k: int) -> float | None:
     found = estimate([best_at_k([row.score or 0.0 for row in rows], k) for rows in prompts if len(rows) >= k])
+    return found.mean if found else None
+
+
+def _majority(prompts: Sequence[Sequence[Rollout]], k: int) -> float | None:
+    votes = [[Vote(row.answer, row.score or 0.0) for row in rows] for rows in prompts if len(rows) >= k]
+    found = estimate([majority_at_k(one, k) for one in votes])
     return found.mean if found else None
 
 

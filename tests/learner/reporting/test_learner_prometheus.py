@@ -106,6 +106,25 @@ def test_a_generator_that_is_compared_no_longer_is_left_out() -> None:
     assert kl_by_generator(exporter, "tppo_generator_engine_kl_mean") == {}
 
 
+def test_the_scores_of_an_evaluation_have_their_source_and_statistic_as_labels() -> None:
+    scores = {
+        "val-core/openai/gsm8k/acc/mean@4": 0.5,
+        "val-aux/openai/gsm8k/acc/best@2/mean": 0.625,
+        "val-core/aime24/acc/maj@4/mean": None,
+        "val-core/aime24/acc/best@4/mean": 0.25,
+    }
+    exporter = an_exporter({"kind": "evaluation", "step": 0, **scores}, {"kind": "step", "step": 1})
+
+    families = {family.name: family for family in exporter.collect()}
+
+    found = families["tppo_evaluation_score"].samples
+    assert {(one.labels["source"], one.labels["statistic"]): one.value for one in found} == {
+        ("openai/gsm8k", "mean@4"): 0.5,
+        ("openai/gsm8k", "best@2"): 0.625,
+        ("aime24", "best@4"): 0.25,
+    }
+
+
 def a_heartbeat(client: RedisClient, run: str, exporter: LearnerExporter) -> Heartbeat:
     announcer = Announcer(client, exporter, run=run, name="learner", kind="learner", incarnation=1)
     return Heartbeat(announcer.announce, MemoryStreams(lease_seconds=60), completed=Trackers().with_status)

@@ -297,7 +297,7 @@ def test_the_accuracy_of_several_samples_is_a_mean_over_prompts() -> None:
     assert (found.accuracy, found.accuracy_stderr) == (0.25, 0.25)
     of_source = found.accuracy_by_source["sums"]
     # 4 beats 5 in no vote: one each, which are level and share the draw; 7 and 8 are wrong whoever wins.
-    assert (of_source.mean, of_source.best, of_source.majority) == (0.25, {2: 0.5}, 0.25)
+    assert (of_source.mean, of_source.best, of_source.majority) == (0.25, {2: 0.5}, {2: 0.25})
 
 
 def test_a_prompt_with_too_few_scores_is_left_out_of_best_and_majority_and_lowers_nothing() -> None:
@@ -310,7 +310,7 @@ def test_a_prompt_with_too_few_scores_is_left_out_of_best_and_majority_and_lower
     assert (found.num_scored, found.num_unscored, found.accuracy) == (7, 1, 0.875)
     # Of the first prompt any two of its four responses hold a right one; the second has three scores, all right.
     assert found.accuracy_by_source["sums"].best == {2: 1.0, 4: 1.0}
-    assert found.accuracy_by_source["sums"].majority == 1.0
+    assert found.accuracy_by_source["sums"].majority == {2: 1.0, 4: 1.0}
 
 
 def test_responses_without_answers_have_no_majority() -> None:
@@ -319,7 +319,7 @@ def test_responses_without_answers_have_no_majority() -> None:
 
     (found,) = enter(manager, *(record for pair in records for record in pair))
 
-    assert found.accuracy_by_source["sums"].majority is None
+    assert found.accuracy_by_source["sums"].majority == {}
 
 
 def test_metrics_have_the_names_of_verl() -> None:
@@ -335,6 +335,8 @@ def test_metrics_have_the_names_of_verl() -> None:
         "val-core/sums/acc/mean@4": 0.5,
         "val-aux/sums/acc/best@2/mean": pytest.approx(5 / 6),
         "val-core/sums/acc/best@4/mean": 1.0,
+        # Of the six pairs one agrees on 4; each of four has 4 and another, which are level and share the draw.
+        "val-aux/sums/acc/maj@2/mean": pytest.approx((1 + 4 * 0.5) / 6),
         "val-core/sums/acc/maj@4/mean": 1.0,
     }
     assert points_of(line)["val-core/sums/acc/mean@4"] == 0.5
@@ -367,4 +369,4 @@ def test_a_round_of_several_samples_survives_a_restart_with_its_answers() -> Non
     ledger_state.restore(restored, replace(kept, plain=json.loads(json.dumps(kept.plain))))
     (found,) = enter(restored, *second)
 
-    assert (found.accuracy, found.accuracy_by_source["sums"].majority) == (1.0, 1.0)
+    assert (found.accuracy, found.accuracy_by_source["sums"].majority) == (1.0, {2: 1.0})

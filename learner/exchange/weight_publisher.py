@@ -133,18 +133,24 @@ class GeneratorState:
     error: str = ""  # of the last transfer, empty when it succeeded
     started_at: float = 0.0
     num_disagreements: int = 0  # transfers after which it did not compute what the learner does
-    under_way: Snapshot | None = None  # is sent, or will be again after a pause
-    transfer: "asyncio.Task[None] | None" = None
-
-    def overtake(self) -> None:
-        """Give what is under way up."""
-        self.under_way = None
-        if self.transfer is not None:
-            self.transfer.cancel()
 
     def is_same_process_as(self, found: FoundGenerator) -> bool:
         """Whether what it confirmed still holds."""
         return (self.address, self.started_at) == (found.address, found.started_at)
+
+
+@dataclass(eq=False, slots=True)
+class Delivery:
+    """What is under way to one generator."""
+
+    snapshot: Snapshot | None = None  # is sent, or will be again after a pause
+    transfer: "asyncio.Task[None] | None" = None
+
+    def overtake(self) -> None:
+        """Give it up."""
+        self.snapshot = None
+        if self.transfer is not None:
+            self.transfer.cancel()
 
 
 class WeightPublisher:
@@ -163,6 +169,7 @@ class WeightPublisher:
         self._on_disagreement = on_disagreement
         self._newest: Snapshot | None = None
         self._published = asyncio.Condition()
+        self._deliveries: dict[str, Delivery] = {}
         self.generators: dict[str, GeneratorState] = {}
 
     async def publish(self, snapshot: Snapshot) -> None:
@@ -195,6 +202,7 @@ class WeightPublisher:
     async def _end(self, name: str, senders: "dict[str, asyncio.Task[None]]") -> None:
         """The process of that name is gone; another one may be at its address."""
         sender, gone = senders.pop(name, None), self.generators.pop(name, None)
+        self._deliveries.pop(name, None)
         if sender is not None:
             sender.cancel()
         if gone is not None and all(one.address != gone.address for one in self.generators.values()):
@@ -202,13 +210,14 @@ class WeightPublisher:
 
     async def _send_to(self, name: str, generator: GeneratorState) -> None:
         backoff = Backoff(first_seconds=FIRST_DELAY_SECONDS, longest_seconds=LONGEST_DELAY_SECONDS)
+        delivery = self._deliveries[name] = Delivery()
         num_held = 0
         while True:
-            is_resumed = generator.under_way is not None
-            snapshot = generator.under_way or await self._newer_than(generator.policy_version)
-            generator.under_way = snapshot
+            is_resumed = delivery.snapshot is not None
+            snapshot = delivery.snapshot or await self._newer_than(generator.policy_version)
+            delivery.snapshot = snapshot
             try:
-                await self._transfer(generator, snapshot)
+                await self._transfer(delivery, generator.address, snapshot)
             except OvertakenError:
                 num_held = 0
             except TransferError as error:
@@ -218,26 +227,26 @@ class WeightPublisher:
                 logger.warning("weights %d to %s: %s; retry in %g s", version, address, error, delay_seconds)
                 # Where the link breaks often, the newest weights from their beginning would never arrive.
                 if not (error.num_held > num_held or (not is_resumed and error.num_held == 0)):
-                    generator.under_way = None
-                num_held = max(0, error.num_held) if generator.under_way else 0
+                    delivery.snapshot = None
+                num_held = max(0, error.num_held) if delivery.snapshot else 0
                 del snapshot
                 await asyncio.sleep(delay_seconds)
             else:
                 backoff.reset()
-                num_held, generator.under_way = 0, None
+                num_held, delivery.snapshot = 0, None
                 generator.policy_version, generator.error = snapshot.policy_version, ""
 
-    async def _transfer(self, generator: GeneratorState, snapshot: Snapshot) -> None:
+    async def _transfer(self, delivery: Delivery, address: str, snapshot: Snapshot) -> None:
         """Raises `TransferError`, and `OvertakenError`."""
-        generator.transfer = asyncio.create_task(self._transport.send(generator.address, snapshot))
+        delivery.transfer = asyncio.create_task(self._transport.send(address, snapshot))
         try:
-            await asyncio.wait([generator.transfer])
-            if generator.transfer.cancelled():
+            await asyncio.wait([delivery.transfer])
+            if delivery.transfer.cancelled():
                 raise OvertakenError
-            generator.transfer.result()
+            delivery.transfer.result()
         finally:
-            await cancel_all([generator.transfer])
-            generator.transfer = None
+            await cancel_all([delivery.transfer])
+            delivery.transfer = None
 
     def _note(self, error: TransferError, name: str, generator: GeneratorState) -> None:
         generator.error = str(error)
@@ -251,10 +260,10 @@ class WeightPublisher:
 
         Those whose snapshot is given up go on with the newest, which then becomes the oldest of them.
         """
-        under_way = [one for one in self.generators.values() if one.under_way is not None]
-        versions = sorted({one.under_way.policy_version for one in under_way if one.under_way})
-        for one in under_way:
-            if one.under_way and one.under_way.policy_version in versions[1:-1]:
+        under_way = [(one.snapshot.policy_version, one) for one in self._deliveries.values() if one.snapshot]
+        between = sorted({version for version, _ in under_way})[1:-1]
+        for version, one in under_way:
+            if version in between:
                 one.overtake()
 
     async def _newer_than(self, policy_version: int) -> Snapshot:

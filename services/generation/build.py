@@ -75,9 +75,13 @@ async def weight_server(intake: WeightIntake, section: GenerationSection, *, tok
 
 def served_weights(config: Config, engine: Engine) -> ServedWeights:
     """The weights of the engine, and how far it may be from the learner."""
-    recomputes = config.generation.weight_update == "in_flight" and config.generation.recompute_cache_on_update
-    tolerance = looser_tolerance(config.policy_placement, config.generator_placement)
-    return ServedWeights(engine, tolerance, recomputes=recomputes)
+    section = config.generation
+    return ServedWeights(
+        engine,
+        looser_tolerance(config.policy_placement, config.generator_placement),
+        crosses=section.weight_update == "in_flight",
+        recomputes=section.recompute_cache_on_update,
+    )
 
 
 def check_engine(config: Config) -> None:

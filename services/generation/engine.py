@@ -54,6 +54,17 @@ class ProbeAnswer:
     num_earlier: tuple[int, ...] = ()  # of each row, the first tokens, which earlier weights decoded; empty: none
 
 
+@dataclass(frozen=True, slots=True)
+class CrossedRow:
+    """A row that began before a weight update and went on after it, and one that began after it beside the first."""
+
+    row: ProbeRow  # with the tokens that both got, which need not be those that were given
+    logprobs: "array[float]"  # of the first
+    num_earlier: int  # of its first tokens, which earlier weights decoded; none, or all, where no update met it
+    policy_version: int  # of the newest weights that decoded it
+    afterwards: "array[float]"  # of the second
+
+
 class EngineFailedError(Exception):
     """The engine can serve nothing more; its process is to end, so that a new one begins."""
 
@@ -88,9 +99,16 @@ class Engine(Protocol):
     async def probe(self, rows: Sequence[ProbeRow], *, temperature: float = 1.0) -> ProbeAnswer:
         """Decode the rows' response tokens, whatever is likely, on the way and under the weights that windows have.
 
-        Rows begin soon, even where every slot is in use, and leave the windows that run as they are. At an update they
-        fare as windows do: in flight, those that were queued before it begin under the weights in use. `temperature`
-        is that of sampling and counts as 1 when it is 0; cancelling drops the rows. ValueError: rows that do not fit.
+        Rows begin soon, even where every slot is in use, and leave the windows that run as they are; at an update they
+        fare as windows do. `temperature` is that of sampling and counts as 1 when it is 0; cancelling drops the rows.
+        ValueError: rows that do not fit.
+        """
+        ...
+
+    async def probe_across_update(self, row: ProbeRow, *, temperature: float = 1.0) -> CrossedRow:
+        """Let a row begin under the weights in use when the next update is ready, and go on after it, as windows do.
+
+        For updates that are taken in flight. Until then the row waits; cancelling drops it. ValueError: no such row.
         """
         ...
 

@@ -35,16 +35,24 @@ class ServedWeights:
     """The engine's weights; one update at a time."""
 
     def __init__(
-        self, engine: Engine, tolerance: Tolerance = TOLERANCES[torch.float32], *, recomputes: bool = False
+        self,
+        engine: Engine,
+        tolerance: Tolerance = TOLERANCES[torch.float32],
+        *,
+        crosses: bool = False,
+        recomputes: bool = False,
     ) -> None:
-        """`tolerance` of the types that learner and engine compute with; `recomputes`: the KV cache at an update."""
+        """`tolerance` of the types that learner and engine compute with.
+
+        `crosses`: windows go on over an update; `recomputes`: with the KV caches that the new weights would have made.
+        """
         self.identity: WeightIdentity | None = None
         self.digest = ""
         self.refusal: ProbeError | DisprovedWeightsError | None = None  # why the engine is to serve nothing
         self.failure: EngineFailedError | None = None
         self.on_refusal: Callable[[], None] = lambda: None
         self.while_updating: Callable[[], AbstractContextManager[None]] = nullcontext  # around each update
-        self.proof = WeightProof(engine, tolerance, recomputes=recomputes)
+        self.proof = WeightProof(engine, tolerance, crosses=crosses, recomputes=recomputes)
         self._engine = engine
         self._verdict = WeightVerdict(engine.policy_version, ProofState.PROVED)
         self._fault = ""  # why the weights in use are disproved

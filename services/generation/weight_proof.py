@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from services.generation.engine import Engine, ProbeAnswer
+from services.generation.engine import CrossedRow, Engine
 from tppo.config.placement import Placement
 from tppo.models.probe import TOLERANCES, LogprobDifference, Tolerance, difference
 from tppo.process.cancellation import cancel_all
@@ -72,12 +72,19 @@ class WeightProof:
     """Probes an engine, and counts."""
 
     def __init__(
-        self, engine: Engine, tolerance: Tolerance, *, recomputes: bool, seconds: float = PROBE_SECONDS
+        self,
+        engine: Engine,
+        tolerance: Tolerance,
+        *,
+        crosses: bool,
+        recomputes: bool,
+        seconds: float = PROBE_SECONDS,
     ) -> None:
-        """`recomputes`: at an update windows go on as if the new weights had seen them from the start."""
+        """`crosses`: windows go on over an update; `recomputes`: as if the new weights had seen them from the start."""
         self._engine = engine
+        self._crosses = crosses
         self._recomputes = recomputes
-        self._crossing: asyncio.Task[ProbeAnswer] | None = None  # a row that the update meets in mid-way
+        self._crossing: asyncio.Task[CrossedRow] | None = None  # a row that the update meets in mid-way
         self._tolerance = tolerance
         self._seconds = seconds
         self.difference: LogprobDifference | None = None  # that the last probe found
@@ -90,10 +97,11 @@ class WeightProof:
         return self._num_in_a_row > MAX_RELOADS
 
     async def begin(self, probe: WeightProbe) -> None:
-        """Before the update: let a row begin under the weights in use, as the windows have that run."""
-        if self._recomputes and self._engine.policy_version >= 0:
-            rows = probe.rows[CROSSING_ROW : CROSSING_ROW + 1]
-            self._crossing = asyncio.create_task(self._engine.probe(rows, temperature=probe.temperature))
+        """Before the update: hand over a row that begins under the weights in use, as the windows have that run."""
+        if self._crosses and self._engine.policy_version >= 0:
+            row = probe.rows[min(CROSSING_ROW, len(probe.rows) - 1)]
+            crossing = self._engine.probe_across_update(row, temperature=probe.temperature)
+            self._crossing = asyncio.create_task(crossing)
             await asyncio.sleep(0)  # it is in the engine's queue now
 
     async def end(self) -> None:
@@ -139,21 +147,41 @@ class WeightProof:
         lengths = [[len(of_row) for of_row in rows] for rows in (answer.logprobs, probe.logprobs)]
         if lengths[0] != lengths[1]:
             return f"answers rows of {lengths[1]} tokens with {lengths[0]} log-probabilities"
-        fault = self._disagreement(answer, probe.rows, probe.logprobs)
-        if not fault and crossed is not None and crossed.policy_version == policy_version:
-            crossing = slice(CROSSING_ROW, CROSSING_ROW + 1)
-            fault = self._disagreement(crossed, probe.rows[crossing], probe.logprobs[crossing])
-            fault += " that the update met in mid-way: it computes with a KV cache of earlier weights" if fault else ""
-        return fault
+        firsts = answer.num_earlier or (0,) * len(probe.rows)
+        fault = self._disagreement(probe.rows, answer.logprobs, probe.logprobs, firsts)
+        return fault or self._crossing_fault(policy_version, crossed, probe)
 
-    def _disagreement(self, answer: ProbeAnswer, rows: Sequence[ProbeRow], logprobs: "Sequence[array[float]]") -> str:
-        """Of the tokens that the newest weights decoded."""
-        firsts = answer.num_earlier or (0,) * len(rows)
-        found, expected = (
+    def _crossing_fault(self, policy_version: int, crossed: CrossedRow | None, probe: WeightProbe) -> str:
+        """Of the row that the update met in mid-way, and of the one that began beside it then."""
+        if crossed is None:
+            return ""
+        if crossed.policy_version != policy_version or not crossed.num_earlier:
+            log.warning("version %d met no row of the probe in mid-way; the next one may", policy_version)
+            return ""
+        expected = crossed.afterwards
+        if crossed.row in probe.rows:
+            expected = probe.logprobs[probe.rows.index(crossed.row)]
+            fault = self._disagreement([crossed.row], [crossed.afterwards], [expected], [0])
+            if fault:
+                return f"{fault} that began after the update: it shares a KV cache of earlier weights"
+        if not self._recomputes:
+            return ""
+        fault = self._disagreement([crossed.row], [crossed.logprobs], [expected], [crossed.num_earlier])
+        return f"{fault} that the update met in mid-way: it goes on with a KV cache of earlier weights" if fault else ""
+
+    def _disagreement(
+        self,
+        rows: Sequence[ProbeRow],
+        found: "Sequence[array[float]]",
+        expected: "Sequence[array[float]]",
+        firsts: Sequence[int],
+    ) -> str:
+        """From the first token on that the newest weights decoded in each row."""
+        compared = (
             [torch.tensor(of_row)[first:] for of_row, first in zip(numbers, firsts, strict=True)]
-            for numbers in (answer.logprobs, logprobs)
+            for numbers in (found, expected)
         )
-        apart = difference(found, expected)
+        apart = difference(*compared)
         if self.difference is None or self.difference.worst <= apart.worst:
             self.difference = apart
         if apart.is_within(self._tolerance):

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from services.generation.engine import EngineStatistics, OnTokens, ProbeAnswer, RunningWindow
+from services.generation.engine import CrossedRow, EngineStatistics, OnTokens, ProbeAnswer, RunningWindow
 from tppo.process.cancellation import cancel_all
 from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, logprobs, tokens
 from tppo.weight_probe import ProbeRow
@@ -63,6 +63,10 @@ class FakeEngine:
         return ProbeAnswer(
             self.policy_version, tuple(logprobs([self.probed] * len(row.response_tokens)) for row in rows)
         )
+
+    async def probe_across_update(self, row: ProbeRow, *, temperature: float = 1.0) -> CrossedRow:
+        found = logprobs([self.probed] * len(row.response_tokens))
+        return CrossedRow(row, found, 1, self.policy_version, found)
 
     async def update_weights(self, update: WeightUpdate) -> str:
         if self.failure is not None:

@@ -1,43 +1,22 @@
-"""Every known way in which new weights go wrong, injected into the engine: each is found before a window is posted."""
+"""Every known way in which new weights go wrong, injected into our engine: each is found before a window is posted."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from torch import Tensor
 
 from services.generation.served_weights import ServedWeights
+from services.generation.transformers_engine.batch import Batch
+from services.generation.transformers_engine.decode_loop import UpdatePolicy
+from services.generation.transformers_engine.decoders.decoder import Switch
+from services.generation.transformers_engine.decoders.llama import LlamaDecoder
 from services.generation.transformers_engine.sampling import Sampler
-from services.generation.weight_proof import DisprovedWeightsError
-from tests.generation.serving import ask, service_on
-from tests.generation.tiny_models import FAST, a_decoder, a_model, a_request, an_engine, an_update, probe_of
-from tests.support.leased_worker import running
-from tests.support.streams import inbox_records, memory_streams
-from tppo.rollout import Window
-from tppo.weights import WeightUpdate
+from tests.generation.tiny_models import FAST, a_model, a_request, an_engine, an_update, probe_of
+from tests.generation.weight_failures import TRANSFERS, corrupted, verdict_on
 
-Tensors = dict[str, Tensor]
-Corrupt = Callable[[Tensors, Tensors], Tensors]  # of the old and the new tensors
 CONFIG = FAST["llama with biases and scaled rope"]
-LAYER = "model.layers.1."
-FIRST, SECOND = "model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.k_proj.weight"
-HALF = 0.5
-
-
-def half_of_them(old: Tensors, new: Tensors) -> Tensors:
-    kept = sorted(new)[: int(len(new) * HALF)]
-    return new | {name: old[name] for name in kept}
-
-
-TRANSFERS: dict[str, Corrupt] = {
-    "head not updated": lambda old, new: new | {"lm_head.weight": old["lm_head.weight"]},
-    "two tensors swapped": lambda _, new: new | {FIRST: new[SECOND], SECOND: new[FIRST]},
-    "half a transfer": half_of_them,
-    "a bias missing": lambda _, new: new | {f"{LAYER}mlp.down_proj.bias": 0 * new[f"{LAYER}mlp.down_proj.bias"]},
-    "a layer left out": lambda old, new: new | {name: tensor for name, tensor in old.items() if name.startswith(LAYER)},
-    "rounded to bfloat16": lambda _, new: {name: tensor.bfloat16().float() for name, tensor in new.items()},
-}
 
 
 def ignore_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +29,56 @@ def ignore_temperature(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Sampler, "sample", untempered)
 
 
-ENGINES = {"temperature ignored": ignore_temperature}
+def keep_kv_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = Batch.load
+
+    def without_recomputing(self: Batch, switch: Switch, policy_version: int, *, recompute_cache: bool) -> None:
+        load(self, switch, policy_version, recompute_cache=False)
+
+    monkeypatch.setattr(Batch, "load", without_recomputing)
+
+
+def keep_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
+    switch = LlamaDecoder._switch
+
+    def without_forgetting(self: LlamaDecoder, *parts: Any) -> object:
+        prefixes = list(self._prefixes)
+        replaced = switch(self, *parts)
+        self._prefixes = prefixes
+        return replaced
+
+    monkeypatch.setattr(LlamaDecoder, "_switch", without_forgetting)
+
+
+def keep_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    switch = LlamaDecoder._switch
+
+    def without_the_head(self: LlamaDecoder, arranged: Any, model: Any) -> object:
+        return switch(self, replace(arranged, head=self._weights.head), model)
+
+    monkeypatch.setattr(LlamaDecoder, "_switch", without_the_head)
+
+
+def lose_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As vLLM's sleep of level 2 does."""
+    switch = LlamaDecoder._switch
+
+    def without_buffers(self: LlamaDecoder, *parts: Any) -> object:
+        self._rotations.zero_()
+        return switch(self, *parts)
+
+    monkeypatch.setattr(LlamaDecoder, "_switch", without_buffers)
+
+
+ENGINES: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "the head keeps its old weights": keep_the_head,
+    "temperature ignored": ignore_temperature,
+    "running windows keep their KV caches": keep_kv_caches,
+    "a prefix of earlier weights is shared": keep_prefixes,
+    "buffers lost": lose_buffers,
+}
+KEPT = "a prefix of earlier weights is shared"
+"""Shows where caches are kept over an update; else all that run are prefilled again."""
 
 
 @pytest.mark.parametrize("failure", ["nothing", *TRANSFERS, *ENGINES])
@@ -58,22 +86,32 @@ async def test_each_failure_is_found_before_a_window_of_its_weights_is_posted(
     failure: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = a_model(CONFIG), a_model(CONFIG, seed=1)
-    streams = memory_streams()
-    async with an_engine(CONFIG, decoder=a_decoder(CONFIG)) as engine:
-        weights = ServedWeights(engine, recomputes=True)
+    policy = UpdatePolicy(recompute_cache=failure != KEPT)
+    async with an_engine(CONFIG, policy=policy) as engine:
+        weights = ServedWeights(engine, crosses=True, recomputes=policy.recompute_cache)
         await weights.take(an_update(old, 0), probe_of(old))
         if failure in ENGINES:
             ENGINES[failure](monkeypatch)
-        update: WeightUpdate = an_update(new, 1)
-        if failure in TRANSFERS:
-            update = replace(update, tensors=TRANSFERS[failure](dict(an_update(old).tensors), dict(update.tensors)))
-        await ask(streams, *(a_request(str(number), min_policy_version=1, max_new_tokens=3) for number in range(3)))
-        async with running(service_on(streams.window_requests, engine, weights)):  # type: ignore[arg-type]
-            if failure == "nothing":
-                await weights.take(update, probe_of(new))
-                assert len(await inbox_records(streams, Window, 3)) == 3
-                return
-            with pytest.raises(DisprovedWeightsError, match="differs from the learner"):
-                await weights.take(update, probe_of(new))
-            await asyncio.sleep(0.05)  # what would be posted has been
-            assert await streams.inbox.length() == 0
+        requests = [a_request(str(number), min_policy_version=1, max_new_tokens=3) for number in range(3)]
+
+        verdict = await verdict_on(
+            corrupted(failure, an_update(old), an_update(new, 1)), probe_of(new), engine, weights, requests
+        )
+
+    verdict.note(failure)
+    if failure == "nothing":
+        assert (verdict.fault, verdict.num_posted) == ("", 3)
+    else:
+        assert "differs from the learner" in verdict.fault
+        assert verdict.num_posted == 0
+
+
+async def test_kv_caches_that_are_kept_on_purpose_are_no_failure() -> None:
+    old, new = a_model(CONFIG), a_model(CONFIG, seed=1)
+    async with an_engine(CONFIG, policy=UpdatePolicy(recompute_cache=False)) as engine:
+        weights = ServedWeights(engine, crosses=True, recomputes=False)
+        await weights.take(an_update(old, 0), probe_of(old))
+
+        verdict = await verdict_on(an_update(new, 1), probe_of(new), engine, weights, [])
+
+    assert verdict.fault == ""

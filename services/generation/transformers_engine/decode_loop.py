@@ -11,10 +11,11 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import torch
@@ -54,6 +55,8 @@ class DecodeLoop:
         self._batch = Batch(decoder, num_slots=num_slots, device=device)
         self._waiting: deque[DecodeRow] = deque()
         self._probing: deque[DecodeRow] = deque()  # rows of a probe, which wait for no slot
+        self._crossing: deque[DecodeRow] = deque()  # rows of a probe that the next update is to meet in mid-way
+        self._following: deque[DecodeRow] = deque()  # those that begin right after it
         self._cancelled: deque[DecodeRow] = deque()
         self._cuts: deque[DecodeRow] = deque()
         self._update: PendingUpdate | None = None  # one slot: each holds a whole copy of the weights
@@ -79,6 +82,12 @@ class DecodeLoop:
         with self._open():
             self._probing.extend(rows)
 
+    def probe_across_update(self, crossing: DecodeRow, following: DecodeRow) -> None:
+        """Queue a row that begins when the next update is ready, and has a token before it, and one that follows it."""
+        with self._open():
+            self._crossing.append(crossing)
+            self._following.append(following)
+
     def cancel(self, row: DecodeRow) -> None:
         """Drop a window, wherever it stands."""
         self._cancelled.append(row)
@@ -93,6 +102,8 @@ class DecodeLoop:
         """Bring the weights into use at the next moment for it, instead of older ones that still wait."""
         with self._open():
             replaced, self._update = self._update, pending
+            self._probing.extendleft(self._crossing)
+            self._crossing.clear()
         if replaced is not None and replaced.future.set_running_or_notify_cancel():
             replaced.future.set_exception(RuntimeError("newer weights came before these were in use"))
 
@@ -185,11 +196,14 @@ class DecodeLoop:
             self._end(self._cuts.popleft())
         begins_probe = self._admit_probe()
         if not begins_probe and (self._policy.in_flight or not self._batch.num_running):
-            self._load_newest()  # a probe that was queued before has a token of the weights in use first
+            self._load_newest()  # a row that is to cross the update has a token of the weights in use first
         while self._can_admit() and self._batch.num_free_slots:
             self._batch.admit(self._waiting.popleft())
         if not self._is_closing:
             self._batch.step()
+
+    def _queues(self) -> Sequence[deque[DecodeRow]]:
+        return self._waiting, self._probing, self._crossing, self._following
 
     def _admit_probe(self) -> bool:
         """Whether there were rows."""
@@ -200,10 +214,10 @@ class DecodeLoop:
 
     def _withdraw(self, row: DecodeRow) -> None:
         with self._has_work:  # others append
-            queued = self._probing if row.forced else self._waiting
-            if row in queued:
-                queued.remove(row)
-                return
+            for queued in self._queues():
+                if row in queued:
+                    queued.remove(row)
+                    return
         self._batch.drop(row)
 
     def _end(self, row: DecodeRow) -> None:
@@ -220,16 +234,22 @@ class DecodeLoop:
             return
         try:
             self._batch.load(pending.switch, pending.policy_version, recompute_cache=self._policy.recompute_cache)
-        except ValueError as error:
+        except Exception as error:
             pending.future.set_exception(error)
+            if not isinstance(error, ValueError):  # half a switch: nothing more is to be served
+                raise
         else:
+            with self._has_work:
+                self._probing.extendleft(self._following)
+                self._following.clear()
             pending.future.set_result(None)
 
     def _abandon(self) -> None:
         """Resolve every future: nothing else will."""
         with self._has_work:
             self._is_closing = True
-            futures: list[Future[Any]] = [row.future for row in (*self._batch.rows(), *self._waiting, *self._probing)]
+            rows = chain(self._batch.rows(), *self._queues())
+            futures: list[Future[Any]] = [row.future for row in rows]
             futures += [self._update.future] if self._update else []
             self._update = None
         for future in futures:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from services.generation.adapter_body import AdapterBody
-from services.generation.engine import EngineStatistics, OnTokens, ProbeAnswer
+from services.generation.engine import CrossedRow, EngineStatistics, OnTokens, ProbeAnswer
 from services.generation.requests import check_request, empty_window, forced_request
 from services.generation.transformers_engine.decode_loop import DecodeLoop, PendingUpdate, UpdatePolicy
 from services.generation.transformers_engine.decode_row import DecodeRow
@@ -72,29 +72,43 @@ class TransformersEngine:
 
     async def probe(self, rows: Sequence[ProbeRow], *, temperature: float = 1.0) -> ProbeAnswer:
         """Decode the rows beside the windows that run, as rows of the same batch."""
-        forced = [DecodeRow(forced_request(row, temperature), forced=row.response_tokens) for row in rows]
-        for row in forced:
-            check_request(
-                row.request,
-                capacity=self._capacity,
-                vocabulary_size=self._decoder.vocabulary_size,
-                forced=row.forced,
-            )
-            if not row.forced:
-                raise ValueError("a row of the probe has no response tokens; expected at least one")
+        forced = [self._forced(row, temperature) for row in rows]
         self._loop.probe(forced)
-        try:
-            windows = await asyncio.gather(*(asyncio.wrap_future(row.future) for row in forced))
-        except asyncio.CancelledError:
-            for row in forced:
-                self._loop.cancel(row)
-            raise
-        version = max((span.policy_version for window in windows for span in window.version_spans), default=-1)
+        windows = await self._ended(forced)
+        version = max(map(_newest, windows), default=-1)
         return ProbeAnswer(
             version,
             tuple(window.logprobs for window in windows),
-            tuple(sum(found != version for found in window.token_versions()) for window in windows),
+            tuple(_num_earlier(window, version) for window in windows),
         )
+
+    async def probe_across_update(self, row: ProbeRow, *, temperature: float = 1.0) -> CrossedRow:
+        """Its first token is of the weights in use, and the second of the new ones."""
+        forced = [self._forced(row, temperature) for _ in range(2)]
+        self._loop.probe_across_update(*forced)
+        first, second = await self._ended(forced)
+        version = _newest(first)
+        return CrossedRow(row, first.logprobs, _num_earlier(first, version), version, second.logprobs)
+
+    def _forced(self, row: ProbeRow, temperature: float) -> DecodeRow:
+        forced = DecodeRow(forced_request(row, temperature), forced=row.response_tokens)
+        if not forced.forced:
+            raise ValueError("a row of the probe has no response tokens; expected at least one")
+        check_request(
+            forced.request,
+            capacity=self._capacity,
+            vocabulary_size=self._decoder.vocabulary_size,
+            forced=forced.forced,
+        )
+        return forced
+
+    async def _ended(self, rows: Sequence[DecodeRow]) -> list[Window]:
+        try:
+            return list(await asyncio.gather(*(asyncio.wrap_future(row.future) for row in rows)))
+        except asyncio.CancelledError:
+            for row in rows:
+                self._loop.cancel(row)
+            raise
 
     async def update_weights(self, update: WeightUpdate) -> str:
         """Digest of what is loaded, when it is in use: that of the tensors, computed when the last of them had come."""
@@ -120,6 +134,14 @@ class TransformersEngine:
     async def close(self) -> None:
         """Stop; windows that still run are cancelled, and a pass of the model is awaited for a moment only."""
         await asyncio.to_thread(self._loop.close)
+
+
+def _newest(window: Window) -> int:
+    return max((span.policy_version for span in window.version_spans), default=-1)
+
+
+def _num_earlier(window: Window, version: int) -> int:
+    return sum(found != version for found in window.token_versions())
 
 
 def _on_event_loop(on_tokens: OnTokens) -> Callable[[int, float], None]:

@@ -19,16 +19,17 @@ from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from services.generation.engine import EngineFailedError, EngineStatistics, OnTokens, ProbeAnswer
-from services.generation.requests import check_request, empty_window, forced_request
+from services.generation.engine import CrossedRow, EngineFailedError, EngineStatistics, OnTokens, ProbeAnswer
+from services.generation.requests import check_request, empty_window
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.model_weights import check_fit, weight_shapes
 from services.generation.vllm_engine.engine_arguments import engine_arguments, first_sentence
+from services.generation.vllm_engine.probing import Probing
 from services.generation.vllm_engine.slots import GivenUpError, Slots
 from services.generation.vllm_engine.step_counts import StepCounts
 from services.generation.vllm_engine.window_row import WeightLabel, WindowRow
 from tppo.config import Config, ConfigError
-from tppo.rollout import Window, WindowRequest, logprobs
+from tppo.rollout import Window, WindowRequest
 from tppo.weight_probe import ProbeRow
 from tppo.weights import WeightUpdate
 
@@ -62,6 +63,7 @@ class VllmEngine:
         self.has_seeds = has_seeds
         self._slots = Slots(num_slots)
         self._label = WeightLabel(-1, -1)
+        self._probing = Probing(core, lambda: self._label, capacity=capacity)
         self._under_way: dict[tuple[str, int], WindowRow] = {}
         self._rows: dict[str, WindowRow] = {}  # those that vLLM has, by request id
         self._taken_back: set[str] = set()
@@ -111,24 +113,12 @@ class VllmEngine:
         await self._core.abort([request_id for request_id, one in self._rows.items() if one is row])
 
     async def probe(self, rows: Sequence[ProbeRow], *, temperature: float = 1.0) -> ProbeAnswer:
-        """Each forced token is the first one of a request of its own, whose prompt is what stands in front of it.
+        """As requests beside those of the windows."""
+        return await self._probing.answer(rows, temperature)
 
-        vLLM has forced decoding on GPUs alone. The requests share vLLM's batch, cache and sampler with the windows.
-        """
-        for row in rows:
-            if not row.response_tokens:
-                raise ValueError("a row of the probe has no response tokens; expected at least one")
-            request = forced_request(row, temperature)
-            check_request(
-                request, capacity=self._capacity, vocabulary_size=self._vocabulary_size, forced=row.response_tokens
-            )
-        found = await asyncio.gather(*(self._probe_row(row, temperature or 1.0) for row in rows))
-        version = max((of_token for _, versions in found for of_token in versions), default=-1)
-        return ProbeAnswer(
-            version,
-            tuple(logprobs(values) for values, _ in found),
-            tuple(sum(of_token != version for of_token in versions) for _, versions in found),
-        )
+    async def probe_across_update(self, row: ProbeRow, *, temperature: float = 1.0) -> CrossedRow:
+        """It samples freely, and begins when the tensors are there."""
+        return await self._probing.answer_across_update(row, temperature)
 
     async def update_weights(self, update: WeightUpdate) -> str:
         """Digest of what is loaded, when it is in use."""
@@ -153,26 +143,6 @@ class VllmEngine:
             self._core.output_handler.cancel()  # or it reports the end of vLLM's processes as a failure
         await asyncio.to_thread(self._core.shutdown, CLOSE_SECONDS)
 
-    async def _probe_row(self, row: ProbeRow, temperature: float) -> tuple[list[float], list[int]]:
-        """Of each forced token its log-probability, and the version that said it."""
-        values, versions = [], []
-        for place, token in enumerate(row.response_tokens, start=row.start):
-            prompt = {"prompt_token_ids": list(row.tokens[:place]), "cache_salt": self._label.text()}
-            parameters = SamplingParams(
-                max_tokens=1,
-                temperature=temperature,
-                ignore_eos=True,
-                logprobs=1,
-                logprob_token_ids=[token],
-                detokenize=False,
-                output_kind=RequestOutputKind.FINAL_ONLY,
-            )
-            async for output in self._core.generate(prompt, parameters, f"probe/{next(self._numbers)}"):
-                (part,) = output.outputs
-                values.append(float(part.logprobs[0][token].logprob))
-                versions.append(WeightLabel.of(part.weight_versions[-1].version).policy_version)
-        return values, versions
-
     async def _extend(self, row: WindowRow) -> None:
         """Stream the window; a request that an update took back is sent again once the new weights are in use."""
         while not row.has_ended:
@@ -192,7 +162,7 @@ class VllmEngine:
                 self._taken_back.discard(request_id)
 
     async def _stream(self, row: WindowRow, request_id: str) -> None:
-        prompt = {"prompt_token_ids": row.before(), "cache_salt": self._label.text()}
+        prompt = {"prompt_token_ids": row.before(), "cache_salt": self._label.salt()}
         try:
             async for output in self._core.generate(prompt, self._parameters(row), request_id):
                 self._counts.sampled(row.take(output))
@@ -217,6 +187,8 @@ class VllmEngine:
 
     async def _switch(self, label: WeightLabel, path: str) -> None:
         """From the pause to the first token of the new weights; to be finished once it has begun."""
+        if self.policy.in_flight:
+            await self._probing.begin_crossings()
         recomputes = self.policy.recompute_cache or not self._rows
         try:
             await self._core.pause_generation(mode="keep", clear_cache=recomputes)

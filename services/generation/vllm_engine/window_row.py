@@ -27,6 +27,10 @@ class WeightLabel(NamedTuple):
         """What vLLM is given."""
         return f"{self.incarnation}:{self.policy_version}"
 
+    def salt(self) -> str:
+        """Of the prefix cache, within which alone requests share what they begin with."""
+        return self.text()
+
     @classmethod
     def of(cls, text: str) -> "WeightLabel":
         """What vLLM gives back."""

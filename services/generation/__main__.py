@@ -153,6 +153,7 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter, *, toke
     run = config.run.name
     async with connected(config.redis.url) as client, running_engine(config) as engine:
         weights, slots = served_weights(config, engine), FreeSlots(engine.num_slots)
+        weights.while_disproved = slots.held
         if config.generation.weight_update == "between_windows":
             weights.while_updating = slots.held
         announced = partial(announced_weights, client, run)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,8 @@ class ServedWeights:
         self.failure: EngineFailedError | None = None
         self.on_refusal: Callable[[], None] = lambda: None
         self.while_updating: Callable[[], AbstractContextManager[None]] = nullcontext  # around each update
+        self.while_disproved: Callable[[], AbstractContextManager[None]] = nullcontext  # until a proof
+        self._disproved = ExitStack()
         self.proof = WeightProof(engine, tolerance, crosses=crosses, recomputes=recomputes)
         self._engine = engine
         self._verdict = WeightVerdict(engine.policy_version, ProofState.PROVED)
@@ -164,6 +166,7 @@ class ServedWeights:
             raise
         self._verdict.settle(ProofState.PROVED)
         self._fault = ""
+        self._disproved.close()
 
     def _replace_verdict(self, verdict: WeightVerdict) -> None:
         self._verdict.settle(ProofState.DISPROVED)  # what was not proved by now never will be
@@ -172,6 +175,8 @@ class ServedWeights:
     def _disprove(self, error: ProbeError | DisprovedWeightsError, *, is_final: bool) -> None:
         """Whatever is under way goes back to the queue."""
         self._verdict.settle(ProofState.DISPROVED)
+        if not self._fault:
+            self._disproved.enter_context(self.while_disproved())
         self._fault = str(error)
         serving, self._serving = self._serving, set()
         for task in serving:

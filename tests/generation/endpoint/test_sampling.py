@@ -12,8 +12,11 @@ from services.generation.free_slots import FreeSlots
 from services.generation.served_weights import ServedWeights
 from services.generation.service import WindowHandler
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
+from services.generation.weight_proof import DisprovedWeightsError
 from tests.generation.fake_engine import FakeEngine
 from tests.generation.serving import nothing_announced
+from tests.generation.test_proved_weights import PROBE
+from tests.generation.test_proved_weights import an_update as an_update_of
 from tests.generation.tiny_models import FAST, Paused, a_decoder, a_model, a_request, an_engine, an_update
 from tests.support.waiting import until
 from tppo.codec import decode_inbox_record, encode_window_request
@@ -68,6 +71,29 @@ async def test_weights_that_wait_for_all_rows_do_not_wait_for_guests() -> None:
     assert len(versions) == 150
     assert versions[0] == 0
     assert set(versions[num_before:]) == {1}
+
+
+async def test_no_guest_is_served_by_disproved_weights() -> None:
+    """One that runs goes on once weights are proved, and nobody begins before."""
+    engine, slots = FakeEngine(policy_version=-1, is_instant=False), FreeSlots(2)
+    weights, guest = ServedWeights(engine), Guest(engine, slots)
+    weights.while_disproved = slots.held
+    await weights.take(an_update_of(0), PROBE)
+    running = asyncio.create_task(sampled(guest, max_new_tokens=2))
+    await engine.asked.get()
+
+    engine.probed = -3.5
+    for version in (1, 1):  # sent again, and wrong again
+        with pytest.raises(DisprovedWeightsError):
+            await weights.take(an_update_of(version), PROBE)
+    late = asyncio.create_task(sampled(guest, max_new_tokens=2))
+    await until(lambda: slots.num_waiting == 2, "both wait")
+    engine.released.set()
+    assert (slots.num_guests, engine.asked.empty()) == (0, True)
+    engine.probed = -1.0
+    await weights.take(an_update_of(2), PROBE)
+
+    assert {one.policy_version for one in [*await running, *await late]} == {2}
 
 
 async def test_a_guest_that_leaves_ends_its_row() -> None:

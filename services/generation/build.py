@@ -26,7 +26,7 @@ from services.generation.weight_proof import looser_tolerance
 from tppo.config import Config, ConfigError
 from tppo.config.services import GenerationSection
 from tppo.models.adapters import BODY_FILE
-from tppo.models.context_length import context_length, rotary_border
+from tppo.models.context_length import context_length, require_one_rotary_table
 from tppo.models.device import torch_device
 from tppo.process.grpc_server import serving_grpc
 from tppo.process.leased_worker import Announce, LeasedWorker, WorkerSettings
@@ -162,11 +162,7 @@ def make_decoder(
     config: PreTrainedConfig, *, num_slots: int, capacity: int, dtype: torch.dtype, device: torch.device
 ) -> Decoder:
     """The fast path where it computes exactly what the model does, else the general one."""
-    if (border := rotary_border(config)) is not None and border[1] < capacity:
-        raise ValueError(
-            f"{config.model_type} has rope_type '{border[0]}', which turns all tokens of a row otherwise once it is "
-            f"longer than {border[1]}; expected at most that many for prompt and response, and not {capacity}"
-        )
+    require_one_rotary_table(config, capacity)
     if is_supported(config):
         return LlamaDecoder(config, num_slots=num_slots, capacity=capacity, dtype=dtype, device=device)
     limit = context_length(config)

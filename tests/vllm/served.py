@@ -8,18 +8,19 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig, PreTrainedModel, Qwen3Config
 
 from services.generation.build import build_vllm_engine
 from tests.support.waiting import until
 from tppo.config import Config, load
 from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, logprobs, tokens
-from tppo.weight_probe import ProbeRow
+from tppo.weight_probe import ProbeRow, WeightProbe, update_rows
 from tppo.weights import WeightUpdate
 
 VOCABULARY = 120
 NUM_SLOTS = 32
 TOLERANCE = 1e-4  # nats, in float32
+STEP_TOKENS = 30_000
 MODEL = Qwen3Config(
     vocab_size=VOCABULARY,
     hidden_size=64,
@@ -37,9 +38,9 @@ MODEL = Qwen3Config(
 )
 
 
-def a_model(seed: int) -> PreTrainedModel:
+def a_model(seed: int, config: PreTrainedConfig = MODEL) -> PreTrainedModel:
     torch.manual_seed(seed)
-    model: PreTrainedModel = Qwen3ForCausalLM(MODEL)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     model.train(False)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -47,8 +48,8 @@ def a_model(seed: int) -> PreTrainedModel:
     return model
 
 
-def a_config(folder: Path, **generation: str) -> Config:
-    MODEL.save_pretrained(folder)
+def a_config(folder: Path, model: PreTrainedConfig = MODEL, **generation: str) -> Config:
+    model.save_pretrained(folder)
     file = folder / "run.toml"
     file.write_text(f'[model]\npath = "{folder}"\n[data]\ntrain_files = ["t.jsonl"]\n')
     keys = {"engine": "vllm", "num_slots": NUM_SLOTS, **generation}
@@ -64,8 +65,8 @@ class ServedModel:
         self.engine = engine
 
     @classmethod
-    async def start(cls, folder: Path, **generation: str) -> Self:
-        return cls(build_vllm_engine(a_config(folder, **generation)))
+    async def start(cls, folder: Path, model: PreTrainedConfig = MODEL, **generation: str) -> Self:
+        return cls(build_vllm_engine(a_config(folder, model, **generation)))
 
     async def send(self, model: PreTrainedModel) -> int:
         """The model's version, once it is in use."""
@@ -151,6 +152,14 @@ def forced_window(row: ProbeRow) -> Window:
     """Its response tokens as if they had been sampled."""
     ids = tokens(row.response_tokens)
     return Window("", 0, ids, logprobs([0.0] * len(ids)), (VersionSpan(0, len(ids)),), FinishReason.LENGTH)
+
+
+def probe_of(model: PreTrainedModel, *, temperature: float = 0.7) -> WeightProbe:
+    """What a learner would send with the model; the longest row is longer than a block of vLLM's prefix cache."""
+    rows = update_rows("a run", VOCABULARY, capacity=1344, step_tokens=STEP_TOKENS)
+    requests = [a_request(prompt_tokens=tokens(row.prompt_tokens), temperature=temperature) for row in rows]
+    found = [expected_logprobs(model, request, forced_window(row)) for request, row in zip(requests, rows, strict=True)]
+    return WeightProbe(rows, tuple(logprobs(of_row.tolist()) for of_row in found), temperature)
 
 
 def worst_difference(found: Sequence[float], expected: Tensor) -> float:

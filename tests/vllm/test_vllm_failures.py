@@ -84,15 +84,24 @@ async def test_an_update_that_fails_half_way_ends_the_engine_and_what_it_serves(
 
 
 def test_vllms_processes_die_with_a_generator_that_is_killed() -> None:
-    generator = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    program = "import services.generation.vllm_engine.worker; print('ready', flush=True); input()"
+    """Those too that have no worker of ours in them, such as the coordinator of data parallelism; and no others."""
+    waits = [sys.executable, "-c", "input()"]
+    generator = subprocess.Popen(waits, stdin=subprocess.PIPE)
     environment = {**os.environ, "TPPO_GENERATOR_PID": str(generator.pid)}
-    with subprocess.Popen(
-        [sys.executable, "-c", program], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as worker:
+    other = {**os.environ, "TPPO_GENERATOR_PID": f"{generator.pid}0"}
+    program = "import services.generation.vllm_engine.worker; print('ready', flush=True); input()"
+    with (
+        subprocess.Popen(waits, env=environment, stdin=subprocess.PIPE) as coordinator,
+        subprocess.Popen(waits, env=other, stdin=subprocess.PIPE) as stranger,
+        subprocess.Popen(
+            [sys.executable, "-c", program], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as worker,
+    ):
         assert worker.stdout is not None
         assert "ready" in worker.stdout.readline()
         generator.kill()
         generator.communicate()
 
         assert worker.wait(DEADLINE_SECONDS) == -signal.SIGKILL
+        assert coordinator.wait(DEADLINE_SECONDS) == -signal.SIGKILL
+        assert stranger.poll() is None

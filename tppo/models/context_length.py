@@ -51,6 +51,16 @@ def rotary_border(config: Any) -> tuple[str, int] | None:
     return min(borders, key=lambda border: border[1], default=None)
 
 
+def require_one_rotary_table(config: Any, capacity: int) -> None:
+    """Raise ValueError where rows of `capacity` tokens are beyond the border at which their embedding changes."""
+    border = rotary_border(config)
+    if border is not None and border[1] < capacity:
+        raise ValueError(
+            f"{config.model_type} has rope_type '{border[0]}', which turns all tokens of a row otherwise once it is "
+            f"longer than {border[1]}; expected at most that many for prompt and response, and not {capacity}"
+        )
+
+
 def _tables(rope: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """Some models have a table for each type of layer."""
     for one in (rope, *rope.values()):

@@ -101,7 +101,7 @@ class VllmEngine:
         finally:
             if self._under_way.get(request.key) is row:
                 del self._under_way[request.key]
-        self._counts.prefilled(row.num_prefilled)
+        self._counts.prefilled(row.num_prefilled, num_shared=row.num_shared)
         return row.window()
 
     async def cut(self, rollout_id: str, window_index: int) -> None:

@@ -11,6 +11,7 @@ from transformers import AutoConfig
 
 from tppo.config import Config, ConfigError
 from tppo.config.services import GenerationSection
+from tppo.models.context_length import require_one_rotary_table
 
 OWNED: Mapping[str, str] = {
     "model": "model.path",
@@ -31,7 +32,7 @@ OWNED: Mapping[str, str] = {
 """Those that cannot be passed through, each with the key that decides it; without a key: what training needs."""
 BACKEND = "tppo-file"  # of weight updates, as vLLM knows it
 GENERATOR_PID = "TPPO_GENERATOR_PID"
-"""Variable by which vLLM's processes know whose they are."""
+"""Variable by which vLLM's processes know whose they are; the generator itself begins without it."""
 WORKER_MODULE = "services.generation.vllm_engine.worker"
 PROBE_ROWS = 8  # beside the windows
 LEAST_BATCHED_TOKENS = 2048  # of a step, which is vLLM's own number
@@ -83,6 +84,7 @@ def engine_arguments(config: Config, *, seed: int) -> Any:
     from vllm.engine.arg_utils import AsyncEngineArgs
 
     known = {field.name: field for field in dataclasses.fields(AsyncEngineArgs)}
+    _require_one_rotary_table(config)
     section = config.generation
     given = passed_through(section.vllm, known)
     derived: dict[str, Any] = {
@@ -111,6 +113,16 @@ def engine_arguments(config: Config, *, seed: int) -> Any:
 def row_capacity(config: Config) -> int:
     """Tokens of a prompt and its response at most."""
     return config.run.max_prompt_length + config.run.max_response_length
+
+
+def _require_one_rotary_table(config: Config) -> None:
+    """vLLM uses one table for all rows; transformers, and so the learner, another one for those beyond a length."""
+    try:
+        require_one_rotary_table(
+            AutoConfig.from_pretrained(config.model.path, local_files_only=True), row_capacity(config)
+        )
+    except ValueError as error:
+        raise ConfigError(f"model.path = {config.model.path}: {error}") from None
 
 
 def is_on_cpu() -> bool:

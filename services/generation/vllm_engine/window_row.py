@@ -69,6 +69,7 @@ class WindowRow:
     spans: list[VersionSpan] = field(default_factory=list)
     finish_reason: str | None = None  # vLLM's, of the request that ended last
     num_prefilled: int = 0  # tokens that vLLM did not find in its prefix cache
+    num_shared: int = 0  # those that it found there
 
     @property
     def has_ended(self) -> bool:
@@ -109,7 +110,9 @@ class WindowRow:
         return len(part.token_ids)
 
     def _end_request(self, output: Any) -> None:
-        self.num_prefilled += len(output.prompt_token_ids) - (output.num_cached_tokens or 0)
+        num_shared = output.num_cached_tokens or 0
+        self.num_shared += num_shared
+        self.num_prefilled += len(output.prompt_token_ids) - num_shared
         for label in output.outputs[0].weight_versions or []:
             add_span(self.spans, WeightLabel.of(label.version).policy_version, label.end - label.start)
 

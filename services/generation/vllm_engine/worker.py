@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,35 +89,31 @@ def tie_head(model: Any) -> None:
 
 
 def end_with_generator() -> None:
-    """Let vLLM's processes die with the generator's, however that ends: they would compute on for nobody.
-
-    Where the worker is a process of its own, the one that started it, vLLM's engine core, goes first.
-    """
-    generator, parent = int(os.environ[GENERATOR_PID]), os.getppid()
-    victims = [os.getpid()] if parent == generator or _parent_of(parent) != generator else [parent, os.getpid()]
+    """Let vLLM's processes die with the generator's, however that ends: they would compute on for nobody."""
+    generator = os.environ[GENERATOR_PID]
     try:
-        descriptor = os.pidfd_open(generator)
+        descriptor = os.pidfd_open(int(generator))
     except ProcessLookupError:
-        _kill(victims)
+        _kill_all_of(generator)
     else:
-        threading.Thread(target=_kill_at_end, args=(descriptor, victims), daemon=True).start()
+        threading.Thread(target=_kill_at_end, args=(descriptor, generator), daemon=True).start()
 
 
-def _kill_at_end(descriptor: int, victims: list[int]) -> None:
+def _kill_at_end(descriptor: int, generator: str) -> None:
     ends = select.poll()
     ends.register(descriptor, select.POLLIN)
     ends.poll()
-    _kill(victims)
+    _kill_all_of(generator)
 
 
-def _kill(victims: list[int]) -> None:
-    for pid in victims:
-        os.kill(pid, signal.SIGKILL)
-
-
-def _parent_of(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith("PPid:"))
+def _kill_all_of(generator: str) -> None:
+    """Engine cores, workers, the coordinator of data parallelism: all that inherited the generator's mark."""
+    mark = f"{GENERATOR_PID}={generator}".encode()
+    others = [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if pid != os.getpid()]
+    for pid in [*others, os.getpid()]:
+        with suppress(OSError):  # it has ended, or is somebody else's
+            if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                os.kill(pid, signal.SIGKILL)
 
 
 class WorkerExtension:

@@ -155,7 +155,9 @@ def _window_message(window: Window) -> pb.Window:
         tokens=_to_bytes(window.tokens),
         logprobs=_to_bytes(window.logprobs),
         version_spans=[
-            pb.VersionSpan(policy_version=span.policy_version, num_tokens=span.num_tokens)
+            pb.VersionSpan(
+                policy_version=span.policy_version, num_tokens=span.num_tokens, cache_version=span.cache_version
+            )
             for span in window.version_spans
         ],
         finish_reason=pb.FinishReason.ValueType(window.finish_reason),
@@ -169,13 +171,18 @@ def _window_message(window: Window) -> pb.Window:
     )
 
 
+def _span(message: pb.VersionSpan) -> VersionSpan:
+    cache_version = message.cache_version if message.HasField("cache_version") else None
+    return VersionSpan(message.policy_version, message.num_tokens, cache_version)
+
+
 def _window(message: pb.Window) -> Window:
     return Window(
         rollout_id=message.rollout_id,
         window_index=message.window_index,
         tokens=_from_bytes(tokens(), message.tokens, "tokens"),
         logprobs=_from_bytes(logprobs(), message.logprobs, "logprobs"),
-        version_spans=tuple(VersionSpan(span.policy_version, span.num_tokens) for span in message.version_spans),
+        version_spans=tuple(map(_span, message.version_spans)),
         finish_reason=FinishReason(message.finish_reason),
         generator=message.generator,
         slot=message.slot,

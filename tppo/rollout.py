@@ -65,6 +65,8 @@ class VersionSpan:
 
     policy_version: int
     num_tokens: int
+    cache_version: int | None = None
+    """The oldest weights that filled the KV cache in front of them, which an update left as it was; None: the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,13 @@ class Window:
     def token_versions(self) -> "array[int]":
         """The weights that sampled each token."""
         return tokens(span.policy_version for span in self.version_spans for _ in range(span.num_tokens))
+
+    def cache_versions(self) -> "array[int]":
+        """The oldest weights whose keys and values each token was sampled with."""
+        of_spans = [
+            span.policy_version if span.cache_version is None else span.cache_version for span in self.version_spans
+        ]
+        return tokens(of for of, span in zip(of_spans, self.version_spans, strict=True) for _ in range(span.num_tokens))
 
     def is_sampled(self) -> bytes:
         """For each token 1, or 0 where the policy did not sample it."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from learner.rollouts.occurrences import Arrived, Dropped, Occurrence, Parked, Requested, Scored
+from tppo.rollout import Window
 from tppo.run_folder.json_lines import JsonLinesWriter
 
 Line = dict[str, Any]
@@ -74,6 +75,7 @@ class JournalWriter:
             "tokens": len(window.tokens),
             "not_sampled": window.num_not_sampled,
             "versions": [[span.policy_version, span.num_tokens] for span in window.version_spans],
+            **_kept_caches(window),
             "finish": window.finish_reason.name.lower(),
             "is_finished": one.is_finished,
             "evaluation": window.is_evaluation,
@@ -107,3 +109,13 @@ class JournalWriter:
 
 def _version(one: Occurrence, policy_version: int) -> Line:
     return {"version": policy_version} if isinstance(one, Requested) else {}
+
+
+def _kept_caches(window: Window) -> Line:
+    """Of each of the `versions` the oldest weights that its KV cache is of, where an update left one as it was."""
+    if all(span.cache_version is None for span in window.version_spans):
+        return {}
+    spans = window.version_spans
+    return {
+        "cache_versions": [span.policy_version if span.cache_version is None else span.cache_version for span in spans]
+    }

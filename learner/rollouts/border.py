@@ -121,10 +121,11 @@ def _check_sampling(window: Window, what: str) -> None:
     if window.sampled_mask and any(map(_is_of_no_sampling, window.logprobs, window.sampled_mask)):
         raise ValueError(f"{what}: a log-prob of a token that was not sampled; expected 0 for it")
     for span in window.version_spans:
-        if not (0 <= span.policy_version <= MAX_VERSION and span.num_tokens >= 0):
+        versions = [span.policy_version, span.policy_version if span.cache_version is None else span.cache_version]
+        if not (min(versions) >= 0 and max(versions) <= MAX_VERSION and span.num_tokens >= 0):
             raise ValueError(
-                f"{what}: {span.num_tokens} tokens of policy version {span.policy_version}; "
-                f"expected a version of 0 to {MAX_VERSION}"
+                f"{what}: {span.num_tokens} tokens of policy version {versions[0]} on the KV cache of {versions[1]}; "
+                f"expected versions of 0 to {MAX_VERSION}"
             )
 
 

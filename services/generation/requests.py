@@ -31,6 +31,17 @@ def check_request(request: WindowRequest, *, capacity: int, vocabulary_size: int
         raise ValueError(f"token ids {smallest}..{largest}; expected them in 0..{vocabulary_size - 1}")
 
 
+def add_span(
+    spans: list[VersionSpan], policy_version: int, num_tokens: int, *, cache_version: int | None = None
+) -> None:
+    """Note that so many further tokens are of the version, and on which KV cache where that is of an older one."""
+    of_cache = None if cache_version == policy_version else cache_version
+    if spans and (spans[-1].policy_version, spans[-1].cache_version) == (policy_version, of_cache):
+        num_tokens += spans.pop().num_tokens
+    if num_tokens:
+        spans.append(VersionSpan(policy_version, num_tokens, of_cache))
+
+
 def empty_window(request: WindowRequest) -> Window:
     """The answer to a request of no tokens."""
     return Window(

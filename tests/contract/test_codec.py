@@ -58,7 +58,7 @@ REWARD_REQUESTS = st.builds(
 
 @st.composite
 def windows(draw: st.DrawFn) -> Window:
-    spans = draw(st.lists(st.builds(VersionSpan, INT64, st.integers(0, 8)), max_size=4))
+    spans = draw(st.lists(st.builds(VersionSpan, INT64, st.integers(0, 8), st.none() | INT64), max_size=4))
     num_tokens = sum(span.num_tokens for span in spans)
     return Window(
         rollout_id=draw(st.text()),

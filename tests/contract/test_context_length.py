@@ -18,7 +18,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from tppo.models.context_length import context_length, rotary_border
+from tppo.models.context_length import context_length, require_one_rotary_table, rotary_border
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768, "rope_theta": 1e6}
 LLAMA3 = {
@@ -56,6 +56,16 @@ LONGROPE = {
     "rope_type": "longrope", "original_max_position_embeddings": 64, "rope_theta": 1e4,
     "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
 }  # fmt: skip
+
+
+def test_rows_beyond_the_border_of_a_rotary_embedding_are_refused() -> None:
+    config = llama(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4})
+
+    require_one_rotary_table(config, 4096)
+    with pytest.raises(
+        ValueError, match=r"llama has rope_type 'dynamic', which turns .* longer than 4096; .* not 4097"
+    ):
+        require_one_rotary_table(config, 4097)
 
 
 @pytest.mark.parametrize(

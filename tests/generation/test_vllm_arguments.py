@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from services.generation.requests import add_span
 from services.generation.vllm_engine.engine_arguments import kv_cache_bytes, passed_through, prepare_environment
 from services.generation.vllm_engine.slots import GivenUpError, Slots
-from services.generation.vllm_engine.window_row import WeightLabel, add_span, stream_seed
+from services.generation.vllm_engine.window_row import WeightLabel, stream_seed
 from tests.support.processes import QUICKSTART
 from tppo.config import ConfigError, load
 from tppo.config.services import GenerationSection

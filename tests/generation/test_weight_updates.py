@@ -98,6 +98,9 @@ async def test_kept_kv_caches_stay_those_of_the_old_weights_until_the_window_end
         (window,) = await updated_in_mid_window(engine, decoder, [request], an_update(new, 1))
         after = await engine.generate(a_request("after", window_index=1, response_tokens=window.tokens))
 
+    assert window.version_spans == (VersionSpan(0, NUM_OLD), VersionSpan(1, 20 - NUM_OLD, cache_version=0))
+    assert list(window.cache_versions()) == [0] * 20
+    assert after.version_spans == (VersionSpan(1, 8),)
     row = [*request.prompt_tokens, *window.tokens]
     num_cached = len(request.prompt_tokens) + NUM_OLD - 1  # the last old token is run through the new weights
     by_new = logprobs_on_old_cache(old, new, row, num_cached)[:-1]

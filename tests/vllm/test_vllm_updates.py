@@ -70,6 +70,7 @@ async def test_kept_kv_caches_stay_those_of_the_old_weights_until_the_window_end
     window = await running
     num_old = window.version_spans[0].num_tokens
 
+    assert window.version_spans[1:] == (VersionSpan(version, LONG - num_old, cache_version=version - 1),)
     expected = logprobs_on_old_cache(old, new, request, window, num_old=num_old)
     assert 0 < num_old < LONG
     assert worst_difference(window.logprobs[num_old:], expected) < TOLERANCE

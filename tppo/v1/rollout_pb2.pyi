@@ -150,21 +150,27 @@ class VersionSpan(_message.Message):
 
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
     NUM_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_VERSION_FIELD_NUMBER: _builtins.int
     policy_version: _builtins.int
     """Optimizer steps applied to the weights."""
     num_tokens: _builtins.int
     """How many tokens the span covers."""
+    cache_version: _builtins.int
+    """The oldest weights that filled the KV cache in front of them; absent: the same weights."""
     def __init__(
         self,
         *,
         policy_version: _builtins.int = ...,
         num_tokens: _builtins.int = ...,
+        cache_version: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_version", b"_cache_version", "cache_version", b"cache_version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_tokens", b"num_tokens", "policy_version", b"policy_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_version", b"_cache_version", "cache_version", b"cache_version", "num_tokens", b"num_tokens", "policy_version", b"policy_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__cache_version: _TypeAlias = _typing.Literal["cache_version"]  # noqa: Y015
+    _WhichOneofArgType__cache_version: _TypeAlias = _typing.Literal["_cache_version", b"_cache_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_version) -> _WhichOneofReturnType__cache_version | None: ...
 
 Global___VersionSpan: _TypeAlias = VersionSpan  # noqa: Y015
 

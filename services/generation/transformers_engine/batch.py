@@ -84,6 +84,7 @@ class Batch:
         free_soon(switch())
         for row in self._staying():
             row.close_span(self.policy_version)
+            row.keep_cache(self.policy_version)
         self.policy_version = policy_version
         self._is_stale |= recompute_cache
 
@@ -146,6 +147,8 @@ class Batch:
         """Let the decoder drop and prefill rows; those whose KV cache is stale or poisoned are prefilled again."""
         arriving = self._arriving
         if self._is_poisoned or self._is_stale:
+            for row in self._staying():
+                row.renew_cache(self.policy_version)
             arriving = self._staying() + arriving
             self._leaving = set(range(len(self._rows)))
         if self._is_poisoned:

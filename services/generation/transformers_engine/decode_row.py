@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from services.generation.engine import RunningWindow
-from services.generation.requests import ended_window
+from services.generation.requests import add_span, ended_window
 from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, logprobs, tokens
 
 
@@ -30,6 +30,7 @@ class DecodeRow:
     logprobs: "array[float]" = field(default_factory=logprobs)
     spans: list[VersionSpan] = field(default_factory=list)
     is_cut: bool = False  # ended before its time
+    cache_version: int | None = None  # weights older than those in use that its KV cache is of
     stop_tokens: frozenset[int] = frozenset()
     limit: int = 0
 
@@ -72,8 +73,17 @@ class DecodeRow:
     def close_span(self, policy_version: int) -> None:
         """Note that the tokens since the last span were sampled by `policy_version`."""
         num_tokens = len(self.tokens) - sum(span.num_tokens for span in self.spans)
-        if num_tokens:
-            self.spans.append(VersionSpan(policy_version, num_tokens))
+        add_span(self.spans, policy_version, num_tokens, cache_version=self.cache_version)
+
+    def keep_cache(self, policy_version: int) -> None:
+        """Newer weights go on with the KV cache that these have filled."""
+        if self.cache_version is None:
+            self.cache_version = policy_version
+
+    def renew_cache(self, policy_version: int) -> None:
+        """The weights in use fill the KV cache again."""
+        self.close_span(policy_version)
+        self.cache_version = None
 
     @property
     def is_sound(self) -> bool:

@@ -204,7 +204,10 @@ class VllmEngine:
         except Exception as error:
             await self._fail(error)
             raise EngineFailedError(f"vLLM failed in a weight update: {error}") from error
-        if recomputes:
+        if not recomputes:
+            for request_id in self._rows.keys() - self._taken_back:
+                self._rows[request_id].keep_cache(self.policy_version, label.policy_version)
+        else:
             self._counts.prefilled(sum(row.num_before for row in self._rows.values()))
         if self.policy_version < 0:
             self._slots.open()

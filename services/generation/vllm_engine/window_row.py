@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from services.generation.engine import OnTokens, RunningWindow
-from services.generation.requests import ended_window
+from services.generation.requests import add_span, ended_window
 from services.generation.transformers_engine.sampling import GOLDEN_GAMMA, mixed
 from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, logprobs, tokens
 
@@ -47,14 +47,6 @@ def stream_seed(seed: int, num_before: int) -> int:
     return int(mixed(stream + np.array([num_before], dtype=np.uint64) * GOLDEN_GAMMA)[0]) >> 1
 
 
-def add_span(spans: list[VersionSpan], policy_version: int, num_tokens: int) -> None:
-    """Note that so many further tokens are of the version."""
-    if spans and spans[-1].policy_version == policy_version:
-        num_tokens += spans.pop().num_tokens
-    if num_tokens:
-        spans.append(VersionSpan(policy_version, num_tokens))
-
-
 @dataclass(eq=False, slots=True)
 class WindowRow:
     """Collects what vLLM streams, and is the window at the end."""
@@ -70,6 +62,8 @@ class WindowRow:
     finish_reason: str | None = None  # vLLM's, of the request that ended last
     num_prefilled: int = 0  # tokens that vLLM did not find in its prefix cache
     num_shared: int = 0  # those that it found there
+    cache_versions: dict[int, int] = field(default_factory=dict)
+    """By weights that an update brought to the request that runs: the older ones whose KV cache it went on with."""
 
     @property
     def has_ended(self) -> bool:
@@ -114,7 +108,14 @@ class WindowRow:
         self.num_shared += num_shared
         self.num_prefilled += len(output.prompt_token_ids) - num_shared
         for label in output.outputs[0].weight_versions or []:
-            add_span(self.spans, WeightLabel.of(label.version).policy_version, label.end - label.start)
+            version = WeightLabel.of(label.version).policy_version
+            kept = self.cache_versions.get(version)
+            add_span(self.spans, version, label.end - label.start, cache_version=kept)
+        self.cache_versions.clear()
+
+    def keep_cache(self, old_version: int, new_version: int) -> None:
+        """An update leaves the KV cache of the request that runs as it is."""
+        self.cache_versions[new_version] = self.cache_versions.get(old_version, old_version)
 
     def running(self) -> RunningWindow:
         """How far it has come."""

@@ -1,12 +1,13 @@
 """The journal: what happened to each window, in the order in which it happened."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from learner.reporting.journal import JournalWriter
 from tests.learner.builders import a_failed_score, a_ledger, a_prompt, a_score, a_window
-from tppo.rollout import FinishReason, ScoreStatus, Window, logprobs, tokens
+from tppo.rollout import FinishReason, ScoreStatus, VersionSpan, Window, logprobs, tokens
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -41,6 +42,19 @@ def test_the_events_of_a_response_are_written_in_order(tmp_path: Path) -> None:
     assert (written[2]["window"], written[2]["start"]) == (1, 4)
     assert (written[3]["finish"], written[3]["is_finished"]) == ("stop", True)
     assert (written[4]["status"], written[4]["score"], written[4]["attempt"]) == ("SCORED", 1.0, 0)
+
+
+def test_where_an_update_left_the_kv_cache_as_it_was_the_weights_of_the_cache_are_written(tmp_path: Path) -> None:
+    ledger = a_ledger()
+    rollout = ledger.start("0-3-0", a_prompt(3), ordinal=0)
+    ledger.request_window(rollout, cohort=0, min_policy_version=0)
+    spans = VersionSpan(2, 1), VersionSpan(3, 2, cache_version=2), VersionSpan(4, 1, cache_version=2)
+    ledger.add_window((1, 0), replace(a_window("0-3-0", num_tokens=4), version_spans=spans))
+
+    a_journal(tmp_path).note(ledger.occurrences, policy_version=0)
+
+    line = lines(tmp_path / "journal.jsonl")[1]
+    assert (line["versions"], line["cache_versions"]) == ([[2, 1], [3, 2], [4, 1]], [2, 2, 2])
 
 
 def test_a_window_that_arrived_early_is_written_when_it_is_requested(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def test_a_record_of_any_version_and_epoch_is_admitted(record: InboxRecord) -> N
         (replace(WINDOW, tokens=tokens([10, -1, 11, 12])), "token -1"),
         (replace(WINDOW, version_spans=(VersionSpan(2**31, 4),)), "policy version 2147483648"),
         (replace(WINDOW, version_spans=(VersionSpan(-1, 4),)), "policy version -1"),
+        (replace(WINDOW, version_spans=(VersionSpan(3, 4, cache_version=-2),)), "on the KV cache of -2"),
         (replace(WINDOW, version_spans=(VersionSpan(0, 5), VersionSpan(0, -1))), "-1 tokens"),
         (replace(WINDOW, logprobs=logprobs([-1, math.nan, -1, -1])), "log-prob nan"),
         (replace(WINDOW, logprobs=logprobs([-1, 0.5, -1, -1])), "log-prob 0.5"),

@@ -47,6 +47,16 @@ def test_an_explained_variance_below_zero_is_an_alert_with_its_first_step() -> N
     ]
 
 
+def test_a_generator_that_disagrees_is_an_alert_with_what_is_done_about_it() -> None:
+    apart = "with the weights of version 7 the engine differs from the learner by up to 2.5 nats"
+    disproved = {"generation-0": (True, apart), "generation-1": (False, apart)}
+
+    assert texts(disproved=disproved) == [
+        f"generation-0 serves nothing, and is sent the weights again: {apart}.",
+        f"generation-1 is out of the run: {apart}.",
+    ]
+
+
 def test_one_good_step_ends_the_streak() -> None:
     assert texts({"critic/vf_explained_var": [*[-0.1] * 12, 0.1, *[-0.1] * 9]}) == []
 

@@ -39,6 +39,8 @@ def test_an_unknown_engine_argument_is_refused_with_those_that_are_close() -> No
         ("max_num_seqs", "expected generation.num_slots instead"),
         ("dtype", "expected generation.compute_dtype instead"),
         ("model", "expected model.path instead"),
+        ("override_generation_config", "expected generation.temperature instead"),
+        ("logits_processors", "expected no such key, as training needs it"),
         ("logprobs_mode", "expected no such key, as training needs it"),
         ("seed", "expected no such key, as training needs it"),
     ],

@@ -16,6 +16,8 @@ from tppo.config.other_names import OURS_BY_NAME
 from tppo.config.schema import Config
 
 Schema = Mapping[str, Any]
+TRUNCATING = frozenset({"top_p", "top_k", "min_p", "typical_p", "top_a", "tfs"})
+PENALISING = frozenset({"repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias", "min_tokens"})
 CLOSE = 0.7  # of 1: names that differ by a slip of the keyboard
 SHORTENED = reprlib.Repr()
 SHORTENED.maxstring = SHORTENED.maxother = 80
@@ -42,6 +44,11 @@ def sentence_of(error: ErrorDetails, table: Mapping[str, Any]) -> str:
 def suggestion(location: Sequence[str]) -> str:
     """What the user of an unknown key may have meant."""
     *owner, name = location
+    if name in TRUNCATING | PENALISING:
+        return (
+            "expected no such key: the policy that is trained is the whole distribution at generation.temperature, and "
+            "tokens drawn from any other have other log-probabilities"
+        )
     found = _same_meaning(owner[:1], name) or _similar(owner, name)
     if found:
         return f"did you mean {' or '.join(found)}?"

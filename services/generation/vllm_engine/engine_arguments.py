@@ -22,6 +22,8 @@ OWNED: Mapping[str, str] = {
     "generation_config": "",
     "seed": "",
     "logprobs_mode": "",
+    "logits_processors": "",
+    "override_generation_config": "generation.temperature",
     "worker_extension_cls": "",
     "weight_transfer_config": "",
     "stream_interval": "",

@@ -67,3 +67,25 @@ def test_every_name_of_another_system_leads_to_a_key_and_none_is_a_key_itself() 
 
     assert set(OURS_BY_NAME.values()) <= keys
     assert not OURS_BY_NAME.keys() & {key.partition(".")[2] for key in keys}
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "generation.top_p=0.9",
+        "generation.top_k=50",
+        "generation.min_p=0.05",
+        "evaluation.top_p=0.95",
+        "actor_rollout_ref.rollout.top_k=-1",
+        "generation.repetition_penalty=1.1",
+    ],
+)
+def test_sampling_from_another_distribution_than_the_policy_is_refused_with_the_reason(
+    file: Path, override: str
+) -> None:
+    key, _, value = override.partition("=")
+
+    with pytest.raises(ConfigError) as caught:
+        load(file, [override])
+
+    assert f"unknown key {key} = {value}; expected no such key: the policy that is trained" in str(caught.value)

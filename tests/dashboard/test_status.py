@@ -224,6 +224,15 @@ async def test_a_transfer_that_fails_is_an_alert(run: RunFolderBuilder) -> None:
     assert "weights for generation-0: the generator loaded digest x, not y" in [one["text"] for one in alerts]
 
 
+async def test_a_generator_whose_weights_are_disproved_is_an_alert_of_the_run(run: RunFolderBuilder) -> None:
+    apart = "with the weights of version 7 the engine differs from the learner by up to 2.5 nats"
+    generator = process("generation", proof="disproved", proof_error=apart)
+    alerts = (await status_of(run, seen(process("learner"), generator)))["alerts"]
+
+    assert alerts[0]["level"] == "error"
+    assert alerts[0]["text"] == f"generation-0 serves nothing, and is sent the weights again: {apart}."
+
+
 async def test_control_is_the_learners_report(run: RunFolderBuilder) -> None:
     command = {"command_id": "1", "action": "PAUSE", "arguments": {}, "issued_at": NOW, "outcome": "done", "text": "t"}
     control = {"paused": True, "stop_after_step": 9, "settings": {"actor.lr": 1e-6}, "commands": [command]}

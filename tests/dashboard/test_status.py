@@ -229,7 +229,7 @@ async def test_a_generator_whose_weights_are_disproved_is_an_alert_of_the_run(ru
     generator = process("generation", proof="disproved", proof_error=apart)
     alerts = (await status_of(run, seen(process("learner"), generator)))["alerts"]
 
-    assert alerts[0]["level"] == "error"
+    assert alerts[0]["severity"] == "error"
     assert alerts[0]["text"] == f"generation-0 serves nothing, and is sent the weights again: {apart}."
 
 

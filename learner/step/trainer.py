@@ -76,7 +76,11 @@ class Trainer:
         self._run, self._actor_section, self._critic_section = run, actor, critic
         self._keeps_traces = keeps_traces
         steps = run.total_training_steps
-        self._engine_check = EngineCheck(actor.max_tokens_per_microbatch, keeps_weights=run.mode != "lockstep")
+        self._engine_check = EngineCheck(
+            actor.max_tokens_per_microbatch,
+            keeps_weights=run.mode != "lockstep",
+            max_kl=estimators.algorithm.max_engine_kl,
+        )
         self._normalizer = LossNormalizer(estimators.algorithm.loss_normalizer, run.window_length)
         self.actor = _optimization(policy.weights, actor, num_steps=max(1, steps - critic.warmup_steps))
         self.critic = _optimization(value_model.weights, critic, num_steps=steps)
@@ -85,6 +89,7 @@ class Trainer:
         """Train on the rows; the policy's weights before the step are `policy_version`."""
         started = time.perf_counter()
         sampled = self.system.trained_rows(self._gathered(rows), policy_version=policy_version)
+        held_rows = self._engine_check.held_rows(rows)
         estimates = estimate(
             sampled,
             self.value_model,
@@ -93,6 +98,7 @@ class Trainer:
             policy_version=policy_version,
             max_token_lag=self._run.max_token_lag,
             max_tokens=self._critic_section.max_tokens_per_microbatch,
+            held_rows=held_rows,
         )
         estimated = time.perf_counter()
         arrived, of_arrived = sampled.first(len(rows)), estimates.first(len(rows))
@@ -107,8 +113,10 @@ class Trainer:
         values_trained = time.perf_counter()
         is_warming_up = policy_version < self._critic_section.warmup_steps
         self._engine_check.keep_weights(self.policy, policy_version)
+        self._engine_check.score_held(self.policy, rows, arrived, policy_version)
         update = PolicyResult({}) if is_warming_up else self._train_policy(sampled, estimates, policy_version)
         metrics |= update.metrics | {
+            "tokens/held": int(sampled.response_mask[held_rows].sum()),
             "timing_s/values": estimated - started,
             "timing_s/update_critic": values_trained - estimated,
             "timing_s/update_actor": time.perf_counter() - values_trained,
@@ -166,6 +174,7 @@ class Trainer:
         self.actor, self.critic, self.system = other.actor, other.critic, other.system
         self._estimators, self._algorithm, self._run = other._estimators, other._algorithm, other._run
         self._actor_section, self._critic_section = other._actor_section, other._critic_section
+        self._engine_check.max_kl = other._engine_check.max_kl
 
     def state_dict(self) -> dict[str, Any]:
         """What a resume needs besides the two models."""
@@ -174,6 +183,7 @@ class Trainer:
             "critic": self.critic.state_dict(),
             "system": self.system.state_dict(),
             "mean_row_length": self._normalizer.mean_length,
+            "held_generators": sorted(self._engine_check.held),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -182,6 +192,7 @@ class Trainer:
         self.critic.load_state_dict(state["critic"])
         self.system.load_state_dict(state["system"])
         self._normalizer.mean_length = state.get("mean_row_length")
+        self._engine_check.held = set(state.get("held_generators", ()))
 
     def _policy_of(self, weights: Mapping[str, Tensor] | None) -> Policy:
         return self.policy if weights is None else with_weights(self.policy, self.policy.weights.holding(weights))

@@ -192,6 +192,11 @@ def test_alerts_about_the_services(situation: dict[str, Any], text: str) -> None
             "disagrees most: algorithm.importance_mode = 'mask'.",
         ),
         (
+            {"tokens/held": [0, 50], "tokens/window": [200, 200]},
+            "25% of the last step's tokens train nothing: their generator's KL to the learner is above "
+            "algorithm.max_engine_kl.",
+        ),
+        (
             {"actor/weights_changed_fraction": [0.01, *[5e-5] * 10], "actor/lr": [1e-9] * 11},
             "actor: a step changes less than 0.01% of the weights since step 2, at a learning rate of 1e-09: hardly "
             "anything is learned. Raise actor.lr, unless actor/grad_norm is 0.",

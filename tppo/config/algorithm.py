@@ -86,6 +86,12 @@ class AlgorithmSection(Section):
 
     `mask` when engine and learner disagree much on few tokens.
     """
+    max_engine_kl: PositiveFloat | None = 0.05
+    """A generator whose mean KL to the learner under the same weights is above this trains nothing from the next step
+    on, until it is found within; `none`: every generator does. [nats]
+
+    Rarely: rounding in bfloat16 makes less than a hundredth of it. Up for quantized weights of the engine.
+    """
     overlong_buffer_length: TokensOrZero = 0
     """Overlong shaping (DAPO): the penalty begins this many tokens before max_response_length; 0: off. [tokens]
 

@@ -3,6 +3,7 @@
 values  ->  advantages  ->  masks  ->  whitening
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,8 +35,9 @@ def estimate(
     policy_version: int,
     max_token_lag: int,
     max_tokens: int,
+    held_rows: Sequence[int] = (),
 ) -> Estimates:
-    """Of rows that the policy of `policy_version` will train on, in micro-batches of `max_tokens`."""
+    """Of rows that the policy of `policy_version` will train on, but `held_rows`, in micro-batches of `max_tokens`."""
     values, boundary_values = _predicted_values(sampled, value_model, max_tokens)
     advantages = system.advantages(sampled, values, boundary_values)
     in_policy_loss = token_filter.policy_mask(
@@ -47,6 +49,7 @@ def estimate(
         sampled.token_versions, policy_version=policy_version, max_token_lag=max_token_lag
     )
     policy_mask = in_policy_loss & is_recent
+    policy_mask[list(held_rows)] = False
     whitened = WHITENING[algorithm.advantage_whitening](advantages.raw, policy_mask)
     return Estimates(
         values=values,

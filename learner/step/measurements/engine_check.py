@@ -4,6 +4,9 @@ Only windows that one version sampled whole are compared: after an update in mid
 older weights by choice. Those that the present version sampled are scored in the step anyway. Where a step trains what
 the version before has sampled there are none, so now and then, and at once after a start, a copy of those weights
 scores a few of its windows, of each generator alike.
+
+A generator that is too far off is held: the policy trains on none of its windows until one comparison finds it within
+the bound again. Its windows are scored for that before the update, which passes them over.
 """
 
 from collections import defaultdict
@@ -25,6 +28,7 @@ from learner.step.measurements.metrics import Metrics
 FREQUENCY = 10
 """Steps from one copy of the weights to the next."""
 MAX_ROWS = 8
+MEAN_OF_GENERATOR = "training/engine_kl/mean/"
 
 
 @dataclass(slots=True)
@@ -36,6 +40,20 @@ class EngineCheck:
     _version: int = -1
     _kept: Callable[[], MasterWeights] | None = None  # of that version, on the host; None when used
     _has_begun: bool = False
+    max_kl: float | None = None  # of a generator's tokens in the mean; None: no generator is held
+    held: set[str] = field(default_factory=set)
+    _held_logprobs: dict[int, Tensor] = field(default_factory=dict)  # of rows of the step
+
+    def held_rows(self, rows: Sequence[Rollout]) -> list[int]:
+        """Which of the step's rows the policy is not to train on."""
+        held = set() if self.max_kl is None else self.held
+        return [index for index, row in enumerate(rows) if row.generator in held]
+
+    def score_held(self, policy: Policy, rows: Sequence[Rollout], sampled: Sampled, policy_version: int) -> None:
+        """Before the step that changes the weights: what the policy says of windows of held generators."""
+        held = set(self.held_rows(rows))
+        present = [row for row in _sampled_whole_by(policy_version, sampled) if row in held]
+        self._held_logprobs = self._rescored(policy, sampled, _spread(present, rows)[:MAX_ROWS]) if present else {}
 
     def keep_weights(self, policy: Policy, policy_version: int) -> None:
         """Before the step that changes them: its windows, and those of the next steps, are sampled by them."""
@@ -57,13 +75,24 @@ class EngineCheck:
         `old_logprobs`: of rows of the step under the present version [n], those of their window last.
         """
         present = _sampled_whole_by(policy_version, sampled)
-        learners = {row: old_logprobs[row].cpu() for row in present if row in old_logprobs}
+        learners = {row: old_logprobs[row].cpu() for row in present if row in old_logprobs} | self._held_logprobs
         earlier = _sampled_whole_by(self._version, sampled) if self._version < policy_version else []
         if self._kept is not None and earlier:
             of_version = with_weights(policy, self._kept())
             learners |= self._rescored(of_version, sampled, _spread(earlier, rows)[:MAX_ROWS])
             self._kept = None
-        return _summary(rows, sampled, learners)
+        found = _summary(rows, sampled, learners)
+        self._hold(found)
+        return found
+
+    def _hold(self, found: Metrics) -> None:
+        if self.max_kl is None:
+            return
+        for name, kl in found.items():
+            generator = name.removeprefix(MEAN_OF_GENERATOR)
+            if generator == name or kl is None:
+                continue
+            (self.held.add if not kl <= self.max_kl else self.held.discard)(generator)  # NaN holds, too
 
     @torch.no_grad()
     def _rescored(self, policy: Policy, sampled: Sampled, rows: Sequence[int]) -> dict[int, Tensor]:

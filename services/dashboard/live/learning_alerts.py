@@ -224,6 +224,16 @@ def _engines(situation: Situation) -> Iterator[Alert]:
             yield Alert("error", text, step_of(situation), subject=generator)
 
 
+def _held(situation: Situation) -> Iterator[Alert]:
+    held, sampled = (situation.steps.newest(name, 1) for name in ("tokens/held", "tokens/window"))
+    if held and held[-1] and sampled and sampled[-1]:
+        text = (
+            f"{held[-1] / sampled[-1]:.0%} of the last step's tokens train nothing: their generator's KL to the "
+            "learner is above algorithm.max_engine_kl."
+        )
+        yield Alert("error", text, step_of(situation))
+
+
 def _unchanged(situation: Situation) -> Iterator[Alert]:
     for who in ("actor", "critic"):
         rates = [rate for rate in situation.steps.newest(f"{who}/lr", STREAK) if rate is not None]
@@ -240,5 +250,5 @@ def _unchanged(situation: Situation) -> Iterator[Alert]:
 
 METRIC_RULES: tuple[Rule, ...] = (
     *(_value_model, _entropy, _too_old, _reward, _accuracy, _clipping, _starving, _skipped, _disagreement),
-    *(_runaway, _optimism, _few_tokens, _far_updates, _engines, _unchanged),
+    *(_runaway, _optimism, _few_tokens, _far_updates, _engines, _held, _unchanged),
 )

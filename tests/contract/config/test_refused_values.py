@@ -148,7 +148,8 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ),
     (
         "a number from 1e-12 to 1e+12 or 'none'",
-        "critic.cliprange_value_low critic.cliprange_value_high algorithm.importance_cap actor.max_kl",
+        "critic.cliprange_value_low critic.cliprange_value_high algorithm.importance_cap actor.max_kl "
+        "algorithm.max_engine_kl",
         ["0", "-1", "'off'", "inf", "true"],
     ),
     ("a whole number from 0 to 4096", "actor.lora_rank critic.lora_rank", ["-1", "4097", "8.0", "true"]),

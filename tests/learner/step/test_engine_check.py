@@ -2,6 +2,7 @@
 
 import math
 from array import array
+from collections.abc import Mapping
 
 import pytest
 
@@ -79,3 +80,36 @@ def test_the_windows_that_a_copy_scores_are_of_each_generator() -> None:
 
     assert metrics["training/engine_kl/mean/generation-1"] == pytest.approx(kl_of(2.0), rel=1e-3)
     assert metrics["training/engine_kl/mean"] == pytest.approx((6 * kl_of(8.0) + 2 * kl_of(2.0)) / MAX_ROWS, rel=1e-3)
+
+
+def test_a_generator_beyond_the_bound_trains_no_policy_until_it_is_found_within() -> None:
+    """By hand: 2 tokens of one generator, 3 of the other; a ratio of 2 is a KL of 0.307 nats, of 1.1 one of 0.0047."""
+    trainer = TinyTrainer(a_step_config(algorithm={"max_engine_kl": 0.05}, actor={"lr": 1e-12}))
+
+    def trained(version: int, *, off_by: float) -> Mapping[str, float | None]:
+        rows = [
+            sampled_by("generation-0", [9, 4], versions=[version] * 2, off_by=off_by),
+            sampled_by("generation-1", [8, 2, 3], versions=[version] * 3, off_by=1.1),
+        ]
+        return step(trainer, rows, policy_version=version)
+
+    steps = [trained(version, off_by=off_by) for version, off_by in enumerate((2.0, 2.0, 1.1, 1.1))]
+
+    assert [one["tokens/held"] for one in steps] == [0, 2, 2, 0]
+    assert [one["tokens/policy_mask"] for one in steps] == [5, 3, 3, 5]
+    found = [one["training/engine_kl/mean/generation-0"] for one in steps]
+    assert found == [pytest.approx(kl_of(off_by), rel=1e-3) for off_by in (2.0, 2.0, 1.1, 1.1)]
+
+
+def test_a_resumed_learner_holds_the_generators_that_were_held_unless_it_is_to_hold_none() -> None:
+    trainer = TinyTrainer(a_step_config(algorithm={"max_engine_kl": 0.05}, actor={"lr": 1e-12}))
+    rows = [sampled_by("generation-0", [9, 4], versions=[0, 0], off_by=2.0), *some_rows()]
+    step(trainer, rows, policy_version=0)
+    resumed, unbound = (
+        TinyTrainer(a_step_config(algorithm={"max_engine_kl": bound}, actor={"lr": 1e-12})) for bound in (0.05, "none")
+    )
+    for other in (resumed, unbound):
+        other.load_state_dict(trainer.state_dict())
+
+    assert step(resumed, rows, policy_version=0)["tokens/held"] == 2
+    assert step(unbound, rows, policy_version=0)["tokens/held"] == 0

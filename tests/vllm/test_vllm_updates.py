@@ -163,3 +163,21 @@ async def test_the_head_that_shares_the_embeddings_weights_follows_them(vllm: Se
 
     assert worst_difference(window.logprobs, expected_logprobs(old, a_request(), window)) > 1.0
     assert worst_difference(window.logprobs, expected_logprobs(new, a_request(), window)) < TOLERANCE
+
+
+async def test_numbers_that_are_not_finite_leave_no_trace_in_later_weights(vllm: ServedModel, engine: Any) -> None:
+    """In the blocks of the KV cache that other rows get next."""
+    model, broken = a_model(12), a_model(12)
+    with torch.no_grad():
+        broken.model.layers[0].self_attn.v_proj.weight.fill_(3e38)
+    await vllm.send(broken)
+    requests = [a_request(f"r{index}", prompt_tokens=LONG_PROMPT, seed=index) for index in range(NUM_SLOTS)]
+    failed = await asyncio.gather(*(engine.generate(request) for request in requests), return_exceptions=True)
+    assert {str(error) for error in failed} == {"the model's logits are not finite numbers"}
+
+    await vllm.send(model)
+    windows = await vllm.windows([a_request(f"s{index}", seed=index) for index in range(NUM_SLOTS)])
+
+    for index, window in enumerate(windows):
+        expected = expected_logprobs(model, a_request(seed=index), window)
+        assert worst_difference(window.logprobs, expected) < TOLERANCE

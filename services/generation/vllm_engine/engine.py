@@ -8,8 +8,10 @@ the weights of each token. An update that fails half-way leaves a model that nob
 import asyncio
 import itertools
 import logging
+import math
 import secrets
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from transformers import AutoConfig
@@ -70,6 +72,7 @@ class VllmEngine:
         self._numbers = itertools.count()
         self._updating = asyncio.Lock()
         self._failure: EngineFailedError | None = None
+        self._is_poisoned = False  # numbers that are not finite were left in KV caches
 
     @property
     def num_slots(self) -> int:
@@ -102,6 +105,7 @@ class VllmEngine:
             if self._under_way.get(request.key) is row:
                 del self._under_way[request.key]
         self._counts.prefilled(row.num_prefilled, num_shared=row.num_shared)
+        self._is_poisoned |= not row.is_sound
         return row.window()
 
     async def cut(self, rollout_id: str, window_index: int) -> None:
@@ -114,7 +118,9 @@ class VllmEngine:
 
     async def probe(self, rows: Sequence[ProbeRow], *, temperature: float = 1.0) -> ProbeAnswer:
         """As requests beside those of the windows."""
-        return await self._probing.answer(rows, temperature)
+        answer = await self._probing.answer(rows, temperature)
+        self._is_poisoned |= not all(map(math.isfinite, chain.from_iterable(answer.logprobs)))
+        return answer
 
     async def probe_across_update(self, row: ProbeRow, *, temperature: float = 1.0) -> CrossedRow:
         """It samples freely, and begins when the tensors are there."""
@@ -189,11 +195,14 @@ class VllmEngine:
         """From the pause to the first token of the new weights; to be finished once it has begun."""
         if self.policy.in_flight:
             await self._probing.begin_crossings()
-        recomputes = self.policy.recompute_cache or not self._rows
+        recomputes = self.policy.recompute_cache or self._is_poisoned or not self._rows
         try:
             await self._core.pause_generation(mode="keep", clear_cache=recomputes)
             if not recomputes:
                 await self._take_back_unbegun()
+            if self._is_poisoned:
+                await self._core.collective_rpc("zero_kv_caches")
+                self._is_poisoned = False
             if self.policy_version < 0:
                 seed = {"seed": self._core.model_config.seed}
                 await self._core.init_weight_transfer_engine(WeightTransferInitRequest(init_info=seed))

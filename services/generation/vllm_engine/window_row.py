@@ -71,6 +71,11 @@ class WindowRow:
         return self.is_cut or self.finish_reason in ENDINGS
 
     @property
+    def is_sound(self) -> bool:
+        """Whether all log-probabilities are numbers; weights near overflow can produce others."""
+        return all(map(math.isfinite, self.logprobs))
+
+    @property
     def num_before(self) -> int:
         """Tokens in front of the next one."""
         return len(self.request.prompt_tokens) + len(self.request.response_tokens) + len(self.tokens)
@@ -129,7 +134,7 @@ class WindowRow:
 
     def window(self) -> Window:
         """The result. ValueError: its numbers are not finite."""
-        if not all(map(math.isfinite, self.logprobs)):
+        if not self.is_sound:
             raise ValueError("the model's logits are not finite numbers")
         return ended_window(
             self.request,

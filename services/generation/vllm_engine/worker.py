@@ -117,7 +117,14 @@ def _kill_all_of(generator: str) -> None:
 
 
 class WorkerExtension:
-    """Adds no method: that vLLM imports its module is what it is for."""
+    """What vLLM's worker can do besides; and that vLLM imports its module registers the backend."""
+
+    model_runner: Any  # the worker's
+
+    def zero_kv_caches(self) -> None:
+        """Attention multiplies what is beyond a row's end by 0, which leaves a NaN there what it is."""
+        for cache in self.model_runner.kv_caches:
+            cache.zero_()
 
 
 WeightTransferEngineFactory.register_engine(BACKEND, FileWeights)

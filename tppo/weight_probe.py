@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 NUM_DECODED = 12  # tokens of a row at most
 SHORT_LENGTHS = (2, 7, 24)
-LONG_LENGTH = range(48, 8193)  # of the longest row
+LONG_LENGTH = range(144, 8193)  # of the longest row; vLLM shares prefixes in blocks of up to 128 tokens
 SHARE_OF_STEP = 0.01  # of a step's tokens that the longest row has, so that its cost is a small part of the step's
 
 

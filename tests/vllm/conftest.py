@@ -1,7 +1,9 @@
 """One vLLM for all tests of this folder, which run where vLLM is installed: `make test-vllm`."""
 
+import gc
 import importlib.util
 import inspect
+import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,11 @@ from tests.vllm.served import ServedModel
 collect_ignore_glob = [] if importlib.util.find_spec("vllm") else ["test_*.py"]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("filterwarnings", "ignore:Unclosed context:ResourceWarning")  # vLLM's, when all has ended
+def pytest_sessionfinish() -> None:
+    """What vLLM leaves open for its process's end would be an error of the session."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -20,7 +20,7 @@ from tppo.weights import WeightUpdate
 VOCABULARY = 120
 NUM_SLOTS = 32
 TOLERANCE = 1e-4  # nats, in float32
-STEP_TOKENS = 30_000
+STEP_TOKENS = 1000
 MODEL = Qwen3Config(
     vocab_size=VOCABULARY,
     hidden_size=64,

@@ -6,7 +6,6 @@ They run inside vLLM's process, to which they are sent by name.
 from typing import Any
 
 import torch
-from vllm.v1.sample.sampler import Sampler
 
 from services.generation.vllm_engine import worker
 
@@ -23,13 +22,14 @@ def tie_the_head(_: Any) -> None:
     worker.tie_head = KEPT["tie_head"]
 
 
-def ignore_temperature(_: Any) -> None:
-    KEPT["apply_temperature"] = Sampler.__dict__["apply_temperature"]
-    Sampler.apply_temperature = staticmethod(lambda logits, *_: logits)
+def ignore_temperature(of_worker: Any) -> None:
+    sampler = type(of_worker.model_runner.sampler)
+    KEPT["apply_temperature"] = vars(sampler)["apply_temperature"]
+    sampler.apply_temperature = staticmethod(lambda logits, *_: logits)
 
 
-def heed_temperature(_: Any) -> None:
-    Sampler.apply_temperature = KEPT["apply_temperature"]
+def heed_temperature(of_worker: Any) -> None:
+    type(of_worker.model_runner.sampler).apply_temperature = KEPT["apply_temperature"]
 
 
 def read_half(_: Any) -> None:

@@ -11,7 +11,7 @@ the bound again. Its windows are scored for that before the update, which passes
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 
 import torch

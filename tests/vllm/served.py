@@ -40,7 +40,7 @@ MODEL = Qwen3Config(
 
 def a_model(seed: int, config: PreTrainedConfig = MODEL) -> PreTrainedModel:
     torch.manual_seed(seed)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     model.train(False)
     with torch.no_grad():
         for parameter in model.parameters():

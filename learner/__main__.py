@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from learner.reporting.heartbeat import Heartbeat
     from learner.reporting.trackers.contract import TrackerStart
     from learner.reporting.trackers.trackers import Trackers
+    from learner.state import LearnerState
 
 ROLL_BACK_EXIT_CODE = 75  # "try again": the restarted learner begins with the rollback
 GAVE_UP_EXIT_CODE = 3  # no restart mends it; `tppo run` ends the run with the last line of the log
@@ -138,10 +139,13 @@ async def _live_with(
         streams = RedisStreams(
             client, run=config.run.name, lease_seconds=config.redis.lease_seconds, incarnation=identity.incarnation
         )
+        announcer = Announcer(
+            client, exporter, run=config.run.name, name=name, kind="learner", incarnation=identity.incarnation
+        )
         async with TaskGroup() as group:
             keeping = group.create_task(run_lease.keep(fence, identity, lambda: streams.position.text), name="lease")
             training = group.create_task(
-                _train(config, identity, client, exporter, streams, team, source=source, name=name, resume=resume),
+                _train(config, identity, client, announcer, exporter, streams, team, source=source, resume=resume),
                 name="training",
             )
             await asyncio.wait([training])
@@ -154,29 +158,24 @@ async def _train(
     config: Config,
     identity: "RunIdentity",
     client: RedisClient,
+    announcer: Announcer,
     exporter: LearnerExporter,
     streams: RedisStreams,
     team: Team,
     *,
     source: Path,
-    name: str,
     resume: bool,
 ) -> int:
-    from learner.build import learner_service, load_state, make_room
+    from learner.build import learner_service, make_room
     from learner.persistence import rollback
     from learner.reporting.trackers.trackers import Trackers, feeds
 
-    await asyncio.to_thread(rollback.apply_requested, identity.folder, identity.incarnation)  # reads a checkpoint
-    RunPaths(identity.folder).stopped_mark.unlink(missing_ok=True)
-    state = await asyncio.to_thread(load_state, config, identity, resume=resume, team=team)
-    write_settings(config, identity.folder, source=source)  # those of a refused resume are not the run's
-    streams.position.note(state.progress.inbox_position)
-    if config.run.archive_inbox:
-        await asyncio.to_thread(_archive, streams, identity)
-    start = _tracker_start(config, identity, state.progress.step)
+    async with announcer.loading(incarnation=identity.incarnation):
+        state = await _loaded(config, identity, streams, team, source=source, resume=resume)
+        start = _tracker_start(config, identity, state.progress.step)  # asks whether a rollback is unfinished
+        await make_room(state, identity.folder, streams)
     trackers = Trackers(feeds(config.trackers, start))
-    heartbeat = _heartbeat(config, identity, client, exporter, trackers, name=name)
-    await make_room(state, identity.folder, streams)
+    heartbeat = _heartbeat(config, client, announcer, trackers)
     peers = _peers(config, client, heartbeat, (exporter.take_line, trackers.take))
     service = learner_service(config, identity, state, streams, peers)
     on_stop_signal(service.stop)
@@ -191,6 +190,22 @@ async def _train(
     if service.step < config.run.total_training_steps and service.steering.is_over(service.step):
         RunPaths(identity.folder).stopped_mark.touch()
     return 0
+
+
+async def _loaded(
+    config: Config, identity: "RunIdentity", streams: RedisStreams, team: Team, *, source: Path, resume: bool
+) -> "LearnerState":
+    from learner.build import load_state
+    from learner.persistence import rollback
+
+    await asyncio.to_thread(rollback.apply_requested, identity.folder, identity.incarnation)  # reads a checkpoint
+    RunPaths(identity.folder).stopped_mark.unlink(missing_ok=True)
+    state = await asyncio.to_thread(load_state, config, identity, resume=resume, team=team)
+    write_settings(config, identity.folder, source=source)  # those of a refused resume are not the run's
+    streams.position.note(state.progress.inbox_position)
+    if config.run.archive_inbox:
+        await asyncio.to_thread(_archive, streams, identity)
+    return state
 
 
 def _tracker_start(config: Config, identity: "RunIdentity", step: int) -> "TrackerStart":
@@ -242,20 +257,10 @@ def _peers(config: Config, client: RedisClient, heartbeat: "Heartbeat", readers:
     )
 
 
-def _heartbeat(
-    config: Config,
-    identity: "RunIdentity",
-    client: RedisClient,
-    exporter: LearnerExporter,
-    trackers: "Trackers",
-    *,
-    name: str,
-) -> "Heartbeat":
+def _heartbeat(config: Config, client: RedisClient, announcer: Announcer, trackers: "Trackers") -> "Heartbeat":
     from learner.reporting.heartbeat import Heartbeat
 
-    run, incarnation = config.run.name, identity.incarnation
-    announcer = Announcer(client, exporter, run=run, name=name, kind="learner", incarnation=incarnation)
-    queues = RedisStreams(client, run=run, lease_seconds=config.redis.lease_seconds)
+    queues = RedisStreams(client, run=config.run.name, lease_seconds=config.redis.lease_seconds)
     return Heartbeat(announcer.announce, queues, completed=trackers.with_status)
 
 

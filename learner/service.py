@@ -98,6 +98,12 @@ class LearnerService:
 
     async def run(self) -> None:
         """Until every step is done and evaluated, or a stop."""
+        async with TaskGroup() as group:
+            heartbeat = group.create_task(beat(lambda: self._parts.peers.announce(self._status())), name="heartbeat")
+            await asyncio.wait([group.create_task(self._work(), name="work")])
+            await cancel_all([heartbeat])
+
+    async def _work(self) -> None:
         await self._reconfiguration.begin(
             self._parts.streams.inbox, self._present_progress(), incarnation=self._identity.incarnation
         )
@@ -108,7 +114,6 @@ class LearnerService:
             await cancel_all(beside)
 
     def _loops(self) -> dict[str, Coroutine[Any, Any, None]]:
-        """Those that run beside the training."""
         return {
             "requests": self._requests.serve(),
             "reconciliation": self._reconciliation.serve(),
@@ -117,7 +122,6 @@ class LearnerService:
             "watchdog": self._watchdog.serve(),
             "inbox": self._inbox.serve(),
             "publisher": self._publisher.serve(),
-            "heartbeat": beat(lambda: self._parts.peers.announce(self._status())),
             "checkpoints": self._checkpoints.serve(),
             "traces": self._log.traces.serve(),
         }
@@ -178,7 +182,7 @@ class LearnerService:
             self._has_news.clear()
             if await self._apply_ready_change():
                 return True
-            await self._news()
+            await self._news("changed settings")
         return False
 
     async def _apply_ready_change(self) -> bool:
@@ -196,8 +200,7 @@ class LearnerService:
         while not self._is_stopping:
             self._has_news.clear()
             if self.steering.is_paused:
-                self._waiting_for = "paused by operator"
-                await self._news()
+                await self._news("paused by operator")
                 continue
             # The base model is evaluated before its weights change.
             is_held = self._reconfiguration.is_due(self.step) or (self.step == 0 and self._rounds.is_under_way)
@@ -208,12 +211,12 @@ class LearnerService:
                 continue
             if await self._apply_ready_change():
                 continue
-            self._waiting_for = missing_rows(self._manager)
-            await self._news()
+            await self._news(missing_rows(self._manager))
         return []
 
-    async def _news(self) -> None:
+    async def _news(self, waiting_for: str) -> None:
         """Wait for some; no step is half done meanwhile, so that a checkpoint may be taken."""
+        self._waiting_for = waiting_for
         self._commit_if_requested()
         self._waits_for_records = True
         await self._has_news.wait()
@@ -278,7 +281,7 @@ class LearnerService:
         """Whether all are over; not when the learner is to stop, or to go on training, before."""
         while self._rounds.is_under_way and not self._is_over_or_changing():
             self._has_news.clear()
-            await self._news()
+            await self._news("evaluation")
         return not self._is_over_or_changing()
 
     def _is_over_or_changing(self) -> bool:
@@ -288,7 +291,6 @@ class LearnerService:
         return self._meter.progress(self._inbox.position)
 
     def _status(self) -> Mapping[str, Any]:
-        """For the heartbeat."""
         return self._parts.status(
             self._publisher.generators,
             step=self.step,

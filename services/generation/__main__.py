@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -151,7 +152,10 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter, *, toke
 
     torch_device(config.generator_placement)  # refused before anybody is waited for
     run = config.run.name
-    async with connected(config.redis.url) as client, running_engine(config) as engine:
+    async with connected(config.redis.url) as client, AsyncExitStack() as stack:
+        announcer = Announcer(client, exporter, run=run, name=name, kind="generation")
+        async with announcer.loading():
+            engine = await stack.enter_async_context(running_engine(config))
         weights, slots = served_weights(config, engine), FreeSlots(engine.num_slots)
         weights.while_disproved = slots.held
         if config.generation.weight_update == "between_windows":
@@ -170,7 +174,7 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter, *, toke
             serving_endpoint(config, engine, slots) as endpoint,
         ):
             queue = RedisStreams(client, run=run, lease_seconds=config.redis.lease_seconds).window_requests
-            announcer = Announcer(client, exporter, run=run, name=name, kind="generation", address=address)
+            announcer.serves_at(address)
             pace = FleetPace(name, config.generation.max_window_seconds, lease_seconds=config.redis.lease_seconds)
             handover = build_handover(config, engine, pace)
             handler = WindowHandler(name, engine, weights, announced, free_slots=slots, handover=handover, pace=pace)

@@ -5,12 +5,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from services.local.supervision.supervisor import RunningProcess
-from tppo.process.presence import Presence
+from tppo.process.presence import LOADED, Presence
 
-HEALTHY_SECONDS = 60.0  # between the first and the last heartbeat of a process; loading comes before the first
+HEALTHY_SECONDS = 60.0  # between the first and the last heartbeat of a process that has loaded
 LEARNER = "learner"  # has no other purpose than steps and checkpoints
-LOADED = {"generation": "the model", LEARNER: "data, policy and value model", "reward": "the reward functions"}
-"""What a process of each kind does before its first heartbeat."""
 
 
 class Milestones:
@@ -32,7 +30,7 @@ class Milestones:
 
     def observe(self, presences: Iterable[Presence]) -> None:
         """The newest heartbeats."""
-        for one in presences:
+        for one in (one for one in presences if not one.is_loading):
             started_at, first_seen_at = self._first_seen.get(one.name, (-1.0, 0.0))
             if started_at != one.started_at:
                 self._first_seen[one.name] = one.started_at, one.seen_at
@@ -46,14 +44,14 @@ class Milestones:
 
 
 class Loading:
-    """Which processes run and have not had their first heartbeat yet."""
+    """Which processes run and have not had a heartbeat yet, or none but those that say what they load."""
 
     def __init__(self) -> None:
-        self._ready: dict[str, int] = {}  # name -> id of the process that has had one
+        self._ready: dict[str, int] = {}  # name -> id of the process that has loaded
 
     def observe(self, presences: Iterable[Presence]) -> None:
         """The newest heartbeats; one that is missing later does not mean that the process loads again."""
-        self._ready |= {one.name: one.pid for one in presences}
+        self._ready |= {one.name: one.pid for one in presences if not one.is_loading}
 
     def among(self, running: Mapping[str, RunningProcess]) -> dict[str, str]:
         """What each of them loads, and since when, in words."""

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from services.reward.build import Scoring, attach_server, build_worker, require_answer, scoring
@@ -100,14 +101,14 @@ async def _serve(config: Config, name: str) -> None:
 
 async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None:
     run, token = config.run.name, service_token(config.run.path, Service.REWARD)
-    async with (
-        connected(config.redis.url) as client,
-        scoring(config.reward) as parts,
-        attach_server(config.reward, parts, run=run, token=token) as address,
-    ):
+    async with connected(config.redis.url) as client, AsyncExitStack() as stack:
+        announcer = Announcer(client, exporter, run=run, name=name, kind="reward")
+        async with announcer.loading():
+            parts = await stack.enter_async_context(scoring(config.reward))
+            address = await stack.enter_async_context(attach_server(config.reward, parts, run=run, token=token))
+        announcer.serves_at(address)
         responses = ResponseLog(config.run.path, name, sample=_sample(config.reward))
         queue = RedisStreams(client, run=run, lease_seconds=config.redis.lease_seconds).reward_requests
-        announcer = Announcer(client, exporter, run=run, name=name, kind="reward", address=address)
         announce = _with_more(announcer.announce, parts, responses)
         worker = build_worker(config, name, queue, parts, announce, responses)
         on_stop_signal(worker.stop)  # before the address is known: who has read it may end this process at once

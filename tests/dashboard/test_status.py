@@ -109,6 +109,15 @@ async def test_a_run_without_a_learner_is_starting(run: RunFolderBuilder) -> Non
     assert (await status_of(run, seen()))["state"] == "starting"
 
 
+async def test_a_learner_that_loads_after_a_restart_is_starting_and_no_alert(run: RunFolderBuilder) -> None:
+    run.metrics(step_line(5))
+
+    status = await status_of(run, seen(process("learner", loading="data, policy and value model", incarnation=2)))
+
+    assert (status["state"], status["step"], status["alerts"]) == ("starting", 5, [])
+    assert status["waiting_for"] == "the learner, which is loading data, policy and value model"
+
+
 @pytest.mark.parametrize("presences", [[], [process("learner", seconds_ago=60.0)]])
 async def test_a_learner_gone_after_the_last_step_is_no_alert(run: RunFolderBuilder, presences: Any) -> None:
     run.metrics(step_line(60))

@@ -104,10 +104,11 @@ class ChaoticRun(Run):
         self.end()
 
     def wait_for_status(self, is_awaited: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-        """What the learner says of itself, once it says that."""
+        """What the learner says of itself, once it has loaded and says that."""
 
         def look() -> list[dict[str, Any]]:
-            statuses = [one.status for one in asyncio.run(self._present()) if one.kind == "learner"]
+            learners = [one for one in asyncio.run(self._present()) if one.kind == "learner"]
+            statuses = [one.status for one in learners if not one.is_loading]
             return [status for status in statuses if is_awaited(status)]
 
         return self.wait_for(look, "the awaited status of the learner")[0]

@@ -278,15 +278,17 @@ async def test_the_last_error_of_a_crash_is_on_the_console(tmp_path: Path) -> No
     ]
 
 
-def heartbeat(name: str, *, started_at: float, seen_at: float) -> Presence:
-    return Presence(name, kind="generation", address="", started_at=started_at, pid=1, host="here", seen_at=seen_at)
+def heartbeat(name: str, *, started_at: float, seen_at: float, loading: str = "") -> Presence:
+    status = {"loading": loading} if loading else {}
+    return Presence(name, "generation", "", started_at=started_at, pid=1, host="here", seen_at=seen_at, status=status)
 
 
-def test_a_process_loads_until_its_own_first_heartbeat() -> None:
+def test_a_process_loads_until_its_own_first_heartbeat_that_does_not_say_so() -> None:
     loading, running = Loading(), {"generation-0": RunningProcess(1, 0.0), "dashboard": RunningProcess(2, 0.0)}
 
+    loading.observe([heartbeat("generation-0", started_at=5, seen_at=6, loading="the model")])
     before = loading.among(running)
-    loading.observe([heartbeat("generation-0", started_at=5, seen_at=6)])
+    loading.observe([heartbeat("generation-0", started_at=5, seen_at=7)])
     after = loading.among(running)
     restarted = loading.among({"generation-0": RunningProcess(9, 86_400.0)})
 
@@ -313,6 +315,16 @@ def test_a_service_is_healthy_once_its_heartbeat_has_come_for_a_minute_however_l
         marks.append(milestones.of("generation-0"))
 
     assert marks == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_process_that_only_loads_is_not_healthy() -> None:
+    milestones = Milestones()
+
+    for seen_at in (0, 500):
+        milestones.observe([heartbeat("generation-0", started_at=0, seen_at=seen_at, loading="the model")])
+    milestones.observe([heartbeat("generation-0", started_at=0, seen_at=501)])
+
+    assert milestones.of("generation-0") == 0
 
 
 def test_a_learner_s_heartbeat_is_no_progress() -> None:

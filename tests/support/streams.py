@@ -37,9 +37,9 @@ async def inbox_records(streams: Streams, kind: type[Record], count: int) -> lis
 
 
 async def announced(client: RedisClient, run: str, kind: str) -> Presence:
-    """The process of this kind, once it has announced itself."""
+    """The process of this kind, once it has loaded."""
 
     async def found() -> list[Presence]:
-        return [one for one in await present(client, run) if one.kind == kind]
+        return [one for one in await present(client, run) if one.kind == kind and not one.is_loading]
 
-    return (await until_answered(found, f"a heartbeat of a process of kind {kind}"))[0]
+    return (await until_answered(found, f"a heartbeat of a process of kind {kind} that has loaded"))[0]

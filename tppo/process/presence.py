@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 1.0
 GONE_AFTER_SECONDS = 3 * HEARTBEAT_SECONDS
+LOADED = {"generation": "the model", "learner": "data, policy and value model", "reward": "the reward functions"}
+"""What a process of each kind loads before it can work."""
+LOADING_KEY = "loading"
+"""Of the status of a process that cannot work yet: what it loads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,11 @@ class Presence:
     host: str
     seen_at: float = 0.0  # set by `announce`
     status: dict[str, Any] = field(default_factory=dict)  # the kind's own numbers, JSON values
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether it cannot work yet."""
+        return bool(self.status.get(LOADING_KEY))
 
     @classmethod
     def from_json(cls, text: bytes | str) -> "Presence":

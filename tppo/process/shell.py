@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Never, Protocol
 
 from tppo.config import ConfigError
-from tppo.process.presence import announce, this_process, withdraw
+from tppo.process.cancellation import cancel_all
+from tppo.process.presence import LOADED, LOADING_KEY, announce, beat, this_process, withdraw
 from tppo.prometheus import Exporter
 from tppo.streams import StreamsDenied, StreamsError, StreamsUnavailable, until_redis_answers
 from tppo.streams.connection import RedisClient, connect, without_password
@@ -71,14 +72,13 @@ class Announcer:
         run: str,
         name: str,
         kind: str,
-        address: str = "",
         incarnation: int = UNFENCED,
     ) -> None:
-        """`address` is that of its gRPC server; a learner names its incarnation."""
+        """A learner names its incarnation."""
         self._client = client
         self._exporter = exporter
         self._run = run
-        self._presence = this_process(name, kind, address=address)
+        self._presence = this_process(name, kind)
         self._incarnation = incarnation
 
     async def announce(self, status: Mapping[str, Any]) -> None:
@@ -86,6 +86,30 @@ class Announcer:
         exported = replace(self._presence, status=self._exporter.take(status))
         await announce(self._client, self._run, exported, incarnation=self._incarnation)
         self._exporter.note_heartbeat()
+
+    @asynccontextmanager
+    async def loading(self, **status: Any) -> AsyncIterator[None]:
+        """Heartbeats until the end of the context, which say what is loaded meanwhile; `status`: what else they say.
+
+        A process that cannot load leaves the run.
+        """
+        of_loading = {LOADING_KEY: LOADED[self._presence.kind], **status}
+        beating = asyncio.create_task(beat(lambda: self.announce(of_loading)), name="heartbeat while loading")
+        try:
+            yield
+        except Exception:
+            await cancel_all([beating])
+            await self.withdraw()
+            raise
+        finally:
+            has_failed = beating.done()
+            await cancel_all([beating])
+        if has_failed:
+            beating.result()
+
+    def serves_at(self, address: str) -> None:
+        """From now on heartbeats give the address of its gRPC server."""
+        self._presence = replace(self._presence, address=address)
 
     async def withdraw(self) -> None:
         """An orderly end: the run need not miss three heartbeats first."""

@@ -10,7 +10,7 @@ from services.dashboard.live.alerts import alerts_of_metrics, alerts_of_moment, 
 from services.dashboard.live.dead_letters import DeadLettersStatus, dead_letters_of
 from services.dashboard.live.situation import Alert, Severity, Situation
 from services.dashboard.live.view import View
-from tppo.process.presence import Presence
+from tppo.process.presence import LOADED, Presence
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.ending import EndingKind, RunEnding
 from tppo.streams import QueueDepth
@@ -160,7 +160,7 @@ def state_of(view: View) -> RunState:
         return "running" if view.is_written() else "stopped"
     if view.observation.error:
         return "redis_gone"
-    if view.learner is None:
+    if view.learner is None or view.is_learner_loading:
         return "starting"
     return "running" if view.is_learner_alive else "learner_gone"
 
@@ -267,7 +267,7 @@ def _waiting_for(view: View, state: RunState) -> str:
     if state == "learner_gone":
         return "the learner"
     if state == "starting":
-        return "the learner, which is loading"
+        return f"the learner, which is loading {LOADED['learner']}"
     return str(view.learner.status.get("waiting_for", "")) if view.learner and view.is_learner_alive else ""
 
 

@@ -40,6 +40,11 @@ class View:
         """Whether the learner's last heartbeat is recent."""
         return self.learner is not None and self.is_alive(self.learner)
 
+    @property
+    def is_learner_loading(self) -> bool:
+        """Whether it has heartbeats and cannot train yet."""
+        return self.learner is not None and self.is_alive(self.learner) and self.learner.is_loading
+
     def presences(self, kind: str) -> list[Presence]:
         """Of one kind of process."""
         return [presence for presence in self.observation.presences if presence.kind == kind]

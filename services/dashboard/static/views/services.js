@@ -37,6 +37,7 @@ function processCard(service, generators, work, metrics) {
       ["address", service.address],
       ["policy version", status.policy_version === undefined ? "" : String(status.policy_version)],
       ["weights' digest", status.digest ? `${String(status.digest).slice(0, 16)}…` : ""],
+      ["loading", status.loading ?? ""],
       ["waiting for", status.waiting_for ?? ""],
       ["ranks", Object.entries(status.ranks ?? {}).map(([rank, one]) => rankText(rank, one)).join("; ")],
       ["slots", known ? `${whole(status.num_active)} of ${whole(known.num_slots)} in use; ${percent(known.occupancy)} over the run` : ""],

@@ -38,13 +38,17 @@ def check(config: Config, *, resume: bool = False, gpus: Gpus | None = None) -> 
     trackers.check(config.trackers)
     log_warnings(config)
     from learner.data.tokenizer import prompt_readers  # transformers takes seconds to import
-    from learner.models.inspection import require_adaptable, require_trainable
+    from learner.models.inspection import require_adaptable, require_trainable, require_whole_weights
+    from tppo.models.adapters import Lora
     from tppo.models.tokenizer import load_tokenizer
 
     notes = _check_devices(config, gpus)
     reader, evaluation_reader = prompt_readers(config, load_tokenizer(config.model.path))
     require_trainable(config.model, router_aux_loss_coef=config.actor.router_aux_loss_coef)
     require_adaptable(config)
+    has_adapters = any(Lora.of(section) for section in (config.actor, config.critic))
+    if has_adapters or not resume:  # which reads the weights of a checkpoint
+        require_whole_weights(config.model)
     train, evaluated = reader.overlong("data.train_files"), evaluation_reader.sets(config.data.val_files)
     first: dict[str, Prompt] = {}  # of each data source
     try:

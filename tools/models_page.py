@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from learner.models.agreement import plain_attention, require_agreement
-from learner.models.inspection import require_trainable
+from learner.models.inspection import require_trainable, require_whole_weights
 from learner.models.loading import policy_from_network
 from services.generation.build import make_decoder
 from services.generation.transformers_engine.decoders.general import GeneralDecoder
@@ -89,6 +89,7 @@ def refusals() -> Iterator[tuple[str, str]]:
             (path / "pytorch_model.bin").touch()
             try:
                 require_trainable(ModelSection(path=path))
+                require_whole_weights(ModelSection(path=path))
             except ConfigError as error:
                 yield what, str(error).replace(folder, "MODEL")
 
@@ -168,13 +169,15 @@ The worst difference of learner and generator, in nats, in both types; *refused*
 
 ## What is refused
 
-Before anything starts, from `config.json`:
+Before anything starts, from `config.json` and the headers of the weights' files:
 
 | what | sentence |
 |---|---|
 {refused}
 | {border} | {border_sentence} |
 | {critic} | {critic_sentence} |
+| weights that are not there, or cut short | model.path = 'MODEL': MODEL/model.safetensors.index.json names 1 of 2 \
+files that are not there, model-00002-of-00002.safetensors; expected all of them |
 
 When the weights are read: tensors that are missing, surplus, of another shape or not finite, with the file and the
 first of them.

@@ -10,7 +10,7 @@ import transformers
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from learner.models.reading import WeightsError, require_safetensors
+from learner.models.reading import WeightsError, require_weights
 from learner.models.routing import experts_per_token
 from learner.models.value_network import Skeleton, skeleton
 from tppo.config import Config, ConfigError
@@ -56,6 +56,16 @@ def require_adaptable(config: Config) -> None:
             raise ConfigError(f"{key}.{error}") from None
 
 
+def require_whole_weights(section: ModelSection) -> None:
+    """Raise `ConfigError` where a file of weights, of policy or critic, is not there or cut short."""
+    for key, path in (("model.path", section.path), ("model.critic_path", section.critic_path)):
+        try:
+            if path is not None:
+                require_weights(path)
+        except WeightsError as error:
+            raise ConfigError(f"{key} = '{path}': {error}") from None
+
+
 def _trainable_at(key: str, path: Path) -> PreTrainedConfig:
     if (path / ADAPTER_CONFIG).is_file():
         raise ConfigError(
@@ -64,10 +74,6 @@ def _trainable_at(key: str, path: Path) -> PreTrainedConfig:
         )
     config = _config_at(key, path)
     _require_causal_lm(key, path, config)
-    try:
-        require_safetensors(path)
-    except WeightsError as error:
-        raise ConfigError(f"{key} = '{path}': {error}") from None
     return config
 
 

@@ -5,14 +5,15 @@ would train on it.
 """
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig
 
+SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLED = ("*.bin", "*.ckpt", "*.pt", "*.pth")
 NUM_NAMES_SHOWN = 3
@@ -36,7 +37,7 @@ def read_network(
 
     `may_lack`: tensors that the caller sets itself; `only_under`: the file's other tensors are for other networks.
     """
-    require_safetensors(path)
+    require_weights(path)
     try:
         network, found = network_class.from_pretrained(
             path,
@@ -59,14 +60,49 @@ def read_network(
     return network
 
 
-def require_safetensors(path: str | Path) -> None:
-    """Raise `WeightsError` for a folder whose weights are pickled alone: to read those is to run what is in them."""
+def require_weights(path: str | Path) -> None:
+    """Raise `WeightsError` for a folder without whole files of weights; their headers alone are read.
+
+    Pickled ones do not count: to read those is to run what is in them.
+    """
     folder = Path(path)
     pickled = sorted(file.name for pattern in PICKLED for file in folder.glob(pattern))
     if pickled and not any(folder.glob("*.safetensors")):
         raise WeightsError(
             f"{folder / pickled[0]} is a pickle, which may run code; expected model.safetensors or its shards beside it"
         )
+    for file in _weight_files(folder):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            raise WeightsError(f"{file}: {_first_line(error)}; expected a file of weights, whole") from None
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Those that transformers reads. Raises `WeightsError` where one is missing."""
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    index = folder / INDEX
+    if not index.is_file():
+        raise WeightsError(f"no {SINGLE} and no {INDEX} in {folder}; expected the model's weights")
+    names = sorted(set(_weight_map(index).values()))
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        number = f"{len(missing)} of {len(names)} files"
+        raise WeightsError(f"{index} names {number} that are not there, {_shown(missing)}; expected all of them")
+    return [folder / name for name in names]
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Tensor -> file. Raises `WeightsError`."""
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return {str(tensor): str(file) for tensor, file in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise WeightsError(
+            f"{index} has no weight_map; expected a table of tensors and the files they are in"
+        ) from None
 
 
 def _not_finite(network: torch.nn.Module, *, leave_out: Collection[str]) -> Iterable[str]:
@@ -82,23 +118,23 @@ def _refuse(path: str, what: str, tensors: Iterable[str], *, of: Collection[str]
     names = sorted(tensors)
     if not names:
         return
-    shown = ", ".join(names[:NUM_NAMES_SHOWN]) + (", ..." if len(names) > NUM_NAMES_SHOWN else "")
     count = f"{len(names)} of {len(of)} tensors, " if of else f"{len(names)}, " if len(names) > 1 else ""
-    raise WeightsError(f"{_file_of(path, names[0])} {what} {count}{shown}; expected the weights of this model, whole")
+    raise WeightsError(
+        f"{_file_of(path, names[0])} {what} {count}{_shown(names)}; expected the weights of this model, whole"
+    )
 
 
 def _file_of(path: str, tensor: str) -> Path:
     """The safetensors file that holds the tensor, or would; the folder where there are several and none has it."""
     folder = Path(path)
-    index = folder / INDEX
-    if not index.is_file():
-        single = folder / "model.safetensors"
-        return single if single.is_file() else folder
-    try:
-        file: str | None = json.loads(index.read_text(encoding="utf-8"))["weight_map"].get(tensor)
-    except (ValueError, KeyError, AttributeError):
-        return index
+    if (folder / SINGLE).is_file():
+        return folder / SINGLE
+    file = _weight_map(folder / INDEX).get(tensor)
     return folder if file is None else folder / file
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:NUM_NAMES_SHOWN]) + (", ..." if len(names) > NUM_NAMES_SHOWN else "")
 
 
 def _first_line(error: Exception) -> str:

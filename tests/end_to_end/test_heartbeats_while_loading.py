@@ -12,6 +12,7 @@ import pytest
 import learner.__main__
 import services.generation.__main__
 import services.reward.__main__
+from learner.ranks.team import ALONE
 from services.generation.exposed import GENERATION_METRICS
 from services.reward.reporting.exposed import REWARD_METRICS
 from tests.support.waiting import until_answered
@@ -37,7 +38,7 @@ def of_learner(ended: threading.Event) -> Loader:
         raise CANNOT
 
     def run(config: Config) -> Coroutine[Any, Any, object]:
-        return learner.__main__._live(config, source=Path("run.toml"), name="learner", resume=False)
+        return learner.__main__._live(config, ALONE, source=Path("run.toml"), name="learner", resume=False)
 
     return Loader("learner.build.load_state", load_state, run)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -25,7 +26,7 @@ ROW = {"data_source": "sums", "prompt": "1+1=", "reward_model": {"ground_truth":
 
 
 def a_model(folder: Path) -> None:
-    """Its config.json, and a tokenizer of bytes that appends the end-of-sequence token; without weights."""
+    """Its config.json, a tokenizer of bytes that appends the end-of-sequence token, and a file without a tensor."""
     alphabet = [END, *sorted(pre_tokenizers.ByteLevel.alphabet())]
     tokenizer = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -34,6 +35,7 @@ def a_model(folder: Path) -> None:
     (folder / "config.json").write_text(
         json.dumps({"model_type": "llama", "vocab_size": len(alphabet), "max_position_embeddings": 4096})
     )
+    save_file({}, folder / "model.safetensors")
 
 
 def config_with(folder: Path, *rows: dict[str, Any], data: dict[str, Any] | None = None, **reward: Any) -> Config:
@@ -75,6 +77,24 @@ def test_a_row_without_an_answer_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"train\.jsonl, line 2: no answer; expected reward_model\.ground_truth"):
         check(config)
+
+
+def test_a_model_without_its_weights_is_refused(tmp_path: Path) -> None:
+    config = config_with(tmp_path, ROW, functions={"sums": "exact"})
+    (tmp_path / "model.safetensors").unlink()
+
+    with pytest.raises(ConfigError) as caught:
+        check(config)
+
+    names = "no model.safetensors and no model.safetensors.index.json"
+    assert str(caught.value) == f"model.path = '{tmp_path}': {names} in {tmp_path}; expected the model's weights"
+
+
+def test_a_resume_needs_no_weights_but_its_checkpoint_s(tmp_path: Path) -> None:
+    config = config_with(tmp_path, ROW, functions={"sums": "exact"})
+    (tmp_path / "model.safetensors").unlink()
+
+    assert check(config, resume=True).notes == []
 
 
 def test_prompts_that_are_too_long_are_refused_or_noted(tmp_path: Path) -> None:

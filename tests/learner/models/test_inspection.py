@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
-from learner.models.inspection import require_adaptable, require_trainable
+from learner.models.inspection import require_adaptable, require_trainable, require_whole_weights
 from tests.learner.builders import a_config
 from tools.tiny_families import tiny_config
 from tppo.config import ConfigError
@@ -98,11 +99,15 @@ def test_a_critic_with_another_tokenizer_of_the_same_size_is_refused(tmp_path: P
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "consolidated.00.pth"])
 def test_weights_that_are_pickled_alone_are_refused(tmp_path: Path, key: str, name: str) -> None:
     folders = {"model.path": a_folder(tmp_path / "a"), "model.critic_path": a_folder(tmp_path / "c")}
+    for folder in folders.values():
+        save_file({}, folder / "model.safetensors")
+    (folders[key] / "model.safetensors").unlink()
     (folders[key] / name).write_bytes(b"\x80\x04.")
 
-    found = refusal(ModelSection(path=folders["model.path"], critic_path=folders["model.critic_path"]))
+    with pytest.raises(ConfigError) as caught:
+        require_whole_weights(ModelSection(path=folders["model.path"], critic_path=folders["model.critic_path"]))
 
-    assert found == (
+    assert str(caught.value) == (
         f"{key} = '{folders[key]}': {folders[key] / name} is a pickle, which may run code; "
         "expected model.safetensors or its shards beside it"
     )

@@ -1,6 +1,7 @@
 """A model's folder must hold the whole model and nothing else; what is wrong is named by file and tensor."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from transformers import GPT2Config, GPT2ForTokenClassification, Qwen2ForTokenCl
 from learner.models.loading import load_policy, load_value_model, value_model_from_policy
 from learner.models.outputs import token_values
 from learner.models.packing import TokenRow, pack
-from learner.models.reading import WeightsError
+from learner.models.reading import WeightsError, require_weights
 from tests.learner.tiny_models import VOCABULARY, a_network
 
 Tensors = dict[str, Tensor]
@@ -77,17 +78,54 @@ def test_weights_of_another_model_or_a_part_of_one_are_refused(
 
 
 def test_the_file_among_several_is_named(folder: Path) -> None:
+    def with_infinity(tensors: Tensors) -> None:
+        tensors[NORM][0] = torch.inf
+
+    change(folder, with_infinity)
+    in_two_files(folder)
+
+    with pytest.raises(WeightsError, match=rf"model-00002-of-00002\.safetensors holds numbers .* not finite in {NORM}"):
+        load_policy(str(folder))
+
+
+def in_two_files(folder: Path) -> None:
+    """The second has one tensor."""
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     places = {name: f"model-0000{1 + (name == NORM)}-of-00002.safetensors" for name in tensors}
-    tensors[NORM][0] = torch.inf
     for file in sorted(set(places.values())):
         of_file = {name: tensor for name, tensor in tensors.items() if places[name] == file}
         save_file(of_file, folder / file, metadata={"format": "pt"})
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
 
-    with pytest.raises(WeightsError, match=rf"model-00002-of-00002\.safetensors holds numbers .* not finite in {NORM}"):
-        load_policy(str(folder))
+
+def test_whole_weights_in_one_file_or_two_pass(folder: Path) -> None:
+    require_weights(folder)
+    in_two_files(folder)
+
+    require_weights(folder)
+
+
+def test_a_file_that_the_index_names_and_that_is_not_there_is_named(folder: Path) -> None:
+    in_two_files(folder)
+    (folder / "model-00002-of-00002.safetensors").unlink()
+
+    with pytest.raises(WeightsError) as caught:
+        require_weights(folder)
+
+    assert str(caught.value) == (
+        f"{folder}/model.safetensors.index.json names 1 of 2 files that are not there, "
+        "model-00002-of-00002.safetensors; expected all of them"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": 5}', "{"])
+def test_an_index_without_a_table_of_files_is_refused(folder: Path, text: str) -> None:
+    in_two_files(folder)
+    (folder / "model.safetensors.index.json").write_text(text)
+
+    with pytest.raises(WeightsError, match=r"index\.json has no weight_map; expected a table of tensors and the files"):
+        require_weights(folder)
 
 
 @pytest.mark.parametrize("num_bytes", [0, 5, 4000])
@@ -95,14 +133,16 @@ def test_a_torn_file_is_refused(folder: Path, num_bytes: int) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:num_bytes])
 
-    with pytest.raises(WeightsError, match=r"; expected a model's weights, whole$"):
+    with pytest.raises(WeightsError, match=rf"^{re.escape(str(file))}: .*; expected a file of weights, whole$"):
         load_policy(str(folder))
 
 
 def test_a_folder_without_weights_is_refused(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
-    with pytest.raises(WeightsError, match=r"no file named .*expected a model's weights, whole"):
+    with pytest.raises(
+        WeightsError, match=r"^no model\.safetensors and no .*\.index\.json in .*; expected the model's"
+    ):
         load_policy(str(folder))
 
 

@@ -149,8 +149,9 @@ token. The code is `tppo/models/probe.py` (the rows, the plain pass, the compari
   forward pass of its own, as the family's code mixes tokens outside its attention, or has an attention of its own.
 * **Generator.** *fast path*: the engine's own decoder. *together*: rows share a KV cache and each forward pass, with
   sliding windows and recurrent states too; prefixes are prefilled padded on the left. *joined*: the same, but prefixes
-  of one length are prefilled together, without padding. *stacked*: rows share each decode step, on states of a kind
-  of the family's own. *alone*: a KV cache and a forward pass for each row.
+  of one length are prefilled together, without padding. Both prefill a row with a sliding window in parts of 512
+  tokens, so that no mask is as large as its square. *stacked*: rows share each decode step, on states of a kind of the
+  family's own. *alone*: a KV cache and a forward pass for each row.
   *uncached*: no cache of the family gave the right numbers, so each token takes a pass over its whole row; right, slow,
   and said in the log. See [decision 25](decisions/0025-rows-of-any-family-decode-together.md).
 * **Critic.** A scalar head on the body of the same family; see

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from services.generation.transformers_engine.decoders.general import GeneralDecoder, Layout
+from services.generation.transformers_engine.decoders.layouts.forward_pass import ForwardPass
 from services.generation.transformers_engine.decoders.model_weights import named_weights
 from services.generation.transformers_engine.decoders.proof import decoded_logprobs, require_agreement
 from tests.generation.tiny_models import CPU, FAST, a_decoder, a_model, an_update
@@ -79,6 +80,30 @@ def test_a_family_has_slower_layouts_that_are_right(name: str, layout: Layout, m
         found = decoded_logprobs(decoder, rows(), num_slots=3, device=CPU)
 
     assert decoder.layout is layout
+    assert difference(found, plain_logprobs(model, rows())).is_within(TOLERANCES[torch.float32])
+
+
+@pytest.mark.parametrize("name", BANDED)
+def test_long_prefixes_of_models_with_a_window_are_prefilled_in_parts(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that no mask is as large as the square of a prefix."""
+    monkeypatch.setattr("services.generation.transformers_engine.decoders.layouts.together.MASKED_COLUMNS", 7)
+    fill, num_columns = ForwardPass.fill, []
+
+    def noted(self: ForwardPass, tokens: Tensor, **options: Any) -> Any:
+        num_columns.append(tokens.shape[1])
+        return fill(self, tokens, **options)
+
+    monkeypatch.setattr(ForwardPass, "fill", noted)
+    model = tiny_model(name)
+
+    decoder = a_general_decoder(name, model)
+    with torch.inference_mode():
+        found = decoded_logprobs(decoder, rows(), num_slots=3, device=CPU)
+
+    assert decoder.layout is Layout.TOGETHER
+    assert max(num_columns) == 7
     assert difference(found, plain_logprobs(model, rows())).is_within(TOLERANCES[torch.float32])
 
 

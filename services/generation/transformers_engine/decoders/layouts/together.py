@@ -19,6 +19,7 @@ from services.generation.transformers_engine.decoders.layouts.aligned_layers imp
 from services.generation.transformers_engine.decoders.layouts.forward_pass import ForwardPass
 from services.generation.transformers_engine.decoders.prefill import PREFILL_TOKENS
 
+MASKED_COLUMNS = 512  # of a row with a sliding window, in one pass: a mask is as large as they times what they look at
 PASS_OVERHEAD = 64  # one more pass takes about as long as this many tokens of padding
 
 Body = tuple[int, ...]  # a prefix without its last token: what prefill computes
@@ -33,6 +34,8 @@ class TogetherRows:
         self._cache: Any = aligned_cache(forward.config)
         self._layers: list[Any] = [layer for layer in self._cache.layers if hasattr(layer, "take")]
         self._has_attention = any(isinstance(layer, AlignedLayer) for layer in self._layers)
+        has_state = not all(type(layer) is AlignedLayer for layer in self._layers)  # made of a whole row at once
+        self._prefills_in_parts = not has_state and any(layer.is_sliding for layer in self._layers)
         self._lengths: list[int] = []  # tokens in the cache, of each row
         self._bodies: list[Body] = []  # what the rows were prefilled with; empty where other weights did it
         self._num_cached = torch.zeros(0, dtype=torch.int64, device=forward.device)  # [rows], the lengths
@@ -116,12 +119,13 @@ class TogetherRows:
         padded = [[0] * (num_columns - len(body)) + list(body) for body in bodies]
         is_ragged = any(len(body) < num_columns for body in bodies)
         mask = _mask(lengths, num_columns)
-        cache = self._forward.fill(
-            torch.tensor(padded, device=self._forward.device),
-            cache=DynamicCache(config=self._forward.config),
-            mask=mask if is_ragged else None,
-            positions=(mask.cumsum(dim=1) - 1).clamp(min=0),
-        )
+        tokens, positions = torch.tensor(padded, device=mask.device), (mask.cumsum(dim=1) - 1).clamp(min=0)
+        size = MASKED_COLUMNS if self._prefills_in_parts else num_columns
+        cache: Any = DynamicCache(config=self._forward.config)
+        for start in range(0, num_columns, size):
+            columns = slice(start, start + size)
+            seen = mask[:, : start + size] if is_ragged else None
+            cache = self._forward.fill(tokens[:, columns], cache=cache, mask=seen, positions=positions[:, columns])
         rows = {body: row for row, body in enumerate(bodies)}
         places = [place for place, body in missing.items() if body in rows]
         sources = [rows[missing[place]] for place in places]

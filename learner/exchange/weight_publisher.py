@@ -36,12 +36,17 @@ FIRST_DELAY_SECONDS = 0.5  # between attempts at one generator
 LONGEST_DELAY_SECONDS = 4.0
 
 
+def new_nonce() -> str:
+    """By which other processes know the memory of one copy of weights."""
+    return secrets.token_hex(16)
+
+
 class Snapshot:
     """The policy's weights at one version: a copy, in memory that generators on this machine can open."""
 
     def __init__(
         self,
-        tensors: Mapping[str, Tensor],
+        weights: MemoryFile | Mapping[str, Tensor],
         run: str,
         policy_version: int,
         *,
@@ -49,15 +54,14 @@ class Snapshot:
         probe: WeightProbe | None = None,
         adapter: AdapterFacts | None = None,
     ) -> None:
-        """The one copy of the tensors that is made, whoever is sent them; they may lie on any device.
+        """The one copy of the tensors that is made, whoever is sent them; those of a file are copied already.
 
         `probe`: what the policy of these weights says of its rows; generators take no weights without one.
         `adapter`: where the tensors are those of adapters.
         """
         self.run, self.policy_version, self.incarnation, self.probe = run, policy_version, incarnation, probe
         self.adapter = adapter
-        self._nonce = secrets.token_hex(16)
-        self.file = MemoryFile.holding(tensors, nonce=self._nonce)
+        self.file = weights if isinstance(weights, MemoryFile) else MemoryFile.holding(weights, nonce=new_nonce())
         self.tensors: Mapping[str, Tensor] = self.file.tensors()
         free_in_thread(self, self.tensors)
 
@@ -70,7 +74,7 @@ class Snapshot:
     def manifest(self) -> Manifest:
         """With the digests, which are computed when somebody is sent the weights. Not on an event loop."""
         found = digests(self.tensors)
-        place = SharedMemory(os.getpid(), self.file.number, self._nonce) if self.file.path else None
+        place = SharedMemory(os.getpid(), self.file.number, self.file.nonce) if self.file.path else None
         return Manifest(
             run=self.run,
             incarnation=self.incarnation,

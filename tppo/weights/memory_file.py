@@ -14,7 +14,7 @@ import mmap
 import os
 import stat
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Self
 
@@ -40,9 +40,9 @@ class NotSharedError(Exception):
 class MemoryFile:
     """Named tensors in one such file: `create`, `write` and `seal` it, or `open` that of another process."""
 
-    def __init__(self, descriptor: int | None, layout: TensorLayout, header: bytes) -> None:
+    def __init__(self, descriptor: int | None, layout: TensorLayout, header: bytes, nonce: str = "") -> None:
         """Takes the descriptor over; without one the memory is this process's own."""
-        self.layout = layout
+        self.layout, self.nonce = layout, nonce
         self._descriptor = descriptor
         self.num_header_bytes = len(header)  # in front of the tensors' bytes
         if descriptor is not None:
@@ -55,7 +55,7 @@ class MemoryFile:
         num_bytes = len(header) + layout.num_bytes
         _require_memory(num_bytes)
         try:
-            return cls(_new_descriptor(header, num_bytes), layout, header)
+            return cls(_new_descriptor(header, num_bytes), layout, header, nonce)
         except OSError as error:  # a limit on the size of files, or a container that forbids them
             log.warning("weights lie in memory that cannot be shared: %s", error.strerror)
             return cls(None, layout, header)
@@ -63,16 +63,32 @@ class MemoryFile:
     @classmethod
     def holding(cls, tensors: Mapping[str, Tensor], *, nonce: str = "") -> Self:
         """A sealed copy of the tensors, which may lie on any device."""
+        return cls.filled(TensorLayout.of(tensors), tensors.items(), nonce=nonce)
+
+    @classmethod
+    def filled(cls, layout: TensorLayout, tensors: Iterable[tuple[str, Tensor]], *, nonce: str = "") -> Self:
+        """Sealed, with a copy of each tensor as it comes; they are taken once, whatever happens meanwhile."""
         warn_on_event_loop("copying of weights")
-        created = cls.create(TensorLayout.of(tensors), nonce=nonce)
-        try:
-            created._copy(tensors)
-        except OSError as error:  # a limit that came into force meanwhile
-            log.warning("weights lie in memory that cannot be shared: %s", error.strerror)
-            created = cls(None, created.layout, created.layout.header({}))
-            created._copy(tensors)
+        created = cls.create(layout, nonce=nonce)
+        for name, tensor in tensors:
+            begin = layout.begins[name]
+            for part in byte_parts(tensor):
+                created = created._with(begin, part)
+                begin += len(part)
         created.seal()
         return created
+
+    def _with(self, begin: int, part: memoryview) -> Self:
+        """This file with the bytes written, or one in memory of its own with all that was written."""
+        try:
+            self.write(begin, part)
+        except OSError as error:  # a limit that came into force meanwhile
+            log.warning("weights lie in memory that cannot be shared: %s", error.strerror)
+            own = type(self)(None, self.layout, self.layout.header({}))
+            own.data[:] = self.data
+            own.write(begin, part)
+            return own
+        return self
 
     @classmethod
     def open(cls, path: str, layout: TensorLayout, *, nonce: str) -> Self:
@@ -129,13 +145,6 @@ class MemoryFile:
         if self._descriptor is not None:
             with contextlib.suppress(PermissionError):  # it is sealed already
                 fcntl.fcntl(self._descriptor, F_ADD_SEALS, ALL_SEALS)
-
-    def _copy(self, tensors: Mapping[str, Tensor]) -> None:
-        for name, tensor in tensors.items():
-            begin = self.layout.begins[name]
-            for part in byte_parts(tensor):
-                self.write(begin, part)
-                begin += len(part)
 
     @cached_property
     def _mapped(self) -> mmap.mmap:

@@ -9,7 +9,7 @@ from torch import Tensor
 from learner.evaluation_rounds import EvaluationRounds
 from learner.exchange.peers import Peers
 from learner.exchange.score_failures import ScoreFailures
-from learner.exchange.weight_publisher import GeneratorState, Snapshot
+from learner.exchange.weight_publisher import GeneratorState, Snapshot, new_nonce
 from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.ranks.team import Team
 from learner.reconfiguration import Reconfiguration
@@ -44,14 +44,15 @@ class Parts:
         The probe is of the weights that the policy computes with, so that a copy that is not theirs is found.
         """
         probe = self.trainer.probe(tensors)
-        weights = self.trainer.policy.weights
+        weights = tensors or self.trainer.policy_in_memory(new_nonce())
+        assert weights is not None, "rank 0 runs the service"
         return Snapshot(
-            tensors or {name: one for name, (one, _) in weights.computed().items()},
+            weights,
             self.reconfiguration.run.name,
             policy_version,
             incarnation=incarnation,
             probe=probe,
-            adapter=weights.adapter,
+            adapter=self.trainer.policy.weights.adapter,
         )
 
     def status(self, generators: Mapping[str, GeneratorState], *, step: int, **state: Any) -> Mapping[str, Any]:

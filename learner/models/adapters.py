@@ -21,7 +21,15 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from learner.models.master_weights import MasterWeights
 from learner.models.named_tensors import named_tensors
 from learner.models.reading import WeightsError
-from tppo.models.adapters import PEFT_PREFIX, AdaptedLayer, Lora, adapted_layers, adapter_shapes, merged_weight
+from tppo.models.adapters import (
+    ADAPTER_FILE,
+    PEFT_PREFIX,
+    AdaptedLayer,
+    Lora,
+    adapted_layers,
+    adapter_shapes,
+    merged_weight,
+)
 from tppo.weights.manifest import AdapterFacts
 
 OF_PEFT_LAYERS = (".default.", ".")
@@ -54,6 +62,8 @@ class Adapters:
 
 class AdapterWeights(MasterWeights):
     """A network of which the adapters train, and the value model's head: they are their own masters, in float32."""
+
+    stem = ADAPTER_FILE.removesuffix(".safetensors")
 
     def __init__(
         self, network: Module, masters: Mapping[str, Parameter], adapters: Adapters, layers: Sequence[AdaptedLayer]

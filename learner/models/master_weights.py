@@ -28,6 +28,7 @@ class MasterWeights:
     """
 
     adapter: AdapterFacts | None = None  # where generators are sent adapters alone
+    stem = "model"  # of its files in a checkpoint
 
     def __init__(self, network: Module, masters: Mapping[str, Parameter]) -> None:
         self.network: Any = network
@@ -65,13 +66,7 @@ class MasterWeights:
 
     def tensors(self) -> dict[str, Tensor]:
         """Masters and buffers by the names of the network's state, tied ones once: what a checkpoint keeps."""
-        seen: set[int] = set()
-        found: dict[str, Tensor] = {}
-        for name, tensor in self.network.state_dict().items():
-            if tensor.data_ptr() not in seen:
-                seen.add(tensor.data_ptr())
-                found[name] = self.masters.get(name, tensor)
-        return found
+        return {name: self.masters.get(name, tensor) for name, tensor in named_tensors(self.network).items()}
 
     def computed(self) -> dict[str, tuple[Tensor, torch.dtype]]:
         """What the network computes with, and in which type, by name, tied ones once: what generators are sent."""

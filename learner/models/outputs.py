@@ -18,6 +18,7 @@ from learner.models.logits import TokenScorer, TokenScores
 from learner.models.master_weights import MasterWeights
 from learner.models.packing import PackedBatch, TokenRow, pack, unpack
 from learner.models.routing import imbalances
+from learner.parallel.group import ALONE, Group
 
 Imbalance = Literal["off", "measured", "trained"]
 
@@ -41,6 +42,7 @@ class Policy:
     experts_per_token: int | None = None  # where routers can be evened out by a loss
     temperature: float = 1.0  # of sampling, 0 is greedy; an operator may change it in a run
     take_turn: Callable[[], None] = _is_always_there  # called before the network computes
+    group: Group = ALONE  # of the processes that train it
 
 
 @dataclass
@@ -51,6 +53,7 @@ class ValueModel:
     weights: MasterWeights  # of the network
     packs_rows: bool
     take_turn: Callable[[], None] = _is_always_there  # called before the network computes
+    group: Group = ALONE  # of the processes that train it
 
 
 def token_logprobs(policy: Policy, packed: PackedBatch) -> Tensor:

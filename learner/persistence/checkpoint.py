@@ -17,45 +17,40 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from learner.models.named_tensors import copied, stored_tensors
+from learner.models.named_tensors import copied
+from learner.parallel.tensor_file import write_tensors
 from learner.persistence.definition import FILE as DEFINITION
 from learner.persistence.definition import Definition
 from learner.persistence.manifest import DamagedError, refuse_pickles, verify, write_manifest
-from learner.persistence.network_folders import write_network
-from learner.persistence.tensor_files import num_bytes_of, write_tensors
-from learner.persistence.trainer_state import StateParts
+from learner.persistence.network_folders import describe_network
 from learner.rollouts.ledger_state import LedgerState
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
+from learner.step.trainer_state import StateParts, TrainerState
 from tppo.run_folder.checkpoints import DAMAGED_PREFIX, BestCheckpoint, CheckpointFolder, replaced, step_of
 from tppo.run_folder.durable import sync, sync_tree, write_atomically
 from tppo.run_folder.json_files import write_object
 from tppo.run_folder.json_lines import JsonLinesWriter
 from tppo.run_folder.metric_lines import EVALUATION, MeasuredAccuracy, deciding_accuracy
-from tppo.weights import TensorsDigest
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """The whole state between two steps: copies of what is small, and the very tensors that the next step changes."""
+    """The whole state between two steps."""
 
     progress: TrainingProgress
     ledger: LedgerState
-    actor: Mapping[str, Tensor]
-    critic: Mapping[str, Tensor]
-    trainer: StateParts
+    trainer: TrainerState
     definition: Definition | None = None
 
     @property
     def num_bytes(self) -> int:
         """Size of its tensors."""
-        parts = (self.actor, self.critic, self.trainer.tensors, self.ledger.tensors)
-        return sum(map(num_bytes_of, parts))
+        return self.trainer.num_bytes + sum(tensor.nbytes for tensor in self.ledger.tensors.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +66,7 @@ def capture(
     trainer: Trainer, progress: TrainingProgress, ledger: LedgerState, definition: Definition | None = None
 ) -> Capture:
     """What a checkpoint of this moment consists of."""
-    return Capture(
-        progress=progress,
-        ledger=ledger,
-        actor=stored_tensors(trainer.policy.network, trainer.policy.weights.tensors()),
-        critic=stored_tensors(trainer.value_model.network, trainer.value_model.weights.tensors()),
-        trainer=StateParts.of(trainer.state_dict()),
-        definition=definition,
-    )
+    return Capture(progress, ledger, trainer.captured(), definition)
 
 
 class Checkpoints:
@@ -197,39 +185,47 @@ class Checkpoints:
         return [self.folder.of_step(kept) for kept in self.folder.kept_steps() if kept < step]
 
 
-def read(path: Path) -> Restored:
-    """What `Checkpoints.commit` wrote, without the models."""
+def read(path: Path, *, is_divided: bool = False) -> Restored:
+    """What `Checkpoints.commit` wrote, without the models.
+
+    `is_divided`: ranks copy their rows of the trainer's tensors, which are views of the files till then.
+    """
     plain = json.loads((path / "ledger.json").read_text(encoding="utf-8"))
     progress = TrainingProgress(**json.loads((path / "progress.json").read_text(encoding="utf-8")))
+    tensors = {
+        name: tensor for file in sorted(path.glob("trainer*.safetensors")) for name, tensor in load_file(file).items()
+    }
+    small = {name: tensor for name, tensor in tensors.items() if tensor.ndim == 0}
     trainer = StateParts(
         json.loads((path / "trainer.json").read_text(encoding="utf-8")),
-        copied(load_file(path / "trainer.safetensors")),  # in memory of its own, not in the file's
+        tensors | copied(small) if is_divided else copied(tensors),  # in memory of its own, not in the file's
     )
     return Restored(progress, LedgerState(plain, load_file(path / "ledger.safetensors")), trainer.whole())
 
 
 def _write(folder: Path, state: Capture, trainer: Trainer, tokenizer: PreTrainedTokenizerBase) -> Mapping[str, Any]:
     """All files of a checkpoint; its line of committed.jsonl."""
-    of_actor, of_critic = TensorsDigest(), TensorsDigest()
-    written = write_network(folder / "actor", trainer.policy.weights, state.actor, of_actor)
+    written = trainer.write(state.trainer, folder)
+    if written.error:
+        raise OSError(written.error)
+    describe_network(folder / "actor", trainer.policy.weights, state.trainer.actor.tensors)
+    describe_network(folder / "critic", trainer.value_model.weights, state.trainer.critic.tensors)
     _save_tokenizer(tokenizer, folder / "actor")
-    written |= write_network(folder / "critic", trainer.value_model.weights, state.critic, of_critic)
-    written["trainer.safetensors"] = write_tensors(folder / "trainer.safetensors", state.trainer.tensors)
-    written["ledger.safetensors"] = write_tensors(folder / "ledger.safetensors", state.ledger.tensors)
+    ledger = write_tensors(folder / "ledger.safetensors", state.ledger.tensors)
     texts = {
-        "trainer.json": state.trainer.plain,
+        "trainer.json": state.trainer.rest.plain,
         "ledger.json": state.ledger.plain,
         "progress.json": asdict(state.progress),
         **({} if state.definition is None else {DEFINITION: state.definition.as_json()}),
     }
     for name, content in texts.items():
         (folder / name).write_text(json.dumps(content), encoding="utf-8")
-    write_manifest(folder, written)
+    write_manifest(folder, {**written.files, "ledger.safetensors": ledger})
     return {
         "step": state.progress.step,
         "inbox_position": state.progress.inbox_position,
-        "actor": of_actor.text(),
-        "critic": of_critic.text(),
+        "actor": written.digests[state.trainer.actor.stem],
+        "critic": written.digests[state.trainer.critic.stem],
     }
 
 

@@ -8,8 +8,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from learner.models.named_tensors import copied
+from learner.parallel.tensor_file import write_tensors
 from learner.persistence.manifest import DamagedError
-from learner.persistence.tensor_files import write_tensors
 from tppo.digests import UnknownAlgorithmError, algorithm_of
 from tppo.run_folder.durable import put_in_place
 from tppo.weights import digest

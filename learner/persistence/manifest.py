@@ -4,9 +4,9 @@
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from learner.parallel.tensor_file import WrittenFile
 from tppo.digests import UnknownAlgorithmError, algorithm_of, file_digest
 from tppo.run_folder.checkpoints import MANIFEST
 from tppo.run_folder.json_files import DamagedFileError, read_object, write_object
@@ -16,14 +16,6 @@ PICKLED = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 class DamagedError(ValueError):
     """A checkpoint that is not what was written."""
-
-
-@dataclass(frozen=True, slots=True)
-class WrittenFile:
-    """What the manifest says of a file."""
-
-    num_bytes: int
-    digest: str
 
 
 def write_manifest(folder: Path, written: Mapping[str, WrittenFile] | None = None) -> None:

@@ -19,31 +19,25 @@ from learner.models.loading import load_policy, load_value_model, value_model_fr
 from learner.models.master_weights import MasterWeights
 from learner.models.named_tensors import copied, stored_tensors
 from learner.models.reading import WeightsError
-from learner.persistence.manifest import WrittenFile
-from learner.persistence.tensor_files import write_model, write_tensors
+from learner.parallel.group import ALONE
+from learner.parallel.shard_files import Stored, stored, write_together
 from tppo.config import ConfigError
 from tppo.models.adapters import ADAPTER_CONFIG, ADAPTER_FILE, BODY_FILE, Lora, has_digest
 from tppo.models.probe import ProbeError
 from tppo.run_folder.json_files import DamagedFileError, read_object
-from tppo.weights import TensorsDigest, dtype_name
+from tppo.weights import DTYPES, dtype_name
 
 
-def write_network(
-    folder: Path, weights: MasterWeights, tensors: Mapping[str, Tensor], whole: TensorsDigest
-) -> dict[str, WrittenFile]:
-    """What the weights had `stored` at some time, in a new folder, but for the tokenizer; the large files by name."""
+def describe_network(folder: Path, weights: MasterWeights, tensors: Stored) -> None:
+    """What stands beside the tensors, in their folder, but for the tokenizer."""
     network = weights.network
-    folder.mkdir()
     if isinstance(weights, AdapterWeights):
         _write_texts(folder, network, dtype_name(next(network.parameters())))
         write_json(folder / ADAPTER_CONFIG, adapter_config(weights))
         write_json(folder / BODY_FILE, {"path": weights.adapters.body.path, "digest": weights.adapters.body.digest})
-        metadata = {"format": "pt"}
-        written = {ADAPTER_FILE: write_tensors(folder / ADAPTER_FILE, tensors, metadata=metadata, whole=whole)}
     else:
-        _write_texts(folder, network, next(dtype_name(one) for one in tensors.values() if one.is_floating_point()))
-        written = write_model(folder, tensors, whole=whole)
-    return {f"{folder.name}/{name}": one for name, one in written.items()}
+        dtypes = (DTYPES[one.facts[0].dtype] for one in tensors)
+        _write_texts(folder, network, next(dtype_name(dtype) for dtype in dtypes if dtype.is_floating_point))
 
 
 def adapter_config(weights: AdapterWeights) -> dict[str, Any]:
@@ -57,23 +51,23 @@ def adapters_for(lora: Lora | None, body: Body, *, key: str, seed: int, checkpoi
 
     None where all weights train. Raises `ConfigError` where the checkpoint's are of another body, or none.
     """
-    stored = None if checkpoint is None else read_body(checkpoint)
+    trained_on = None if checkpoint is None else read_body(checkpoint)
     if lora is None:
-        if stored is not None:
+        if trained_on is not None:
             raise ConfigError(
                 f"{key}.lora_rank = 0: {checkpoint} holds adapters; expected the rank that the run began with"
             )
         return None
     if checkpoint is None:
         return Adapters(lora, body, seed)
-    if stored is None:
+    if trained_on is None:
         raise ConfigError(
             f"{key}.lora_rank = {lora.rank}: {checkpoint} holds a whole model; expected 0, or another run.name"
         )
-    if not has_digest(Path(body.path), stored.digest):
+    if not has_digest(Path(body.path), trained_on.digest):
         raise ConfigError(
             f"{body.path} holds another body than that on which the adapters in {checkpoint} were trained, which was "
-            f"{stored.path} with the digest {stored.digest}; expected that one, or another run.name"
+            f"{trained_on.path} with the digest {trained_on.digest}; expected that one, or another run.name"
         )
     return Adapters(lora, body, seed, tensors=read_adapters(checkpoint))
 
@@ -92,7 +86,9 @@ def write_sum(part: Path, folder: Path) -> None:
         raise ConfigError(f"{part}: the body at {body.path}: {error}") from None
     merged = stored_tensors(weights.network, weights.merged())
     _write_texts(folder, weights.network, "float32")
-    write_model(folder, merged)
+    written = write_together(folder, {"model": stored(merged)}, ALONE)
+    if written.error:
+        raise OSError(written.error)
 
 
 def _loaded(body: Body, adapters: Adapters, *, is_policy: bool) -> AdapterWeights:

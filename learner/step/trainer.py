@@ -11,6 +11,7 @@ import time
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from learner.models.agreement import weight_probe
 from learner.models.master_weights import MasterWeights
+from learner.models.named_tensors import stored_by_ranks
 from learner.models.outputs import (
     Policy,
     ValueModel,
@@ -25,6 +27,8 @@ from learner.models.outputs import (
     with_weights,
 )
 from learner.models.packing import TokenRow
+from learner.parallel.gathering import in_memory_of_first
+from learner.parallel.shard_files import WrittenTogether
 from learner.rollouts.prompts import Prompt
 from learner.rollouts.rollout import Rollout
 from learner.step.estimation.estimates import estimate
@@ -37,12 +41,14 @@ from learner.step.measurements.metrics import Metrics
 from learner.step.measurements.trace_rows import trace_table
 from learner.step.measurements.trace_schema import Header
 from learner.step.system import System
+from learner.step.trainer_state import StateParts, StoredModel, TrainerState
 from learner.step.updates import policy_update, value_update
 from learner.step.updates.loss_normalizer import LossNormalizer
 from learner.step.updates.optimization import Optimization
 from learner.step.updates.policy_update import PolicyResult, TokenOutcome
 from tppo.config.schema import ActorSection, CriticSection, OptimizerSection, RunSection
 from tppo.weight_probe import WeightProbe, update_rows
+from tppo.weights import MemoryFile
 
 Model = Literal["actor", "critic"]
 
@@ -160,6 +166,11 @@ class Trainer:
         )
         return weight_probe(policy, rows, max_tokens=self._actor_section.max_tokens_per_microbatch)
 
+    def policy_in_memory(self, nonce: str) -> MemoryFile | None:
+        """A copy of what the policy computes with, for generators to map; rank 0's alone."""
+        self.policy.take_turn()
+        return in_memory_of_first(self.policy.weights.computed(), self.policy.group, nonce=nonce)
+
     def set_temperature(self, temperature: float) -> None:
         """From the next step on the policy is the one under this sampling temperature, in every system."""
         self.policy.temperature = temperature
@@ -175,6 +186,22 @@ class Trainer:
         self._estimators, self._algorithm, self._run = other._estimators, other._algorithm, other._run
         self._actor_section, self._critic_section = other._actor_section, other._critic_section
         self._engine_check.max_kl = other._engine_check.max_kl
+
+    def captured(self) -> TrainerState:
+        """What a checkpoint of this moment keeps."""
+        actor, critic = (
+            StoredModel(
+                f"{folder}/{weights.stem}",
+                stored_by_ranks(weights.network, weights.tensors()),
+                is_one_file=weights.adapter is not None,  # peft reads no other
+            )
+            for folder, weights in (("actor", self.policy.weights), ("critic", self.value_model.weights))
+        )
+        return TrainerState(actor, critic, StateParts.of(self.state_dict()))
+
+    def write(self, state: TrainerState, folder: Path) -> WrittenTogether:
+        """What was `captured` here, into a checkpoint's folder."""
+        return state.write(folder, self.policy.group)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resume needs besides the two models."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from learner.algorithm.losses import PolicyLoss
 from learner.algorithm.ppo_ewma import decay_from_center_of_mass, ppo_ewma_policy_loss, update_weight_average
 from learner.models.outputs import Policy, token_logprobs, with_weights
+from learner.parallel.gathering import placed_like
 from learner.step.estimation.estimators import Estimators
 from learner.step.estimation.experience import Estimates, Sampled
 from learner.step.system import Advantages, PolicyTokens, System
@@ -70,6 +71,6 @@ class PpoEwmaSystem(System):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         for name, master in self._average.masters.items():
-            master.copy_(state["averages"][name])
+            master.copy_(placed_like(master, state["averages"][name]))
         self._average.cast()
         self._total_weight = float(state["total_weight"])

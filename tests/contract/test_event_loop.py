@@ -11,8 +11,8 @@ import torch
 
 from learner.exchange.weight_publisher import Snapshot
 from learner.models.named_tensors import copied
+from learner.parallel.tensor_file import write_tensors
 from learner.persistence.manifest import write_manifest
-from learner.persistence.tensor_files import write_tensors
 from services.generation.weight_reception import Reception, Receptions
 from tests.support.waiting import until
 from tests.support.weights import data_of, manifest_of

@@ -74,8 +74,9 @@ class TensorFacts:
 class TensorLayout:
     """The order of tensors and where each begins. ValueError: two have one name."""
 
-    def __init__(self, tensors: Iterable[TensorFacts]) -> None:
-        self.tensors = tuple(sorted(tensors, key=lambda one: (-one.item_bytes, one.name)))
+    def __init__(self, tensors: Iterable[TensorFacts], *, is_ordered: bool = False) -> None:
+        """`is_ordered`: they stay in this order, in which no type is wider than the one before."""
+        self.tensors = tuple(tensors if is_ordered else sorted(tensors, key=lambda one: (-one.item_bytes, one.name)))
         self.begins: dict[str, int] = {}
         self.num_bytes = 0
         for one in self.tensors:
@@ -107,9 +108,9 @@ class TensorLayout:
         return len(text).to_bytes(8, "little") + text
 
 
-def dtype_name(tensor: Tensor) -> str:
+def dtype_name(of: Tensor | torch.dtype) -> str:
     """torch's name without the prefix. Raises ValueError for a dtype that is neither sent nor stored."""
-    name = str(tensor.dtype).removeprefix("torch.")
+    name = str(of.dtype if isinstance(of, Tensor) else of).removeprefix("torch.")
     if name not in DTYPES:
         raise ValueError(f"weights of dtype {name} cannot be sent; expected one of {', '.join(DTYPES)}")
     return name

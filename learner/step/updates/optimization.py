@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from learner.parallel.gathering import placed_like
+
 if TYPE_CHECKING:  # what computes runs where no configuration library is installed
     from tppo.config.schema import OptimizerSection
 
@@ -129,8 +131,11 @@ class Optimization:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict`. Where the run has another length now, the rate decays from where it stands."""
-        self.adamw.load_state_dict(state["adamw"])
+        """Continue from `state_dict`; of whole moments a process takes those of the parameters' rows that it has.
+
+        Where the run has another length now, the rate decays from where it stands.
+        """
+        self.adamw.load_state_dict({**state["adamw"], "state": dict(self._own_moments(state["adamw"]["state"]))})
         self.adamw.param_groups[0] |= {"betas": self._section.betas, "weight_decay": self._section.weight_decay}
         self.num_updates, self.num_skipped = state["num_updates"], state["num_skipped"]
         self.num_skipped_kl = state.get("num_skipped_kl", 0)
@@ -141,6 +146,17 @@ class Optimization:
         planned_updates = state.get("total_updates", self._total_updates)
         if is_decaying and planned_updates != self._total_updates:
             self._decay = Decay(self.num_updates, self._factor(planned_updates))
+
+    def _own_moments(self, of_parameters: Mapping[int, Mapping[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+        for number, moments in of_parameters.items():
+            parameter = self._parameters[number]
+            yield (
+                number,
+                {
+                    name: placed_like(parameter, value) if value.shape == parameter.shape else value
+                    for name, value in moments.items()
+                },
+            )
 
     def _factor(self, total_updates: int) -> float:
         return learning_rate_factor(self.num_updates, self._section, total_updates=total_updates, decay=self._decay)

@@ -17,7 +17,7 @@ from learner.models.agreement import plain_attention
 from learner.models.loading import load_policy
 from learner.models.outputs import Policy, token_logprobs, with_weights
 from learner.models.packing import TokenRow, pack, unpack
-from learner.persistence.network_folders import write_network
+from learner.persistence.network_folders import describe_network
 from learner.rollouts.rollout import Rollout
 from learner.state import new_trainer
 from learner.step.trainer import Trainer
@@ -25,7 +25,6 @@ from tests.learner.models.live_bytes import LiveBytes
 from tests.learner.tiny_models import a_network, a_step_config, padded_logprobs, some_rows, step, weights_of
 from tppo.config import Config, ConfigError
 from tppo.models.adapters import AdapterError, Lora, adapted_layers, merged_weight
-from tppo.weights import TensorsDigest
 
 RANK = 3
 IDS = torch.tensor([[3, 4, 5, 6, 7]])
@@ -221,7 +220,9 @@ def test_peft_loads_what_a_checkpoint_holds(body: Path, tmp_path: Path) -> None:
     step(trainer, some_rows())
     weights, _ = adapter_weights(trainer)
 
-    write_network(tmp_path / "actor", weights, weights.tensors(), TensorsDigest())
+    state = trainer.captured()
+    trainer.write(state, tmp_path)
+    describe_network(tmp_path / "actor", weights, state.actor.tensors)
 
     model: Any = PeftModel.from_pretrained(a_network("policy"), str(tmp_path / "actor"))
     with torch.no_grad(), plain_attention(trainer.policy.network):

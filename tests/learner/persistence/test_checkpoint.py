@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from learner.models.loading import load_policy, value_model_from_policy
+from learner.models.named_tensors import stored_tensors
 from learner.persistence.checkpoint import Capture, Checkpoints, capture
 from learner.persistence.manifest import DamagedError
 from learner.rollouts.ledger_state import LedgerState
@@ -164,8 +165,8 @@ def test_each_commit_leaves_a_note_of_its_weights(disk: Disk) -> None:
     notes = disk.checkpoints.folder.committed()
 
     assert [(note["step"], note["inbox_position"]) for note in notes] == [(1, "1-0"), (3, "3-0")]
-    assert notes[0]["actor"] == weights.digest(disk.state(1).actor)
-    assert notes[0]["critic"] == weights.digest(disk.state(1).critic)
+    assert notes[0]["actor"] == weights.digest(stored_tensors(disk.trainer.policy.network))
+    assert notes[0]["critic"] == weights.digest(stored_tensors(disk.trainer.value_model.network))
 
 
 def test_a_process_that_has_lost_the_run_commits_nothing(disk: Disk) -> None:
@@ -201,8 +202,9 @@ def test_a_checkpoint_holds_weights_and_two_moments_of_both_models_and_nothing_e
             parameter.grad = torch.ones_like(parameter)
         optimization.update()
     state = disk.state(1)
-    num_weights = sum(tensor.numel() for tensor in (*state.actor.values(), *state.critic.values()))
-    num_counters = sum(name.endswith(".step") for name in state.trainer.tensors)  # of each optimizer, per tensor
+    networks = (disk.trainer.policy.network, disk.trainer.value_model.network)
+    num_weights = sum(tensor.numel() for network in networks for tensor in stored_tensors(network).values())
+    num_counters = sum(name.endswith(".step") for name in state.trainer.rest.tensors)  # of each optimizer, per tensor
 
     # Of each model a float32 per parameter, and two moments of it: 12 bytes.
     assert state.num_bytes == 12 * num_weights + 4 * num_counters

@@ -12,11 +12,13 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from learner.models.loading import load_policy, value_model_from_policy
 from learner.models.named_tensors import copied, named_tensors, stored_tensors
-from learner.persistence.tensor_files import write_model, write_tensors
+from learner.parallel.group import ALONE
+from learner.parallel.shard_files import stored, write_together
+from learner.parallel.tensor_file import WrittenFile, write_tensors
 from tests.support.small_disk import files_of_at_most
 from tools.tiny_families import tiny_model
 from tppo.digests import file_digest
-from tppo.weights import DTYPES, TensorsDigest, digest
+from tppo.weights import DTYPES, digest
 
 
 def some_tensors() -> dict[str, Tensor]:
@@ -41,13 +43,12 @@ def test_the_library_reads_what_was_written_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_size_and_digests_are_those_of_the_file_and_of_the_tensors(tmp_path: Path) -> None:
-    whole = TensorsDigest()
+    written = write_together(tmp_path, {"some": stored(some_tensors())}, ALONE)
 
-    written = write_tensors(tmp_path / "file", some_tensors(), whole=whole)
-
-    assert written.num_bytes == (tmp_path / "file").stat().st_size
-    assert written.digest == file_digest(tmp_path / "file")
-    assert whole.text() == digest(some_tensors())
+    path = tmp_path / "some.safetensors"
+    assert written.files == {path.name: WrittenFile(path.stat().st_size, file_digest(path))}
+    assert written.digests == {"some": digest(some_tensors())}
+    assert facts(load_file(path)) == facts(some_tensors())
 
 
 def test_each_tensor_begins_at_a_multiple_of_the_size_of_its_type(tmp_path: Path) -> None:
@@ -83,25 +84,24 @@ def a_model(**settings: Any) -> Any:
     return network.eval()
 
 
-@pytest.mark.parametrize("max_shard_bytes", [10**9, 3000, 1])
-def test_transformers_loads_one_file_or_shards_alike(tmp_path: Path, max_shard_bytes: int) -> None:
+@pytest.mark.parametrize("max_file_bytes", [10**9, 3000, 1])
+def test_transformers_loads_one_file_or_shards_alike(tmp_path: Path, max_file_bytes: int) -> None:
     model = a_model()
     model.config.save_pretrained(tmp_path)
-    whole = TensorsDigest()
 
-    written = write_model(tmp_path, stored_tensors(model), max_shard_bytes=max_shard_bytes, whole=whole)
+    written = write_together(tmp_path, {"model": stored(stored_tensors(model))}, ALONE, max_file_bytes=max_file_bytes)
 
     ids = torch.arange(20)[None]
     loaded: Any = Qwen2ForCausalLM.from_pretrained(tmp_path, use_safetensors=True)
     assert torch.equal(loaded(ids).logits, model(ids).logits)
-    assert whole.text() == digest(stored_tensors(model))
-    assert written.keys() == {path.name for path in tmp_path.glob("*.safetensors")}
+    assert written.digests["model"] == digest(stored_tensors(model))
+    assert written.files.keys() == {path.name for path in tmp_path.glob("*.safetensors")}
 
 
 def test_shards_are_no_larger_than_allowed_but_for_a_single_tensor_and_the_index_names_them(tmp_path: Path) -> None:
     tensors = {"a": torch.zeros(100), "b": torch.zeros(150), "c": torch.zeros(400), "d": torch.zeros(10)}
 
-    write_model(tmp_path, tensors, max_shard_bytes=1000)
+    write_together(tmp_path, {"model": stored(tensors)}, ALONE, max_file_bytes=1000)
 
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     one, two, three = (f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3))

@@ -1,4 +1,4 @@
-"""What a checkpoint keeps of a trainer, as JSON and named tensors, and back.
+"""What a checkpoint keeps of a trainer: two models, and all else as JSON and named tensors, and back.
 
 {"actor": {"num_updates": 3, "adamw": {"exp_avg": T}}}
 <-> {"items": [["actor", {"items": [["num_updates", 3], ["adamw", {"items": [["exp_avg", {"tensor": NAME}]]}]]}]]}
@@ -7,9 +7,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+
+from learner.parallel.group import Group
+from learner.parallel.shard_files import Stored, WrittenTogether, stored, write_together
 
 Encoded = Any
 """What `json` writes."""
@@ -31,6 +35,41 @@ class StateParts:
     def whole(self) -> dict[str, Any]:
         """The structure again, of the very same types. Raises ValueError, KeyError or TypeError when it is damaged."""
         return dict(_decoded(self.plain, self.tensors))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A model's tensors, and the stem of their files in a checkpoint."""
+
+    stem: str
+    tensors: Stored
+    is_one_file: bool = False  # however many ranks there are, and however large it is
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerState:
+    """Between two steps: copies of what is small, and the very tensors that the next step changes."""
+
+    actor: StoredModel
+    critic: StoredModel
+    rest: StateParts
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of its tensors, those of all ranks together."""
+        return sum(one.num_bytes for tensors in self._by_stem().values() for one in tensors)
+
+    def write(self, folder: Path, group: Group) -> WrittenTogether:
+        """Each rank of the group, of its own state, writes its share."""
+        in_one_file = [one.stem for one in (self.actor, self.critic) if one.is_one_file]
+        return write_together(folder, self._by_stem(), group, in_one_file=in_one_file)
+
+    def _by_stem(self) -> dict[str, Stored]:
+        return {
+            self.actor.stem: self.actor.tensors,
+            self.critic.stem: self.critic.tensors,
+            "trainer": stored(self.rest.tensors),
+        }
 
 
 def _encoded(value: Any, name: str, tensors: dict[str, Tensor]) -> Encoded:

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from learner.persistence.trainer_state import StateParts
+from learner.step.trainer_state import StateParts
 
 
 def through_json(parts: StateParts) -> StateParts:

@@ -1,0 +1,342 @@
+"""Checkpoints that several ranks write and read: the files of one process, whatever the number of ranks.
+
+Both models are divided by torch's `fully_shard`. The embedding is tied and has 23 rows, and the value head one, so that
+ranks hold different numbers of rows, and none of some parameters.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.distributed.fsdp import fully_shard
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from learner.build import load_models
+from learner.commands.export import export
+from learner.models.loading import policy_from_network
+from learner.models.master_weights import MasterWeights
+from learner.models.named_tensors import stored_by_ranks, stored_tensors
+from learner.models.outputs import Policy, ValueModel
+from learner.parallel.gathering import in_memory_of_first, own_rows, placed_like, rows_from_first
+from learner.parallel.group import ALONE, Group
+from learner.parallel.shard_files import WrittenTogether, stored, write_together
+from learner.persistence import checkpoint
+from learner.persistence.checkpoint import Checkpoints, capture
+from learner.persistence.manifest import DamagedError, verify
+from learner.rollouts.ledger_state import LedgerState
+from learner.state import new_trainer
+from learner.step.progress import TrainingProgress
+from learner.step.trainer import Trainer
+from learner.step.trainer_state import TrainerState
+from tests.learner.builders import a_config
+from tests.support.damage import damage
+from tests.support.ranks import in_group
+from tests.support.small_disk import files_of_at_most
+from tools.tiny_families import tiny_model
+from tppo.config import Config
+
+CHAIN = (1, 2, 1, 4)
+"""How many ranks resume, one after the other; each takes one update further and commits."""
+
+
+class NoTokenizer:
+    def save_pretrained(self, _folder: Path) -> None:
+        pass
+
+
+def config_of(folder: Path) -> Config:
+    return a_config(model={"path": folder / "base"}, learner={"device": "cpu", "compute_dtype": "float32"})
+
+
+def save_base(folder: Path) -> None:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "vocab_size": 23}
+    heads: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 32}
+    network: Any = Qwen2ForCausalLM(Qwen2Config(**sizes, **heads, tie_word_embeddings=True))
+    network.save_pretrained(folder / "base")
+
+
+def divided(model: Policy | ValueModel, group: Group) -> None:
+    if group.mesh is not None:
+        network: Any = model.network
+        for block in network.base_model.layers:
+            fully_shard(block, mesh=group.mesh)
+        fully_shard(network, mesh=group.mesh)
+        model.weights, model.group = MasterWeights(network, dict(network.named_parameters())), group
+
+
+class FirstToWrite(Trainer):
+    """Lets the others write once it does, as the order of rank 0 does."""
+
+    def write(self, state: TrainerState, folder: Path) -> WrittenTogether:
+        if self.policy.group.size > 1:
+            torch.distributed.barrier()
+        return super().write(state, folder)
+
+
+def trainer_of(folder: Path, group: Group, latest: Path | None) -> Trainer:
+    models = load_models(config_of(folder), latest)
+    for model in models:
+        divided(model, group)
+    trainer = new_trainer(config_of(folder), *models)
+    if latest is not None:
+        trainer.load_state_dict(checkpoint.read(latest, is_divided=group.size > 1).trainer)
+    return trainer
+
+
+@torch.no_grad()
+def update(trainer: Trainer, number: int) -> None:
+    """By sums, whose bits are the same in every division; AdamW's depend on the length of what it is given."""
+    generator = torch.Generator().manual_seed(number)
+    for optimization in (trainer.actor, trainer.critic):
+        for parameter in optimization.adamw.param_groups[0]["params"]:
+            state = optimization.adamw.state[parameter]
+            for name in ("exp_avg", "exp_avg_sq"):
+                state[name] = half_and(state.get(name, torch.zeros_like(parameter)), generator)
+            state["step"] = torch.tensor(float(number))
+            parameter.copy_(half_and(parameter, generator))
+        optimization.num_updates += 1
+
+
+def half_and(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    return 0.5 * tensor + placed_like(tensor, torch.randn(tensor.shape, generator=generator))
+
+
+def commit(folder: Path, step: int, trainer: Trainer, group: Group, *, is_limited: bool = False) -> str:
+    """What rank 0 of the learner does, and what the others do meanwhile; the error, if any."""
+    checkpoints = Checkpoints(folder, keep=10)
+    state = capture(trainer, TrainingProgress(step, f"{step}-0", 0.0, 0), LedgerState({"gathered": {}}, {}))
+    with files_of_at_most(1024) if is_limited else nullcontext():
+        if group.rank == 0:
+            try:
+                trainer.__class__ = FirstToWrite
+                checkpoints.commit(state, trainer, NoTokenizer())  # type: ignore[arg-type]
+            except OSError as error:
+                return str(error)
+        else:
+            torch.distributed.barrier()
+            trainer.write(state.trainer, folder / f".global_step_{step}.writing")
+    return ""
+
+
+def resume_update_commit(group: Group, folder: Path, step: int) -> None:
+    latest = folder / "checkpoints" / f"global_step_{step - 1}"
+    trainer = trainer_of(folder, group, latest if step > 1 else None)
+    update(trainer, step)
+    assert commit(folder / "checkpoints", step, trainer, group) == ""
+
+
+def contents(checkpoint_folder: Path) -> dict[str, list[int]]:
+    """Every tensor by its place, bit for bit."""
+    return {
+        f"{path.parent.relative_to(checkpoint_folder)}/{name}": bits(tensor)
+        for path in checkpoint_folder.rglob("*.safetensors")
+        for name, tensor in load_file(path).items()
+    }
+
+
+def bits(tensor: Tensor) -> list[int]:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).tolist() if tensor.numel() else []
+
+
+class Runs(NamedTuple):
+    """The same four updates, taken by one process and by changing numbers of them."""
+
+    alone: Path
+    divided: Path
+
+    def checkpoint(self, step: int) -> Path:
+        return self.divided / "checkpoints" / f"global_step_{step}"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    made = Runs(tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("divided"))
+    for folder in made:
+        save_base(folder)
+    trainer = trainer_of(made.alone, ALONE, None)
+    for step, size in enumerate(CHAIN, 1):
+        update(trainer, step)
+        commit(made.alone / "checkpoints", step, trainer, ALONE)
+        if size == 1:
+            resume_update_commit(ALONE, made.divided, step)
+        else:
+            in_group(size, resume_update_commit, made.divided, step)
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", range(1, 5))
+def test_weights_and_moments_are_those_of_one_process_after_each_change_of_the_number_of_ranks(
+    runs: Runs, step: int
+) -> None:
+    alone = contents(runs.alone / "checkpoints" / f"global_step_{step}")
+
+    assert contents(runs.checkpoint(step)) == alone
+    assert len(alone) > 100
+
+
+def test_each_rank_has_written_a_share_and_the_digests_are_those_of_one_process(runs: Runs) -> None:
+    notes = [
+        [json.loads(line) for line in (folder / "checkpoints" / "committed.jsonl").read_text().splitlines()]
+        for folder in runs
+    ]
+    files = {path.name: path.stat().st_size for path in (runs.checkpoint(4) / "actor").glob("*.safetensors")}
+
+    assert notes[0] == notes[1]
+    assert files.keys() == {f"model-0000{number}-of-00004.safetensors" for number in (1, 2, 3, 4)}
+    assert max(files.values()) < 2 * min(files.values())
+
+
+def test_an_export_of_a_checkpoint_of_four_ranks_is_an_ordinary_folder(runs: Runs, tmp_path: Path) -> None:
+    export(runs.checkpoint(4), "policy", tmp_path / "exported")
+
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "exported", use_safetensors=True)
+    expected = AutoModelForCausalLM.from_pretrained(runs.alone / "checkpoints" / "global_step_4" / "actor")
+    ids = torch.arange(20)[None]
+    assert torch.equal(loaded(ids).logits, expected(ids).logits)
+
+
+@pytest.mark.parametrize("name", ["actor/model-00003-of-00004.safetensors", "trainer-00002-of-00004.safetensors"])
+@pytest.mark.parametrize("kind", ["torn", "flipped", "missing"])
+def test_a_damaged_or_missing_part_is_found_and_the_checkpoint_before_is_used(
+    runs: Runs, tmp_path: Path, name: str, kind: str
+) -> None:
+    folder = tmp_path / "checkpoints"
+    for step in (3, 4):
+        shutil.copytree(runs.checkpoint(step), folder / f"global_step_{step}")
+    (folder / "latest").write_text("global_step_4")
+    path = folder / "global_step_4" / name
+    if kind == "missing":
+        path.unlink()
+    else:
+        damage(path, kind)
+
+    with pytest.raises(DamagedError, match=path.name):
+        verify(folder / "global_step_4")
+    assert Checkpoints(folder, keep=10).usable() == folder / "global_step_3"
+
+
+# What else ranks do together, in one group of three
+
+
+def a_policy(*, dtype: torch.dtype = torch.float32) -> Policy:
+    torch.manual_seed(1)
+    sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "vocab_size": 23}
+    heads: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 32}
+    network: Any = Qwen2ForCausalLM(Qwen2Config(**sizes, **heads, tie_word_embeddings=True))
+    return policy_from_network(network.eval(), compute_dtype=dtype)
+
+
+def fail_to_commit(group: Group, folder: Path) -> list[str]:
+    """With a full disk at rank 1 in the second of three attempts."""
+    save = folder / "checkpoints"
+    trainer = trainer_of(folder, group, None)
+    return [commit(save, step, trainer, group, is_limited=step == 2 and group.rank == 1) for step in (1, 2, 3)]
+
+
+def publish(group: Group) -> dict[str, list[int]] | None:
+    """In the type that generators compute with, although the ranks hold another."""
+    policy = a_policy()
+    divided(policy, group)
+    sent = {name: (tensor, torch.bfloat16) for name, (tensor, _) in policy.weights.computed().items()}
+    file = in_memory_of_first(sent, group, nonce="nonce")
+    return None if file is None else {name: bits(tensor) for name, tensor in file.tensors().items()}
+
+
+def take_from_first(group: Group) -> bool:
+    """Weights that rank 0 alone has become those of all."""
+    policy, other = a_policy(), {name: tensor + 1 for name, tensor in a_policy().weights.tensors().items()}
+    divided(policy, group)
+    for name, (tensor, _) in policy.weights.computed().items():
+        rows = rows_from_first(tensor, other[name] if group.rank == 0 else None, group)
+        if not torch.equal(rows, own_rows(placed_like(tensor, other[name]))):
+            return False
+    plain = torch.zeros(3, dtype=torch.int64)
+    return rows_from_first(plain, torch.arange(3) if group.rank == 0 else None, group).tolist() == [0, 1, 2]
+
+
+def write_experts(group: Group, folder: Path) -> None:
+    network = tiny_model("qwen3_moe")
+    fully_shard(network, mesh=group.mesh)
+    tensors = MasterWeights(network, dict(network.named_parameters())).tensors()
+    write_together(folder / "experts", {"model": stored_by_ranks(network, tensors)}, group)
+
+
+def together(group: Group, folder: Path) -> tuple[list[str], dict[str, list[int]] | None, bool]:
+    write_experts(group, folder)
+    return fail_to_commit(group, folder), publish(group), take_from_first(group)
+
+
+class Found(NamedTuple):
+    """By each rank."""
+
+    folder: Path
+    errors: list[list[str]]
+    published: list[dict[str, list[int]] | None]
+    taken: list[bool]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    folder = tmp_path_factory.mktemp("together")
+    save_base(folder)
+    errors, published, taken = zip(*in_group(3, together, folder), strict=True)
+    return Found(folder, list(errors), list(published), list(taken))
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_for_one_rank_is_an_error_at_rank_0_and_harms_no_checkpoint(found: Found) -> None:
+    (first, second, third), *_ = found.errors
+    kept = found.folder / "checkpoints"
+
+    assert second.startswith("rank 1: ")
+    assert "large" in second
+    assert (first, third) == ("", "")
+    assert {path.name for path in kept.iterdir()} == {"global_step_1", "global_step_3", "latest", "committed.jsonl"}
+    assert (kept / "latest").read_text() == "global_step_3"
+    verify(kept / "global_step_3")
+
+
+def test_rank_0_alone_has_what_generators_are_sent_and_it_is_the_cast_of_the_weights(found: Found) -> None:
+    expected = {name: bits(tensor.bfloat16()) for name, tensor in a_policy().weights.tensors().items()}
+
+    assert found.published == [expected, None, None]
+
+
+def test_a_part_that_another_node_has_on_a_disk_of_its_own_is_an_error(tmp_path: Path) -> None:
+    class OnAnotherNode(Group):
+        """Two ranks, of which the other one reports a file that is not here."""
+
+        def gathered(self, own: Tensor, lengths: Sequence[int]) -> list[Tensor]:
+            report = {
+                "files": {"model-00002-of-00002.safetensors": [7, "digest"]},
+                "tensors": {"model": {}},
+                "error": "",
+            }
+            data = torch.frombuffer(bytearray(json.dumps(report).encode()), dtype=torch.uint8)
+            return [own, torch.tensor([len(data)]) if own.dtype == torch.int64 else data]
+
+    tensors = stored({"a": torch.zeros(2), "b": torch.zeros(2)})
+
+    written = write_together(tmp_path, {"model": tensors}, OnAnotherNode(rank=0, size=2))
+
+    assert re.search("rank 1 has written 7 bytes .* expected a run's folder that all nodes share", written.error)
+
+
+def test_weights_that_rank_0_has_come_to_every_rank(found: Found) -> None:
+    assert found.taken == [True, True, True]
+
+
+def test_experts_that_ranks_hold_are_stored_one_by_one_as_they_were_published(found: Found) -> None:
+    expected = {f"./{name}": bits(tensor) for name, tensor in stored_tensors(tiny_model("qwen3_moe")).items()}
+
+    assert contents(found.folder / "experts") == expected

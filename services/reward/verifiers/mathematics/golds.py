@@ -13,7 +13,7 @@ from services.reward.verifiers.mathematics.comparing.leaves import is_readable
 from services.reward.verifiers.mathematics.reading import numerals
 from services.reward.verifiers.mathematics.reading.forms import (
     Form,
-    Group,
+    GroupedForms,
     Leaf,
     Relation,
     Residues,
@@ -148,7 +148,7 @@ def _is_readable(one: Form) -> bool:
     match one:
         case Leaf():
             return is_readable(one)
-        case Group():
+        case GroupedForms():
             return all(map(_is_readable, one.items))
         case Union():
             return all(map(_is_readable, one.parts))

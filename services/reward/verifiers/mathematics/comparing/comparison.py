@@ -17,7 +17,14 @@ from services.reward.verifiers.mathematics.comparing.relations import (
     relation_name,
     stated_value,
 )
-from services.reward.verifiers.mathematics.reading.forms import Form, Group, Leaf, Relation, Residues, TooComplexError
+from services.reward.verifiers.mathematics.reading.forms import (
+    Form,
+    GroupedForms,
+    Leaf,
+    Relation,
+    Residues,
+    TooComplexError,
+)
 from services.reward.verifiers.mathematics.reading.values import Value, value
 
 MAX_MATCHED = 20  # items of sets that are compared pair by pair
@@ -37,7 +44,7 @@ def are_equal_forms(gold: Form, answer: Form, rules: Rules = Rules()) -> bool:  
         return _are_equal_relations(gold, answer, rules)
     if isinstance(gold, Leaf) and isinstance(answer, Leaf):
         return are_equal_leaves(gold.text, answer.text, rules)
-    if isinstance(gold, Group) and isinstance(answer, Group) and _are_equal_groups(gold, answer, rules):
+    if isinstance(gold, GroupedForms) and isinstance(answer, GroupedForms) and _are_equal_groups(gold, answer, rules):
         return True
     if (vectors := _vectors(gold, answer)) is not None:
         return all(map(are_equal, *vectors))
@@ -84,7 +91,7 @@ def _with_name(one: Residues) -> Form:
 
 
 def _remainders(one: Residues) -> set[int] | None:
-    items = one.values.items if isinstance(one.values, Group) else (one.values,)
+    items = one.values.items if isinstance(one.values, GroupedForms) else (one.values,)
     numbers = [value(item.text) if isinstance(item, Leaf) else None for item in items]
     integers = [int(number) for number in numbers if number is not None and number.is_Integer]
     return {number % one.modulus for number in integers} if len(integers) == len(numbers) else None
@@ -96,13 +103,13 @@ def _is_single(gold: Form, answer: Form, rules: Rules) -> bool:
     if left is None and right is None:
         return False
     one, other = left or gold, right or answer
-    is_alike = isinstance(one, Leaf) or (isinstance(one, Group) and one.is_ordered)
+    is_alike = isinstance(one, Leaf) or (isinstance(one, GroupedForms) and one.is_ordered)
     return is_alike and are_equal_forms(one, other, rules)
 
 
 def _only_item(one: Form, rules: Rules) -> Form | None:
     """Of a set; one half or 0.5 is one value, too."""
-    if not isinstance(one, Group) or one.is_ordered or not one.items:
+    if not isinstance(one, GroupedForms) or one.is_ordered or not one.items:
         return None
     first, *others = one.items
     is_repeated = one.right == r"\lor" and all(are_equal_forms(first, other, rules) for other in others)
@@ -113,7 +120,7 @@ def _vectors(gold: Form, answer: Form) -> tuple[list[Value], list[Value]] | None
     """The entries of a column or row and of a tuple; None for other pairs."""
     entries = []
     for one, other in ((gold, answer), (answer, gold)):
-        if not (isinstance(one, Leaf) and isinstance(other, Group) and (other.left, other.right) == ("(", ")")):
+        if not (isinstance(one, Leaf) and isinstance(other, GroupedForms) and (other.left, other.right) == ("(", ")")):
             continue
         vector = value(one.text)
         items = [value(item.text) if isinstance(item, Leaf) else None for item in other.items]
@@ -122,7 +129,7 @@ def _vectors(gold: Form, answer: Form) -> tuple[list[Value], list[Value]] | None
     return (entries[0], entries[1]) if entries and None not in entries[1] else None
 
 
-def _by_name(group: Group) -> Group:
+def _by_name(group: GroupedForms) -> GroupedForms:
     """y = 2, x = 1 as x = 1, y = 2: a tuple beside them has the order of the names."""
     names = [relation_name(item) for item in group.items]
     if group.left != "" or not all(names) or len(set(names)) < len(names):
@@ -132,7 +139,7 @@ def _by_name(group: Group) -> Group:
     )
 
 
-def _are_equal_groups(gold: Group, answer: Group, rules: Rules) -> bool:
+def _are_equal_groups(gold: GroupedForms, answer: GroupedForms, rules: Rules) -> bool:
     if not (gold.is_ordered or answer.is_ordered):
         are_alike = r"\cases" not in (gold.left, answer.left) or gold.left == answer.left
         return are_alike and _are_equal_collections(gold, answer, rules)
@@ -145,7 +152,7 @@ def _are_equal_groups(gold: Group, answer: Group, rules: Rules) -> bool:
     return all(_pairwise(gold.items, answer.items, rules))
 
 
-def _are_equal_collections(gold: Group, answer: Group, rules: Rules) -> bool:
+def _are_equal_collections(gold: GroupedForms, answer: GroupedForms, rules: Rules) -> bool:
     """Each item of one is an item of the other; in lists without braces as often as in the other."""
     if max(len(gold.items), len(answer.items)) > MAX_MATCHED:
         return len(gold.items) == len(answer.items) and all(_pairwise(gold.items, answer.items, rules))

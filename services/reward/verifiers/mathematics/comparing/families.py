@@ -8,7 +8,7 @@ import sympy
 
 from services.reward.verifiers.mathematics.comparing.equality import are_equal, is_zero
 from services.reward.verifiers.mathematics.comparing.relations import assigned_value
-from services.reward.verifiers.mathematics.reading.forms import Form, Group, Leaf, Relation
+from services.reward.verifiers.mathematics.reading.forms import Form, GroupedForms, Leaf, Relation
 from services.reward.verifiers.mathematics.reading.values import Value, value
 
 INTEGERS, POSITIVE_INTEGERS = r"\mathbb{Z}", r"\mathbb{Z}^{+}"
@@ -35,7 +35,7 @@ class Progression:
 
 def family(one: Form) -> Family | None:
     r"""A list whose last item says `k \in \mathbb{Z}`."""
-    if not isinstance(one, Group) or one.is_ordered or len(one.items) < 2:
+    if not isinstance(one, GroupedForms) or one.is_ordered or len(one.items) < 2:
         return None
     *members, declaration = one.items
     match declaration:
@@ -47,7 +47,7 @@ def family(one: Form) -> Family | None:
 def without_index(one: Form) -> Form:
     r"""The formula of a sequence without `n \in \mathbb{Z}^{+}`, which goes without saying."""
     match one:
-        case Group(left="", items=(formula, Relation(sides=(Leaf(name), Leaf(numbers)), signs=(r"\in",)))):
+        case GroupedForms(left="", items=(formula, Relation(sides=(Leaf(name), Leaf(numbers)), signs=(r"\in",)))):
             return formula if name in INDICES and numbers == POSITIVE_INTEGERS else one
     return one
 

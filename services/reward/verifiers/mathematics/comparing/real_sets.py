@@ -6,7 +6,7 @@ from functools import reduce
 import sympy
 
 from services.reward.verifiers.mathematics.comparing.equality import are_equal_sets
-from services.reward.verifiers.mathematics.reading.forms import Form, Group, Leaf, Relation, Residues, Union
+from services.reward.verifiers.mathematics.reading.forms import Form, GroupedForms, Leaf, Relation, Residues, Union
 from services.reward.verifiers.mathematics.reading.quantities import quantity
 from services.reward.verifiers.mathematics.reading.values import value
 
@@ -59,12 +59,12 @@ def _both(items: tuple[Form, ...]) -> sympy.Set | None:
     return found if found is not None and found.is_empty is False else None
 
 
-def _finite(group: Group) -> sympy.Set | None:
+def _finite(group: GroupedForms) -> sympy.Set | None:
     elements = [_real_number(item) for item in group.items]
     return None if None in elements else sympy.FiniteSet(*elements)
 
 
-def _interval(group: Group) -> sympy.Set | None:
+def _interval(group: GroupedForms) -> sympy.Set | None:
     ends = [_real_number(item) for item in group.items]
     if len(ends) != 2 or ends[0] is None or ends[1] is None or not ends[0] < ends[1]:
         return None

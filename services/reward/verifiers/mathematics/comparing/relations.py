@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import sympy
 
 from services.reward.verifiers.mathematics.comparing.equality import is_constant_ratio
-from services.reward.verifiers.mathematics.reading.forms import Form, Group, Leaf, Relation, TooComplexError, Union
+from services.reward.verifiers.mathematics.reading.forms import (
+    Form,
+    GroupedForms,
+    Leaf,
+    Relation,
+    TooComplexError,
+    Union,
+)
 from services.reward.verifiers.mathematics.reading.quantities import quantity
 from services.reward.verifiers.mathematics.reading.values import Value, value
 
@@ -123,7 +130,7 @@ def _is_constant(one: Form) -> bool:
     match one:
         case Leaf():
             return (found := _value(one)) is not None and not found.free_symbols
-        case Group():
+        case GroupedForms():
             return all(map(_is_constant, one.items))
         case Union():
             return all(map(_is_constant, one.parts))

@@ -23,7 +23,7 @@ class Leaf:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class GroupedForms:
     r"""Items between brackets; without brackets `left` is empty and `right` is "," (a list) or "\lor"."""
 
     left: str
@@ -60,14 +60,14 @@ class Residues:
     modulus: int
 
     @property
-    def members(self) -> Group:
+    def members(self) -> GroupedForms:
         """The same numbers as a family with an integer parameter."""
-        found = self.values.items if isinstance(self.values, Group) else (self.values,)
+        found = self.values.items if isinstance(self.values, GroupedForms) else (self.values,)
         lines = tuple(Leaf(f"{one.text}+{self.modulus} k") for one in found if isinstance(one, Leaf))
-        return Group("", (*lines, Relation((Leaf("k"), Leaf(r"\mathbb{Z}")), (r"\in",))), ",")
+        return GroupedForms("", (*lines, Relation((Leaf("k"), Leaf(r"\mathbb{Z}")), (r"\in",))), ",")
 
 
-Form = Leaf | Group | Union | Relation | Residues
+Form = Leaf | GroupedForms | Union | Relation | Residues
 
 TOKEN = re.compile(r"\\begin\s*\{[^{}]*\}|\\end\s*\{[^{}]*\}|\\text\{[^{}]*\}|\\[a-zA-Z]+|\\.|<|>|=|.", re.DOTALL)
 CONDITION = re.compile(r"\s*[a-z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?[|:](.*)")  # of a set of real numbers
@@ -110,14 +110,14 @@ def _joined(kind: str, parts: list[str], signs: list[str]) -> Form:
         raise TooComplexError(f"a list of {len(parts)} parts; expected at most {MAX_ITEMS}")
     forms = tuple(form(part) for part in parts if part.strip() or kind != "list")
     if kind == "list":
-        return Group("", tuple(_flattened(forms)), signs[0] if len(set(signs)) == 1 else ",")
+        return GroupedForms("", tuple(_flattened(forms)), signs[0] if len(set(signs)) == 1 else ",")
     return Union(forms) if kind == "union" else Relation(forms, tuple(signs))
 
 
 def _flattened(forms: tuple[Form, ...]) -> Iterator[Form]:
     r"""1\pm 2, 3 has three items."""
     for one in forms:
-        yield from one.items if isinstance(one, Group) and one.left == "" else (one,)
+        yield from one.items if isinstance(one, GroupedForms) and one.left == "" else (one,)
 
 
 def _residues(text: str) -> Residues | None:
@@ -136,15 +136,15 @@ def _piecewise(text: str) -> Form | None:
     if not (found := PIECEWISE.fullmatch(text)):
         return None
     rows = [row.split("&") for row in re.split(r"\\\\", found[1])]
-    pairs = (Group("(", tuple(form(part) for part in row), ")") for row in rows)
-    return Group(r"\cases", tuple(pairs), r"\cases")
+    pairs = (GroupedForms("(", tuple(form(part) for part in row), ")") for row in rows)
+    return GroupedForms(r"\cases", tuple(pairs), r"\cases")
 
 
 def _named(text: str) -> Form | None:
     """The point A(1,2) as A = (1,2)."""
     found = NAMED_TUPLE.fullmatch(text)
     inside = _bracketed(found[2]) if found else None
-    is_tuple = isinstance(inside, Group) and inside.left == "("
+    is_tuple = isinstance(inside, GroupedForms) and inside.left == "("
     return Relation((Leaf(found[1]), inside), ("=",)) if found and inside and is_tuple else None
 
 
@@ -173,12 +173,12 @@ def _bracketed(text: str) -> Form | None:
     if left == r"\{" and (family := PARAMETER.fullmatch(inside)):
         return form(f"{family[1]} , {family[2]}")
     if left == r"\{" and not inside.strip():
-        return Group(left, (), right)
+        return GroupedForms(left, (), right)
     content = form(inside)
-    is_list = isinstance(content, Group) and content.left == ""
+    is_list = isinstance(content, GroupedForms) and content.left == ""
     if left == "{" or (left != r"\{" and not is_list):
         return content
-    return Group(left, content.items if isinstance(content, Group) and is_list else (content,), right)
+    return GroupedForms(left, content.items if isinstance(content, GroupedForms) and is_list else (content,), right)
 
 
 def _with_both_signs(text: str) -> Form | None:
@@ -186,7 +186,7 @@ def _with_both_signs(text: str) -> Form | None:
     if r"\pm" not in text:
         return None
     written, first, second = ALTERNATIVES
-    return Group("", tuple(Leaf(_replaced(text, written, signs)) for signs in (first, second)), ",")
+    return GroupedForms("", tuple(Leaf(_replaced(text, written, signs)) for signs in (first, second)), ",")
 
 
 def _ratio(text: str) -> Form | None:
@@ -194,7 +194,7 @@ def _ratio(text: str) -> Form | None:
     first, *others = _split(text, {":"})[0]
     if len(others) < 2:
         return None
-    return Group("(", tuple(Leaf(rf"\frac{{{first}}}{{{other}}}") for other in others), ")")
+    return GroupedForms("(", tuple(Leaf(rf"\frac{{{first}}}{{{other}}}") for other in others), ")")
 
 
 def _replaced(text: str, written: tuple[str, str], signs: tuple[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 Threads, from the first moment on, so that no import and no step holds up a heartbeat (but for the interpreter's lock):
 
-* `_admit`: consumes connections / waits for one / unblocked by a rank / produces members, until the group is whole.
+* Those of the admission (learner/ranks/admission.py) and of each connection (learner/ranks/channel.py).
 * `_watch`: consumes heartbeats and exits / waits a heartbeat / unblocked by the clock / produces the end of a group
   that has lost a rank: a sentence, SIGKILL to the ranks that this process has started, and its own end. It may be in a
   collective that never returns, so nothing else ends it; `tppo run`, or torchrun, starts the group again.
@@ -19,16 +19,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Never, Protocol
 
-from learner.ranks.channel import (
-    HEARTBEAT_SECONDS,
-    ChannelError,
-    Connection,
-    RankMessage,
-    RefusedRankError,
-    examine,
-)
+from learner.ranks.admission import Admission, Meeting
+from learner.ranks.channel import HEARTBEAT_SECONDS, Connection, RankMessage
 from learner.ranks.children import Children
-from learner.ranks.place import why_not_together
 from learner.ranks.silence import Silence
 from learner.ranks.team import Beginning, RankStatus, resident_bytes
 from tppo.config import ConfigError
@@ -39,7 +32,6 @@ JOIN_SECONDS = 300.0
 """From the start of rank 0 until the last rank is there: an interpreter starts, under torchrun torch is imported."""
 LEAVE_SECONDS = 10.0
 LOST_RANK_EXIT_CODE = 1  # of a crash: what started the group starts it again
-ACCEPT_SECONDS = 0.5
 EXPLAINING_SECONDS = 2 * HEARTBEAT_SECONDS
 """A collective fails at once when a rank dies; the watch, which knows which one, ends this process meanwhile."""
 
@@ -66,16 +58,6 @@ class Member:
     connection: Connection
     num_done: int = 0  # calls that it has made
     has_left: bool = False  # in order
-
-
-@dataclass(frozen=True, slots=True)
-class Meeting:
-    """What decides who belongs to the group."""
-
-    listening: socket.socket
-    token: str
-    own: Mapping[str, Any]  # what rank 0 says of itself
-    limit_seconds: float  # after which a missing heartbeat ends the group
 
 
 @dataclass(slots=True)
@@ -108,8 +90,8 @@ class Leader:
         self._turn, self._ends_now = threading.RLock(), threading.Lock()
         self._activity, self._depth = "starting", 0
         self._silence = Silence(meeting.limit_seconds)
-        for loop in (self._admit, self._watch):
-            threading.Thread(target=loop, daemon=True).start()
+        Admission(meeting, self).start()
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def begin(self, beginning: Beginning) -> None:
         """Once all ranks are there. Raises `ConfigError` where one of them cannot be one of the group."""
@@ -184,32 +166,14 @@ class Leader:
         with self._changed:
             self._changed.wait_for(lambda: all(one.num_done >= number for one in self._state.members.values()))
 
-    def _admit(self) -> None:
-        listening = self._meeting.listening
-        listening.settimeout(ACCEPT_SECONDS)
-        while not self._state.is_ending and len(self._state.members) < self.size - 1:
-            try:
-                opened, _ = listening.accept()
-            except TimeoutError:
-                continue
-            except OSError:
-                return  # closed
-            threading.Thread(target=self._examine, args=(opened,), daemon=True).start()
-        listening.close()  # whoever comes later, as a rank that was frozen, is none of this group
+    @property
+    def is_closed(self) -> bool:
+        """Whether all ranks are there, or the group ends."""
+        with self._changed:
+            return self._state.is_ending or len(self._state.members) == self.size - 1
 
-    def _examine(self, opened: socket.socket) -> None:
-        try:
-            other = examine(opened, self._meeting.token, self._refusal, self._meeting.own)
-        except RefusedRankError as refusal:
-            with self._changed:
-                self._state.refusal = str(refusal)
-                self._changed.notify_all()
-            opened.close()
-            return
-        except (OSError, ChannelError) as error:
-            logger.warning("a connection was not admitted as a rank: %s", error)
-            opened.close()
-            return
+    def admit(self, opened: socket.socket, other: Mapping[str, Any]) -> bool:
+        """Take a rank that belongs to the group; False where it is there already."""
         rank = int(other["rank"])
         connection = Connection(
             opened,
@@ -218,18 +182,19 @@ class Leader:
             beat=lambda: {"activity": self._activity},
         )
         with self._changed:
+            if rank in self._state.members:
+                return False
             self._state.members[rank] = Member(str(other["host"]), int(other["pid"]), connection)
             connection.start()
             self._changed.notify_all()
         logger.info("rank %d of %d is there: process %s on %s", rank, self.size, other["pid"], other["host"])
+        return True
 
-    def _refusal(self, other: Mapping[str, Any]) -> str:
-        reason = why_not_together(self._meeting.own, other)
+    def refuse(self, sentence: str) -> None:
+        """Note that a rank does not belong to the group, which then does not begin."""
         with self._changed:
-            is_there = other.get("rank") in self._state.members
-        return reason or (
-            f"rank {other.get('rank')} is there already; expected one process per rank" if is_there else ""
-        )
+            self._state.refusal = sentence
+            self._changed.notify_all()
 
     def _take(self, rank: int, message: RankMessage) -> None:
         if message.kind == "failed":
@@ -253,20 +218,31 @@ class Leader:
         while True:
             time.sleep(HEARTBEAT_SECONDS)
             self._silence.look()
-            with self._changed:
-                if self._state.is_ending:
-                    return
-                members = dict(self._state.members)
-                refused = bool(self._state.refusal)
-            for rank in self._children:
-                if rank not in members and not refused and (how := self._children.how_ended(rank)):
-                    self._fail(f"rank {rank} {how} before it was in the group")
-            for rank, member in members.items():
-                connection = member.connection
-                is_starting = connection.newest_beat.get("activity", "starting") == "starting"
-                missing = self._silence.seconds_beyond(connection.heard_at, is_starting=is_starting)
-                if missing is not None:
-                    self._fail(f"no heartbeat from {self._name(rank)} for {missing:.0f} s")
+            try:
+                reason = self._loss()
+            except Exception as error:  # whatever it is, nobody else would find that nothing is watched
+                reason = f"the watch of the ranks failed: {error!r}"
+            if reason is None:
+                return
+            if reason:
+                self._fail(reason)
+
+    def _loss(self) -> str | None:
+        """What is wrong with a rank, empty where nothing is; None when the group ends in order."""
+        with self._changed:
+            if self._state.is_ending:
+                return None
+            members, is_refused = dict(self._state.members), bool(self._state.refusal)
+        for rank in self._children:
+            if rank not in members and not is_refused and (how := self._children.how_ended(rank)):
+                return f"rank {rank} {how} before it was in the group"
+        for rank, member in members.items():
+            connection = member.connection
+            is_starting = connection.newest_beat.get("activity", "starting") == "starting"
+            missing = self._silence.seconds_beyond(connection.heard_at, is_starting=is_starting)
+            if missing is not None:
+                return f"no heartbeat from {self._name(rank)} for {missing:.0f} s"
+        return ""
 
     def _name(self, rank: int) -> str:
         member = self._state.members[rank]

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from learner.ranks.admission import Meeting
 from learner.ranks.children import Children
-from learner.ranks.leader import Leader, Meeting
+from learner.ranks.leader import Leader
 from learner.ranks.place import RankPlace, identity
 from learner.ranks.team import Alone, Team
 from tppo.config import Config

@@ -67,8 +67,8 @@ def build_worker(
 async def weight_server(intake: WeightIntake, section: GenerationSection, *, token: str) -> AsyncIterator[str]:
     """Runs the gRPC server to which the learner sends weights; gives the address at which others reach it."""
     async with (
-        intake.streams.listening(section.host),
         serving_grpc(SERVICE_NAME, registration(intake), section, key="generation", token=token) as address,
+        intake.streams.listening(section.host),
     ):
         yield address
 

@@ -1,5 +1,6 @@
 """Each view of the page, on a live run of the quick start."""
 
+import os
 import re
 
 import pytest
@@ -34,6 +35,27 @@ def test_a_view_shows_the_run(browser: Browser, live: LiveRun, view: str, theme:
         assert reader.broken_words() == []
         assert reader.page.evaluate("document.documentElement.scrollWidth") <= size[0]
         assert reader.complaints == []
+
+
+def test_a_generator_s_card_says_what_it_does(browser: Browser, live: LiveRun) -> None:
+    _, url, _ = live
+    with a_reader(browser, url) as reader:
+        reader.open("services")
+        card = reader.page.locator("section.card", has=reader.page.get_by_role("heading", name="generation-0"))
+        for words in (
+            "policy version",
+            "leases held",
+            "KV cache in use",
+            "prefill for each token sampled",
+            "of the prefixes shared with siblings",
+            "windows handed over",
+            "tokens a second",
+            "nats allowed",
+            "KL to the learner under the same weights",
+        ):
+            expect(card).to_contain_text(words)
+        if folder := os.environ.get("TPPO_TEST_SCREENSHOTS"):
+            card.screenshot(path=f"{folder}/generator.png")
 
 
 def test_a_zoomed_chart_stays_zoomed_while_steps_arrive(browser: Browser, live: LiveRun) -> None:

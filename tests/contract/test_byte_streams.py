@@ -111,6 +111,13 @@ async def test_under_mutual_tls_nothing_goes_beside_the_encrypted_calls(
         assert streams.expect(MANY) is None
 
 
+async def test_where_no_port_can_be_had_bytes_go_by_the_calls(caplog: pytest.LogCaptureFixture) -> None:
+    streams = ByteStreams()
+    async with streams.listening("203.0.113.1"):  # nobody's address
+        assert streams.expect(MANY) is None
+    assert "weights come by gRPC alone: cannot listen on another port of 203.0.113.1" in caplog.text
+
+
 async def test_where_nobody_listens_there_is_no_connection() -> None:
     assert await connected(f"{HOST}:1", StreamOffer(1, b"x" * 32)) is None
 

@@ -82,7 +82,13 @@ class ByteStreams:
             yield
             return
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        with socket.create_server((host, 0), family=family) as opened:
+        try:
+            opened = socket.create_server((host, 0), family=family)
+        except OSError as error:
+            log.warning("weights come by gRPC alone: cannot listen on another port of %s: %s", host, error)
+            yield
+            return
+        with opened:
             opened.setblocking(False)
             self._port = opened.getsockname()[1]
             accepting = asyncio.create_task(self._accept(opened))

@@ -1,6 +1,5 @@
 """Each view of the page, on a live run of the quick start."""
 
-import os
 import re
 
 import pytest
@@ -54,8 +53,6 @@ def test_a_generator_s_card_says_what_it_does(browser: Browser, live: LiveRun) -
             "KL to the learner under the same weights",
         ):
             expect(card).to_contain_text(words)
-        if folder := os.environ.get("TPPO_TEST_SCREENSHOTS"):
-            card.screenshot(path=f"{folder}/generator.png")
 
 
 def test_a_zoomed_chart_stays_zoomed_while_steps_arrive(browser: Browser, live: LiveRun) -> None:

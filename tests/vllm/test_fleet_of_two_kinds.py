@@ -25,6 +25,7 @@ pytestmark = [
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
     with closing(Run(tmp_path, program=LEARNER, **NEVER_ENDS, **{"trace.enabled": "true"})) as started:
+        started.deadline_seconds = 3 * DEADLINE_SECONDS  # vLLM starts twice, which takes minutes on a busy machine
         yield started
 
 

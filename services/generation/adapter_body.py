@@ -33,38 +33,17 @@ from tppo.weights import WeightUpdate
 from tppo.weights.manifest import AdapterFacts
 
 
-class AdapterBody:
-    """Read when the first adapters come; not on an event loop."""
+class AdapterLayers:
+    """Whether adapters are those of the body in a folder, and fit it; not on an event loop."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
-        self._folder, self._dtype = folder, dtype
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._digest = ""
-        self._weights: dict[str, Tensor] = {}
         self._layers: dict[str, AdaptedLayer] = {}  # that may have adapters, by name
 
-    def whole(self, update: WeightUpdate) -> Mapping[str, Tensor]:
-        """The weights to be served, with adapters beside them where they are not in the sum.
-
-        ValueError: they are adapters of another body, or do not fit it.
-        """
-        if update.adapter is None:
-            return update.tensors
-        self._require_body(update.adapter.body_digest)
-        return self._with_adapters(update.tensors, update.adapter)
-
-    def _require_body(self, digest: str) -> None:
-        if self._digest == digest:
-            return
-        if not has_digest(self._folder, digest):
-            raise ValueError(
-                f"model.path = {self._folder} holds another body than that of the learner's adapters, whose digest is "
-                f"{digest}; expected the same files"
-            )
-        self._weights = weights_in(self._folder, self._dtype)
-        self._layers = linear_layers(AutoConfig.from_pretrained(self._folder, local_files_only=True))
-        self._digest = digest
-
-    def _with_adapters(self, tensors: Mapping[str, Tensor], adapter: AdapterFacts) -> dict[str, Tensor]:
+    def fitting(self, tensors: Mapping[str, Tensor], adapter: AdapterFacts) -> list[AdaptedLayer]:
+        """Layers that the tensors are adapters of. ValueError: the body is another one, or they do not fit it."""
+        self._require_body(adapter.body_digest)
         adapted = [layer for name, layer in self._layers.items() if f"{name}.{DOWN}" in tensors]
         shapes = {
             name: shape
@@ -72,11 +51,41 @@ class AdapterBody:
             for name, shape in layer.shapes(len(tensors[f"{layer.name}.{DOWN}"])).items()
         }
         check_fit(tensors, shapes)
+        return adapted
+
+    def _require_body(self, digest: str) -> None:
+        if self._digest == digest:
+            return
+        if not has_digest(self.folder, digest):
+            raise ValueError(
+                f"model.path = {self.folder} holds another body than that of the learner's adapters, whose digest is "
+                f"{digest}; expected the same files"
+            )
+        self._layers = linear_layers(AutoConfig.from_pretrained(self.folder, local_files_only=True))
+        self._digest = digest
+
+
+class AdapterBody:
+    """Read when the first adapters come; not on an event loop."""
+
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
+        self._layers, self._dtype = AdapterLayers(folder), dtype
+        self._weights: dict[str, Tensor] = {}
+
+    def whole(self, update: WeightUpdate) -> Mapping[str, Tensor]:
+        """The weights to be served, with adapters beside them where they are not in the sum.
+
+        ValueError: they are adapters of another body, or do not fit it.
+        """
+        tensors, adapter = update.tensors, update.adapter
+        if adapter is None:
+            return tensors
+        adapted = self._layers.fitting(tensors, adapter)
+        if not self._weights:
+            self._weights = weights_in(self._layers.folder, self._dtype)
         if self._dtype != torch.float32:
-            return self._weights | {
-                name: tensor.float() * (adapter.scaling if name.endswith(UP) else 1.0)
-                for name, tensor in tensors.items()
-            }
+            scalings = {True: adapter.scaling, False: 1.0}
+            return self._weights | {name: one.float() * scalings[name.endswith(UP)] for name, one in tensors.items()}
         return self._weights | {
             f"{layer.name}.weight": merged_weight(
                 self._weights[f"{layer.name}.weight"], tensors, layer, scaling=adapter.scaling

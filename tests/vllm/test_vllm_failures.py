@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,6 @@ import pytest
 from services.generation.engine import EngineFailedError
 from services.generation.served_weights import ServedWeights
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
-from services.generation.transformers_engine.decoders.model_weights import weight_shapes
 from tests.support.waiting import DEADLINE_SECONDS
 from tests.vllm.served import MODEL, VOCABULARY, a_model, a_request, an_update
 
@@ -50,17 +50,19 @@ class StandIn:
         return noted
 
 
-async def test_an_update_that_fails_half_way_ends_the_engine_and_what_it_serves() -> None:
+async def test_an_update_that_fails_half_way_ends_the_engine_and_what_it_serves(tmp_path: Path) -> None:
     from services.generation.vllm_engine.engine import VllmEngine
     from services.generation.vllm_engine.step_counts import StepCounts
+    from services.generation.vllm_engine.weight_sources import WholeWeights
 
+    MODEL.save_pretrained(tmp_path)
     core: Any = StandIn()
     engine = VllmEngine(
         core,
         StepCounts(),
         num_slots=2,
         capacity=64,
-        shapes=weight_shapes(MODEL),
+        source=WholeWeights(tmp_path),
         policy=UpdatePolicy(),
         has_seeds=True,
     )

@@ -10,13 +10,11 @@ import itertools
 import logging
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
-from typing import Any
 
-from transformers import AutoConfig
 from vllm import SamplingParams
-from vllm.distributed.weight_transfer.base import WeightTransferInitRequest, WeightTransferUpdateRequest
+from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
@@ -24,11 +22,11 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from services.generation.engine import CrossedRow, EngineFailedError, EngineStatistics, OnTokens, ProbeAnswer
 from services.generation.requests import check_request, empty_window
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
-from services.generation.transformers_engine.decoders.model_weights import check_fit, weight_shapes
 from services.generation.vllm_engine.engine_arguments import engine_arguments, first_sentence
 from services.generation.vllm_engine.probing import Probing
 from services.generation.vllm_engine.slots import GivenUpError, Slots
 from services.generation.vllm_engine.step_counts import StepCounts
+from services.generation.vllm_engine.weight_sources import AdapterFiles, WholeWeights
 from services.generation.vllm_engine.window_row import WeightLabel, WindowRow
 from tppo.config import Config, ConfigError
 from tppo.rollout import Window, WindowRequest
@@ -51,16 +49,16 @@ class VllmEngine:
         *,
         num_slots: int,
         capacity: int,
-        shapes: Mapping[str, Any],
+        source: WholeWeights | AdapterFiles,
         policy: UpdatePolicy,
         has_seeds: bool,
     ) -> None:
-        """`shapes`: of the tensors of a weight update; `has_seeds`: each window draws numbers of its own."""
+        """`source` of weight updates; `has_seeds`: each window draws numbers of its own."""
         self._core = core
         self._counts = counts
         self._capacity = capacity
         self._vocabulary_size: int = core.model_config.get_vocab_size()
-        self._shapes = shapes
+        self._source = source
         self.policy = policy
         self.has_seeds = has_seeds
         self._slots = Slots(num_slots)
@@ -128,11 +126,9 @@ class VllmEngine:
 
     async def update_weights(self, update: WeightUpdate) -> str:
         """Digest of what is loaded, when it is in use."""
-        await asyncio.to_thread(check_fit, update.tensors, self._shapes)
         async with self._updating:
             label = WeightLabel(update.incarnation, update.policy_version)
-            if not (path := await asyncio.to_thread(update.shared_path)):
-                raise ValueError("the weights lie in memory that cannot be shared with vLLM's processes")
+            path = await asyncio.to_thread(self._source.prepared, update)
             async with self._slots.closed(when_all_are_free=not self.policy.in_flight):
                 self._raise_failure()
                 await _finished(asyncio.create_task(self._switch(label, path)))
@@ -148,6 +144,7 @@ class VllmEngine:
         if self._core.output_handler is not None:
             self._core.output_handler.cancel()  # or it reports the end of vLLM's processes as a failure
         await asyncio.to_thread(self._core.shutdown, CLOSE_SECONDS)
+        self._source.close()
 
     async def _extend(self, row: WindowRow) -> None:
         """Stream the window; a request that an update took back is sent again once the new weights are in use."""
@@ -207,7 +204,7 @@ class VllmEngine:
                 seed = {"seed": self._core.model_config.seed}
                 await self._core.init_weight_transfer_engine(WeightTransferInitRequest(init_info=seed))
             await self._core.start_weight_update()
-            await self._core.update_weights(WeightTransferUpdateRequest(update_info={"path": path}))
+            await self._source.load(self._core, path)
             await self._core.finish_weight_update(label.text())
             await self._core.resume_generation()
         except Exception as error:
@@ -257,13 +254,16 @@ def start_engine(config: Config) -> VllmEngine:
         core = AsyncLLM.from_engine_args(arguments, stat_loggers=[counts.logger_of_engine])
     except ValueError as error:
         raise ConfigError(f"generation.engine = 'vllm': {first_sentence(error)}") from None
-    model = AutoConfig.from_pretrained(config.model.path, local_files_only=True)
+    source: WholeWeights | AdapterFiles = WholeWeights(config.model.path)
+    if config.actor.lora_rank:
+        source = AdapterFiles(config.model.path)
+        core = source.adapting(core)
     return VllmEngine(
         core,
         counts,
         num_slots=num_slots,
         capacity=arguments.max_model_len,
-        shapes=weight_shapes(model),
+        source=source,
         policy=UpdatePolicy(
             in_flight=config.generation.weight_update == "in_flight",
             recompute_cache=config.generation.recompute_cache_on_update,

@@ -27,6 +27,9 @@ OWNED: Mapping[str, str] = {
     "worker_extension_cls": "",
     "weight_transfer_config": "",
     "stream_interval": "",
+    "enable_lora": "actor.lora_rank",
+    "max_lora_rank": "actor.lora_rank",
+    "max_loras": "",
     "dtype": "generation.compute_dtype",
     "max_model_len": "run.max_prompt_length and run.max_response_length",
     "max_num_seqs": "generation.num_slots",
@@ -36,6 +39,7 @@ BACKEND = "tppo-file"  # of weight updates, as vLLM knows it
 GENERATOR_PID = "TPPO_GENERATOR_PID"
 """Variable by which vLLM's processes know whose they are; the generator itself begins without it."""
 WORKER_MODULE = "services.generation.vllm_engine.worker"
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # for which vLLM makes room
 PROBE_ROWS = 8  # beside the windows
 LEAST_BATCHED_TOKENS = 2048  # of a step, which is vLLM's own number
 KV_CACHE_BYTES_ON_CPU = (64 << 20, 8 << 30)
@@ -105,11 +109,22 @@ def engine_arguments(config: Config, *, seed: int) -> Any:
         "max_num_seqs": -(-section.num_slots // int(given.get("data_parallel_size", 1))) + PROBE_ROWS,
         "worker_extension_cls": f"{WORKER_MODULE}.WorkerExtension",
         "weight_transfer_config": WeightTransferConfig(backend=BACKEND),
+        **_of_adapters(config),
     }
     try:
         return AsyncEngineArgs(**derived)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"generation.vllm: vLLM refuses its arguments: {first_sentence(error)}") from None
+
+
+def _of_adapters(config: Config) -> dict[str, Any]:
+    """The body is vLLM's own, out of the model's folder, as the learner sends adapters alone."""
+    if not (rank := config.actor.lora_rank):
+        return {}
+    if rank > LORA_RANKS[-1]:
+        raise ConfigError(f"actor.lora_rank = {rank}: vLLM takes adapters up to rank {LORA_RANKS[-1]}; expected that")
+    room = next(one for one in LORA_RANKS if one >= rank)
+    return {"enable_lora": True, "max_lora_rank": room, "max_loras": 1, "load_format": "auto"}
 
 
 def row_capacity(config: Config) -> int:

@@ -50,7 +50,8 @@ class FileWeights(WeightTransferEngine[InitInfo, UpdateInfo]):  # type: ignore[m
         torch.manual_seed(init_info.seed + self.parallel_config.data_parallel_index)
 
     def start_weight_update(self) -> None:
-        initialize_layerwise_reload(self.model)
+        """What comes may be an adapter, which vLLM loads by itself."""
+        self._is_reloading = False
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
         """The base class's waits for an accelerator, which a CPU is none of."""
@@ -59,10 +60,14 @@ class FileWeights(WeightTransferEngine[InitInfo, UpdateInfo]):  # type: ignore[m
             torch.accelerator.synchronize()
 
     def receive_weights(self, update_info: UpdateInfo) -> None:
+        initialize_layerwise_reload(self.model)
+        self._is_reloading = True
         with safe_open(update_info.path, framework="pt") as file:
             self.model.load_weights((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118  no dict
 
     def finish_weight_update(self) -> None:
+        if not self._is_reloading:
+            return
         finalize_layerwise_reload(self.model, self.model_config)
         tie_head(self.model)
 

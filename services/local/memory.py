@@ -14,6 +14,7 @@ from tppo.config.placement import Placement
 from tppo.config.placements import devices_of_a_generator
 from tppo.config.training import ModelSection, OptimizerSection
 from tppo.models.memory_estimate import (
+    FLOAT32_BYTES,
     MEBIBYTE,
     PROCESS_BYTES,
     ModelShape,
@@ -144,11 +145,25 @@ class Shares:
             checkpointing=self.config.learner.activation_checkpointing,
             device_bytes=self.machine.accelerator_bytes(device),
             num_processes=self.config.learner.num_processes,
+            num_adapted=self._num_adapted(section, is_policy=is_policy),
+            has_own_body=is_policy or not self.config.critic.share_body,
         )
         resident = resident_bytes(shape, training)
         if is_policy and self.config.run.algorithm == "ppo-ewma":
-            resident["averaged weights"] = resident["weights"]
+            of_adapters = FLOAT32_BYTES * (training.num_adapted or 0)
+            resident["averaged weights"] = of_adapters or resident["weights"]
         return Trained(name, device, resident, update_bytes(shape, training, has_logits=is_policy))
+
+    def _num_adapted(self, section: OptimizerSection, *, is_policy: bool) -> int | None:
+        if not section.lora_rank:
+            return None
+        from transformers import AutoConfig
+
+        from tppo.models.adapters import Lora, num_adapted
+
+        model = self.config.model
+        folder = model.path if is_policy else model.critic_path or model.path
+        return num_adapted(AutoConfig.from_pretrained(folder, local_files_only=True), Lora.of(section))
 
     @property
     def _longest_row(self) -> int:
@@ -187,6 +202,8 @@ class Shares:
             num_slots=config.generation.num_slots,
             num_tokens=self._longest_row,
         )
+        if config.actor.lora_rank and config.generation.engine != "vllm":
+            parts["body"] = parts["weights"]  # to which each version of the adapters is added
         there = self.machine.accelerator_bytes(device)
         if config.generation.engine != "vllm" or there is None:
             return parts

@@ -1,5 +1,7 @@
 """The formulas of memory against numbers that were measured on real shapes, and by hand."""
 
+from dataclasses import replace
+
 import pytest
 
 from tppo.models.memory_estimate import (
@@ -80,3 +82,5 @@ def test_adapters_alone_have_masters_moments_and_gradients() -> None:
 
     assert resident_bytes(shape, training) == {"weights": 2 * 1000 + 4 * 50, "moments": 8 * 50}
     assert update_bytes(shape, training, has_logits=False)["gradients"] == 4 * 50
+    on_another = replace(training, has_own_body=False, num_processes=2)
+    assert resident_bytes(shape, on_another) == {"weights": 4 * 50, "moments": 8 * 50}

@@ -102,6 +102,21 @@ def adapter_shapes(layers: Sequence[AdaptedLayer], rank: int) -> dict[str, torch
     return {name: shape for layer in layers for name, shape in layer.shapes(rank).items()}
 
 
+def num_adapted(config: Any, lora: Lora | None) -> int | None:
+    """Parameters of the adapters of a model with this configuration of transformers; None where all weights train.
+
+    Raises `AdapterError`.
+    """
+    if lora is None:
+        return None
+    from transformers import AutoModelForCausalLM  # slow to import
+
+    with torch.device("meta"):
+        network = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    layers = adapted_layers(network, lora)
+    return sum(shape.numel() for shape in adapter_shapes(layers, lora.rank).values())
+
+
 def merged_weight(weight: Tensor, adapters: Mapping[str, Tensor], layer: AdaptedLayer, *, scaling: float) -> Tensor:
     """W + scaling B A, added in float32 and rounded to the weight's type."""
     down, up = (adapters[f"{layer.name}.{part}"].to(weight.device, torch.float32) for part in (DOWN, UP))

@@ -19,8 +19,11 @@ and an untied head are R and a block is B = (P - R) / L.
     weights      4 P / N; moments 8 P / N; gradients 4 P / N
     gathered     e (R + 2 B), and (e + 4) max(R, B) of gradients on their way to their processes
 
-With adapters of A parameters the body is frozen, in the type that it computes in: weights e P + 4 A, moments 8 A and
-gradients 4 A, each divided by N, and no gradient of the body is gathered.
+With LoRA the body is frozen, in the type that it computes in, and adapters of a parameters are on every process:
+
+    weights      e P / N + 4 a; of two models on one body: e P once; moments 8 a; gradients 4 a
+    activations  in bfloat16 `off` also T L 4 (5 H + A + I), the float32 inputs of adapters
+                 `selective` also T L 4 (A + 2 K + 2 H + 2 I), their products
 
 A gated MLP keeps its two products, the activation and their product; attention its queries, keys, values and output; a
 norm its input twice, in float32. Families differ in this by a fifth or so. The rest of a step (ids, masks, values) is
@@ -117,6 +120,7 @@ class Training:
     device_bytes: int | None = None  # of an accelerator
     num_processes: int = 1  # that share the model
     num_adapted: int | None = None  # parameters of adapters, beside a frozen body; None: all weights train
+    has_own_body: bool = True  # beside adapters; or it stands on that of another model
 
     def share(self, size: int) -> int:
         """Of one process."""
@@ -127,17 +131,20 @@ def resident_bytes(shape: ModelShape, training: Training) -> dict[str, int]:
     """Of a model that is being trained, in every phase of a step."""
     e, size, adapted = training.compute_bytes, shape.num_parameters, training.num_adapted
     if adapted is not None:
-        parts = {"weights": e * size + FLOAT32_BYTES * adapted, "moments": 8 * adapted}
-    else:
-        has_cast = e != FLOAT32_BYTES and training.num_processes == 1
-        parts = {"weights": (FLOAT32_BYTES + (e if has_cast else 0)) * size, "moments": 8 * size}
-    return {name: training.share(part) for name, part in parts.items()}
+        of_body = training.share(e * size) if training.has_own_body else 0
+        return {"weights": of_body + FLOAT32_BYTES * adapted, "moments": 8 * adapted}
+    has_cast = e != FLOAT32_BYTES and training.num_processes == 1
+    return {
+        "weights": training.share((FLOAT32_BYTES + (e if has_cast else 0)) * size),
+        "moments": training.share(8 * size),
+    }
 
 
 def update_bytes(shape: ModelShape, training: Training, *, has_logits: bool) -> dict[str, int]:
     """On top of that, while the model is updated."""
-    num_trained = shape.num_parameters if training.num_adapted is None else training.num_adapted
-    parts = {"gradients": training.share(FLOAT32_BYTES * num_trained)}
+    adapted = training.num_adapted
+    of_weights = training.share(FLOAT32_BYTES * shape.num_parameters)
+    parts = {"gradients": of_weights if adapted is None else FLOAT32_BYTES * adapted}
     if training.num_processes > 1:
         parts["gathered"] = gathered_bytes(shape, training)
     parts["activations"] = activation_bytes(shape, training)
@@ -157,12 +164,22 @@ def activation_bytes(shape: ModelShape, training: Training) -> int:
     of_norms = 24 if e == FLOAT32_BYTES else 16
     block = e * (4 * shape.intermediate + 3 * shape.queries + 2 * shape.keys) + of_norms * hidden
     kept_again = e * (2 * shape.intermediate + 2 * shape.queries + 2 * shape.keys + 3 * hidden)
+    if training.num_adapted is not None:
+        inputs, outputs = adapted_widths(shape)
+        block += 0 if e == FLOAT32_BYTES else FLOAT32_BYTES * inputs
+        kept_again += FLOAT32_BYTES * outputs
     per_token = {
         "off": shape.num_blocks * block,
         "selective": shape.num_blocks * kept_again + block,
         "full": shape.num_blocks * e * hidden + block,
     }
     return training.num_tokens * per_token[training.checkpointing]
+
+
+def adapted_widths(shape: ModelShape) -> tuple[int, int]:
+    """Inputs and outputs of all linear layers of a block, for one token."""
+    queries, keys, hidden, intermediate = shape.queries, shape.keys, shape.hidden, shape.intermediate
+    return 5 * hidden + queries + intermediate, queries + 2 * keys + 2 * hidden + 2 * intermediate
 
 
 def logits_bytes(shape: ModelShape, training: Training) -> int:

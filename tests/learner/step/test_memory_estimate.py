@@ -8,10 +8,12 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForTokenClassification
 
 from learner.models.activation_checkpointing import checkpoint_blocks
+from learner.models.adapters import Adapters, Body
 from learner.models.loading import policy_from_network, value_model_from_network
 from learner.state import new_trainer
 from tests.learner.builders import a_config, a_row
 from tests.learner.models.live_bytes import LiveBytes
+from tppo.models.adapters import Lora, num_adapted
 from tppo.models.memory_estimate import Checkpointing, ModelShape, Training, resident_bytes, update_bytes
 
 NUM_ROWS = 4
@@ -24,6 +26,8 @@ class Case:
     sizes: dict[str, Any]
     num_tokens: int
     checkpointing: Checkpointing = "off"
+    rank: int = 0  # of adapters
+    compute_dtype: torch.dtype = torch.float32
 
     def config(self) -> Any:
         make: Any = LlamaConfig
@@ -48,6 +52,11 @@ CASES = {
     "weights and moments": Case(sizes(384, 2, 64), 32),
     "logits that are kept": Case(sizes(32, 2, 2**15), 256),
     "logits in chunks": Case(sizes(16, 1, 2**18), 128),
+    "adapters on a frozen body": Case(sizes(384, 2, 64), 32, rank=16),
+    "activations beside adapters": Case(sizes(64, 6, 64), 512, rank=4),
+    "activations beside adapters, products kept": Case(sizes(64, 6, 64), 512, "selective", rank=4),
+    "activations beside adapters, computed again": Case(sizes(64, 12, 64), 512, "full", rank=4),
+    "activations beside adapters in bfloat16": Case(sizes(64, 6, 64), 512, rank=4, compute_dtype=torch.bfloat16),
 }
 
 
@@ -62,8 +71,10 @@ def measured(case: Case) -> int:
     rows = [a_row([7] * (half - 3), score=float(index % 2)) for index in range(2 * NUM_ROWS)]
     live = LiveBytes()
     with live:
-        policy = policy_from_network(LlamaForCausalLM(case.config()))
-        value_model = value_model_from_network(network(case.config()))
+        adapters = Adapters(Lora(case.rank, 16.0), Body("", "")) if case.rank else None
+        options: dict[str, Any] = {"compute_dtype": case.compute_dtype, "adapters": adapters}
+        policy = policy_from_network(LlamaForCausalLM(case.config()), **options)
+        value_model = value_model_from_network(network(case.config()), **options)
         for model in (policy, value_model):
             checkpoint_blocks(model.network, case.checkpointing)
         new_trainer(config, policy, value_model).step(rows, policy_version=0)
@@ -75,7 +86,10 @@ def estimated(case: Case) -> int:
     num_parameters = sum(parameter.numel() for parameter in LlamaForCausalLM(config).parameters())
     of_head = config.vocab_size * config.hidden_size
     policy, value_model = (ModelShape.of(config, number) for number in (num_parameters, num_parameters - of_head))
-    training = Training(4, case.num_tokens, case.checkpointing)
+    lora = Lora(case.rank, 16.0) if case.rank else None
+    training = Training(
+        case.compute_dtype.itemsize, case.num_tokens, case.checkpointing, num_adapted=num_adapted(config, lora)
+    )
     resident = [*resident_bytes(policy, training).values(), *resident_bytes(value_model, training).values()]
     return sum(resident) + sum(update_bytes(policy, training, has_logits=True).values())
 

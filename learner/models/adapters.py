@@ -21,6 +21,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from learner.models.master_weights import MasterWeights
 from learner.models.named_tensors import named_tensors
 from learner.models.reading import WeightsError
+from learner.parallel.group import ALONE
 from tppo.models.adapters import (
     ADAPTER_FILE,
     PEFT_PREFIX,
@@ -70,6 +71,7 @@ class AdapterWeights(MasterWeights):
     ) -> None:
         """`masters`: the adapters' parameters, and those of heads that train whole."""
         super().__init__(network, masters)
+        self.group = ALONE  # of the processes that train it, each on a body of its own
         self.adapters, self.layers = adapters, layers
         self.adapter = AdapterFacts(adapters.body.digest, adapters.lora.scaling)
         self.heads = sorted({name.rpartition(".")[0] for name in masters if LORA not in name})
@@ -95,6 +97,13 @@ class AdapterWeights(MasterWeights):
         if adapters.tensors is not None:
             weights.load(adapters.tensors)
         return weights
+
+    @torch.no_grad()
+    def complete_gradients(self) -> None:
+        gradients = [one.grad for one in self.parameters() if one.grad is not None]
+        whole = self.group.summed(torch.cat([one.flatten() for one in gradients]))
+        for gradient, total in zip(gradients, torch.split(whole, [one.numel() for one in gradients]), strict=True):
+            gradient.copy_(total.view_as(gradient))
 
     def tensors(self) -> dict[str, Tensor]:
         """Adapters, and the value model's head, under the names of peft's files."""

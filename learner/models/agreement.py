@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learner.models.outputs import Policy, token_logprobs
-from learner.models.packing import TokenRow, pack, unpack
+from learner.models.outputs import Policy, row_logprobs
+from learner.models.packing import TokenRow
 from tppo.models import probe
 from tppo.rollout import logprobs
 from tppo.weight_probe import ProbeRow, WeightProbe
@@ -19,30 +19,27 @@ from tppo.weight_probe import ProbeRow, WeightProbe
 def require_agreement(policy: Policy) -> probe.LogprobDifference:
     """The largest difference, of rows packed and alone. Raises `ProbeError` beyond the tolerance of the dtype."""
     network: Any = policy.network
-    rows = probe.rows_for(network)
+    rows, compute_dtype = probe.rows_for(network), policy.weights.compute_dtype
     with plain_attention(network):
-        _require_causal(network, rows[0])
-        expected = _plain_logprobs(network, rows)
+        policy.weights.run(lambda: _require_causal(network, rows[0], compute_dtype))
+        expected = policy.weights.run(lambda: _plain_logprobs(network, rows))
     sampled = replace(policy, temperature=1.0)
     token_rows = [TokenRow(row.tokens, row.start) for row in rows]
     found = {}
     for how, max_tokens in (("rows packed", sum(len(row.tokens) for row in rows)), ("rows alone", 1)):
-        batches = pack(token_rows, max_tokens=max_tokens)
-        found[how] = unpack(batches, [token_logprobs(sampled, batch).cpu() for batch in batches])
+        found[how] = row_logprobs(sampled, token_rows, max_tokens=max_tokens)
     apart = [
-        probe.require_agreement(logprobs, rows, expected, dtype=network.dtype, who=f"the learner ({how})")
+        probe.require_agreement(logprobs, rows, expected, dtype=compute_dtype, who=f"the learner ({how})")
         for how, logprobs in found.items()
     ]
     return max(apart, key=lambda one: one.worst)
 
 
-@torch.no_grad()
 def weight_probe(policy: Policy, rows: Sequence[ProbeRow], *, max_tokens: int) -> WeightProbe:
     """What the policy says of the rows, with the very weights that it computes with and that generators are sent."""
     temperature = policy.temperature or 1.0  # as engines report greedy tokens
     sampled = replace(policy, temperature=temperature)
-    batches = pack([TokenRow(row.tokens, row.start) for row in rows], max_tokens=max_tokens)
-    found = unpack(batches, [token_logprobs(sampled, batch).cpu() for batch in batches])
+    found = row_logprobs(sampled, [TokenRow(row.tokens, row.start) for row in rows], max_tokens=max_tokens)
     return WeightProbe(tuple(rows), tuple(logprobs(of_row.tolist()) for of_row in found), temperature)
 
 
@@ -72,13 +69,13 @@ def plain_attention(network: Any) -> Iterator[None]:
         network.set_attn_implementation(ours)
 
 
-def _require_causal(network: Any, row: ProbeRow) -> None:
+def _require_causal(network: Any, row: ProbeRow, compute_dtype: torch.dtype) -> None:
     """An encoder looks at later tokens too, and then no log-probability of a token is that of sampling it."""
     middle = len(row.tokens) // 2
     whole, half = (ProbeRow.of(row.tokens[:length], num_compared=length) for length in (len(row.tokens), middle))
     (of_whole,), (of_half,) = _plain_logprobs(network, [whole]), _plain_logprobs(network, [half])
     apart = probe.difference([of_whole[: middle - 1]], [of_half])
-    if not apart.is_within(probe.TOLERANCES[network.dtype]):
+    if not apart.is_within(probe.TOLERANCES[compute_dtype]):
         raise probe.ProbeError(
             f"{type(network).__name__} looks at later tokens: those behind a row's half change its log-probabilities "
             f"by up to {apart.worst:.3g} nats; expected a causal language model"

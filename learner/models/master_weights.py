@@ -8,7 +8,7 @@ own master. Parameters that are frozen have none.
 
 import copy
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch.nn import Module, Parameter
 from learner.models.named_tensors import named_tensors
 from tppo.weights.manifest import AdapterFacts
 
+Result = TypeVar("Result")
 MAX_SAMPLED = 2**20
 """Weights that are compared to find out how many have changed: 1 in 10,000 is then a hundred of them."""
 
@@ -54,6 +55,17 @@ class MasterWeights:
                 parameter.data = parameter.data.to(compute_dtype)
         return cls(network, masters)
 
+    def run(self, compute: Callable[[], Result]) -> Result:
+        """What `compute` makes of the network; nothing else may call it, as its parameters may be elsewhere outside."""
+        return compute()
+
+    def complete_gradients(self) -> None:
+        """Before an update: add to the gradients what other processes' rows make of them, unless they have it already.
+
+        Of weights that are sharded they are added up as they are computed.
+        """
+        return
+
     def parameters(self) -> list[Parameter]:
         """What the optimizer moves."""
         return list(self.masters.values())
@@ -85,6 +97,16 @@ class MasterWeights:
             },
         )
 
+    def computing_in(self, compute_dtype: torch.dtype, *, in_float32: Collection[str] = ()) -> Self:
+        """These float32 weights as the masters of a network that computes in this type, but for those `in_float32`."""
+        return type(self).of(self.network, compute_dtype, in_float32=in_float32)
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Of the network, but for the weights that stay in float32."""
+        dtype: torch.dtype = self.network.dtype
+        return dtype
+
     def holding(self, tensors: Mapping[str, Tensor]) -> Self:
         """Another network that computes with these tensors, by name, tied ones once."""
         network = copy.deepcopy(self.network)
@@ -92,7 +114,7 @@ class MasterWeights:
         assert not unknown, f"weights of another model: {unknown}"
         return type(self)(network, dict(network.named_parameters()))
 
-    def kept(self) -> Callable[[], Self]:
+    def kept(self) -> "Callable[[], MasterWeights]":
         """Copies the weights to the host; what is returned makes another network that computes with them."""
         weights = {name: one.detach().to("cpu", copy=True) for name, (one, _) in self.computed().items()}
         return lambda: self.holding(weights)

@@ -6,6 +6,7 @@ The sampling temperature is applied here and nowhere else in the learner: logits
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -14,9 +15,10 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from learner.models.attention import FLASH_ATTENTION, PACKED_ATTENTION
+from learner.models.division import Division, divided
 from learner.models.logits import TokenScorer, TokenScores
 from learner.models.master_weights import MasterWeights
-from learner.models.packing import PackedBatch, TokenRow, pack, unpack
+from learner.models.packing import PackedBatch, TokenRow
 from learner.models.routing import imbalances
 from learner.parallel.group import ALONE, Group
 
@@ -44,6 +46,10 @@ class Policy:
     take_turn: Callable[[], None] = _is_always_there  # called before the network computes
     group: Group = ALONE  # of the processes that train it
 
+    def divided(self, rows: Sequence[TokenRow], *, max_tokens: int) -> Division:
+        """The rows as passes of this process."""
+        return _divided(self, rows, max_tokens)
+
 
 @dataclass
 class ValueModel:
@@ -54,6 +60,26 @@ class ValueModel:
     packs_rows: bool
     take_turn: Callable[[], None] = _is_always_there  # called before the network computes
     group: Group = ALONE  # of the processes that train it
+
+    def divided(self, rows: Sequence[TokenRow], *, max_tokens: int) -> Division:
+        """The rows as passes of this process."""
+        return _divided(self, rows, max_tokens)
+
+
+def _divided(model: Policy | ValueModel, rows: Sequence[TokenRow], max_tokens: int) -> Division:
+    """Ranks that pass rows one by one must have as many of them in each micro-batch: one."""
+    if model.group.size > 1 and not model.packs_rows:
+        max_tokens = 1
+    return divided(rows, max_tokens=max_tokens, group=model.group)
+
+
+@torch.no_grad()
+def row_logprobs(policy: Policy, rows: Sequence[TokenRow], *, max_tokens: int) -> list[Tensor]:
+    """Return per row the log-probabilities of its selected tokens, on the host, in micro-batches of ``max_tokens``."""
+    if not rows:
+        return []
+    division = policy.divided(rows, max_tokens=max_tokens)
+    return division.of_rows([token_logprobs(policy, batch) for batch in division.batches])
 
 
 def token_logprobs(policy: Policy, packed: PackedBatch) -> Tensor:
@@ -76,14 +102,12 @@ def with_weights(policy: Policy, weights: MasterWeights) -> Policy:
     return replace(policy, network=weights.network, weights=weights)
 
 
-@torch.no_grad()
 def sequence_probabilities(policy: Policy, rows: Sequence[TokenRow], *, max_tokens: int) -> list[float]:
     """Return per row the probability of its selected tokens together, in micro-batches of at most ``max_tokens``."""
     found: list[float] = []
     for first in range(0, len(rows), MAX_ROWS_LAID_OUT):
-        batches = pack(rows[first : first + MAX_ROWS_LAID_OUT], max_tokens=max_tokens)
-        logprobs = unpack(batches, [token_logprobs(policy, batch).double() for batch in batches])
-        found += [of_row.sum().exp().item() for of_row in logprobs]
+        logprobs = row_logprobs(policy, rows[first : first + MAX_ROWS_LAID_OUT], max_tokens=max_tokens)
+        found += [of_row.double().sum().exp().item() for of_row in logprobs]
     return found
 
 
@@ -104,7 +128,13 @@ def token_and_boundary_values(value_model: ValueModel, packed: PackedBatch) -> t
 
 def _all_values(value_model: ValueModel, batch: PackedBatch) -> Tensor:
     parts = [batch] if value_model.packs_rows else batch.split()
-    return torch.cat([forward(value_model.network, part).logits[0, :, 0] for part in parts]).float()
+    passes = [value_model.weights.run(partial(_values_in_one_pass, value_model.network, part)) for part in parts]
+    return torch.cat(passes).float()
+
+
+def _values_in_one_pass(network: Any, batch: PackedBatch) -> Tensor:
+    values: Tensor = forward(network, batch).logits[0, :, 0]
+    return values
 
 
 def _token_scores(
@@ -113,7 +143,7 @@ def _token_scores(
     policy.take_turn()
     batch = packed.to(policy.network.device)
     parts = [batch] if policy.packs_rows else batch.split()
-    scores = [_scores_in_one_pass(policy, part, scorer, imbalance) for part in parts]
+    scores = [policy.weights.run(partial(_scores_in_one_pass, policy, part, scorer, imbalance)) for part in parts]
     return TokenScores(*(torch.cat(tensors) for tensors in zip(*scores, strict=True)))
 
 

@@ -62,6 +62,8 @@ class PackedBatch:
 
     def split(self) -> "list[PackedBatch]":
         """Return one micro-batch per row, in this order, for models that cannot take several rows in one line."""
+        if len(self.row_lengths) == 1:
+            return [self]
         row_starts = accumulate(self.row_lengths, initial=0)
         first_selected = accumulate(self.num_selected, initial=0)
         return [
@@ -90,26 +92,31 @@ class PaddedRows(NamedTuple):
 
 
 def pack(rows: Sequence[TokenRow], *, max_tokens: int) -> list[PackedBatch]:
-    """Return micro-batches of at most ``max_tokens`` tokens; a longer row gets one of its own.
+    """Return micro-batches of at most ``max_tokens`` tokens; a longer row gets one of its own."""
+    return [lay_out(rows, indices) for indices in bins([len(row.token_ids) for row in rows], max_tokens=max_tokens)]
+
+
+def bins(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
+    """Return the rows of each micro-batch, by number.
 
     First-fit decreasing: at most 11/9 of the smallest possible number of micro-batches, and the same for the same rows.
     """
-    by_length = sorted(range(len(rows)), key=lambda index: (-len(rows[index].token_ids), index))
-    bins: list[list[int]] = []
+    found: list[list[int]] = []
     room: list[int] = []
-    for index in by_length:
-        length = len(rows[index].token_ids)
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        length = lengths[index]
         place = next((place for place, free in enumerate(room) if length <= free), None)
         if place is None:
-            bins.append([index])
+            found.append([index])
             room.append(max_tokens - length)
         else:
-            bins[place].append(index)
+            found[place].append(index)
             room[place] -= length
-    return [_lay_out(rows, indices) for indices in bins]
+    return found
 
 
-def _lay_out(rows: Sequence[TokenRow], indices: Sequence[int]) -> PackedBatch:
+def lay_out(rows: Sequence[TokenRow], indices: Sequence[int]) -> PackedBatch:
+    """Return the micro-batch of these rows."""
     chosen = [rows[index] for index in indices]
     token_ids = [torch.as_tensor(row.token_ids, dtype=torch.long) for row in chosen]
     lengths = [len(tokens) for tokens in token_ids]

@@ -47,5 +47,11 @@ class Group:
         """The sum over the ranks."""
         return sum(int(part) for part in self.gathered(torch.tensor([number]), [1] * self.size))
 
+    def summed(self, own: Tensor) -> Tensor:
+        """The sum over the ranks, the same bits on each."""
+        if self.size > 1:
+            torch.distributed.all_reduce(own)
+        return own
+
 
 ALONE = Group()

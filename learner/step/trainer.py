@@ -285,4 +285,10 @@ class Trainer:
 
 
 def _optimization(weights: MasterWeights, section: OptimizerSection, *, num_steps: int) -> Optimization:
-    return Optimization(weights.parameters(), section, num_steps=num_steps, after_update=weights.cast)
+    return Optimization(
+        weights.parameters(),
+        section,
+        num_steps=num_steps,
+        before_update=weights.complete_gradients,
+        after_update=weights.cast,
+    )

@@ -15,8 +15,8 @@ from torch import Tensor
 from learner.algorithm import geppo
 from learner.algorithm.importance import importance_weights
 from learner.algorithm.losses import PolicyLoss
-from learner.models.outputs import Policy, token_logprobs
-from learner.models.packing import pack, pad_rows, unpack
+from learner.models.outputs import Policy, row_logprobs
+from learner.models.packing import pad_rows
 from learner.step.estimation.estimators import Estimators
 from learner.step.estimation.experience import Estimates, Sampled, joined
 from learner.step.measurements.metrics import Metrics
@@ -115,9 +115,6 @@ class GeppoSystem(System):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._kept = [Sampled.of_columns(columns) for columns in state["kept"]]
 
-    @torch.no_grad()
     def _window_logprobs(self, sampled: Sampled) -> Tensor:
         """log pi of the windows' tokens under the policy as it is [batch, time]."""
-        batches = pack(sampled.window_rows(), max_tokens=self._max_tokens)
-        scored = [token_logprobs(self._policy, batch).cpu() for batch in batches]
-        return pad_rows(unpack(batches, scored)).values
+        return pad_rows(row_logprobs(self._policy, sampled.window_rows(), max_tokens=self._max_tokens)).values

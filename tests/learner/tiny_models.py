@@ -3,20 +3,21 @@
 The padded outputs are the independent side: transformers' own batched forward pass, one row after the other cut out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification
+from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification
 
 from learner.models.loading import policy_from_network, value_model_from_network
 from learner.models.master_weights import MasterWeights
+from learner.parallel.group import ALONE, Group
 from learner.rollouts.rollout import Rollout
 from learner.state import new_trainer
 from learner.step.trainer import Trainer
-from learner.step.updates.optimization import Optimization, Update
+from learner.step.updates.optimization import Optimization
 from tests.learner.builders import a_config, a_row
 from tppo.config.schema import Config, OptimizerSection
 
@@ -58,13 +59,19 @@ class RecordingOptimization(Optimization):
     """Keeps the gradients of each update, as they were before clipping."""
 
     def __init__(self, weights: MasterWeights, section: OptimizerSection) -> None:
-        super().__init__(weights.parameters(), section, num_steps=10, after_update=weights.cast)
+        super().__init__(
+            weights.parameters(),
+            section,
+            num_steps=10,
+            before_update=weights.complete_gradients,
+            after_update=weights.cast,
+        )
         self._named = weights.masters
         self.gradients: list[Gradients] = []
 
-    def update(self) -> Update:
+    def _clip(self) -> Tensor:
         self.gradients.append({name: p.grad.clone() for name, p in self._named.items() if p.grad is not None})
-        return super().update()
+        return super()._clip()
 
 
 class TinyTrainer(Trainer):
@@ -73,14 +80,19 @@ class TinyTrainer(Trainer):
     actor: RecordingOptimization
     critic: RecordingOptimization
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self, config: Config, *, group: Group = ALONE, network: Callable[[str], PreTrainedModel] = a_network
+    ) -> None:
         policy = policy_from_network(
-            a_network("policy"),
+            network("policy"),
             temperature=config.generation.temperature,
             compute_dtype=getattr(torch, config.policy_placement.compute_dtype),
+            group=group,
         )
         value_model = value_model_from_network(
-            a_network("value"), compute_dtype=getattr(torch, config.value_model_placement.compute_dtype)
+            network("value"),
+            compute_dtype=getattr(torch, config.value_model_placement.compute_dtype),
+            group=group,
         )
         vars(self).update(vars(new_trainer(config, policy, value_model)))  # built as the learner builds its own
         self.actor = RecordingOptimization(policy.weights, config.actor)

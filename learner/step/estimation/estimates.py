@@ -11,7 +11,7 @@ from torch import Tensor
 
 from learner.algorithm import masked_stats, token_filter
 from learner.models.outputs import ValueModel, token_and_boundary_values
-from learner.models.packing import pack, pad_rows, unpack
+from learner.models.packing import pad_rows
 from learner.step.estimation.experience import Estimates, Sampled
 from learner.step.system import System
 
@@ -64,11 +64,10 @@ def estimate(
 
 def _predicted_values(sampled: Sampled, value_model: ValueModel, max_tokens: int) -> tuple[Tensor, Tensor]:
     """V(s_t) [batch, time], and V of the state after the last token [batch]."""
-    batches = pack(sampled.window_rows(), max_tokens=max_tokens)
-    boundary = torch.empty(sampled.num_rows)
-    of_batches = []
-    for batch in batches:
-        of_tokens, after_last = token_and_boundary_values(value_model, batch)
-        of_batches.append(of_tokens.cpu())
-        boundary[list(batch.row_indices)] = after_last.cpu()
-    return pad_rows(unpack(batches, of_batches)).values, boundary
+    division = value_model.divided(sampled.window_rows(), max_tokens=max_tokens)
+    of_tokens, after_last = [], []
+    for batch in division.batches:
+        values, boundary = token_and_boundary_values(value_model, batch)
+        of_tokens.append(values)
+        after_last.append(boundary[: len(batch.row_indices)])
+    return pad_rows(division.of_rows(of_tokens)).values, division.numbers_of_rows(after_last)

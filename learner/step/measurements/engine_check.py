@@ -19,8 +19,7 @@ from torch import Tensor
 
 from learner.algorithm.losses import k3_kl
 from learner.models.master_weights import MasterWeights
-from learner.models.outputs import Policy, token_logprobs, with_weights
-from learner.models.packing import pack, unpack
+from learner.models.outputs import Policy, row_logprobs, with_weights
 from learner.rollouts.rollout import Rollout
 from learner.step.estimation.experience import Sampled
 from learner.step.measurements.metrics import Metrics
@@ -94,12 +93,9 @@ class EngineCheck:
                 continue
             (self.held.add if not kl <= self.max_kl else self.held.discard)(generator)  # NaN holds, too
 
-    @torch.no_grad()
     def _rescored(self, policy: Policy, sampled: Sampled, rows: Sequence[int]) -> dict[int, Tensor]:
         windows = [sampled.row_from(row, sampled.window_starts[row]) for row in rows]
-        batches = pack(windows, max_tokens=self.max_tokens)
-        scored = unpack(batches, [token_logprobs(policy, batch).cpu() for batch in batches])
-        return dict(zip(rows, scored, strict=True))
+        return dict(zip(rows, row_logprobs(policy, windows, max_tokens=self.max_tokens), strict=True))
 
 
 def _sampled_whole_by(version: int, sampled: Sampled) -> list[int]:

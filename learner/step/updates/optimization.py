@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from learner.parallel.gathering import placed_like
 
@@ -78,11 +80,12 @@ class Optimization:
         section: "OptimizerSection",
         *,
         num_steps: int,
+        before_update: Callable[[], None] = lambda: None,
         after_update: Callable[[], None] = lambda: None,
     ) -> None:
-        """`after_update` is called when the parameters have moved."""
+        """`before_update` completes the gradients; `after_update` is called when the parameters have moved."""
         self._parameters = list(parameters)
-        self._after_update = after_update
+        self._before_update, self._after_update = before_update, after_update
         self._section = section
         self._total_updates = section.lr_decay_steps or num_steps * section.ppo_epochs * section.ppo_mini_batches
         self._decay: Decay | None = None
@@ -100,7 +103,8 @@ class Optimization:
 
     def update(self) -> Update:
         """Apply the gradients that backward passes have gathered, and clear them."""
-        norm: Tensor = torch.nn.utils.clip_grad_norm_(self._parameters, self._section.grad_clip)
+        self._before_update()
+        norm = self._clip()
         rate = self._section.lr * self._factor(self._total_updates) * self.lr_scale
         is_finite = bool(torch.isfinite(norm))
         if is_finite:
@@ -112,6 +116,14 @@ class Optimization:
             self.num_skipped += 1
         self.adamw.zero_grad(set_to_none=True)
         return Update(float(norm), rate, was_skipped=not is_finite)
+
+    def _clip(self) -> Tensor:
+        """The norm of all gradients, those of other ranks' shards too; they are shortened to at most `grad_clip`."""
+        norm = get_total_norm([one.grad for one in self._parameters if one.grad is not None])
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
+        clip_grads_with_norm_(self._parameters, self._section.grad_clip, norm)
+        return norm
 
     def skip(self) -> None:
         """Drop the gradients that backward passes have gathered: the policy has moved too far to be trained on them."""

@@ -11,9 +11,10 @@ from torch.nn.functional import pad
 from learner.algorithm import losses, token_filter
 from learner.algorithm.importance import effective_sample_size
 from learner.algorithm.masked_stats import masked_mean
+from learner.models.division import Division
 from learner.models.logits import TokenScores
-from learner.models.outputs import Imbalance, Policy, token_logprobs, token_scores
-from learner.models.packing import PackedBatch, TokenRow, pack, unpack
+from learner.models.outputs import Imbalance, Policy, row_logprobs, token_scores
+from learner.models.packing import PackedBatch, TokenRow
 from learner.step.estimation.experience import Estimates, Sampled
 from learner.step.measurements.metrics import Metrics, PartialMeans, mismatch_metrics
 from learner.step.system import PolicyTokens, System
@@ -129,12 +130,16 @@ class _Selection:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class _PartOfMiniBatch:
-    """Of a micro-batch's tokens that train the policy [n]."""
+OF_TOKENS = ("actor/pg_clipfrac", "actor/pg_clipfrac_lower", "actor/ppo_kl", "actor/importance_weight_mean")
+OF_PASSES = ("num_tokens", *OF_TOKENS, "actor/entropy", "num_rows", "actor/router_imbalance")
 
-    importance_weights: Tensor
-    kl_to_old: Tensor  # KL(pi_old || pi), k3 estimate
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """What a micro-batch gives besides its gradients; on the host."""
+
+    of_tokens: Tensor  # [n, 5]: old log-probability, ratio, is clipped, importance weight, KL(pi_old || pi) by k3
+    numbers: Tensor  # `OF_PASSES`, float64
 
 
 @dataclass(slots=True)
@@ -166,13 +171,11 @@ class _PolicyUpdate:
         """One optimizer update, unless the policy is too far from where the step began."""
         lengths = [self.selection.num_policy_tokens(row) for row in mini_batch]
         factors = dict(zip(mini_batch, self.normalizer.factors(lengths), strict=True))
-        parts = [self._backward(mini_batch, batch, factors) for batch in self._packed(mini_batch)]
-        weights = torch.cat([part.importance_weights for part in parts])
-        kl_to_old = float(masked_mean(torch.cat([part.kl_to_old for part in parts]), torch.ones_like(weights).bool()))
-        self.largest_kl = max(self.largest_kl, kl_to_old)
-        # Of the whole mini-batch: it is no mean over tokens, so that of its parts would depend on the parts.
-        in_effect = effective_sample_size(weights, torch.ones_like(weights).bool())
-        self.means.add({"actor/effective_sample_size": float(in_effect)}, weight=len(weights))
+        division = self._divided(mini_batch)
+        passes = [self._backward(mini_batch, batch, factors) for batch in division.batches]
+        kl_to_old = self._log_whole(mini_batch, division.of_rows([one.of_tokens for one in passes]))
+        for of_pass in division.numbers_of_passes([one.numbers for one in passes]).tolist():
+            self._log(dict(zip(OF_PASSES, of_pass, strict=True)))
         if self.actor.max_kl is not None and kl_to_old > self.actor.max_kl:
             optimization.skip()
             return
@@ -190,43 +193,39 @@ class _PolicyUpdate:
         mismatch = mismatch_metrics(old, rollout) if len(old) else {}
         return {**self.means.values(), "actor/kl_to_old/max": self.largest_kl, **mismatch}
 
-    @torch.no_grad()
     def _score_before_update(self, mini_batch: Sequence[int]) -> None:
-        batches = self._packed(mini_batch)
-        scored = unpack(batches, [token_logprobs(self.policy, batch).cpu() for batch in batches])
+        rows = [self.selection.rows[row] for row in mini_batch]
+        scored = row_logprobs(self.policy, rows, max_tokens=self.actor.max_tokens_per_microbatch)
         self.old_logprobs.update(zip(mini_batch, scored, strict=True))
 
     def _mini_batches(self, *, epochs: int) -> Iterator[Sequence[int]]:
         rows = self.selection.trained_rows()
         return mini_batches(rows, count=self.actor.ppo_mini_batches, epochs=epochs, seed=self.seed)
 
-    def _packed(self, mini_batch: Sequence[int]) -> list[PackedBatch]:
+    def _divided(self, mini_batch: Sequence[int]) -> Division:
         rows = [self.selection.rows[index] for index in mini_batch]
-        return pack(rows, max_tokens=self.actor.max_tokens_per_microbatch)
+        return self.policy.divided(rows, max_tokens=self.actor.max_tokens_per_microbatch)
 
-    def _backward(
-        self, mini_batch: Sequence[int], batch: PackedBatch, factors: Mapping[int, float]
-    ) -> "_PartOfMiniBatch":
+    def _backward(self, mini_batch: Sequence[int], batch: PackedBatch, factors: Mapping[int, float]) -> _Pass:
         """Backward pass of one micro-batch, its loss as part of the mini-batch's token mean."""
         selection = self.selection
         rows = [mini_batch[place] for place in batch.row_indices]
         imbalance = self._imbalance()
         scores = token_scores(self.policy, batch, with_entropy=self.with_entropy, imbalance=imbalance)
         logprobs = scores.logprobs
-        if rows[0] not in self.old_logprobs:
-            first_scored = torch.split(logprobs.detach().cpu(), list(batch.num_selected))
-            self.old_logprobs.update(zip(rows, first_scored, strict=True))
+        is_first_pass = mini_batch[0] not in self.old_logprobs
 
         def flat(per_row: Sequence[Tensor]) -> Tensor:
-            return torch.cat([per_row[row] for row in rows]).to(logprobs.device)
+            return torch.cat([per_row[0][:0], *(per_row[row] for row in rows)]).to(logprobs.device)
 
+        known = [] if is_first_pass else [self.old_logprobs[row] for row in rows]
         policy_mask, positive_mask = flat(selection.policy_mask), flat(selection.positive_mask)
         tokens = PolicyTokens(
             batch=batch,
             logprobs=logprobs,
-            old_logprobs=torch.cat([self.old_logprobs[row] for row in rows]).to(logprobs.device),
+            old_logprobs=torch.cat(known).to(logprobs.device) if known else logprobs.detach(),
             rollout_logprobs=flat(selection.rollout_logprobs),
-            advantages=torch.cat([selection.advantages[row] * factors[row] for row in rows]).to(logprobs.device),
+            advantages=flat(selection.advantages) * _per_token(batch, [factors[row] for row in rows], logprobs.device),
             policy_mask=policy_mask,
             normalizer=_num_tokens(selection.policy_mask, mini_batch),
         )
@@ -235,39 +234,69 @@ class _PolicyUpdate:
             logprobs, positive_mask, normalizer=_num_tokens(selection.positive_mask, mini_batch)
         )
         loss = result.loss + self.lm_loss_weight * imitation
+        of_routers = scores.imbalances[: len(rows)]
         if imbalance == "trained":
-            loss = loss + self.actor.router_aux_loss_coef * scores.imbalances.sum() / len(mini_batch)
+            loss = loss + self.actor.router_aux_loss_coef * of_routers.sum() / len(mini_batch)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._log(scores, policy_mask, result)
-        ratios, is_clipped = (torch.split(x.cpu(), list(batch.num_selected)) for x in (result.ratio, result.is_clipped))
-        for place, row in enumerate(rows):
-            self.last_pass[row] = TokenOutcome(self.old_logprobs[row], ratios[place], is_clipped[place])
-        with torch.no_grad():
-            kl_to_old = losses.k3_kl(tokens.old_logprobs, logprobs, policy_mask)
-        return _PartOfMiniBatch(result.importance_weights[policy_mask].cpu(), kl_to_old[policy_mask].cpu())
+        return _Pass(_of_tokens(tokens, result), _of_pass(scores, tokens, result, of_routers.detach()))
 
     def _imbalance(self) -> Imbalance:
         if self.policy.experts_per_token is None:
             return "off"
         return "trained" if self.actor.router_aux_loss_coef > 0 else "measured"
 
-    def _log(self, scores: TokenScores, policy_mask: Tensor, result: losses.PolicyLoss) -> None:
-        num_tokens = int(result.num_tokens)
+    def _log_whole(self, mini_batch: Sequence[int], of_rows: Sequence[Tensor]) -> float:
+        """Keep what the losses made of the mini-batch's rows; return KL(pi_old || pi) over all of its tokens.
+
+        Neither that nor the effective sample size is a mean of those of its parts.
+        """
+        for row, of_tokens in zip(mini_batch, of_rows, strict=True):
+            old_logprobs, ratio, is_clipped, *_ = of_tokens.unbind(1)
+            self.old_logprobs[row] = old_logprobs
+            self.last_pass[row] = TokenOutcome(old_logprobs, ratio, is_clipped.bool())
+        trained = torch.cat(list(of_rows))[torch.cat([self.selection.policy_mask[row] for row in mini_batch])]
+        *_, weights, kl_to_old = trained.unbind(1)
+        everywhere = torch.ones_like(weights).bool()
+        mean = float(masked_mean(kl_to_old, everywhere))
+        self.largest_kl = max(self.largest_kl, mean)
+        in_effect = effective_sample_size(weights, everywhere)
+        self.means.add({"actor/effective_sample_size": float(in_effect)}, weight=len(weights))
+        return mean
+
+    def _log(self, of_pass: Mapping[str, float]) -> None:
+        num_tokens, num_rows = of_pass["num_tokens"], of_pass["num_rows"]
         if self.with_entropy:
-            entropy = float(scores.entropies[policy_mask].mean()) if num_tokens else 0.0
-            self.means.add({"actor/entropy": entropy}, weight=num_tokens)
-        if len(scores.imbalances):
-            imbalance = float(scores.imbalances.detach().mean())
-            self.means.add({"actor/router_imbalance": imbalance}, weight=len(scores.imbalances))
-        self.means.add(
-            {
-                "actor/pg_clipfrac": float(result.clip_fraction),
-                "actor/pg_clipfrac_lower": float(result.dual_clip_fraction),
-                "actor/ppo_kl": float(result.approx_kl),
-                "actor/importance_weight_mean": float(result.importance_weight_mean),
-            },
-            weight=num_tokens,
-        )
+            self.means.add({"actor/entropy": of_pass["actor/entropy"]}, weight=num_tokens)
+        if self.policy.experts_per_token is not None:
+            self.means.add({"actor/router_imbalance": of_pass["actor/router_imbalance"]}, weight=num_rows)
+        self.means.add({name: of_pass[name] for name in OF_TOKENS}, weight=num_tokens)
+
+
+def _per_token(batch: PackedBatch, of_rows: Sequence[float], device: torch.device) -> Tensor:
+    numbers = torch.tensor(of_rows, dtype=torch.float32)
+    return numbers.repeat_interleave(torch.tensor(batch.num_selected, dtype=torch.long)).to(device)
+
+
+@torch.no_grad()
+def _of_tokens(tokens: PolicyTokens, result: losses.PolicyLoss) -> Tensor:
+    kl_to_old = losses.k3_kl(tokens.old_logprobs, tokens.logprobs, tokens.policy_mask)
+    columns = (tokens.old_logprobs, result.ratio, result.is_clipped, result.importance_weights, kl_to_old)
+    return torch.stack([column.detach().float().cpu() for column in columns], dim=1)
+
+
+def _of_pass(scores: TokenScores, tokens: PolicyTokens, result: losses.PolicyLoss, imbalances: Tensor) -> Tensor:
+    entropies = scores.entropies[tokens.policy_mask] if len(scores.entropies) else scores.entropies
+    numbers = (
+        int(result.num_tokens),
+        float(result.clip_fraction),
+        float(result.dual_clip_fraction),
+        float(result.approx_kl),
+        float(result.importance_weight_mean),
+        float(entropies.mean()) if len(entropies) else 0.0,
+        len(imbalances),
+        float(imbalances.mean()) if len(imbalances) else 0.0,
+    )
+    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def _num_tokens(masks: Sequence[Tensor], rows: Sequence[int]) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from learner.algorithm import losses
 from learner.models.outputs import ValueModel, token_values
-from learner.models.packing import PackedBatch, pack
+from learner.models.packing import PackedBatch
 from learner.step.estimation.experience import Estimates, Sampled
 from learner.step.measurements.metrics import Metrics, PartialMeans
 from learner.step.system import System
@@ -40,8 +40,13 @@ def train(
     finished = estimates.rows_with_returns()
     for rows in mini_batches(finished, count=section.ppo_mini_batches, epochs=section.ppo_epochs, seed=seed):
         targets = _Targets.of(rows, sampled, estimates, system, section)
-        batches = pack([sampled.row_from(index, 0) for index in rows], max_tokens=section.max_tokens_per_microbatch)
-        loss = sum(_backward(value_model, batch, targets, section, means) for batch in batches)
+        of_rows = [sampled.row_from(index, 0) for index in rows]
+        division = value_model.divided(of_rows, max_tokens=section.max_tokens_per_microbatch)
+        passes = [_backward(value_model, batch, targets, section) for batch in division.batches]
+        loss = 0.0
+        for of_loss, clip_fraction, num_tokens in division.numbers_of_passes(passes).tolist():
+            loss += of_loss
+            means.add({"critic/vf_clipfrac": clip_fraction}, weight=num_tokens)
         update = optimization.update()
         means.add({"critic/vf_loss": loss, "critic/grad_norm": update.grad_norm, "critic/lr": update.lr}, weight=1)
     return {**means.values(), "critic/num_skipped_updates": optimization.num_skipped}
@@ -72,14 +77,12 @@ class _Targets:
         )
 
 
-def _backward(
-    value_model: ValueModel, batch: PackedBatch, targets: _Targets, section: "CriticSection", means: PartialMeans
-) -> float:
-    """Backward pass of one micro-batch; its part of the mini-batch's loss."""
+def _backward(value_model: ValueModel, batch: PackedBatch, targets: _Targets, section: "CriticSection") -> Tensor:
+    """Backward pass of one micro-batch: its part of the mini-batch's loss, its clip fraction and number of tokens."""
     values = token_values(value_model, batch)
 
     def flat(per_row: Sequence[Tensor]) -> Tensor:
-        return torch.cat([per_row[index] for index in batch.row_indices]).to(values.device)
+        return torch.cat([per_row[0][:0], *(per_row[index] for index in batch.row_indices)]).to(values.device)
 
     result = losses.value_loss(
         values,
@@ -91,8 +94,7 @@ def _backward(
         token_weights=flat(targets.weights),
     )
     result.loss.backward()  # type: ignore[no-untyped-call]
-    means.add({"critic/vf_clipfrac": float(result.clip_fraction)}, weight=len(values))
-    return float(result.loss.detach())
+    return torch.tensor([float(result.loss.detach()), float(result.clip_fraction), len(values)], dtype=torch.float64)
 
 
 def _bound(clip_range: float | Literal["none"]) -> float:

@@ -19,9 +19,9 @@ import torch
 from torch.distributed import destroy_process_group, init_process_group
 
 from learner.parallel.group import Group
+from tests.support.waiting import DEADLINE_SECONDS
 
-LIMIT_SECONDS = 240
-COLLECTIVE_SECONDS = 120
+LIMIT_SECONDS = 4 * DEADLINE_SECONDS
 Case = Callable[[Group], Any]
 
 
@@ -68,7 +68,7 @@ def _rank(cases: dict[str, Case], rank: int, size: int, folder: Path) -> None:
         init_method=f"file://{folder / f'{size}.store'}",
         rank=rank,
         world_size=size,
-        timeout=timedelta(seconds=COLLECTIVE_SECONDS),
+        timeout=timedelta(seconds=DEADLINE_SECONDS),
     )
     group = Group.joined(torch.device("cpu"))
     found = {name: case(group) for name, case in cases.items()}

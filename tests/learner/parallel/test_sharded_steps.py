@@ -10,6 +10,7 @@ import pytest
 from tests.learner.parallel.rank_processes import found_by
 from tests.learner.parallel.step_cases import STEPS
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 TOLERANCES = {"float32": 1e-5, "bfloat16": 2e-2}  # of a gradient's norm; bfloat16 has eight significant bits
 
 

@@ -50,6 +50,10 @@ class PackedBatch:
         """Position of each row's last token, whose output is the value of the state after it, [rows]."""
         return torch.tensor(self.row_lengths, device=self.input_ids.device).cumsum(0) - 1
 
+    def spread(self, of_rows: Sequence[float]) -> Tensor:
+        """A number of each row, for each of its selected tokens [n]."""
+        return torch.tensor(of_rows).repeat_interleave(torch.tensor(self.num_selected, dtype=torch.long))
+
     def to(self, device: torch.device) -> "PackedBatch":
         """Return the same micro-batch with its tensors on ``device``."""
         return replace(

@@ -225,7 +225,7 @@ class _PolicyUpdate:
             logprobs=logprobs,
             old_logprobs=torch.cat(known).to(logprobs.device) if known else logprobs.detach(),
             rollout_logprobs=flat(selection.rollout_logprobs),
-            advantages=flat(selection.advantages) * _per_token(batch, [factors[row] for row in rows], logprobs.device),
+            advantages=flat(selection.advantages) * batch.spread([factors[row] for row in rows]).to(logprobs.device),
             policy_mask=policy_mask,
             normalizer=_num_tokens(selection.policy_mask, mini_batch),
         )
@@ -270,11 +270,6 @@ class _PolicyUpdate:
         if self.policy.experts_per_token is not None:
             self.means.add({"actor/router_imbalance": of_pass["actor/router_imbalance"]}, weight=num_rows)
         self.means.add({name: of_pass[name] for name in OF_TOKENS}, weight=num_tokens)
-
-
-def _per_token(batch: PackedBatch, of_rows: Sequence[float], device: torch.device) -> Tensor:
-    numbers = torch.tensor(of_rows, dtype=torch.float32)
-    return numbers.repeat_interleave(torch.tensor(batch.num_selected, dtype=torch.long)).to(device)
 
 
 @torch.no_grad()

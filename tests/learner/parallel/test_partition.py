@@ -4,10 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.models.division import divided
+from learner.models.division import dealt, divided
 from learner.models.packing import TokenRow
 from learner.parallel.group import Group
-from learner.parallel.partition import dealt
 
 
 def test_the_longest_row_left_goes_to_the_rank_with_the_fewest_tokens() -> None:

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from transformers.utils.logging import disable_progress_bar
 
-from learner.build import load_models, new_manager
+from learner.build import new_manager
 from learner.models.named_tensors import copied, named_tensors
+from learner.networks import load_models
 from learner.rollouts.manager import RolloutManager
 from learner.state import new_trainer
 from learner.step.trainer import Trainer

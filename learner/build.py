@@ -2,11 +2,9 @@
 
 import logging
 from array import array
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from learner.data.prompts import ReadPrompts
@@ -15,12 +13,8 @@ from learner.data.tokenizer import prompt_readers
 from learner.evaluation_rounds import EvaluationRounds
 from learner.exchange.peers import Peers
 from learner.exchange.score_failures import ScoreFailures
-from learner.models.activation_checkpointing import checkpoint_blocks
-from learner.models.adapters import Adapters, Body
 from learner.models.inspection import require_adaptable, require_trainable
-from learner.models.loading import load_policy, load_value_model, value_model_from_policy, value_model_on_body_of
-from learner.models.outputs import Policy, ValueModel
-from learner.models.reading import WeightsError
+from learner.networks import load_models
 from learner.parts import Parts
 from learner.persistence import rollback
 from learner.persistence.checkpoint import Checkpoints
@@ -28,7 +22,6 @@ from learner.persistence.checkpoint_writer import CheckpointWriter, trim_behind_
 from learner.persistence.deferred_weights import DeferredWeights
 from learner.persistence.definition import fingerprints, with_values
 from learner.persistence.manifest import DamagedError
-from learner.persistence.network_folders import adapters_for
 from learner.persistence.run_identity import RunIdentity
 from learner.preflight import log_warnings, require_reward_functions
 from learner.ranks.team import ALONE, Beginning, Team
@@ -42,13 +35,8 @@ from learner.rollouts.manager import RolloutManager, open_manager
 from learner.rollouts.requests import RequestRules
 from learner.service import LearnerService
 from learner.state import LearnerState, definition_of, new_state, restore
-from learner.step.turns import Device, Participant
 from tppo.config import Config, ConfigError
-from tppo.config.placement import Placement
 from tppo.digests import UnknownAlgorithmError
-from tppo.models.adapters import AdapterError, Lora, body_digest
-from tppo.models.device import torch_device
-from tppo.models.probe import ProbeError
 from tppo.models.tokenizer import load_tokenizer, stop_token_ids, vocabulary_size
 from tppo.run_folder.checkpoints import step_of
 from tppo.run_folder.metric_lines import read_metric_lines
@@ -89,8 +77,9 @@ def load_state(
     definition = definition_of(config, latest, fingerprints(config))
     restored = with_values(config, definition.settings)
     manager = new_manager(restored, tokenizer)  # refuses bad rows before models are loaded
-    team.begin(Beginning(identity.incarnation, None if latest is None else step_of(latest), definition.settings))
-    models = load_models(restored, latest)
+    restored_step = None if latest is None else step_of(latest)
+    group = team.begin(Beginning(identity.incarnation, restored_step, definition.settings))
+    models = load_models(restored, latest, group=group)
     state = new_state(
         restored,
         definition,
@@ -199,74 +188,6 @@ def read_prompts(config: Config, tokenizer: PreTrainedTokenizerBase) -> tuple[Re
         raise ConfigError(str(error)) from None
     require_reward_functions(config, (prompt.data_source for prompt in (*train.prompts, *evaluation.prompts)))
     return train, evaluation
-
-
-def load_models(
-    config: Config, latest: Path | None, *, device_of: Callable[[str], Device] = Device.of
-) -> tuple[Policy, ValueModel]:
-    """Policy and value model, from the newest checkpoint or from where the configuration says. Raises `ConfigError`.
-
-    Of models with adapters, a checkpoint has the adapters alone.
-    """
-    policy = _policy(config, latest)
-    if config.learner.offload_idle_model:
-        Participant(policy.weights).move(
-            device_of(torch_device(config.policy_placement)).send_home
-        )  # the value model comes to where it was
-    value_model = _value_model(config, latest, policy)
-    for network in (policy.network, value_model.network):
-        checkpoint_blocks(network, config.learner.activation_checkpointing)
-    return policy, value_model
-
-
-def _policy(config: Config, latest: Path | None) -> Policy:
-    device, dtype = _device_and_dtype(config.policy_placement)
-    adapters = _adapters(config, "actor", config.model.path, latest)
-    folder = config.model.path if latest is None or adapters else latest / "actor"
-    with _refused("model.path", config.model.path, None if adapters else latest):
-        return load_policy(
-            str(folder),
-            temperature=config.generation.temperature,
-            compute_dtype=dtype,
-            device=device,
-            adapters=adapters,
-        )
-
-
-def _value_model(config: Config, latest: Path | None, policy: Policy) -> ValueModel:
-    """From a folder with a value head; else on the policy's body, with a head of zeros."""
-    device, dtype = _device_and_dtype(config.value_model_placement)
-    body = config.model.critic_path or config.model.path
-    adapters = _adapters(config, "critic", body, latest)
-    critic = config.model.critic_path if latest is None or adapters else latest / "critic"
-    key = "model.path" if critic is None else "model.critic_path"
-    with _refused(key, critic or config.model.path, None if adapters else latest):
-        if adapters and config.critic.share_body:
-            return value_model_on_body_of(policy, str(body), adapters=adapters)
-        load = value_model_from_policy if critic is None else load_value_model
-        return load(str(critic or body), compute_dtype=dtype, device=device, adapters=adapters)
-
-
-def _adapters(config: Config, key: str, folder: Path, latest: Path | None) -> Adapters | None:
-    """None where all weights of the model train."""
-    lora = Lora.of(getattr(config, key))
-    body = Body(str(folder.absolute()), "" if lora is None else body_digest(folder))
-    seed = config.run.seed + (key == "critic")
-    return adapters_for(lora, body, key=key, seed=seed, checkpoint=None if latest is None else latest / key)
-
-
-@contextmanager
-def _refused(key: str, path: Path, latest: Path | None) -> Iterator[None]:
-    """What is wrong with a model, with the place that it was read from."""
-    try:
-        yield
-    except (WeightsError, ProbeError, AdapterError) as error:
-        place = f"{key} = '{path}'" if latest is None else f"the checkpoint {latest}"
-        raise ConfigError(f"{place}: {error}") from None
-
-
-def _device_and_dtype(placement: Placement) -> tuple[str, torch.dtype]:
-    return torch_device(placement), getattr(torch, placement.compute_dtype)
 
 
 def new_manager(config: Config, tokenizer: PreTrainedTokenizerBase) -> RolloutManager:

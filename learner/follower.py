@@ -132,9 +132,9 @@ class Follower:
         from learner.replica import Replica
 
         disable_progress_bar()  # type: ignore[no-untyped-call]
-        join(self._place, beginning.incarnation, self._config)
+        group = join(self._place, beginning.incarnation, self._config)
         self._activity = "loading"
-        return Replica.loaded(self._config, beginning)
+        return Replica.loaded(self._config, beginning, group)
 
     def _beat(self) -> Mapping[str, Any]:
         return {"activity": self._activity, "memory_bytes": resident_bytes()}

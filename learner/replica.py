@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
-from learner.build import load_models
 from learner.models.outputs import Policy, ValueModel
+from learner.networks import load_models
+from learner.parallel.group import Group
 from learner.persistence import checkpoint
 from learner.persistence.definition import with_values
 from learner.ranks import calls
@@ -27,7 +29,7 @@ class Replica:
     trainer: Trainer
 
     @classmethod
-    def loaded(cls, config: Config, beginning: Beginning) -> Self:
+    def loaded(cls, config: Config, beginning: Beginning, group: Group) -> Self:
         """As rank 0 begins. Raises `ConfigError`."""
         in_force = with_values(config, {**beginning.settings, "trace.enabled": False})
         path = None
@@ -35,10 +37,10 @@ class Replica:
             path = CheckpointFolder(RunPaths(config.run.path).checkpoints).of_step(beginning.step)
             if not path.is_dir():
                 raise ConfigError(f"{path}: no such checkpoint here; expected run.directory on a disk of all ranks")
-        models = load_models(in_force, path)
+        models = load_models(in_force, path, group=group)
         trainer = new_trainer(in_force, *models)
         if path is not None:
-            trainer.load_state_dict(checkpoint.read(path).trainer)
+            trainer.load_state_dict(checkpoint.read(path, is_divided=group.size > 1).trainer)
         return cls(in_force, models, trainer)
 
     def make(self, call: RankMessage) -> None:
@@ -58,6 +60,14 @@ class Replica:
         prompts, weights = calls.prompts_of(call)
         self.trainer.solution_probabilities(prompts, temperature=call.fields["temperature"], weights=weights)
 
+    def policy_in_memory(self, call: RankMessage) -> None:
+        """This rank's rows of what generators are sent."""
+        self.trainer.policy_in_memory(call.fields["nonce"])
+
+    def write(self, call: RankMessage) -> None:
+        """This rank's files of a checkpoint; nothing has changed since rank 0 captured its state."""
+        self.trainer.write(self.trainer.captured(), Path(call.fields["folder"]))
+
     def set_temperature(self, call: RankMessage) -> None:
         """Of sampling."""
         self.trainer.set_temperature(call.fields["temperature"])
@@ -76,6 +86,8 @@ CALLS: Mapping[str, Callable[[Replica, RankMessage], None]] = {
     "step": Replica.step,
     "probe": Replica.probe,
     "solution_probabilities": Replica.solution_probabilities,
+    "policy_in_memory": Replica.policy_in_memory,
+    "write": Replica.write,
     "set_temperature": Replica.set_temperature,
     "set_learning_rate": Replica.set_learning_rate,
     "reconfigure": Replica.reconfigure,

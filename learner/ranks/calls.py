@@ -9,17 +9,21 @@ Rows and prompts travel without what only rank 0 needs: no text, no ground truth
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from learner.parallel.shard_files import WrittenTogether
 from learner.ranks.channel import RankMessage
 from learner.ranks.team import Team
 from learner.rollouts.ledger_state import PER_TOKEN, PLAIN, TYPECODES
 from learner.rollouts.prompts import Prompt
 from learner.rollouts.rollout import Rollout, State
 from learner.step.trainer import Model, StepResult, Trainer
+from learner.step.trainer_state import TrainerState
 from tppo.weight_probe import WeightProbe
+from tppo.weights import MemoryFile
 
 Arrays = list["array[Any]"]
 
@@ -60,6 +64,14 @@ class LeadingTrainer(Trainer):
     def probe(self, weights: Mapping[str, Tensor] | None = None) -> WeightProbe:
         with self._team.making(probe(weights)):
             return super().probe(weights)
+
+    def policy_in_memory(self, nonce: str) -> MemoryFile | None:
+        with self._team.making(RankMessage("policy_in_memory", {"nonce": nonce})):
+            return super().policy_in_memory(nonce)
+
+    def write(self, state: TrainerState, folder: Path) -> WrittenTogether:
+        with self._team.making(RankMessage("write", {"folder": str(folder)})):
+            return super().write(state, folder)
 
     def set_temperature(self, temperature: float) -> None:
         with self._team.making(RankMessage("set_temperature", {"temperature": temperature})):

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Never, Protocol
+from typing import TYPE_CHECKING, Any, Never, Protocol
 
 from learner.ranks.admission import Admission, Meeting
 from learner.ranks.channel import HEARTBEAT_SECONDS, Connection, RankMessage
@@ -25,6 +25,9 @@ from learner.ranks.children import Children
 from learner.ranks.silence import Silence
 from learner.ranks.team import Beginning, RankStatus, resident_bytes
 from tppo.config import ConfigError
+
+if TYPE_CHECKING:  # torch takes seconds to import, and ranks are to be there before
+    from learner.parallel.group import Group
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +45,8 @@ class Door(Protocol):
     def prepare(self, incarnation: int) -> None:
         """Before the first rank enters."""
 
-    def enter(self, incarnation: int) -> None:
-        """Returns when all ranks have entered."""
+    def enter(self, incarnation: int) -> "Group":
+        """The group, when all ranks have entered."""
 
     def leave(self) -> None:
         """At an orderly end."""
@@ -93,7 +96,7 @@ class Leader:
         Admission(meeting, self).start()
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def begin(self, beginning: Beginning) -> None:
+    def begin(self, beginning: Beginning) -> "Group":
         """Once all ranks are there. Raises `ConfigError` where one of them cannot be one of the group."""
         deadline = time.monotonic() + JOIN_SECONDS
         with self._changed:
@@ -105,8 +108,9 @@ class Leader:
                 raise ConfigError(self._state.refusal)
         self._door.prepare(beginning.incarnation)
         self._send(RankMessage("begin", asdict(beginning)))
-        self._door.enter(beginning.incarnation)
+        group = self._door.enter(beginning.incarnation)
         self._activity = "loading"
+        return group
 
     @contextmanager
     def making(self, call: RankMessage) -> Iterator[None]:

@@ -13,6 +13,7 @@ from torch import distributed
 from torch._C._distributed_c10d import FileStore, PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from learner.parallel.group import Group
 from learner.ranks.place import RankPlace
 from tppo.config import Config, ConfigError
 from tppo.models.device import torch_device
@@ -24,11 +25,11 @@ FILE_PREFIX = ".ranks-"
 CHANNEL_KEY = "tppo/rank 0"
 
 
-def join(place: RankPlace, incarnation: int, config: Config) -> None:
-    """Returns when all ranks of this incarnation have joined. Raises `ConfigError` without a GPU for each."""
-    has_cuda = torch_device(config.policy_placement).startswith("cuda")
-    if has_cuda:
-        _take_device(place)
+def join(place: RankPlace, incarnation: int, config: Config) -> Group:
+    """The group, when all ranks of this incarnation have joined. Raises `ConfigError` without a GPU for each."""
+    device = torch.device(torch_device(config.policy_placement))
+    if has_cuda := device.type == "cuda":
+        device = _own_device(place)
     if place.is_one_machine and Path(f"/sys/class/net/{LOOPBACK}").exists():
         os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK)  # nobody else can connect
     if place.master:
@@ -42,9 +43,10 @@ def join(place: RankPlace, incarnation: int, config: Config) -> None:
         world_size=place.size,
         timeout=LONGEST_COLLECTIVE,
     )
+    return Group.joined(device)
 
 
-def _take_device(place: RankPlace) -> None:
+def _own_device(place: RankPlace) -> torch.device:
     """The one of this rank's number."""
     count = torch.cuda.device_count()
     if place.local_size > count:
@@ -52,7 +54,7 @@ def _take_device(place: RankPlace) -> None:
             f"learner.num_processes = {place.local_size} on this machine, which has {count} GPUs; "
             f"expected at most {count}, or learner.device = 'cpu'"
         )
-    torch.cuda.set_device(place.local_rank)
+    return torch.device("cuda", place.local_rank)
 
 
 def leave() -> None:

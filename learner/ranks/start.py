@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from learner.ranks.admission import Meeting
 from learner.ranks.children import Children
@@ -15,6 +16,9 @@ from learner.ranks.team import Alone, Team
 from tppo.config import Config
 from tppo.security.authentication import Service
 from tppo.security.service_tokens import client_token
+
+if TYPE_CHECKING:  # torch takes seconds to import, and ranks are to be there before
+    from learner.parallel.group import Group
 
 LOOPBACK = "127.0.0.1"
 
@@ -64,11 +68,11 @@ class TorchDoor:
 
         make_way(Path(self.config.run.path))
 
-    def enter(self, incarnation: int) -> None:
-        """Returns when all ranks have entered."""
+    def enter(self, incarnation: int) -> "Group":
+        """The group, when all ranks have entered."""
         from learner.ranks.process_group import join
 
-        join(self.place, incarnation, self.config)
+        return join(self.place, incarnation, self.config)
 
     def leave(self) -> None:
         """At an orderly end."""

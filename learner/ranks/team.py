@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from learner.ranks.channel import RankMessage
+
+if TYPE_CHECKING:  # torch takes seconds to import, and ranks are to be there before
+    from learner.parallel.group import Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,8 @@ class Team(Protocol):
     def size(self) -> int:
         """Of the whole group."""
 
-    def begin(self, beginning: Beginning) -> None:
-        """The other ranks load what this one is about to load; returns when all are in one process group."""
+    def begin(self, beginning: Beginning) -> "Group":
+        """The other ranks load what this one is about to load; the group of all, once they are in one."""
 
     def making(self, call: RankMessage) -> AbstractContextManager[None]:
         """The time in which this rank makes the call: the others make it too, and have made it at the end."""
@@ -52,8 +55,11 @@ class Alone:
 
     size = 1
 
-    def begin(self, beginning: Beginning) -> None:
+    def begin(self, beginning: Beginning) -> "Group":
         """There is nobody to begin with."""
+        from learner.parallel.group import ALONE as NO_GROUP
+
+        return NO_GROUP
 
     def making(self, call: RankMessage) -> AbstractContextManager[None]:
         """There is nobody to make it with."""

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.build import load_models
 from learner.models.activation_checkpointing import blocks_of
+from learner.networks import load_models
 from learner.step.turns import Device
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import TinyTrainer, a_network, a_step_config, padded_logprobs, step

@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from learner.build import learner_service, load_models
+from learner.build import learner_service
 from learner.commands.replay.replay import NO_PEERS
 from learner.models.loading import load_policy, load_value_model
+from learner.networks import load_models
 from learner.persistence.checkpoint import Checkpoints, read
 from learner.persistence.definition import with_values
 from learner.persistence.run_identity import begin_incarnation

@@ -47,6 +47,11 @@ def contradictions(config: Config, chosen: ChosenKeys) -> Iterator[str]:
 
 def _ranks(config: Config) -> Iterator[str]:
     count = config.learner.num_processes
+    if count > 1 and config.learner.offload_idle_model:
+        yield (
+            f"learner.offload_idle_model = true with learner.num_processes = {count}, whose processes share the "
+            "memory of two models; expected false, or learner.num_processes = 1"
+        )
     for key, device in (("learner.device", config.learner.device), ("critic.device", config.critic.device)):
         if count > 1 and device is not None and ":" in device:
             yield (

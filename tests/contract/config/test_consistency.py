@@ -111,6 +111,11 @@ CONTRADICTIONS = [
         "body; expected 'float32', or critic.share_body = false",
     ),
     (
+        ["learner.num_processes=2", "learner.offload_idle_model=true"],
+        "learner.offload_idle_model = true with learner.num_processes = 2, whose processes share the memory of two "
+        "models; expected false, or learner.num_processes = 1",
+    ),
+    (
         ["learner.num_processes=2", "critic.device=cuda:1"],
         "critic.device = 'cuda:1' with learner.num_processes = 2: each process has a device of its own; expected "
         "'cuda', 'auto' or 'cpu'",

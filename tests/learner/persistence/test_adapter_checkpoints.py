@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification
 
-from learner.build import load_models
 from learner.commands.export import main as export
 from learner.models.adapters import AdapterWeights
+from learner.networks import load_models
 from learner.persistence.definition import with_values
 from learner.persistence.network_folders import read_adapters
 from services.generation.build import update_from

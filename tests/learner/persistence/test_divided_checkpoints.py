@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from learner.build import load_models
 from learner.commands.export import export
 from learner.models.loading import policy_from_network
 from learner.models.master_weights import MasterWeights
 from learner.models.named_tensors import stored_by_ranks, stored_tensors
 from learner.models.outputs import Policy, ValueModel
+from learner.networks import load_models
 from learner.parallel.gathering import in_memory_of_first, own_rows, placed_like, rows_from_first
 from learner.parallel.group import ALONE, Group
 from learner.parallel.shard_files import WrittenTogether, stored, write_together

@@ -12,6 +12,8 @@ from typing import Any, Never
 
 import pytest
 
+from learner.parallel.group import ALONE as NO_GROUP
+from learner.parallel.group import Group
 from learner.ranks.admission import Meeting
 from learner.ranks.channel import (
     ChannelError,
@@ -44,8 +46,9 @@ class Doors:
     def prepare(self, incarnation: int) -> None:
         self.passed.append(("prepared", incarnation))
 
-    def enter(self, incarnation: int) -> None:
+    def enter(self, incarnation: int) -> Group:
         self.passed.append(("entered", incarnation))
+        return NO_GROUP
 
     def leave(self) -> None:
         self.passed.append("left")
@@ -79,7 +82,7 @@ class Rank:
         self.connection.send(RankMessage("left"))
 
 
-class Group:
+class LedGroup:
     """A leader whose end is noted instead of the process's."""
 
     def __init__(self, stack: ExitStack, children: Children, *, size: int, limit_seconds: float) -> None:
@@ -104,16 +107,16 @@ class Group:
 
 
 @pytest.fixture
-def new_group() -> Iterator[Callable[..., Group]]:
+def new_group() -> Iterator[Callable[..., LedGroup]]:
     with ExitStack() as stack:
 
-        def new(children: Children | None = None, *, size: int = 2, limit_seconds: float = 60.0) -> Group:
-            return Group(stack, children or Children({}), size=size, limit_seconds=limit_seconds)
+        def new(children: Children | None = None, *, size: int = 2, limit_seconds: float = 60.0) -> LedGroup:
+            return LedGroup(stack, children or Children({}), size=size, limit_seconds=limit_seconds)
 
         yield new
 
 
-def test_every_rank_begins_with_what_rank_0_begins_with(new_group: Callable[..., Group]) -> None:
+def test_every_rank_begins_with_what_rank_0_begins_with(new_group: Callable[..., LedGroup]) -> None:
     group = new_group(size=3)
     others = [group.joined_by(rank, size=3) for rank in (2, 1)]
 
@@ -123,7 +126,7 @@ def test_every_rank_begins_with_what_rank_0_begins_with(new_group: Callable[...,
     assert group.doors.passed == [("prepared", 4), ("entered", 4)]
 
 
-def test_a_call_is_over_when_every_rank_has_made_it(new_group: Callable[..., Group]) -> None:
+def test_a_call_is_over_when_every_rank_has_made_it(new_group: Callable[..., LedGroup]) -> None:
     group = new_group(size=3)
     others = [group.joined_by(rank, size=3) for rank in (1, 2)]
     group.leader.begin(BEGINNING)
@@ -147,7 +150,7 @@ def test_a_call_is_over_when_every_rank_has_made_it(new_group: Callable[..., Gro
     assert is_over.is_set()
 
 
-def test_a_call_within_a_call_is_not_sent_once_more(new_group: Callable[..., Group]) -> None:
+def test_a_call_within_a_call_is_not_sent_once_more(new_group: Callable[..., LedGroup]) -> None:
     group = new_group()
     other = group.joined_by(1)
     group.leader.begin(BEGINNING)
@@ -163,7 +166,7 @@ def test_a_call_within_a_call_is_not_sent_once_more(new_group: Callable[..., Gro
     assert group.doors.passed[-1] == "left"
 
 
-def test_a_rank_without_the_token_is_not_admitted(new_group: Callable[..., Group]) -> None:
+def test_a_rank_without_the_token_is_not_admitted(new_group: Callable[..., LedGroup]) -> None:
     group = new_group()
 
     with pytest.raises((ChannelError, OSError)):
@@ -173,7 +176,7 @@ def test_a_rank_without_the_token_is_not_admitted(new_group: Callable[..., Group
     group.leader.begin(BEGINNING)
 
 
-def test_bytes_that_are_no_message_are_not_admitted(new_group: Callable[..., Group]) -> None:
+def test_bytes_that_are_no_message_are_not_admitted(new_group: Callable[..., LedGroup]) -> None:
     group = new_group()
     with socket.create_connection(("127.0.0.1", group.port)) as opened:
         opened.sendall(b"GET / HTTP/1.1\r\nHost: rank-0\r\n\r\n")
@@ -185,7 +188,7 @@ def test_bytes_that_are_no_message_are_not_admitted(new_group: Callable[..., Gro
     group.leader.begin(BEGINNING)
 
 
-def test_ranks_of_other_versions_are_refused_on_both_sides(new_group: Callable[..., Group]) -> None:
+def test_ranks_of_other_versions_are_refused_on_both_sides(new_group: Callable[..., LedGroup]) -> None:
     group = new_group()
     sentence = "torch 2.9 on rank 1 on h, torch 2.8 on rank 0; expected the same on every rank"
 
@@ -195,7 +198,7 @@ def test_ranks_of_other_versions_are_refused_on_both_sides(new_group: Callable[.
         group.leader.begin(BEGINNING)
 
 
-def test_a_second_process_of_the_same_rank_is_refused(new_group: Callable[..., Group]) -> None:
+def test_a_second_process_of_the_same_rank_is_refused(new_group: Callable[..., LedGroup]) -> None:
     group = new_group(size=3)
     group.joined_by(1, size=3)
 
@@ -205,7 +208,7 @@ def test_a_second_process_of_the_same_rank_is_refused(new_group: Callable[..., G
     assert group.leader.ranks().keys() == {"0", "1"}
 
 
-def test_nobody_joins_a_group_that_is_whole(new_group: Callable[..., Group]) -> None:
+def test_nobody_joins_a_group_that_is_whole(new_group: Callable[..., LedGroup]) -> None:
     group = new_group()
     group.joined_by(1)
     group.leader.begin(BEGINNING)
@@ -220,7 +223,7 @@ def test_nobody_joins_a_group_that_is_whole(new_group: Callable[..., Group]) -> 
     wait_until(is_closed, "the end of listening")
 
 
-def test_a_rank_whose_connection_ends_ends_the_group(new_group: Callable[..., Group]) -> None:
+def test_a_rank_whose_connection_ends_ends_the_group(new_group: Callable[..., LedGroup]) -> None:
     group = new_group()
     other = group.joined_by(1)
     group.leader.begin(BEGINNING)
@@ -230,7 +233,7 @@ def test_a_rank_whose_connection_ends_ends_the_group(new_group: Callable[..., Gr
     assert group.failures.get().startswith("rank 1 (PID 11 on h, ")
 
 
-def test_a_rank_whose_heartbeat_is_missing_ends_the_group(new_group: Callable[..., Group]) -> None:
+def test_a_rank_whose_heartbeat_is_missing_ends_the_group(new_group: Callable[..., LedGroup]) -> None:
     group = new_group(limit_seconds=2.0)
     listening = socket.create_connection(("127.0.0.1", group.port))
     present_oneself(listening, TOKEN, an_identity(1))  # it is there, and sends no heartbeat
@@ -242,7 +245,7 @@ def test_a_rank_whose_heartbeat_is_missing_ends_the_group(new_group: Callable[..
     assert sentence.startswith("no heartbeat from rank 1 (PID 11 on h, waiting) for ")
 
 
-def test_a_rank_that_fails_says_why(new_group: Callable[..., Group]) -> None:
+def test_a_rank_that_fails_says_why(new_group: Callable[..., LedGroup]) -> None:
     group = new_group()
     other = group.joined_by(1)
     group.leader.begin(BEGINNING)
@@ -252,7 +255,7 @@ def test_a_rank_that_fails_says_why(new_group: Callable[..., Group]) -> None:
     assert group.failures.get().endswith("failed: OutOfMemoryError: 3 GB")
 
 
-def test_a_process_that_ends_before_it_is_in_the_group_ends_it(new_group: Callable[..., Group]) -> None:
+def test_a_process_that_ends_before_it_is_in_the_group_ends_it(new_group: Callable[..., LedGroup]) -> None:
     child = subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(7)"])
 
     group = new_group(Children({1: child}))
@@ -260,7 +263,7 @@ def test_a_process_that_ends_before_it_is_in_the_group_ends_it(new_group: Callab
     assert group.failures.get() == f"rank 1 (PID {child.pid}) exited with code 7 before it was in the group"
 
 
-def test_a_child_is_gone_when_the_group_is_closed(new_group: Callable[..., Group]) -> None:
+def test_a_child_is_gone_when_the_group_is_closed(new_group: Callable[..., LedGroup]) -> None:
     child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
     group = new_group(Children({1: child}))
 
@@ -269,7 +272,7 @@ def test_a_child_is_gone_when_the_group_is_closed(new_group: Callable[..., Group
     assert child.wait() == -9
 
 
-def test_the_status_says_where_each_rank_is_and_what_it_does(new_group: Callable[..., Group]) -> None:
+def test_the_status_says_where_each_rank_is_and_what_it_does(new_group: Callable[..., LedGroup]) -> None:
     group = new_group()
     group.joined_by(1)
 

@@ -244,11 +244,13 @@ def _peers(config: Config, client: RedisClient, heartbeat: "Heartbeat", readers:
         for reader in readers:
             reader(line)
 
+    transport = GrpcTransport(
+        partial(announce_weights, client, config.run.name),
+        call_metadata(service_token(config.run.path, Service.GENERATION)),
+    )
     return Peers(
-        transport=GrpcTransport(
-            partial(announce_weights, client, config.run.name),
-            call_metadata(service_token(config.run.path, Service.GENERATION)),
-        ),
+        transport=transport,
+        let_sleep=transport.let_sleep,
         announce=heartbeat.announce,
         find_generators=processes.find_generators,
         generation_totals=processes.generation_totals,

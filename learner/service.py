@@ -15,7 +15,8 @@ Loops, all in one event loop, the first of which to end unexpectedly ends the pr
 import asyncio
 import math
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -23,6 +24,7 @@ from torch import Tensor
 from learner.exchange.inbox import InboxLoop, MemoryPressure, RejectedRecords
 from learner.exchange.reconciliation import Reconciliation
 from learner.exchange.request_sender import RequestSender
+from learner.exchange.sleeping_engines import SleepingEngines
 from learner.exchange.weight_publisher import Snapshot, WeightPublisher
 from learner.parts import Parts
 from learner.persistence.run_identity import RunIdentity
@@ -48,6 +50,7 @@ class LearnerService:
         self._until_step, self._meter = until_step or math.inf, ProgressMeter(progress)
         self.steering, self.failures = parts.steering, parts.failures
         self._has_news = asyncio.Event()  # the ledger changed, or a stop was requested
+        self._snapshot: Callable[..., Snapshot] = partial(parts.snapshot, incarnation=identity.incarnation)
         self._is_stopping, self._waits_for_records, self._waiting_for = False, False, "start"
         self._rejected = RejectedRecords(parts.streams, parts.manager)
         self._inbox = InboxLoop(
@@ -65,6 +68,7 @@ class LearnerService:
             parts.peers.find_generators,
             on_disagreement=lambda text: self._log.journal.event("disagreement", step=self.step, text=text),
         )
+        self._engines = SleepingEngines(parts.peers, self._publisher)
         self._reconciliation = Reconciliation(
             parts.streams, self._manager.ledger, self._requests, lambda: self._inbox.position, self._manager.border
         )
@@ -227,6 +231,7 @@ class LearnerService:
             self._checkpoints.commit_soon(self._present_progress(), self._manager)
 
     async def _train_on(self, batch: list[Rollout], *, waited_seconds: float) -> None:
+        await self._engines.before_step(is_on=self._reconfiguration.config.engine_sleep != "off")
         self._waiting_for = f"training step {self.step + 1}"
         self._manager.ledger.take(batch)
         began = time.monotonic()
@@ -254,9 +259,6 @@ class LearnerService:
 
     async def _publish(self, policy_version: int, tensors: Mapping[str, Tensor]) -> None:
         await self._publisher.publish(await asyncio.to_thread(self._snapshot, policy_version, tensors))
-
-    def _snapshot(self, policy_version: int, tensors: Mapping[str, Tensor] | None = None) -> Snapshot:
-        return self._parts.snapshot(policy_version, tensors, incarnation=self._identity.incarnation)
 
     async def _add_solutions(self, step: int, weights: Mapping[str, Tensor] | None = None) -> None:
         if self._manager.evaluator.awaits_solutions(step):
@@ -295,6 +297,6 @@ class LearnerService:
             self._publisher.generators,
             step=self.step,
             incarnation=self._identity.incarnation,
-            waiting_for=self._watchdog.text or self._waiting_for,
+            waiting_for=self._watchdog.text or self._engines.waiting_for or self._waiting_for,
             last_error=self._requests.last_error or self._checkpoints.last_error or self._log.last_error,
         )

@@ -15,6 +15,7 @@ from functools import partial
 import grpc
 import grpc.aio
 
+from learner.exchange.sleeping_engines import TrainedWeights
 from learner.exchange.weight_offers import OfferedWeights, WeightOffers
 from learner.exchange.weight_publisher import DisprovedError, FoundGenerator, Snapshot, TransferError
 from learner.exchange.weight_sources import LEARNER, WeightRoute, WeightSources, stream_seconds
@@ -41,6 +42,8 @@ from tppo.weights.messages import (
 
 REMEMBERED_SECONDS = 24 * 3600.0  # a process whose heartbeat has been missing for longer is not reported any more
 MIN_DEADLINE_SECONDS = 60.0
+SLEEP_METHOD = f"{METHOD.rpartition('/')[0]}/Sleep"
+SLEEP_SECONDS = 600.0  # for an engine that waits for windows of an evaluation to end
 SLOWEST_BYTES_PER_SECOND = 10 * 2**20  # a transfer slower than this is aborted, and goes on in the next attempt
 OFFERED = (pb.WEIGHT_SOURCE_WHOLE, pb.WEIGHT_SOURCE_DELTA)
 STANDSTILL_SECONDS = 15.0  # for which the connection takes no byte
@@ -123,10 +126,29 @@ class GrpcTransport:
         requested = attempt.num_held >= 0
         self.sources.settle(address, manifest.digest, is_kept=requested and manifest.relayed, takes_bytes=requested)
 
-    def _call(self, address: str, snapshot: Snapshot) -> "grpc.aio.StreamStreamCall[bytes, pb.UpdateWeightsResponse]":
+    async def let_sleep(self, address: str, weights: TrainedWeights) -> None:
+        """See `LetSleep`."""
+        method: grpc.aio.UnaryUnaryMultiCallable[pb.SleepRequest, pb.SleepResponse]
+        method = self._channel(address).unary_unary(
+            SLEEP_METHOD,
+            request_serializer=pb.SleepRequest.SerializeToString,
+            response_deserializer=pb.SleepResponse.FromString,
+        )
+        request = pb.SleepRequest(
+            run=weights.run, incarnation=weights.incarnation, policy_version=weights.policy_version
+        )
+        try:
+            await method(request, timeout=SLEEP_SECONDS, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            raise TransferError(f"{error.code().name}: {error.details()}") from error
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
         if address not in self._channels:
             self._channels[address] = channel(address, CHANNEL_OPTIONS)
-        opened = self._channels[address]
+        return self._channels[address]
+
+    def _call(self, address: str, snapshot: Snapshot) -> "grpc.aio.StreamStreamCall[bytes, pb.UpdateWeightsResponse]":
+        opened = self._channel(address)
         method: grpc.aio.StreamStreamMultiCallable[bytes, pb.UpdateWeightsResponse]
         method = opened.stream_stream(METHOD, response_deserializer=pb.UpdateWeightsResponse.FromString)
         deadline = MIN_DEADLINE_SECONDS + snapshot.num_bytes / SLOWEST_BYTES_PER_SECOND

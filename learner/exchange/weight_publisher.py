@@ -183,6 +183,12 @@ class WeightPublisher:
             self._published.notify_all()
         self._overtake()
 
+    async def withhold(self) -> Snapshot | None:
+        """Send no weights to anybody until the next ones are published; the newest so far."""
+        async with self._published:
+            withheld, self._newest = self._newest, None
+            return withheld
+
     async def serve(self) -> None:
         """Both loops, until cancelled."""
         async with TaskGroup() as group:

@@ -119,6 +119,19 @@ class Engine(Protocol):
         """
         ...
 
+    @property
+    def is_asleep(self) -> bool:
+        """Whether it has freed its memory, until the next weights are in use."""
+        ...
+
+    async def sleep(self, *, keeps_weights: bool) -> None:
+        """Free the KV caches, and the weights unless they are kept; `update_weights` wakes it.
+
+        Windows that run are held, and go on after that with KV caches made again; where new weights wait for the
+        running windows to end, so does this. Those that come meanwhile wait.
+        """
+        ...
+
     def statistics(self) -> EngineStatistics:
         """What it has done and does."""
         ...

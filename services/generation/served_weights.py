@@ -58,6 +58,7 @@ class ServedWeights:
         self._engine = engine
         self._verdict = WeightVerdict(engine.policy_version, ProofState.PROVED)
         self._fault = ""  # why the weights in use are disproved
+        self._trained: WeightIdentity | None = None  # by the learner, while the engine sleeps
         self._serving: set[asyncio.Task[Any]] = set()
         self._updating = asyncio.Lock()
         self._changed = asyncio.Condition()
@@ -71,6 +72,7 @@ class ServedWeights:
         """For the heartbeat."""
         return {
             "policy_version": self._engine.policy_version,
+            "is_asleep": self._engine.is_asleep,
             "incarnation": self.identity.incarnation if self.identity else 0,
             "digest": self.digest,
             "proof": self._verdict.state.value,
@@ -79,9 +81,20 @@ class ServedWeights:
         }
 
     def refuse_older(self, identity: WeightIdentity) -> None:
-        """Raise `StaleWeightsError` unless the weights are at least as new as those in use."""
+        """Raise `StaleWeightsError` unless the weights are at least as new as those in use, and not in training."""
         if self.identity is not None and identity < self.identity:
             raise StaleWeightsError(f"{identity} is older than {self.identity}, which is in use")
+        if self._trained is not None and identity <= self._trained:
+            raise StaleWeightsError(f"{identity}: the engine sleeps while {self._trained} is trained; expected newer")
+
+    async def sleep(self, identity: WeightIdentity, *, keeps_weights: bool) -> None:
+        """Let the engine free its memory until newer weights come. `StaleWeightsError`: there are newer ones."""
+        async with self._updating:
+            if self.identity is not None and identity < self.identity:
+                raise StaleWeightsError(f"{identity} is older than {self.identity}, which is in use")
+            with self.while_updating():
+                await self._engine.sleep(keeps_weights=keeps_weights)
+            self._trained = identity
 
     async def take(self, update: WeightUpdate, probe: WeightProbe | None = None) -> None:
         """Bring the weights into use, and prove them. ValueError: they do not fit, the old ones stay in use.
@@ -96,7 +109,7 @@ class ServedWeights:
                 await self.proof.begin(probe)
             try:
                 await self._load(update)
-                self.identity = identity
+                self.identity, self._trained = identity, None
                 async with self._changed:
                     self._changed.notify_all()  # windows may begin, and are held back
                 await self._prove(update, probe)

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -255,8 +256,10 @@ def _short(reception: Reception | DeltaReception) -> str:
     return f"the weight transfer ended {reception.num_missing} bytes short of its manifest"
 
 
-def registration(intake: WeightIntake) -> Callable[[grpc.aio.Server], None]:
-    """Adds the intake to a server; messages come as they are on the wire."""
+def registration(
+    intake: WeightIntake, others: Mapping[str, "grpc.RpcMethodHandler[Any, Any]"] = MappingProxyType({})
+) -> Callable[[grpc.aio.Server], None]:
+    """Adds the intake to a server, and `others` of its methods by name; weights come as they are on the wire."""
     handler: grpc.RpcMethodHandler[bytes, pb.UpdateWeightsResponse]
     handler = grpc.stream_stream_rpc_method_handler(
         intake.update_weights, response_serializer=pb.UpdateWeightsResponse.SerializeToString
@@ -266,7 +269,7 @@ def registration(intake: WeightIntake) -> Callable[[grpc.aio.Server], None]:
         intake.relay.read_weights, request_deserializer=pb.ReadWeightsRequest.FromString
     )
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]
-    handlers = {METHOD_NAME: handler, READ_METHOD.rpartition("/")[2]: reading}
+    handlers = {METHOD_NAME: handler, READ_METHOD.rpartition("/")[2]: reading, **others}
     return partial(_add_handler, grpc.method_handlers_generic_handler(SERVICE_NAME, handlers))
 
 

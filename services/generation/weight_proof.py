@@ -98,7 +98,7 @@ class WeightProof:
 
     async def begin(self, probe: WeightProbe) -> None:
         """Before the update: hand over a row that begins under the weights in use, as the windows have that run."""
-        if self._crosses and self._engine.policy_version >= 0:
+        if self._crosses and self._engine.policy_version >= 0 and not self._engine.is_asleep:
             row = probe.rows[min(CROSSING_ROW, len(probe.rows) - 1)]
             crossing = self._engine.probe_across_update(row, temperature=probe.temperature)
             self._crossing = asyncio.create_task(crossing)

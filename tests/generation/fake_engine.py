@@ -26,6 +26,7 @@ class FakeEngine:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.failure: Exception | None = None  # raised by the next window, or the next update
+        self.is_asleep = self.keeps_weights = False
         if is_instant:
             self.released.set()
 
@@ -72,8 +73,12 @@ class FakeEngine:
         if self.failure is not None:
             raise self.failure
         self.updates.append(update)
+        self.is_asleep = False
         self.policy_version = update.policy_version
         return update.digest
+
+    async def sleep(self, *, keeps_weights: bool) -> None:
+        self.is_asleep, self.keeps_weights = True, keeps_weights
 
     def statistics(self) -> EngineStatistics:
         return EngineStatistics(

@@ -170,6 +170,7 @@ class Watched:
         self.vocabulary_size = inner.vocabulary_size
         self.prepare = inner.prepare
         self.exchange = inner.exchange
+        self.drop_weights = inner.drop_weights
 
     @property
     def num_prefilled(self) -> int:

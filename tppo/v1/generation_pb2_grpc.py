@@ -45,6 +45,11 @@ class GenerationServiceStub(object):
                 request_serializer=tppo_dot_v1_dot_generation__pb2.ReadWeightsRequest.SerializeToString,
                 response_deserializer=tppo_dot_v1_dot_generation__pb2.ReadWeightsResponse.FromString,
                 _registered_method=True)
+        self.Sleep = channel.unary_unary(
+                '/tppo.v1.GenerationService/Sleep',
+                request_serializer=tppo_dot_v1_dot_generation__pb2.SleepRequest.SerializeToString,
+                response_deserializer=tppo_dot_v1_dot_generation__pb2.SleepResponse.FromString,
+                _registered_method=True)
 
 
 class GenerationServiceServicer(object):
@@ -66,6 +71,14 @@ class GenerationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Sleep(self, request, context):
+        """Frees the engine's memory, as placement.sleep says, and answers when it is free. What runs is held, and goes on once
+        newer weights are in use and proved. Idempotent: retry it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GenerationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -78,6 +91,11 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     servicer.ReadWeights,
                     request_deserializer=tppo_dot_v1_dot_generation__pb2.ReadWeightsRequest.FromString,
                     response_serializer=tppo_dot_v1_dot_generation__pb2.ReadWeightsResponse.SerializeToString,
+            ),
+            'Sleep': grpc.unary_unary_rpc_method_handler(
+                    servicer.Sleep,
+                    request_deserializer=tppo_dot_v1_dot_generation__pb2.SleepRequest.FromString,
+                    response_serializer=tppo_dot_v1_dot_generation__pb2.SleepResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -135,6 +153,33 @@ class GenerationService(object):
             '/tppo.v1.GenerationService/ReadWeights',
             tppo_dot_v1_dot_generation__pb2.ReadWeightsRequest.SerializeToString,
             tppo_dot_v1_dot_generation__pb2.ReadWeightsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Sleep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tppo.v1.GenerationService/Sleep',
+            tppo_dot_v1_dot_generation__pb2.SleepRequest.SerializeToString,
+            tppo_dot_v1_dot_generation__pb2.SleepResponse.FromString,
             options,
             channel_credentials,
             insecure,

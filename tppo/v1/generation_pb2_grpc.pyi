@@ -39,6 +39,10 @@ class GenerationServiceStub:
     """
     ReadWeights: _grpc.UnaryStreamMultiCallable[_generation_pb2.ReadWeightsRequest, _generation_pb2.ReadWeightsResponse]
     """The bytes of the weights that this generator keeps for others. The reader has their digests from the learner."""
+    Sleep: _grpc.UnaryUnaryMultiCallable[_generation_pb2.SleepRequest, _generation_pb2.SleepResponse]
+    """Frees the engine's memory, as placement.sleep says, and answers when it is free. What runs is held, and goes on once
+    newer weights are in use and proved. Idempotent: retry it.
+    """
 
 @_typing.type_check_only
 class GenerationServiceAsyncStub(GenerationServiceStub):
@@ -51,6 +55,10 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     """
     ReadWeights: _aio.UnaryStreamMultiCallable[_generation_pb2.ReadWeightsRequest, _generation_pb2.ReadWeightsResponse]  # type: ignore[assignment]
     """The bytes of the weights that this generator keeps for others. The reader has their digests from the learner."""
+    Sleep: _aio.UnaryUnaryMultiCallable[_generation_pb2.SleepRequest, _generation_pb2.SleepResponse]  # type: ignore[assignment]
+    """Frees the engine's memory, as placement.sleep says, and answers when it is free. What runs is held, and goes on once
+    newer weights are in use and proved. Idempotent: retry it.
+    """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     """What a generator offers to the learner, and to the other generators."""
@@ -72,5 +80,15 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generation_pb2.ReadWeightsResponse], _abc.AsyncIterator[_generation_pb2.ReadWeightsResponse]]:
         """The bytes of the weights that this generator keeps for others. The reader has their digests from the learner."""
+
+    @_abc_1.abstractmethod
+    def Sleep(
+        self,
+        request: _generation_pb2.SleepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generation_pb2.SleepResponse, _abc.Awaitable[_generation_pb2.SleepResponse]]:
+        """Frees the engine's memory, as placement.sleep says, and answers when it is free. What runs is held, and goes on once
+        newer weights are in use and proved. Idempotent: retry it.
+        """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -32,7 +32,7 @@ class Batch:
         self._leaving: set[int] = set()  # indices of rows
         self._arriving: list[DecodeRow] = []
         self._is_stale = False  # the KV caches were filled by older weights and are to be recomputed
-        self._is_poisoned = False  # a row left numbers that are not finite in its KV cache
+        self._is_poisoned = False  # the KV caches hold numbers that are not finite, or were freed
 
     @property
     def num_free_slots(self) -> int:
@@ -87,6 +87,15 @@ class Batch:
             row.keep_cache(self.policy_version)
         self.policy_version = policy_version
         self._is_stale |= recompute_cache
+
+    def sleep(self, *, keeps_weights: bool) -> None:
+        """Free the KV caches, and the weights unless they are kept; rows that stay are prefilled again."""
+        self._decoder.reset()
+        if not keeps_weights:
+            self._decoder.drop_weights()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._is_poisoned = True
 
     def step(self) -> None:
         """Sample a token of every row, and resolve those that end."""

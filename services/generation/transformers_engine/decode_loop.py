@@ -46,6 +46,14 @@ class PendingUpdate:
     future: "Future[None]" = field(default_factory=Future)
 
 
+@dataclass(frozen=True, slots=True)
+class PendingSleep:
+    """Waits for its moment."""
+
+    keeps_weights: bool
+    future: "Future[None]" = field(default_factory=Future)
+
+
 class DecodeLoop:
     """Runs in a thread of its own; the public methods may be called from any other."""
 
@@ -60,6 +68,8 @@ class DecodeLoop:
         self._cancelled: deque[DecodeRow] = deque()
         self._cuts: deque[DecodeRow] = deque()
         self._update: PendingUpdate | None = None  # one slot: each holds a whole copy of the weights
+        self._sleep: PendingSleep | None = None
+        self.is_asleep = False  # holds no KV cache, until the next weights are in use
         self._has_work = threading.Condition()
         self._is_closing = False
         self._failure: Exception | None = None
@@ -106,6 +116,16 @@ class DecodeLoop:
             self._crossing.clear()
         if replaced is not None and replaced.future.set_running_or_notify_cancel():
             replaced.future.set_exception(RuntimeError("newer weights came before these were in use"))
+
+    def sleep(self, *, keeps_weights: bool) -> "Future[None]":
+        """Free KV caches, and weights, at the next moment for it; the future is resolved then."""
+        with self._open():
+            pending = self._sleep or PendingSleep(keeps_weights)
+            if self.is_asleep:
+                pending.future.set_result(None)
+            else:
+                self._sleep = pending
+        return pending.future
 
     def give_up(self, pending: PendingUpdate) -> None:
         """Nobody awaits these weights any more."""
@@ -169,17 +189,17 @@ class DecodeLoop:
 
     def _await_work(self) -> bool:
         """False when the loop is to end."""
-        if not self._batch.num_running:
+        if self.is_asleep or not self._batch.num_running:
             with self._has_work:
                 self._has_work.wait_for(self._has_something)
         return not self._is_closing
 
     def _has_something(self) -> bool:
-        is_due = self._is_closing or self._update is not None or bool(self._cuts)
+        is_due = self._is_closing or self._update is not None or self._sleep is not None or bool(self._cuts)
         return is_due or self._can_probe() or self._can_admit()
 
     def _can_probe(self) -> bool:
-        return bool(self._probing) and self.policy_version >= 0
+        return bool(self._probing) and self.policy_version >= 0 and not self.is_asleep
 
     def _can_admit(self) -> bool:
         """Nothing is admitted while weights wait, as they wait for the running windows to end, nor beside a probe.
@@ -187,7 +207,8 @@ class DecodeLoop:
         Windows are held back until the probe has its answer, and a prefill of long rows would delay it.
         """
         can_begin = bool(self._waiting) and self._update is None and self.policy_version >= 0
-        return can_begin and not self._probing and not self._batch.is_probing
+        is_held = self.is_asleep or self._sleep is not None
+        return can_begin and not is_held and not self._probing and not self._batch.is_probing
 
     def _turn(self) -> None:
         while self._cancelled:
@@ -196,10 +217,11 @@ class DecodeLoop:
             self._end(self._cuts.popleft())
         begins_probe = self._admit_probe()
         if not begins_probe and (self._policy.in_flight or not self._batch.num_running):
+            self._fall_asleep()
             self._load_newest()  # a row that is to cross the update has a token of the weights in use first
         while self._can_admit() and self._batch.num_free_slots:
             self._batch.admit(self._waiting.popleft())
-        if not self._is_closing:
+        if not self._is_closing and not self.is_asleep:
             self._batch.step()
 
     def _queues(self) -> Sequence[deque[DecodeRow]]:
@@ -227,6 +249,15 @@ class DecodeLoop:
         if not row.future.done():
             self._batch.cut(row)
 
+    def _fall_asleep(self) -> None:
+        with self._has_work:
+            pending, self._sleep = self._sleep, None
+        if pending is None or not pending.future.set_running_or_notify_cancel():
+            return
+        self._batch.sleep(keeps_weights=pending.keeps_weights)
+        self.is_asleep = True
+        pending.future.set_result(None)
+
     def _load_newest(self) -> None:
         with self._has_work:
             pending, self._update = self._update, None
@@ -239,6 +270,7 @@ class DecodeLoop:
             if not isinstance(error, ValueError):  # half a switch: nothing more is to be served
                 raise
         else:
+            self.is_asleep = False
             with self._has_work:
                 self._probing.extendleft(self._following)
                 self._following.clear()
@@ -250,8 +282,8 @@ class DecodeLoop:
             self._is_closing = True
             rows = chain(self._batch.rows(), *self._queues())
             futures: list[Future[Any]] = [row.future for row in rows]
-            futures += [self._update.future] if self._update else []
-            self._update = None
+            futures += [one.future for one in (self._update, self._sleep) if one]
+            self._update = self._sleep = None
         for future in futures:
             if future.done():
                 continue

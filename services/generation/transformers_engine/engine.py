@@ -126,6 +126,15 @@ class TransformersEngine:
     def _prepared(self, update: WeightUpdate) -> Switch:
         return self._decoder.prepare(update.tensors if self._body is None else self._body.whole(update))
 
+    @property
+    def is_asleep(self) -> bool:
+        """Whether its memory is free, until the next weights are in use."""
+        return self._loop.is_asleep
+
+    async def sleep(self, *, keeps_weights: bool) -> None:
+        """Between two tokens, or when the running windows have ended."""
+        await asyncio.wrap_future(self._loop.sleep(keeps_weights=keeps_weights))
+
     def statistics(self) -> EngineStatistics:
         """What it has done and does."""
         room = self.num_slots * self._capacity

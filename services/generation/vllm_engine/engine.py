@@ -23,6 +23,7 @@ from services.generation.engine import CrossedRow, EngineFailedError, EngineStat
 from services.generation.requests import check_request, empty_window
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.vllm_engine.engine_arguments import engine_arguments, first_sentence
+from services.generation.vllm_engine.engine_memory import EngineMemory
 from services.generation.vllm_engine.probing import Probing
 from services.generation.vllm_engine.slots import GivenUpError, Slots
 from services.generation.vllm_engine.step_counts import StepCounts
@@ -62,6 +63,7 @@ class VllmEngine:
         self.policy = policy
         self.has_seeds = has_seeds
         self._slots = Slots(num_slots)
+        self._memory = EngineMemory(core)
         self._label = WeightLabel(-1, -1)
         self._probing = Probing(core, lambda: self._label, capacity=capacity)
         self._under_way: dict[tuple[str, int], WindowRow] = {}
@@ -134,6 +136,18 @@ class VllmEngine:
                 await _finished(asyncio.create_task(self._switch(label, path)))
         return update.digest
 
+    @property
+    def is_asleep(self) -> bool:
+        """Whether its memory is free, until the next weights are in use."""
+        return self._memory.is_asleep
+
+    async def sleep(self, *, keeps_weights: bool) -> None:
+        """Holds new windows back until the next weights are in use, and vLLM's requests with them."""
+        async with self._updating:
+            self._raise_failure()
+            if not self.is_asleep:
+                await self._memory.free(self._slots, keeps_weights=keeps_weights, waits=not self.policy.in_flight)
+
     def statistics(self) -> EngineStatistics:
         """What it has done and does."""
         return self._counts.statistics(num_slots=self.num_slots, num_waiting=self._slots.num_waiting)
@@ -190,22 +204,25 @@ class VllmEngine:
 
     async def _switch(self, label: WeightLabel, path: str) -> None:
         """From the pause to the first token of the new weights; to be finished once it has begun."""
-        if self.policy.in_flight:
+        was_asleep = self.is_asleep
+        if self.policy.in_flight and not was_asleep:
             await self._probing.begin_crossings()
-        recomputes = self.policy.recompute_cache or self._is_poisoned or not self._rows
+        recomputes = self.policy.recompute_cache or self._is_poisoned or was_asleep or not self._rows
         try:
             await self._core.pause_generation(mode="keep", clear_cache=recomputes)
+            await self._memory.restore_weights()
             if not recomputes:
                 await self._take_back_unbegun()
-            if self._is_poisoned:
+            if self._is_poisoned and not was_asleep:
                 await self._core.collective_rpc("zero_kv_caches")
-                self._is_poisoned = False
+            self._is_poisoned = False
             if self.policy_version < 0:
                 seed = {"seed": self._core.model_config.seed}
                 await self._core.init_weight_transfer_engine(WeightTransferInitRequest(init_info=seed))
             await self._core.start_weight_update()
             await self._source.load(self._core, path)
             await self._core.finish_weight_update(label.text())
+            await self._memory.restore_kv_cache()
             await self._core.resume_generation()
         except Exception as error:
             await self._fail(error)
@@ -215,7 +232,7 @@ class VllmEngine:
                 self._rows[request_id].keep_cache(self.policy_version, label.policy_version)
         else:
             self._counts.prefilled(sum(row.num_before for row in self._rows.values()))
-        if self.policy_version < 0:
+        if self.policy_version < 0 or was_asleep:
             self._slots.open()
         self._label = label
 

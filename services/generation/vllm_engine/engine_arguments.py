@@ -96,7 +96,7 @@ def engine_arguments(config: Config, *, seed: int) -> Any:
     derived: dict[str, Any] = {
         "enable_prefix_caching": True,
         "disable_log_stats": True,  # our own counts are read instead
-        **(_on_cpu(config, given) if is_on_cpu() else {}),
+        **(_on_cpu(config, given) if is_on_cpu() else {"enable_sleep_mode": config.engine_sleep != "off"}),
         **given,
         "model": str(config.model.path),
         "skip_tokenizer_init": True,

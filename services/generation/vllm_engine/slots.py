@@ -48,9 +48,14 @@ class Slots:
         return self._num_closers == 0
 
     def open(self) -> None:
-        """There are weights now."""
+        """There are weights now, or the engine is awake again."""
         self._num_closers -= 1
         self._give()
+
+    def close(self) -> None:
+        """Until the next `open` nobody is given a place."""
+        self._num_closers += 1
+        self._opened.clear()
 
     async def until_open(self) -> None:
         """Until places are given again."""

@@ -40,7 +40,7 @@ class Rectangles:
         """Split the rows again, after some have come or gone."""
         lengths = self._cache.lengths
         self._groups = split_into_groups(lengths, overhead=self._overhead) if lengths else []
-        self._valid_for = None
+        self._rectangles, self._valid_for = [], None  # old views would keep a cache's memory
 
     def around(self, column: int) -> list[Rectangle]:
         """Views of the rows up to the end of the block that the latest column is in."""

@@ -43,7 +43,11 @@ class Decoder(Protocol):
         ...
 
     def reset(self) -> None:
-        """Forget all rows and everything they left behind."""
+        """Forget all rows and everything they left behind, and free its memory."""
+        ...
+
+    def drop_weights(self) -> None:
+        """Free them: nothing is decoded before the next `Switch`."""
         ...
 
 

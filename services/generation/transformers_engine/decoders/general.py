@@ -140,6 +140,11 @@ class GeneralDecoder:
             self._rows = self.layout.rows(self._forward)
             self._rows.num_prefilled = num_prefilled
 
+    def drop_weights(self) -> None:
+        """The model stays, with tensors of no size."""
+        for weight in self.weights.values():
+            weight.data = weight.data.new_empty(0)
+
     def exchange(self, ended: Sequence[int], prefixes: Sequence[Sequence[int]]) -> list[int]:
         """As the layout puts them."""
         return self._rows.exchange(ended, prefixes)

@@ -41,7 +41,7 @@ class AlignedCache:
 
     def reset(self) -> None:
         """Forget all rows and what they left in memory."""
-        self.entries = self.entries[..., :0, :]
+        self.entries = self.entries.new_zeros(*self.entries.shape[:-2], 0, self.entries.shape[-1])
         self.mask = self.entries.new_empty(self.entries.shape[2], 0)  # [slots, columns] 0: a token, -inf: none
         self.lengths: list[int] = []  # tokens cached of each row
         self.end = 0

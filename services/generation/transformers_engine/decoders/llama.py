@@ -126,6 +126,10 @@ class LlamaDecoder:
         self._prefixes = []
         self._arrange()
 
+    def drop_weights(self) -> None:
+        """Of the tensors that they came in nothing was kept."""
+        self.__dict__.pop("_weights", None)
+
     def exchange(self, ended: Sequence[int], prefixes: Sequence[Sequence[int]]) -> list[int]:
         """Prefill the new rows in the places of the ended ones, and move the last rows into those that remain."""
         num_before = len(self._cache.lengths)

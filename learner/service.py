@@ -15,7 +15,7 @@ Loops, all in one event loop, the first of which to end unexpectedly ends the pr
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ from learner.exchange.inbox import InboxLoop, MemoryPressure, RejectedRecords
 from learner.exchange.reconciliation import Reconciliation
 from learner.exchange.request_sender import RequestSender
 from learner.exchange.sleeping_engines import SleepingEngines
-from learner.exchange.weight_publisher import Snapshot, WeightPublisher
+from learner.exchange.weight_publisher import WeightPublisher
 from learner.parts import Parts
 from learner.persistence.run_identity import RunIdentity
 from learner.reporting.heartbeat import missing_rows
@@ -50,7 +50,7 @@ class LearnerService:
         self._until_step, self._meter = until_step or math.inf, ProgressMeter(progress)
         self.steering, self.failures = parts.steering, parts.failures
         self._has_news = asyncio.Event()  # the ledger changed, or a stop was requested
-        self._snapshot: Callable[..., Snapshot] = partial(parts.snapshot, incarnation=identity.incarnation)
+        self._snapshot = partial(parts.snapshot, incarnation=identity.incarnation)
         self._is_stopping, self._waits_for_records, self._waiting_for = False, False, "start"
         self._rejected = RejectedRecords(parts.streams, parts.manager)
         self._inbox = InboxLoop(
@@ -85,10 +85,6 @@ class LearnerService:
     def step(self) -> int:
         """Training steps done; also the policy's version."""
         return self._meter.step
-
-    @property
-    def _total_steps(self) -> int:
-        return self._reconfiguration.run.total_training_steps
 
     @property
     def waits_beyond(self) -> str | None:
@@ -163,17 +159,17 @@ class LearnerService:
         self._settle()
         await self._add_solutions(self.step)
         await self._take_steps()
-        while self.step >= self._total_steps and not self._is_stopping:
+        while self.step >= self._reconfiguration.run.total_training_steps and not self._is_stopping:
             await self._finish_evaluations()
             if not await self._change_at_the_end():
                 break
             await self._take_steps()
         await self._checkpoints.commit_now(self._present_progress(), self._manager)
-        self._log.ended(step=self.step, total_training_steps=self._total_steps)
+        self._log.ended(step=self.step, total_training_steps=self._reconfiguration.run.total_training_steps)
 
     async def _take_steps(self) -> None:
         """All of them, as many as there are now and then."""
-        while self.step < min(self._total_steps, self._until_step) and not self._is_stopping:
+        while self.step < min(self._reconfiguration.run.total_training_steps, self._until_step) and not self._is_stopping:
             began = time.monotonic()
             if batch := await self._next_batch():
                 self._waiting_for = f"checkpoint of step {self.step}"

@@ -24,6 +24,25 @@ def test_a_run_ends_by_itself_and_leaves_its_results(start: Callable[..., Run], 
     assert run.lines("step")[-1]["ledger/in_flight"] == 0
 
 
+def test_engines_sleep_while_the_learner_trains_and_wake_proved(start: Callable[..., Run]) -> None:
+    run = start(
+        **{
+            "run.mode": "lockstep",
+            "run.total_training_steps": "4",
+            "placement.sleep": "weights",
+            "generation.replicas": "2",
+        }
+    )
+
+    run.end()
+
+    assert [line["step"] for line in run.lines("step")] == [1, 2, 3, 4]
+    apart = [line["training/engine_kl/max"] for line in run.lines("step")]  # of steps that train the policy
+    assert max(kl for kl in apart if kl is not None) < 1e-4
+    logs = [(run.folder / "logs" / f"generation-{replica}.log").read_text() for replica in (0, 1)]
+    assert all(log.count("the engine sleeps while the learner trains") == 4 for log in logs)
+
+
 def test_killed_services_come_back_and_every_step_is_taken_once(start: Callable[..., Run]) -> None:
     run = start(**{"run.total_training_steps": "24"})
 

@@ -128,6 +128,7 @@ class OneTokenBehind:
         self._inner = inner
         self.vocabulary_size, self.num_prefilled = inner.vocabulary_size, 0
         self.exchange, self.reset, self.prepare = inner.exchange, inner.reset, inner.prepare
+        self.drop_weights = inner.drop_weights
         self._last: Tensor | None = None
 
     def step(self, tokens: Tensor) -> Tensor:

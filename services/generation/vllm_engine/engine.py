@@ -22,7 +22,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from services.generation.engine import CrossedRow, EngineFailedError, EngineStatistics, OnTokens, ProbeAnswer
 from services.generation.requests import check_request, empty_window
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
-from services.generation.vllm_engine.engine_arguments import engine_arguments, first_sentence
+from services.generation.vllm_engine.engine_arguments import engine_arguments, first_sentence, is_on_cpu
 from services.generation.vllm_engine.engine_memory import EngineMemory
 from services.generation.vllm_engine.probing import Probing
 from services.generation.vllm_engine.slots import GivenUpError, Slots
@@ -63,7 +63,7 @@ class VllmEngine:
         self.policy = policy
         self.has_seeds = has_seeds
         self._slots = Slots(num_slots)
-        self._memory = EngineMemory(core)
+        self._memory = EngineMemory(core, on_cpu=is_on_cpu())
         self._label = WeightLabel(-1, -1)
         self._probing = Probing(core, lambda: self._label, capacity=capacity)
         self._under_way: dict[tuple[str, int], WindowRow] = {}

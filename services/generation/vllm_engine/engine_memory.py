@@ -9,7 +9,6 @@ import asyncio
 
 from vllm.v1.engine.async_llm import AsyncLLM
 
-from services.generation.vllm_engine.engine_arguments import is_on_cpu
 from services.generation.vllm_engine.slots import Slots
 
 OFFLOADED, DROPPED = 1, 2
@@ -19,10 +18,12 @@ OFFLOADED, DROPPED = 1, 2
 class EngineMemory:
     """Of one engine; asleep between `free` and `restore_kv_cache`."""
 
-    def __init__(self, core: AsyncLLM) -> None:
+    def __init__(self, core: AsyncLLM, *, on_cpu: bool) -> None:
         self._core = core
-        self._on_cpu = is_on_cpu()
+        self._on_cpu = on_cpu
         self.is_asleep = False
+        self.num_free = 0
+        """Bytes that it has given back on a CPU; of a GPU's vLLM logs them."""
 
     async def free(self, slots: Slots, *, keeps_weights: bool, waits: bool) -> None:
         """Give the memory back; vLLM's requests are held, and no window gets a slot, until the slots are opened.
@@ -43,7 +44,7 @@ class EngineMemory:
     async def _free(self, *, keeps_weights: bool) -> None:
         if self._on_cpu:
             await self._core.pause_generation(mode="keep", clear_cache=True)
-            await self._core.collective_rpc("free_kv_cache")
+            self.num_free = sum(await self._core.collective_rpc("free_kv_cache"))
         else:
             await self._core.sleep(level=OFFLOADED if keeps_weights else DROPPED, mode="keep")
         self.is_asleep = True

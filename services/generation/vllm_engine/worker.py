@@ -139,7 +139,7 @@ class WorkerExtension:
         """New memory for them, of zeros, as in the beginning."""
         for memory, num_bytes in self._kv_sizes.items():
             memory.resize_(num_bytes)
-            memory.fill_(0)
+        self.zero_kv_caches()
 
     def _kv_memory(self) -> list[Any]:
         caches = [cache for cache in self.model_runner.kv_caches if isinstance(cache, torch.Tensor)]

@@ -169,7 +169,9 @@ class LearnerService:
 
     async def _take_steps(self) -> None:
         """All of them, as many as there are now and then."""
-        while self.step < min(self._reconfiguration.run.total_training_steps, self._until_step) and not self._is_stopping:
+        while (
+            self.step < min(self._reconfiguration.run.total_training_steps, self._until_step) and not self._is_stopping
+        ):
             began = time.monotonic()
             if batch := await self._next_batch():
                 self._waiting_for = f"checkpoint of step {self.step}"

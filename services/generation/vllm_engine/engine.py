@@ -146,7 +146,8 @@ class VllmEngine:
         async with self._updating:
             self._raise_failure()
             if not self.is_asleep:
-                await self._memory.free(self._slots, keeps_weights=keeps_weights, waits=not self.policy.in_flight)
+                keeps = keeps_weights or isinstance(self._source, AdapterFiles)  # what comes next has no body
+                await self._memory.free(self._slots, keeps_weights=keeps, waits=not self.policy.in_flight)
 
     def statistics(self) -> EngineStatistics:
         """What it has done and does."""
@@ -232,7 +233,7 @@ class VllmEngine:
                 self._rows[request_id].keep_cache(self.policy_version, label.policy_version)
         else:
             self._counts.prefilled(sum(row.num_before for row in self._rows.values()))
-        if self.policy_version < 0 or was_asleep:
+        for _ in range((self.policy_version < 0) + was_asleep):  # each of them keeps windows out
             self._slots.open()
         self._label = label
 

@@ -146,7 +146,6 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter, *, toke
     from services.generation.fleet_pace import FleetPace
     from services.generation.free_slots import FreeSlots
     from services.generation.service import WindowHandler
-    from services.generation.sleeping import SleepService
     from services.generation.weight_intake import WeightIntake
     from services.generation.weight_proof import DisprovedWeightsError
     from tppo.models.device import torch_device
@@ -168,12 +167,11 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter, *, toke
             run=run,
             name=name,
             token=token,
+            sleep=config.engine_sleep,
             shares_memory=config.generation.share_weight_memory,
         )
         async with (
-            weight_server(
-                intake, config.generation, token=token, sleeping=SleepService(weights, config.engine_sleep, run=run)
-            ) as address,
+            weight_server(intake, config.generation, token=token) as address,
             serving_endpoint(config, engine, slots) as endpoint,
         ):
             queue = RedisStreams(client, run=run, lease_seconds=config.redis.lease_seconds).window_requests

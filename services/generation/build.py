@@ -14,7 +14,6 @@ from services.generation.fleet_pace import FleetPace
 from services.generation.handover import Handover
 from services.generation.served_weights import ServedWeights
 from services.generation.service import WindowHandler
-from services.generation.sleeping import SleepService
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.decoder import Decoder
 from services.generation.transformers_engine.decoders.general import GeneralDecoder
@@ -65,13 +64,10 @@ def build_worker(
 
 
 @asynccontextmanager
-async def weight_server(
-    intake: WeightIntake, section: GenerationSection, *, token: str, sleeping: SleepService | None = None
-) -> AsyncIterator[str]:
+async def weight_server(intake: WeightIntake, section: GenerationSection, *, token: str) -> AsyncIterator[str]:
     """Runs the gRPC server that the learner calls; gives the address at which others reach it."""
-    methods = registration(intake, {} if sleeping is None else {"Sleep": sleeping.handler()})
     async with (
-        serving_grpc(SERVICE_NAME, methods, section, key="generation", token=token) as address,
+        serving_grpc(SERVICE_NAME, registration(intake), section, key="generation", token=token) as address,
         intake.streams.listening(section.host),
     ):
         yield address

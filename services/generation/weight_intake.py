@@ -9,13 +9,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from services.generation.served_weights import ServedWeights, StaleWeightsError, WeightIdentity
+from services.generation.sleeping import SleepService
 from services.generation.weight_proof import DisprovedWeightsError
 from services.generation.weight_reception import (
     DeltaReception,
@@ -26,6 +26,7 @@ from services.generation.weight_reception import (
 )
 from services.generation.weight_relay import WeightRelay
 from tppo.announced_weights import AnnouncedWeights
+from tppo.config.devices import Sleep
 from tppo.streams import StreamsError
 from tppo.v1 import generation_pb2 as pb
 from tppo.weight_probe import WeightProbe
@@ -88,12 +89,14 @@ class WeightIntake:
         run: str,
         name: str,
         token: str = "",
+        sleep: Sleep = "off",
         shares_memory: bool = True,
         message_seconds: float = MESSAGE_SECONDS,
     ) -> None:
         """`announced`: the newest weights that the learner has announced; may raise `StreamsError`.
 
-        `token`: of all generators of the run, from which the learner may have weights read. `shares_memory`: whether
+        `token`: of all generators of the run, from which the learner may have weights read. `sleep`: what the engine
+        frees while the learner trains. `shares_memory`: whether
         they are taken from the learner's memory where that can be opened.
         """
         self._weights = weights
@@ -103,6 +106,7 @@ class WeightIntake:
         self._message_seconds = message_seconds
         self.receptions = Receptions(shares_memory=shares_memory)
         self.streams = ByteStreams()
+        self.sleeping = SleepService(weights, sleep, run=run)
         self.relay = WeightRelay(self.receptions, self.streams, token=token)
 
     async def update_weights(self, messages: Messages, context: Context) -> AsyncIterator[pb.UpdateWeightsResponse]:
@@ -256,10 +260,8 @@ def _short(reception: Reception | DeltaReception) -> str:
     return f"the weight transfer ended {reception.num_missing} bytes short of its manifest"
 
 
-def registration(
-    intake: WeightIntake, others: Mapping[str, "grpc.RpcMethodHandler[Any, Any]"] = MappingProxyType({})
-) -> Callable[[grpc.aio.Server], None]:
-    """Adds the intake to a server, and `others` of its methods by name; weights come as they are on the wire."""
+def registration(intake: WeightIntake) -> Callable[[grpc.aio.Server], None]:
+    """Adds the intake to a server; weights come as they are on the wire."""
     handler: grpc.RpcMethodHandler[bytes, pb.UpdateWeightsResponse]
     handler = grpc.stream_stream_rpc_method_handler(
         intake.update_weights, response_serializer=pb.UpdateWeightsResponse.SerializeToString
@@ -269,7 +271,7 @@ def registration(
         intake.relay.read_weights, request_deserializer=pb.ReadWeightsRequest.FromString
     )
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]
-    handlers = {METHOD_NAME: handler, READ_METHOD.rpartition("/")[2]: reading, **others}
+    handlers = {METHOD_NAME: handler, READ_METHOD.rpartition("/")[2]: reading, "Sleep": intake.sleeping.handler()}
     return partial(_add_handler, grpc.method_handlers_generic_handler(SERVICE_NAME, handlers))
 
 

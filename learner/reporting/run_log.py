@@ -67,8 +67,10 @@ class RunLog:
     def ended(self, *, step: int, total_training_steps: int) -> None:
         """The learner ends in order: after the last step, or after SIGTERM or an operator's command."""
         self._metrics_log.flush()
-        what = "all steps are done" if step == total_training_steps else "stopped cleanly"
-        self.journal.event("end", step=step, text=f"{what}, at step {step} of {total_training_steps}")
+        is_complete = step == total_training_steps
+        what = "all steps are done" if is_complete else "stopped cleanly"
+        text = f"{what}, at step {step} of {total_training_steps}"
+        self.journal.event("end", step=step, text=text, is_complete=is_complete)
 
     def occurrences(self, *, policy_version: int) -> None:
         """What has happened in the ledger since the last call."""

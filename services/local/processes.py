@@ -14,7 +14,8 @@ from tppo.process.interpreter import environment_of_python, tppo_command
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import TOKEN_VARIABLE, Service
-from tppo.security.redis_address import REDIS_URL_VARIABLE
+from tppo.security.environment import both_names
+from tppo.security.redis_address import REDIS_PASSWORD_VARIABLE, REDIS_URL_VARIABLE
 
 LEARNER_RANK, SERVICE_RANK, REDIS_RANK = range(3)
 """The learner is stopped first and commits a checkpoint while all it needs still runs; Redis is stopped last."""
@@ -24,7 +25,14 @@ TOKENS_OF_ROLES: dict[str, tuple[Service, ...]] = {
     "learner": (Service.GENERATION,),  # it sends weights to the generators
     "dashboard": (Service.DASHBOARD, Service.GENERATION),  # generators that bring it may join
 }
-SECRETS = {TOKEN_VARIABLE, REDIS_URL_VARIABLE, *(service.variable for service in Service)}
+SECRETS = {
+    name
+    for variable in (
+        *(TOKEN_VARIABLE, REDIS_URL_VARIABLE, REDIS_PASSWORD_VARIABLE),
+        *(service.variable for service in Service),
+    )
+    for name in both_names(variable)
+}
 CLOSING_SECONDS = 10.0
 """Time for a service to deliver what is done, and to withdraw."""
 LEARNER_GRACE_SECONDS = 60.0

@@ -1,4 +1,4 @@
-"""What `tppo run` writes: `summary.json`, the run in a few numbers, and at its end `learning_curve.png`."""
+"""What `tppo run` and `tppo summarize` write: the run in a few numbers, `summary.json`, and `learning_curve.png`."""
 
 import io
 import logging
@@ -123,7 +123,7 @@ def earlier_session(paths: RunPaths) -> tuple[float, GenerationTotals]:
         log.warning("%s; added up from %s", error, paths.metrics)
         earlier = None
     if earlier is None:
-        return _added_up(read_metric_lines(paths.metrics))
+        return added_up(read_metric_lines(paths.metrics))
     totals = GenerationTotals(
         seconds_busy=earlier["seconds_generation"],
         num_tokens=earlier["tokens_generated"],
@@ -134,7 +134,7 @@ def earlier_session(paths: RunPaths) -> tuple[float, GenerationTotals]:
     return float(earlier["seconds_total"]), totals
 
 
-def _added_up(lines: list[MetricLine]) -> tuple[float, GenerationTotals]:
+def added_up(lines: list[MetricLine]) -> tuple[float, GenerationTotals]:
     """A generator that is started again counts from zero: where a count falls, what stood before it is added."""
     seconds, before, last = 0.0, GenerationTotals(), GenerationTotals()
     for line in lines:

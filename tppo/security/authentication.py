@@ -8,7 +8,6 @@ token apart: scrapes are plain HTTP, and who overhears one must not be able to s
 
 import hmac
 import ipaddress
-import os
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Any, NoReturn
@@ -17,6 +16,7 @@ import grpc
 import grpc.aio
 
 from tppo.config import ConfigError
+from tppo.security.environment import secret_from_environment
 
 TOKEN_VARIABLE = "TPPO_TOKEN"
 METRICS_TOKEN_VARIABLE = "TPPO_METRICS_TOKEN"
@@ -38,14 +38,16 @@ class Service(StrEnum):
 
     @property
     def variable(self) -> str:
-        """The environment variable that holds the token."""
+        """The environment variable that holds the token; with `_FILE` behind it, the path of a file that does."""
         return f"TPPO_{self.upper()}_TOKEN"
 
 
 def token_from_environment(service: Service) -> str:
     """The service's token, or the one derived from the operator's secret; empty where neither is set."""
-    secret = os.environ.get(TOKEN_VARIABLE, "").strip()
-    return os.environ.get(service.variable, "").strip() or (derived_token(secret, service) if secret else "")
+    if given := secret_from_environment(service.variable):
+        return given
+    secret = secret_from_environment(TOKEN_VARIABLE)
+    return derived_token(secret, service) if secret else ""
 
 
 def derived_token(secret: str, service: Service) -> str:
@@ -57,7 +59,7 @@ def derived_token(secret: str, service: Service) -> str:
 
 def metrics_token_from_environment() -> str:
     """The token of those who scrape, or an empty text."""
-    return os.environ.get(METRICS_TOKEN_VARIABLE, "").strip()
+    return secret_from_environment(METRICS_TOKEN_VARIABLE)
 
 
 def require_token_beyond_loopback(host: str, token: str, *, key: str = "host", variable: str = TOKEN_VARIABLE) -> None:

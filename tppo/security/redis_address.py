@@ -4,13 +4,26 @@ The address holds the password, so `tppo run` hands it to its processes through 
 can read command lines.
 """
 
-import os
+from urllib.parse import quote, urlsplit
 
 from tppo.config import Config, ConfigError
 from tppo.run_folder.paths import RunPaths
+from tppo.security.environment import secret_from_environment
 from tppo.security.private_files import read_secret
 
 REDIS_URL_VARIABLE = "TPPO_REDIS_URL"
+REDIS_PASSWORD_VARIABLE = "TPPO_REDIS_PASSWORD"
+"""For an address without a password: so that the address may be seen, and the password comes as a secret of its own."""
+
+
+def redis_url_from_environment() -> str:
+    """With the password where there is one; empty where there is no address. Raises `ConfigError`."""
+    url, password = secret_from_environment(REDIS_URL_VARIABLE), secret_from_environment(REDIS_PASSWORD_VARIABLE)
+    parts = urlsplit(url)
+    if not password or not parts.hostname or parts.password:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{parts.username or ''}:{quote(password, safe='')}@{host}").geturl()
 
 
 def with_redis(config: Config) -> Config:
@@ -18,7 +31,7 @@ def with_redis(config: Config) -> Config:
     if config.redis.url:
         return config
     kept = RunPaths(config.run.path).redis_url
-    url = os.environ.get(REDIS_URL_VARIABLE, "").strip() or read_secret(kept)
+    url = redis_url_from_environment() or read_secret(kept)
     if not url:
         raise ConfigError(
             "redis.url is empty; expected the address of a Redis server, as in --redis redis://HOST:6379 or "

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.table import Table
 from services.local.doctor.diagnosis import Diagnosis, Severity, diagnoses_of, problem
 from tppo.config import ConfigError
 from tppo.config.load import load
-from tppo.security.redis_address import REDIS_URL_VARIABLE
+from tppo.security.redis_address import redis_url_from_environment
 
 STYLES = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.PROBLEM: "red"}
 
@@ -45,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
 def _diagnoses(arguments: argparse.Namespace) -> list[Diagnosis]:
     from services.local.doctor.of_run import checks_of_machine, checks_of_run  # slow to import, after --help
 
-    url = arguments.redis or os.environ.get(REDIS_URL_VARIABLE, "")
+    url = arguments.redis or redis_url_from_environment()
     if arguments.run is None:
         return list(diagnoses_of(checks_of_machine(Path("runs"), url)))
     redis = [f'redis.url="{arguments.redis}"'] if arguments.redis else []

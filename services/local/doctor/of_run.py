@@ -1,6 +1,5 @@
 """Checks for one configuration: each by itself, so that all that is wrong is said at once, and not the first of it."""
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -13,7 +12,7 @@ from services.local.memory import memory_lines, stored_parameters
 from tppo.config import Config, ConfigError, dump
 from tppo.config.services import DASHBOARD_PORTS
 from tppo.process.listening import first_free
-from tppo.security.redis_address import REDIS_URL_VARIABLE
+from tppo.security.redis_address import redis_url_from_environment
 
 BYTES_PER_PARAMETER = 24  # of a checkpoint: weights and two moments of both models
 CODE = "code"
@@ -40,7 +39,7 @@ def checks_of_run(config: Config) -> list[tuple[str, Check]]:
         ("devices of the run", lambda: _devices(config)),
         ("memory", lambda: _memory(config)),
         ("disk", lambda: machine.disk(Path(config.run.path), needed=_checkpoint_bytes(config))),
-        ("Redis", lambda: surroundings.redis(config.redis.url or os.environ.get(REDIS_URL_VARIABLE, ""))),
+        ("Redis", lambda: surroundings.redis(config.redis.url or redis_url_from_environment())),
         ("ports", lambda: _refusal("ports", "free", lambda: preflight.check_ports(config))),
         ("addresses", lambda: _refusal("addresses", "usable", lambda: preflight.check_hosts(config))),
         ("vLLM", lambda: surroundings.vllm(generation.python, is_needed=generation.engine == "vllm")),

@@ -6,10 +6,9 @@ B begins at zero, so an untrained adapter changes nothing. A copy of such a netw
 body. docs/lora.md
 """
 
-import copy
 import logging
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +17,11 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from learner.models.master_weights import MasterWeights
+from learner.models.master_weights import MasterWeights, Result
 from learner.models.named_tensors import named_tensors
 from learner.models.reading import WeightsError
-from learner.parallel.group import ALONE
+from learner.models.sharding import Passes, frozen_in_shards
+from learner.parallel.group import ALONE, Group
 from tppo.models.adapters import (
     ADAPTER_FILE,
     PEFT_PREFIX,
@@ -71,16 +71,26 @@ class AdapterWeights(MasterWeights):
     ) -> None:
         """`masters`: the adapters' parameters, and those of heads that train whole."""
         super().__init__(network, masters)
-        self.group = ALONE  # of the processes that train it, each on a body of its own
+        self.group = ALONE  # of the processes that train it
+        self._passes: Passes | None = None  # where the body lies in shards
         self.adapters, self.layers = adapters, layers
         self.adapter = AdapterFacts(adapters.body.digest, adapters.lora.scaling)
         self.heads = sorted({name.rpartition(".")[0] for name in masters if LORA not in name})
 
     @classmethod
     def into(
-        cls, network: Any, adapters: Adapters, *, compute_dtype: torch.dtype, in_float32: Set[str], head: str = ""
+        cls,
+        network: Any,
+        adapters: Adapters,
+        *,
+        compute_dtype: torch.dtype,
+        in_float32: Set[str],
+        head: str = "",
+        group: Group = ALONE,
     ) -> "AdapterWeights":
         """Freeze a network of float32 weights, or of a shared body, but for `head`; cast it, and put the adapters in.
+
+        In a group the body lies in shards, and the adapters on every rank.
 
         Raises `AdapterError` for layers that it does not have, and `WeightsError` for tensors that are not its.
         """
@@ -96,6 +106,8 @@ class AdapterWeights(MasterWeights):
         weights = cls(network, trained, adapters, layers)
         if adapters.tensors is not None:
             weights.load(adapters.tensors)
+        if group.size > 1:
+            weights.group, weights._passes = group, frozen_in_shards(network, group)
         return weights
 
     @torch.no_grad()
@@ -142,24 +154,39 @@ class AdapterWeights(MasterWeights):
                 raise WeightsError(f"{name} is {list(tensors[name].shape)}; expected {list(tensor.shape)}")
             tensor.copy_(tensors[name])
 
-    def holding(self, tensors: Mapping[str, Tensor]) -> "AdapterWeights":
+    def run(self, compute: Callable[[], Result]) -> Result:
+        return compute() if self._passes is None else self._passes(compute)
+
+    def holding(self, tensors: Mapping[str, Tensor]) -> "OtherAdapters":
         """On the same body."""
-        others = self._copy()
+        others = OtherAdapters(self)
         others.load({f"{PEFT_PREFIX}{name}": tensor for name, tensor in tensors.items()})
         return others
 
-    def frozen_copy(self) -> "AdapterWeights":
+    def frozen_copy(self) -> "OtherAdapters":
         """On the same body."""
-        others = self._copy()
-        for master in others.parameters():
-            master.requires_grad_(False)
-        return others
+        return OtherAdapters(self)
 
-    def _copy(self) -> "AdapterWeights":
-        shared = {id(one): one for one in self.network.parameters() if not one.requires_grad}
-        network = copy.deepcopy(self.network, shared)
-        own = dict(network.named_parameters())
-        return AdapterWeights(network, {name: own[name] for name in self.masters}, self.adapters, self.layers)
+
+class OtherAdapters(AdapterWeights):
+    """Copies of adapters, which the owner's network has in place of its own while something is computed."""
+
+    def __init__(self, owner: AdapterWeights) -> None:
+        """They take no gradient."""
+        copies = {name: Parameter(one.detach().clone(), requires_grad=False) for name, one in owner.masters.items()}
+        vars(self).update(vars(owner) | {"masters": copies})
+        self._owner = owner
+
+    def run(self, compute: Callable[[], Result]) -> Result:
+        pairs = [(self._owner.masters[name], one) for name, one in self.masters.items()]
+        own = [parameter.data for parameter, _ in pairs]
+        try:
+            for parameter, one in pairs:
+                parameter.data = one.data
+            return self._owner.run(compute)
+        finally:
+            for (parameter, _), data in zip(pairs, own, strict=True):
+                parameter.data = data
 
 
 def on_body_of(policy: Any, network_class: type[PreTrainedModel], config: PreTrainedConfig) -> Any:

@@ -42,7 +42,7 @@ def load_policy(
     """
     network = read_network(AutoModelForCausalLM, path, _plain_config(path), dtype=torch.float32)
     policy = policy_from_network(
-        _placed(network, device, _sharing(group, adapters)),
+        _placed(network, device, group),
         temperature=temperature,
         compute_dtype=compute_dtype,
         adapters=adapters,
@@ -65,7 +65,7 @@ def load_value_model(
     config = _plain_config(path, num_labels=1)
     network_class = skeleton(config).value_network_class()
     network = read_network(network_class, path, config, dtype=torch.float32, key_mapping=OTHER_HEADS)
-    placed = _placed(network, device, _sharing(group, adapters))
+    placed = _placed(network, device, group)
     return value_model_from_network(placed, compute_dtype=compute_dtype, adapters=adapters, group=group)
 
 
@@ -90,7 +90,7 @@ def value_model_from_policy(
     )
     for parameter in network.get_submodule(HEAD).parameters():
         torch.nn.init.zeros_(parameter)
-    placed = _placed(network, device, _sharing(group, adapters))
+    placed = _placed(network, device, group)
     return value_model_from_network(placed, compute_dtype=compute_dtype, adapters=adapters, group=group)
 
 
@@ -157,7 +157,7 @@ def value_model_from_network(
 
 
 def _sharing(group: Group, adapters: Adapters | None) -> Group:
-    """Which processes share the weights: a frozen body lies whole on each of them."""
+    """Which processes share the masters; a frozen body is divided when it has its adapters."""
     return group if adapters is None else ALONE
 
 
@@ -182,10 +182,9 @@ def _weights(
 ) -> MasterWeights:
     if adapters is None:
         return masters.computing_in(compute_dtype, in_float32=in_float32)
-    network = masters.network
-    weights = AdapterWeights.into(network, adapters, compute_dtype=compute_dtype, in_float32=in_float32, head=head)
-    weights.group = group
-    return weights
+    return AdapterWeights.into(
+        masters.network, adapters, compute_dtype=compute_dtype, in_float32=in_float32, head=head, group=group
+    )
 
 
 def _plain_config(path: str, **overrides: Any) -> PreTrainedConfig:

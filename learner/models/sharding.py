@@ -178,6 +178,21 @@ def _sharded(
     return root
 
 
+def frozen_in_shards(network: Module, group: Group) -> Passes:
+    """Shard what is frozen, block by block, in the types that it has; what trains stays whole on every rank.
+
+    A group of FSDP2 gathers in one type what trains in it, and adapters are float32 on a body of another type.
+    """
+    trained = {one for one in network.parameters() if one.requires_grad}
+    for one in trained:
+        one.data = one.data.to(group.device)
+    root = Passes(network)
+    for module in (*blocks_of(network), root):
+        module.register_forward_hook(_without_views)
+        fully_shard(module, mesh=group.mesh, reshard_after_forward=True, ignored_params=trained)
+    return root
+
+
 def _without_views(_module: Module, _inputs: Any, outputs: Any) -> Any:
     """The hooks that gather weights for the backward pass, which come after this one, cannot stand on views."""
     return tree_map_only(Tensor, lambda one: one.clone() if one._is_view() else one, outputs)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification
 
+from learner.models.adapters import Adapters, Body
 from learner.models.loading import policy_from_network, value_model_from_network
 from learner.models.master_weights import MasterWeights
 from learner.parallel.group import ALONE, Group
@@ -20,6 +21,7 @@ from learner.step.trainer import Trainer
 from learner.step.updates.optimization import Optimization
 from tests.learner.builders import a_config, a_row
 from tppo.config.schema import Config, OptimizerSection
+from tppo.models.adapters import Lora
 
 VOCABULARY = 32
 WINDOW_LENGTH = 6
@@ -83,14 +85,18 @@ class TinyTrainer(Trainer):
     def __init__(
         self, config: Config, *, group: Group = ALONE, network: Callable[[str], PreTrainedModel] = a_network
     ) -> None:
+        lora = Lora.of(config.actor)
+        adapters = None if lora is None else Adapters(lora, Body("", ""))
         policy = policy_from_network(
             network("policy"),
+            adapters=adapters,
             temperature=config.generation.temperature,
             compute_dtype=getattr(torch, config.policy_placement.compute_dtype),
             group=group,
         )
         value_model = value_model_from_network(
             network("value"),
+            adapters=adapters,
             compute_dtype=getattr(torch, config.value_model_placement.compute_dtype),
             group=group,
         )

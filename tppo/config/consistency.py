@@ -181,6 +181,7 @@ def _shared_body(config: Config) -> Iterator[str]:
             value_model.compute_dtype != policy.compute_dtype,
             f"{policy.compute_dtype!r}",
         ),
+        (f"learner.num_processes = {config.learner.num_processes}", config.learner.num_processes > 1, "1"),
     ):
         if is_in_the_way:
             yield (

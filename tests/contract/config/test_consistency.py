@@ -106,6 +106,11 @@ CONTRADICTIONS = [
         "such key, or critic.share_body = false",
     ),
     (
+        ["actor.lora_rank=8", "critic.lora_rank=8", "critic.share_body=true", "learner.num_processes=2"],
+        "critic.share_body = true with learner.num_processes = 2: both models stand on the policy's frozen body; "
+        "expected 1, or critic.share_body = false",
+    ),
+    (
         ["actor.lora_rank=8", "critic.lora_rank=8", "critic.share_body=true", "critic.compute_dtype=bfloat16"],
         "critic.share_body = true with critic.compute_dtype = 'bfloat16': both models stand on the policy's frozen "
         "body; expected 'float32', or critic.share_body = false",

@@ -35,11 +35,12 @@ class Case:
     logits_kept: int = memory_estimate.MAX_LOGITS_KEPT
     actor: Mapping[str, Any] = field(default_factory=dict)
     num_steps: int = 2
+    rank: int = 0  # of adapters
 
     def trainer(self, group: Group) -> TinyTrainer:
         """Two mini-batches and two passes over them, in micro-batches of one or two of the rows."""
         whole = {} if self.algorithm in ("tppo", "vapo") else {"lam": 0.9}
-        both = {"lr": 1e-3, "lr_decay": "constant", "max_tokens_per_microbatch": 14}
+        both = {"lr": 1e-3, "lr_decay": "constant", "max_tokens_per_microbatch": 14, "lora_rank": self.rank}
         config = a_step_config(
             run={"mode": "lockstep", "algorithm": self.algorithm, "window_length": 6 if self.is_cut else 18},
             algorithm={"num_ignored_tail_tokens": 0, "advantage_whitening": "none", **whole},
@@ -94,6 +95,8 @@ STEPS: Mapping[str, Case] = {
     # What rounding changes in the first step decides over clips in the second.
     "tppo in bfloat16": Case(dtype="bfloat16", network=tied_network, num_steps=1),
     "ppo-ewma in bfloat16": Case("ppo-ewma", dtype="bfloat16", num_steps=1),
+    "adapters, checkpointed": Case(mode="full", network=tied_network, rank=4),
+    "ppo-ewma with adapters in bfloat16": Case("ppo-ewma", dtype="bfloat16", rank=4, num_steps=1),
 }
 
 

@@ -95,7 +95,7 @@ class ChaoticRun(Run):
     def newest_step(self) -> int:
         """The newest that was taken or committed: a killed learner loses lines of its metrics, a full disk too."""
         committed = CheckpointFolder(RunPaths(self.folder).checkpoints).complete_steps()
-        return max(self.num_steps_done, *committed)
+        return max([self.num_steps_done, *committed])
 
     def finish(self, *, num_more_steps: int) -> None:
         """Interrupt the run, go on, and let it come to its last step, which is the next but so many."""

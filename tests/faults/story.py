@@ -50,8 +50,9 @@ def drawn_story(source: random.Random, only: Sequence[str] = ()) -> Story:
     faults = [name for name in kinds.FAULTS if name in only] or _unnamed_faults(only)
     new = [name for name in faults if name in kinds.NEW]
     old = [name for name in faults if name not in kinds.NEW]
+    fewest = 0 if new else 1  # the run has a checkpoint when it ends
     drawn = kinds.drawn_faults(source, source.randint(1, 2), new) + kinds.drawn_faults(
-        source, source.randint(0, 1), old
+        source, source.randint(fewest, fewest + 1), old
     )
     source.shuffle(drawn)
     damages = [kind for kind in small_files.KINDS if kind in only] or small_files.KINDS

@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 
 from services.local.evaluate.benchmarks import BenchmarkProblem
-from services.local.evaluate.responses import Place
+from services.local.evaluate.responses import REFUSED, Place
 from tppo.process.backoff import Backoff
 from tppo.process.cancellation import cancel_all
-from tppo.rollout import FinishReason, RewardRequest
+from tppo.rollout import FinishReason, RewardRequest, ScoreStatus
 from tppo.run_folder.json_lines import Fields
 from tppo.scoring.remote import RemoteScorer
 
@@ -27,6 +27,10 @@ BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 
 class EndpointRefusedError(Exception):
     """An answer that no retry changes."""
+
+
+class TooLongError(Exception):
+    """The endpoint has no room for the prompt and a response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,15 @@ class Asker:
         for place in places:
             problem = self._problems[place[0]]
             before = known.get(place)
-            sampled = self._sampled_before(before) if before else await self._sample(problem, place[1])
-            self._take({**sampled, **await self._scored(problem, place, sampled)})
+            is_sampled = before is not None and before["finish_reason"] != REFUSED
+            try:
+                sampled = (
+                    self._sampled_before(before) if before and is_sampled else await self._sample(problem, place[1])
+                )
+            except TooLongError as error:
+                self._take({**_facts(problem, place), **_not_sampled(error)})
+            else:
+                self._take({**sampled, **_facts(problem, place), **await self._scored(problem, place, sampled)})
 
     def _sampled_before(self, line: Fields) -> Fields:
         """What was sampled before a crash, or before its scoring failed, is not sampled again."""
@@ -123,6 +134,8 @@ class Asker:
                 if response.status_code == HTTPStatus.OK:
                     return dict(response.json())
                 cause = f"{client.base_url}: {_message(response)}"
+                if _error(response).get("code") == "context_length_exceeded":
+                    raise TooLongError(_message(response))
                 if response.status_code not in BUSY:
                     raise EndpointRefusedError(cause)
             await asyncio.sleep(backoff.next_delay())
@@ -143,11 +156,6 @@ class Asker:
         )
         (score,) = await self._scorer.scores([request])
         return {
-            "problem": place[0],
-            "sample": place[1],
-            "data_source": problem.data_source,
-            "prompt": problem.text,
-            "ground_truth": problem.ground_truth,
             "status": score.status.name,
             "score": score.score,
             "answer": score.answer,
@@ -156,8 +164,32 @@ class Asker:
         }
 
 
+def _facts(problem: BenchmarkProblem, place: Place) -> Fields:
+    return {
+        "problem": place[0],
+        "sample": place[1],
+        "data_source": problem.data_source,
+        "prompt": problem.text,
+        "ground_truth": problem.ground_truth,
+    }
+
+
+def _not_sampled(error: TooLongError) -> Fields:
+    unknown = {"response": "", "num_tokens": 0, "finish_reason": REFUSED, "policy": "", "token_ids": None}
+    return {
+        **unknown,
+        **{"status": ScoreStatus.FAILED.name, "score": None, "answer": "", "function": "", "error": str(error)},
+    }
+
+
 def _message(response: httpx.Response) -> str:
+    return str(_error(response).get("message") or f"status {response.status_code}")
+
+
+def _error(response: httpx.Response) -> Mapping[str, Any]:
+    """In OpenAI's shape; empty where it has another."""
     try:
-        return str(response.json()["error"]["message"])
+        found = response.json()["error"]
     except (ValueError, KeyError, TypeError):
-        return f"status {response.status_code}"
+        return {}
+    return found if isinstance(found, Mapping) else {}

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from services.local.evaluate.asking import Asker, EndpointRefusedError, Sampling
 from services.local.evaluate.benchmarks import BenchmarkProblem, problems_in
 from services.local.evaluate.processes import ServingEndedError, serving
-from services.local.evaluate.responses import EvaluationIdentity, Responses, digest_of, missing
+from services.local.evaluate.responses import REFUSED, EvaluationIdentity, Responses, digest_of, missing
 from services.local.evaluate.summary import summary_of, table_of
 from services.local.evaluate.target import Target, has_chat_template, serving_config, target_of
 from tppo.config import Config, ConfigError, dump
@@ -65,9 +65,13 @@ def evaluate(arguments: argparse.Namespace) -> int:
     except (ServingEndedError, EndpointRefusedError, ScoringLostError, OSError) as error:
         _complain(f"tppo eval: {error}; the same command continues")
         return 1
-    summary = summary_of(plan.responses.known().values(), plan.num_samples)
+    lines = plan.responses.known().values()
+    summary = summary_of(lines, plan.num_samples)
     write_object(plan.responses.folder / "summary.json", summary)
     console.print(table_of(summary))
+    if too_long := [line["error"] for line in lines if line["finish_reason"] == REFUSED]:
+        text = f"{len(too_long)} responses were not sampled; the first: {too_long[0]}."
+        _complain(f"{text} The same command with a larger --set run.max_prompt_length=N samples them.")
     return 0
 
 

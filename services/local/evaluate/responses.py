@@ -18,6 +18,8 @@ from tppo.run_folder.json_files import Kind, fits, read_object, write_object
 from tppo.run_folder.json_lines import Fields, JsonLinesWriter, read_objects
 
 SCORED = ScoreStatus.SCORED.name
+REFUSED = "refused"
+"""The finish reason of a response that was not sampled, as its prompt is too long; it may be with other settings."""
 NEEDED: Mapping[str, Kind] = {
     "problem": int,
     "sample": int,

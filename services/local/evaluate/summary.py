@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from scipy import stats
 
-from services.local.evaluate.responses import SCORED
+from services.local.evaluate.responses import REFUSED, SCORED
 from tppo.run_folder.json_lines import Fields
 from tppo.scoring.pass_at_k import Estimate, Vote, best_at_k, estimate, ks_up_to, majority_at_k
 
@@ -46,10 +46,12 @@ def _numbers(lines: Sequence[Fields], num_samples: int) -> Numbers:
         numbers[f"pass@{k}"] = _over(scored, k, partial(_best, k=k))
         if k > 1:
             numbers[f"maj@{k}"] = _over(scored, k, partial(majority_at_k, k=k))
-    cut = [line["finish_reason"] == "length" for line in lines]
-    lengths = sorted(line["num_tokens"] for line in lines)
+    sampled = [line for line in lines if line["finish_reason"] != REFUSED]
+    if not sampled:
+        return numbers | dict.fromkeys(("cut_at_the_limit", "mean_length", "median_length", "longest"))
+    lengths = sorted(line["num_tokens"] for line in sampled)
     return numbers | {
-        "cut_at_the_limit": sum(cut) / len(cut),
+        "cut_at_the_limit": sum(line["finish_reason"] == "length" for line in sampled) / len(sampled),
         "mean_length": sum(lengths) / len(lengths),
         "median_length": lengths[len(lengths) // 2],
         "longest": lengths[-1],

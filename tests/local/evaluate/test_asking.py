@@ -125,6 +125,28 @@ async def test_what_the_endpoint_refuses_for_good_ends_the_evaluation_with_its_s
         )
 
 
+async def test_a_prompt_that_is_too_long_is_no_zero_ends_nothing_and_is_asked_again(tmp_path: Path) -> None:
+    room = 0
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if "1 + 1" in request.content.decode() and not room:
+            error = {"message": "9 tokens of the prompt", "code": "context_length_exceeded"}
+            return httpx.Response(400, json={"error": error})
+        return httpx.Response(200, json=completion())
+
+    responses = Responses(tmp_path, QUESTION)
+    await asked(responses, answer)
+    refused = responses.known()[1, 0]
+    (found,) = summary_of(responses.known().values(), 1).values()
+
+    assert (refused["status"], refused["score"], refused["error"]) == ("FAILED", None, "9 tokens of the prompt")
+    assert (found["unscored"], found["pass@1"]["value"], found["mean_length"]) == (1, 1.0, 2.0)
+
+    room = 1
+    await asked(responses, answer)
+    assert responses.known()[1, 0]["response"] == "so 1"
+
+
 async def test_an_endpoint_that_never_has_room_ends_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "MAX_REFUSALS", 3)
 

@@ -28,7 +28,12 @@ from tppo.process.shell import (
     run_until_signalled,
 )
 from tppo.prometheus import Exporter, serving
-from tppo.security.authentication import Service, metrics_token_from_environment, token_from_environment
+from tppo.security.authentication import (
+    TOKEN_VARIABLE,
+    Service,
+    metrics_token_from_environment,
+    token_from_environment,
+)
 from tppo.security.redis_address import with_redis
 from tppo.security.service_tokens import service_token
 from tppo.security.tls import require_tls_or_token
@@ -45,7 +50,13 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="tppo generation", description="Sample responses, window by window.")
     add_config_arguments(parser, is_optional=True)
     parser.add_argument("--join", metavar="ADDRESS", help="of a run's dashboard, in place of the TOML file")
-    parser.add_argument("--token-file", metavar="FILE", type=Path, help="with the run's generation token, for --join")
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        type=Path,
+        help="with the run's generation token, for --join "
+        f"(default: {Service.GENERATION.variable} or {TOKEN_VARIABLE} of the environment)",
+    )
     parser.add_argument(
         "--name",
         default=f"generation-{socket.gethostname()}-{os.getpid()}",
@@ -110,9 +121,14 @@ async def _serve_clients(config: Config, policy_version: int) -> None:
 
 def _require_one_source(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
     """Of the configuration: the file, or the dashboard of a run that goes on."""
-    joins = arguments.join is not None
-    if joins == bool(arguments.config) or joins != (arguments.token_file is not None):
+    joins, has_file = arguments.join is not None, arguments.token_file is not None
+    if joins == bool(arguments.config) or (has_file and not joins):
         parser.error("expected the run's TOML file, or --join ADDRESS and --token-file FILE")
+    if joins and not has_file and not token_from_environment(Service.GENERATION):
+        variables = f"{Service.GENERATION.variable} or {TOKEN_VARIABLE}"
+        parser.error(
+            f"--join {arguments.join}: no token; expected --token-file FILE, or {variables} in the environment"
+        )
     if joins and arguments.standalone:
         parser.error("--standalone serves without a run; expected the run's TOML file in place of --join")
 
@@ -124,7 +140,8 @@ def _configured(arguments: argparse.Namespace) -> tuple[Config, str]:
 
 def _joined(arguments: argparse.Namespace) -> tuple[Config, str]:
     """By the run's dashboard, which the token opens; the learner brings the same one."""
-    token = joining.read_token(arguments.token_file)
+    given = arguments.token_file
+    token = token_from_environment(Service.GENERATION) if given is None else joining.read_token(given)
     invited = joining.invitation(arguments.join, token)
     overrides = [*arguments.overrides, *([f'redis.url="{arguments.redis}"'] if arguments.redis else [])]
     config = joining.joined_config(invited, overrides)

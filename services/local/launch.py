@@ -37,6 +37,7 @@ from tppo.run_folder.ending import EndingKind, ending_of
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import Service, token_from_environment
 from tppo.security.private_files import new_secret, private_folder
+from tppo.security.redis_address import given_redis
 from tppo.security.service_tokens import client_token, run_token, service_token
 
 
@@ -56,7 +57,7 @@ def check(config: Config, *, resume: bool, gpus: Gpus | None = None) -> list[str
         preflight.check_devices(config)
     preflight.check_hosts(config)
     preflight.check_ports(config)
-    if config.redis.url:
+    if given_redis(config):
         preflight.check_redis(config)
     else:
         preflight.check_memory(config)
@@ -94,7 +95,7 @@ def plan_of(config: Config, *, resume: bool, retries_parked: bool = False, parke
     """What will be started: with an embedded server unless the user named one."""
     paths = RunPaths(config.run.path)
     server = None
-    if not config.redis.url:
+    if not given_redis(config):
         limit = config.redis.memory_limit_mb
         server = RedisServer(
             binary=find_binary(), port=free_port(), folder=paths.redis, memory_limit_mb=limit, password=new_secret()
@@ -105,7 +106,7 @@ def plan_of(config: Config, *, resume: bool, retries_parked: bool = False, parke
         resume=resume,
         retries_parked=retries_parked,
         parked_cause=parked_cause,
-        redis_url=server.url if server else config.redis.url,
+        redis_url=server.url if server else given_redis(config),
         server=server,
     )
 

@@ -28,6 +28,7 @@ from tppo.security.authentication import (
     require_token_beyond_loopback,
     token_from_environment,
 )
+from tppo.security.redis_address import given_redis
 from tppo.security.tls import require_tls_or_token
 from tppo.streams import StreamsError, StreamsUnavailable
 from tppo.streams.connection import connect, without_password
@@ -162,8 +163,8 @@ def needed_memory_mb(config: Config) -> int:
 
 
 def check_redis(config: Config) -> None:
-    """The server at `redis.url` answers, is new enough, and forgets nothing of what it is given."""
-    url = config.redis.url
+    """The server that the user has named answers, is new enough, and forgets nothing of what it is given."""
+    url = given_redis(config)
     try:
         memory = asyncio.run(_memory_of_redis(url))
     except StreamsUnavailable as error:

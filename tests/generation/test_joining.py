@@ -2,6 +2,7 @@
 
 import json
 import threading
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from services.generation import __main__
 from services.generation.joining import Invitation, invitation, joined_config, read_token
 from tests.learner.builders import a_config
 from tppo.config import Config, ConfigError, dump
@@ -163,3 +165,15 @@ def test_a_token_file_holds_one_token(tmp_path: Path) -> None:
             ConfigError, match=f"--token-file .*/{name}: .*{cause}; expected the run's generation token"
         ):
             read_token(tmp_path / name)
+
+
+def test_without_a_file_the_token_is_that_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        __main__.main(["--join", "http://run:8265"])
+    assert "no token; expected --token-file FILE, or TPPO_GENERATION_TOKEN or TPPO_TOKEN in" in capsys.readouterr().err
+
+    monkeypatch.setenv("TPPO_GENERATION_TOKEN", TOKEN)
+    with dashboard(body={}) as address, pytest.raises(ConfigError, match="the answer is no invitation"):  # but let in
+        __main__._joined(Namespace(join=address, token_file=None))

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from services.local.launch import dashboard_socket, locked, prepare, report_ending, why_nothing_is_left
+from services.local.launch import (
+    dashboard_socket,
+    description,
+    locked,
+    plan_of,
+    prepare,
+    report_ending,
+    why_nothing_is_left,
+)
 from services.local.metrics import RunMetrics, read_metrics
 from services.local.processes import Plan
 from services.local.results import summarize
@@ -69,6 +77,19 @@ def a_run_at_its_last_step(folder: Path, ending: str) -> Config:
     summary = summarize(RunMetrics(), GenerationTotals(), seconds_total=1.0)
     (config.run.path / "summary.json").write_text(json.dumps(asdict(summary) | {"ending": ending}))
     return config
+
+
+def test_a_server_that_the_environment_names_takes_the_place_of_an_embedded_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = a_run_at_its_last_step(tmp_path, "finished")
+    assert plan_of(config, resume=False).server is not None
+
+    monkeypatch.setenv("TPPO_REDIS_URL", "redis://:hidden@elsewhere:7000/0")
+    plan = plan_of(config, resume=False)
+
+    assert (plan.server, plan.redis_url) == (None, "redis://:hidden@elsewhere:7000/0")
+    assert "hidden" not in "".join(description(plan))
 
 
 def test_a_resume_of_a_finished_run_says_how_to_train_further(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ class RedisSection(Section):
     """Where the streams are: requests under leases, and the inbox."""
 
     url: str = ""
-    """redis://host:port/db; empty: `tppo run` starts an embedded server.
+    """redis://host:port/db; empty: that of TPPO_REDIS_URL, and without it `tppo run` starts an embedded server.
 
     When processes run on several machines.
     """

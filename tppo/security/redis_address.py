@@ -26,12 +26,17 @@ def redis_url_from_environment() -> str:
     return parts._replace(netloc=f"{parts.username or ''}:{quote(password, safe='')}@{host}").geturl()
 
 
+def given_redis(config: Config) -> str:
+    """The server that a user has named in the configuration or the environment; empty: none."""
+    return config.redis.url or redis_url_from_environment()
+
+
 def with_redis(config: Config) -> Config:
     """The configuration with the server's address filled in. Raises `ConfigError` before anything heavy is loaded."""
     if config.redis.url:
         return config
     kept = RunPaths(config.run.path).redis_url
-    url = redis_url_from_environment() or read_secret(kept)
+    url = given_redis(config) or read_secret(kept)
     if not url:
         raise ConfigError(
             "redis.url is empty; expected the address of a Redis server, as in --redis redis://HOST:6379 or "

@@ -12,7 +12,7 @@ from services.local.memory import memory_lines, stored_parameters
 from tppo.config import Config, ConfigError, dump
 from tppo.config.services import DASHBOARD_PORTS
 from tppo.process.listening import first_free
-from tppo.security.redis_address import redis_url_from_environment
+from tppo.security.redis_address import given_redis
 
 BYTES_PER_PARAMETER = 24  # of a checkpoint: weights and two moments of both models
 CODE = "code"
@@ -39,7 +39,7 @@ def checks_of_run(config: Config) -> list[tuple[str, Check]]:
         ("devices of the run", lambda: _devices(config)),
         ("memory", lambda: _memory(config)),
         ("disk", lambda: machine.disk(Path(config.run.path), needed=_checkpoint_bytes(config))),
-        ("Redis", lambda: surroundings.redis(config.redis.url or redis_url_from_environment())),
+        ("Redis", lambda: surroundings.redis(given_redis(config))),
         ("ports", lambda: _refusal("ports", "free", lambda: preflight.check_ports(config))),
         ("addresses", lambda: _refusal("addresses", "usable", lambda: preflight.check_hosts(config))),
         ("vLLM", lambda: surroundings.vllm(generation.python, is_needed=generation.engine == "vllm")),

@@ -45,7 +45,6 @@ function processCard(service, generators, work, metrics) {
       ["KV cache in use", known?.kv_cache_use == null ? "" : percent(known.kv_cache_use)],
       ["prefill for each token sampled", known?.prefill_per_token == null ? "" : `${fixed(known.prefill_per_token)} tokens; ${percent(known.shared_prefix_share)} of the prefixes shared with siblings`],
       ["windows handed over", known?.num_cut == null ? "" : whole(known.num_cut)],
-      ["difference of the weights' proof", known?.probe_difference == null ? "" : `${short(known.probe_difference)} nats`],
       ["tokens a second", speed === null ? "" : whole(speed)],
       ["computing", computing === null ? "" : ofTime(computing, `the last ${STRETCH_SECONDS} s`)],
       ["weights sent", sent === undefined ? "" : `version ${sent}${known?.weights.error ? `; the last transfer failed: ${known?.weights.error}` : ""}`],

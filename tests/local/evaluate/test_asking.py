@@ -125,7 +125,7 @@ async def test_what_the_endpoint_refuses_for_good_ends_the_evaluation_with_its_s
         )
 
 
-async def test_a_prompt_that_is_too_long_is_no_zero_ends_nothing_and_is_asked_again(tmp_path: Path) -> None:
+async def test_a_prompt_that_is_too_long_is_no_zero_ends_nothing_and_may_be_sampled_later(tmp_path: Path) -> None:
     room = 0
 
     def answer(request: httpx.Request) -> httpx.Response:

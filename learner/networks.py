@@ -1,5 +1,7 @@
 """Policy and value model of a run: from its newest checkpoint, or from where the configuration says."""
 
+import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +10,7 @@ import torch
 
 from learner.models.activation_checkpointing import checkpoint_blocks
 from learner.models.adapters import Adapters, Body
+from learner.models.compilation import CompilationError, compile_policy, compile_value_model
 from learner.models.loading import load_policy, load_value_model, value_model_from_policy, value_model_on_body_of
 from learner.models.outputs import Policy, ValueModel
 from learner.models.reading import WeightsError
@@ -19,6 +22,8 @@ from tppo.config.placement import Placement
 from tppo.models.adapters import AdapterError, Lora, body_digest
 from tppo.models.device import torch_device
 from tppo.models.probe import ProbeError
+
+logger = logging.getLogger(__name__)
 
 
 def load_models(
@@ -33,14 +38,31 @@ def load_models(
     Of models with adapters, a checkpoint has the adapters alone. `group`: the ranks that train them together.
     """
     policy = _policy(config, latest, group)
+    _prepare_blocks(config, policy)
     if config.learner.offload_idle_model:
         Participant(policy.weights).move(
             device_of(torch_device(config.policy_placement)).send_home
         )  # the value model comes to where it was
     value_model = _value_model(config, latest, policy)
-    for network in (policy.network, value_model.network):
-        checkpoint_blocks(network, config.learner.activation_checkpointing)
+    _prepare_blocks(config, value_model)
     return policy, value_model
+
+
+def _prepare_blocks(config: Config, model: Policy | ValueModel) -> None:
+    """Recomputed in the backward pass, and compiled, as the configuration says. Raises `ConfigError`."""
+    mode = config.learner.activation_checkpointing
+    if not config.learner.compile:
+        checkpoint_blocks(model.network, mode)
+        return
+    began = time.monotonic()
+    try:
+        if isinstance(model, Policy):
+            compile_policy(model, mode)
+        else:
+            compile_value_model(model, mode)
+    except CompilationError as error:
+        raise ConfigError(f"learner.compile = true: {error}") from None
+    logger.info("the blocks of %s compiled in %.0f s", type(model.network).__name__, time.monotonic() - began)
 
 
 def _policy(config: Config, latest: Path | None, group: Group) -> Policy:

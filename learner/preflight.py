@@ -43,6 +43,8 @@ def check(config: Config, *, resume: bool = False, gpus: Gpus | None = None) -> 
     from tppo.models.tokenizer import load_tokenizer
 
     notes = _check_devices(config, gpus)
+    if config.learner.compile and gpus is None:
+        _require_compiler(config)
     reader, evaluation_reader = prompt_readers(config, load_tokenizer(config.model.path))
     require_trainable(config.model, router_aux_loss_coef=config.actor.router_aux_loss_coef)
     require_adaptable(config)
@@ -78,6 +80,19 @@ def _check_devices(config: Config, gpus: Gpus | None) -> list[str]:
     if len(there) < 2 or devices != {"cuda"} or config.placement.policy is not None:
         return []
     return [f"{len(there)} GPUs are there, and all processes use the first one; [placement] divides them"]
+
+
+def _require_compiler(config: Config) -> None:
+    import torch
+
+    from learner.models.compilation import CompilationError, require_compiler
+    from tppo.models.device import torch_device
+
+    for placement in (config.policy_placement, config.value_model_placement):
+        try:
+            require_compiler(torch.device(torch_device(placement)))
+        except CompilationError as error:
+            raise ConfigError(f"learner.compile = true: {error}") from None
 
 
 def _require_resumable(config: Config) -> None:

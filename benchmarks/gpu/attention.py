@@ -2,7 +2,6 @@
 
 import importlib.util
 import inspect
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ from transformers.utils import import_utils
 
 from benchmarks.gpu.findings import Finding, judged, missing, reason
 from benchmarks.gpu.subject import Networks, Sizes, random_rows
-from learner.models.activation_checkpointing import blocks_of
+from learner.models.activation_checkpointing import checkpoint_blocks
 from learner.models.attention import PACKED_ATTENTION
+from learner.models.compilation import compiled_forward, why_not
 from learner.models.logits import TokenScorer
-from learner.models.packing import PackedBatch, pack
+from learner.models.packing import PackedBatch, RowLengths, pack
 from learner.step.estimation.experience import gather
 from tppo.models.probe import LogprobDifference, difference
 
@@ -89,14 +89,11 @@ def _why_not(name: str, device: torch.device) -> str | None:
 
 
 def _compiled(network: Any, batch: PackedBatch, reference: Reference) -> Finding:
-    needed = "triton" if network.device.type == "cuda" else "g++"
-    is_here = importlib.util.find_spec(needed) if needed == "triton" else shutil.which(needed)
-    if not is_here:
-        return missing(PART, COMPILED, f"it needs {needed}")
+    if lacking := why_not(network.device):
+        return missing(PART, COMPILED, lacking)
     network.set_attn_implementation(PACKED_ATTENTION)
     began = time.perf_counter()
-    for block in blocks_of(network):
-        block.compile()
+    checkpoint_blocks(network, "off", forward_of=compiled_forward)
     _pass(network, [batch])
     return _against(COMPILED, network, batch, reference, **{"seconds to compile": time.perf_counter() - began})
 
@@ -129,7 +126,7 @@ def _logprobs(network: Any, batch: PackedBatch) -> Tensor:
 def _hidden(network: Any, batch: PackedBatch) -> Tensor:
     """Flash attention finds the rows in the position numbers, ours in their lengths."""
     is_flash = network.config._attn_implementation in (*LIBRARIES, *KERNELS)
-    options = {} if is_flash else {"row_lengths": batch.row_lengths}
+    options = {} if is_flash else {"rows": RowLengths(batch.row_lengths)}
     body = network.base_model(batch.input_ids, position_ids=batch.position_ids, use_cache=False, **options)
     hidden: Tensor = body.last_hidden_state
     return hidden
@@ -178,16 +175,16 @@ def within_rows_by(kernel: Callable[..., Any]) -> Callable[..., tuple[Tensor, No
         value: Tensor,
         _mask: object,
         *,
-        row_lengths: Sequence[int],
+        rows: RowLengths,
         scaling: float,
         **_: Any,
     ) -> tuple[Tensor, None]:
         assert scaling == query.shape[-1] ** -0.5, "not all versions take another"
         num_groups = query.shape[1] // key.shape[1]
         keys, values = (one.repeat_interleave(num_groups, dim=1) for one in (key, value))
-        borders = torch.tensor([0, *accumulate(row_lengths)], dtype=torch.int32, device=query.device)
+        borders = torch.tensor([0, *accumulate(rows.lengths)], dtype=torch.int32, device=query.device)
         queries, keys, values = (one[0].transpose(0, 1).contiguous() for one in (query, keys, values))
-        longest = max(row_lengths)
+        longest = max(rows.lengths)
         return kernel(queries, keys, values, borders, borders, longest, longest, **causal)[None], None
 
     return attend

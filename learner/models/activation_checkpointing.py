@@ -4,6 +4,7 @@
 computes again what lies between them: norms, activations, rotations. Neither changes a number.
 """
 
+from collections.abc import Callable
 from functools import partial
 from types import MethodType
 from typing import Any, Literal
@@ -31,13 +32,24 @@ KEPT = frozenset(
 """Operations whose results `selective` keeps."""
 
 
-def checkpoint_blocks(network: Module, mode: Mode) -> None:
-    """From now on the network's blocks do so in every pass with gradients; a copy of the network does, too."""
+ForwardOf = Callable[[type[Module]], Callable[..., Any]]
+
+
+def own_forward(kind: type[Module]) -> Callable[..., Any]:
+    """Of the class, with the block as its first argument."""
+    return kind.forward
+
+
+def checkpoint_blocks(network: Module, mode: Mode, *, forward_of: ForwardOf = own_forward) -> None:
+    """From now on the network's blocks do so in every pass with gradients; a copy of the network does, too.
+
+    `forward_of` gives what a class of blocks computes by.
+    """
     for block in blocks_of(network):
-        if mode == "off":
+        if mode == "off" and forward_of is own_forward:
             vars(block).pop("forward", None)
         else:
-            vars(block)["forward"] = MethodType(_FORWARD[mode], block)
+            vars(block)["forward"] = MethodType(partial(_RUN[mode], forward_of), block)
 
 
 def blocks_of(network: Module) -> list[Module]:
@@ -55,16 +67,21 @@ def _outermost(module: Module) -> list[Module]:
     return [block for child in module.children() for block in _outermost(child)]
 
 
-def _fully(block: Module, *args: Any, **kwargs: Any) -> Any:
-    return _checkpointed(block, args, kwargs)
+def _keeping_all(forward_of: ForwardOf, block: Module, *args: Any, **kwargs: Any) -> Any:
+    return forward_of(type(block))(block, *args, **kwargs)
 
 
-def _selectively(block: Module, *args: Any, **kwargs: Any) -> Any:
-    return _checkpointed(block, args, kwargs, context_fn=partial(create_selective_checkpoint_contexts, _policy))
+def _fully(forward_of: ForwardOf, block: Module, *args: Any, **kwargs: Any) -> Any:
+    return _checkpointed(forward_of, block, args, kwargs)
 
 
-def _checkpointed(block: Module, args: Any, kwargs: Any, **options: Any) -> Any:
-    forward = MethodType(type(block).forward, block)
+def _selectively(forward_of: ForwardOf, block: Module, *args: Any, **kwargs: Any) -> Any:
+    context = partial(create_selective_checkpoint_contexts, _policy)
+    return _checkpointed(forward_of, block, args, kwargs, context_fn=context)
+
+
+def _checkpointed(forward_of: ForwardOf, block: Module, args: Any, kwargs: Any, **options: Any) -> Any:
+    forward = MethodType(forward_of(type(block)), block)
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     return checkpoint(forward, *args, **kwargs, **options, use_reentrant=False, preserve_rng_state=False)
@@ -74,4 +91,4 @@ def _policy(_context: Any, operation: Any, *_args: Any, **_kwargs: Any) -> Check
     return CheckpointPolicy.MUST_SAVE if operation in KEPT else CheckpointPolicy.PREFER_RECOMPUTE
 
 
-_FORWARD = {"full": _fully, "selective": _selectively}
+_RUN: dict[Mode, Callable[..., Any]] = {"off": _keeping_all, "full": _fully, "selective": _selectively}

@@ -5,7 +5,7 @@ attention knows the rows. No [total, total] mask is ever built: where a mask is 
 blocks, and a block meets the keys that it may see and no others.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import torch
@@ -14,6 +14,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
+
+from learner.models.packing import RowLengths
 
 #: The name under which transformers finds `attend_within_rows`. It is registered without a mask function, and for such
 #: names transformers builds no mask.
@@ -30,7 +32,7 @@ def attend_within_rows(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    row_lengths: Sequence[int] | None = None,
+    rows: RowLengths | None = None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -43,15 +45,15 @@ def attend_within_rows(
     hands over is left out, and found by the probe of `loading.py` where it changes the result.
     """
     assert query.shape[0] == 1, "rows stand in one line"
-    lengths = list(row_lengths or [query.shape[2]])
+    lengths = [query.shape[2]] if rows is None else list(rows.lengths)
     num_heads, num_kv_heads = query.shape[1], key.shape[1]
     # The key-value heads become the batch, so that each serves its group of query heads as a view, without a copy.
     groups = query.view(num_kv_heads, num_heads // num_kv_heads, *query.shape[2:])
     keys, values = (tensor.transpose(0, 1).expand(-1, groups.shape[1], -1, -1) for tensor in (key, value))
     sinks = None if s_aux is None else s_aux.view(num_kv_heads, -1, 1, 1)
     attend = _attention_of_one_row(scaling or query.shape[-1] ** -0.5, sliding_window, softcap, sinks)
-    rows = zip(*(torch.split(tensor, lengths, dim=2) for tensor in (groups, keys, values)), strict=True)
-    output = torch.cat([attend(*row) for row in rows], dim=2)
+    of_rows = zip(*(torch.split(tensor, lengths, dim=2) for tensor in (groups, keys, values)), strict=True)
+    output = torch.cat([attend(*row) for row in of_rows], dim=2)
     return output.reshape(1, num_heads, *output.shape[2:]).transpose(1, 2), None
 
 

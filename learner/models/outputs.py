@@ -18,7 +18,7 @@ from learner.models.attention import FLASH_ATTENTION, PACKED_ATTENTION
 from learner.models.division import Division, divided
 from learner.models.logits import TokenScorer, TokenScores
 from learner.models.master_weights import MasterWeights
-from learner.models.packing import PackedBatch, TokenRow
+from learner.models.packing import PackedBatch, RowLengths, TokenRow
 from learner.models.routing import imbalances
 from learner.parallel.group import ALONE, Group
 
@@ -190,7 +190,7 @@ def forward(network: Any, batch: PackedBatch, **options: Any) -> Any:
     """
     implementation = network.config._attn_implementation
     if implementation == PACKED_ATTENTION:
-        options["row_lengths"] = batch.row_lengths
+        options["rows"] = RowLengths(batch.row_lengths)
     if implementation in (PACKED_ATTENTION, FLASH_ATTENTION):
         options["position_ids"] = batch.position_ids
     return network(batch.input_ids, use_cache=False, **options)

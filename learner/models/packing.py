@@ -88,6 +88,13 @@ class PackedBatch:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class RowLengths:
+    """Of the rows in a line; as an object of one class, they are no part of a block that is compiled."""
+
+    lengths: tuple[int, ...]
+
+
 class PaddedRows(NamedTuple):
     """Per-token numbers of many rows, left-aligned."""
 

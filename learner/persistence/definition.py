@@ -29,6 +29,7 @@ FIXED = (
     "run.max_prompt_length",
     "run.max_response_length",
     "learner.compute_dtype",
+    "learner.compile",
     "critic.compute_dtype",
     "generation.compute_dtype",
     *(f"{section}.{name}" for section in ("actor", "critic") for name in ADAPTERS),

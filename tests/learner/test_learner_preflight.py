@@ -90,6 +90,18 @@ def test_a_model_without_its_weights_is_refused(tmp_path: Path) -> None:
     assert str(caught.value) == f"model.path = '{tmp_path}': {names} in {tmp_path}; expected the model's weights"
 
 
+def test_compiled_blocks_are_refused_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler -O2")
+    config = config_with(tmp_path, ROW, functions={"sums": "exact"})
+    learner = config.learner.model_copy(update={"compile": True, "device": "cpu"})
+
+    with pytest.raises(ConfigError) as caught:
+        check(config.model_copy(update={"learner": learner}))
+
+    message = "learner.compile = true: no C++ compiler no-such-compiler on PATH; expected it, or false"
+    assert str(caught.value) == message
+
+
 def test_a_resume_needs_no_weights_but_its_checkpoint_s(tmp_path: Path) -> None:
     config = config_with(tmp_path, ROW, functions={"sums": "exact"})
     (tmp_path / "model.safetensors").unlink()

@@ -42,6 +42,7 @@ def contradictions(config: Config, chosen: ChosenKeys) -> Iterator[str]:
     yield from _adapters(config)
     yield from _ranks(config)
     yield from placements.contradictions(config)
+    yield from _compiled_blocks(config)
     yield from _engine(config)
 
 
@@ -188,6 +189,19 @@ def _shared_body(config: Config) -> Iterator[str]:
                 f"critic.share_body = true with {obstacle}: both models stand on the policy's frozen body; expected "
                 f"{expected}, or critic.share_body = false"
             )
+
+
+def _compiled_blocks(config: Config) -> Iterator[str]:
+    if config.learner.compile and config.learner.activation_checkpointing == "selective":
+        yield (
+            "learner.compile = true with learner.activation_checkpointing = 'selective', which keeps the results of "
+            "operations that a compiled block no longer shows; expected 'full' or 'off', or no compilation"
+        )
+    if config.learner.compile and config.learner.num_processes > 1:
+        yield (
+            f"learner.compile = true with learner.num_processes = {config.learner.num_processes}: compiled blocks have "
+            "not been tried with divided weights; expected 1, or no compilation"
+        )
 
 
 def _engine(config: Config) -> Iterator[str]:

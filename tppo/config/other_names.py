@@ -25,6 +25,7 @@ model.critic_path               critic_model_path value_model_path critic_pretra
 learner.compute_dtype           dtype torch_dtype precision bf16 fp16 param_dtype mixed_precision model_dtype
 learner.activation_checkpointing gradient_checkpointing enable_gradient_checkpointing enable_activation_checkpointing \
                                 activation_checkpoint recompute_granularity
+learner.compile                 use_torch_compile torch_compile compile_model
 learner.offload_idle_model      param_offload optimizer_offload offload_params cpu_offload
 data.train_files                train_dataset dataset dataset_name prompt_data train_data train_file data_path
 data.val_files                  eval_dataset val_dataset test_files test_data val_file eval_data

@@ -125,6 +125,16 @@ CONTRADICTIONS = [
         "critic.device = 'cuda:1' with learner.num_processes = 2: each process has a device of its own; expected "
         "'cuda', 'auto' or 'cpu'",
     ),
+    (
+        ["learner.compile=true", "learner.activation_checkpointing=selective"],
+        "learner.compile = true with learner.activation_checkpointing = 'selective', which keeps the results of "
+        "operations that a compiled block no longer shows; expected 'full' or 'off', or no compilation",
+    ),
+    (
+        ["learner.compile=true", "learner.num_processes=2"],
+        "learner.compile = true with learner.num_processes = 2: compiled blocks have not been tried with divided "
+        "weights; expected 1, or no compilation",
+    ),
 ]
 
 

@@ -52,7 +52,8 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         "reward.allow_unsandboxed run.archive_inbox data.shuffle generation.recompute_cache_on_update "
         "generation.share_weight_memory generation.seeds "
         "reward.log_responses evaluation.val_before_train evaluation.after_training trace.enabled "
-        "trackers.tensorboard endpoint.enabled prometheus.enabled learner.offload_idle_model critic.share_body",
+        "trackers.tensorboard endpoint.enabled prometheus.enabled learner.offload_idle_model critic.share_body "
+        "learner.compile",
         ["1", "'yes'", "'true'"],
     ),
     (

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from services.generation.transformers_engine.decoders.llama import is_supported
+from services.generation.transformers_engine.decoders.llama_weights import Linear, PackedLinear, can_pack, packed
 from services.generation.transformers_engine.engine import TransformersEngine
 from tests.generation.tiny_models import (
     CAPACITY,
@@ -71,6 +72,26 @@ async def test_logprobs_agree_with_a_forward_pass_over_the_whole_row(config: Pre
         torch.testing.assert_close(
             torch.tensor(window.logprobs).double(), expected_logprobs(model, request, window), atol=TOLERANCE, rtol=0
         )
+
+
+@pytest.mark.skipif(not can_pack(), reason="this PyTorch was built without oneDNN's products of packed weights")
+@pytest.mark.parametrize("config", FAST.values(), ids=FAST.keys())
+async def test_weights_in_the_layout_of_large_ones_give_the_same_tokens(
+    config: PreTrainedConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, requests = a_model(config), mixed_requests(14)
+    async with an_engine(config, model) as engine:
+        plain = await windows_of(engine, requests)
+
+    monkeypatch.setattr("services.generation.transformers_engine.decoders.llama_weights.MIN_PACKED", 0)
+    linear = packed(Linear(torch.ones(3, 2), torch.ones(3)))
+    async with an_engine(config, model) as engine:
+        found = await windows_of(engine, requests)
+
+    assert type(linear) is PackedLinear
+    assert [window.tokens for window in found] == [window.tokens for window in plain]
+    for one, other in zip(found, plain, strict=True):
+        torch.testing.assert_close(torch.tensor(one.logprobs), torch.tensor(other.logprobs), atol=TOLERANCE, rtol=0)
 
 
 @each_family

@@ -193,16 +193,13 @@ class LlamaDecoder:
         self._positions = torch.tensor(self._cache.lengths, dtype=torch.int64, device=self._device)
         self._rectangles.arrange()
 
-    def _heads(self, layer: Layer, hidden: Tensor, rotation: Tensor, *, first: int = 0) -> Tensor:
-        """Queries, keys and values [tokens, heads, head_dim], rotated to their positions; from head `first` on."""
+    def _heads(self, layer: Layer, hidden: Tensor, rotation: Tensor) -> Tensor:
+        """Queries, keys and values [tokens, heads, head_dim], rotated to their positions."""
         sizes = self._dimensions
-        qkv, head_norm = layer.qkv, layer.head_norm
-        if first:
-            qkv, head_norm = qkv.rows(first * sizes.head_dim), head_norm and head_norm.rows(first)
-        heads = qkv(layer.attention_norm(hidden)).view(len(hidden), -1, sizes.head_dim)
-        rotated = heads[:, : sizes.num_heads + sizes.num_kv_heads - first]
-        if head_norm is not None:
-            rotated.copy_(head_norm(rotated))
+        heads = layer.qkv(layer.attention_norm(hidden)).view(len(hidden), -1, sizes.head_dim)
+        rotated = heads[:, : sizes.num_heads + sizes.num_kv_heads]
+        if layer.head_norm is not None:
+            rotated.copy_(layer.head_norm(rotated))
         _rotate(rotated, rotation)
         return heads
 
@@ -244,7 +241,7 @@ class LlamaDecoder:
                 for row, part in zip(rows, parts, strict=True)
             ]
             hidden = _finish_layer(layer, hidden, torch.cat(attended))
-        self._store(len(layers), rows, self._heads(last, hidden, rotation, first=self._dimensions.num_heads))
+        self._store(len(layers), rows, self._heads(last, hidden, rotation))
 
     def _store(self, index: int, rows: Sequence[PrefillRow], heads: Tensor) -> None:
         lengths = [len(row.tokens) for row in rows]

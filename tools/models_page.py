@@ -153,7 +153,9 @@ token. The code is `tppo/models/probe.py` (the rows, the plain pass, the compari
   tokens, so that no mask is as large as its square. *stacked*: rows share each decode step, on states of a kind of the
   family's own. *alone*: a KV cache and a forward pass for each row.
   *uncached*: no cache of the family gave the right numbers, so each token takes a pass over its whole row; right, slow,
-  and said in the log. See [decision 25](decisions/0025-rows-of-any-family-decode-together.md).
+  and said in the log. Three families are slow by this: rwkv runs alone, as transformers' decode step mixes its rows,
+  and recurrent_gemma and minimax uncached, as what transformers caches for them gives other numbers. See
+  [decision 25](decisions/0025-rows-of-any-family-decode-together.md).
 * **Critic.** A scalar head on the body of the same family; see
   [decision 3](decisions/0003-the-value-model-is-a-scalar-head-on-the-body.md).
 * **Mixtures of experts** train without expert parallelism and without random routing. The loss that evens out their

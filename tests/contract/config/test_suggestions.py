@@ -49,6 +49,7 @@ def file(tmp_path: Path) -> Path:
         ("model.device='cuda'", "did you mean learner.device or critic.device or generation.device?"),
         ("actor.fp16=true", "did you mean learner.compute_dtype?"),
         ("run.sede=1", "did you mean run.seed?"),
+        ("critic.router_aux_loss_coef=0.01", "did you mean actor.router_aux_loss_coef?"),
         ("rnu.seeed=1", "did you mean run?"),
         ("actor.lr.peak=1", ""),
         ("run.zzz=1", "expected one of name, directory, seed"),

@@ -47,14 +47,19 @@ def require_compiler(device: torch.device) -> None:
         raise CompilationError(f"{missing}; expected it, or false")
 
 
-@cache
 def compiled_forward(kind: type[Module]) -> Callable[..., Any]:
     """The forward pass of this class of blocks, with the block as its first argument; compiled at the first call."""
-    AttentionInterface.register(PACKED_ATTENTION, torch.compiler.disable(attend_within_rows))
+    return _compiled(kind.forward)
+
+
+@cache
+def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
+    within_rows: Any = torch.compiler.disable(attend_within_rows)  # type: ignore[no-untyped-call]
+    AttentionInterface.register(PACKED_ATTENTION, within_rows)
     import torch._dynamo as dynamo  # takes a second
 
     dynamo.config.recompile_limit = max(dynamo.config.recompile_limit, MAX_PROGRAMS)
-    return torch.compile(kind.forward, dynamic=True)
+    return torch.compile(forward, dynamic=True)
 
 
 def compile_policy(policy: Policy, mode: Mode) -> probe.LogprobDifference:

@@ -51,8 +51,8 @@ class LearnerSection(Section):
     """Compile the blocks of policy and value model by `torch.compile`, but for attention. Needs triton on a GPU, and a
     C++ compiler on a CPU.
 
-    On for long runs on a GPU, where blocks are many small operations; each start takes longer by the compilation:
-    docs/gpu.md. verl: `use_torch_compile`.
+    To be tried for long runs on a GPU, where a block is many small operations; on a CPU it saves nothing, and a start
+    takes longer by the compilation: docs/gpu.md. verl: `use_torch_compile`.
     """
     offload_idle_model: Flag = False
     """Policy and value model take turns on their device: the one that waits lies in the host's memory, with its

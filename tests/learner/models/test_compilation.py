@@ -1,5 +1,6 @@
 """`learner.compile`: the same numbers from compiled blocks, which are compiled once for lines of any length."""
 
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
+from learner.models.compilation import why_not
 from learner.models.outputs import Policy, ValueModel, token_logprobs, token_values
 from learner.models.packing import PackedBatch, TokenRow, pack
 from learner.networks import load_models
@@ -20,6 +22,8 @@ from tppo.config import ConfigError
 pytestmark = pytest.mark.filterwarnings(
     "ignore:`torch.jit:DeprecationWarning", "ignore:The .grad attribute:UserWarning"
 )
+MISSING = why_not(torch.device("cpu"))
+needs_compiler = pytest.mark.skipif(MISSING is not None and os.environ.get("CI") != "true", reason=str(MISSING))
 LINES = [(20, 7), (33,), (5, 6, 7, 8), (40, 40, 40)]
 SCORES: dict[str, Callable[[Any, PackedBatch], Tensor]] = {"policy": token_logprobs, "value model": token_values}
 
@@ -59,6 +63,7 @@ def scores_and_gradients(model: Any, scores: Callable[[Any, PackedBatch], Tensor
     return found
 
 
+@needs_compiler
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", ["off", "full"])
 @pytest.mark.parametrize("model", SCORES)
@@ -74,6 +79,7 @@ def test_compiled_blocks_give_the_same_numbers_and_gradients(model: str, checkpo
     torch.testing.assert_close(found[num_lines:], expected[num_lines:], atol=5e-4, rtol=1e-3)  # sums over all tokens
 
 
+@needs_compiler
 @pytest.mark.slow
 def test_blocks_are_compiled_when_they_are_loaded_and_not_again_for_other_lengths(folder: Path) -> None:
     compiled = models(folder, is_compiled=True, checkpointing="off")

@@ -41,7 +41,8 @@ class Linear(NamedTuple):
         return Linear(change(self.weight), None if self.bias is None else change(self.bias), adapter)
 
 
-class PackedLinear(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class PackedLinear:
     """The same, whose weight only oneDNN can read."""
 
     weight: Tensor
@@ -54,7 +55,7 @@ class PackedLinear(NamedTuple):
         return outputs if self.adapter is None else self.adapter.added_to(outputs, inputs)
 
 
-Product = Callable[[Tensor], Tensor]
+Product = Linear | PackedLinear
 
 
 def packed(linear: Linear) -> Product:
@@ -69,7 +70,8 @@ def packed(linear: Linear) -> Product:
 def can_pack() -> bool:
     """Whether PyTorch was built with oneDNN and has what its own compiler calls for such products."""
     names = ("_reorder_linear_weight", "_linear_pointwise")
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
+    has_onednn = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    return has_onednn and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
 @dataclass(frozen=True, slots=True)

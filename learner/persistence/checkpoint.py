@@ -226,6 +226,7 @@ def _write(folder: Path, state: Capture, trainer: Trainer, tokenizer: PreTrained
         "inbox_position": state.progress.inbox_position,
         "actor": written.digests[state.trainer.actor.stem],
         "critic": written.digests[state.trainer.critic.stem],
+        "num_processes": trainer.policy.group.size,
     }
 
 

@@ -36,7 +36,9 @@ def start(tmp_path: Path, server: ForkServer) -> Iterator[Callable[..., ChaoticR
         yield lambda **settings: stack.enter_context(closing(ChaoticRun(tmp_path, fork_server=server, **settings)))
 
 
-def test_a_learner_that_loses_a_rank_begins_again_as_a_whole(start: Callable[..., ChaoticRun]) -> None:
+def test_a_learner_that_loses_ranks_begins_again_as_a_whole_and_is_replayed_bit_for_bit(
+    start: Callable[..., ChaoticRun],
+) -> None:
     run = start(**SEVERAL_RANKS)
     run.wait_for_step(2)
 
@@ -50,6 +52,9 @@ def test_a_learner_that_loses_a_rank_begins_again_as_a_whole(start: Callable[...
     assert (steps[-1]["ledger/issued"], steps[-1]["ledger/trained"]) == (len(steps) * 8, len(steps) * 8)
     audit = run.audit()
     assert audit.returncode == 0, audit.stdout + audit.stderr
+    replay = run.replay()
+    assert replay.returncode == 0, replay.stdout + replay.stderr
+    assert f"replayed {len(steps)} steps" in replay.stdout
     log = (RunPaths(run.folder).logs / "learner.log").read_text()
     assert [text for *_, text in LOSSES if text not in log] == [], log
 

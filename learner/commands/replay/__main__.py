@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from learner.commands.replay.records import archived_records, read_scores
 from learner.persistence.definition import at_the_beginning
-from tppo.config import Config, ConfigError, load
+from learner.ranks.place import RankPlace
+from learner.ranks.start import leading
+from tppo.config import Config, ConfigError, dump, load
 from tppo.process.shell import configure_logging
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths, run_path
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from learner.commands.replay.replay import ReplayResult
 
 SCORES = "scores="
+RANKS = "ranks"
 VARIABLE = ("algorithm.", "actor.", "critic.")  # keys that do not change which records the run needs
 
 
@@ -40,8 +43,11 @@ def main(argv: Sequence[str]) -> int:
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = _new_folder(arguments.run, variant)
-    result = asyncio.run(replay(config, records, arguments.run, folder, until_step=arguments.until))
-    return _report(result, folder, is_variant=bool(variant))
+    place = _place(config, arguments.run)
+    config, of_ranks = _with_ranks(config, place, folder)
+    with leading(place, config, of_ranks) as team:
+        result = asyncio.run(replay(config, records, arguments.run, folder, until_step=arguments.until, team=team))
+    return _report(result, folder, num_processes=place.size, is_variant=bool(variant))
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -77,6 +83,24 @@ def _config(run: Path, overrides: Sequence[str], pinned: Collection[str]) -> Con
     return at_the_beginning(load(path, overrides), newest, pinned=pinned)
 
 
+def _place(config: Config, run: Path) -> RankPlace:
+    """As many ranks as the run began with: another number rounds differently."""
+    notes = CheckpointFolder(RunPaths(run).checkpoints).committed()
+    counts = (note["num_processes"] for note in notes if isinstance(note.get("num_processes"), int))
+    count = next(counts, config.learner.num_processes)
+    return RankPlace(size=count, local_size=count)
+
+
+def _with_ranks(config: Config, place: RankPlace, folder: Path) -> tuple[Config, list[str]]:
+    """The configuration, and what the other ranks are called with: they meet in the replay's folder, not the run's."""
+    if place.size == 1:
+        return config, []
+    run = config.run.model_copy(update={"directory": folder.absolute(), "name": RANKS})
+    config, path = config.model_copy(update={"run": run}), folder / f"{RANKS}.toml"
+    path.write_text(dump(config), encoding="utf-8")
+    return load(path), [str(path)]
+
+
 def _new_folder(run: Path, variant: Sequence[str]) -> Path:
     """The replay's own, with what it is in `replay.json`; an earlier one of the same name is deleted."""
     name = "variant " + " ".join(variant).replace("/", "_") if variant else "same"
@@ -88,7 +112,7 @@ def _new_folder(run: Path, variant: Sequence[str]) -> Path:
     return folder
 
 
-def _report(result: "ReplayResult", folder: Path, *, is_variant: bool) -> int:
+def _report(result: "ReplayResult", folder: Path, *, num_processes: int, is_variant: bool) -> int:
     print(f"replayed {result.reached_step} steps into {folder}")
     if result.ended_early:
         print("the archived inbox ends there")
@@ -97,7 +121,9 @@ def _report(result: "ReplayResult", folder: Path, *, is_variant: bool) -> int:
         return 0
     for one in result.comparisons:
         actor, critic = _compared(one.is_same_actor), _compared(one.is_same_critic)
-        print(f"checkpoint {one.step}: actor {actor}, critic {critic}")
+        of_others = f" (trained by another number of processes: {one.num_processes}, not {num_processes})"
+        note = "" if one.num_processes == num_processes else of_others
+        print(f"checkpoint {one.step}: actor {actor}, critic {critic}{note}")
     if not result.comparisons:
         print("nothing to compare: committed.jsonl notes no checkpoint up to there")
     is_same = all(one.is_same_actor and one.is_same_critic for one in result.comparisons)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from learner.build import learner_service, load_state
@@ -15,6 +16,7 @@ from learner.exchange.weight_publisher import FoundGenerator, Snapshot
 from learner.models.named_tensors import stored_tensors
 from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.persistence.run_identity import begin_incarnation
+from learner.ranks.team import ALONE, Team
 from learner.rollouts.manager import RolloutManager
 from learner.service import LearnerService
 from learner.step.progress import TrainingProgress
@@ -39,6 +41,7 @@ class Comparison:
     step: int
     is_same_actor: bool
     is_same_critic: bool
+    num_processes: int  # that trained the run's
 
 
 @dataclass(slots=True)
@@ -68,19 +71,31 @@ class ComparingWriter(CheckpointWriter):
 
     def _comparison(self, note: Mapping[str, Any]) -> Comparison:
         """By the algorithms that the run's digests name. Raises `ConfigError`."""
+        try:
+            algorithms = {name: algorithm_of(note[name]) for name in ("actor", "critic")}
+        except UnknownAlgorithmError as error:
+            raise ConfigError(f"committed.jsonl, step {note['step']}: {error}") from None
+        digests = self._digests(algorithms) if self._trainer.policy.group.size == 1 else self._digests_of_ranks()
+        is_same = {name: digests[name] == note[name] for name in algorithms}
+        return Comparison(note["step"], is_same["actor"], is_same["critic"], note.get("num_processes", 1))
+
+    def _digests(self, algorithms: Mapping[str, str]) -> Mapping[str, str]:
+        """Of both models, each by its algorithm."""
         policy, value_model = self._trainer.policy, self._trainer.value_model
         stored = {
             "actor": stored_tensors(policy.network, policy.weights.tensors()),
             "critic": stored_tensors(value_model.network, value_model.weights.tensors()),
         }
-        try:
-            is_same = {
-                name: weights.digest(tensors, algorithm_of(note[name])) == note[name]
-                for name, tensors in stored.items()
-            }
-        except UnknownAlgorithmError as error:
-            raise ConfigError(f"committed.jsonl, step {note['step']}: {error}") from None
-        return Comparison(note["step"], is_same["actor"], is_same["critic"])
+        return {name: weights.digest(tensors, algorithms[name]) for name, tensors in stored.items()}
+
+    def _digests_of_ranks(self) -> Mapping[str, str]:
+        """Of weights that no process has whole: of the files that all of them write."""
+        state = self._trainer.captured()
+        with TemporaryDirectory(dir=self._checkpoints.folder.path.parent) as folder:
+            written = self._trainer.write(state, Path(folder))
+        if written.error:
+            raise OSError(written.error)
+        return {"actor": written.digests[state.actor.stem], "critic": written.digests[state.critic.stem]}
 
 
 class Nowhere:
@@ -94,7 +109,13 @@ class Nowhere:
 
 
 async def replay(
-    config: Config, records: Sequence[bytes], run_folder: Path, replay_folder: Path, *, until_step: int | None
+    config: Config,
+    records: Sequence[bytes],
+    run_folder: Path,
+    replay_folder: Path,
+    *,
+    until_step: int | None,
+    team: Team = ALONE,
 ) -> ReplayResult:
     """Train again on the run's records, into another folder, and compare where the run committed a checkpoint."""
     streams = MemoryStreams(lease_seconds=config.redis.lease_seconds)
@@ -103,7 +124,7 @@ async def replay(
     notes = CheckpointFolder(RunPaths(run_folder).checkpoints).committed()
     writer = partial(ComparingWriter, notes=notes, result=result)
     identity = begin_incarnation(replay_folder)
-    state = await asyncio.to_thread(load_state, config, identity, resume=False, is_replay=True)
+    state = await asyncio.to_thread(load_state, config, identity, resume=False, is_replay=True, team=team)
     state.steering.ends_runs = False  # what an operator has stopped was resumed, as far as there are records
     service = learner_service(
         config,

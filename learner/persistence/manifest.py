@@ -5,11 +5,14 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from learner.parallel.tensor_file import WrittenFile
 from tppo.digests import UnknownAlgorithmError, algorithm_of, file_digest
 from tppo.run_folder.checkpoints import MANIFEST
 from tppo.run_folder.json_files import DamagedFileError, read_object, write_object
+
+if TYPE_CHECKING:  # the audit does not wait for torch
+    from learner.parallel.tensor_file import WrittenFile
 
 PICKLED = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
@@ -18,7 +21,7 @@ class DamagedError(ValueError):
     """A checkpoint that is not what was written."""
 
 
-def write_manifest(folder: Path, written: Mapping[str, WrittenFile] | None = None) -> None:
+def write_manifest(folder: Path, written: Mapping[str, "WrittenFile"] | None = None) -> None:
     """Describe every file that is in the folder now; those that were hashed when they were `written` are not read."""
     known = written or {}
     files = {

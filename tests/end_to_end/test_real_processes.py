@@ -43,6 +43,30 @@ def test_engines_sleep_while_the_learner_trains_and_wake_proved(start: Callable[
     assert all(log.count("the engine sleeps while the learner trains") == 4 for log in logs)
 
 
+def test_a_run_of_adapters_survives_its_learner_and_its_generator_samples_from_them(start: Callable[..., Run]) -> None:
+    run = start(
+        **{
+            "run.mode": "lockstep",
+            "run.total_training_steps": "6",
+            "critic.warmup_steps": "1",
+            "actor.lora_rank": "8",
+            "critic.lora_rank": "8",
+            "actor.lr": "1e-2",
+            "actor.lr_warmup_steps": "0",
+        }
+    )
+
+    run.wait_for_step(3)
+    run.kill("learner")
+    run.end()
+
+    assert [line["step"] for line in run.lines("step")] == [1, 2, 3, 4, 5, 6]
+    apart = [line["training/engine_kl/max"] for line in run.lines("step")]  # of steps that train the policy
+    assert max(kl for kl in apart if kl is not None) < 1e-4
+    actor = run.folder / "checkpoints" / "global_step_6" / "actor"
+    assert {path.name for path in actor.glob("*.safetensors")} == {"adapter_model.safetensors"}
+
+
 def test_killed_services_come_back_and_every_step_is_taken_once(start: Callable[..., Run]) -> None:
     run = start(**{"run.total_training_steps": "24"})
 

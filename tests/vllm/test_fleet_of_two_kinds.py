@@ -1,4 +1,7 @@
-"""A run with a generator of each kind: our own engine, and vLLM in its own environment, which joins."""
+"""A run with a generator of each kind: our own engine, and vLLM in its own environment, which joins.
+
+TPPO_TEST_LEARNER_PYTHON=.venv/bin/python make test-vllm ARGS="-k one_of_each_kind"
+"""
 
 import os
 import subprocess
@@ -8,17 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import REPOSITORY, end_now
+from tests.support.processes import end_now
 from tests.support.quickstart_run import NEVER_ENDS, Run
 from tests.support.waiting import DEADLINE_SECONDS
 
-PYTHON = Path(os.environ.get("TPPO_TEST_LEARNER_PYTHON") or REPOSITORY / ".venv/bin/python")
+PYTHON = os.environ.get("TPPO_TEST_LEARNER_PYTHON", "")
 """Of the environment with everything else."""
-LEARNER = (str(PYTHON), "-P", "-m", "tppo")
+LEARNER = (str(Path(PYTHON).absolute()), "-P", "-m", "tppo")
 
 pytestmark = [
     pytest.mark.process,
-    pytest.mark.skipif(not PYTHON.exists(), reason=f"{PYTHON} is not there; expected the environment of `make test`"),
+    pytest.mark.skipif(
+        not PYTHON, reason="expected TPPO_TEST_LEARNER_PYTHON, an interpreter with the learner's packages"
+    ),
 ]
 
 

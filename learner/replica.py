@@ -57,12 +57,13 @@ class Replica:
 
     def solution_probabilities(self, call: RankMessage) -> None:
         """Of the evaluation's prompts."""
-        prompts, weights = calls.prompts_of(call)
-        self.trainer.solution_probabilities(prompts, temperature=call.fields["temperature"], weights=weights)
+        self.trainer.solution_probabilities(
+            calls.prompts_of(call), temperature=call.fields["temperature"], weights=calls.weights_of(call)
+        )
 
     def policy_in_memory(self, call: RankMessage) -> None:
         """This rank's rows of what generators are sent."""
-        self.trainer.policy_in_memory(call.fields["nonce"])
+        self.trainer.policy_in_memory("")
 
     def write(self, call: RankMessage) -> None:
         """This rank's files of a checkpoint; nothing has changed since rank 0 captured its state."""

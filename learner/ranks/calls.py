@@ -1,9 +1,11 @@
 """The calls of the trainer that all ranks make together, as messages: rank 0 sends one before it makes the call itself.
 
-    step       rows and the policy's version     solution_probabilities   prompts, temperature, weights
-    probe      weights                           set_temperature, set_learning_rate, reconfigure     values
+    step       rows and the policy's version     solution_probabilities   prompts, temperature
+    probe      nothing                           set_temperature, set_learning_rate, reconfigure     values
+    write      a checkpoint's folder             policy_in_memory         nothing
 
-Rows and prompts travel without what only rank 0 needs: no text, no ground truth.
+Rows and prompts travel without what only rank 0 needs: no text, no ground truth. Weights never do: where rank 0 has
+others than the policy's present ones, each rank is sent its rows by torch, one tensor after the other.
 """
 
 from array import array
@@ -26,6 +28,7 @@ from tppo.weight_probe import WeightProbe
 from tppo.weights import MemoryFile
 
 Arrays = list["array[Any]"]
+OTHERS = "is_of_other_weights"
 
 
 @dataclass(slots=True)
@@ -66,11 +69,11 @@ class LeadingTrainer(Trainer):
             return super().probe(weights)
 
     def policy_in_memory(self, nonce: str) -> MemoryFile | None:
-        with self._team.making(RankMessage("policy_in_memory", {"nonce": nonce})):
+        with self._team.making(RankMessage("policy_in_memory")):
             return super().policy_in_memory(nonce)
 
     def write(self, state: TrainerState, folder: Path) -> WrittenTogether:
-        with self._team.making(RankMessage("write", {"folder": str(folder)})):
+        with self._team.making(RankMessage("write", {"folder": str(folder.absolute())})):
             return super().write(state, folder)
 
     def set_temperature(self, temperature: float) -> None:
@@ -98,47 +101,34 @@ def rows_of(message: RankMessage) -> list[Rollout]:
 def solution_probabilities(
     prompts: Sequence[Prompt], temperature: float, weights: Mapping[str, Tensor] | None
 ) -> RankMessage:
-    """`Trainer.solution_probabilities`; the weights come last."""
+    """`Trainer.solution_probabilities`."""
     arrays: Arrays = []
     fields = {"temperature": temperature, "prompts": [_prompt(prompt, arrays) for prompt in prompts]}
-    return RankMessage("solution_probabilities", fields, _joined(arrays) + _weights(weights))
+    return RankMessage("solution_probabilities", fields | _has_others(weights), _joined(arrays))
 
 
-def prompts_of(message: RankMessage) -> tuple[list[Prompt], Mapping[str, Tensor] | None]:
-    """Those of a call for solution probabilities, and its weights."""
+def prompts_of(message: RankMessage) -> list[Prompt]:
+    """Those of a call for solution probabilities."""
     body = _Body(message.body)
-    prompts = [_read_prompt(fields, body) for fields in message.fields["prompts"]]
-    return prompts, _read_weights(message.body[body.place :])
+    return [_read_prompt(fields, body) for fields in message.fields["prompts"]]
 
 
 def probe(weights: Mapping[str, Tensor] | None) -> RankMessage:
     """`Trainer.probe`."""
-    return RankMessage("probe", {}, _weights(weights))
+    return RankMessage("probe", _has_others(weights))
 
 
 def weights_of(message: RankMessage) -> Mapping[str, Tensor] | None:
-    """Those of a `probe`."""
-    return _read_weights(message.body)
+    """What a rank that is not rank 0 gives for the weights of rank 0's call: None for the policy's present ones."""
+    return {} if message.fields[OTHERS] else None
+
+
+def _has_others(weights: Mapping[str, Tensor] | None) -> dict[str, bool]:
+    return {OTHERS: weights is not None}
 
 
 def _joined(arrays: Arrays) -> bytes:
     return b"".join(one.tobytes() for one in arrays)
-
-
-def _weights(weights: Mapping[str, Tensor] | None) -> bytes:
-    if weights is None:
-        return b""
-    from safetensors.torch import save
-
-    return save({name: tensor.contiguous() for name, tensor in weights.items()})
-
-
-def _read_weights(content: bytes) -> Mapping[str, Tensor] | None:
-    if not content:
-        return None
-    from safetensors.torch import load
-
-    return load(content)
 
 
 def _row(row: Rollout, arrays: Arrays) -> dict[str, Any]:

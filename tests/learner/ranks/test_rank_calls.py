@@ -47,21 +47,25 @@ def test_no_text_and_no_answer_travels() -> None:
     assert b'"a": 1' not in message.encoded()
 
 
-def test_prompts_and_weights_of_an_evaluation_arrive_as_they_were_sent() -> None:
-    weights = {"head": torch.tensor([[1.5, -2.0]], dtype=torch.bfloat16), "bias": torch.zeros(0)}
+def test_prompts_of_an_evaluation_arrive_as_they_were_sent() -> None:
     plain = Prompt(4, "t", tokens([1]), "sums", "2", "{}")
 
-    prompts, arrived = calls.prompts_of(calls.solution_probabilities([PROMPT, plain], 0.5, weights))
+    prompts = calls.prompts_of(calls.solution_probabilities([PROMPT, plain], 0.5, None))
 
     assert [(one.token_ids, one.solution) for one in prompts] == [
         (PROMPT.token_ids, PROMPT.solution),
         (tokens([1]), None),
     ]
-    assert arrived is not None
-    assert arrived.keys() == weights.keys()
-    assert all(torch.equal(arrived[name], weights[name]) for name in weights)
+
+
+def test_that_a_call_is_of_other_weights_travels_and_the_weights_do_not() -> None:
+    weights = {"head": torch.ones(1000)}
+
+    for call in (calls.probe(weights), calls.solution_probabilities([PROMPT], 1.0, weights)):
+        assert calls.weights_of(call) == {}
+        assert len(call.body) < 100
 
 
 def test_a_call_without_weights_is_of_the_present_ones() -> None:
     assert calls.weights_of(calls.probe(None)) is None
-    assert calls.prompts_of(calls.solution_probabilities([PROMPT], 1.0, None))[1] is None
+    assert calls.weights_of(calls.solution_probabilities([PROMPT], 1.0, None)) is None

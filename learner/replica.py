@@ -40,7 +40,7 @@ class Replica:
         models = load_models(in_force, path, group=group)
         trainer = new_trainer(in_force, *models)
         if path is not None:
-            trainer.load_state_dict(checkpoint.read(path, is_divided=group.size > 1).trainer)
+            trainer.load_state_dict(checkpoint.read(path, is_divided=trainer.is_divided).trainer)
         return cls(in_force, models, trainer)
 
     def make(self, call: RankMessage) -> None:

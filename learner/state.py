@@ -103,7 +103,7 @@ def new_state(
 
 def restore(state: LearnerState, path: Path) -> None:
     """Continue from a checkpoint, whose models are loaded already."""
-    restored = checkpoint.read(path, is_divided=state.trainer.policy.group.size > 1)
+    restored = checkpoint.read(path, is_divided=state.trainer.is_divided)
     state.trainer.load_state_dict(restored.trainer)
     ledger_state.restore(state.manager, restored.ledger)
     state.progress = restored.progress

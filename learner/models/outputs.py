@@ -4,7 +4,7 @@ The sampling temperature is applied here and nowhere else in the learner: logits
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from learner.models.logits import TokenScorer, TokenScores
 from learner.models.master_weights import MasterWeights
 from learner.models.packing import PackedBatch, RowLengths, TokenRow
 from learner.models.routing import imbalances
+from learner.parallel.gathering import all_from_first
 from learner.parallel.group import ALONE, Group
 
 Imbalance = Literal["off", "measured", "trained"]
@@ -100,6 +101,16 @@ def token_scores(
 def with_weights(policy: Policy, weights: MasterWeights) -> Policy:
     """The policy that computes with other weights of its network."""
     return replace(policy, network=weights.network, weights=weights)
+
+
+def holding(policy: Policy, tensors: Mapping[str, Tensor] | None) -> Policy:
+    """The policy, or that of other tensors by name, which rank 0 has; other ranks, which have none, get their rows."""
+    if tensors is None:
+        return policy
+    if policy.group.size > 1:
+        own = {name: tensor for name, (tensor, _) in policy.weights.computed().items()}
+        tensors = all_from_first(tensors, own, policy.group)
+    return with_weights(policy, policy.weights.holding(tensors))
 
 
 def sequence_probabilities(policy: Policy, rows: Sequence[TokenRow], *, max_tokens: int) -> list[float]:

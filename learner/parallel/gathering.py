@@ -78,10 +78,7 @@ def placed_like(like: Tensor, value: Tensor) -> Tensor:
     """A tensor that is whole on every rank, divided as `like` is; itself where nothing is to be divided."""
     if not isinstance(like, DTensor) or isinstance(value, DTensor):
         return value
-    rows = rows_like(like, value)
-    return DTensor.from_local(
-        rows, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
-    )
+    return _divided(like, rows_like(like, value))
 
 
 def rows_from_first(like: Tensor, whole: Tensor | None, group: Group) -> Tensor:
@@ -102,6 +99,21 @@ def rows_from_first(like: Tensor, whole: Tensor | None, group: Group) -> Tensor:
     if rows.numel():
         rows.copy_(received[: rows.nbytes].view(rows.dtype).reshape(rows.shape))
     return rows
+
+
+def all_from_first(whole: Mapping[str, Tensor], like: Mapping[str, Tensor], group: Group) -> dict[str, Tensor]:
+    """Rank 0's tensors, one after the other, divided as those of `like` are; other ranks have none to give."""
+    if group.rank == 0:
+        assert whole.keys() == like.keys(), f"tensors of another model: {sorted(whole.keys() ^ like.keys())[:3]}"
+    return {name: _divided(one, rows_from_first(one, whole.get(name), group)) for name, one in like.items()}
+
+
+def _divided(like: Tensor, rows: Tensor) -> Tensor:
+    if not isinstance(like, DTensor):
+        return rows
+    return DTensor.from_local(
+        rows, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
 
 
 def _padded(tensor: Tensor, num_bytes: int) -> Tensor:

@@ -23,11 +23,11 @@ from learner.models.named_tensors import stored_by_ranks
 from learner.models.outputs import (
     Policy,
     ValueModel,
+    holding,
     sequence_probabilities,
-    with_weights,
 )
 from learner.models.packing import TokenRow
-from learner.parallel.gathering import in_memory_of_first
+from learner.parallel.gathering import in_memory_of_first, is_divided
 from learner.parallel.shard_files import WrittenTogether
 from learner.rollouts.prompts import Prompt
 from learner.rollouts.rollout import Rollout
@@ -146,7 +146,7 @@ class Trainer:
             for index, prompt in enumerate(prompts)
             if prompt.solution is not None and len(prompt.solution) <= self._run.max_response_length
         }
-        policy = self._policy_of(weights)
+        policy = holding(self.policy, weights)
         probabilities = sequence_probabilities(
             replace(policy, temperature=temperature),
             list(rows.values()),
@@ -157,7 +157,7 @@ class Trainer:
 
     def probe(self, weights: Mapping[str, Tensor] | None = None) -> WeightProbe:
         """What the policy, or that of `weights`, says of the run's probe."""
-        policy, run = self._policy_of(weights), self._run
+        policy, run = holding(self.policy, weights), self._run
         rows = update_rows(
             f"{run.name}/{run.seed}",
             policy.network.config.get_text_config().vocab_size,
@@ -165,6 +165,12 @@ class Trainer:
             step_tokens=run.rollouts_per_step * run.window_length,
         )
         return weight_probe(policy, rows, max_tokens=self._actor_section.max_tokens_per_microbatch)
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether each rank holds rows alone of whatever trains."""
+        trained = (*self.policy.weights.parameters(), *self.value_model.weights.parameters())
+        return all(map(is_divided, trained))
 
     def policy_in_memory(self, nonce: str) -> MemoryFile | None:
         """A copy of what the policy computes with, for generators to map; rank 0's alone."""
@@ -220,9 +226,6 @@ class Trainer:
         self.system.load_state_dict(state["system"])
         self._normalizer.mean_length = state.get("mean_row_length")
         self._engine_check.held = set(state.get("held_generators", ()))
-
-    def _policy_of(self, weights: Mapping[str, Tensor] | None) -> Policy:
-        return self.policy if weights is None else with_weights(self.policy, self.policy.weights.holding(weights))
 
     def _seed(self, policy_version: int) -> str:
         return f"{self._run.seed}/{policy_version}"

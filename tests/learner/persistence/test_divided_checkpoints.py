@@ -1,7 +1,7 @@
 """Checkpoints that several ranks write and read: the files of one process, whatever the number of ranks.
 
-Both models are divided by torch's `fully_shard`. The embedding is tied and has 23 rows, and the value head one, so that
-ranks hold different numbers of rows, and none of some parameters.
+Both models are divided as the learner divides them. The embedding is tied and has 23 rows, and the value head one, so
+that ranks hold different numbers of rows, and none of some parameters.
 """
 
 import json
@@ -23,15 +23,16 @@ from learner.commands.export import export
 from learner.models.loading import policy_from_network
 from learner.models.master_weights import MasterWeights
 from learner.models.named_tensors import stored_by_ranks, stored_tensors
-from learner.models.outputs import Policy, ValueModel
+from learner.models.outputs import Policy
 from learner.networks import load_models
-from learner.parallel.gathering import in_memory_of_first, own_rows, placed_like, rows_from_first
+from learner.parallel.gathering import all_from_first, in_memory_of_first, own_rows, placed_like
 from learner.parallel.group import ALONE, Group
 from learner.parallel.shard_files import WrittenTogether, stored, write_together
 from learner.persistence import checkpoint
 from learner.persistence.checkpoint import Checkpoints, capture
 from learner.persistence.manifest import DamagedError, verify
 from learner.rollouts.ledger_state import LedgerState
+from learner.rollouts.prompts import Prompt
 from learner.state import new_trainer
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
@@ -42,6 +43,7 @@ from tests.support.ranks import in_group
 from tests.support.small_disk import files_of_at_most
 from tools.tiny_families import tiny_model
 from tppo.config import Config
+from tppo.rollout import tokens
 
 CHAIN = (1, 2, 1, 4)
 """How many ranks resume, one after the other; each takes one update further and commits."""
@@ -53,7 +55,12 @@ class NoTokenizer:
 
 
 def config_of(folder: Path) -> Config:
-    return a_config(model={"path": folder / "base"}, learner={"device": "cpu", "compute_dtype": "float32"})
+    lengths = {"window_length": 16, "max_response_length": 16, "max_prompt_length": 8, "rollouts_per_step": 4}
+    return a_config(
+        run={"algorithm": "ppo-ewma", "mode": "lockstep", **lengths},
+        model={"path": folder / "base"},
+        learner={"device": "cpu", "compute_dtype": "float32"},
+    )
 
 
 def save_base(folder: Path) -> None:
@@ -62,15 +69,6 @@ def save_base(folder: Path) -> None:
     heads: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 32}
     network: Any = Qwen2ForCausalLM(Qwen2Config(**sizes, **heads, tie_word_embeddings=True))
     network.save_pretrained(folder / "base")
-
-
-def divided(model: Policy | ValueModel, group: Group) -> None:
-    if group.mesh is not None:
-        network: Any = model.network
-        for block in network.base_model.layers:
-            fully_shard(block, mesh=group.mesh)
-        fully_shard(network, mesh=group.mesh)
-        model.weights, model.group = MasterWeights(network, dict(network.named_parameters())), group
 
 
 class FirstToWrite(Trainer):
@@ -83,12 +81,9 @@ class FirstToWrite(Trainer):
 
 
 def trainer_of(folder: Path, group: Group, latest: Path | None) -> Trainer:
-    models = load_models(config_of(folder), latest)
-    for model in models:
-        divided(model, group)
-    trainer = new_trainer(config_of(folder), *models)
+    trainer = new_trainer(config_of(folder), *load_models(config_of(folder), latest, group=group))
     if latest is not None:
-        trainer.load_state_dict(checkpoint.read(latest, is_divided=group.size > 1).trainer)
+        trainer.load_state_dict(checkpoint.read(latest, is_divided=trainer.is_divided).trainer)
     return trainer
 
 
@@ -104,6 +99,8 @@ def update(trainer: Trainer, number: int) -> None:
             state["step"] = torch.tensor(float(number))
             parameter.copy_(half_and(parameter, generator))
         optimization.num_updates += 1
+    for average in trainer.system.state_dict()["averages"].values():
+        average.copy_(half_and(average, generator))
 
 
 def half_and(tensor: Tensor, generator: torch.Generator) -> Tensor:
@@ -228,12 +225,12 @@ def test_a_damaged_or_missing_part_is_found_and_the_checkpoint_before_is_used(
 # What else ranks do together, in one group of three
 
 
-def a_policy(*, dtype: torch.dtype = torch.float32) -> Policy:
+def a_policy(group: Group = ALONE, *, dtype: torch.dtype = torch.float32) -> Policy:
     torch.manual_seed(1)
     sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "vocab_size": 23}
     heads: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 32}
     network: Any = Qwen2ForCausalLM(Qwen2Config(**sizes, **heads, tie_word_embeddings=True))
-    return policy_from_network(network.eval(), compute_dtype=dtype)
+    return policy_from_network(network.eval(), compute_dtype=dtype, group=group)
 
 
 def fail_to_commit(group: Group, folder: Path) -> list[str]:
@@ -244,24 +241,35 @@ def fail_to_commit(group: Group, folder: Path) -> list[str]:
 
 
 def publish(group: Group) -> dict[str, list[int]] | None:
-    """In the type that generators compute with, although the ranks hold another."""
-    policy = a_policy()
-    divided(policy, group)
-    sent = {name: (tensor, torch.bfloat16) for name, (tensor, _) in policy.weights.computed().items()}
-    file = in_memory_of_first(sent, group, nonce="nonce")
+    """In the type that the policy computes in, and not in that of its masters."""
+    file = in_memory_of_first(a_policy(group, dtype=torch.bfloat16).weights.computed(), group, nonce="nonce")
     return None if file is None else {name: bits(tensor) for name, tensor in file.tensors().items()}
 
 
 def take_from_first(group: Group) -> bool:
-    """Weights that rank 0 alone has become those of all."""
-    policy, other = a_policy(), {name: tensor + 1 for name, tensor in a_policy().weights.tensors().items()}
-    divided(policy, group)
-    for name, (tensor, _) in policy.weights.computed().items():
-        rows = rows_from_first(tensor, other[name] if group.rank == 0 else None, group)
-        if not torch.equal(rows, own_rows(placed_like(tensor, other[name]))):
-            return False
-    plain = torch.zeros(3, dtype=torch.int64)
-    return rows_from_first(plain, torch.arange(3) if group.rank == 0 else None, group).tolist() == [0, 1, 2]
+    """Weights that rank 0 alone has become those of all; one of them is not divided."""
+    like = {name: tensor for name, (tensor, _) in a_policy(group).weights.computed().items()}
+    like["plain"] = torch.zeros(3, dtype=torch.int64)
+    other = {name: tensor + 1 for name, tensor in a_policy().weights.tensors().items()} | {"plain": torch.arange(3)}
+
+    taken = all_from_first(other if group.rank == 0 else {}, like, group)
+
+    return all(
+        torch.equal(own_rows(tensor), own_rows(placed_like(like[name], other[name]))) for name, tensor in taken.items()
+    )
+
+
+def evaluate(group: Group, folder: Path) -> list[list[float]]:
+    """What the present weights say, what others say that rank 0 alone has, and what the present ones say again."""
+    trainer = trainer_of(folder, group, None)
+    weights = {name: 2.0 * tensor for name, tensor in a_policy().weights.tensors().items()} if group.rank == 0 else {}
+    prompt = Prompt(0, "0", tokens([3]), "task", "answer", "{}", solution=tokens([4, 5]))
+    found = []
+    for others in (None, weights, None):
+        probe = trainer.probe(others)
+        found.append([number for of_row in probe.logprobs for number in of_row])
+        found.append(trainer.solution_probabilities([prompt], temperature=1.0, weights=others))
+    return found
 
 
 def write_experts(group: Group, folder: Path) -> None:
@@ -271,9 +279,9 @@ def write_experts(group: Group, folder: Path) -> None:
     write_together(folder / "experts", {"model": stored_by_ranks(network, tensors)}, group)
 
 
-def together(group: Group, folder: Path) -> tuple[list[str], dict[str, list[int]] | None, bool]:
+def together(group: Group, folder: Path) -> tuple[list[str], dict[str, list[int]] | None, bool, list[list[float]]]:
     write_experts(group, folder)
-    return fail_to_commit(group, folder), publish(group), take_from_first(group)
+    return fail_to_commit(group, folder), publish(group), take_from_first(group), evaluate(group, folder)
 
 
 class Found(NamedTuple):
@@ -283,14 +291,15 @@ class Found(NamedTuple):
     errors: list[list[str]]
     published: list[dict[str, list[int]] | None]
     taken: list[bool]
+    evaluated: list[list[list[float]]]
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder = tmp_path_factory.mktemp("together")
     save_base(folder)
-    errors, published, taken = zip(*in_group(3, together, folder), strict=True)
-    return Found(folder, list(errors), list(published), list(taken))
+    errors, published, taken, evaluated = zip(*in_group(3, together, folder), strict=True)
+    return Found(folder, list(errors), list(published), list(taken), list(evaluated))
 
 
 @pytest.mark.slow
@@ -334,6 +343,16 @@ def test_a_part_that_another_node_has_on_a_disk_of_its_own_is_an_error(tmp_path:
 
 def test_weights_that_rank_0_has_come_to_every_rank(found: Found) -> None:
     assert found.taken == [True, True, True]
+
+
+def test_deferred_weights_are_probed_and_evaluated_by_all_ranks_and_leave_the_policy_as_it_is(found: Found) -> None:
+    expected = evaluate(ALONE, found.folder)
+
+    assert found.evaluated[0] == found.evaluated[1] == found.evaluated[2]
+    for ours, theirs in zip(found.evaluated[0], expected, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+    assert found.evaluated[0][:2] == found.evaluated[0][4:]
+    assert found.evaluated[0][0] != pytest.approx(found.evaluated[0][2], abs=1e-2)
 
 
 def test_experts_that_ranks_hold_are_stored_one_by_one_as_they_were_published(found: Found) -> None:

@@ -55,6 +55,10 @@ class Parts:
             adapter=self.trainer.policy.weights.adapter,
         )
 
+    def computing(self) -> dict[str, Any]:
+        """What the weights depend on besides the rows: how sums are divided, and what computes them."""
+        return {"num_processes": self.team.size, "device": str(self.trainer.policy.network.device)}
+
     def status(self, generators: Mapping[str, GeneratorState], *, step: int, **state: Any) -> Mapping[str, Any]:
         """For the heartbeat: `state`, and what the parts know."""
         ledger, equation = self.manager.ledger, self.manager.ledger.conservation()

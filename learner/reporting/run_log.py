@@ -59,10 +59,12 @@ class RunLog:
         """A record of the inbox has arrived."""
         self._generation.note(record)
 
-    def started(self, incarnation: int, *, step: int) -> None:
+    def started(self, incarnation: int, *, step: int, num_processes: int, device: str) -> None:
         """An incarnation of the learner has started after `step`."""
         text = f"learner started after training step {step}, incarnation {incarnation}"
-        self.journal.event("start", step=step, text=text, incarnation=incarnation)
+        of_ranks = f", {num_processes} processes" if num_processes > 1 else ""
+        computing = {"num_processes": num_processes, "device": device}
+        self.journal.event("start", step=step, text=f"{text}{of_ranks}", incarnation=incarnation, **computing)
 
     def ended(self, *, step: int, total_training_steps: int) -> None:
         """The learner ends in order: after the last step, or after SIGTERM or an operator's command."""

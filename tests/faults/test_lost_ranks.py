@@ -13,6 +13,7 @@ from tests.faults.chaotic_run import SEVERAL_RANKS, ChaoticRun
 from tests.support.fork_server import ForkServer
 from tests.support.processes import output_of
 from tppo.run_folder.checkpoints import CheckpointFolder
+from tppo.run_folder.json_lines import read_objects
 from tppo.run_folder.paths import RunPaths
 
 RANK_1 = "learner-rank-1"
@@ -55,6 +56,8 @@ def test_a_learner_that_loses_ranks_begins_again_as_a_whole_and_is_replayed_bit_
     replay = run.replay()
     assert replay.returncode == 0, replay.stdout + replay.stderr
     assert f"replayed {len(steps)} steps" in replay.stdout
+    starts = [line for line in read_objects(RunPaths(run.folder).journal) if line.get("event") == "start"]
+    assert {(start["num_processes"], start["device"]) for start in starts} == {(2, "cpu")}
     log = (RunPaths(run.folder).logs / "learner.log").read_text()
     assert [text for *_, text in LOSSES if text not in log] == [], log
 

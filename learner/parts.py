@@ -13,6 +13,7 @@ from learner.exchange.weight_publisher import GeneratorState, Snapshot, new_nonc
 from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.ranks.team import Team
 from learner.reconfiguration import Reconfiguration
+from learner.reporting.conditions import Conditions
 from learner.reporting.run_log import RunLog
 from learner.rollouts.manager import RolloutManager
 from learner.steering import Steering
@@ -55,9 +56,9 @@ class Parts:
             adapter=self.trainer.policy.weights.adapter,
         )
 
-    def computing(self) -> dict[str, Any]:
-        """What the weights depend on besides the rows: how sums are divided, and what computes them."""
-        return {"num_processes": self.team.size, "device": str(self.trainer.policy.network.device)}
+    def conditions(self) -> Conditions:
+        """Under which this incarnation computes."""
+        return Conditions.of(self.reconfiguration.config, num_processes=self.team.size)
 
     def status(self, generators: Mapping[str, GeneratorState], *, step: int, **state: Any) -> Mapping[str, Any]:
         """For the heartbeat: `state`, and what the parts know."""

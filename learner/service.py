@@ -147,7 +147,7 @@ class LearnerService:
         self._requests.flush()
 
     async def _train(self) -> None:
-        self._log.started(self._identity.incarnation, step=self.step, **self._parts.computing())
+        self._log.started(self._identity.incarnation, self._parts.conditions(), step=self.step)
         await self._publisher.publish(snapshot := await asyncio.to_thread(self._snapshot, self.step))
         if self._manager.scheduler.is_opened:
             self._manager.scheduler.refill(self.step)

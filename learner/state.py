@@ -20,6 +20,7 @@ from learner.ranks.calls import LeadingTrainer
 from learner.ranks.channel import RankMessage
 from learner.ranks.team import ALONE, Team
 from learner.reconfiguration import Reconfiguration
+from learner.reporting.conditions import compute_deterministically
 from learner.rollouts import ledger_state
 from learner.rollouts.manager import RolloutManager
 from learner.steering import Steering
@@ -115,6 +116,7 @@ def new_trainer(
     config: Config, policy: Policy, value_model: ValueModel, *, made_by: Callable[..., Trainer] = Trainer
 ) -> Trainer:
     """The trainer of `run.algorithm`, with fresh optimizers."""
+    compute_deterministically(config)
     algorithm = config.algorithm.model_copy(update={"importance_cap": config.importance_cap})
     estimators = Estimators(algorithm, config.run.window_length)
     trainer = made_by(

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from learner.reporting.completions_log import CompletionsLog
+from learner.reporting.conditions import Conditions
 from learner.reporting.generation_watch import GenerationWatch
 from learner.reporting.journal import JournalWriter
 from learner.reporting.metrics_log import MetricsLog, StepSeconds, end_line, evaluation_line, step_line
@@ -59,11 +60,12 @@ class RunLog:
         """A record of the inbox has arrived."""
         self._generation.note(record)
 
-    def started(self, incarnation: int, *, step: int, num_processes: int, device: str) -> None:
+    def started(self, incarnation: int, conditions: Conditions, *, step: int) -> None:
         """An incarnation of the learner has started after `step`."""
+        num_processes, device = conditions.num_processes, conditions.device
         text = f"learner started after training step {step}, incarnation {incarnation}"
         of_ranks = f", {num_processes} processes" if num_processes > 1 else ""
-        computing = {"num_processes": num_processes, "device": device}
+        computing = {"num_processes": num_processes, "device": device, "conditions": conditions.as_json()}
         self.journal.event("start", step=step, text=f"{text}{of_ranks}", incarnation=incarnation, **computing)
 
     def ended(self, *, step: int, total_training_steps: int) -> None:

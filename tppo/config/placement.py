@@ -61,6 +61,12 @@ class LearnerSection(Section):
     Where two models do not fit on one GPU; each training step then copies both back and forth. On a CPU it does
     nothing, and on a GPU it has not been run.
     """
+    deterministic: Flag | None = None
+    """Whether the same records give the same bits again, by as many processes, on the same device, with the same
+    versions: docs/replay.md. Unset: on a CPU, where it costs nothing, and not on a GPU, where it costs time.
+
+    On a GPU it has not been run.
+    """
     num_processes: Processes = 1
     """Processes (ranks) that train together, as one group: `tppo run` starts them on this machine. [processes]
 

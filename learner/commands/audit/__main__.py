@@ -12,6 +12,7 @@ from rich.text import Text
 from learner.commands.audit.evidence import collect, require_run
 from learner.commands.audit.promises import Finding, Untrained, findings, untrained
 from learner.commands.audit.rollout_view import decoder, rollout_table, tokens_of
+from learner.reporting.conditions import Level, conditions_in
 from tppo.run_folder.paths import run_path
 
 WIDTH_IN_A_FILE = 200  # characters; on a terminal its own
@@ -33,6 +34,7 @@ def _audit(folder: Path) -> int:
     found = findings(evidence)
     _print(_findings_table(folder, found))
     _print(_untrained_table(evidence.ledger.step, untrained(evidence)))
+    print(f"a replay under the same conditions gives {Level.of(conditions_in(folder))}")
     return 0 if all(finding.is_kept for finding in found) else 1
 
 

@@ -53,7 +53,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         "generation.share_weight_memory generation.seeds "
         "reward.log_responses evaluation.val_before_train evaluation.after_training trace.enabled "
         "trackers.tensorboard endpoint.enabled prometheus.enabled learner.offload_idle_model critic.share_body "
-        "learner.compile",
+        "learner.compile learner.deterministic",
         ["1", "'yes'", "'true'"],
     ),
     (

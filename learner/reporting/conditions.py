@@ -1,0 +1,108 @@
+"""What besides its records a run's numbers depend on, and how much of them a replay gives again.
+
+Each incarnation of the learner writes its conditions into the journal. On the same ones, all deterministic, a replay
+gives the same bits. By another number of processes, on another device or with other versions the same rows form the
+same steps and the same ledger, and weights are close. Another model or definition of the run is refused
+(learner/persistence/definition.py).
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import transformers
+
+from tppo.config import Config
+from tppo.models.device import torch_device
+from tppo.run_folder.json_lines import read_objects
+from tppo.run_folder.paths import RunPaths
+
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+FIXED_WORKSPACE = ":4096:8"  # with which cuBLAS adds up in one order
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Of one incarnation of the learner."""
+
+    num_processes: int
+    device: str
+    is_deterministic: bool
+    torch: str
+    transformers: str
+
+    @classmethod
+    def of(cls, config: Config, *, num_processes: int) -> Self:
+        """On this machine."""
+        device = torch_device(config.policy_placement)
+        name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+        is_deterministic = is_to_be_deterministic(config, device)
+        return cls(num_processes, name, is_deterministic, torch.__version__, transformers.__version__)
+
+    def as_json(self) -> dict[str, Any]:
+        """For the journal."""
+        return asdict(self)
+
+
+def is_to_be_deterministic(config: Config, device: str) -> bool:
+    """As configured; unset: on a CPU, where it costs nothing."""
+    return device == "cpu" if config.learner.deterministic is None else config.learner.deterministic
+
+
+def compute_deterministically(config: Config) -> None:
+    """From now on, where the configuration wants it; a CPU does so anyway."""
+    device = torch_device(config.policy_placement)
+    if device == "cpu":
+        return
+    os.environ.setdefault(WORKSPACE, FIXED_WORKSPACE)
+    torch.use_deterministic_algorithms(is_to_be_deterministic(config, device))
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing of ours reads it
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How much a replay gives again: bits, or rows, steps and ledger, with the reason."""
+
+    is_same_bits: bool
+    reason: str
+
+    @classmethod
+    def of(cls, incarnations: Sequence[Mapping[str, Any]]) -> Self:
+        """Of the incarnations of a run, and of a replay of it where there is one."""
+        if not incarnations:
+            return cls(False, "the journal has the conditions of no incarnation")
+        first = incarnations[0]
+        for key in Conditions.__dataclass_fields__:
+            values = [one.get(key) for one in incarnations]
+            if other := [value for value in values if value != first.get(key)]:
+                return cls(False, f"{key} is {first.get(key)!r} in one and {other[0]!r} in another")
+        if not first.get("is_deterministic"):
+            return cls(False, "learner.deterministic is off")
+        what = "process" if first["num_processes"] == 1 else "processes"
+        return cls(True, f"by {first['num_processes']} {what} on {first['device']}, torch {first['torch']}")
+
+    def __str__(self) -> str:
+        """For the console."""
+        given = "the same bits" if self.is_same_bits else "the same rows, steps and ledger, with weights that are close"
+        return f"{given} ({self.reason})"
+
+
+def conditions_in(run: Path) -> list[Mapping[str, Any]]:
+    """Of each incarnation, by the run's journal; those of earlier releases did not say."""
+    lines = read_objects(RunPaths(run).journal)
+    return [line["conditions"] for line in lines if isinstance(line.get("conditions"), dict)]
+
+
+def trained_rows(run: Path) -> dict[int, list[Any]]:
+    """The windows of each step, by the run's journal, of which the last line of a step counts."""
+    lines = read_objects(RunPaths(run).journal)
+    return {line["step"]: line["rows"] for line in lines if line.get("kind") == "trained"}
+
+
+def first_step_of_other_rows(run: Path, replayed: Path) -> int | None:
+    """The first step of both that other rows formed; None where there is none."""
+    recorded, again = trained_rows(run), trained_rows(replayed)
+    return next((step for step in sorted(recorded.keys() & again.keys()) if recorded[step] != again[step]), None)

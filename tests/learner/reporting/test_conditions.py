@@ -1,0 +1,70 @@
+"""What a replay of a run gives again: bits, or rows and steps, with the reason."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from learner.reporting.conditions import Conditions, Level, conditions_in, first_step_of_other_rows
+from learner.reporting.journal import JournalWriter
+from tests.learner.builders import a_config
+from tppo.run_folder.paths import RunPaths
+
+ON_ONE = Conditions(1, "cpu", is_deterministic=True, torch="2.13.0", transformers="5.0").as_json()
+
+
+def test_on_a_cpu_a_learner_is_deterministic_by_default() -> None:
+    found = Conditions.of(a_config(learner={"device": "cpu"}), num_processes=2)
+
+    assert (found.num_processes, found.device, found.is_deterministic) == (2, "cpu", True)
+    assert found.torch == torch.__version__
+    without = a_config(learner={"device": "cpu", "deterministic": False})
+    assert not Conditions.of(without, num_processes=2).is_deterministic
+
+
+def test_incarnations_under_the_same_conditions_give_the_same_bits() -> None:
+    assert str(Level.of([ON_ONE, ON_ONE])) == "the same bits (by 1 process on cpu, torch 2.13.0)"
+
+
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ({"num_processes": 2}, "num_processes is 1 in one and 2 in another"),
+        ({"device": "NVIDIA H200"}, "device is 'cpu' in one and 'NVIDIA H200' in another"),
+        ({"torch": "2.14.0"}, "torch is '2.13.0' in one and '2.14.0' in another"),
+        ({"is_deterministic": False}, "is_deterministic is True in one and False in another"),
+    ],
+)
+def test_another_number_of_processes_device_or_version_gives_the_same_rows(other: dict[str, Any], reason: str) -> None:
+    level = Level.of([ON_ONE, ON_ONE | other])
+
+    assert not level.is_same_bits
+    assert str(level) == f"the same rows, steps and ledger, with weights that are close ({reason})"
+
+
+def test_without_determinism_or_conditions_no_bits_are_promised() -> None:
+    assert Level.of([ON_ONE | {"is_deterministic": False}]).reason == "learner.deterministic is off"
+    assert not Level.of([]).is_same_bits
+
+
+def test_the_journal_has_the_conditions_of_each_incarnation(tmp_path: Path) -> None:
+    journal = JournalWriter(RunPaths(tmp_path).journal)
+    journal.event("start", step=0, text="of an earlier release", incarnation=1)
+    journal.event("start", step=3, text="learner started", incarnation=2, conditions=ON_ONE)
+
+    assert conditions_in(tmp_path) == [json.loads(json.dumps(ON_ONE))]
+
+
+def test_a_replay_whose_step_has_other_rows_is_found(tmp_path: Path) -> None:
+    run, replayed = tmp_path / "run", tmp_path / "replayed"
+    for folder, second in ((run, "b"), (replayed, "c")):
+        folder.mkdir()
+        journal = JournalWriter(RunPaths(folder).journal)
+        journal.trained(1, [("a", 0)])
+        journal.trained(2, [(second, 0)])
+    JournalWriter(RunPaths(run).journal).trained(3, [("d", 0)])
+
+    assert first_step_of_other_rows(run, run) is None
+    assert first_step_of_other_rows(run, replayed) == 2

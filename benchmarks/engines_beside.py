@@ -98,8 +98,7 @@ def running_vllm(python: str, folder: Path, arguments: argparse.Namespace) -> It
         vllm = Vllm(process)
         vllm.wait_for("ready")
         yield vllm
-        assert process.stdin is not None
-        process.stdin.close()
+        process.communicate()  # closes its input, and reads what vLLM says to its end
 
 
 def vllm_config(folder: Path, *, slots: int, longest: int) -> Config:

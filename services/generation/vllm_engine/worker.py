@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from transformers.core_model_loading import revert_weight_conversion
 from vllm.distributed.weight_transfer.base import (
     WeightTransferEngine,
     WeightTransferInitInfo,
@@ -23,6 +25,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
+from services.generation.transformers_engine.decoders.model_weights import named_weights, new_model
 from services.generation.vllm_engine.engine_arguments import BACKEND, GENERATOR_PID
 
 
@@ -48,6 +51,7 @@ class FileWeights(WeightTransferEngine[InitInfo, UpdateInfo]):  # type: ignore[m
 
     def init_transfer_engine(self, init_info: InitInfo) -> None:
         torch.manual_seed(init_info.seed + self.parallel_config.data_parallel_index)
+        self._joined = joined_model(self.model_config.hf_config)
 
     def start_weight_update(self) -> None:
         """What comes may be an adapter, which vLLM loads by itself."""
@@ -63,7 +67,11 @@ class FileWeights(WeightTransferEngine[InitInfo, UpdateInfo]):  # type: ignore[m
         initialize_layerwise_reload(self.model)
         self._is_reloading = True
         with safe_open(update_info.path, framework="pt") as file:
-            self.model.load_weights((name, file.get_tensor(name)) for name in file.keys())  # noqa: SIM118  no dict
+            names = file.keys()
+            tensors: Iterable[tuple[str, torch.Tensor]] = ((name, file.get_tensor(name)) for name in names)
+            if self._joined is not None:
+                tensors = revert_weight_conversion(self._joined, dict(tensors)).items()
+            self.model.load_weights(tensors)
 
     def finish_weight_update(self) -> None:
         if not self._is_reloading:
@@ -73,6 +81,17 @@ class FileWeights(WeightTransferEngine[InitInfo, UpdateInfo]):  # type: ignore[m
 
     def shutdown(self) -> None:
         """Nothing is held between updates."""
+
+
+def joined_model(config: Any) -> Any:
+    """The model of transformers, without weights, where it joins tensors of a model's folder; None where it joins none.
+
+    So the experts of a layer are joined in what the learner sends. vLLM takes them so without an error, and wrongly.
+    """
+    with torch.device("meta"):
+        model = new_model(config, torch.float32)
+    own = named_weights(model)
+    return None if revert_weight_conversion(model, dict(own)).keys() == own.keys() else model
 
 
 def tie_head(model: Any) -> None:

@@ -77,6 +77,8 @@ class FileWeights(WeightTransferEngine[InitInfo, UpdateInfo]):  # type: ignore[m
         if not self._is_reloading:
             return
         finalize_layerwise_reload(self.model, self.model_config)
+        if self.device.type == "cpu":
+            pack_experts(self.model)
         tie_head(self.model)
 
     def shutdown(self) -> None:
@@ -86,12 +88,20 @@ class FileWeights(WeightTransferEngine[InitInfo, UpdateInfo]):  # type: ignore[m
 def joined_model(config: Any) -> Any:
     """The model of transformers, without weights, where it joins tensors of a model's folder; None where it joins none.
 
-    So the experts of a layer are joined in what the learner sends. vLLM takes them so without an error, and wrongly.
+    So the experts of a layer are joined in what the learner sends, where vLLM expects them as they are in the folder.
     """
     with torch.device("meta"):
         model = new_model(config, torch.float32)
     own = named_weights(model)
     return None if revert_weight_conversion(model, dict(own)).keys() == own.keys() else model
+
+
+def pack_experts(model: Any) -> None:
+    """On a CPU the kernel of a mixture of experts reads packed weights; a reload packs none, without an error."""
+    for layer in model.modules():
+        kernel = getattr(getattr(layer, "quant_method", None), "moe_kernel", None)
+        if kernel is not None:
+            kernel.fused_experts.process_weights_after_loading(layer)
 
 
 def tie_head(model: Any) -> None:

@@ -2,14 +2,15 @@
 
 import pytest
 
-from tests.vllm.served import TOLERANCE, ServedModel, a_model, a_request, expected_logprobs, worst_difference
+from tests.vllm.served import MODEL, TOLERANCE, ServedModel, a_model, a_request, expected_logprobs, worst_difference
 from tppo.rollout import VersionSpan
 
 
 async def test_each_of_several_engines_has_the_weights_of_each_update(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    served = await ServedModel.start(tmp_path_factory.mktemp("parallel"), **{"vllm.data_parallel_size": "2"})
+    folder = tmp_path_factory.mktemp("parallel")
+    served = await ServedModel.start(folder, MODEL, **{"vllm.data_parallel_size": "2"})
     try:
         for seed in (1, 2):
             model = a_model(seed)

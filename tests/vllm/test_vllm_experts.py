@@ -14,7 +14,7 @@ from tests.vllm.served import (
 )
 from tppo.rollout import VersionSpan
 
-EXPERTS = Qwen3MoeConfig(
+EXPERTS = Qwen3MoeConfig(  # type: ignore[call-arg]  # head_dim is read, and not declared
     vocab_size=VOCABULARY,
     hidden_size=64,
     num_hidden_layers=2,

@@ -36,6 +36,7 @@ class WeightSources:
         self._num_streams = num_streams
         self._clock = clock
         self._takers: set[str] = set()  # of bytes, as far as is known
+        self._sharing: set[str] = set()  # have opened the learner's memory, and will again
         self._kept: dict[str, str] = {}  # digest of the weights that a generator keeps for others
         self._streams: dict[str, Stream] = {}  # by the generator at its end
         self._changed = asyncio.Event()
@@ -47,7 +48,8 @@ class WeightSources:
 
     def expect(self, address: str) -> None:
         """The generator is sent weights, and it may need bytes."""
-        self._takers.add(address)
+        if address not in self._sharing:
+            self._takers.add(address)
 
     async def take(self, address: str, digest: str, seconds: float) -> str:
         """A source with a free stream, which is taken for so long; waits for one."""
@@ -75,8 +77,9 @@ class WeightSources:
         self._kept.pop(address, None)
         if is_kept:
             self._kept[address] = digest
-        if not takes_bytes:
-            self._takers.discard(address)
+        now, before = (self._takers, self._sharing) if takes_bytes else (self._sharing, self._takers)
+        now.add(address)
+        before.discard(address)
         self._changed.set()
 
     def distrust(self, address: str) -> None:
@@ -86,6 +89,7 @@ class WeightSources:
     def forget(self, address: str) -> None:
         """The generator is gone."""
         self._takers.discard(address)
+        self._sharing.discard(address)
         self.distrust(address)
         self.release(address)
 

@@ -143,8 +143,13 @@ async def test_weights_are_relayed_where_more_generators_need_bytes_than_the_lea
         seen.append(sources.are_relayed)
     sources.settle("c", DIGEST, is_kept=False, takes_bytes=False)  # it has opened the learner's memory
     seen.append(sources.are_relayed)
+    sources.expect("c")  # the next weights: as it did before
+    seen.append(sources.are_relayed)
+    sources.forget("c")  # another process may be there now
+    sources.expect("c")
+    seen.append(sources.are_relayed)
 
-    assert seen == [False, False, True, False]
+    assert seen == [False, False, True, False, False, True]
 
 
 def test_a_streams_time_grows_with_its_bytes() -> None:

@@ -49,7 +49,7 @@ def check(config: Config, *, resume: bool = False, gpus: Gpus | None = None) -> 
     require_trainable(config.model, router_aux_loss_coef=config.actor.router_aux_loss_coef)
     require_adaptable(config)
     has_adapters = any(Lora.of(section) for section in (config.actor, config.critic))
-    if has_adapters or not resume:  # which reads the weights of a checkpoint
+    if gpus is None and (has_adapters or not resume):  # which reads the weights of a checkpoint
         require_whole_weights(config.model)
     train, evaluated = reader.overlong("data.train_files"), evaluation_reader.sets(config.data.val_files)
     first: dict[str, Prompt] = {}  # of each data source

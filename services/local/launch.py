@@ -72,7 +72,7 @@ def check(config: Config, *, resume: bool, gpus: Gpus | None = None) -> list[str
             python=config.generation.python,
             gpus=gpus,
         )
-    skipped = ["the engine's environment was not checked, as --gpus describes another machine"]
+    skipped = ["generation.python was not looked at, as --gpus describes another machine"]
     return [*notes, *(skipped if is_other and gpus is not None else [])]
 
 

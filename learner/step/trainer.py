@@ -166,7 +166,7 @@ class Trainer:
             step_tokens=run.rollouts_per_step * run.window_length,
         )
         found = weight_probe(policy, rows, max_tokens=self._actor_section.max_tokens_per_microbatch)
-        if run.mode == "lockstep" and torch.cuda.is_initialized():
+        if run.mode == "lockstep":
             torch.cuda.empty_cache()  # an engine on the same device may wake with these weights
         return found
 

@@ -35,11 +35,18 @@ def require_agreement(policy: Policy) -> probe.LogprobDifference:
     return max(apart, key=lambda one: one.worst)
 
 
-def weight_probe(policy: Policy, rows: Sequence[ProbeRow], *, max_tokens: int) -> WeightProbe:
-    """What the policy says of the rows, with the very weights that it computes with and that generators are sent."""
+def weight_probe(
+    policy: Policy, rows: Sequence[ProbeRow], *, max_tokens: int, frees_cache: bool = False
+) -> WeightProbe:
+    """What the policy says of the rows, with the very weights that it computes with and that generators are sent.
+
+    `frees_cache`: an engine on the same device may wake with these weights, and needs the memory that torch has kept.
+    """
     temperature = policy.temperature or 1.0  # as engines report greedy tokens
     sampled = replace(policy, temperature=temperature)
     found = row_logprobs(sampled, [TokenRow(row.tokens, row.start) for row in rows], max_tokens=max_tokens)
+    if frees_cache:
+        torch.cuda.empty_cache()
     return WeightProbe(tuple(rows), tuple(logprobs(of_row.tolist()) for of_row in found), temperature)
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow
-import torch
 from torch import Tensor
 
 from learner.models.agreement import weight_probe
@@ -165,10 +164,9 @@ class Trainer:
             capacity=run.max_prompt_length + run.max_response_length,
             step_tokens=run.rollouts_per_step * run.window_length,
         )
-        found = weight_probe(policy, rows, max_tokens=self._actor_section.max_tokens_per_microbatch)
-        if run.mode == "lockstep":
-            torch.cuda.empty_cache()  # an engine on the same device may wake with these weights
-        return found
+        return weight_probe(
+            policy, rows, max_tokens=self._actor_section.max_tokens_per_microbatch, frees_cache=run.mode == "lockstep"
+        )
 
     @property
     def is_divided(self) -> bool:

@@ -182,13 +182,14 @@ def test_weights_and_moments_are_those_of_one_process_after_each_change_of_the_n
 
 
 def test_each_rank_has_written_a_share_and_the_digests_are_those_of_one_process(runs: Runs) -> None:
-    notes = [
+    alone, shared = (
         [json.loads(line) for line in (folder / "checkpoints" / "committed.jsonl").read_text().splitlines()]
         for folder in runs
-    ]
+    )
     files = {path.name: path.stat().st_size for path in (runs.checkpoint(4) / "actor").glob("*.safetensors")}
 
-    assert notes[0] == notes[1]
+    assert [note["num_processes"] for note in shared] == list(CHAIN)
+    assert [note | {"num_processes": 1} for note in shared] == alone
     assert files.keys() == {f"model-0000{number}-of-00004.safetensors" for number in (1, 2, 3, 4)}
     assert max(files.values()) < 2 * min(files.values())
 

@@ -12,11 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-import transformers
-
 from tppo.config import Config
-from tppo.models.device import torch_device
 from tppo.run_folder.json_lines import read_objects
 from tppo.run_folder.paths import RunPaths
 
@@ -37,6 +33,11 @@ class Conditions:
     @classmethod
     def of(cls, config: Config, *, num_processes: int) -> Self:
         """On this machine."""
+        import torch  # not for the audit, which reads what was written
+        import transformers
+
+        from tppo.models.device import torch_device
+
         device = torch_device(config.policy_placement)
         name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
         is_deterministic = is_to_be_deterministic(config, device)
@@ -54,6 +55,10 @@ def is_to_be_deterministic(config: Config, device: str) -> bool:
 
 def compute_deterministically(config: Config) -> None:
     """From now on, where the configuration wants it; a CPU does so anyway."""
+    import torch
+
+    from tppo.models.device import torch_device
+
     device = torch_device(config.policy_placement)
     if device == "cpu":
         return

@@ -85,7 +85,7 @@ class Trainer:
         self._engine_check = EngineCheck(
             actor.max_tokens_per_microbatch,
             keeps_weights=run.mode != "lockstep",
-            max_kl=estimators.algorithm.max_engine_kl,
+            max_kl=None if (bound := estimators.algorithm.max_engine_kl) == "none" else bound,
         )
         self._normalizer = LossNormalizer(estimators.algorithm.loss_normalizer, run.window_length)
         self.actor = _optimization(policy.weights, actor, num_steps=max(1, steps - critic.warmup_steps))

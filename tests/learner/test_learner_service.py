@@ -92,7 +92,7 @@ class Laboratory:
                 "learner": {"compute_dtype": compute_dtype, "device": "cpu"},
                 "data": {"train_files": ["unused"]},
                 # What the fake generator says of its tokens is no policy's: the bound would leave all of them out.
-                "algorithm": {"num_ignored_tail_tokens": 1, "max_engine_kl": None},
+                "algorithm": {"num_ignored_tail_tokens": 1, "max_engine_kl": "none"},
                 "actor": {"lr": 1e-2, "ppo_mini_batches": 2},
                 "critic": {"lr": 1e-2, "warmup_steps": 1},
                 "evaluation": {

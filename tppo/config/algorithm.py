@@ -86,7 +86,7 @@ class AlgorithmSection(Section):
 
     `mask` when engine and learner disagree much on few tokens.
     """
-    max_engine_kl: PositiveFloat | None = 0.05
+    max_engine_kl: PositiveFloat | Literal["none"] = 0.05
     """A generator whose mean KL to the learner under the same weights is above this trains nothing from the next step
     on, until it is found within; `none`: every generator does. [nats]
 

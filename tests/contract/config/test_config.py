@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.damage import DAMAGES, damage
 from tppo.__main__ import VERBS, main
-from tppo.config import ConfigError, dump, load
+from tppo.config import Config, ConfigError, dump, load
 from tppo.config.mistakes import all_keys, section_of
 from tppo.config.placement import Placement
 
@@ -222,7 +222,7 @@ def test_the_console_script_exits_with_2_on_an_unknown_verb(capsys: pytest.Captu
         (["start"], "did you mean run?"),
         (["resume"], "did you mean run?"),
         (["check"], "did you mean doctor?"),
-        (["xyzzy"], "expected one of run, compare, doctor, download,"),
+        (["xyzzy"], "expected one of run, compare, doctor, pretrain-critic,"),
     ],
 )
 def test_an_unknown_verb_suggests_the_nearest_one(
@@ -300,3 +300,16 @@ def test_a_warm_up_that_no_response_of_the_limit_fits_into_is_warned_of(
     )
     assert load(path, [*overrides, f"critic.warmup_steps={num_needed}"]).warnings == ()
     assert load(path, [*overrides, "critic.warmup_steps=0", "model.critic_path=trained"]).warnings == ()
+
+
+def test_what_may_be_unset_is_unset_by_default() -> None:
+    """A written configuration leaves out what is unset, so another default would come back with it."""
+    sections = {name: field.annotation for name, field in Config.model_fields.items()}
+    others = [
+        f"{section}.{key}"
+        for section, model in sections.items()
+        for key, field in getattr(model, "model_fields", {}).items()
+        if type(None) in getattr(field.annotation, "__args__", ()) and field.default is not None
+    ]
+
+    assert others == []

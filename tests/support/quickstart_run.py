@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.support.processes import QUICKSTART, TPPO, end_now, output_of
+from tests.support.processes import QUICKSTART, REPOSITORY, TPPO, end_now, output_of
 from tests.support.waiting import DEADLINE_SECONDS, wait_until
 from tppo.run_folder.json_lines import parsed_object, read_objects
 from tppo.run_folder.paths import RunPaths
@@ -127,7 +127,10 @@ class Run:
         shutil.copy(self._paths.token("generation"), folder / "token")
         settings = ["model.path=model", "generation.num_slots=4", "generation.share_weight_memory=false", *options]
         command = [*program, "generation", "--join", found[-1], "--token-file", "token", "--name", name]
-        return subprocess.Popen([*command, *(f"--set={one}" for one in settings)], cwd=folder, text=True)
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}  # its interpreter may not have tppo installed
+        return subprocess.Popen(
+            [*command, *(f"--set={one}" for one in settings)], cwd=folder, text=True, env=environment
+        )
 
     def num_windows_of(self, generator: str) -> int:
         """In the journal, whose lines are many and are not parsed for this."""

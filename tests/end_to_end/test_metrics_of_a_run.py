@@ -14,6 +14,8 @@ from tests.support.waiting import DEADLINE_SECONDS
 NAMES_OF_STEPS = {"tppo_timing_s_step", "tppo_eval_accuracy", "tppo_actor_ppo_kl"}
 GROUP = re.compile(r"_k_(to|\d+_to|above)_\d+$")  # the quick start's evaluation groups
 ONLY_WITH_USERS_PROCESSES = {"tppo_reward_waiting_responses"}
+ONLY_WITH_SEVERAL_RANKS = {"tppo_rank_heartbeat_age_seconds", "tppo_rank_memory_bytes"}
+"""Of them: tests/learner/reporting/test_learner_prometheus.py."""
 
 
 def fetched(address: str) -> str:
@@ -46,7 +48,7 @@ def documented_names() -> Mapping[str, set[str]]:
         "generation": names["Generation"] | common,
         "reward": (names["Reward"] | common) - ONLY_WITH_USERS_PROCESSES,
         "dashboard": names["Dashboard"],
-        "learner": names["Learner"] | common | NAMES_OF_STEPS,
+        "learner": (names["Learner"] | common | NAMES_OF_STEPS) - ONLY_WITH_SEVERAL_RANKS,
     }
 
 

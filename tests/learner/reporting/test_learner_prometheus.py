@@ -1,9 +1,11 @@
 """The learner's metrics: its heartbeat, and the newest lines of metrics.jsonl under Prometheus' names."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
+from learner.ranks.team import RankStatus
 from learner.reporting.heartbeat import Heartbeat
 from learner.reporting.prometheus import ENGINE_KL_STEPS, LearnerExporter, metric_name
 from learner.reporting.trackers.trackers import Trackers
@@ -154,3 +156,23 @@ async def test_without_redis_the_newest_status_is_exported_all_the_same() -> Non
     numbers = samples(exporter)
     assert numbers["tppo_step"] == 3
     assert "tppo_heartbeat_age_seconds" not in numbers
+
+
+def test_each_rank_of_several_is_exported_and_of_one_process_none() -> None:
+    ranks = {
+        str(rank): asdict(RankStatus("a-host", 7 + rank, "training step 3", 0.5 * rank, 2**30)) for rank in range(2)
+    }
+    found = {
+        (sample.name, sample.labels["rank"]): sample.value
+        for family in an_exporter(ranks=ranks).collect()
+        for sample in family.samples
+        if sample.name.startswith("tppo_rank_")
+    }
+
+    assert found == {
+        ("tppo_rank_heartbeat_age_seconds", "0"): 0.0,
+        ("tppo_rank_heartbeat_age_seconds", "1"): 0.5,
+        ("tppo_rank_memory_bytes", "0"): 2**30,
+        ("tppo_rank_memory_bytes", "1"): 2**30,
+    }
+    assert not any(name.startswith("tppo_rank_") for name in samples(an_exporter(ranks={})))

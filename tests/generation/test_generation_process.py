@@ -37,10 +37,11 @@ from tppo.streams.redis import RedisStreams
 
 pytestmark = pytest.mark.process
 
-CONFIG = """
+MAX_LENGTH = 128  # tokens of prompt and response
+CONFIG = f"""
 [run]
-max_prompt_length = 64
-max_response_length = 64
+max_prompt_length = {MAX_LENGTH // 2}
+max_response_length = {MAX_LENGTH // 2}
 window_length = 64
 [model]
 path = "actor"
@@ -202,7 +203,8 @@ async def take_weights(
     metadata = call_metadata(read_secret(folder / run / "generation.token")) if folder else ()
     transport = GrpcTransport(partial(announce_weights, client, run), metadata)
     try:
-        made = partial(Snapshot, an_update(model).tensors, run, 3, incarnation=0, probe=probe_of(model))
+        probe = probe_of(model, capacity=MAX_LENGTH)
+        made = partial(Snapshot, an_update(model).tensors, run, 3, incarnation=0, probe=probe)
         await transport.send(generator.address, await asyncio.to_thread(made))
     finally:
         await transport.close()

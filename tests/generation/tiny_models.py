@@ -83,9 +83,9 @@ def an_update(model: PreTrainedModel, policy_version: int = 0) -> WeightUpdate:
     return WeightUpdate(policy_version, incarnation=0, digest=f"sha256:{policy_version:x}", tensors=tensors)
 
 
-def probe_of(model: PreTrainedModel, *, temperature: float = 0.7) -> WeightProbe:
-    """What a learner would send with the model."""
-    rows = update_rows("a run", VOCABULARY, capacity=CAPACITY, step_tokens=1000)
+def probe_of(model: PreTrainedModel, *, temperature: float = 0.7, capacity: int = CAPACITY) -> WeightProbe:
+    """What the learner of a run with room for rows of `capacity` tokens would send with the model."""
+    rows = update_rows("a run", VOCABULARY, capacity=capacity, step_tokens=1000)
     found = [
         logprobs_after(model, list(row.tokens), temperature)[row.start - 1 : -1]
         .gather(-1, torch.tensor(row.response_tokens)[:, None])[:, 0]

@@ -1,5 +1,6 @@
 """`tppo` with the Python of another environment."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,9 +24,19 @@ def test_a_missing_interpreter_is_named(tmp_path: Path) -> None:
         require_python(tmp_path / "nowhere", key=KEY)
 
 
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The programs that would have taken this process over."""
+    programs: list[Path] = []
+    monkeypatch.setattr(os, "execve", lambda program, arguments, environment: programs.append(program))
+    return programs
+
+
 @pytest.mark.parametrize("python", [None, Path(sys.executable)])
-def test_a_process_of_that_interpreter_goes_on(python: Path | None) -> None:
+def test_a_process_of_that_interpreter_goes_on(python: Path | None, started: list[Path]) -> None:
     restart_with(python, ["generation"], key=KEY)
+
+    assert started == []
 
 
 def test_another_interpreter_takes_the_process_over(tmp_path: Path) -> None:
@@ -42,9 +53,11 @@ def test_another_interpreter_takes_the_process_over(tmp_path: Path) -> None:
 
 
 def test_a_program_that_starts_another_interpreter_is_restarted_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Path]
 ) -> None:
     other = a_program(tmp_path / "python", "exit 7")
-    monkeypatch.setenv(RESTARTED_VARIABLE, str(other))
-
     restart_with(other, ["generation"], key=KEY)
+    monkeypatch.setenv(RESTARTED_VARIABLE, str(other))
+    restart_with(other, ["generation"], key=KEY)
+
+    assert started == [other]

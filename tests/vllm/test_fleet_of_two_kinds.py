@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import end_now
+from tests.support.joined_generators import either_is_killed_and_joins_again
 from tests.support.quickstart_run import NEVER_ENDS, Run
 from tests.support.waiting import DEADLINE_SECONDS
 
@@ -34,30 +34,11 @@ def run(tmp_path: Path) -> Iterator[Run]:
         yield started
 
 
-def join(run: Run, folder: Path) -> "subprocess.Popen[str]":
-    return run.join(folder, 'generation.engine="vllm"', name="vllm")
-
-
 def test_one_of_each_kind_serves_a_run_and_either_is_killed_and_joins_again(run: Run, tmp_path: Path) -> None:
-    run.wait_for_step(1)
-    joined = [join(run, tmp_path / "elsewhere")]
-    try:
-        run.wait_for_another_window("vllm")
-        joined[0].kill()
-        run.wait_for_step(run.num_steps_done + 2)
-        joined.append(join(run, tmp_path / "elsewhere"))
-        run.wait_for_another_window("vllm")
-        run.kill("generation-0")
-        run.wait_for_another_window("vllm")
-        run.wait_for_another_window("generation-0")
-        joined[1].terminate()
-        exit_code = joined[1].wait(DEADLINE_SECONDS)
-        run.wait_for_step(run.num_steps_done + 2)
-    finally:
-        for process in joined:
-            end_now(process)
-    run.interrupt()
+    def join() -> "subprocess.Popen[str]":
+        return run.join(tmp_path / "elsewhere", 'generation.engine="vllm"', name="vllm")
 
-    assert exit_code == 0
+    either_is_killed_and_joins_again(run, join, name="vllm")
+
     audit = subprocess.run([*LEARNER, "audit", str(run.folder)], capture_output=True, text=True, check=False)
     assert audit.returncode == 0, audit.stdout + audit.stderr

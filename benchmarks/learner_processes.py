@@ -21,8 +21,8 @@ import torch
 from torch.distributed import destroy_process_group, init_process_group
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification
 
-from learner.models.loading import policy_from_network, value_model_from_network
-from learner.models.sharding import ShardedWeights
+from learner.models.loading.loading import policy_from_network, value_model_from_network
+from learner.models.weights.sharding import ShardedWeights
 from learner.parallel.group import ALONE, Group
 from learner.rollouts.rollout import Rollout
 from learner.state import new_trainer

@@ -39,9 +39,9 @@ def measured(num_tokens: int) -> str:
     import torch  # the process that prints the table needs none of them
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from learner.models.loading import policy_from_network
-    from learner.models.outputs import token_scores
-    from learner.models.packing import TokenRow, pack
+    from learner.models.loading.loading import policy_from_network
+    from learner.models.passes.outputs import token_scores
+    from learner.models.passes.packing import TokenRow, pack
 
     config = LlamaConfig(
         vocab_size=VOCABULARY,

@@ -20,7 +20,7 @@ from pathlib import Path
 from transformers.utils.logging import disable_progress_bar
 
 from learner.build import new_manager
-from learner.models.named_tensors import copied, named_tensors
+from learner.models.loading.named_tensors import copied, named_tensors
 from learner.networks import load_models
 from learner.rollouts.manager import RolloutManager
 from learner.state import new_trainer

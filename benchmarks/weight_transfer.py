@@ -27,11 +27,11 @@ from learner.exchange.live_peers import GrpcTransport
 from learner.exchange.weight_publisher import Snapshot
 from services.generation.build import make_decoder, weight_server
 from services.generation.engine import ProbeAnswer
-from services.generation.served_weights import ServedWeights
 from services.generation.transformers_engine.decoders.model_weights import weight_shapes
-from services.generation.weight_intake import WeightIntake
+from services.generation.weights.served_weights import ServedWeights
+from services.generation.weights.weight_intake import WeightIntake
 from tppo.announced_weights import AnnouncedWeights
-from tppo.config.services import GenerationSection
+from tppo.config.sections.services import GenerationSection
 from tppo.process.grpc_server import CHANNEL_OPTIONS, SERVER_OPTIONS
 from tppo.rollout import logprobs
 from tppo.weight_probe import ProbeRow, WeightProbe

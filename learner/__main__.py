@@ -17,7 +17,7 @@ from learner.ranks.team import Team
 from learner.reporting.prometheus import LearnerExporter
 from tppo.announced_weights import announce_weights
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments, dump
-from tppo.config.devices import Gpus
+from tppo.config.sections.devices import Gpus
 from tppo.process.cancellation import TaskGroup, cancel_all
 from tppo.process.shell import Announcer, configure_logging, connected, on_stop_signal
 from tppo.prometheus import serving

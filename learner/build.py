@@ -13,7 +13,7 @@ from learner.data.tokenizer import prompt_readers
 from learner.evaluation_rounds import EvaluationRounds
 from learner.exchange.peers import Peers
 from learner.exchange.score_failures import ScoreFailures
-from learner.models.inspection import require_adaptable, require_trainable
+from learner.models.loading.inspection import require_adaptable, require_trainable
 from learner.networks import load_models
 from learner.parts import Parts
 from learner.persistence import rollback

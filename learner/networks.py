@@ -8,17 +8,22 @@ from pathlib import Path
 
 import torch
 
-from learner.models.activation_checkpointing import checkpoint_blocks
-from learner.models.adapters import Adapters, Body
-from learner.models.compilation import CompilationError, compile_policy, compile_value_model
-from learner.models.loading import load_policy, load_value_model, value_model_from_policy, value_model_on_body_of
-from learner.models.outputs import Policy, ValueModel
-from learner.models.reading import WeightsError
+from learner.models.loading.loading import (
+    load_policy,
+    load_value_model,
+    value_model_from_policy,
+    value_model_on_body_of,
+)
+from learner.models.loading.reading import WeightsError
+from learner.models.passes.outputs import Policy, ValueModel
+from learner.models.weights.activation_checkpointing import checkpoint_blocks
+from learner.models.weights.adapters import Adapters, Body
+from learner.models.weights.compilation import CompilationError, compile_policy, compile_value_model
 from learner.parallel.group import ALONE, Group
 from learner.persistence.network_folders import adapters_for
 from learner.step.turns import Device, Participant
 from tppo.config import Config, ConfigError
-from tppo.config.placement import Placement
+from tppo.config.sections.placement import Placement
 from tppo.models.adapters import AdapterError, Lora, body_digest
 from tppo.models.device import torch_device
 from tppo.models.probe import ProbeError

@@ -11,7 +11,7 @@ from learner.persistence.definition import read as read_definition
 from learner.reporting.trackers import trackers
 from learner.rollouts.prompts import Prompt
 from tppo.config import Config, ConfigError
-from tppo.config.devices import Gpus
+from tppo.config.sections.devices import Gpus
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.json_files import DamagedFileError
 from tppo.run_folder.paths import RunPaths
@@ -38,7 +38,7 @@ def check(config: Config, *, resume: bool = False, gpus: Gpus | None = None) -> 
     trackers.check(config.trackers)
     log_warnings(config)
     from learner.data.tokenizer import prompt_readers  # transformers takes seconds to import
-    from learner.models.inspection import require_adaptable, require_trainable, require_whole_weights
+    from learner.models.loading.inspection import require_adaptable, require_trainable, require_whole_weights
     from tppo.models.adapters import Lora
     from tppo.models.tokenizer import load_tokenizer
 
@@ -85,7 +85,7 @@ def _check_devices(config: Config, gpus: Gpus | None) -> list[str]:
 def _require_compiler(config: Config) -> None:
     import torch
 
-    from learner.models.compilation import CompilationError, require_compiler
+    from learner.models.weights.compilation import CompilationError, require_compiler
     from tppo.models.device import torch_device
 
     for placement in (config.policy_placement, config.value_model_placement):

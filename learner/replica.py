@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from learner.models.outputs import Policy, ValueModel
+from learner.models.passes.outputs import Policy, ValueModel
 from learner.networks import load_models
 from learner.parallel.group import Group
 from learner.persistence import checkpoint

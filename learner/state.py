@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from learner.models.outputs import Policy, ValueModel
+from learner.models.passes.outputs import Policy, ValueModel
 from learner.persistence import checkpoint
 from learner.persistence.checkpoint import Checkpoints
 from learner.persistence.definition import Definition, require_resumable

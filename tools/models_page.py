@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 
-from learner.models.agreement import plain_attention, require_agreement
-from learner.models.inspection import require_trainable, require_whole_weights
-from learner.models.loading import policy_from_network
+from learner.models.loading.agreement import plain_attention, require_agreement
+from learner.models.loading.inspection import require_trainable, require_whole_weights
+from learner.models.loading.loading import policy_from_network
 from services.generation.build import make_decoder
 from services.generation.transformers_engine.decoders.general import GeneralDecoder
 from services.generation.transformers_engine.decoders.model_weights import named_weights
@@ -140,8 +140,8 @@ the mean by 0.017 (zamba2), SmolLM2-135M with its 30 layers and log-probabilitie
 that is wrong shows in the mean: 0.22 for rwkv and 0.31 for recurrent_gemma, which are therefore decoded in another way.
 
 A decoder of a later version of transformers, or of a family that nobody tried, is therefore proven before its first
-token. The code is `tppo/models/probe.py` (the rows, the plain pass, the comparison), `learner/models/agreement.py` and
-`services/generation/transformers_engine/decoders/proof.py`.
+token. The code is `tppo/models/probe.py` (the rows, the plain pass, the comparison),
+`learner/models/loading/agreement.py` and `services/generation/transformers_engine/decoders/proof.py`.
 
 ## How a family runs
 

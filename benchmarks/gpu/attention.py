@@ -15,11 +15,11 @@ from transformers.utils import import_utils
 
 from benchmarks.gpu.findings import Finding, judged, missing, reason
 from benchmarks.gpu.subject import Networks, Sizes, random_rows
-from learner.models.activation_checkpointing import checkpoint_blocks
-from learner.models.attention import PACKED_ATTENTION
-from learner.models.compilation import compiled_forward, why_not
-from learner.models.logits import TokenScorer
-from learner.models.packing import PackedBatch, RowLengths, pack
+from learner.models.passes.attention import PACKED_ATTENTION
+from learner.models.passes.logits import TokenScorer
+from learner.models.passes.packing import PackedBatch, RowLengths, pack
+from learner.models.weights.activation_checkpointing import checkpoint_blocks
+from learner.models.weights.compilation import compiled_forward, why_not
 from learner.step.estimation.experience import gather
 from tppo.models.probe import LogprobDifference, difference
 

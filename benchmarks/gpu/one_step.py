@@ -9,8 +9,8 @@ from torch import Tensor
 
 from benchmarks.gpu.findings import Finding, judged
 from benchmarks.gpu.subject import Learner, Networks, Sizes, random_rows, with_logprobs
-from learner.models.outputs import token_logprobs
-from learner.models.packing import pack, unpack
+from learner.models.passes.outputs import token_logprobs
+from learner.models.passes.packing import pack, unpack
 from learner.step.estimation.experience import Estimates, Sampled, gather
 from tppo.models.probe import TOLERANCES, difference
 

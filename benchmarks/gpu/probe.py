@@ -6,8 +6,8 @@ import torch
 from transformers import CONFIG_MAPPING
 
 from benchmarks.gpu.findings import Finding, judged, missing
-from learner.models.agreement import require_agreement
-from learner.models.loading import policy_from_network
+from learner.models.loading.agreement import require_agreement
+from learner.models.loading.loading import policy_from_network
 from tools.tiny_families import FAMILIES, tiny_model
 from tppo.models.probe import TOLERANCES, ProbeError
 

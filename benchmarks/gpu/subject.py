@@ -15,10 +15,10 @@ from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from learner.algorithm.losses import PolicyLoss
-from learner.models.loading import policy_from_network, value_model_from_network
-from learner.models.master_weights import MasterWeights
-from learner.models.outputs import Policy, ValueModel
-from learner.models.value_network import skeleton
+from learner.models.loading.loading import policy_from_network, value_model_from_network
+from learner.models.loading.value_network import skeleton
+from learner.models.passes.outputs import Policy, ValueModel
+from learner.models.weights.master_weights import MasterWeights
 from learner.rollouts.prompts import Prompt
 from learner.rollouts.rollout import Rollout
 from learner.step.estimation.estimates import estimate

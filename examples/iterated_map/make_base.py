@@ -41,9 +41,9 @@ from examples.iterated_map.task import (
     draw_problems,
 )
 from examples.iterated_map.tokenizer import build_tokenizer
-from learner.models.loading import policy_from_network, value_model_from_policy
-from learner.models.outputs import ValueModel, token_logprobs, token_values
-from learner.models.packing import PackedBatch, TokenRow, pack, unpack
+from learner.models.loading.loading import policy_from_network, value_model_from_policy
+from learner.models.passes.outputs import ValueModel, token_logprobs, token_values
+from learner.models.passes.packing import PackedBatch, TokenRow, pack, unpack
 
 SEED = 17
 WARM_UP_TOKENS = 2_000_000

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from services.local.memory import memory_lines
 from tppo.config import load
-from tppo.config.devices import Gpus
+from tppo.config.sections.devices import Gpus
 
 HERE = Path(__file__).parent
 

@@ -19,7 +19,7 @@ from typing import Any
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
-from learner.models.named_tensors import copied
+from learner.models.loading.named_tensors import copied
 from learner.parallel.tensor_file import write_tensors
 from learner.persistence.definition import FILE as DEFINITION
 from learner.persistence.definition import Definition

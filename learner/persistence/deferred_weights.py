@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from learner.models.named_tensors import copied
+from learner.models.loading.named_tensors import copied
 from learner.parallel.tensor_file import write_tensors
 from learner.persistence.manifest import DamagedError
 from tppo.digests import UnknownAlgorithmError, algorithm_of

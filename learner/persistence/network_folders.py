@@ -13,12 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from learner.models.adapters import Adapters, AdapterWeights, Body, peft_config
-from learner.models.inspection import CAUSAL_ENDINGS
-from learner.models.loading import load_policy, load_value_model, value_model_from_policy
-from learner.models.master_weights import MasterWeights
-from learner.models.named_tensors import copied, stored_tensors
-from learner.models.reading import WeightsError
+from learner.models.loading.inspection import CAUSAL_ENDINGS
+from learner.models.loading.loading import load_policy, load_value_model, value_model_from_policy
+from learner.models.loading.named_tensors import copied, stored_tensors
+from learner.models.loading.reading import WeightsError
+from learner.models.weights.adapters import Adapters, AdapterWeights, Body, peft_config
+from learner.models.weights.master_weights import MasterWeights
 from learner.parallel.group import ALONE
 from learner.parallel.shard_files import Stored, stored, write_together
 from tppo.config import ConfigError

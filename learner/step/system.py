@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from learner.algorithm.losses import PolicyLoss
-from learner.models.packing import PackedBatch
+from learner.models.passes.packing import PackedBatch
 from learner.step.estimation.experience import Estimates, Sampled
 from learner.step.measurements.metrics import Metrics
 from learner.step.updates.optimization import Optimization

@@ -17,16 +17,16 @@ from typing import Any, Literal
 import pyarrow
 from torch import Tensor
 
-from learner.models.agreement import weight_probe
-from learner.models.master_weights import MasterWeights
-from learner.models.named_tensors import stored_by_ranks
-from learner.models.outputs import (
+from learner.models.loading.agreement import weight_probe
+from learner.models.loading.named_tensors import stored_by_ranks
+from learner.models.passes.outputs import (
     Policy,
     ValueModel,
     holding,
     sequence_probabilities,
 )
-from learner.models.packing import TokenRow
+from learner.models.passes.packing import TokenRow
+from learner.models.weights.master_weights import MasterWeights
 from learner.parallel.gathering import in_memory_of_first, is_divided
 from learner.parallel.shard_files import WrittenTogether
 from learner.rollouts.prompts import Prompt

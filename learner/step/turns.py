@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from learner.models.master_weights import MasterWeights
-from learner.models.outputs import Policy, ValueModel
+from learner.models.passes.outputs import Policy, ValueModel
+from learner.models.weights.master_weights import MasterWeights
 from learner.step.updates.optimization import Optimization
 
 Move = Callable[[Tensor], Tensor]

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from learner.models.outputs import Policy
+from learner.models.passes.outputs import Policy
 from learner.step.estimation.estimators import Estimators
 from learner.step.system import System
 from learner.systems.clipped import ClippedSystem, PpoSystem

@@ -15,8 +15,8 @@ from torch import Tensor
 from learner.algorithm import geppo
 from learner.algorithm.importance import importance_weights
 from learner.algorithm.losses import PolicyLoss
-from learner.models.outputs import Policy, row_logprobs
-from learner.models.packing import pad_rows
+from learner.models.passes.outputs import Policy, row_logprobs
+from learner.models.passes.packing import pad_rows
 from learner.step.estimation.estimators import Estimators
 from learner.step.estimation.experience import Estimates, Sampled, joined
 from learner.step.measurements.metrics import Metrics

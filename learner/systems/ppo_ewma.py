@@ -12,7 +12,7 @@ from torch import Tensor
 
 from learner.algorithm.losses import PolicyLoss
 from learner.algorithm.ppo_ewma import decay_from_center_of_mass, ppo_ewma_policy_loss, update_weight_average
-from learner.models.outputs import Policy, token_logprobs, with_weights
+from learner.models.passes.outputs import Policy, token_logprobs, with_weights
 from learner.parallel.gathering import placed_like
 from learner.step.estimation.estimators import Estimators
 from learner.step.estimation.experience import Estimates, Sampled

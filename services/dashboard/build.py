@@ -26,7 +26,7 @@ from services.dashboard.live.status import alerts_of
 from services.dashboard.live.stream import Broadcaster
 from services.dashboard.live.view import Views
 from tppo.config import Config, ConfigError, dump
-from tppo.config.services import DASHBOARD_PORTS
+from tppo.config.sections.services import DASHBOARD_PORTS
 from tppo.process.listening import first_free, listener
 from tppo.process.presence import announce, beat, this_process
 from tppo.process.shell import on_stop_signal

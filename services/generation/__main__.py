@@ -13,8 +13,8 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from services.generation import joining
 from services.generation.exposed import GENERATION_METRICS
+from services.generation.fleet import joining
 from tppo.announced_weights import announced_weights
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
 from tppo.process.interpreter import restart_with
@@ -107,7 +107,7 @@ def _import_engine(config: Config) -> None:
 async def _serve_clients(config: Config, policy_version: int) -> None:
     from services.generation.build import running_engine, update_from
     from services.generation.endpoint.serving import serving_endpoint
-    from services.generation.free_slots import FreeSlots
+    from services.generation.fleet.free_slots import FreeSlots
 
     stopping = asyncio.Event()
     on_stop_signal(stopping.set)
@@ -160,11 +160,11 @@ async def _serve(config: Config, name: str, given_token: str) -> int:
 async def _serve_requests(config: Config, name: str, exporter: Exporter, *, token: str) -> int:
     from services.generation.build import build_handover, build_worker, running_engine, served_weights, weight_server
     from services.generation.endpoint.serving import serving_endpoint
-    from services.generation.fleet_pace import FleetPace
-    from services.generation.free_slots import FreeSlots
+    from services.generation.fleet.fleet_pace import FleetPace
+    from services.generation.fleet.free_slots import FreeSlots
     from services.generation.service import WindowHandler
-    from services.generation.weight_intake import WeightIntake
-    from services.generation.weight_proof import DisprovedWeightsError
+    from services.generation.weights.weight_intake import WeightIntake
+    from services.generation.weights.weight_proof import DisprovedWeightsError
     from tppo.models.device import torch_device
 
     torch_device(config.generator_placement)  # refused before anybody is waited for

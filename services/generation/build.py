@@ -8,11 +8,9 @@ from contextlib import asynccontextmanager
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
-from services.generation.adapter_body import AdapterBody, adapted_model
 from services.generation.engine import Engine
-from services.generation.fleet_pace import FleetPace
-from services.generation.handover import Handover
-from services.generation.served_weights import ServedWeights
+from services.generation.fleet.fleet_pace import FleetPace
+from services.generation.fleet.handover import Handover
 from services.generation.service import WindowHandler
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.decoder import Decoder
@@ -21,10 +19,12 @@ from services.generation.transformers_engine.decoders.llama import LlamaDecoder,
 from services.generation.transformers_engine.decoders.model_weights import weights_in
 from services.generation.transformers_engine.engine import TransformersEngine
 from services.generation.vllm_engine.engine_arguments import engine_arguments, prepare_environment
-from services.generation.weight_intake import SERVICE_NAME, WeightIntake, registration
-from services.generation.weight_proof import looser_tolerance
+from services.generation.weights.adapter_body import AdapterBody, adapted_model
+from services.generation.weights.served_weights import ServedWeights
+from services.generation.weights.weight_intake import SERVICE_NAME, WeightIntake, registration
+from services.generation.weights.weight_proof import looser_tolerance
 from tppo.config import Config, ConfigError
-from tppo.config.services import GenerationSection
+from tppo.config.sections.services import GenerationSection
 from tppo.models.adapters import BODY_FILE
 from tppo.models.context_length import context_length, require_one_rotary_table
 from tppo.models.device import torch_device

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
 
 from services.generation.engine import Engine
-from services.generation.fleet_pace import FleetPace, Speed
-from services.generation.free_slots import FreeSlots
-from services.generation.handover import Handover
-from services.generation.served_weights import ServedWeights
+from services.generation.fleet.fleet_pace import FleetPace, Speed
+from services.generation.fleet.free_slots import FreeSlots
+from services.generation.fleet.handover import Handover
+from services.generation.weights.served_weights import ServedWeights
 from tppo.announced_weights import AnnouncedWeights
 from tppo.codec import decode_window_request, encode_inbox_record
 from tppo.process.leased_worker import PoisonRequestError

@@ -4,7 +4,7 @@ import argparse
 import time
 
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
-from tppo.config.devices import Gpus
+from tppo.config.sections.devices import Gpus
 
 LOG_COMPLETIONS_STEPS = 10  # of --log-completions; TRL's GRPO logs as often
 

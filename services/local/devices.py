@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tppo.config import Config, ConfigError
-from tppo.config.devices import Gpus
-from tppo.config.placement import Placement
+from tppo.config.sections.devices import Gpus
+from tppo.config.sections.placement import Placement
 
 VISIBLE_VARIABLE = "CUDA_VISIBLE_DEVICES"
 ORDER_VARIABLE = "CUDA_DEVICE_ORDER"

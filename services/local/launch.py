@@ -26,8 +26,8 @@ from services.local.session import Session, interrupts_end
 from services.local.supervision.child import Ending
 from services.local.supervision.supervisor import Supervisor
 from tppo.config import Config, ConfigError, dump, presets, recipes
-from tppo.config.devices import Gpus
-from tppo.config.services import DASHBOARD_PORTS
+from tppo.config.sections.devices import Gpus
+from tppo.config.sections.services import DASHBOARD_PORTS
 from tppo.process.interpreter import require_python
 from tppo.process.listening import first_free, listener
 from tppo.process.shell import configure_logging

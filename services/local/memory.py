@@ -9,10 +9,10 @@ from typing import Any
 
 from services.local.devices import GIBIBYTE, Machine
 from tppo.config import Config
-from tppo.config.devices import Gpus
-from tppo.config.placement import Placement
 from tppo.config.placements import devices_of_a_generator
-from tppo.config.training import ModelSection, OptimizerSection
+from tppo.config.sections.devices import Gpus
+from tppo.config.sections.placement import Placement
+from tppo.config.sections.training import ModelSection, OptimizerSection
 from tppo.models.memory_estimate import (
     FLOAT32_BYTES,
     MEBIBYTE,

@@ -14,8 +14,8 @@ from typing import Any
 
 from services.local.devices import device_environment
 from tppo.config import Config, ConfigError
-from tppo.config.devices import Gpus
 from tppo.config.schema import ModelSection
+from tppo.config.sections.devices import Gpus
 from tppo.process.interpreter import environment_of_python, tppo_command
 from tppo.process.listening import listener, why_not
 from tppo.process.shell import refusal

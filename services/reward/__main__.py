@@ -16,7 +16,7 @@ from services.reward.commands.conformance.__main__ import main as conformance
 from services.reward.reporting.exposed import REWARD_METRICS
 from services.reward.reporting.response_log import ResponseLog, Sample
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
-from tppo.config.services import RewardSection
+from tppo.config.sections.services import RewardSection
 from tppo.process.leased_worker import Announce
 from tppo.process.shell import Announcer, configure_logging, connected, on_stop_signal, run_until_signalled
 from tppo.prometheus import Exporter, serving

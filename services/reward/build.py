@@ -16,7 +16,7 @@ from services.reward.verifiers.placement import Place, calls, specs_at
 from services.reward.workers.pool import FunctionError, WorkerPool
 from services.reward.workers.worker import WorkerLimits
 from tppo.config import Config, ConfigError
-from tppo.config.services import RewardSection
+from tppo.config.sections.services import RewardSection
 from tppo.process.grpc_server import serving_grpc
 from tppo.process.leased_worker import Announce, LeasedWorker, WorkerSettings
 from tppo.rollout import RewardRequest, ScoreStatus

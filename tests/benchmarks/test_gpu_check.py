@@ -20,7 +20,7 @@ from benchmarks.gpu.__main__ import TINY, main
 from benchmarks.gpu.findings import Finding, as_json, attempted, judged, missing, table
 from benchmarks.gpu.speed import model_flops
 from benchmarks.gpu.subject import ACTOR, ALGORITHM, CRITIC, Networks, random_rows
-from learner.models.packing import pack
+from learner.models.passes.packing import pack
 from learner.step.estimation.experience import gather
 from tppo.config.schema import ActorSection, AlgorithmSection, CriticSection
 from tppo.models.memory_estimate import ModelShape

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tppo.config import ConfigError
-from tppo.config.placement import Placement
+from tppo.config.sections.placement import Placement
 from tppo.models.device import chosen_device, torch_device
 
 TWO_GPUS = ["cuda:0", "cuda:1"]

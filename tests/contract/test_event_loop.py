@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from learner.exchange.weight_publisher import Snapshot
-from learner.models.named_tensors import copied
+from learner.models.loading.named_tensors import copied
 from learner.parallel.tensor_file import write_tensors
 from learner.persistence.manifest import write_manifest
-from services.generation.weight_reception import Reception, Receptions
+from services.generation.weights.weight_reception import Reception, Receptions
 from tests.support.waiting import until
 from tests.support.weights import data_of, manifest_of
 from tppo.digests import file_digest

@@ -18,7 +18,7 @@ from tests.dashboard.run_folders import complete_run, event, requested
 from tests.support.processes import TPPO, a_process, terminated
 from tests.support.streams import announced
 from tests.support.waiting import DEADLINE_SECONDS, until_answered
-from tppo.config.services import DASHBOARD_PORTS
+from tppo.config.sections.services import DASHBOARD_PORTS
 from tppo.process.listening import first_free, listener
 from tppo.process.presence import announce, present, this_process
 from tppo.process.web_server import QuietlyEndingServer, server_settings

@@ -10,7 +10,7 @@ from services.dashboard.api.app import create_app
 from services.dashboard.api.routes.join import JoinAnswer, Joining
 from services.dashboard.build import _joining
 from services.dashboard.live.stream import Broadcaster
-from services.generation.joining import Invitation, joined_config
+from services.generation.fleet.joining import Invitation, joined_config
 from tests.dashboard.clients import TOKEN, views_of
 from tests.learner.builders import a_config
 from tppo.config import Config

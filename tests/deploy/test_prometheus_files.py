@@ -14,7 +14,7 @@ from prometheus_client import ProcessCollector
 from services.dashboard.live.situation import Severity
 from services.dashboard.live.status import RunState
 from tests.deploy.prometheus_documents import DOCS, known_labels
-from tppo.config.services import DASHBOARD_PORTS
+from tppo.config.sections.services import DASHBOARD_PORTS
 from tppo.rollout import ScoreStatus
 
 ROOT = Path(__file__).parents[2]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.models.loading import load_value_model
+from learner.models.loading.loading import load_value_model
 from tests.support.processes import QUICKSTART, TPPO, end_now, output_of
 from tests.support.quickstart_run import SMALL
 from tests.support.waiting import wait_until

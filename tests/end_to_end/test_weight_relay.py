@@ -16,16 +16,16 @@ from learner.exchange import live_peers
 from learner.exchange.live_peers import GrpcTransport
 from learner.exchange.weight_publisher import Snapshot, TransferError
 from learner.exchange.weight_sources import WeightSources
-from services.generation import weight_relay
 from services.generation.build import weight_server
-from services.generation.served_weights import ServedWeights
-from services.generation.weight_intake import WeightIntake
-from services.generation.weight_reception import KeptWeights
+from services.generation.weights import weight_relay
+from services.generation.weights.served_weights import ServedWeights
+from services.generation.weights.weight_intake import WeightIntake
+from services.generation.weights.weight_reception import KeptWeights
 from tests.generation.fake_engine import FakeEngine
 from tests.support.waiting import until
 from tests.support.weights import PROBE
 from tppo.announced_weights import AnnouncedWeights
-from tppo.config.services import GenerationSection
+from tppo.config.sections.services import GenerationSection
 from tppo.security.authentication import call_metadata
 from tppo.v1 import generation_pb2 as pb
 from tppo.weights import MemoryFile, byte_stream

@@ -13,12 +13,12 @@ import torch
 from learner.exchange.live_peers import GrpcTransport
 from learner.exchange.weight_publisher import Snapshot, TransferError
 from services.generation.build import weight_server
-from services.generation.served_weights import ServedWeights
-from services.generation.weight_intake import WeightIntake
+from services.generation.weights.served_weights import ServedWeights
+from services.generation.weights.weight_intake import WeightIntake
 from tests.generation.fake_engine import FakeEngine
 from tests.support.weights import PROBE
 from tppo.announced_weights import AnnouncedWeights
-from tppo.config.services import GenerationSection
+from tppo.config.sections.services import GenerationSection
 from tppo.streams import StreamsUnavailable
 from tppo.v1 import generation_pb2 as pb
 from tppo.weights import MemoryFile

@@ -1,8 +1,8 @@
 """A generation service on given streams and a fake engine, and requests for it."""
 
-from services.generation.handover import Handover
-from services.generation.served_weights import ServedWeights
+from services.generation.fleet.handover import Handover
 from services.generation.service import UNANNOUNCED_SECONDS, Announced, WindowHandler
+from services.generation.weights.served_weights import ServedWeights
 from tests.generation.fake_engine import FakeEngine
 from tests.support.leased_worker import Heartbeats
 from tests.support.waiting import DEADLINE_SECONDS

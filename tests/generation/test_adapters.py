@@ -10,11 +10,11 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from services.generation.adapter_body import AdapterBody
-from services.generation.served_weights import ServedWeights
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.engine import TransformersEngine
-from services.generation.weight_proof import DisprovedWeightsError
+from services.generation.weights.adapter_body import AdapterBody
+from services.generation.weights.served_weights import ServedWeights
+from services.generation.weights.weight_proof import DisprovedWeightsError
 from tests.generation.tiny_models import CAPACITY, CPU, FAST, GENERAL, a_decoder, a_model, probe_of
 from tppo.models.adapters import body_digest
 from tppo.models.probe import TOLERANCES, difference

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.generation.free_slots import FreeSlots
+from services.generation.fleet.free_slots import FreeSlots
 from tppo.process.cancellation import cancel_all
 
 

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from services.generation.engine import OnTokens, RunningWindow
-from services.generation.fleet_pace import FleetPace, Speed
-from services.generation.handover import Handover
+from services.generation.fleet.fleet_pace import FleetPace, Speed
+from services.generation.fleet.handover import Handover
 from tests.generation.fake_engine import FakeEngine
 from tests.generation.serving import ask, service_on
 from tests.generation.tiny_models import a_request

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from services.generation import __main__
-from services.generation.joining import Invitation, invitation, joined_config, read_token
+from services.generation.fleet.joining import Invitation, invitation, joined_config, read_token
 from tests.learner.builders import a_config
 from tppo.config import Config, ConfigError, dump
 

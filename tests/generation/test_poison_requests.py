@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from services.generation.served_weights import ServedWeights
+from services.generation.weights.served_weights import ServedWeights
 from tests.generation.fake_engine import FakeEngine
 from tests.generation.serving import ask, service_on
 from tests.generation.tiny_models import a_request

@@ -5,15 +5,15 @@ from contextlib import suppress
 
 import pytest
 
-from services.generation.served_weights import ServedWeights
-from services.generation.weight_proof import DisprovedWeightsError, looser_tolerance
+from services.generation.weights.served_weights import ServedWeights
+from services.generation.weights.weight_proof import DisprovedWeightsError, looser_tolerance
 from tests.generation.fake_engine import FakeEngine
 from tests.generation.serving import ask, service_on
 from tests.generation.tiny_models import a_request
 from tests.support.leased_worker import running
 from tests.support.streams import inbox_records, memory_streams
 from tests.support.waiting import until, until_answered
-from tppo.config.placement import Placement
+from tppo.config.sections.placement import Placement
 from tppo.process.leased_worker import LeasedWorker
 from tppo.rollout import FinishReason, Window, logprobs
 from tppo.streams import MemoryStreams

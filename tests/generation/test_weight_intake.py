@@ -14,14 +14,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from services.generation.build import weight_server
-from services.generation.served_weights import ServedWeights
-from services.generation.weight_intake import WeightIntake
+from services.generation.weights.served_weights import ServedWeights
+from services.generation.weights.weight_intake import WeightIntake
 from tests.generation.fake_engine import FakeEngine
 from tests.support.waiting import DEADLINE_SECONDS
 from tests.support.weights import data_of, manifest_of
 from tppo.announced_weights import AnnouncedWeights
 from tppo.config import ConfigError
-from tppo.config.services import GenerationSection
+from tppo.config.sections.services import GenerationSection
 from tppo.models.probe import ProbeError
 from tppo.security.authentication import call_metadata
 from tppo.streams import StreamsUnavailable

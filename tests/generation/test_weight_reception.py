@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.generation.weight_reception import (
+from services.generation.weights.weight_reception import (
     DeltaReception,
     OtherTransferError,
     Reception,

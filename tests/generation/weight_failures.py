@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from services.generation.engine import Engine
-from services.generation.served_weights import ServedWeights
-from services.generation.weight_proof import DisprovedWeightsError
+from services.generation.weights.served_weights import ServedWeights
+from services.generation.weights.weight_proof import DisprovedWeightsError
 from tests.generation.serving import ask, service_on
 from tests.support.leased_worker import running
 from tests.support.streams import inbox_records, memory_streams

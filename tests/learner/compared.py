@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learner.models.master_weights import MasterWeights
+from learner.models.weights.master_weights import MasterWeights
 from learner.rollouts.rollout import Rollout
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import TinyTrainer, a_network, a_step_config, padded_logprobs, padded_values, weights_of

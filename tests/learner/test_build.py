@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.models.activation_checkpointing import blocks_of
+from learner.models.weights.activation_checkpointing import blocks_of
 from learner.networks import load_models
 from learner.step.turns import Device
 from tests.learner.builders import a_row

@@ -18,7 +18,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from learner.build import learner_service
 from learner.commands.replay.replay import NO_PEERS
-from learner.models.loading import load_policy, load_value_model
+from learner.models.loading.loading import load_policy, load_value_model
 from learner.networks import load_models
 from learner.persistence.checkpoint import Checkpoints, read
 from learner.persistence.definition import with_values

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification
 
-from learner.models.adapters import Adapters, Body
-from learner.models.loading import policy_from_network, value_model_from_network
-from learner.models.master_weights import MasterWeights
+from learner.models.loading.loading import policy_from_network, value_model_from_network
+from learner.models.weights.adapters import Adapters, Body
+from learner.models.weights.master_weights import MasterWeights
 from learner.parallel.group import ALONE, Group
 from learner.rollouts.rollout import Rollout
 from learner.state import new_trainer

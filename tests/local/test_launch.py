@@ -24,7 +24,7 @@ from services.local.results import summarize
 from services.local.supervision.child import Ending
 from tests.support.damage import DAMAGES
 from tppo.config import Config, ConfigError
-from tppo.config.services import DASHBOARD_PORTS
+from tppo.config.sections.services import DASHBOARD_PORTS
 from tppo.generation_totals import GenerationTotals
 from tppo.run_folder.ending import EndingKind
 from tppo.run_folder.paths import RunPaths

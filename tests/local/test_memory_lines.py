@@ -17,8 +17,8 @@ from services.local.memory import (
     shapes_of,
     stored_parameters,
 )
-from tppo.config.devices import Gpus
 from tppo.config.schema import Config
+from tppo.config.sections.devices import Gpus
 
 PARAMETERS = 2 * 1000 * 64 + 4 * 64 * 64 + 3 * 64 * 128 + 3 * 64
 """Embedding and head, one block's attention and MLP, three norms."""

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from services.generation.engine import EngineFailedError
-from services.generation.served_weights import ServedWeights
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
+from services.generation.weights.served_weights import ServedWeights
 from tests.support.waiting import DEADLINE_SECONDS
 from tests.vllm.served import MODEL, VOCABULARY, a_model, a_request, an_update
 

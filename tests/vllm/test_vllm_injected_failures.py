@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 from transformers import LlamaConfig
 
-from services.generation.served_weights import ServedWeights
 from services.generation.vllm_engine.window_row import WeightLabel
+from services.generation.weights.served_weights import ServedWeights
 from tests.generation.weight_failures import TRANSFERS, corrupted, verdict_on
 from tests.vllm.served import VOCABULARY, ServedModel, a_model, a_request, an_update, probe_of
 

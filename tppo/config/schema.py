@@ -5,16 +5,22 @@ from typing import Any
 from pydantic import BaseModel, model_validator
 
 from tppo.config import presets
-from tppo.config.algorithm import AlgorithmSection
-from tppo.config.devices import PlacementSection, Sleep
-from tppo.config.endpoint import EndpointSection
-from tppo.config.placement import LearnerSection, Placement
 from tppo.config.recipes import with_recipe
-from tppo.config.results import CheckpointSection, EvaluationSection, TraceSection, TrackersSection
-from tppo.config.run import RunSection
-from tppo.config.section import Section
-from tppo.config.services import DashboardSection, GenerationSection, PrometheusSection, RedisSection, RewardSection
-from tppo.config.training import ActorSection, CriticSection, DataSection, ModelSection, OptimizerSection
+from tppo.config.sections.algorithm import AlgorithmSection
+from tppo.config.sections.devices import PlacementSection, Sleep
+from tppo.config.sections.endpoint import EndpointSection
+from tppo.config.sections.placement import LearnerSection, Placement
+from tppo.config.sections.results import CheckpointSection, EvaluationSection, TraceSection, TrackersSection
+from tppo.config.sections.run import RunSection
+from tppo.config.sections.section import Section
+from tppo.config.sections.services import (
+    DashboardSection,
+    GenerationSection,
+    PrometheusSection,
+    RedisSection,
+    RewardSection,
+)
+from tppo.config.sections.training import ActorSection, CriticSection, DataSection, ModelSection, OptimizerSection
 
 DEFAULT_IMPORTANCE_CAP = 2.0
 

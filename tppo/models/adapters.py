@@ -17,7 +17,7 @@ from torch import Tensor
 from tppo.digests import ALGORITHM, algorithm_of, file_digest, named, new_hasher
 
 if TYPE_CHECKING:  # what computes runs where no configuration library is installed
-    from tppo.config.training import OptimizerSection
+    from tppo.config.sections.training import OptimizerSection
 
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 DOWN, UP = "lora_A.weight", "lora_B.weight"

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:  # what computes runs where no configuration library is installed
-    from tppo.config.devices import PlacementSection
-    from tppo.config.placement import Placement
+    from tppo.config.sections.devices import PlacementSection
+    from tppo.config.sections.placement import Placement
 
 
 def torch_device(placement: "Placement") -> str:

@@ -21,7 +21,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from tppo.config import ConfigError
-from tppo.config.services import PrometheusSection
+from tppo.config.sections.services import PrometheusSection
 from tppo.process.grpc_server import address, reachable
 from tppo.prometheus.exporter import Exporter
 from tppo.security.authentication import (

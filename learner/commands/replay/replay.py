@@ -13,7 +13,7 @@ from learner.build import learner_service, load_state
 from learner.exchange.peers import Peers
 from learner.exchange.score_failures import ScoreFailures
 from learner.exchange.weight_publisher import FoundGenerator, Snapshot
-from learner.models.named_tensors import stored_tensors
+from learner.models.loading.named_tensors import stored_tensors
 from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.persistence.run_identity import begin_incarnation
 from learner.ranks.team import ALONE, Team

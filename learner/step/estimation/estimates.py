@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from learner.algorithm import masked_stats, token_filter
-from learner.models.outputs import ValueModel, token_and_boundary_values
-from learner.models.packing import pad_rows
+from learner.models.passes.outputs import ValueModel, token_and_boundary_values
+from learner.models.passes.packing import pad_rows
 from learner.step.estimation.experience import Estimates, Sampled
 from learner.step.system import System
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from learner.algorithm.rewards import overlong_penalty, terminal_rewards
-from learner.models.packing import TokenRow, pad_rows
+from learner.models.passes.packing import TokenRow, pad_rows
 from learner.rollouts.rollout import Rollout
 
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from learner.algorithm.losses import k3_kl
-from learner.models.master_weights import MasterWeights
-from learner.models.outputs import Policy, row_logprobs, with_weights
+from learner.models.passes.outputs import Policy, row_logprobs, with_weights
+from learner.models.weights.master_weights import MasterWeights
 from learner.rollouts.rollout import Rollout
 from learner.step.estimation.experience import Sampled
 from learner.step.measurements.metrics import Metrics

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from learner.algorithm import diagnostics, egae
 from learner.algorithm.rewards import terminal_rewards
-from learner.models.packing import pad_rows
+from learner.models.passes.packing import pad_rows
 from learner.rollouts.rollout import Rollout
 from learner.step.estimation.estimators import Estimators
 from learner.step.estimation.experience import Estimates, Sampled

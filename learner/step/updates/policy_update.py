@@ -11,10 +11,10 @@ from torch.nn.functional import pad
 from learner.algorithm import losses, token_filter
 from learner.algorithm.importance import effective_sample_size
 from learner.algorithm.masked_stats import masked_mean
-from learner.models.division import Division
-from learner.models.logits import TokenScores
-from learner.models.outputs import Imbalance, Policy, row_logprobs, token_scores
-from learner.models.packing import PackedBatch, TokenRow
+from learner.models.passes.division import Division
+from learner.models.passes.logits import TokenScores
+from learner.models.passes.outputs import Imbalance, Policy, row_logprobs, token_scores
+from learner.models.passes.packing import PackedBatch, TokenRow
 from learner.step.estimation.experience import Estimates, Sampled
 from learner.step.measurements.metrics import Metrics, PartialMeans, mismatch_metrics
 from learner.step.system import PolicyTokens, System

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from learner.algorithm import losses
-from learner.models.outputs import ValueModel, token_values
-from learner.models.packing import PackedBatch
+from learner.models.passes.outputs import ValueModel, token_values
+from learner.models.passes.packing import PackedBatch
 from learner.step.estimation.experience import Estimates, Sampled
 from learner.step.measurements.metrics import Metrics, PartialMeans
 from learner.step.system import System

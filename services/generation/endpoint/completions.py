@@ -15,7 +15,7 @@ from services.generation.endpoint.prompts import PromptTokens
 from services.generation.endpoint.requests import ChatBody, CompletionBody, SamplingBody
 from services.generation.endpoint.sampling import Guest, TextStream
 from services.generation.engine import Engine
-from services.generation.free_slots import FreeSlots
+from services.generation.fleet.free_slots import FreeSlots
 from tppo.process.cancellation import cancel_all
 from tppo.rollout import WindowRequest, tokens
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from services.generation.endpoint.errors import EndpointError, bad_request
 from services.generation.endpoint.requests import ChatBody, CompletionBody
 from tppo.config import ConfigError
-from tppo.config.training import SET_BY_THE_LEARNER
+from tppo.config.sections.training import SET_BY_THE_LEARNER
 from tppo.models.tokenizer import load_tokenizer, stop_token_ids
 from tppo.rollout import tokens
 

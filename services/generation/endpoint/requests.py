@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 from pydantic_core import from_json
 
 from services.generation.endpoint.errors import bad_request
-from tppo.config.section import MAX_TOKENS
+from tppo.config.sections.section import MAX_TOKENS
 
 IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "parallel_tool_calls")
 """Of no meaning here, and harmless."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from services.generation.engine import Engine
-from services.generation.free_slots import FreeSlots
+from services.generation.fleet.free_slots import FreeSlots
 from tppo.process.cancellation import cancel_all
 from tppo.rollout import WindowRequest, tokens
 

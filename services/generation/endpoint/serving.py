@@ -9,10 +9,10 @@ from services.generation.endpoint.app import create_app
 from services.generation.endpoint.completions import Completions, Limits
 from services.generation.endpoint.prompts import PromptTokens
 from services.generation.engine import Engine
-from services.generation.free_slots import FreeSlots
+from services.generation.fleet.free_slots import FreeSlots
 from tppo.config import Config
-from tppo.config.endpoint import EndpointSection
-from tppo.config.run import RunSection
+from tppo.config.sections.endpoint import EndpointSection
+from tppo.config.sections.run import RunSection
 from tppo.process.cancellation import TaskGroup
 from tppo.process.grpc_server import address, reachable
 from tppo.process.listening import listener

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import torch
 
-from services.generation.adapter_body import AdapterBody
 from services.generation.engine import CrossedRow, EngineStatistics, OnTokens, ProbeAnswer
 from services.generation.requests import check_request, empty_window, forced_request
 from services.generation.transformers_engine.decode_loop import DecodeLoop, PendingUpdate, UpdatePolicy
 from services.generation.transformers_engine.decode_row import DecodeRow
 from services.generation.transformers_engine.decoders.decoder import Decoder, Switch
+from services.generation.weights.adapter_body import AdapterBody
 from tppo.rollout import Window, WindowRequest
 from tppo.weight_probe import ProbeRow
 from tppo.weights import WeightUpdate

@@ -17,8 +17,8 @@ from transformers import AutoConfig
 from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 from vllm.lora.request import LoRARequest
 
-from services.generation.adapter_body import AdapterLayers
 from services.generation.transformers_engine.decoders.model_weights import check_fit, weight_shapes
+from services.generation.weights.adapter_body import AdapterLayers
 from tppo.models.adapters import ADAPTER_CONFIG, ADAPTER_FILE, DOWN, PEFT_PREFIX, AdaptedLayer
 from tppo.weights import WeightUpdate
 from tppo.weights.manifest import AdapterFacts

@@ -10,7 +10,7 @@ from services.local.doctor import machine, surroundings
 from services.local.doctor.diagnosis import Check, Diagnosis, ok, problem, warning
 from services.local.memory import memory_lines, stored_parameters
 from tppo.config import Config, ConfigError, dump
-from tppo.config.services import DASHBOARD_PORTS
+from tppo.config.sections.services import DASHBOARD_PORTS
 from tppo.process.listening import first_free
 from tppo.security.redis_address import given_redis
 

@@ -11,7 +11,7 @@ from tests.support.damage import DAMAGES, damage
 from tppo.__main__ import VERBS, main
 from tppo.config import Config, ConfigError, dump, load
 from tppo.config.mistakes import all_keys, section_of
-from tppo.config.placement import Placement
+from tppo.config.sections.placement import Placement
 
 MINIMAL = """
 [model]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tppo.config import Config, ConfigError, load
-from tppo.config.devices import Gpus, device_numbers
-from tppo.config.placement import Placement
+from tppo.config.sections.devices import Gpus, device_numbers
+from tppo.config.sections.placement import Placement
 
 MINIMAL = '[model]\npath = "m"\n[data]\ntrain_files = ["t.jsonl"]\n'
 

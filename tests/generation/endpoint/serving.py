@@ -17,7 +17,7 @@ from services.generation.endpoint.app import create_app
 from services.generation.endpoint.completions import Completions, Limits
 from services.generation.endpoint.prompts import PromptTokens
 from services.generation.endpoint.serving import GuestServer
-from services.generation.free_slots import FreeSlots
+from services.generation.fleet.free_slots import FreeSlots
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.engine import TransformersEngine
 from tests.generation.tiny_models import CPU, SIZES, Watched, a_model, an_update

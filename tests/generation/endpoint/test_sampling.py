@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from services.generation.endpoint.sampling import Guest, SampledToken, TextStream
-from services.generation.free_slots import FreeSlots
-from services.generation.served_weights import ServedWeights
+from services.generation.fleet.free_slots import FreeSlots
 from services.generation.service import WindowHandler
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
-from services.generation.weight_proof import DisprovedWeightsError
+from services.generation.weights.served_weights import ServedWeights
+from services.generation.weights.weight_proof import DisprovedWeightsError
 from tests.generation.fake_engine import FakeEngine
 from tests.generation.serving import nothing_announced
 from tests.generation.test_proved_weights import PROBE

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, PreTrainedTokenizerFast
 
 from learner.commands.export import main
-from learner.models.loading import load_policy, value_model_from_policy
+from learner.models.loading.loading import load_policy, value_model_from_policy
 from learner.persistence.checkpoint import Checkpoints, capture
 from learner.rollouts.ledger_state import LedgerState
 from learner.state import new_trainer

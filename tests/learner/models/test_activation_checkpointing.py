@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from learner.models.activation_checkpointing import Mode, blocks_of, checkpoint_blocks
-from learner.models.loading import policy_from_network
-from learner.models.outputs import Policy, token_logprobs
-from learner.models.packing import TokenRow, pack
+from learner.models.loading.loading import policy_from_network
+from learner.models.passes.outputs import Policy, token_logprobs
+from learner.models.passes.packing import TokenRow, pack
+from learner.models.weights.activation_checkpointing import Mode, blocks_of, checkpoint_blocks
 from tests.learner.models.live_bytes import LiveBytes
 from tests.learner.models.test_models import NETWORKS, SIZES, VOCABULARY, gradients, packed_logprobs, random_network
 from tests.learner.models.test_models import random_rows as rows_of_a_step

@@ -11,11 +11,11 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from learner.models.adapters import AdapterWeights, Body
-from learner.models.agreement import plain_attention
-from learner.models.loading import load_policy
-from learner.models.outputs import Policy, token_logprobs, with_weights
-from learner.models.packing import TokenRow, pack, unpack
+from learner.models.loading.agreement import plain_attention
+from learner.models.loading.loading import load_policy
+from learner.models.passes.outputs import Policy, token_logprobs, with_weights
+from learner.models.passes.packing import TokenRow, pack, unpack
+from learner.models.weights.adapters import AdapterWeights, Body
 from learner.networks import load_models
 from learner.persistence.network_folders import describe_network
 from learner.rollouts.rollout import Rollout

@@ -7,8 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from learner.models.agreement import require_agreement
-from learner.models.loading import load_policy, policy_from_network, value_model_from_network, value_model_from_policy
+from learner.models.loading.agreement import require_agreement
+from learner.models.loading.loading import (
+    load_policy,
+    policy_from_network,
+    value_model_from_network,
+    value_model_from_policy,
+)
 from learner.networks import load_models
 from tests.learner.tiny_models import a_network, a_step_config
 from tools.tiny_families import tiny_model

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from learner.models.compilation import why_not
-from learner.models.outputs import Policy, ValueModel, token_logprobs, token_values
-from learner.models.packing import PackedBatch, TokenRow, pack
+from learner.models.passes.outputs import Policy, ValueModel, token_logprobs, token_values
+from learner.models.passes.packing import PackedBatch, TokenRow, pack
+from learner.models.weights.compilation import why_not
 from learner.networks import load_models
 from tests.learner.tiny_models import VOCABULARY, a_network, a_step_config
 from tppo.config import ConfigError

@@ -8,17 +8,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from learner.models.agreement import require_agreement
-from learner.models.loading import (
+from learner.models.loading.agreement import require_agreement
+from learner.models.loading.loading import (
     load_policy,
     load_value_model,
     policy_from_network,
     value_model_from_network,
     value_model_from_policy,
 )
-from learner.models.outputs import token_logprobs, token_values
-from learner.models.packing import TokenRow, pack, unpack
-from learner.models.value_network import skeleton
+from learner.models.loading.value_network import skeleton
+from learner.models.passes.outputs import token_logprobs, token_values
+from learner.models.passes.packing import TokenRow, pack, unpack
 from tools.models_page import PAGE
 from tools.tiny_families import FAMILIES, VOCABULARY, tiny_config, tiny_model
 from tppo.models.probe import TOLERANCES, ProbeError, difference, plain_logprobs

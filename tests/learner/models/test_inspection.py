@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from safetensors.torch import save_file
 
-from learner.models.inspection import require_adaptable, require_trainable, require_whole_weights
+from learner.models.loading.inspection import require_adaptable, require_trainable, require_whole_weights
 from tests.learner.builders import a_config
 from tools.tiny_families import tiny_config
 from tppo.config import ConfigError
@@ -143,7 +143,7 @@ def test_layers_that_a_model_lacks_are_refused_by_their_key(tmp_path: Path) -> N
 
 
 def test_a_missing_peft_is_refused_with_what_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("learner.models.inspection.find_spec", lambda _: None)
+    monkeypatch.setattr("learner.models.loading.inspection.find_spec", lambda _: None)
     config = a_config(model={"path": a_folder(tmp_path, "qwen2")}, actor={"lora_rank": 8})
 
     with pytest.raises(ConfigError, match=r"^actor\.lora_rank = 8 needs the package peft, .* '\.\[lora\]'`, or 0"):

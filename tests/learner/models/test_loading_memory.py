@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from learner.models.loading import load_policy, value_model_from_policy
+from learner.models.loading.loading import load_policy, value_model_from_policy
 
 SIZES: dict[str, Any] = {"vocab_size": 1000, "num_attention_heads": 4, "num_key_value_heads": 4}
 LARGE: dict[str, Any] = SIZES | {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 4}
@@ -32,7 +32,7 @@ CASES = [
 MEASURE = """
 import json, re, sys, threading, time
 import torch
-from learner.models import loading
+from learner.models.loading import loading
 
 def anonymous():
     return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024

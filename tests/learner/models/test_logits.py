@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from learner.models.loading import policy_from_network
-from learner.models.logits import TokenScorer, tokens_per_chunk
-from learner.models.outputs import Policy, token_scores
-from learner.models.packing import pack
+from learner.models.loading.loading import policy_from_network
+from learner.models.passes.logits import TokenScorer, tokens_per_chunk
+from learner.models.passes.outputs import Policy, token_scores
+from learner.models.passes.packing import pack
 from tests.learner.models.test_models import VOCABULARY, gradients, packed_logprobs, random_network, random_rows
 from tppo.models import memory_estimate
 

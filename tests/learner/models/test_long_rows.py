@@ -13,10 +13,10 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from learner.models import attention
-from learner.models.loading import policy_from_network
-from learner.models.outputs import token_logprobs
-from learner.models.packing import TokenRow, pack
+from learner.models.loading.loading import policy_from_network
+from learner.models.passes import attention
+from learner.models.passes.outputs import token_logprobs
+from learner.models.passes.packing import TokenRow, pack
 from tests.learner.models.live_bytes import LiveBytes
 from tests.learner.models.test_models import (
     SIZES,

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import Linear, Parameter
 from transformers import Dots1Config, Dots1ForCausalLM
 
-from learner.models.loading import policy_from_network, value_model_from_network
-from learner.models.master_weights import MAX_SAMPLED, MasterWeights
-from learner.models.outputs import Policy, token_logprobs, token_values, with_weights
-from learner.models.packing import PackedBatch, TokenRow, pack
+from learner.models.loading.loading import policy_from_network, value_model_from_network
+from learner.models.passes.outputs import Policy, token_logprobs, token_values, with_weights
+from learner.models.passes.packing import PackedBatch, TokenRow, pack
+from learner.models.weights.master_weights import MAX_SAMPLED, MasterWeights
 from learner.step.updates.optimization import Optimization
 from services.generation.transformers_engine.decoders.model_weights import named_weights, new_model
 from tests.learner.tiny_models import VOCABULARY, a_network

@@ -30,16 +30,16 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from learner.models.attention import PACKED_ATTENTION
-from learner.models.loading import (
+from learner.models.loading.loading import (
     load_policy,
     load_value_model,
     policy_from_network,
     value_model_from_network,
     value_model_from_policy,
 )
-from learner.models.outputs import Policy, token_and_boundary_values, token_logprobs, token_scores, token_values
-from learner.models.packing import PackedBatch, TokenRow, pack, pad_rows, unpack
+from learner.models.passes.attention import PACKED_ATTENTION
+from learner.models.passes.outputs import Policy, token_and_boundary_values, token_logprobs, token_scores, token_values
+from learner.models.passes.packing import PackedBatch, TokenRow, pack, pad_rows, unpack
 
 VOCABULARY = 50
 SIZES: dict[str, Any] = {

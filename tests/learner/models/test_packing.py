@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from learner.models.packing import TokenRow, pack, pad_rows, unpack
+from learner.models.passes.packing import TokenRow, pack, pad_rows, unpack
 
 
 def test_a_micro_batch_lays_its_rows_end_to_end_with_positions_restarting() -> None:

@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import GPT2Config, GPT2ForTokenClassification, Qwen2ForTokenClassification
 
-from learner.models.loading import load_policy, load_value_model, value_model_from_policy
-from learner.models.outputs import token_values
-from learner.models.packing import TokenRow, pack
-from learner.models.reading import WeightsError, require_weights
+from learner.models.loading.loading import load_policy, load_value_model, value_model_from_policy
+from learner.models.loading.reading import WeightsError, require_weights
+from learner.models.passes.outputs import token_values
+from learner.models.passes.packing import TokenRow, pack
 from tests.learner.tiny_models import VOCABULARY, a_network
 
 Tensors = dict[str, Tensor]

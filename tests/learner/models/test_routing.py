@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from learner.models.loading import policy_from_network
-from learner.models.outputs import token_scores
-from learner.models.packing import TokenRow, pack
-from learner.models.routing import experts_per_token
-from learner.models.value_network import skeleton
+from learner.models.loading.loading import policy_from_network
+from learner.models.loading.value_network import skeleton
+from learner.models.passes.outputs import token_scores
+from learner.models.passes.packing import TokenRow, pack
+from learner.models.passes.routing import experts_per_token
 from tools.tiny_families import FAMILIES, VOCABULARY, tiny_config, tiny_model
 
 WITH_A_LOSS = [

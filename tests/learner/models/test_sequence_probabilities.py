@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from learner.models import outputs
-from learner.models.loading import policy_from_network
-from learner.models.outputs import Policy, sequence_probabilities, with_weights
-from learner.models.packing import TokenRow
+from learner.models.loading.loading import policy_from_network
+from learner.models.passes import outputs
+from learner.models.passes.outputs import Policy, sequence_probabilities, with_weights
+from learner.models.passes.packing import TokenRow
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import VOCABULARY, a_network, padded_logprobs, weights_of
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from learner.models.activation_checkpointing import Mode, checkpoint_blocks
+from learner.models.weights.activation_checkpointing import Mode, checkpoint_blocks
 from learner.parallel.group import ALONE, Group
 from learner.rollouts.rollout import Rollout
 from learner.step.trainer import StepResult

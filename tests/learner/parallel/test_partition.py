@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.models.division import dealt, divided
-from learner.models.packing import TokenRow
+from learner.models.passes.division import dealt, divided
+from learner.models.passes.packing import TokenRow
 from learner.parallel.group import Group
 
 

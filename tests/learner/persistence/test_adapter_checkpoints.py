@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification
 
 from learner.commands.export import main as export
-from learner.models.adapters import AdapterWeights
+from learner.models.weights.adapters import AdapterWeights
 from learner.networks import load_models
 from learner.persistence.definition import with_values
 from learner.persistence.network_folders import read_adapters

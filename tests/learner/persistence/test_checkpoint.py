@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner.models.loading import load_policy, value_model_from_policy
-from learner.models.named_tensors import stored_tensors
+from learner.models.loading.loading import load_policy, value_model_from_policy
+from learner.models.loading.named_tensors import stored_tensors
 from learner.persistence.checkpoint import Capture, Checkpoints, capture
 from learner.persistence.manifest import DamagedError
 from learner.rollouts.ledger_state import LedgerState

@@ -20,10 +20,10 @@ from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from learner.commands.export import export
-from learner.models.loading import policy_from_network
-from learner.models.master_weights import MasterWeights
-from learner.models.named_tensors import stored_by_ranks, stored_tensors
-from learner.models.outputs import Policy
+from learner.models.loading.loading import policy_from_network
+from learner.models.loading.named_tensors import stored_by_ranks, stored_tensors
+from learner.models.passes.outputs import Policy
+from learner.models.weights.master_weights import MasterWeights
 from learner.networks import load_models
 from learner.parallel.gathering import all_from_first, in_memory_of_first, own_rows, placed_like
 from learner.parallel.group import ALONE, Group

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from learner.models.loading import load_policy, value_model_from_policy
-from learner.models.named_tensors import copied, named_tensors, stored_tensors
+from learner.models.loading.loading import load_policy, value_model_from_policy
+from learner.models.loading.named_tensors import copied, named_tensors, stored_tensors
 from learner.parallel.group import ALONE
 from learner.parallel.shard_files import stored, write_together
 from learner.parallel.tensor_file import WrittenFile, write_tensors

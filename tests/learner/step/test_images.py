@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from learner.models.loading import load_policy, value_model_from_policy
-from learner.models.named_tensors import stored_tensors
+from learner.models.loading.loading import load_policy, value_model_from_policy
+from learner.models.loading.named_tensors import stored_tensors
 from learner.state import new_trainer
 from tests.learner.tiny_models import a_step_config, some_rows, step
 from tools.tiny_families import tiny_model

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForTokenClassification
 
-from learner.models.activation_checkpointing import checkpoint_blocks
-from learner.models.adapters import Adapters, Body
-from learner.models.loading import policy_from_network, value_model_from_network
+from learner.models.loading.loading import policy_from_network, value_model_from_network
+from learner.models.weights.activation_checkpointing import checkpoint_blocks
+from learner.models.weights.adapters import Adapters, Body
 from learner.state import new_trainer
 from tests.learner.builders import a_config, a_row
 from tests.learner.models.live_bytes import LiveBytes

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.models.packing import TokenRow, pack
+from learner.models.passes.packing import TokenRow, pack
 from learner.rollouts.rollout import Rollout
 from learner.step.system import PolicyTokens
 from tests.learner.builders import a_row

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from learner.algorithm import token_filter
-from learner.models.packing import pad_rows
+from learner.models.passes.packing import pad_rows
 from learner.rollouts.rollout import Rollout
 from learner.step.estimation.estimators import Estimators
 from learner.step.estimation.experience import Estimates, gather

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from learner.models.activation_checkpointing import Mode, checkpoint_blocks
-from learner.models.loading import policy_from_network, value_model_from_network
+from learner.models.loading.loading import policy_from_network, value_model_from_network
+from learner.models.weights.activation_checkpointing import Mode, checkpoint_blocks
 from learner.state import new_trainer
 from tests.learner.tiny_models import (
     Gradients,

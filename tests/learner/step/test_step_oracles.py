@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.models.loading import policy_from_network
-from learner.models.master_weights import MasterWeights
-from learner.models.outputs import ValueModel
+from learner.models.loading.loading import policy_from_network
+from learner.models.passes.outputs import ValueModel
+from learner.models.weights.master_weights import MasterWeights
 from learner.rollouts.rollout import Rollout
 from learner.state import new_trainer
 from learner.step.trainer import StepResult, Trainer

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from learner.models.loading import policy_from_network, value_model_from_network
+from learner.models.loading.loading import policy_from_network, value_model_from_network
 from learner.rollouts.rollout import Rollout
 from learner.state import new_trainer
 from tests.learner.builders import a_prompt, a_row

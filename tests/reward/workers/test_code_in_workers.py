@@ -17,7 +17,7 @@ from services.reward.workers.worker import WorkerLimits
 from tests.reward.verifiers.sandboxing import command_lines
 from tests.support.waiting import DEADLINE_SECONDS, until
 from tppo.config import ConfigError
-from tppo.config.services import RewardSection
+from tppo.config.sections.services import RewardSection
 from tppo.rollout import RewardRequest, ScoreStatus
 
 pytestmark = pytest.mark.process

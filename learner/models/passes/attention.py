@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from learner.models.packing import RowLengths
+from learner.models.passes.packing import RowLengths
 
 #: The name under which transformers finds `attend_within_rows`. It is registered without a mask function, and for such
 #: names transformers builds no mask.

@@ -10,9 +10,9 @@ import transformers
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-from learner.models.reading import WeightsError, require_weights
-from learner.models.routing import experts_per_token
-from learner.models.value_network import Skeleton, skeleton
+from learner.models.loading.reading import WeightsError, require_weights
+from learner.models.loading.value_network import Skeleton, skeleton
+from learner.models.passes.routing import experts_per_token
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
 from tppo.models.adapters import ADAPTER_CONFIG, AdapterError, Lora, adapted_layers

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from services.generation.weight_reception import Reception, Receptions
+from services.generation.weights.weight_reception import Reception, Receptions
 from tppo.codec import parsed_message
 from tppo.process.grpc_server import CHANNEL_OPTIONS
 from tppo.security.authentication import call_metadata

@@ -12,7 +12,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from learner.models.packing import PackedBatch, TokenRow, bins, lay_out
+from learner.models.passes.packing import PackedBatch, TokenRow, bins, lay_out
 from learner.parallel.group import Group
 
 

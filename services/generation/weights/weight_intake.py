@@ -14,18 +14,18 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from services.generation.served_weights import ServedWeights, StaleWeightsError, WeightIdentity
-from services.generation.weight_proof import DisprovedWeightsError
-from services.generation.weight_reception import (
+from services.generation.weights.served_weights import ServedWeights, StaleWeightsError, WeightIdentity
+from services.generation.weights.weight_proof import DisprovedWeightsError
+from services.generation.weights.weight_reception import (
     DeltaReception,
     OtherTransferError,
     Reception,
     Receptions,
     WeightSource,
 )
-from services.generation.weight_relay import WeightRelay
+from services.generation.weights.weight_relay import WeightRelay
 from tppo.announced_weights import AnnouncedWeights
-from tppo.config.devices import Sleep
+from tppo.config.sections.devices import Sleep
 from tppo.streams import StreamsError
 from tppo.v1 import generation_pb2 as pb
 from tppo.weight_probe import WeightProbe

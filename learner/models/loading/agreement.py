@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learner.models.outputs import Policy, row_logprobs
-from learner.models.packing import TokenRow
+from learner.models.passes.outputs import Policy, row_logprobs
+from learner.models.passes.packing import TokenRow
 from tppo.models import probe
 from tppo.rollout import logprobs
 from tppo.weight_probe import ProbeRow, WeightProbe

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 
 from services.generation.engine import CrossedRow, Engine
-from tppo.config.placement import Placement
+from tppo.config.sections.placement import Placement
 from tppo.models.probe import TOLERANCES, LogprobDifference, Tolerance, difference
 from tppo.process.cancellation import cancel_all
 from tppo.weight_probe import ProbeRow, WeightProbe

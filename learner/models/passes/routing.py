@@ -10,7 +10,7 @@ from torch.nn import Module
 from transformers import PreTrainedModel
 
 from learner.algorithm.losses import router_imbalance
-from learner.models.packing import PackedBatch
+from learner.models.passes.packing import PackedBatch
 
 RECORDED = "router_logits"
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from learner.models.named_tensors import named_tensors
+from learner.models.loading.named_tensors import named_tensors
 from tppo.weights.manifest import AdapterFacts
 
 Result = TypeVar("Result")

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from learner.models.adapters import Adapters, AdapterWeights, on_body_of
-from learner.models.agreement import require_agreement
-from learner.models.master_weights import MasterWeights, cast_constants, feed_in_float32
-from learner.models.outputs import Policy, ValueModel
-from learner.models.probing import enable_packing, probe
-from learner.models.reading import read_network
-from learner.models.routing import experts_per_token
-from learner.models.sharding import ShardedWeights
-from learner.models.value_network import HEAD, OTHER_HEADS, skeleton
+from learner.models.loading.agreement import require_agreement
+from learner.models.loading.probing import enable_packing, probe
+from learner.models.loading.reading import read_network
+from learner.models.loading.value_network import HEAD, OTHER_HEADS, skeleton
+from learner.models.passes.outputs import Policy, ValueModel
+from learner.models.passes.routing import experts_per_token
+from learner.models.weights.adapters import Adapters, AdapterWeights, on_body_of
+from learner.models.weights.master_weights import MasterWeights, cast_constants, feed_in_float32
+from learner.models.weights.sharding import ShardedWeights
 from learner.parallel.group import ALONE, Group
 from tppo.models.precision import names_in_float32
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from tppo.config.section import Flag, NamedPath, PositiveInt, Section, StepsOrZero, Temperature, expecting
+from tppo.config.sections.section import Flag, NamedPath, PositiveInt, Section, StepsOrZero, Temperature, expecting
 
 Name = Annotated[str, Field(pattern=r"^\w{1,64}$"), expecting("1 to 64 letters, digits or '_'")]
 NAME_OF_A_SET = re.compile(r"[\w.-]{1,64}")

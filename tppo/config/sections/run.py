@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from tppo.config.presets import Algorithm
-from tppo.config.section import Flag, NamedPath, PositiveInt, Seconds, Section, Steps, StepsOrZero, Tokens, expecting
+from tppo.config.sections.section import (
+    Flag,
+    NamedPath,
+    PositiveInt,
+    Seconds,
+    Section,
+    Steps,
+    StepsOrZero,
+    Tokens,
+    expecting,
+)
 
 Mode = Literal["lockstep", "overlapped", "streaming"]
 RunName = Annotated[

@@ -19,9 +19,9 @@ from torch.distributed.tensor import DTensor
 from torch.nn import Module, Parameter
 from torch.utils._pytree import tree_map_only
 
-from learner.models.activation_checkpointing import blocks_of
-from learner.models.master_weights import MAX_SAMPLED, MasterWeights
-from learner.models.named_tensors import named_tensors
+from learner.models.loading.named_tensors import named_tensors
+from learner.models.weights.activation_checkpointing import blocks_of
+from learner.models.weights.master_weights import MAX_SAMPLED, MasterWeights
 from learner.parallel.gathering import own_rows
 from learner.parallel.group import Group
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tppo.config.recipes import RecipeName
-from tppo.config.section import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Section, TokensOrZero
+from tppo.config.sections.section import Fraction, NonNegativeFloat, PositiveFloat, PositiveInt, Section, TokensOrZero
 
 
 class AlgorithmSection(Section):

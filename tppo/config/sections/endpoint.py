@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tppo.config.section import Flag, Host, HostOrEmpty, Port, Seconds, Section
+from tppo.config.sections.section import Flag, Host, HostOrEmpty, Port, Seconds, Section
 
 
 class EndpointSection(Section):

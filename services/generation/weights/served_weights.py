@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from services.generation.engine import Engine, EngineFailedError
-from services.generation.weight_proof import DisprovedWeightsError, ProofState, WeightProof, WeightVerdict
+from services.generation.weights.weight_proof import DisprovedWeightsError, ProofState, WeightProof, WeightVerdict
 from tppo.models.probe import TOLERANCES, ProbeError, Tolerance
 from tppo.process.leased_worker import HandedBackError
 from tppo.rollout import Window

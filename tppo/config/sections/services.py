@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from tppo.config.placement import ComputeDtype, Device
-from tppo.config.section import (
+from tppo.config.sections.placement import ComputeDtype, Device
+from tppo.config.sections.section import (
     Flag,
     Fraction,
     Host,

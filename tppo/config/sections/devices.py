@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from tppo.config.section import Section, expecting
+from tppo.config.sections.section import Section, expecting
 
 Sleep = Literal["off", "kv_cache", "weights"]
 

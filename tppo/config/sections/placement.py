@@ -4,7 +4,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from tppo.config.section import Flag, Processes, Seconds, Section, expecting
+from tppo.config.sections.section import Flag, Processes, Seconds, Section, expecting
 
 ComputeDtype = Annotated[
     Literal["float32", "bfloat16"],

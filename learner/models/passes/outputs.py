@@ -14,12 +14,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from learner.models.attention import FLASH_ATTENTION, PACKED_ATTENTION
-from learner.models.division import Division, divided
-from learner.models.logits import TokenScorer, TokenScores
-from learner.models.master_weights import MasterWeights
-from learner.models.packing import PackedBatch, RowLengths, TokenRow
-from learner.models.routing import imbalances
+from learner.models.passes.attention import FLASH_ATTENTION, PACKED_ATTENTION
+from learner.models.passes.division import Division, divided
+from learner.models.passes.logits import TokenScorer, TokenScores
+from learner.models.passes.packing import PackedBatch, RowLengths, TokenRow
+from learner.models.passes.routing import imbalances
+from learner.models.weights.master_weights import MasterWeights
 from learner.parallel.gathering import all_from_first
 from learner.parallel.group import ALONE, Group
 

@@ -19,10 +19,10 @@ import torch
 from torch.nn import Module
 from transformers import AttentionInterface, PreTrainedModel
 
-from learner.models.activation_checkpointing import Mode, checkpoint_blocks
-from learner.models.attention import PACKED_ATTENTION, attend_within_rows
-from learner.models.outputs import Policy, ValueModel, token_logprobs, token_values
-from learner.models.packing import PackedBatch, TokenRow, pack
+from learner.models.passes.attention import PACKED_ATTENTION, attend_within_rows
+from learner.models.passes.outputs import Policy, ValueModel, token_logprobs, token_values
+from learner.models.passes.packing import PackedBatch, TokenRow, pack
+from learner.models.weights.activation_checkpointing import Mode, checkpoint_blocks
 from tppo.models import probe
 
 MAX_PROGRAMS = 64

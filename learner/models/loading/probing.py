@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from learner.models.agreement import require_runnable
-from learner.models.attention import PACKED_ATTENTION, packed_attention_for
-from learner.models.outputs import forward, own_head
-from learner.models.packing import PackedBatch, TokenRow, pack
+from learner.models.loading.agreement import require_runnable
+from learner.models.passes.attention import PACKED_ATTENTION, packed_attention_for
+from learner.models.passes.outputs import forward, own_head
+from learner.models.passes.packing import PackedBatch, TokenRow, pack
 from tppo.models.probe import rows_for
 
 #: Probing multiplies the head's output by this, so that a soft cap shows on a model whose logits are small.

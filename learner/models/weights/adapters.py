@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from learner.models.master_weights import MasterWeights, Result
-from learner.models.named_tensors import named_tensors
-from learner.models.reading import WeightsError
-from learner.models.sharding import Passes, frozen_in_shards
+from learner.models.loading.named_tensors import named_tensors
+from learner.models.loading.reading import WeightsError
+from learner.models.weights.master_weights import MasterWeights, Result
+from learner.models.weights.sharding import Passes, frozen_in_shards
 from learner.parallel.group import ALONE, Group
 from tppo.models.adapters import (
     ADAPTER_FILE,

@@ -1,0 +1,1 @@
+"""What a pass through a network takes and gives: packed rows, log-probabilities, values."""

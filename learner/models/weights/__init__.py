@@ -1,0 +1,1 @@
+"""What the optimizer moves and what computes: masters, shards, adapters, blocks."""

@@ -1,0 +1,1 @@
+"""From the learner's offer to weights that are proved and served."""

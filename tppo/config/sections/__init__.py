@@ -1,0 +1,1 @@
+"""The tables of the file, each with its keys."""

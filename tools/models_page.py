@@ -19,7 +19,7 @@ from services.generation.transformers_engine.decoders.proof import decoded_logpr
 from tools.tiny_families import FAMILIES, Family, tiny_config, tiny_model
 from tppo.config import ConfigError
 from tppo.config.schema import ModelSection
-from tppo.models.probe import TOLERANCES, ProbeError, difference, plain_logprobs, rows_for
+from tppo.models.probe import COMMON_SIZE, TOLERANCES, ProbeError, difference, plain_logprobs, rows_for
 
 PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 CAPACITY = 100
@@ -103,6 +103,7 @@ def page() -> str:
     return TEXT.format(
         version=transformers.__version__,
         tolerances=tolerances,
+        common_size=COMMON_SIZE,
         families="\n".join(str(measured(name, family)) for name, family in FAMILIES.items()),
         refused="\n".join(f"| {what} | {sentence} |" for what, sentence in refusals()),
         border="`rope_type` `longrope` or `dynamic`, where prompt and response may grow beyond where it changes",
@@ -136,8 +137,11 @@ the log-probability of a token, the process ends with the largest difference in 
 {tolerances}
 
 The tolerances of bfloat16 are measured: the families below, of two layers, differ by at most 0.20 (llama4_text) and in
-the mean by 0.017 (zamba2), SmolLM2-135M with its 30 layers and log-probabilities down to -24 by 0.18 and 0.05. A cache
-that is wrong shows in the mean: 0.22 for rwkv and 0.31 for recurrent_gemma, which are therefore decoded in another way.
+the mean by 0.017 (zamba2), SmolLM2-135M with its 30 layers and log-probabilities down to -24 by 0.18 and 0.05, and
+Gemma 3 270M, whose logits go up to 180 and log-probabilities down to -36, by 0.78 and 0.11. Rounding errors grow with
+the numbers that are rounded: where log-probabilities are larger than {common_size:g} nats in the mean, as Gemma's 17
+are, the tolerances grow in proportion. A cache that is wrong shows in the mean: 0.22 for rwkv and 0.31 for
+recurrent_gemma, whose log-probabilities are near 5; they are therefore decoded in another way.
 
 A decoder of a later version of transformers, or of a family that nobody tried, is therefore proven before its first
 token. The code is `tppo/models/probe.py` (the rows, the plain pass, the comparison),

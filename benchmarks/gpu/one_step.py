@@ -75,8 +75,8 @@ def _logprobs(learner: Learner, sampled: Sampled) -> list[Tensor]:
 
 def compared(found: Outcome, expected: Outcome) -> Iterator[Finding]:
     """Judged by the tolerances above."""
-    tolerance = TOLERANCES[torch.bfloat16]
     apart = difference(found.logprobs, expected.logprobs)
+    tolerance = TOLERANCES[torch.bfloat16].at(apart.size)
     limits = {"worst nats": tolerance.worst, "mean nats": tolerance.mean}
     yield judged(PART, "log-probabilities", {"worst nats": apart.worst, "mean nats": apart.mean}, at_most=limits)
     of_values = difference(found.values, expected.values)

@@ -127,7 +127,7 @@ class WeightProof:
         apart = self.difference
         return {
             "probe_difference": _finite(apart.worst) if apart else 0.0,
-            "probe_tolerance": self._tolerance.worst,
+            "probe_tolerance": self._tolerance.at(apart.size if apart else 0.0).worst,
             "num_disagreements": self.num_disagreements,
         }
 
@@ -186,10 +186,10 @@ class WeightProof:
             self.difference = apart
         if apart.is_within(self._tolerance):
             return ""
-        row = rows[apart.row]
+        row, allowed = rows[apart.row], self._tolerance.at(apart.size)
         return (
             f"differs from the learner by up to {apart.worst:.3g} nats, {apart.mean:.2g} in the mean (expected at most "
-            f"{self._tolerance.worst:g} and {self._tolerance.mean:g}), at token "
+            f"{allowed.worst:.3g} and {allowed.mean:.2g}), at token "
             f"{row.start + firsts[apart.row] + apart.token} of a row of {len(row.tokens)}"
         )
 

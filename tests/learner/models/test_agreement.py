@@ -102,3 +102,25 @@ def test_a_difference_is_the_worst_one_and_what_is_no_number_is_infinite() -> No
     assert (apart.worst, apart.mean, apart.row, apart.token) == (1.0, 0.5, 1, 0)
     assert difference([torch.tensor([torch.nan, -1.0]), rows[1]], rows).worst == float("inf")
     assert not apart.is_within(TOLERANCES[torch.float32])
+
+
+def test_rounding_may_be_as_large_as_the_numbers_that_are_rounded() -> None:
+    found, expected = [torch.tensor([-20.2, -20.1])], [torch.tensor([-20.0, -20.0])]
+    small_found, small = [torch.tensor([-5.2, -5.1])], [torch.tensor([-5.0, -5.0])]
+
+    apart = difference(found, expected)
+
+    assert apart.size == 20.0
+    assert apart.is_within(TOLERANCES[torch.bfloat16])  # 0.15 in the mean, where 0.1 * 20 / 8.5 may be
+    assert not difference(small_found, small).is_within(TOLERANCES[torch.bfloat16])
+    assert not difference([torch.tensor([-20.6, -20.1])], expected).is_within(TOLERANCES[torch.bfloat16])
+
+
+def test_a_model_whose_logits_are_large_is_trained_in_bfloat16() -> None:
+    network: Any = a_network("policy")
+    with torch.no_grad():
+        network.lm_head.weight *= 60  # log-probabilities near -200; Gemma's are -17 in the mean
+
+    apart = require_agreement(policy_from_network(network, compute_dtype=torch.bfloat16))
+
+    assert apart.size > 17

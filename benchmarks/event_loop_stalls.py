@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python -m benchmarks.event_loop_stalls --gigabytes 1 --steps 3
 
 Learner, generator, reward service and Redis are the processes of `tppo run`; the model is made on the spot, of random
-weights. Beside everything else a task on each loop sleeps for 5 ms at a time. A stall is how much later it wakes; on a
-busy machine the operating system's share is in it, so the table also says how long the loop's own thread computed.
+weights. Beside everything else a task on each loop sleeps for 5 ms at a time. A stall is how much later it wakes. The
+machine's share is in it, so the table also says how long the loop's own thread computed, and what is left of the stalls
+without the moments in which a bystander, a process that does nothing else than this, stood still too.
 The value model is a small one, and alone is trained (warm-up), so that it all fits into 6 GB of memory; the policy is
 copied, hashed, sent, loaded and checkpointed as ever. A folder with 4 GB is deleted in the end.
 """
@@ -31,6 +32,7 @@ from tppo.run_folder.paths import RunPaths
 T = TypeVar("T")
 PERIOD_SECONDS = 0.005
 WRITE_SECONDS = 0.5
+BYSTANDER = "bystander"
 CONFIG = """
 [run]
 name = "stalls"
@@ -77,10 +79,10 @@ class Stalls:
 
     num_wakes: int = 0
     longest_seconds: float = 0.0
-    computed_seconds: float = 0.0  # by the loop's thread, in the longest
     longest_computed_seconds: float = 0.0  # by the loop's thread, in any
     beyond: dict[str, int] = field(default_factory=lambda: {"10 ms": 0, "50 ms": 0})
     peak_bytes: int = 0  # of the process
+    moments: list[tuple[float, float]] = field(default_factory=list)  # of those beyond 10 ms: from and to, monotonic
 
 
 async def watch(path: Path) -> None:
@@ -90,7 +92,7 @@ async def watch(path: Path) -> None:
         due, computed = time.perf_counter() + PERIOD_SECONDS, time.thread_time()
         await asyncio.sleep(PERIOD_SECONDS)
         late, computed = time.perf_counter() - due, time.thread_time() - computed
-        _note(stalls, late, computed)
+        _note(stalls, due, late, computed)
         if time.monotonic() - written > WRITE_SECONDS:
             stalls.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
             # Opening a file takes as long as the disk is busy with a checkpoint.
@@ -98,17 +100,29 @@ async def watch(path: Path) -> None:
             written = time.monotonic()
 
 
-def _note(stalls: Stalls, late: float, computed: float) -> None:
+def _note(stalls: Stalls, due: float, late: float, computed: float) -> None:
     stalls.num_wakes += 1
+    if late > 0.01:
+        stalls.moments.append((due, due + late))
     stalls.longest_computed_seconds = max(stalls.longest_computed_seconds, computed)
     for name, limit in (("10 ms", 0.01), ("50 ms", 0.05)):
         stalls.beyond[name] += late > limit
-    if late > stalls.longest_seconds:
-        stalls.longest_seconds, stalls.computed_seconds = late, computed
+    stalls.longest_seconds = max(stalls.longest_seconds, late)
+
+
+def longest_of_its_own(stalls: Stalls, bystander: Stalls) -> float:
+    """Seconds of the longest stall that is left without the moments in which the bystander stood still too."""
+
+    def shared(begin: float, end: float) -> float:
+        return sum(max(0.0, min(end, stop) - max(begin, start)) for start, stop in bystander.moments)
+
+    return max((end - begin - shared(begin, end) for begin, end in stalls.moments), default=0.0)
 
 
 def inside(path: Path, arguments: Sequence[str]) -> int:
-    """This process is `tppo ARGUMENTS`, with a watch on its event loop."""
+    """This process is `tppo ARGUMENTS`, with a watch on its event loop; without arguments, a bystander."""
+    if not arguments:
+        asyncio.run(watch(path))
     from tppo.__main__ import main as tppo
 
     run = asyncio.run
@@ -162,8 +176,10 @@ def measured(folder: Path, *, gigabytes: float, steps: int) -> dict[str, Stalls]
     names = ("generation", "reward", "learner")
     with ExitStack() as stack:
         processes = {"redis": _started(stack, server.command())}
+        watched = [sys.executable, "-m", "benchmarks.event_loop_stalls", "--inside"]
+        _started(stack, [*watched, str(folder / f"{BYSTANDER}.json")])
         for name in names:
-            command = [sys.executable, "-m", "benchmarks.event_loop_stalls", "--inside", str(folder / f"{name}.json")]
+            command = [*watched, str(folder / f"{name}.json")]
             command += [name, str(folder / "run.toml"), "--redis", server.url, f"--set=run.directory={folder / 'runs'}"]
             processes[name] = _started(stack, command)
         while (_newest_step(folder) or 0) < steps and processes["learner"].poll() is None:
@@ -171,7 +187,7 @@ def measured(folder: Path, *, gigabytes: float, steps: int) -> dict[str, Stalls]
         processes["learner"].terminate()  # it commits a last checkpoint
         if code := processes["learner"].wait():
             raise SystemExit(f"the learner ended with code {code}")
-    return {name: Stalls(**json.loads((folder / f"{name}.json").read_text())) for name in names}
+    return {name: Stalls(**json.loads((folder / f"{name}.json").read_text())) for name in (*names, BYSTANDER)}
 
 
 def _newest_step(folder: Path) -> int | None:
@@ -186,15 +202,15 @@ def _started(stack: ExitStack, command: Sequence[str]) -> "subprocess.Popen[byte
 
 def report(found: dict[str, Stalls], folder: Path) -> None:
     """A table, and what a checkpoint took."""
-    print("\n| event loop of | longest stall | computing in it | most computing | > 10 ms | > 50 ms | wakes |")
+    print("\n| event loop of | longest stall | without the machine's | most computing | > 10 ms | > 50 ms | wakes |")
     print("|---|---|---|---|---|---|---|")
     for name, stalls in found.items():
-        longest, computed, most = (
-            f"{seconds * 1000:.0f} ms"
-            for seconds in (stalls.longest_seconds, stalls.computed_seconds, stalls.longest_computed_seconds)
+        own = longest_of_its_own(stalls, found[BYSTANDER])
+        longest, alone, most = (
+            f"{seconds * 1000:.0f} ms" for seconds in (stalls.longest_seconds, own, stalls.longest_computed_seconds)
         )
         counts = f"{stalls.beyond['10 ms']} | {stalls.beyond['50 ms']} | {stalls.num_wakes}"
-        print(f"| {name} | {longest} | {computed} | {most} | {counts} |")
+        print(f"| {name} | {longest} | {alone if name != BYSTANDER else '-'} | {most} | {counts} |")
     newest = CheckpointFolder(RunPaths(folder / "runs" / "stalls").checkpoints).newest()
     assert newest is not None
     num_bytes = sum(size for size, _ in manifest_of(newest)["files"].values())

@@ -19,6 +19,7 @@ from tppo.announced_weights import announce_weights
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments, dump
 from tppo.config.sections.devices import Gpus
 from tppo.process.cancellation import TaskGroup, cancel_all
+from tppo.process.event_loop import spare_imports_from_collection
 from tppo.process.shell import Announcer, configure_logging, connected, on_stop_signal
 from tppo.prometheus import serving
 from tppo.run_folder.durable import write_atomically
@@ -100,6 +101,7 @@ def _import(config: Config) -> None:
     from tppo.models.device import torch_device
 
     import_module("learner.build")
+    spare_imports_from_collection()
     disable_progress_bar()  # type: ignore[no-untyped-call]
     for placement in (config.policy_placement, config.value_model_placement):
         torch_device(placement)  # refused before anybody is waited for

@@ -17,6 +17,7 @@ from services.generation.exposed import GENERATION_METRICS
 from services.generation.fleet import joining
 from tppo.announced_weights import announced_weights
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments
+from tppo.process.event_loop import spare_imports_from_collection
 from tppo.process.interpreter import restart_with
 from tppo.process.presence import present
 from tppo.process.shell import (
@@ -96,6 +97,7 @@ def _import_engine(config: Config) -> None:
     """Torch and transformers, or vLLM too: here they hold up no event loop. ConfigError: it cannot serve this run."""
     try:
         build = import_module("services.generation.build")
+        spare_imports_from_collection()
         build.check_engine(config)
     except ImportError as error:
         raise ConfigError(

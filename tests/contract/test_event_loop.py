@@ -1,6 +1,8 @@
 """What takes as long as a model is large is refused on the thread of an event loop, and done in another one."""
 
 import asyncio
+import gc
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -9,13 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from learner.__main__ import _import as import_learner
 from learner.exchange.weight_publisher import Snapshot
 from learner.models.loading.named_tensors import copied
 from learner.parallel.tensor_file import write_tensors
 from learner.persistence.manifest import write_manifest
+from services.generation.__main__ import _import_engine as import_engine
 from services.generation.weights.weight_reception import Reception, Receptions
+from tests.learner.builders import a_config
 from tests.support.waiting import until
 from tests.support.weights import data_of, manifest_of
+from tppo.config import Config
 from tppo.digests import file_digest
 from tppo.process.event_loop import free_in_thread
 from tppo.weights import WeightUpdate, digest
@@ -104,3 +110,15 @@ async def test_received_weights_are_freed_in_another_thread() -> None:
 
     await until(lambda: threads, "the weights are freed")
     assert threads != [threading.get_ident()]
+
+
+@pytest.mark.parametrize("imports", [import_learner, import_engine], ids=["learner", "generation"])
+def test_no_garbage_collection_goes_through_what_a_process_has_imported(
+    imports: Callable[[Config], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spared: list[bool] = []
+    monkeypatch.setattr(gc, "freeze", lambda: spared.append("transformers" in sys.modules))
+
+    imports(a_config())
+
+    assert spared == [True]

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-NUM_TOKENS = (128, 256, 512, 1024)
+NUM_TOKENS = (128, 256, 512, 1024, 4096, 24_576)
 VOCABULARY, HIDDEN, BLOCKS = 262_144, 64, 2
 STATUS = Path("/proc/self/status")
 

@@ -13,7 +13,7 @@ from learner.data.tokenizer import prompt_readers
 from learner.evaluation_rounds import EvaluationRounds
 from learner.exchange.peers import Peers
 from learner.exchange.score_failures import ScoreFailures
-from learner.models.loading.inspection import require_adaptable, require_trainable
+from learner.models.loading.inspection import require_adaptable, require_dividable, require_trainable
 from learner.networks import load_models
 from learner.parts import Parts
 from learner.persistence import rollback
@@ -74,6 +74,7 @@ def load_state(
     tokenizer = load_tokenizer(config.model.path)
     require_trainable(config.model, router_aux_loss_coef=config.actor.router_aux_loss_coef)
     require_adaptable(config)
+    require_dividable(config)
     definition = definition_of(config, latest, fingerprints(config))
     restored = with_values(config, definition.settings)
     manager = new_manager(restored, tokenizer)  # refuses bad rows before models are loaded

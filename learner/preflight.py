@@ -38,7 +38,12 @@ def check(config: Config, *, resume: bool = False, gpus: Gpus | None = None) -> 
     trackers.check(config.trackers)
     log_warnings(config)
     from learner.data.tokenizer import prompt_readers  # transformers takes seconds to import
-    from learner.models.loading.inspection import require_adaptable, require_trainable, require_whole_weights
+    from learner.models.loading.inspection import (
+        require_adaptable,
+        require_dividable,
+        require_trainable,
+        require_whole_weights,
+    )
     from tppo.models.adapters import Lora
     from tppo.models.tokenizer import load_tokenizer
 
@@ -48,6 +53,7 @@ def check(config: Config, *, resume: bool = False, gpus: Gpus | None = None) -> 
     reader, evaluation_reader = prompt_readers(config, load_tokenizer(config.model.path))
     require_trainable(config.model, router_aux_loss_coef=config.actor.router_aux_loss_coef)
     require_adaptable(config)
+    require_dividable(config)
     has_adapters = any(Lora.of(section) for section in (config.actor, config.critic))
     if gpus is None and (has_adapters or not resume):  # which reads the weights of a checkpoint
         require_whole_weights(config.model)

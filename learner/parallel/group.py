@@ -12,24 +12,43 @@ import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from learner.parallel.sequence import ALL_TOKENS, SequenceRanks
+
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A process that is alone has no mesh, and nothing to gather."""
+    """A process that is alone has no mesh, and nothing to gather.
+
+    Rows are dealt to shares of the group: ranks that follow each other, and have the tokens of a share's passes between
+    them.
+    """
 
     rank: int = 0
     size: int = 1
-    mesh: DeviceMesh | None = None  # one dimension, over which parameters are sharded
-
+    mesh: DeviceMesh | None = None  # parameters are sharded over its last dimension, and replicated over the one before
     device: torch.device = torch.device("cpu")  # noqa: RUF009  immutable
+    sequence: SequenceRanks = ALL_TOKENS  # those of this rank's share
 
     @classmethod
-    def joined(cls, device: torch.device) -> Self:
-        """All processes of torch.distributed, which was initialized with a backend for tensors of the host, too."""
+    def joined(cls, device: torch.device, *, sequence_size: int = 1, shard_size: int | None = None) -> Self:
+        """All processes of torch.distributed, which was initialized with a backend for tensors of the host, too.
+
+        `sequence_size` of them share the tokens of a pass, and `shard_size` a copy of the parameters: by default all.
+        """
         if device.type != "cpu":
             torch.accelerator.set_device_index(device.index or 0)  # fully_shard looks nowhere else
         rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return cls(rank, size, init_device_mesh(device.type, (size,), mesh_dim_names=("shard",)), device)
+        return cls(rank, size, _mesh(device, size, shard_size or size), device, _sequence(rank, sequence_size))
+
+    @property
+    def num_shares(self) -> int:
+        """To which rows are dealt."""
+        return self.size // self.sequence.size
+
+    @property
+    def share(self) -> int:
+        """This rank's, by number."""
+        return self.rank // self.sequence.size
 
     def gathered(self, own: Tensor, lengths: Sequence[int]) -> list[Tensor]:
         """Each rank's tensor; `lengths`, which every rank knows, are theirs along the first dimension. On the host."""
@@ -43,6 +62,12 @@ class Group:
         torch.distributed.all_gather(parts, padded)
         return [part[:length] for part, length in zip(parts, lengths, strict=True)]
 
+    def gathered_of_shares(self, own: Tensor, lengths: Sequence[int]) -> list[Tensor]:
+        """Each share's tensor, as its first rank has it; see `gathered`."""
+        size, is_first = self.sequence.size, self.sequence.rank == 0
+        of_ranks = [length if place == 0 else 0 for length in lengths for place in range(size)]
+        return self.gathered(own if is_first else own[:0], of_ranks)[::size]
+
     def total(self, number: int) -> int:
         """The sum over the ranks."""
         return sum(int(part) for part in self.gathered(torch.tensor([number]), [1] * self.size))
@@ -55,3 +80,16 @@ class Group:
 
 
 ALONE = Group()
+
+
+def _mesh(device: torch.device, size: int, shard_size: int) -> DeviceMesh:
+    if shard_size == size:
+        return init_device_mesh(device.type, (size,), mesh_dim_names=("shard",))
+    return init_device_mesh(device.type, (size // shard_size, shard_size), mesh_dim_names=("replicate", "shard"))
+
+
+def _sequence(rank: int, size: int) -> SequenceRanks:
+    if size == 1:
+        return ALL_TOKENS
+    own, _ = torch.distributed.new_subgroups(size)  # type: ignore[no-untyped-call]
+    return SequenceRanks(rank % size, size, own)

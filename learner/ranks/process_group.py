@@ -43,7 +43,8 @@ def join(place: RankPlace, incarnation: int, config: Config) -> Group:
         world_size=place.size,
         timeout=LONGEST_COLLECTIVE,
     )
-    return Group.joined(device)
+    learner = config.learner
+    return Group.joined(device, sequence_size=learner.sequence_parallel_size, shard_size=learner.fsdp_size)
 
 
 def _own_device(place: RankPlace) -> torch.device:

@@ -138,13 +138,15 @@ class Shares:
     def _trained(
         self, name: str, shape: ModelShape, placement: Placement, section: OptimizerSection, rank: int
     ) -> Trained:
-        device, is_policy = self._device_of_rank(name, placement, rank), name == "policy"
+        learner, is_policy = self.config.learner, name == "policy"
+        device = self._device_of_rank(name, placement, rank)
         training = Training(
             compute_bytes=_compute_bytes(placement),
             num_tokens=max(section.max_tokens_per_microbatch, self._longest_row),  # which is never divided
-            checkpointing=self.config.learner.activation_checkpointing,
+            checkpointing=learner.activation_checkpointing,
             device_bytes=self.machine.accelerator_bytes(device),
-            num_processes=self.config.learner.num_processes,
+            num_processes=learner.fsdp_size or learner.num_processes,
+            sequence_size=learner.sequence_parallel_size,
             num_adapted=self._num_adapted(section, is_policy=is_policy),
             has_own_body=is_policy or not self.config.critic.share_body,
         )
@@ -197,10 +199,7 @@ class Shares:
     def _engine(self, shape: ModelShape, device: str) -> dict[str, int]:
         config, compute_bytes = self.config, _compute_bytes(self.config.generator_placement)
         parts = generator_bytes(
-            shape,
-            compute_bytes=compute_bytes,
-            num_slots=config.generation.num_slots,
-            num_tokens=self._longest_row,
+            shape, compute_bytes=compute_bytes, num_slots=config.generation.num_slots, num_tokens=self._longest_row
         )
         if config.actor.lora_rank and config.generation.engine != "vllm":
             parts["body"] = parts["weights"]  # to which each version of the adapters is added

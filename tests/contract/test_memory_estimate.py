@@ -76,6 +76,17 @@ def test_processes_share_weights_moments_and_gradients_and_gather_a_block_at_a_t
     assert "gathered" not in update_bytes(shape, alone, has_logits=False)
 
 
+def test_processes_that_share_tokens_divide_activations_and_logits() -> None:
+    shape = ModelShape(1000, 4, hidden=10, intermediate=20, queries=10, keys=10, vocabulary=30)
+    alone, shared = (Training(4, 9, "off", num_processes=4, sequence_size=size) for size in (1, 2))
+    of_a_token = 4 * (4 * 20 + 3 * 10 + 2 * 10) + 24 * 10
+
+    assert activation_bytes(shape, alone) == 9 * 4 * of_a_token
+    assert activation_bytes(shape, shared) == 5 * 4 * of_a_token
+    assert logits_bytes(shape, shared) == 3 * 4 * 5 * 30
+    assert resident_bytes(shape, shared) == resident_bytes(shape, alone)
+
+
 def test_adapters_alone_have_masters_moments_and_gradients() -> None:
     shape = ModelShape(1000, 4, hidden=10, intermediate=20, queries=10, keys=10, vocabulary=30)
     training = Training(2, 1, "off", num_adapted=50)

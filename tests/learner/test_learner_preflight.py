@@ -1,6 +1,7 @@
 """What `tppo learner --check` refuses, before a model is loaded."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,53 @@ def test_the_first_row_of_each_reward_function_is_found_in_training_and_evaluati
         "rest": ("2=", "2"),
         "products": ("2*3=", "2"),
     }
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (
+            {"num_attention_heads": 6, "hidden_size": 48},
+            "llama has 6 attention heads, which are to be dealt to 4 processes",
+        ),
+        (
+            {"model_type": "mamba"},
+            "mamba passes tokens on by other ways than attention, or attends by code of its own",
+        ),
+        (
+            {"model_type": "lfm2", "num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]},
+            "lfm2 has layers of conv, which need tokens that other processes have",
+        ),
+    ],
+    ids=["heads", "recurrent", "convolutions"],
+)
+def test_a_model_whose_tokens_cannot_be_divided_is_refused(tmp_path: Path, model: dict[str, Any], why: str) -> None:
+    config = config_with(tmp_path, ROW, functions={"sums": "exact"})
+    learner = {"num_processes": 4, "sequence_parallel_size": 4, "device": "cpu"}
+    config = Config.model_validate(config.model_dump() | {"learner": learner})
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | model))
+
+    with pytest.raises(ConfigError) as refused:
+        check(config)
+
+    assert str(refused.value) == (
+        f"learner.sequence_parallel_size = 4 with model.path = '{tmp_path}': {why}; expected 1, or another model"
+    )
+
+
+@pytest.mark.parametrize(("is_on", "expected"), [("true", ":4096:8"), ("false", None)])
+def test_the_workspace_of_cublas_is_fixed_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_on: str, expected: str | None
+) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "of the shell")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    path = tmp_path / "config.toml"
+    path.write_text(f'[model]\npath = "none"\n[data]\ntrain_files = ["t"]\n[learner]\ndeterministic = {is_on}\n')
+
+    assert main(["learner", str(path), "--check"]) == 2, "there is no such model"
+
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == expected
 
 
 def test_a_row_without_an_answer_is_named(tmp_path: Path) -> None:

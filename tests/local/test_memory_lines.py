@@ -100,6 +100,18 @@ def test_each_process_has_a_line_and_each_device_a_sum(folder: Path, monkeypatch
     assert lines[-1].endswith(" of the 1.0 GiB of cpu: more than there is")
 
 
+def test_ranks_that_share_tokens_take_a_part_of_their_activations_and_replicas_more_weights(folder: Path) -> None:
+    alone = shares(a_config(folder, learner={"device": "cpu", "num_processes": 4}))[0].parts
+    divided = {"device": "cpu", "num_processes": 4, "sequence_parallel_size": 4, "fsdp_size": 2}
+
+    parts = shares(a_config(folder, learner=divided))[0].parts
+
+    of_a_token = 4 * (4 * 128 + 3 * 64 + 2 * 64) + 24 * 64
+    assert alone["activations"] == 4096 * of_a_token
+    assert parts["activations"] == 1024 * of_a_token
+    assert (alone["policy's weights"], parts["policy's weights"]) == (PARAMETERS, 2 * PARAMETERS)
+
+
 def test_a_folder_without_weights_is_as_large_as_its_configuration_says(folder: Path) -> None:
     policy, value_model = shapes_of(a_config(folder).model)
     for file in folder.glob("*.safetensors"):

@@ -41,6 +41,7 @@ def contradictions(config: Config, chosen: ChosenKeys) -> Iterator[str]:
     yield from _turns(config)
     yield from _adapters(config)
     yield from _ranks(config)
+    yield from _divisions(config)
     yield from placements.contradictions(config)
     yield from _compiled_blocks(config)
     yield from _engine(config)
@@ -58,6 +59,16 @@ def _ranks(config: Config) -> Iterator[str]:
             yield (
                 f"{key} = {device!r} with learner.num_processes = {count}: each process has a device of its own; "
                 f"expected {device.partition(':')[0]!r}, 'auto' or 'cpu'"
+            )
+
+
+def _divisions(config: Config) -> Iterator[str]:
+    count, learner = config.learner.num_processes, config.learner
+    for key, size in (("sequence_parallel_size", learner.sequence_parallel_size), ("fsdp_size", learner.fsdp_size)):
+        if size is not None and count % size:
+            yield (
+                f"learner.{key} = {size} with learner.num_processes = {count}; expected a divisor of that number, or "
+                "learner.num_processes = WORLD_SIZE under torchrun"
             )
 
 
@@ -182,7 +193,6 @@ def _shared_body(config: Config) -> Iterator[str]:
             value_model.compute_dtype != policy.compute_dtype,
             f"{policy.compute_dtype!r}",
         ),
-        (f"learner.num_processes = {config.learner.num_processes}", config.learner.num_processes > 1, "1"),
     ):
         if is_in_the_way:
             yield (

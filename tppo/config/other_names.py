@@ -27,6 +27,9 @@ learner.activation_checkpointing gradient_checkpointing enable_gradient_checkpoi
                                 activation_checkpoint recompute_granularity
 learner.compile                 use_torch_compile torch_compile compile_model
 learner.offload_idle_model      param_offload optimizer_offload offload_params cpu_offload
+learner.sequence_parallel_size  ulysses_sequence_parallel_size sp_size sequence_parallel_degree context_parallel_size \
+                                context_parallel_degree
+learner.fsdp_size               data_parallel_shard_degree dp_shard_size dp_shard hybrid_shard_size
 data.train_files                train_dataset dataset dataset_name prompt_data train_data train_file data_path
 data.val_files                  eval_dataset val_dataset test_files test_data val_file eval_data
 data.prompt_key                 input_key prompt_column

@@ -13,11 +13,13 @@ takes e bytes; a micro-batch has T tokens, c of them in a chunk of logits.
     logits       12 T V where they are few; else 8 c V, and the 4 V H of the head's gradient
     KV cache     2 L K e for each token of each slot
 
-N processes of the learner share weights, moments and gradients. Each gathers what it computes with: of P, the embedding
-and an untied head are R and a block is B = (P - R) / L.
+N processes of the learner share weights, moments and gradients (of one replica, where there are several). Each gathers
+what it computes with: of P, the embedding and an untied head are R and a block is B = (P - R) / L.
 
     weights      4 P / N; moments 8 P / N; gradients 4 P / N
     gathered     e (R + 2 B), and (e + 4) max(R, B) of gradients on their way to their processes
+
+S of them share the tokens of a micro-batch: activations and logits are those of T / S tokens.
 
 With LoRA the body is frozen, in the type that it computes in, and adapters of a parameters are on every process:
 
@@ -119,8 +121,14 @@ class Training:
     checkpointing: Checkpointing
     device_bytes: int | None = None  # of an accelerator
     num_processes: int = 1  # that share the model
+    sequence_size: int = 1  # of them share a micro-batch
     num_adapted: int | None = None  # parameters of adapters, beside a frozen body; None: all weights train
     has_own_body: bool = True  # beside adapters; or it stands on that of another model
+
+    @property
+    def own_tokens(self) -> int:
+        """Of a micro-batch, those of one process."""
+        return -(-self.num_tokens // self.sequence_size)
 
     def share(self, size: int) -> int:
         """Of one process."""
@@ -173,7 +181,7 @@ def activation_bytes(shape: ModelShape, training: Training) -> int:
         "selective": shape.num_blocks * kept_again + block,
         "full": shape.num_blocks * e * hidden + block,
     }
-    return training.num_tokens * per_token[training.checkpointing]
+    return training.own_tokens * per_token[training.checkpointing]
 
 
 def adapted_widths(shape: ModelShape) -> tuple[int, int]:
@@ -184,7 +192,7 @@ def adapted_widths(shape: ModelShape) -> tuple[int, int]:
 
 def logits_bytes(shape: ModelShape, training: Training) -> int:
     """Of a chunk, forward and backward."""
-    num_logits = training.num_tokens * shape.vocabulary
+    num_logits = training.own_tokens * shape.vocabulary
     if num_logits <= MAX_LOGITS_KEPT:
         return 3 * FLOAT32_BYTES * num_logits
     chunk = min(num_logits, logits_per_chunk(training.device_bytes))

@@ -12,11 +12,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 from learner.models.loading.reading import WeightsError, require_weights
 from learner.models.loading.value_network import Skeleton, skeleton
+from learner.models.passes.attention import hands_attention_over
 from learner.models.passes.routing import experts_per_token
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
 from tppo.models.adapters import ADAPTER_CONFIG, AdapterError, Lora, adapted_layers
 
+ATTENDING_TO_TOKENS = frozenset({"full_attention", "sliding_attention"})
+"""Kinds of layers of which `attend_within_rows` computes all that passes from token to token."""
 CAUSAL_ENDINGS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 
 
@@ -54,6 +57,33 @@ def require_adaptable(config: Config) -> None:
             adapted_layers(_skeleton(_Read(read.to_json_string(), read)).network, lora)
         except AdapterError as error:
             raise ConfigError(f"{key}.{error}") from None
+
+
+def require_dividable(config: Config) -> None:
+    """Raise `ConfigError` for a model whose tokens cannot be divided among `learner.sequence_parallel_size` ranks."""
+    size, model = config.learner.sequence_parallel_size, config.model
+    for key, path in (("model.path", model.path), ("model.critic_path", model.critic_path)):
+        if size == 1 or path is None:
+            continue
+        read = _config_at(key, path)
+        if why := why_not_dividable(read, size):
+            raise ConfigError(
+                f"learner.sequence_parallel_size = {size} with {key} = '{path}': {why}; expected 1, or another model"
+            )
+
+
+def why_not_dividable(config: PreTrainedConfig, size: int) -> str:
+    """What keeps so many ranks from having the model's tokens between them; empty where nothing does."""
+    text = config.get_text_config()
+    num_heads = getattr(text, "num_attention_heads", None)
+    network = _skeleton(_Read(config.to_json_string(), config)).network
+    if network._is_stateful or not hands_attention_over(network):
+        return f"{config.model_type} passes tokens on by other ways than attention, or attends by code of its own"
+    if others := sorted(set(getattr(text, "layer_types", None) or ()) - ATTENDING_TO_TOKENS):
+        return f"{config.model_type} has layers of {others[0]}, which need tokens that other processes have"
+    if isinstance(num_heads, int) and num_heads % size:
+        return f"{config.model_type} has {num_heads} attention heads, which are to be dealt to {size} processes"
+    return ""
 
 
 def require_whole_weights(section: ModelSection) -> None:

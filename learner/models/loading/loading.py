@@ -118,7 +118,7 @@ def policy_from_network(
     """
     in_float32, experts = names_in_float32(network, compute_dtype), experts_per_token(network)
     masters = _masters(network, _sharing(group, adapters))
-    found = masters.run(lambda: probe(masters.network, compute_dtype))
+    found = masters.run(lambda: probe(masters.network, compute_dtype, group.sequence))
     weights = _weights(masters, compute_dtype, in_float32, adapters, group)
     cast_constants(weights.network, compute_dtype)
     return Policy(
@@ -150,7 +150,7 @@ def value_model_from_network(
         feed_in_float32(network.get_submodule(owner))
     in_float32 = of_head | names_in_float32(network, compute_dtype)
     masters = _masters(network, _sharing(group, adapters))
-    packs_rows = masters.run(lambda: enable_packing(masters.network, compute_dtype))
+    packs_rows = masters.run(lambda: enable_packing(masters.network, compute_dtype, group.sequence))
     weights = _weights(masters, compute_dtype, in_float32, adapters, group, head=HEAD)
     cast_constants(weights.network, compute_dtype)
     return ValueModel(weights.network, weights, packs_rows, group=group)

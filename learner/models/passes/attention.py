@@ -1,10 +1,13 @@
 """Causal attention over rows packed in one line: each row attends to itself alone.
 
+Where several ranks have the line's tokens between them, each attends with some of the heads, over all tokens.
+
 Everything else in a transformer works on single tokens, so the linear layers run once over the whole line and only
 attention knows the rows. No [total, total] mask is ever built: where a mask is needed, a row's queries are taken in
 blocks, and a block meets the keys that it may see and no others.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
@@ -16,6 +19,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.utils.import_utils import is_flash_attn_2_available
 
 from learner.models.passes.packing import RowLengths
+from learner.parallel.sequence import ALL_TOKENS, SequenceRanks
 
 #: The name under which transformers finds `attend_within_rows`. It is registered without a mask function, and for such
 #: names transformers builds no mask.
@@ -41,10 +45,14 @@ def attend_within_rows(
 ) -> tuple[Tensor, None]:
     """Return [1, total, heads, head_dim] for query, key and value [1, heads, total, head_dim].
 
-    `s_aux` [heads] are attention sinks, which take a share of the probability and give nothing. What else a family
-    hands over is left out, and found by the probe of `loading.py` where it changes the result.
+    Of a rank's tokens alone, where other ranks have others. `s_aux` [heads] are attention sinks, which take a share of
+    the probability and give nothing. What else a family hands over is left out, and found by the probe of `loading.py`
+    where it changes the result.
     """
     assert query.shape[0] == 1, "rows stand in one line"
+    sequence = ALL_TOKENS if rows is None else rows.sequence
+    query, key, value = sequence.to_heads(query, *_dividable(sequence.size, key, value))
+    s_aux = None if s_aux is None else sequence.own_heads(s_aux)
     lengths = [query.shape[2]] if rows is None else list(rows.lengths)
     num_heads, num_kv_heads = query.shape[1], key.shape[1]
     # The key-value heads become the batch, so that each serves its group of query heads as a view, without a copy.
@@ -54,7 +62,14 @@ def attend_within_rows(
     attend = _attention_of_one_row(scaling or query.shape[-1] ** -0.5, sliding_window, softcap, sinks)
     of_rows = zip(*(torch.split(tensor, lengths, dim=2) for tensor in (groups, keys, values)), strict=True)
     output = torch.cat([attend(*row) for row in of_rows], dim=2)
-    return output.reshape(1, num_heads, *output.shape[2:]).transpose(1, 2), None
+    return sequence.to_tokens(output.reshape(1, num_heads, *output.shape[2:]).transpose(1, 2)), None
+
+
+def _dividable(num_ranks: int, *of_kv_heads: Tensor) -> Iterator[Tensor]:
+    """Key-value heads [1, heads, ...], repeated where there are fewer than ranks, or not as many for each."""
+    for heads in of_kv_heads:
+        times = math.lcm(heads.shape[1], num_ranks) // heads.shape[1]
+        yield heads if times == 1 else heads.repeat_interleave(times, dim=1)
 
 
 def _attention_of_one_row(
@@ -129,18 +144,26 @@ def _band(num_queries: int, window: int, dtype: torch.dtype, device: torch.devic
     return hidden.tril(0) + hidden.triu(window + 1)
 
 
-def packed_attention_for(network: PreTrainedModel, compute_dtype: torch.dtype) -> str | None:
+def packed_attention_for(
+    network: PreTrainedModel, compute_dtype: torch.dtype, sequence: SequenceRanks = ALL_TOKENS
+) -> str | None:
     """Return the attention implementation that keeps packed rows apart, None where the model's code allows none.
 
     A model that supports flash attention hands over everything that attention depends on as arguments, not as a mask;
     that is what both implementations need. Flash attention's own packed kernel (it finds the rows in the position
-    numbers) is taken on CUDA in bfloat16; that branch has not been run on a GPU.
+    numbers) is taken on CUDA in bfloat16, where a rank has all tokens of a pass; that branch has not been run on a GPU.
     """
-    if not (network._supports_attention_backend and network._supports_flash_attn):
+    if not hands_attention_over(network):
         return None
-    if network.device.type == "cuda" and compute_dtype == torch.bfloat16 and is_flash_attn_2_available():
+    is_for_kernel = network.device.type == "cuda" and compute_dtype == torch.bfloat16 and sequence.size == 1
+    if is_for_kernel and is_flash_attn_2_available():
         return FLASH_ATTENTION
     return PACKED_ATTENTION
+
+
+def hands_attention_over(network: PreTrainedModel) -> bool:
+    """Whether the model's code calls the implementation that is registered, with all that attention depends on."""
+    return bool(network._supports_attention_backend and network._supports_flash_attn)
 
 
 AttentionInterface.register(PACKED_ATTENTION, attend_within_rows)

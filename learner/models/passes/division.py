@@ -1,8 +1,9 @@
 """A mini-batch's rows as passes through a network, divided among the ranks of a group.
 
-Rows are dealt by their tokens, and each rank packs its own. A network whose weights are sharded gathers them in each
-pass, with the others' help: so every rank makes the same number of passes, and one that has none left makes an empty
-one, which selects no token.
+Rows are dealt to the group's shares by their tokens, and each packs its own; the ranks of a share, which divide the
+tokens of its passes, make the same ones. A network whose weights are sharded gathers them in each pass, which takes all
+ranks: so every rank makes the same number of passes, and one that has none left makes an empty one, which selects no
+token.
 """
 
 from collections.abc import Sequence
@@ -22,8 +23,8 @@ class Division:
 
     batches: list[PackedBatch]  # its own; as many on every rank
     group: Group
-    num_filled: tuple[int, ...]  # passes with a row, of each rank
-    shares: list[list[int]]  # rows of each rank, in the order of its passes
+    num_filled: tuple[int, ...]  # passes with a row, of each share
+    shares: list[list[int]]  # rows of each, in the order of its passes
     num_selected: tuple[int, ...]  # of each row
 
     def of_rows(self, results: Sequence[Tensor]) -> list[Tensor]:
@@ -36,12 +37,13 @@ class Division:
 
     def numbers_of_passes(self, results: Sequence[Tensor]) -> Tensor:
         """[passes of all ranks, ...], from one of each of this rank's; those of empty passes are left out."""
-        own = torch.stack(list(results))[: self.num_filled[self.group.rank]]
-        return torch.cat(self.group.gathered(own, self.num_filled))
+        own = torch.stack(list(results))[: self.num_filled[self.group.share]]
+        return torch.cat(self.group.gathered_of_shares(own, self.num_filled))
 
     def _by_row(self, results: Sequence[Tensor], lengths: Sequence[int]) -> list[Tensor]:
         of_shares = [[lengths[row] for row in share] for share in self.shares]
-        gathered = self.group.gathered(torch.cat([one.detach().cpu() for one in results]), [*map(sum, of_shares)])
+        own = torch.cat([one.detach().cpu() for one in results])
+        gathered = self.group.gathered_of_shares(own, [*map(sum, of_shares)])
         pieces = chain.from_iterable(map(torch.split, gathered, of_shares))
         by_row = dict(zip(chain.from_iterable(self.shares), pieces, strict=True))
         return [by_row[row] for row in range(len(by_row))]
@@ -52,30 +54,30 @@ def divided(rows: Sequence[TokenRow], *, max_tokens: int, group: Group) -> Divis
     lengths = [len(row.token_ids) for row in rows]
     packed = [
         [[share[place] for place in places] for places in bins([lengths[row] for row in share], max_tokens=max_tokens)]
-        for share in dealt(lengths, group.size)
+        for share in dealt(lengths, group.num_shares)
     ]
-    own = [lay_out(rows, indices) for indices in packed[group.rank]]
+    own = [lay_out(rows, indices) for indices in packed[group.share]]
     empty = [_selecting_nothing(rows[0])] * (max(map(len, packed)) - len(own))
     return Division(
         batches=[*own, *empty],
         group=group,
         num_filled=tuple(map(len, packed)),
-        shares=[[*chain.from_iterable(of_rank)] for of_rank in packed],
+        shares=[[*chain.from_iterable(of_share)] for of_share in packed],
         num_selected=tuple(row.num_selected for row in rows),
     )
 
 
-def dealt(lengths: Sequence[int], num_ranks: int) -> list[list[int]]:
-    """Each rank's rows, by number: the longest row left goes to the rank with the fewest tokens so far.
+def dealt(lengths: Sequence[int], num_shares: int) -> list[list[int]]:
+    """Each share's rows, by number: the longest row left goes to the share with the fewest tokens so far.
 
-    No rank has more than 4/3 of what the best partition gives its fullest one (longest processing time first).
+    No share has more than 4/3 of what the best partition gives its fullest one (longest processing time first).
     """
-    shares: list[list[int]] = [[] for _ in range(num_ranks)]
-    tokens = [0] * num_ranks
+    shares: list[list[int]] = [[] for _ in range(num_shares)]
+    tokens = [0] * num_shares
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
-        rank = min(range(num_ranks), key=lambda rank: (tokens[rank], rank))
-        shares[rank].append(row)
-        tokens[rank] += lengths[row]
+        share = min(range(num_shares), key=lambda share: (tokens[share], share))
+        shares[share].append(row)
+        tokens[share] += lengths[row]
     return [sorted(share) for share in shares]
 
 

@@ -17,7 +17,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from learner.models.passes.attention import FLASH_ATTENTION, PACKED_ATTENTION
 from learner.models.passes.division import Division, divided
 from learner.models.passes.logits import TokenScorer, TokenScores
-from learner.models.passes.packing import PackedBatch, RowLengths, TokenRow
+from learner.models.passes.packing import PackedBatch, TokenRow
+from learner.models.passes.parts import Part
 from learner.models.passes.routing import imbalances
 from learner.models.weights.master_weights import MasterWeights
 from learner.parallel.gathering import all_from_first
@@ -124,56 +125,62 @@ def sequence_probabilities(policy: Policy, rows: Sequence[TokenRow], *, max_toke
 
 def token_values(value_model: ValueModel, packed: PackedBatch) -> Tensor:
     """Return V(s_t), float32 [n], for each selected token: the value of the state before it."""
-    value_model.take_turn()
-    batch = packed.to(value_model.network.device)
-    return _all_values(value_model, batch)[batch.selected_positions]
+    values = _all_values(value_model, packed)
+    return values[packed.selected_positions.to(values.device)]
 
 
 def token_and_boundary_values(value_model: ValueModel, packed: PackedBatch) -> tuple[Tensor, Tensor]:
     """Return `token_values` [n], and the value of the state after each row's last token [rows]."""
+    values = _all_values(value_model, packed)
+    selected, last = (one.to(values.device) for one in (packed.selected_positions, packed.last_positions))
+    return values[selected], values[last]
+
+
+def _all_values(value_model: ValueModel, packed: PackedBatch) -> Tensor:
     value_model.take_turn()
-    batch = packed.to(value_model.network.device)
-    values = _all_values(value_model, batch)
-    return values[batch.selected_positions], values[batch.last_positions]
-
-
-def _all_values(value_model: ValueModel, batch: PackedBatch) -> Tensor:
-    parts = [batch] if value_model.packs_rows else batch.split()
+    parts = _parts(value_model, packed)
     passes = [value_model.weights.run(partial(_values_in_one_pass, value_model.network, part)) for part in parts]
     return torch.cat(passes).float()
 
 
-def _values_in_one_pass(network: Any, batch: PackedBatch) -> Tensor:
-    values: Tensor = forward(network, batch).logits[0, :, 0]
-    return values
+def _parts(model: Policy | ValueModel, packed: PackedBatch) -> list[Part]:
+    """This rank's, of each pass that the micro-batch takes."""
+    passes = [packed] if model.packs_rows else packed.split()
+    return [Part.of(one, model.group.sequence).to(model.network.device) for one in passes]
+
+
+def _values_in_one_pass(network: Any, part: Part) -> Tensor:
+    return part.of_tokens(forward(network, part).logits[0, :, 0])
 
 
 def _token_scores(
     policy: Policy, packed: PackedBatch, scorer: TokenScorer, imbalance: Imbalance = "off"
 ) -> TokenScores:
     policy.take_turn()
-    batch = packed.to(policy.network.device)
-    parts = [batch] if policy.packs_rows else batch.split()
+    parts = _parts(policy, packed)
     scores = [policy.weights.run(partial(_scores_in_one_pass, policy, part, scorer, imbalance)) for part in parts]
     return TokenScores(*(torch.cat(tensors) for tensors in zip(*scores, strict=True)))
 
 
-def _scores_in_one_pass(policy: Policy, batch: PackedBatch, scorer: TokenScorer, imbalance: Imbalance) -> TokenScores:
+def _scores_in_one_pass(policy: Policy, part: Part, scorer: TokenScorer, imbalance: Imbalance) -> TokenScores:
     through = _through_body if policy.has_plain_head or policy.has_separable_head else _through_network
-    outputs, scores = through(policy, batch, scorer, {} if imbalance == "off" else {"output_router_logits": True})
+    outputs, own = through(policy, part, scorer, {} if imbalance == "off" else {"output_router_logits": True})
+    scores = own._replace(logprobs=part.of_selected(own.logprobs))
+    if scorer.with_entropy:
+        scores = scores._replace(entropies=part.of_selected(own.entropies))
     if imbalance == "off":
         return scores
     assert policy.experts_per_token is not None, "such models alone have it"
     with torch.set_grad_enabled(imbalance == "trained" and torch.is_grad_enabled()):
-        of_rows = imbalances(outputs.router_logits, batch, experts_per_token=policy.experts_per_token)
+        router_logits = [part.of_tokens(of_layer) for of_layer in outputs.router_logits]
+        of_rows = imbalances(router_logits, part.whole, experts_per_token=policy.experts_per_token)
     return scores._replace(imbalances=of_rows)
 
 
-def _through_body(
-    policy: Policy, batch: PackedBatch, scorer: TokenScorer, options: dict[str, Any]
-) -> tuple[Any, TokenScores]:
+def _through_body(policy: Policy, part: Part, scorer: TokenScorer, options: dict[str, Any]) -> tuple[Any, TokenScores]:
     network: Any = policy.network
-    outputs = forward(network.base_model, batch, **options)
+    batch = part.own
+    outputs = forward(network.base_model, part, **options)
     hidden = outputs.last_hidden_state[0, batch.selected_positions]
     head: Any = network.get_output_embeddings() if policy.has_plain_head else own_head(network)
     if policy.has_plain_head:
@@ -183,28 +190,30 @@ def _through_body(
 
 
 def _through_network(
-    policy: Policy, batch: PackedBatch, scorer: TokenScorer, options: dict[str, Any]
+    policy: Policy, part: Part, scorer: TokenScorer, options: dict[str, Any]
 ) -> tuple[Any, TokenScores]:
     network: Any = policy.network
-    positions = batch.selected_positions
+    positions, target_ids = part.own.selected_positions, part.own.target_ids
     if "logits_to_keep" in inspect.signature(network.forward).parameters:
-        outputs = forward(network, batch, logits_to_keep=positions, **options)
-        return outputs, scorer(outputs.logits[0], batch.target_ids)
-    outputs = forward(network, batch, **options)
-    return outputs, scorer(outputs.logits[0, positions], batch.target_ids)
+        outputs = forward(network, part, logits_to_keep=positions, **options)
+        return outputs, scorer(outputs.logits[0], target_ids)
+    outputs = forward(network, part, **options)
+    return outputs, scorer(outputs.logits[0, positions], target_ids)
 
 
-def forward(network: Any, batch: PackedBatch, **options: Any) -> Any:
-    """The network's outputs for a micro-batch, whose rows do not attend to each other.
+def forward(network: Any, part: Part, **options: Any) -> Any:
+    """The network's outputs for this rank's part of a micro-batch, whose rows do not attend to each other.
 
     A row alone goes through the plain forward pass, which numbers its tokens as the family does.
     """
     implementation = network.config._attn_implementation
     if implementation == PACKED_ATTENTION:
-        options["rows"] = RowLengths(batch.row_lengths)
+        options["rows"] = part.rows
+    else:
+        assert part.sequence.size == 1, "attention alone knows that other ranks have tokens"
     if implementation in (PACKED_ATTENTION, FLASH_ATTENTION):
-        options["position_ids"] = batch.position_ids
-    return network(batch.input_ids, use_cache=False, **options)
+        options["position_ids"] = part.own.position_ids
+    return network(part.own.input_ids, use_cache=False, **options)
 
 
 def own_head(network: Any) -> Callable[[Tensor], Tensor]:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from learner.parallel.sequence import ALL_TOKENS, SequenceRanks
+
 
 @dataclass(frozen=True)
 class TokenRow:
@@ -93,6 +95,7 @@ class RowLengths:
     """Of the rows in a line; as an object of one class, they are no part of a block that is compiled."""
 
     lengths: tuple[int, ...]
+    sequence: SequenceRanks = ALL_TOKENS  # the ranks that have the line's tokens between them
 
 
 class PaddedRows(NamedTuple):

@@ -159,6 +159,7 @@ def test_a_number_that_may_be_unset_is_so_by_none_too(tmp_path: Path) -> None:
     assert set(optional_numbers()) == {
         *("run.max_policy_lag", "actor.max_kl", "actor.lr_decay_steps", "critic.lr_decay_steps"),
         *("evaluation.num_prompts", "reward.max_consecutive_failures", "dashboard.port"),
+        "learner.fsdp_size",
     }
 
 

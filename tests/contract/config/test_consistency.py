@@ -106,9 +106,14 @@ CONTRADICTIONS = [
         "such key, or critic.share_body = false",
     ),
     (
-        ["actor.lora_rank=8", "critic.lora_rank=8", "critic.share_body=true", "learner.num_processes=2"],
-        "critic.share_body = true with learner.num_processes = 2: both models stand on the policy's frozen body; "
-        "expected 1, or critic.share_body = false",
+        ["learner.num_processes=4", "learner.sequence_parallel_size=3"],
+        "learner.sequence_parallel_size = 3 with learner.num_processes = 4; expected a divisor of that number, or "
+        "learner.num_processes = WORLD_SIZE under torchrun",
+    ),
+    (
+        ["learner.fsdp_size=2"],
+        "learner.fsdp_size = 2 with learner.num_processes = 1; expected a divisor of that number, or "
+        "learner.num_processes = WORLD_SIZE under torchrun",
     ),
     (
         ["actor.lora_rank=8", "critic.lora_rank=8", "critic.share_body=true", "critic.compute_dtype=bfloat16"],

@@ -170,9 +170,10 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ("a table of engine arguments of vLLM", "generation.vllm", ["'eager'", "5", "[1]"]),
     (
         "a whole number from 1 to 1024",
-        "generation.replicas reward.replicas reward.num_workers learner.num_processes",
+        "generation.replicas reward.replicas reward.num_workers learner.num_processes learner.sequence_parallel_size",
         ["0", "-1", "100000", "true"],
     ),
+    ("a whole number from 2 to 1024 or 'none'", "learner.fsdp_size", ["1", "0", "2.0", "'all'", "true"]),
     ("a whole number from 1 to 256", "evaluation.samples_per_prompt", ["0", "-1", "257", "'8'", "true"]),
     (
         "a table, each value a list with at least one entry, each a path",

@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner.models.passes.division import dealt, divided
-from learner.models.passes.packing import TokenRow
+from learner.models.passes.packing import TokenRow, pack
+from learner.models.passes.parts import Part
 from learner.parallel.group import Group
+from learner.parallel.sequence import SequenceRanks
 
 
 def test_the_longest_row_left_goes_to_the_rank_with_the_fewest_tokens() -> None:
@@ -35,6 +37,32 @@ def test_every_rank_makes_as_many_passes_and_the_last_ones_may_be_empty() -> Non
     assert first.batches[1].input_ids.tolist() == [[0]]
     assert not len(first.batches[1].target_ids)
     assert first.num_filled == second.num_filled == (1, 3)
+
+
+def test_ranks_that_share_tokens_have_the_same_passes_and_one_of_them_gives_their_results() -> None:
+    rows = [TokenRow(list(range(length)), 1) for length in (8, 3)]
+    groups = [Group(rank, 4, sequence=SequenceRanks(rank % 2, 2)) for rank in range(4)]
+
+    divisions = [divided(rows, max_tokens=8, group=group) for group in groups]
+
+    assert [[batch.row_indices for batch in one.batches] for one in divisions] == [[(0,)], [(0,)], [(1,)], [(1,)]]
+    assert divisions[0].shares == [[0], [1]]
+    assert divisions[0].num_filled == (1, 1)
+
+
+def test_a_line_is_cut_into_parts_of_equal_length_whose_last_one_is_filled_up() -> None:
+    (line,) = pack([TokenRow([5, 6, 7, 8, 9], 1), TokenRow([10, 11], 1)], max_tokens=7)
+
+    first, second = (Part.of(line, SequenceRanks(rank, 2)) for rank in (0, 1))
+
+    assert first.own.input_ids.tolist() == [[5, 6, 7, 8]]
+    assert second.own.input_ids.tolist() == [[9, 10, 11, 5]]
+    assert second.own.position_ids.tolist() == [[4, 0, 1, 0]]
+    assert first.own.row_lengths == second.own.row_lengths == (5, 2, 1)
+    # The last token before the cut predicts the first one behind it.
+    assert (first.own.selected_positions.tolist(), first.own.target_ids.tolist()) == ([0, 1, 2, 3], [6, 7, 8, 9])
+    assert (second.own.selected_positions.tolist(), second.own.target_ids.tolist()) == ([1], [11])
+    assert first.num_selected == second.num_selected == (4, 1)
 
 
 def test_one_process_has_all_rows_and_gets_their_results_in_order() -> None:

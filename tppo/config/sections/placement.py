@@ -72,6 +72,20 @@ class LearnerSection(Section):
 
     To as many as there are GPUs for the learner. On several machines torchrun starts them instead: docs/ranks.md.
     """
+    sequence_parallel_size: Processes = 1
+    """Processes that divide the tokens of each pass among them, and its activations: before attention they exchange
+    tokens for heads (Ulysses). It divides `learner.num_processes`, and the number of attention heads. [processes]
+
+    Up where the activations of the longest row do not fit on one GPU, to as many as a node has: docs/ranks.md. verl:
+    `ulysses_sequence_parallel_size`.
+    """
+    fsdp_size: Annotated[int, Field(strict=True, ge=2, le=1024)] | None = None
+    """Processes that have one replica of the weights and moments between them, by FSDP2; unset: all of them. It
+    divides `learner.num_processes`. [processes]
+
+    To the GPUs of a node, on several nodes whose link is slow: weights are then gathered within a node, and only
+    gradients cross. Each process takes more memory: docs/ranks.md. verl: `fsdp_size`.
+    """
     rank_timeout_seconds: Seconds = 30.0
     """After a missing heartbeat of this length a rank counts as lost; then the group ends, and begins again from the
     newest checkpoint. [seconds]

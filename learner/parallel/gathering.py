@@ -1,8 +1,9 @@
 """Whole tensors from the rows that ranks hold, and rows of whole ones, one tensor at a time.
 
-`fully_shard` gives each rank the same number of a parameter's rows, the last ranks fewer or none. What is moved is
-bytes, so that each type goes through each backend and arrives bit for bit. A tensor that is not divided is the same on
-all ranks. All ranks make these calls in the same order.
+`fully_shard` gives each rank the same number of a parameter's rows, the last ranks fewer or none. Where parameters are
+replicated, as many ranks as share one replica have all rows, and ranks of other replicas have the same ones again. What
+is moved is bytes, so that each type goes through each backend and arrives bit for bit. A tensor that is not divided is
+the same on all ranks. All ranks make these calls in the same order.
 """
 
 import json
@@ -13,22 +14,26 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed import ProcessGroup
+from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
 
 from learner.parallel.group import Group
 from tppo.weights import MemoryFile, TensorFacts, TensorLayout, dtype_name
 
+ROWS: tuple[Placement, ...] = (Shard(0),)
+REPLICATED_ROWS: tuple[Placement, ...] = (Replicate(), Shard(0))
+
 
 def is_divided(tensor: Tensor) -> bool:
     """Whether other ranks hold rows of it that this one lacks."""
-    return isinstance(tensor, DTensor) and tensor.device_mesh.size() > 1
+    return isinstance(tensor, DTensor) and _num_parts(tensor) > 1
 
 
 def own_rows(tensor: Tensor) -> Tensor:
     """What this rank holds, to be read or changed in place: all of a tensor that is not sharded."""
     if not isinstance(tensor, DTensor):
         return tensor
-    assert tensor.placements == (Shard(0),), "as fully_shard divides parameters over one dimension"
+    assert tensor.placements in (ROWS, REPLICATED_ROWS), "as fully_shard divides parameters"
     rows: Tensor = tensor.to_local()
     return rows
 
@@ -39,14 +44,17 @@ def whole_at(owner: int, tensor: Tensor, *, dtype: torch.dtype | None = None) ->
     Only the owner's device holds the whole tensor, and this one alone.
     """
     rows = own_rows(tensor.detach()).to(dtype or tensor.dtype)
-    if not isinstance(tensor, DTensor) or tensor.numel() == 0 or tensor.device_mesh.size() == 1:
+    if not isinstance(tensor, DTensor) or tensor.numel() == 0 or _num_parts(tensor) == 1:
         return rows.reshape(tensor.shape)
-    group, sent = tensor.device_mesh.get_group(), _padded(rows, _bytes_of_a_rank(tensor, rows.dtype))
-    if dist.get_rank(group) != owner:
-        dist.gather(sent, None, group=group, group_dst=owner)
+    replica = _replica(tensor)
+    if owner not in dist.get_process_group_ranks(replica):
+        return None  # another replica has the rows
+    sent = _padded(rows, _bytes_of_a_rank(tensor, rows.dtype))
+    if dist.get_rank() != owner:
+        dist.gather(sent, None, dst=owner, group=replica)
         return None
-    received = sent.new_empty(tensor.device_mesh.size() * len(sent))
-    dist.gather(sent, list(received.chunk(tensor.device_mesh.size())), group=group, group_dst=owner)
+    received = sent.new_empty(_num_parts(tensor) * len(sent))
+    dist.gather(sent, list(received.chunk(_num_parts(tensor))), dst=owner, group=replica)
     return received[: tensor.numel() * rows.element_size()].view(rows.dtype).reshape(tensor.shape)
 
 
@@ -69,7 +77,7 @@ def rows_like(like: Tensor, whole: Tensor) -> Tensor:
     """Of a whole tensor that this rank has, what it holds of `like`; in memory of its own."""
     whole = whole.detach()
     if isinstance(like, DTensor):
-        begin = like.device_mesh.get_local_rank() * _rows_of_a_rank(like)
+        begin = first_row(like)
         whole = whole[begin : begin + _rows_of_a_rank(like)]
     return whole.to(own_rows(like).device, copy=True)
 
@@ -91,8 +99,7 @@ def rows_from_first(like: Tensor, whole: Tensor | None, group: Group) -> Tensor:
     num_bytes = _bytes_of_a_rank(like, rows.dtype) if isinstance(like, DTensor) else rows.nbytes
     received = torch.empty(num_bytes, dtype=torch.uint8, device=rows.device)
     if isinstance(like, DTensor) and num_bytes:
-        parts = None if sent is None else list(_padded(sent, group.size * num_bytes).chunk(group.size))
-        dist.scatter(received, parts, group=like.device_mesh.get_group(), group_src=0)
+        dist.scatter(received, None if sent is None else _parts_of_ranks(sent, like, num_bytes), src=0)
     elif num_bytes:
         received = received if sent is None else _padded(sent, num_bytes)
         dist.broadcast(received, src=0)
@@ -122,8 +129,28 @@ def _padded(tensor: Tensor, num_bytes: int) -> Tensor:
     return own if len(own) == num_bytes else torch.cat([own, own.new_zeros(num_bytes - len(own))])
 
 
+def _parts_of_ranks(whole: Tensor, like: DTensor, num_bytes: int) -> list[Tensor]:
+    """What each rank is sent of it; the ranks of each replica follow each other, and get the same."""
+    parts = _padded(whole, _num_parts(like) * num_bytes).chunk(_num_parts(like))
+    return [*parts] * (like.device_mesh.size() // len(parts))
+
+
+def first_row(tensor: DTensor) -> int:
+    """The first of this rank's rows; of a rank without any it is beyond the tensor."""
+    return tensor.device_mesh.get_local_rank(tensor.device_mesh.ndim - 1) * _rows_of_a_rank(tensor)
+
+
+def _num_parts(tensor: DTensor) -> int:
+    return tensor.device_mesh.size(tensor.device_mesh.ndim - 1)
+
+
+def _replica(tensor: DTensor) -> ProcessGroup:
+    """The ranks that have all of its rows between them, this one among them."""
+    return tensor.device_mesh.get_group(tensor.device_mesh.ndim - 1)
+
+
 def _rows_of_a_rank(tensor: DTensor) -> int:
-    return -(-tensor.shape[0] // tensor.device_mesh.size())
+    return -(-tensor.shape[0] // _num_parts(tensor))
 
 
 def _bytes_of_a_rank(tensor: DTensor, dtype: torch.dtype) -> int:

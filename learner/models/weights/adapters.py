@@ -8,12 +8,14 @@ body. docs/lora.md
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import Module, Parameter
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -98,9 +100,10 @@ class AdapterWeights(MasterWeights):
         layers = adapted_layers(network, adapters.lora, leave_out=heads)
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name.rpartition(".")[0] in heads)
-            if parameter.is_floating_point() and name not in in_float32:
+            if parameter.is_floating_point() and name not in in_float32 and parameter.dtype != compute_dtype:
                 parameter.data = parameter.data.to(compute_dtype)
-        _inject(network, adapters, layers, heads)
+        with _whole_shapes(network):
+            _inject(network, adapters, layers, heads)
         trained = {name: one for name, one in network.named_parameters() if one.requires_grad}
         assert all(one.dtype == torch.float32 for one in trained.values()), "the head's too"
         weights = cls(network, trained, adapters, layers)
@@ -192,7 +195,7 @@ class OtherAdapters(AdapterWeights):
 def on_body_of(policy: Any, network_class: type[PreTrainedModel], config: PreTrainedConfig) -> Any:
     """A value network without adapters whose body is that of the policy's network: the same tensors, no copies.
 
-    Its head is of zeros.
+    In a group they are the policy's shards. Its head is of zeros.
     """
     with torch.device("meta"):
         network: Any = network_class._from_config(config, dtype=policy.dtype)  # type: ignore[no-untyped-call]
@@ -231,6 +234,23 @@ def peft_config(adapters: Adapters, layers: Sequence[AdaptedLayer], heads: Seque
         base_model_name_or_path=adapters.body.path,
         inference_mode=True,
     )
+
+
+@contextmanager
+def _whole_shapes(network: Module) -> Iterator[None]:
+    """Within, shards are parameters of whole shapes without memory: peft makes adapters as wide as a rank's rows."""
+    shards = [
+        (module, name, one)
+        for module in network.modules()
+        for name, one in module.named_parameters(recurse=False)
+        if isinstance(one, DTensor)
+    ]
+    for module, name, shard in shards:
+        shape_alone = torch.empty(1, dtype=shard.dtype, device=shard.device).expand(shard.shape)
+        module._parameters[name] = Parameter(shape_alone, requires_grad=False)
+    yield
+    for module, name, shard in shards:
+        module._parameters[name] = shard
 
 
 def _inject(network: Any, adapters: Adapters, layers: Sequence[AdaptedLayer], heads: Sequence[str]) -> None:

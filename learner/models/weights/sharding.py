@@ -5,11 +5,14 @@ gathered in the type that it computes in, and freed behind it; its gradients are
 each rank keeps those of its shards. A loss is divided by the tokens of the whole mini-batch, so gradients are summed,
 not averaged.
 
+With `learner.fsdp_size` there are several replicas of the shards: weights are gathered within a replica, and gradients
+added up within it and then over the replicas.
+
 FSDP2 gathers a module's weights in its `forward` alone, so everything that reads weights runs inside that of `Passes`.
 """
 
 import copy
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Self, TypeVar
 
 import torch
@@ -22,7 +25,7 @@ from torch.utils._pytree import tree_map_only
 from learner.models.loading.named_tensors import named_tensors
 from learner.models.weights.activation_checkpointing import blocks_of
 from learner.models.weights.master_weights import MAX_SAMPLED, MasterWeights
-from learner.parallel.gathering import own_rows
+from learner.parallel.gathering import first_row, own_rows
 from learner.parallel.group import Group
 
 Result = TypeVar("Result")
@@ -108,9 +111,7 @@ class ShardedWeights(MasterWeights):
         parts = []
         for name, master in self.masters.items():
             shard = own_rows(master).detach()
-            parts.append(
-                shard.flatten()[-_first_element(master, self.group) % stride :: stride].to(self._dtype_of(name))
-            )
+            parts.append(shard.flatten()[-_first_element(master) % stride :: stride].to(self._dtype_of(name)))
         return torch.cat([part.float() for part in parts])
 
     def changed_fraction(self, since: Tensor) -> float:
@@ -181,16 +182,30 @@ def _sharded(
 def frozen_in_shards(network: Module, group: Group) -> Passes:
     """Shard what is frozen, block by block, in the types that it has; what trains stays whole on every rank.
 
-    A group of FSDP2 gathers in one type what trains in it, and adapters are float32 on a body of another type.
+    A group of FSDP2 gathers in one type what trains in it, and adapters are float32 on a body of another type. What are
+    shards already, those of another network, stays in its memory: this one gathers from there, too.
     """
     trained = {one for one in network.parameters() if one.requires_grad}
     for one in trained:
         one.data = one.data.to(group.device)
+    shared = {name: one.detach() for name, one in network.named_parameters() if isinstance(one, DTensor)}
+    _empty(network, shared)
     root = Passes(network)
     for module in (*blocks_of(network), root):
         module.register_forward_hook(_without_views)
         fully_shard(module, mesh=group.mesh, reshard_after_forward=True, ignored_params=trained)
+    if shared:
+        network.load_state_dict(shared, strict=False, assign=True)
     return root
+
+
+def _empty(network: Module, names: Iterable[str]) -> None:
+    """Put parameters without weights there: FSDP2 takes a `DTensor` for one that is divided in yet another way."""
+    for name in names:
+        owner, _, own = name.rpartition(".")
+        module = network.get_submodule(owner)
+        shape, dtype = module._parameters[own].shape, module._parameters[own].dtype  # type: ignore[union-attr]
+        module._parameters[own] = Parameter(torch.empty(shape, dtype=dtype, device="meta"), requires_grad=False)
 
 
 def _without_views(_module: Module, _inputs: Any, outputs: Any) -> Any:
@@ -224,7 +239,7 @@ def _fill(masters: Mapping[str, Parameter], shards: Mapping[str, Tensor]) -> Non
         own_rows(masters[name]).copy_(shard)
 
 
-def _first_element(master: Tensor, group: Group) -> int:
+def _first_element(master: Tensor) -> int:
     """The place of this rank's first number in the whole tensor, row after row."""
-    rows_per_rank = -(-master.shape[0] // group.size)
-    return group.rank * rows_per_rank * (master.numel() // max(1, master.shape[0]))
+    assert isinstance(master, DTensor), "masters are shards"
+    return first_row(master) * (master.numel() // max(1, master.shape[0]))

@@ -46,7 +46,10 @@ from tppo.config import Config
 from tppo.rollout import tokens
 
 CHAIN = (1, 2, 1, 4)
-"""How many ranks resume, one after the other; each takes one update further and commits."""
+"""How many ranks resume, one after the other; each takes one update further and commits.
+
+The four have two replicas of the weights.
+"""
 
 
 class NoTokenizer:
@@ -131,6 +134,13 @@ def resume_update_commit(group: Group, folder: Path, step: int) -> None:
     assert commit(folder / "checkpoints", step, trainer, group) == ""
 
 
+def resume_in_replicas(group: Group, folder: Path, step: int) -> Any:
+    """As others resume; and what else ranks do together."""
+    group = Group.joined(group.device, shard_size=2)
+    resume_update_commit(group, folder, step)
+    return publish(group), take_from_first(group), evaluate(group, folder)
+
+
 def contents(checkpoint_folder: Path) -> dict[str, list[int]]:
     """Every tensor by its place, bit for bit."""
     return {
@@ -149,6 +159,7 @@ class Runs(NamedTuple):
 
     alone: Path
     divided: Path
+    of_replicas: list[Any]  # what each of the four ranks has found besides
 
     def checkpoint(self, step: int) -> Path:
         return self.divided / "checkpoints" / f"global_step_{step}"
@@ -156,8 +167,8 @@ class Runs(NamedTuple):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    made = Runs(tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("divided"))
-    for folder in made:
+    made = Runs(tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("divided"), [])
+    for folder in (made.alone, made.divided):
         save_base(folder)
     trainer = trainer_of(made.alone, ALONE, None)
     for step, size in enumerate(CHAIN, 1):
@@ -165,8 +176,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         commit(made.alone / "checkpoints", step, trainer, ALONE)
         if size == 1:
             resume_update_commit(ALONE, made.divided, step)
-        else:
+        elif size == 2:
             in_group(size, resume_update_commit, made.divided, step)
+        else:
+            made.of_replicas.extend(in_group(size, resume_in_replicas, made.divided, step))
     return made
 
 
@@ -184,7 +197,7 @@ def test_weights_and_moments_are_those_of_one_process_after_each_change_of_the_n
 def test_each_rank_has_written_a_share_and_the_digests_are_those_of_one_process(runs: Runs) -> None:
     alone, shared = (
         [json.loads(line) for line in (folder / "checkpoints" / "committed.jsonl").read_text().splitlines()]
-        for folder in runs
+        for folder in (runs.alone, runs.divided)
     )
     files = {path.name: path.stat().st_size for path in (runs.checkpoint(4) / "actor").glob("*.safetensors")}
 
@@ -192,6 +205,17 @@ def test_each_rank_has_written_a_share_and_the_digests_are_those_of_one_process(
     assert [note | {"num_processes": 1} for note in shared] == alone
     assert files.keys() == {f"model-0000{number}-of-00004.safetensors" for number in (1, 2, 3, 4)}
     assert max(files.values()) < 2 * min(files.values())
+
+
+def test_ranks_of_two_replicas_publish_and_take_weights_as_those_of_one(runs: Runs) -> None:
+    published, taken, evaluated = zip(*runs.of_replicas, strict=True)
+
+    expected = {name: bits(tensor.bfloat16()) for name, tensor in a_policy().weights.tensors().items()}
+    assert published == (expected, None, None, None)
+    assert all(taken)
+    assert evaluated[0] == evaluated[1] == evaluated[2] == evaluated[3]
+    for ours, theirs in zip(evaluated[0], evaluate(ALONE, runs.divided), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
 
 
 def test_an_export_of_a_checkpoint_of_four_ranks_is_an_ordinary_folder(runs: Runs, tmp_path: Path) -> None:

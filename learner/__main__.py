@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from learner.ranks.place import RankPlace
 from learner.ranks.start import leading
 from learner.ranks.team import Team
+from learner.reporting.conditions import fix_workspace
 from learner.reporting.prometheus import LearnerExporter
 from tppo.announced_weights import announce_weights
 from tppo.config import Config, ConfigError, add_config_arguments, config_from_arguments, dump
@@ -63,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
     )
     arguments = parser.parse_args(argv)
     config = config_from_arguments(arguments)
+    fix_workspace(config)
     if arguments.check:
         configure_logging()
         _check(config, arguments.first_rows, resume=arguments.resume, gpus=arguments.gpus)

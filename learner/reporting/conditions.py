@@ -1,14 +1,14 @@
 """What besides its records a run's numbers depend on, and how much of them a replay gives again.
 
 Each incarnation of the learner writes its conditions into the journal. On the same ones, all deterministic, a replay
-gives the same bits. By another number of processes, on another device or with other versions the same rows form the
-same steps and the same ledger, and weights are close. Another model or definition of the run is refused
+gives the same bits. By another number or division of processes, on another device or with other versions the same rows
+form the same steps and the same ledger, and weights are close. Another model or definition of the run is refused
 (learner/persistence/definition.py).
 """
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,6 +29,8 @@ class Conditions:
     is_deterministic: bool
     torch: str
     transformers: str
+    sequence_parallel_size: int = 1
+    fsdp_size: int | None = None
 
     @classmethod
     def of(cls, config: Config, *, num_processes: int) -> Self:
@@ -41,7 +43,15 @@ class Conditions:
         device = torch_device(config.policy_placement)
         name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
         is_deterministic = is_to_be_deterministic(config, device)
-        return cls(num_processes, name, is_deterministic, torch.__version__, transformers.__version__)
+        return cls(
+            num_processes,
+            name,
+            is_deterministic,
+            torch.__version__,
+            transformers.__version__,
+            config.learner.sequence_parallel_size,
+            config.learner.fsdp_size,
+        )
 
     def as_json(self) -> dict[str, Any]:
         """For the journal."""
@@ -53,8 +63,17 @@ def is_to_be_deterministic(config: Config, device: str) -> bool:
     return device == "cpu" if config.learner.deterministic is None else config.learner.deterministic
 
 
+def fix_workspace(config: Config) -> None:
+    """In this process and those that it starts, where the configuration wants the same bits on a GPU.
+
+    Before torch is imported: cuBLAS reads it when CUDA begins, which is when a model comes to its device.
+    """
+    if config.learner.deterministic:
+        os.environ.setdefault(WORKSPACE, FIXED_WORKSPACE)
+
+
 def compute_deterministically(config: Config) -> None:
-    """From now on, where the configuration wants it; a CPU does so anyway."""
+    """From now on, where the configuration wants it; a CPU does so anyway. See `fix_workspace`."""
     import torch
 
     from tppo.models.device import torch_device
@@ -62,7 +81,6 @@ def compute_deterministically(config: Config) -> None:
     device = torch_device(config.policy_placement)
     if device == "cpu":
         return
-    os.environ.setdefault(WORKSPACE, FIXED_WORKSPACE)
     torch.use_deterministic_algorithms(is_to_be_deterministic(config, device))
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing of ours reads it
 
@@ -80,10 +98,11 @@ class Level:
         if not incarnations:
             return cls(False, "the journal has the conditions of no incarnation")
         first = incarnations[0]
-        for key in Conditions.__dataclass_fields__:
-            values = [one.get(key) for one in incarnations]
-            if other := [value for value in values if value != first.get(key)]:
-                return cls(False, f"{key} is {first.get(key)!r} in one and {other[0]!r} in another")
+        for part in fields(Conditions):
+            default = None if part.default is MISSING else part.default  # of journals without the key
+            values = [one.get(part.name, default) for one in incarnations]
+            if other := [value for value in values if value != values[0]]:
+                return cls(False, f"{part.name} is {values[0]!r} in one and {other[0]!r} in another")
         if not first.get("is_deterministic"):
             return cls(False, "learner.deterministic is off")
         what = "process" if first["num_processes"] == 1 else "processes"

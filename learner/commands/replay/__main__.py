@@ -13,6 +13,7 @@ from learner.commands.replay.records import archived_records, read_scores
 from learner.persistence.definition import at_the_beginning
 from learner.ranks.place import RankPlace
 from learner.ranks.start import leading
+from learner.reporting.conditions import fix_workspace
 from tppo.config import Config, ConfigError, dump, load
 from tppo.process.shell import configure_logging
 from tppo.run_folder.checkpoints import CheckpointFolder
@@ -36,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
     overrides = [one for one in variant if not one.startswith(SCORES)]
     pinned = {one.partition("=")[0] for one in overrides}
     config = _config(arguments.run, overrides, pinned)
+    fix_workspace(config)
     scores = read_scores(files[-1]) if files else None  # of several the last counts
     records = archived_records(arguments.run, scores, pinned=pinned)
     from transformers.utils.logging import disable_progress_bar
@@ -97,7 +99,8 @@ def _with_ranks(config: Config, place: RankPlace, folder: Path) -> tuple[Config,
     if place.size == 1:
         return config, []
     run = config.run.model_copy(update={"directory": folder.absolute(), "name": RANKS})
-    config, path = config.model_copy(update={"run": run}), folder / f"{RANKS}.toml"
+    learner = config.learner.model_copy(update={"num_processes": place.size})
+    config, path = config.model_copy(update={"run": run, "learner": learner}), folder / f"{RANKS}.toml"
     path.write_text(dump(config), encoding="utf-8")
     return load(path), [str(path)]
 

@@ -28,10 +28,19 @@ def test_incarnations_under_the_same_conditions_give_the_same_bits() -> None:
     assert str(Level.of([ON_ONE, ON_ONE])) == "the same bits (by 1 process on cpu, torch 2.13.0)"
 
 
+def test_a_journal_without_the_keys_of_a_division_is_of_an_undivided_learner() -> None:
+    earlier = {name: value for name, value in ON_ONE.items() if name not in ("sequence_parallel_size", "fsdp_size")}
+
+    assert Level.of([earlier, ON_ONE]).is_same_bits
+    assert not Level.of([earlier, ON_ONE | {"fsdp_size": 2}]).is_same_bits
+
+
 @pytest.mark.parametrize(
     ("other", "reason"),
     [
         ({"num_processes": 2}, "num_processes is 1 in one and 2 in another"),
+        ({"sequence_parallel_size": 2}, "sequence_parallel_size is 1 in one and 2 in another"),
+        ({"fsdp_size": 2}, "fsdp_size is None in one and 2 in another"),
         ({"device": "NVIDIA H200"}, "device is 'cpu' in one and 'NVIDIA H200' in another"),
         ({"torch": "2.14.0"}, "torch is '2.13.0' in one and '2.14.0' in another"),
         ({"is_deterministic": False}, "is_deterministic is True in one and False in another"),

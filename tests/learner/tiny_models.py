@@ -5,13 +5,14 @@ The padded outputs are the independent side: transformers' own batched forward p
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification
 
-from learner.models.loading.loading import policy_from_network, value_model_from_network
+from learner.models.loading.loading import policy_from_network, value_model_from_network, value_model_on_body_of
 from learner.models.weights.adapters import Adapters, Body
 from learner.models.weights.master_weights import MasterWeights
 from learner.parallel.group import ALONE, Group
@@ -94,12 +95,19 @@ class TinyTrainer(Trainer):
             compute_dtype=getattr(torch, config.policy_placement.compute_dtype),
             group=group,
         )
-        value_model = value_model_from_network(
-            network("value"),
-            adapters=adapters,
-            compute_dtype=getattr(torch, config.value_model_placement.compute_dtype),
-            group=group,
-        )
+        if adapters and config.critic.share_body:
+            with TemporaryDirectory() as folder:
+                network("policy").config.save_pretrained(folder)
+                value_model = value_model_on_body_of(policy, folder, adapters=adapters)
+            head = value_model.network.get_parameter("score.weight")  # behind zeros no adapter would have a gradient
+            torch.nn.init.normal_(head, std=0.3, generator=torch.Generator().manual_seed(5))
+        else:
+            value_model = value_model_from_network(
+                network("value"),
+                adapters=adapters,
+                compute_dtype=getattr(torch, config.value_model_placement.compute_dtype),
+                group=group,
+            )
         vars(self).update(vars(new_trainer(config, policy, value_model)))  # built as the learner builds its own
         self.actor = RecordingOptimization(policy.weights, config.actor)
         self.critic = RecordingOptimization(value_model.weights, config.critic)

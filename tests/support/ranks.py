@@ -1,9 +1,14 @@
-"""Several ranks of torch.distributed as processes, forked from one that has imported what they need."""
+"""Several ranks of torch.distributed as processes, forked from one that has imported what they need.
+
+A group is worth a few seconds: a module of tests starts one of each size, and makes all of its calls there.
+"""
 
 import multiprocessing
 import tempfile
+import time
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
 from functools import cache
@@ -15,13 +20,24 @@ from typing import Any
 import torch
 
 from learner.parallel.group import Group
+from tests.support.waiting import DEADLINE_SECONDS
 
-SECONDS = 240
-"""On a busy machine. A group that takes longer has met a collective that one of its ranks does not make."""
+COLLECTIVE_SECONDS = DEADLINE_SECONDS / 2
+"""What takes longer is a collective that one of the ranks does not make; all of them report where they are, then."""
+GROUP_SECONDS = 1.5 * DEADLINE_SECONDS
+IMPORTED = (
+    "learner.state",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
+    "peft",
+    "transformers.models.qwen2.modeling_qwen2",
+    "tests.learner.tiny_models",
+    "tools.tiny_families",
+)
 
 
 def in_group(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What `function(group, *arguments)` returns at each rank; both are pickled."""
+    """What `function(group, *arguments)` returns at each rank; both are pickled. A rank that fails ends the others."""
     with ExitStack() as opened:
         store = opened.enter_context(tempfile.TemporaryDirectory())
         receivers: list[Connection] = []
@@ -35,22 +51,22 @@ def in_group(size: int, function: Callable[..., Any], *arguments: Any) -> list[A
             opened.callback(process.join)
             opened.callback(process.kill)
             receivers.append(receiver)
-        return [_result(receiver) for receiver in _as_they_come(receivers)]
+        results = dict(_results(receivers))
+    return [results[rank] for rank in range(size)]
 
 
-def _as_they_come(receivers: list[Connection]) -> list[Connection]:
-    """In order, once all have something to say, or one of them has failed."""
-    missing = set(receivers)
+def _results(receivers: list[Connection]) -> Iterator[tuple[int, Any]]:
+    """Of each rank, as they come."""
+    missing: dict[Any, int] = {receiver: rank for rank, receiver in enumerate(receivers)}
+    give_up_at = time.monotonic() + GROUP_SECONDS
     while missing:
-        ready = wait(list(missing), SECONDS)
+        ready = wait(list(missing), max(0.0, give_up_at - time.monotonic()))
         assert ready, f"{len(missing)} of {len(receivers)} ranks have not ended"
         for receiver in ready:
-            assert isinstance(receiver, Connection)
-            missing.remove(receiver)
-    return receivers
+            yield missing.pop(receiver), _result(receiver)
 
 
-def _result(receiver: Connection) -> Any:
+def _result(receiver: Any) -> Any:
     try:
         is_error, result = receiver.recv()
     except EOFError:
@@ -62,7 +78,7 @@ def _result(receiver: Connection) -> Any:
 @cache
 def _context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["learner.state", "torch.distributed.fsdp", "torch.distributed.tensor"])
+    context.set_forkserver_preload([*IMPORTED])
     return context
 
 
@@ -70,13 +86,14 @@ def _as_rank(
     rank: int, size: int, store: str, sender: Connection, function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
     torch.set_num_threads(1)
+    warnings.simplefilter("error")
     try:
         torch.distributed.init_process_group(
             "gloo",
             init_method=Path(store).as_uri(),
             rank=rank,
             world_size=size,
-            timeout=timedelta(seconds=SECONDS / 2),
+            timeout=timedelta(seconds=COLLECTIVE_SECONDS),
         )
         sender.send((False, function(Group.joined(torch.device("cpu")), *arguments)))
     except BaseException:

@@ -1,11 +1,11 @@
-"""Two steps of a trainer whose networks are sharded, beside those of one that is alone."""
+"""Two steps of a trainer whose networks several ranks have between them, beside those of one that is alone."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -13,7 +13,10 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
+from learner.models.passes.outputs import row_logprobs
+from learner.models.passes.packing import TokenRow
 from learner.models.weights.activation_checkpointing import Mode, checkpoint_blocks
+from learner.parallel.gathering import own_rows
 from learner.parallel.group import ALONE, Group
 from learner.rollouts.rollout import Rollout
 from learner.step.trainer import StepResult
@@ -35,17 +38,20 @@ class Case:
     logits_kept: int = memory_estimate.MAX_LOGITS_KEPT
     actor: Mapping[str, Any] = field(default_factory=dict)
     num_steps: int = 2
+    num_mini_batches: int = 2  # and as many passes over them
     rank: int = 0  # of adapters
+    shares_body: bool = False  # the value model stands on the policy's
 
     def trainer(self, group: Group) -> TinyTrainer:
-        """Two mini-batches and two passes over them, in micro-batches of one or two of the rows."""
+        """In micro-batches of one or two of the rows."""
         whole = {} if self.algorithm in ("tppo", "vapo") else {"lam": 0.9}
+        number = self.num_mini_batches
         both = {"lr": 1e-3, "lr_decay": "constant", "max_tokens_per_microbatch": 14, "lora_rank": self.rank}
         config = a_step_config(
             run={"mode": "lockstep", "algorithm": self.algorithm, "window_length": 6 if self.is_cut else 18},
             algorithm={"num_ignored_tail_tokens": 0, "advantage_whitening": "none", **whole},
-            actor={**both, "ppo_mini_batches": 2, "ppo_epochs": 2, "entropy_freq": 1, **self.actor},
-            critic={**both, "warmup_steps": 0},
+            actor={**both, "ppo_mini_batches": number, "ppo_epochs": number, "entropy_freq": 1, **self.actor},
+            critic={**both, "warmup_steps": 0, "share_body": self.shares_body},
             learner={"compute_dtype": self.dtype},
         )
         trainer = TinyTrainer(config, group=group, network=self.network)
@@ -53,6 +59,11 @@ class Case:
             model.packs_rows = model.packs_rows and self.packs_rows
             checkpoint_blocks(model.network, self.mode)
         return trainer
+
+    @property
+    def num_updates(self) -> int:
+        """Of the policy, and one a step of the value model."""
+        return self.num_steps * (self.num_mini_batches**2 + 1)
 
     @property
     def is_cut(self) -> bool:
@@ -95,34 +106,103 @@ STEPS: Mapping[str, Case] = {
     # What rounding changes in the first step decides over clips in the second.
     "tppo in bfloat16": Case(dtype="bfloat16", network=tied_network, num_steps=1),
     "ppo-ewma in bfloat16": Case("ppo-ewma", dtype="bfloat16", num_steps=1),
+    "one update in bfloat16": Case(dtype="bfloat16", network=tied_network, num_steps=1, num_mini_batches=1),
     "adapters, checkpointed": Case(mode="full", network=tied_network, rank=4),
     "ppo-ewma with adapters in bfloat16": Case("ppo-ewma", dtype="bfloat16", rank=4, num_steps=1),
+    "adapters on one body": Case(network=tied_network, rank=4, shares_body=True),
 }
 
 
-def compared(case: Case, group: Group) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Layout:
+    """How ranks divide passes and weights."""
+
+    size: int
+    cases: Sequence[str] = tuple(STEPS)
+    sequence_size: int = 1
+    shard_size: int | None = None
+
+    def joined(self) -> Group:
+        """The group of these ranks."""
+        cpu = torch.device("cpu")
+        return Group.joined(cpu, sequence_size=self.sequence_size, shard_size=self.shard_size)
+
+
+# Rows that are cut are rounded otherwise in bfloat16, and the first update makes more of it.
+CUT = tuple(
+    name for name, case in STEPS.items() if case.packs_rows and (case.dtype == "float32" or case.num_mini_batches == 1)
+)
+LAYOUTS: Mapping[str, Layout] = {
+    "2": Layout(2),
+    "2 that share tokens": Layout(2, CUT, sequence_size=2),
+    "4": Layout(4, (*(name for name in CUT if not STEPS[name].shares_body), "geppo, row by row")),
+    "4, of which 2 share tokens": Layout(4, ("tppo", "vapo, checkpointed", "mixture of experts"), sequence_size=2),
+    # The models have two key-value heads, and rows of fewer tokens than ranks.
+    "4 that share tokens": Layout(4, ("tppo", "ppo, head in chunks", "adapters, checkpointed"), sequence_size=4),
+    "2 replicas of 2": Layout(
+        4, ("tppo", "ppo-ewma, selectively checkpointed", "mixture of experts", "adapters on one body"), shard_size=2
+    ),
+    "2 replicas of 2 that share tokens": Layout(
+        4, ("ppo, head in chunks", "vapo, checkpointed"), sequence_size=2, shard_size=2
+    ),
+}
+
+
+def compared(name: str, group: Group) -> dict[str, Any]:
     """The steps on all ranks; on the first one beside those of a trainer that is alone."""
-    with patch.object(memory_estimate, "MAX_LOGITS_KEPT", case.logits_kept):
-        sharded, results = stepped(case, group)
-        gradients = [
-            {name: whole(one) for name, one in update.items()}
-            for optimization in (sharded.actor, sharded.critic)
-            for update in optimization.gradients
-        ]
-        found = {"results": list(map(as_plain, results)), "is_same": is_same_everywhere(results, group)}
-        if group.rank > 0:
-            return {}
-        alone, expected = stepped(case, ALONE)
-    of_alone = [*alone.actor.gradients, *alone.critic.gradients]
-    return found | {
-        "expected": list(map(as_plain, expected)),
-        "apart": [apart(mine, theirs) for mine, theirs in zip(gradients, of_alone, strict=True)],
+    mine = stepped(name, group)
+    digest = sha256(json.dumps([mine.results, mine.logprobs]).encode()).digest()
+    digests = group.gathered(torch.tensor(list(digest)), [len(digest)] * group.size)
+    if group.rank > 0:
+        return {}
+    alone = stepped_alone(name)
+    return {
+        "is_same": all(torch.equal(one, digests[0]) for one in digests),
+        "results": mine.results,
+        "expected": alone.results,
+        "logprobs": mine.logprobs,
+        "expected_logprobs": alone.logprobs,
+        "body_in_common": mine.body_in_common,
+        "apart": [apart(of_ranks, of_one) for of_ranks, of_one in zip(mine.gradients, alone.gradients, strict=True)],
     }
 
 
-def stepped(case: Case, group: Group) -> tuple[TinyTrainer, list[StepResult]]:
-    trainer = case.trainer(group)
-    return trainer, [trainer.step(rows, policy_version=version) for version, rows in enumerate(case.rows())]
+class Stepped(NamedTuple):
+    """What becomes of the steps of a case."""
+
+    results: list[dict[str, Any]]
+    logprobs: list[list[float]]  # of the rows of the last step, by the policy that it leaves
+    gradients: list[Gradients]
+    body_in_common: float  # share of the value model's frozen weights that lie where the policy's do
+
+
+def stepped(name: str, group: Group) -> Stepped:
+    case = STEPS[name]
+    with patch.object(memory_estimate, "MAX_LOGITS_KEPT", case.logits_kept):
+        trainer = case.trainer(group)
+        results = [trainer.step(rows, policy_version=version) for version, rows in enumerate(case.rows())]
+        rows = [TokenRow([*row.prompt.token_ids, *row.response_tokens], start=1) for row in case.rows()[-1]]
+        logprobs = row_logprobs(trainer.policy, rows, max_tokens=14)
+    updates = [*trainer.actor.gradients, *trainer.critic.gradients]
+    return Stepped(
+        [as_plain(result) for result in results],
+        [of_row.tolist() for of_row in logprobs],
+        [{name: whole(one) for name, one in update.items()} for update in updates],
+        body_in_common(trainer),
+    )
+
+
+def body_in_common(trainer: TinyTrainer) -> float:
+    places, frozen = (
+        [own_rows(one).untyped_storage().data_ptr() for one in model.network.parameters() if not one.requires_grad]
+        for model in (trainer.policy, trainer.value_model)
+    )
+    return sum(place in places for place in frozen) / max(1, len(frozen))
+
+
+@cache
+def stepped_alone(name: str) -> Stepped:
+    return stepped(name, ALONE)
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -144,11 +224,10 @@ def as_plain(result: StepResult) -> dict[str, Any]:
     return {"metrics": metrics, "values": [of_row.tolist() for of_row in result.values]}
 
 
-def is_same_everywhere(results: list[StepResult], group: Group) -> bool:
-    """To the bit, on all ranks."""
-    digest = sha256(json.dumps([as_plain(result) for result in results]).encode()).digest()
-    digests = group.gathered(torch.tensor(list(digest)), [len(digest)] * group.size)
-    return all(torch.equal(one, digests[0]) for one in digests)
-
-
-CASES: Mapping[str, Callable[[Group], Any]] = {name: partial(compared, case) for name, case in STEPS.items()}
+def divided_steps(group: Group) -> dict[str, dict[str, Any]]:
+    """Of each layout of so many ranks, what its cases have found."""
+    return {
+        name: {case: compared(case, group) for group in [layout.joined()] for case in layout.cases}
+        for name, layout in LAYOUTS.items()
+        if layout.size == group.size
+    }

@@ -100,7 +100,7 @@ bench: $(VENV)/.installed-dev
 	for benchmark in $(filter-out %_study.py,$(wildcard benchmarks/*.py)); do $(BIN)/python -m benchmarks.$$(basename $$benchmark .py) || exit 1; done
 
 study: $(VENV)/.installed-dev
-	$(BIN)/python benchmarks/quickstart_study.py $(ARGS)
+	$(BIN)/python -m benchmarks.studies.quickstart $(ARGS)
 
 screenshots: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.browser.screenshots

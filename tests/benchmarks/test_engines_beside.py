@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.engines_beside import QUICKSTART, Engines, cpu_seconds, vllm_config
+from benchmarks.generation.engines_beside import QUICKSTART, Engines, cpu_seconds, vllm_config
 
 
 def test_the_cpu_time_of_a_process_holds_that_of_those_it_started() -> None:

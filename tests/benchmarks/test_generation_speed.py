@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from benchmarks.generation_speed import compare, equal_rows, ragged_rows
+from benchmarks.generation.speed import compare, equal_rows, ragged_rows
 
 
 def test_rows_are_of_one_length_or_of_many() -> None:
@@ -16,7 +16,7 @@ def test_rows_are_of_one_length_or_of_many() -> None:
 
 
 async def test_a_model_is_measured_both_ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.generation_speed.SMALL", {})
+    monkeypatch.setattr("benchmarks.generation.speed.SMALL", {})
 
     row = await compare("gemma3_text", argparse.Namespace(longest=12, slots=2, repeats=1))
 

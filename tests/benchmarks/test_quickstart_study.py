@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from benchmarks.quickstart_study import (
+from benchmarks.studies.quickstart import (
     BASE,
     VARIANTS,
     Outcome,

@@ -2,13 +2,13 @@
 
 import pytest
 
-from benchmarks.program_attacks import Attack, attacks
+from benchmarks.reward.program_attacks import Attack, attacks
 from tests.reward.verifiers.programs.scoring import outcome
 from tppo.rollout import ScoreStatus
 
 pytestmark = pytest.mark.process
 
-SAMPLE = [*attacks()][::149]  # python -m benchmarks.program_attacks runs all
+SAMPLE = [*attacks()][::149]  # python -m benchmarks.reward.program_attacks runs all
 RETURNS = "def add(a, b):\n    return {}\n"
 WRITES = """
 import json, os

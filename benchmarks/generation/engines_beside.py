@@ -1,10 +1,10 @@
 """Tokens per CPU-second of our engine, vLLM and transformers' `generate`, in one run on the same rows.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.engines_beside --vllm-python .../vllm-cpu/bin/python [MODEL_FOLDER ...]
+    OMP_NUM_THREADS=1 python -m benchmarks.generation.engines_beside --vllm-python .../bin/python [MODEL_FOLDER ...]
 
 The model is the quick start's unless folders are named. vLLM lives in an environment of its own, so it runs there as a
 process: behind our adapter, eager, without seeds of requests, which cost it speed. Its CPU time is that of all its
-processes. Rows and turns are those of benchmarks/generation_speed.py: all rows at once to the two engines, and in
+processes. Rows and turns are those of benchmarks/generation/speed.py: all rows at once to the two engines, and in
 batches to `generate`, padded on the left; all of one length, or ragged. Everything is in float32 on one thread each.
 """
 
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.generation_speed import (
+from benchmarks.generation.speed import (
     CPU,
     NUM_BATCHES,
     Row,
@@ -92,7 +92,7 @@ class Vllm:
 @contextmanager
 def running_vllm(python: str, folder: Path, arguments: argparse.Namespace) -> Iterator[Vllm]:
     """Until the end of the context."""
-    command = [python, "-m", "benchmarks.engines_beside", "--serve", str(folder)]
+    command = [python, "-m", "benchmarks.generation.engines_beside", "--serve", str(folder)]
     command += ["--slots", str(arguments.slots), "--longest", str(arguments.longest)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         vllm = Vllm(process)

@@ -1,7 +1,7 @@
 """Wrong programs that are after full marks: every trick, in every place of a program, against every format of tests.
 
 Prints how many there were of each class and how many passed or were not scored; exit code 1 if any did.
-`python -m benchmarks.program_attacks [PART PARTS [KIND ...]]`: all of them, or one part of several, of some kinds.
+`python -m benchmarks.reward.program_attacks [PART PARTS [KIND ...]]`: all, or one part of several, of some kinds.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from textwrap import indent
 
-from benchmarks.program_tricks import MORE_TRICKS, TRICKS
+from benchmarks.reward.program_tricks import MORE_TRICKS, TRICKS
 from services.reward.verifiers.functions import load, outcome_of_call
 from tppo.rollout import RewardRequest
 

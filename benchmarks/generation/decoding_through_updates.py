@@ -1,6 +1,6 @@
 """How much of a generator's time new weights cost, while it decodes: each way that they come, beside none, in one run.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.decoding_through_updates --megabytes 0.4 64 --every 1
+    OMP_NUM_THREADS=1 python -m benchmarks.generation.decoding_through_updates --megabytes 0.4 64 --every 1
 
 The engine is ours, with all slots busy; the learner's transport brings the same weights as ever newer versions, and
 each is proved. Rounds with and without updates take turns. Tokens per second of the decode thread's own CPU time say
@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig
 
-from benchmarks.generation_speed import request_of
+from benchmarks.generation.speed import request_of
 from learner.exchange.live_peers import GrpcTransport
 from learner.exchange.weight_publisher import Snapshot
 from services.generation.build import make_decoder, weight_server

@@ -1,8 +1,8 @@
 """What a training step of the quick start takes: recorded steps, replayed here and in other checkouts beside.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.learner_step
-    git worktree add /tmp/before COMMIT && OMP_NUM_THREADS=1 python -m benchmarks.learner_step --beside /tmp/before
-    OMP_NUM_THREADS=1 python -m benchmarks.learner_step --profile
+    OMP_NUM_THREADS=1 python -m benchmarks.learner.step
+    git worktree add /tmp/before COMMIT && OMP_NUM_THREADS=1 python -m benchmarks.learner.step --beside /tmp/before
+    OMP_NUM_THREADS=1 python -m benchmarks.learner.step --profile
 
 The recording is the inbox of 60 steps of 32 windows (benchmarks/recordings/), as the learner of 2b5aa37 had them; every
 checkout since can replay it, so what is trained is the same to the token. One mini-batch a step, as then. The checkouts
@@ -25,7 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RECORDING = ROOT / "benchmarks" / "recordings" / "quickstart_60_steps.log.xz"
 NUM_WARM_UP = 4
 NUM_STEPS = 50
@@ -144,7 +144,7 @@ def measured(checkout: Path, *, profile: Path | None = None) -> list[Cost]:
     """Of each step behind the first few."""
     with tempfile.TemporaryDirectory() as name:
         run = recorded_run(Path(name) / "quickstart")
-        code = f"from learner_step import inside; from pathlib import Path; inside({str(run)!r}, {_literal(profile)})"
+        code = f"from step import inside; from pathlib import Path; inside({str(run)!r}, {_literal(profile)})"
         path = os.pathsep.join([str(checkout), str(Path(__file__).parent)])
         ran = subprocess.run(
             [sys.executable, "-c", code],

@@ -1,6 +1,6 @@
 """The verdicts of `math` and of math-verify with its defaults on the project's own cases, or on those of a file.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.reward_verdicts [CASES.jsonl]
+    OMP_NUM_THREADS=1 python -m benchmarks.reward.verdicts [CASES.jsonl]
 
 A false positive is credit for a wrong answer. Hazards are left out: with its defaults, some of them end the process.
 A file has a case a line: `response`, `ground_truth`, `function` (`math` or `code`), `class`, `expected` (a score, or in
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from math_verify import parse, verify
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from services.reward.verifiers.functions import load, outcome_of_call
 from services.reward.verifiers.mathematics.verifier import is_correct

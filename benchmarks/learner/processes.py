@@ -1,6 +1,6 @@
 """What several learner processes cost and save on this machine: steps of one model by one, two, ... processes.
 
-    python -m benchmarks.learner_processes --sizes 0 1 2
+    python -m benchmarks.learner.processes --sizes 0 1 2
 
 0 is a process without a group, 1 one on a mesh of one, more talk over gloo. All train the same rows, one after the
 other, in one run: what counts is the ratio. On a machine whose cores are fewer than the processes they share them.
@@ -58,7 +58,7 @@ def main() -> None:
 
 def _started(arguments: argparse.Namespace, size: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "benchmarks.learner_processes", "--sizes", str(size)]
+        command = [sys.executable, "-m", "benchmarks.learner.processes", "--sizes", str(size)]
         command += [f"--{name}={getattr(arguments, name)}" for name in ("layers", "width", "steps")]
         command += ["--store", f"{folder}/store"]
         ranks = [

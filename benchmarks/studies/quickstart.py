@@ -1,6 +1,6 @@
 """What T-PPO's own choices do on the quick-start task: one changed at a time, several paired seeds each.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.quickstart_study --seeds 5
+    OMP_NUM_THREADS=1 python -m benchmarks.studies.quickstart --seeds 5
 
 Every run is a `tppo run`, in `lockstep` where the variant says nothing else: there nothing depends on how fast a
 machine is. It appends one line to `results.jsonl` in the folder; the same command, later, repeats no run that has its
@@ -21,7 +21,7 @@ from typing import Any
 from services.local.compare.paired import Difference, holm, paired_difference
 from tppo.run_folder.json_lines import read_objects
 
-QUICKSTART = Path(__file__).parents[1] / "examples" / "iterated_map" / "quickstart.toml"
+QUICKSTART = Path(__file__).parents[2] / "examples" / "iterated_map" / "quickstart.toml"
 BASE = "as in the quick start"
 COMMON = ("run.mode=lockstep", "evaluation.test_freq=40", "dashboard.port=0", "trace.enabled=false")
 VARIANTS: dict[str, tuple[str, ...]] = {

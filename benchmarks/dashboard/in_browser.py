@@ -1,8 +1,8 @@
 """What the page costs its reader: time to the first paint and to the whole view, memory of the browser's page.
 
-    python -m benchmarks.dashboard_in_browser [--json]
+    python -m benchmarks.dashboard.in_browser [--json]
 
-Opens each view in Chromium on the run of dashboard_cost.py (10,000 rollouts in flight, 1,000 steps of history, a step
+Opens each view in Chromium on the run of cost.py (10,000 rollouts in flight, 1,000 steps of history, a step
 of 64 rows each second) and leaves it open for ten seconds. Goals: first paint within a second, below 200 MB.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, sync_playwright
 
-from benchmarks.dashboard_cost import SyntheticRun, dashboard, going_on
+from benchmarks.dashboard.cost import SyntheticRun, dashboard, going_on
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 VIEWS = ("overview", "windows", "rollouts", "critic", "ledger", "services", "compare", "steer")

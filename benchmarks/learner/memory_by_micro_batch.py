@@ -1,6 +1,6 @@
 """Memory against the micro-batch's tokens, with a vocabulary of 262,144.
 
-    python -m benchmarks.memory_by_micro_batch
+    python -m benchmarks.learner.memory_by_micro_batch
 
 Each line is a process of its own: a small Llama with a large vocabulary takes two forward and backward passes of one
 row on the CPU, in float32. Prints the process's peak, the estimate of `tppo/models/memory_estimate.py`, and what the
@@ -29,7 +29,7 @@ def main() -> int:
     print("| tokens | peak, MiB | estimate, MiB | CPU seconds a pass | all logits at once, MiB |")
     print("|---|---|---|---|---|")
     for number in NUM_TOKENS:
-        command = [sys.executable, "-m", "benchmarks.memory_by_micro_batch", "--one", str(number)]
+        command = [sys.executable, "-m", "benchmarks.learner.memory_by_micro_batch", "--one", str(number)]
         print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip(), flush=True)
     return 0
 

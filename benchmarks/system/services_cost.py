@@ -1,6 +1,6 @@
 """What the services cost: the same training as a bare loop in one process, and as `tppo run`.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.services_cost --steps 40
+    OMP_NUM_THREADS=1 python -m benchmarks.system.services_cost --steps 40
 
 The bare loop has the same engine (in its thread, as ever), ledger and trainer, and nothing else: no Redis, no gRPC, no
 leases, no checkpoints, no traces, no evaluation. Compare ratios of one call: a busy machine slows both.
@@ -33,7 +33,7 @@ from tppo.config import Config, load
 from tppo.models.tokenizer import load_tokenizer
 from tppo.rollout import RewardRequest, Score, ScoreStatus, Window, WindowRequest
 
-QUICKSTART = Path(__file__).parents[1] / "examples" / "iterated_map" / "quickstart.toml"
+QUICKSTART = Path(__file__).parents[2] / "examples" / "iterated_map" / "quickstart.toml"
 
 
 @dataclass

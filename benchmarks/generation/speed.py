@@ -1,7 +1,7 @@
 """Tokens per second of the transformers engine: in T-PPO's normal state, and beside transformers' `generate`.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.generation_speed windows --slots 32 --update-every 60
-    OMP_NUM_THREADS=1 python -m benchmarks.generation_speed generate qwen3 gemma3_text MODEL_FOLDER
+    OMP_NUM_THREADS=1 python -m benchmarks.generation.speed windows --slots 32 --update-every 60
+    OMP_NUM_THREADS=1 python -m benchmarks.generation.speed generate qwen3 gemma3_text MODEL_FOLDER
 
 ``windows``: long-tailed responses in windows, in slots that are refilled. The model is the quick start's, 106k random
 parameters.

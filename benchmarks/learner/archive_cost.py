@@ -1,6 +1,6 @@
 """What it costs that each record of the inbox is on the disk before a training step uses it.
 
-    python -m benchmarks.archive_cost --folder runs/archive_cost
+    python -m benchmarks.learner.archive_cost --folder runs/archive_cost
 
 A step's windows are archived as the inbox loop does it, in reads of so many records: written only, or written and
 forced to the disk (fsync). Prints milliseconds, the median of the rounds and their range. The disk is what is measured:

@@ -1,6 +1,6 @@
 """What the dashboard costs: the time of each answer, its share of the processor, its memory.
 
-    python -m benchmarks.dashboard_cost [--json]
+    python -m benchmarks.dashboard.cost [--json]
 
 Makes the folder of a run with 10,000 rollouts in flight and 1,000 steps of history, starts the real `tppo dashboard` on
 it, and asks each address one request after the other while the run goes on (a step of 64 rows each second, in 194 lines

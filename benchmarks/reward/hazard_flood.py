@@ -1,6 +1,6 @@
 """A flood of hazards: a thousand answers by gRPC, one in ten made to hang or kill its verifier.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.reward_hazard_flood
+    OMP_NUM_THREADS=1 python -m benchmarks.reward.hazard_flood
 
 Nothing may be lost: every right answer is scored 1, every wrong one 0, and no hazard earns credit. What the hazards
 cost the others is time, which is measured against the same answers without them.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import grpc.aio
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from services.reward.build import attach_server, scoring
 from tests.reward.verifiers.math_cases import CASES

@@ -1,6 +1,6 @@
 """What it takes to bring weights to a generator, beside a plain copy and a plain stream of the same bytes in one run.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.weight_transfer --megabytes 1 64 1024
+    OMP_NUM_THREADS=1 python -m benchmarks.generation.weight_transfer --megabytes 1 64 1024
 
 Both ends run in this process, so CPU seconds are those of both; the engine is one that only takes the update. The stall
 is what the decode thread of our engine stands still for: the switch to weights that another thread has prepared.
@@ -237,7 +237,7 @@ async def measure(num_bytes: int) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """One size after the other."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.weight_transfer", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.generation.weight_transfer", description=__doc__)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[1, 16, 128], help="sizes of the weights")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)

@@ -1,6 +1,6 @@
 """How long the event loop of each process stands still while a model of 1 GB is trained, sent and checkpointed.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.event_loop_stalls --gigabytes 1 --steps 3
+    OMP_NUM_THREADS=1 python -m benchmarks.system.event_loop_stalls --gigabytes 1 --steps 3
 
 Learner, generator, reward service and Redis are the processes of `tppo run`; the model is made on the spot, of random
 weights. Beside everything else a task on each loop sleeps for 5 ms at a time. A stall is how much later it wakes. The
@@ -176,7 +176,7 @@ def measured(folder: Path, *, gigabytes: float, steps: int) -> dict[str, Stalls]
     names = ("generation", "reward", "learner")
     with ExitStack() as stack:
         processes = {"redis": _started(stack, server.command())}
-        watched = [sys.executable, "-m", "benchmarks.event_loop_stalls", "--inside"]
+        watched = [sys.executable, "-m", "benchmarks.system.event_loop_stalls", "--inside"]
         _started(stack, [*watched, str(folder / f"{BYSTANDER}.json")])
         for name in names:
             command = [*watched, str(folder / f"{name}.json")]

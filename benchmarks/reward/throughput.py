@@ -1,6 +1,6 @@
 """Scores per second of the reward service's paths, and what a process that attaches adds to the latency.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.reward_throughput
+    OMP_NUM_THREADS=1 python -m benchmarks.reward.throughput
 
 exact     `boxed` inside the service, one request after the other
 symbolic  `math` in two workers, answers that only algebra can compare

@@ -1,6 +1,6 @@
 """What the proof of a weight update costs: its share of a training step, and of the generation of a step's tokens.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.probe_cost
+    OMP_NUM_THREADS=1 python -m benchmarks.generation.probe_cost
 
 The learner replays the recorded steps of the quick start (benchmarks/recordings/) and computes the probe after each.
 Our engine generates tokens in 32 slots, with and without answers to the same rows beside them, in turns. CPU seconds of
@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.engines_beside import QUICKSTART, our_engine
-from benchmarks.generation_speed import engine_seconds, equal_rows, model_of
-from benchmarks.learner_step import NUM_WARM_UP, recorded_run
+from benchmarks.generation.engines_beside import QUICKSTART, our_engine
+from benchmarks.generation.speed import engine_seconds, equal_rows, model_of
+from benchmarks.learner.step import NUM_WARM_UP, recorded_run
 from learner.commands.replay.__main__ import main as replay
 from learner.step.trainer import Trainer
 from tppo.weight_probe import WeightProbe

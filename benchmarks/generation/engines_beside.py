@@ -1,11 +1,12 @@
 """Tokens per CPU-second of our engine, vLLM and transformers' `generate`, in one run on the same rows.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.generation.engines_beside --vllm-python .../bin/python [MODEL_FOLDER ...]
+    OMP_NUM_THREADS=1 python -m benchmarks.generation.engines_beside [--vllm-python .../bin/python] [MODEL_FOLDER ...]
 
-The model is the quick start's unless folders are named. vLLM lives in an environment of its own, so it runs there as a
-process: behind our adapter, eager, without seeds of requests, which cost it speed. Its CPU time is that of all its
-processes. Rows and turns are those of benchmarks/generation/speed.py: all rows at once to the two engines, and in
-batches to `generate`, padded on the left; all of one length, or ragged. Everything is in float32 on one thread each.
+The model is the quick start's unless folders are named. vLLM lives in an environment of its own (`make
+install-vllm-cpu`), so it runs there as a process, behind our adapter, eager, without seeds of requests, which cost it
+speed; without that environment it is left out. Its CPU time is that of all its processes. Rows and turns are those of
+benchmarks/generation/speed.py: all rows at once to the two engines, and in batches to `generate`, padded on the left;
+all of one length, or ragged. Everything is in float32 on one thread each.
 """
 
 import argparse
@@ -15,13 +16,15 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks import results
 from benchmarks.generation.speed import (
     CPU,
     NUM_BATCHES,
@@ -33,6 +36,7 @@ from benchmarks.generation.speed import (
     ragged_rows,
     request_of,
 )
+from benchmarks.results import Chapter, Section, table
 from services.generation.build import build_vllm_engine, make_decoder, update_from
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.model_weights import named_weights
@@ -42,6 +46,7 @@ from tppo.config.load import loads
 from tppo.weights import WeightUpdate
 
 QUICKSTART = Path("examples/iterated_map/base/actor")
+LAYOUTS: Mapping[str, Callable[..., list[Row]]] = {"of one length": equal_rows, "ragged": ragged_rows}
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -49,13 +54,15 @@ class Engines(NamedTuple):
     """What is measured, by what was in CPU seconds for a number of tokens."""
 
     ours: float
-    vllm: float
+    vllm: float | None
+    """None: it is not installed."""
     generate: float
 
     def cells(self) -> str:
         """Of the table: tokens per CPU-second, and how we compare."""
-        numbers = " | ".join(f"{number:.0f}" for number in self)
-        return f"{numbers} | {self.ours / self.vllm:.2f} | {self.ours / self.generate:.2f}"
+        numbers = ["" if number is None else f"{number:.0f}" for number in self]
+        to_vllm = "" if self.vllm is None else f"{self.ours / self.vllm:.2f}"
+        return " | ".join([*numbers, to_vllm, f"{self.ours / self.generate:.2f}"])
 
 
 def cpu_seconds(pid: int) -> float:
@@ -90,8 +97,11 @@ class Vllm:
 
 
 @contextmanager
-def running_vllm(python: str, folder: Path, arguments: argparse.Namespace) -> Iterator[Vllm]:
-    """Until the end of the context."""
+def running_vllm(python: str | None, folder: Path, arguments: argparse.Namespace) -> Iterator[Vllm | None]:
+    """Until the end of the context; None where there is none."""
+    if python is None:
+        yield None
+        return
     command = [python, "-m", "benchmarks.generation.engines_beside", "--serve", str(folder)]
     command += ["--slots", str(arguments.slots), "--longest", str(arguments.longest)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -133,52 +143,98 @@ async def our_engine(model: Any, config: Any, arguments: argparse.Namespace) -> 
     return engine
 
 
-async def compare(folder: Path, vllm: Vllm, arguments: argparse.Namespace) -> str:
-    """A row of the table."""
+async def compare(folder: Path, vllm: Vllm | None, arguments: argparse.Namespace) -> dict[str, Engines]:
+    """By layout of the rows."""
     model, config = model_of(str(folder))
     engine = await our_engine(model, config, arguments)
-    makers: Sequence[Callable[..., list[Row]]] = (equal_rows, ragged_rows)
-    found = []
-    for make_rows in makers:
+    found = {}
+    for layout, make_rows in LAYOUTS.items():
         rows = make_rows(NUM_BATCHES * arguments.slots, vocabulary_size=config.vocab_size, longest=arguments.longest)
         num_tokens = sum(row.response_length for row in rows)
-        turns = [
-            (await engine_seconds(engine, rows), vllm.seconds(rows), generate_seconds(model, rows, arguments.slots))
+        turns: list[tuple[float | None, ...]] = [
+            (
+                await engine_seconds(engine, rows),
+                vllm.seconds(rows) if vllm else None,
+                generate_seconds(model, rows, arguments.slots),
+            )
             for _ in range(arguments.repeats)
         ]
-        seconds = (statistics.median(of_one) for of_one in zip(*turns, strict=True))
-        found.append(Engines(*(num_tokens / one for one in seconds)).cells())
+        ours, theirs, generate = (rate(num_tokens, of_one) for of_one in zip(*turns, strict=True))
+        assert ours is not None
+        assert generate is not None
+        found[layout] = Engines(ours, theirs, generate)
     await engine.close()
-    return f"| {folder.name} | {' | '.join(found)} |"
+    return found
 
 
-async def run(arguments: argparse.Namespace) -> None:
-    """Print the table."""
-    print(f"Tokens per CPU-second; {arguments.slots} slots, at most {arguments.longest} tokens of each part.\n")
-    columns = "engine | vLLM, eager | `generate` | to vLLM | to `generate`"
-    print(f"| model | equal: {columns} | ragged: {columns} |\n|{'---|' * 11}")
+def rate(num_tokens: int, seconds: Sequence[float | None]) -> float | None:
+    """Of the median; None for an engine that is not there."""
+    known = [one for one in seconds if one is not None]
+    return num_tokens / statistics.median(known) if known else None
+
+
+async def run(arguments: argparse.Namespace) -> Section:
+    """Of all models."""
+    found = {}
     for folder in arguments.models:
         with running_vllm(arguments.vllm_python, folder, arguments) as vllm:
-            print(await compare(folder, vllm, arguments), flush=True)
+            found[name_of(folder)] = await compare(folder, vllm, arguments)
+    about = {"slots": arguments.slots, "longest": arguments.longest, "repeats": arguments.repeats}
+    return about | {"models": {name: {key: list(one) for key, one in of.items()} for name, of in found.items()}}
+
+
+def name_of(folder: Path) -> str:
+    return "quick start, 106k parameters" if folder == QUICKSTART else folder.name
+
+
+def tables(section: Section) -> dict[str, str]:
+    about = (
+        f"Tokens per CPU-second with log-probabilities, one thread, medians of {section['repeats']} turns; "
+        f"{section['slots']} slots, at most {section['longest']} tokens of prompt and of response. vLLM runs eager and "
+        "without seeds of requests."
+    )
+    columns = ("our engine", "vLLM", "`generate`", "to vLLM", "to `generate`")
+    rows = [
+        [name, layout, *Engines(*numbers).cells().split(" | ")]
+        for name, layouts in section["models"].items()
+        for layout, numbers in layouts.items()
+    ]
+    return {"engines": f"{about}\n\n{table(['model', 'rows', *columns], rows)}"}
+
+
+CHAPTER = Chapter(
+    name="engines", module="benchmarks.generation.engines_beside", minutes=5, places=("engines",), tables=tables
+)
+
+
+def installed_vllm() -> str | None:
+    """The interpreter of the environment that `make install-vllm-cpu` makes, where it is there."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tppo"
+    return next((str(mark.with_name("bin") / "python") for mark in cache.glob("vllm-cpu-*/.installed")), None)
 
 
 def main(argv: Sequence[str]) -> None:
     """Measure, or serve rows in vLLM's environment."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", type=Path, default=[QUICKSTART], help="folders of models")
-    parser.add_argument("--vllm-python", metavar="PATH", help="interpreter of vLLM's environment")
+    parser.add_argument("--vllm-python", metavar="PATH", default=installed_vllm(), help="of vLLM's environment, if any")
     parser.add_argument("--slots", type=int, default=32)
     parser.add_argument("--longest", type=int, default=256, help="tokens of a prompt, and of a response")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="few short rows: to see that it works")
     parser.add_argument("--serve", metavar="FOLDER", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     if arguments.serve:
         asyncio.run(serve(vllm_config(arguments.serve, slots=arguments.slots, longest=arguments.longest)))
-    elif arguments.vllm_python:
-        asyncio.run(run(arguments))
-    else:
-        print("--vllm-python is missing; expected the interpreter of the environment that has vLLM: docs/vllm.md")
+        return
+    if arguments.quick:
+        arguments.slots, arguments.longest, arguments.repeats = 4, 32, 1
+    began = time.monotonic()
+    section = asyncio.run(run(arguments))
+    print(tables(section)["engines"])
+    if not arguments.quick:
+        results.keep(CHAPTER.name, section, seconds=time.monotonic() - began)
 
 
 if __name__ == "__main__":

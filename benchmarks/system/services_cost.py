@@ -1,24 +1,34 @@
-"""What the services cost: the same training as a bare loop in one process, and as `tppo run`.
+"""What the services cost: the same training by a bare loop of two processes, and by `tppo run`.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.system.services_cost --steps 40
+    OMP_NUM_THREADS=1 python -m benchmarks.system.services_cost
 
-The bare loop has the same engine (in its thread, as ever), ledger and trainer, and nothing else: no Redis, no gRPC, no
-leases, no checkpoints, no traces, no evaluation. Compare ratios of one call: a busy machine slows both.
+The bare loop has the same engine in one process and the same ledger and trainer in the other, a pipe between them, and
+nothing else: no Redis, no gRPC, no leases, no proofs of weights, no checkpoints, no traces, no evaluation. The
+services run as in the quick start, and once more without what a run can do without. The three take turns, one thread
+per process; what counts is trained tokens per second of one turn, and CPU seconds per step by what a process is for.
 """
 
 import argparse
 import asyncio
-import json
-import subprocess
+import os
+import struct
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from statistics import median
 
+import torch
+from safetensors.torch import load_file, save_file
 from transformers.utils.logging import disable_progress_bar
 
+from benchmarks import results
+from benchmarks.process_watch import tree
+from benchmarks.results import Chapter, Lines, Section, table
+from benchmarks.studies.timed_runs import QUICKSTART, rounded, watched_run
 from learner.build import new_manager
 from learner.models.loading.named_tensors import copied, named_tensors
 from learner.networks import load_models
@@ -28,64 +38,148 @@ from learner.step.trainer import Trainer
 from services.generation.build import build_engine
 from services.generation.transformers_engine.engine import TransformersEngine
 from services.reward.verifiers.answers import is_exact_match
-from tppo import weights
+from tppo.codec import decode_inbox_record, decode_window_request, encode_inbox_record, encode_window_request
 from tppo.config import Config, load
 from tppo.models.tokenizer import load_tokenizer
 from tppo.rollout import RewardRequest, Score, ScoreStatus, Window, WindowRequest
+from tppo.run_folder.metric_lines import STEP, read_metric_lines
+from tppo.weights import WeightUpdate
 
-QUICKSTART = Path(__file__).parents[2] / "examples" / "iterated_map" / "quickstart.toml"
+HEAD = struct.Struct("<cI")  # of a message in the pipe: its kind, and the length of what follows
+WINDOW, WEIGHTS = b"W", b"U"
+LEAN = (
+    "trace.enabled=false",
+    "run.archive_inbox=false",
+    "endpoint.enabled=false",
+    "prometheus.enabled=false",
+    "reward.kept_prompts=0",
+)
+SECONDS_OF_TURN = 75.0
+
+
+async def messages(reader: asyncio.StreamReader) -> AsyncIterator[tuple[bytes, bytes]]:
+    """Kind and payload of each, to the end of the stream."""
+    while True:
+        try:
+            kind, length = HEAD.unpack(await reader.readexactly(HEAD.size))
+            yield kind, await reader.readexactly(length)
+        except asyncio.IncompleteReadError:
+            return
+
+
+class EngineProcess:
+    """The engine in the process that this file is, called with `--serve`."""
+
+    def __init__(self, engine: TransformersEngine, folder: Path, output: int) -> None:
+        self._engine, self._folder, self._output = engine, folder, output
+        self._generating: set[asyncio.Task[None]] = set()
+
+    async def serve(self, reader: asyncio.StreamReader) -> None:
+        """Until the pipe is closed."""
+        async for kind, payload in messages(reader):
+            if kind == WEIGHTS:
+                version = int(payload)
+                tensors = load_file(self._folder / f"{version}.safetensors")
+                await self._engine.update_weights(WeightUpdate(version, 1, "", tensors))
+            else:
+                task = asyncio.create_task(self._generate(decode_window_request(payload)))
+                self._generating.add(task)
+                task.add_done_callback(self._generating.discard)
+        for task in self._generating:
+            task.cancel()
+        await self._engine.close()
+
+    async def _generate(self, request: WindowRequest) -> None:
+        payload = encode_inbox_record(await self._engine.generate(request))
+        os.write(self._output, HEAD.pack(WINDOW, len(payload)) + payload)
+
+
+async def serve(config: Config, folder: Path) -> None:
+    output = os.dup(1)
+    os.dup2(2, 1)  # what a library prints is none of our messages
+    reader = asyncio.StreamReader(limit=2**26)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await EngineProcess(build_engine(config), folder, output).serve(reader)
 
 
 @dataclass
 class BareLoop:
+    """The learner's part."""
+
     config: Config
-    engine: TransformersEngine
     trainer: Trainer
     manager: RolloutManager
+    engine: asyncio.subprocess.Process
+    folder: Path
     num_records: int = 0
-    generating: set["asyncio.Task[Window]"] = field(default_factory=set)
+    num_tokens: int = 0
     seconds_waiting: float = 0.0
     seconds_training: float = 0.0
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
 
     async def run(self) -> None:
-        await self._take_weights(0)
+        assert self.engine.stdout is not None
+        windows = messages(self.engine.stdout)
+        self._send_weights(0)
         self.manager.scheduler.open(0)
+        self._settle()
+        _, payload = await anext(windows)  # the engine is up: the clock begins with the first window
+        before = self._cpu()
+        self._enter(payload)
         for step in range(self.config.run.total_training_steps):
-            began = time.perf_counter()
-            while not (batch := self.manager.scheduler.next_batch(step)):
-                await self._generate_some()
-            arrived = time.perf_counter()
-            self.manager.ledger.take(batch)
-            result = self.trainer.step(batch, policy_version=step)
-            for row, values in zip(batch, result.values, strict=True):
-                self.manager.ledger.mark_trained(row, values)
-            await self._take_weights(step + 1)
-            self.manager.scheduler.close_step(batch, step + 1)
-            self.seconds_waiting += arrived - began
-            self.seconds_training += time.perf_counter() - arrived
+            await self._step(step, windows)
+        after = self._cpu()
+        self.cpu_seconds = {kind: after[kind] - before[kind] for kind in after}
 
-    async def _take_weights(self, version: int) -> None:
-        await self.engine.update_weights(await asyncio.to_thread(self._update, version))
+    async def _step(self, step: int, windows: AsyncIterator[tuple[bytes, bytes]]) -> None:
+        began = time.perf_counter()
+        while not (batch := self.manager.scheduler.next_batch(step)):
+            _, payload = await anext(windows)
+            self._enter(payload)
+        arrived = time.perf_counter()
+        self.num_tokens += sum(len(row.window_tokens) for row in batch)
+        self.manager.ledger.take(batch)
+        result = self.trainer.step(batch, policy_version=step)
+        for row, values in zip(batch, result.values, strict=True):
+            self.manager.ledger.mark_trained(row, values)
+        self._send_weights(step + 1)
+        self.manager.scheduler.close_step(batch, step + 1)
+        self._settle()
+        self.seconds_waiting += arrived - began
+        self.seconds_training += time.perf_counter() - arrived
 
-    def _update(self, version: int) -> weights.WeightUpdate:
-        tensors = copied(named_tensors(self.trainer.policy.network))
-        return weights.WeightUpdate(version, 1, weights.digest(tensors), tensors)
+    def _send_weights(self, version: int) -> None:
+        save_file(dict(copied(named_tensors(self.trainer.policy.network))), self.folder / f"{version}.safetensors")
+        self._send(WEIGHTS, str(version).encode())
 
-    async def _generate_some(self) -> None:
-        requests, self.manager.ledger.outbox = self.manager.ledger.outbox, []
-        windows = [request for request in requests if isinstance(request, WindowRequest)]
-        self.generating |= {asyncio.create_task(self.engine.generate(request)) for request in windows}
-        done, self.generating = await asyncio.wait(self.generating, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            self._enter(task.result())
-        rewards, self.manager.ledger.outbox = self.manager.ledger.outbox, []
-        for request in rewards:
-            if isinstance(request, RewardRequest):
-                self._enter(scored(request))
+    def _send(self, kind: bytes, payload: bytes) -> None:
+        assert self.engine.stdin is not None
+        self.engine.stdin.write(HEAD.pack(kind, len(payload)) + payload)
 
-    def _enter(self, record: Window | Score) -> None:
+    def _enter(self, payload: bytes) -> None:
+        record = decode_inbox_record(payload)
+        assert isinstance(record, Window)
+        self._note(record)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Send what is to be sampled, and score what is to be scored."""
+        while self.manager.ledger.outbox:
+            requests, self.manager.ledger.outbox = self.manager.ledger.outbox, []
+            for request in requests:
+                if isinstance(request, RewardRequest):
+                    self._note(scored(request))
+                else:
+                    self._send(WINDOW, encode_window_request(request))
+        self.manager.ledger.occurrences.clear()  # nobody keeps a journal
+
+    def _note(self, record: Window | Score) -> None:
         self.num_records += 1
         self.manager.enter((self.num_records, 0), record)
+
+    def _cpu(self) -> dict[str, float]:
+        generation = sum(process.cpu_seconds for process in tree(self.engine.pid))
+        return {"learner": time.process_time(), "generation": generation}
 
 
 def scored(request: RewardRequest) -> Score:
@@ -93,54 +187,125 @@ def scored(request: RewardRequest) -> Score:
     return Score(request.rollout_id, request.attempt, ScoreStatus.SCORED, score)
 
 
-@dataclass(frozen=True)
-class Seconds:
-    waiting: float  # for rows
-    training: float
-    engine_busy: float  # in its thread, beside the others
-
-    @property
-    def wall(self) -> float:
-        return self.waiting + self.training
-
-
-async def bare_seconds(config: Config) -> Seconds:
-    engine = build_engine(config)
+async def bare(settings: Sequence[str]) -> Section:
+    """Of the bare loop, in this process and another."""
+    config = load(QUICKSTART, settings)
     trainer = new_trainer(config, *load_models(config, None))
-    loop = BareLoop(config, engine, trainer, new_manager(config, load_tokenizer(config.model.path)))
-    await loop.run()
-    for task in loop.generating:
-        task.cancel()
-    seconds = Seconds(loop.seconds_waiting, loop.seconds_training, engine.statistics().busy_seconds)
-    await engine.close()
-    return seconds
-
-
-def services_seconds(settings: Sequence[str]) -> float:
-    """From the learner's first request to its last step under `tppo run`."""
+    manager = new_manager(config, load_tokenizer(config.model.path))
     with tempfile.TemporaryDirectory() as folder:
-        options = [f"--set={setting}" for setting in (*settings, f"run.directory={folder}", "dashboard.port=0")]
-        command = [sys.executable, "-m", "tppo", "run", str(QUICKSTART), "--exit-at-end", *options]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        lines = (Path(folder) / "quickstart" / "metrics.jsonl").read_text().splitlines()
-    steps = [line for line in map(json.loads, lines) if line["kind"] == "step"]
-    return float(steps[-1]["seconds_since_start"])
+        options = [part for setting in settings for part in ("--set", setting)]
+        engine = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "benchmarks.system.services_cost", "--serve", folder, *options),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=2**26,
+        )
+        loop = BareLoop(config, trainer, manager, engine, Path(folder))
+        try:
+            await loop.run()
+        finally:
+            assert engine.stdin is not None
+            engine.stdin.close()
+            await engine.wait()
+    seconds = loop.seconds_waiting + loop.seconds_training
+    return {
+        "seconds": seconds,
+        "tokens": loop.num_tokens,
+        "training": loop.seconds_training,
+        "cpu": rounded(loop.cpu_seconds),
+    }
 
 
-def main() -> None:
+def with_services(settings: Sequence[str]) -> Section:
+    """Of `tppo run`, from the first window to the last step."""
+    with tempfile.TemporaryDirectory() as folder:
+        watch = watched_run((*settings, f"run.directory={folder}", "dashboard.port=0"))
+        steps = [
+            line for line in read_metric_lines(Path(folder) / "quickstart" / "metrics.jsonl") if line["kind"] == STEP
+        ]
+    end, seconds = steps[-1]["time"], steps[-1]["seconds_since_first_window"]
+    return {
+        "seconds": seconds,
+        "tokens": sum(int(line["tokens/window"]) for line in steps),
+        "training": sum(line["timing_s/train"] for line in steps),
+        "cpu": rounded(watch.cpu_seconds(end - seconds, end)),
+    }
+
+
+SYSTEMS = ("bare loop of two processes", "services", "services without what can be left out")
+
+
+def tables(section: Section) -> dict[str, str]:
+    """Medians over the turns; each rate against that of the bare loop of the same turn."""
+    turns, steps = section["turns"], section["steps"]
+    rates = {name: [turn[name]["tokens"] / turn[name]["seconds"] for turn in turns] for name in SYSTEMS}
+    bare_rates = rates[SYSTEMS[0]]
+    speed = [
+        [
+            name,
+            f"{median(rates[name]):.0f}",
+            f"{median(rate / base for rate, base in zip(rates[name], bare_rates, strict=True)):.2f}",
+            f"{median(turn[name]['training'] / turn[name]['seconds'] for turn in turns):.2f}",
+            f"{1000 * median(sum(turn[name]['cpu'].values()) for turn in turns) / steps:.0f}",
+        ]
+        for name in SYSTEMS
+    ]
+    head = ["", "trained tokens per second", "of the bare loop", "share of the time in training steps", "CPU ms a step"]
+    kinds = sorted({kind for turn in turns for name in SYSTEMS for kind in turn[name]["cpu"]})
+    of_kinds = [
+        [name, *(f"{1000 * median(turn[name]['cpu'].get(kind, 0.0) for turn in turns) / steps:.0f}" for kind in kinds)]
+        for name in SYSTEMS
+    ]
+    return {"services-cost": "\n\n".join((table(head, speed), table(["CPU ms a step", *kinds], of_kinds)))}
+
+
+CHAPTER = Chapter(
+    name="services-cost",
+    module="benchmarks.system.services_cost",
+    minutes=10,
+    places=("services-cost",),
+    tables=tables,
+)
+
+
+def measure(*, steps: int, turns: int, folder: Path) -> list[Section]:
+    """All systems in turn, as often as requested."""
+    settings = (f"run.total_training_steps={steps}", "evaluation.test_freq=0")
+    lean = (*settings, *LEAN)
+    ways = (lambda: asyncio.run(bare(settings)), partial(with_services, settings), partial(with_services, lean))
+    parts = {
+        f"{steps} steps, turn {turn}: {name}": way
+        for turn in range(1, turns + 1)
+        for name, way in zip(SYSTEMS, ways, strict=True)
+    }
+    found = Lines(folder / "services_cost.jsonl").measure(parts, seconds_each=SECONDS_OF_TURN * steps / 60)
+    return [{name: found[f"{steps} steps, turn {turn}: {name}"] for name in SYSTEMS} for turn in range(1, turns + 1)]
+
+
+def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=40)
-    steps = parser.parse_args().steps
-    settings = [f"run.total_training_steps={steps}", "evaluation.test_freq=0"]
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument(
+        "--folder", type=Path, default=Path("runs/bench"), help="where it goes on after an interruption"
+    )
+    parser.add_argument("--quick", action="store_true", help="one turn of a few steps: to see that it works")
+    parser.add_argument("--serve", metavar="FOLDER", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--set", dest="settings", action="append", default=[], help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    bare = asyncio.run(bare_seconds(load(QUICKSTART, settings)))
-    services = services_seconds(settings)
-    print(f"{steps} steps, first request to last step, evaluation off")
-    print(f"bare loop  {bare.wall:6.1f} s: {bare.waiting:.1f} waiting for rows, {bare.training:.1f} training")
-    print(f"             (the engine was busy for {bare.engine_busy:.1f} s meanwhile)")
-    print(f"services   {services:6.1f} s")
-    print(f"services / bare loop  {services / bare.wall:.2f}")
+    torch.set_num_threads(1)
+    if arguments.serve:
+        asyncio.run(serve(load(QUICKSTART, arguments.settings), arguments.serve))
+        return
+    steps, turns = (6, 1) if arguments.quick else (arguments.steps, arguments.turns)
+    folder = Path("runs/bench-quick") if arguments.quick else arguments.folder
+    section: Section = {"steps": steps, "turns": measure(steps=steps, turns=turns, folder=folder)}
+    print(tables(section)["services-cost"])
+    if not arguments.quick:
+        seconds = sum(one["seconds_of_machine"] for turn in section["turns"] for one in turn.values())
+        results.keep(CHAPTER.name, section, seconds=seconds)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

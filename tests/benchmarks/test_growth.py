@@ -1,0 +1,44 @@
+"""The control plane without a model: that it trains what it says, and that its table has a column for each size."""
+
+import pytest
+
+from benchmarks.learner.control_plane import control_plane
+from benchmarks.learner.growth import LOCKSTEP, SMALL, cost, inbox, memory, parts, steady, tables
+
+
+@pytest.mark.parametrize(("mode", "num_rows"), [("streaming", 5), ("streaming", 10), ("lockstep", 20)])
+def test_every_window_of_a_step_is_answered_and_trained(mode: str, num_rows: int) -> None:
+    plane = control_plane(num_in_flight=20, mode=mode, num_rows=num_rows)
+
+    for _ in range(6):
+        plane.step(read_count=3)
+
+    assert plane.num_windows == plane.manager.ledger.num_trained == 6 * num_rows
+    assert plane.manager.ledger.conservation().in_flight == 20
+
+
+def test_a_table_has_a_column_for_each_number_of_rollouts() -> None:
+    section = {
+        "parts": {
+            f"{SMALL}: 10": cost(num_in_flight=10, mode="streaming", num_rows=5, read_count=1),
+            f"{LOCKSTEP}: 10": cost(num_in_flight=10, mode="lockstep", num_rows=10, read_count=1),
+            "memory: 10": memory(10),
+            "inbox: 32": inbox(8192),
+            "steady: 20": steady(20),
+        }
+    }
+    for way in ("large steps, many windows a read", "large steps, one window a read"):
+        section["parts"][f"{way}: 10"] = section["parts"][f"{SMALL}: 10"]
+
+    found = tables(section)
+
+    assert "10 in flight" in found["growth"]
+    assert f"| {LOCKSTEP} |" in found["growth"]
+    assert "first" in found["growth-memory"]
+
+
+def test_a_lag_beyond_what_a_configuration_allows_is_left_out() -> None:
+    keys = parts([100_000], 10)
+
+    assert f"{SMALL}: 100000" not in keys
+    assert f"{LOCKSTEP}: 100000" in keys

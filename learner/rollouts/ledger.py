@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from learner.rollouts.by_state import IN_FLIGHT, Conservation, RolloutsByState
 from learner.rollouts.occurrences import Arrived, Dropped, Occurrence, Parked, Requested, Scored
 from learner.rollouts.prompts import Prompt
 from learner.rollouts.requests import (
@@ -39,22 +40,6 @@ MAX_RESENDS = 3  # of a request whose answers were rejected; then its rollout is
 MAX_STALLS = 2  # empty windows in a row after which a response counts as cut at its limit
 
 
-@dataclass(frozen=True, slots=True)
-class Conservation:
-    """Windows: issued = trained + in_flight + parked + dropped, at every moment."""
-
-    issued: int
-    trained: int
-    in_flight: int
-    parked: int
-    dropped: int
-
-    @property
-    def holds(self) -> bool:
-        """Whether every issued window is accounted for."""
-        return self.issued == self.trained + self.in_flight + self.parked + self.dropped
-
-
 @dataclass(slots=True)
 class Ledger:
     """Rollouts by id, the rows that are ready, and the requests that are to go out."""
@@ -63,6 +48,7 @@ class Ledger:
     decode: Callable[["array[int]"], str]  # response tokens -> text for the reward function
     is_past: Callable[[str], bool]  # whether a rollout of this id was ever started
     rollouts: dict[str, Rollout] = field(default_factory=dict)
+    by_state: RolloutsByState = field(default_factory=RolloutsByState)  # those of training among them
     ready: list[Rollout] = field(default_factory=list)  # sorted by position
     scored_evaluations: list[Rollout] = field(default_factory=list)  # for evaluation.py to take
     lost: list[Lost] = field(default_factory=list)  # parked, for the scheduler to replace; sorted
@@ -82,8 +68,14 @@ class Ledger:
         """A new rollout, waiting."""
         assert rollout_id not in self.rollouts, rollout_id
         rollout = Rollout(rollout_id, prompt, ordinal, is_evaluation=is_evaluation)
-        self.rollouts[rollout_id] = rollout
+        self.add([rollout])
         return rollout
+
+    def add(self, rollouts: Iterable[Rollout]) -> None:
+        """New ones, or those of a checkpoint in the states that they had."""
+        for rollout in rollouts:
+            self.rollouts[rollout.rollout_id] = rollout
+            self.by_state.add([rollout])
 
     def request_window(self, rollout: Rollout, *, cohort: int, min_policy_version: int) -> None:
         """Request the rollout's next window."""
@@ -92,7 +84,8 @@ class Ledger:
             self.dropped[RETRIED] += 1
             rollout.is_retry_due = False
             rollout.window_index += 1  # so an answer that is read before this is early, and one to the former is late
-        rollout.state, rollout.cohort, rollout.min_policy_version = State.REQUESTED, cohort, min_policy_version
+        rollout.cohort, rollout.min_policy_version = cohort, min_policy_version
+        self.by_state.move(rollout, State.REQUESTED)
         if not rollout.is_evaluation:
             self.num_issued += 1
         self.outbox.append(self.request(rollout))
@@ -157,15 +150,15 @@ class Ledger:
         row.values.extend(values)
         row.window_index += 1
         row.window_start = len(row.response_tokens)
-        row.state = State.TRAINED
+        self.by_state.move(row, State.TRAINED)
         self.num_trained += 1
         if row.is_finished:
-            del self.rollouts[row.rollout_id]
+            self._retire(row)
 
     def parked(self, rollout_ids: Iterable[str] | None = None) -> list[Rollout]:
         """The parked rollouts of these names, or all of them; those of evaluations are never parked for long."""
         wanted = None if rollout_ids is None else set(rollout_ids)
-        rows = (row for row in self.rollouts.values() if row.state is State.PARKED and not row.is_evaluation)
+        rows = sorted(self.by_state.of(State.PARKED), key=lambda row: row.ordinal)
         return [row for row in rows if wanted is None or row.rollout_id in wanted]
 
     def request_score_again(self, rollout: Rollout, *, cohort: int) -> None:
@@ -180,19 +173,22 @@ class Ledger:
     def drop(self, rollout: Rollout, reason: str) -> None:
         """Give a parked rollout up."""
         assert rollout.state is State.PARKED, rollout
-        del self.rollouts[rollout.rollout_id]
+        self._retire(rollout)
         self.dropped[reason] += 1
         self.occurrences.append(Dropped(rollout.rollout_id, rollout.window_index, reason))
 
+    def _retire(self, rollout: Rollout) -> None:
+        del self.rollouts[rollout.rollout_id]
+        self.by_state.remove(rollout)
+
     def count_by_state(self) -> Counter[str]:
         """How many training rollouts are in each state."""
-        return Counter(rollout.state.value for rollout in self.rollouts.values() if not rollout.is_evaluation)
+        return Counter({state.value: count for state in State if (count := self.by_state.count(state))})
 
     def conservation(self) -> Conservation:
         """The equation's terms, counted from the states and not from each other."""
-        states = self.count_by_state()
-        in_flight = states[State.REQUESTED] + states[State.SCORING] + states[State.READY]
-        return Conservation(self.num_issued, self.num_trained, in_flight, states[State.PARKED], self.dropped.total())
+        in_flight, parked = self.by_state.count(*IN_FLIGHT), self.by_state.count(State.PARKED)
+        return Conservation(self.num_issued, self.num_trained, in_flight, parked, self.dropped.total())
 
     def request(self, rollout: Rollout) -> WindowRequest | RewardRequest:
         """The request that the rollout waits for."""
@@ -261,11 +257,11 @@ class Ledger:
         """Request the rest of an evaluation's response, whose window was cut: it waits for no training step."""
         rollout.window_index += 1
         rollout.window_start = len(rollout.response_tokens)
-        rollout.state = State.WAITING
+        self.by_state.move(rollout, State.WAITING)
         self.request_window(rollout, cohort=rollout.cohort, min_policy_version=rollout.min_policy_version)
 
     def _request_score(self, rollout: Rollout) -> None:
-        rollout.state = State.SCORING
+        self.by_state.move(rollout, State.SCORING)
         self.outbox.append(self.request(rollout))
         early = self.early_scores.pop((rollout.rollout_id, rollout.attempt), None)
         self._count_early_rejections(rollout, before=early)
@@ -283,14 +279,16 @@ class Ledger:
             self._park(rollout, position, cause.strip())
 
     def _make_ready(self, rollout: Rollout, position: Position) -> None:
-        rollout.state, rollout.ready_position = State.READY, position
+        rollout.ready_position = position
+        self.by_state.move(rollout, State.READY)
         if rollout.is_evaluation:
             self.scored_evaluations.append(rollout)
         else:
             insort(self.ready, rollout, key=lambda row: row.ready_position)
 
     def _park(self, rollout: Rollout, position: Position, cause: str) -> None:
-        rollout.state, rollout.cause, rollout.ready_position = State.PARKED, cause, position
+        rollout.cause, rollout.ready_position = cause, position
+        self.by_state.move(rollout, State.PARKED)
         self.occurrences.append(Parked(rollout.rollout_id, rollout.window_index, cause))
         if rollout.is_evaluation:
             self.scored_evaluations.append(rollout)

@@ -99,7 +99,7 @@ def restore(manager: RolloutManager, state: LedgerState) -> None:
     evaluator.finished_steps = set(plain["finished_evaluations"])
     for step, found in plain.get("solutions", {}).items():  # not in the checkpoints of earlier releases
         evaluator.solutions[int(step)] = SolutionProbabilities(**found)
-    ledger.rollouts.update(rollouts)
+    ledger.add(rollouts.values())
     ledger.ready = [rollouts[rollout_id] for rollout_id in plain["ready"]]
     ledger.lost = [Lost((position[0], position[1]), cohort) for position, cohort in plain["lost"]]
     ledger.dropped.update(plain["dropped"])

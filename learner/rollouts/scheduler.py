@@ -16,12 +16,11 @@ resumed, to more steps or a larger lag, makes requests of its own.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from learner.rollouts.by_state import IN_FLIGHT
 from learner.rollouts.ledger import Ledger
 from learner.rollouts.prompts import Prompt, PromptOrder
 from learner.rollouts.rollout import Rollout, State
 from tppo.config.schema import RunSection
-
-IN_FLIGHT = (State.REQUESTED, State.SCORING, State.READY)
 
 
 @dataclass(slots=True)
@@ -94,11 +93,7 @@ class Scheduler:
         return self.ledger.ready[:size] if len(self.ledger.ready) >= size else []
 
     def _oldest_cohort(self) -> list[Rollout]:
-        rows_in_flight = self._rows_in(*IN_FLIGHT)
-        oldest = min((row.cohort for row in rows_in_flight), default=0)
-        rows = [row for row in rows_in_flight if row.cohort == oldest]
-        is_complete = all(row.state is State.READY for row in rows)
-        return sorted(rows, key=lambda row: row.ordinal) if is_complete else []
+        return sorted(self.ledger.by_state.oldest_cohort(), key=lambda row: row.ordinal)
 
     def _forget_lost(self, batch: Sequence[Rollout], *, takes_cohort: bool) -> None:
         """Takes off the list of parked windows those that the end of this step replaces.
@@ -112,13 +107,9 @@ class Scheduler:
             last = max(row.ready_position for row in batch)
             self.ledger.lost = [lost for lost in self.ledger.lost if lost.position > last]
 
-    def _rows_in(self, *states: State) -> list[Rollout]:
-        rollouts = self.ledger.rollouts.values()
-        return [row for row in rollouts if row.state in states and not row.is_evaluation]
-
     def _num_out(self) -> int:
         """Windows requested that were neither trained nor, when parked, replaced."""
-        return len(self._rows_in(*IN_FLIGHT)) + len(self.ledger.lost)
+        return self.ledger.by_state.count(*IN_FLIGHT) + len(self.ledger.lost)
 
     def _num_wanted(self, policy_version: int) -> int:
         """Windows that the steps to come need and that were not requested yet."""
@@ -132,7 +123,7 @@ class Scheduler:
         """
         oldest_version = 0 if self.run.mode == "streaming" else policy_version
         retried = [row for row in self.ledger.parked() if row.is_retry_due]
-        continuing = iter(sorted([*self._rows_in(State.TRAINED), *retried], key=lambda row: row.ordinal))
+        continuing = iter(sorted([*self.ledger.by_state.of(State.TRAINED), *retried], key=lambda row: row.ordinal))
         for number in range(min(num_free, self._num_wanted(policy_version))):
             if number % self.run.rollouts_per_step == 0:
                 self.next_cohort += 1

@@ -1,9 +1,12 @@
 """The control plane without a model: that it trains what it says, and that its table has a column for each size."""
 
+from typing import Any
+
 import pytest
 
 from benchmarks.learner.control_plane import control_plane
 from benchmarks.learner.growth import LOCKSTEP, SMALL, cost, inbox, memory, parts, steady, tables
+from learner.rollouts.rollout import Rollout
 
 
 @pytest.mark.parametrize(("mode", "num_rows"), [("streaming", 5), ("streaming", 10), ("lockstep", 20)])
@@ -15,6 +18,29 @@ def test_every_window_of_a_step_is_answered_and_trained(mode: str, num_rows: int
 
     assert plane.num_windows == plane.manager.ledger.num_trained == 6 * num_rows
     assert plane.manager.ledger.conservation().in_flight == 20
+
+
+class Unscanned(dict[str, Rollout]):
+    """Rollouts of which each may be looked up, and nobody looks at all."""
+
+    def values(self) -> Any:
+        raise AssertionError("all rollouts in flight were looked at")
+
+    def __iter__(self) -> Any:
+        raise AssertionError("all rollouts in flight were looked at")
+
+    items = keys = values
+
+
+@pytest.mark.parametrize(("mode", "num_rows"), [("streaming", 10), ("lockstep", 20)])
+def test_neither_a_window_nor_a_step_looks_at_all_rollouts_in_flight(mode: str, num_rows: int) -> None:
+    plane = control_plane(num_in_flight=20, mode=mode, num_rows=num_rows)
+    plane.manager.ledger.rollouts = Unscanned(plane.manager.ledger.rollouts)
+
+    for _ in range(4):
+        plane.step(read_count=1)
+
+    assert plane.num_windows == 4 * num_rows
 
 
 def test_a_table_has_a_column_for_each_number_of_rollouts() -> None:

@@ -4,6 +4,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from learner.rollouts.by_state import IN_FLIGHT
 from learner.rollouts.rollout import Rollout, State
 from tests.learner.builders import a_failed_score, a_failed_window, a_ledger, a_prompt, a_score, a_window, ending
 from tppo.rollout import FinishReason, InboxRecord, Score, Window, logprobs
@@ -123,6 +124,17 @@ class LedgerMachine(RuleBasedStateMachine):
         assert {row.rollout_id for row in self.ledger.ready} == set(self._names(State.READY))
         positions = [row.ready_position for row in self.ledger.ready]
         assert positions == sorted(set(positions))
+
+    @invariant()
+    def what_is_kept_by_state_and_cohort_is_what_a_scan_finds(self) -> None:
+        rollouts = self.ledger.rollouts.values()
+        for state in State:
+            assert {row.rollout_id for row in self.ledger.by_state.of(state)} == set(self._names(state))
+        in_flight = [row for row in rollouts if row.state in IN_FLIGHT]
+        is_complete = all(row.state is State.READY for row in in_flight)  # all are of one cohort
+        assert {row.rollout_id for row in self.ledger.by_state.oldest_cohort()} == (
+            {row.rollout_id for row in in_flight} if is_complete else set()
+        )
 
     def _names(self, state: State) -> list[str]:
         return [name for name, rollout in self.ledger.rollouts.items() if rollout.state is state]

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from benchmarks.generation import engines_beside, roofline
 from benchmarks.learner import growth
 from benchmarks.results import Chapter, write_page
-from benchmarks.studies import attribution, headline
-from benchmarks.system import peers, services_cost
+from benchmarks.studies import attribution, headline, steady
+from benchmarks.system import peers, services_cost, stand_ins
 
 CHAPTERS: tuple[Chapter, ...] = (
     attribution.CHAPTER,
@@ -27,6 +27,8 @@ CHAPTERS: tuple[Chapter, ...] = (
     roofline.CHAPTER,
     engines_beside.CHAPTER,
     growth.CHAPTER,
+    steady.CHAPTER,
+    stand_ins.CHAPTER,
     peers.CHAPTER,
 )
 

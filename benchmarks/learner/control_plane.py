@@ -29,7 +29,7 @@ from tppo.rollout import (
 )
 
 STOP_TOKEN = 1
-NUM_PROMPTS = 4096
+NUM_PROMPTS = 100_000
 SHORT = 32  # tokens of a window
 PARTS = ("inbox", "look for a step", "end of a step")
 
@@ -53,7 +53,8 @@ def manager_of(config: Config) -> RolloutManager:
     rules = RequestRules.of(
         config.run, config.generation, config.evaluation, max_score_attempts=3, stop_token_ids=(STOP_TOKEN,)
     )
-    prompts = [Prompt(index, f"prompt {index}", tokens(range(2, 10)), "task", "", "{}") for index in range(NUM_PROMPTS)]
+    token_ids = tokens(range(2, 10))
+    prompts = [Prompt(index, "prompt", token_ids, "task", "", "{}") for index in range(NUM_PROMPTS)]
     return open_manager(
         config.run,
         config.data,

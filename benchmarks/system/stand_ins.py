@@ -28,6 +28,7 @@ from benchmarks.learner.control_plane import config_of, manager_of
 from benchmarks.process_watch import tree
 from benchmarks.results import Chapter, Section, table
 from learner.exchange.inbox import InboxLoop
+from learner.exchange.reconciliation import Reconciliation
 from learner.exchange.request_sender import RequestSender
 from learner.rollouts.manager import RolloutManager
 from services.local.redis_server import RedisServer, find_binary, free_port
@@ -130,7 +131,8 @@ class Learner:
             on_entries=on_entries,
         )
         async with TaskGroup() as group:
-            beside = [group.create_task(inbox.serve()), group.create_task(sender.serve())]
+            reconciliation = Reconciliation(self.streams, ledger, sender, lambda: inbox.position, self.manager.border)
+            beside = [group.create_task(loop.serve()) for loop in (inbox, sender, reconciliation)]
             self.manager.scheduler.open(0)
             sender.flush()
             for step in range(self.num_steps):

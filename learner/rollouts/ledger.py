@@ -143,7 +143,10 @@ class Ledger:
     def take(self, rows: Iterable[Rollout]) -> None:
         """The rows go into a training step."""
         taken = {row.rollout_id for row in rows}
-        self.ready = [row for row in self.ready if row.rollout_id not in taken]
+        if taken == {row.rollout_id for row in self.ready[: len(taken)]}:  # as in streaming: leave the others alone
+            del self.ready[: len(taken)]
+        else:
+            self.ready = [row for row in self.ready if row.rollout_id not in taken]
 
     def mark_trained(self, row: Rollout, values: "array[float]") -> None:
         """The row's window was trained; `values` are those predicted for its tokens. A finished rollout leaves."""

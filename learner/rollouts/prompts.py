@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+NUM_CACHED_EPOCHS = 8
+"""Whose rollouts may be in flight at once; with a million prompts 8 MB each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -46,13 +49,22 @@ class PromptOrder:
         epoch, index, sample = map(int, parts)
         if index >= self.num_prompts or sample >= self.samples_per_prompt:
             return None
-        offset = self._permutation(epoch).index(index)
+        offset = _places(self.num_prompts, self.seed, epoch)[index] if self.shuffle else index
         return (epoch * self.num_prompts + offset) * self.samples_per_prompt + sample
 
     def _permutation(self, epoch: int) -> Sequence[int]:
         return _permutation(self.num_prompts, self.seed, epoch) if self.shuffle else range(self.num_prompts)
 
 
-@lru_cache(maxsize=2)
-def _permutation(length: int, seed: int, epoch: int) -> list[int]:
-    return random.Random(f"{seed}/{epoch}").sample(range(length), length)
+@lru_cache(maxsize=NUM_CACHED_EPOCHS)
+def _permutation(length: int, seed: int, epoch: int) -> "array[int]":
+    return array("i", random.Random(f"{seed}/{epoch}").sample(range(length), length))
+
+
+@lru_cache(maxsize=NUM_CACHED_EPOCHS)
+def _places(length: int, seed: int, epoch: int) -> "array[int]":
+    """Where each prompt stands in the permutation: every record of the inbox is looked up by its id."""
+    places = array("i", bytes(4 * length))
+    for place, index in enumerate(_permutation(length, seed, epoch)):
+        places[index] = place
+    return places

@@ -149,9 +149,12 @@ class ControlPlane:
         self.seconds[part] += time.process_time() - began
 
 
-def control_plane(*, num_in_flight: int, mode: str, num_rows: int, window_length: int = SHORT) -> ControlPlane:
+def control_plane(
+    *, num_in_flight: int, mode: str, num_rows: int, window_length: int = SHORT, is_open: bool = True
+) -> ControlPlane:
     lag = num_in_flight // num_rows - 1
     config = config_of(num_rows=num_rows, lag=lag, mode=mode, window_length=window_length)
     plane = ControlPlane(manager_of(config))
-    plane.open()
+    if is_open:
+        plane.open()
     return plane

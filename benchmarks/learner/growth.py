@@ -51,9 +51,13 @@ def cost(*, num_in_flight: int, mode: str, num_rows: int, read_count: int) -> Se
 
 def memory(num_in_flight: int) -> Section:
     """Bytes of a rollout in flight, and of each of its tokens; a checkpoint's ledger, captured and as bytes."""
+    plane = control_plane(
+        num_in_flight=num_in_flight, mode="streaming", num_rows=max(1, num_in_flight // 2), is_open=False
+    )
+    plane.manager.scheduler.order.ordinal("0-0-0")  # prompts and their order are no rollout's
     gc.collect()
     tracemalloc.start()
-    plane = control_plane(num_in_flight=num_in_flight, mode="streaming", num_rows=max(1, num_in_flight // 2))
+    plane.open()
     requested = tracemalloc.get_traced_memory()[0]
     plane.enter(plane.answers())
     plane.manager.ledger.outbox.clear()

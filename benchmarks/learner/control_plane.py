@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 
 from learner.reporting.heartbeat import missing_rows
 from learner.rollouts.manager import RolloutManager, open_manager
@@ -49,18 +50,22 @@ def config_of(*, num_rows: int, lag: int, mode: str, window_length: int, num_ste
     return loads(text, keys, source="the benchmark")
 
 
+@cache
+def prompts() -> Sequence[Prompt]:
+    token_ids = tokens(range(2, 10))
+    return [Prompt(index, "prompt", token_ids, "task", "", "{}") for index in range(NUM_PROMPTS)]
+
+
 def manager_of(config: Config) -> RolloutManager:
     rules = RequestRules.of(
         config.run, config.generation, config.evaluation, max_score_attempts=3, stop_token_ids=(STOP_TOKEN,)
     )
-    token_ids = tokens(range(2, 10))
-    prompts = [Prompt(index, "prompt", token_ids, "task", "", "{}") for index in range(NUM_PROMPTS)]
     return open_manager(
         config.run,
         config.data,
         rules,
         num_cohort_steps=0,
-        prompts=prompts,
+        prompts=prompts(),
         evaluation_prompts=(),
         decode=lambda response: "",
     )

@@ -259,7 +259,7 @@ def read_outcome(
         window_tokens=sum(int(line["tokens/window"]) for line in metrics.steps),
         read_tokens=traced.read_tokens,
         token_lag=metrics.mean("policy_lag/mean") or 0.0,
-        largest_token_lag=max(int(line["policy_lag/max"]) for line in metrics.steps),
+        largest_token_lag=max(int(line["policy_lag/max"] or 0) for line in metrics.steps),
         first_trained_seconds=traced.first_trained_seconds,
     )
 

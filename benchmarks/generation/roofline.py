@@ -192,7 +192,8 @@ def _plain(decoding: Decoding) -> Section:
 
 
 def tables(section: Section) -> dict[str, str]:
-    return {"roofline": f"{limits_text(section)}\n\n{measured_table(section)}", "roofline-32b": modelled_table(section)}
+    measured = "\n\n".join((limits_text(section), measured_table(section), f"![Both roofs](images/{PICTURE.name})"))
+    return {"roofline": measured, "roofline-32b": modelled_table(section)}
 
 
 def limits_text(section: Section) -> str:

@@ -137,7 +137,8 @@ async def measured(lengths: Sequence[int], way: str) -> Section:
 def rate_of(work: Callable[[], object], amount: float, *, seconds: float = 1.0) -> float:
     """The median of a second's repetitions, after one that does not count."""
     work()
-    found, end = [], time.perf_counter() + seconds
+    found: list[float] = []
+    end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(found) < 3:
         began = time.perf_counter()
         work()

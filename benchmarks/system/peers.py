@@ -43,8 +43,8 @@ def environment() -> Path:
     folder = cache / "tppo" / f"peers-{key:08x}"
     if not (folder / ".installed").exists():
         print(f"Installing {', '.join(PACKAGES)} into {folder}: a few minutes.", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        install = [folder / "bin" / "pip", "install", "-q", "-c", CONSTRAINTS, *PACKAGES]
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        install = [str(folder / "bin" / "pip"), "install", "-q", "-c", str(CONSTRAINTS), *PACKAGES]
         subprocess.run(install, check=True)
         (folder / ".installed").touch()
     return folder / "bin" / "python"
@@ -52,7 +52,7 @@ def environment() -> Path:
 
 def theirs(*, steps: int, num_threads: int) -> Section:
     with tempfile.TemporaryDirectory() as folder:
-        command = [environment(), Path(__file__).with_name("trl_grpo.py"), str(steps), folder]
+        command = [str(environment()), str(Path(__file__).with_name("trl_grpo.py")), str(steps), folder]
         variables = os.environ | {"OMP_NUM_THREADS": str(num_threads), "HF_HUB_OFFLINE": "1"}
         ran = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=True)
     return dict(json.loads(ran.stdout.splitlines()[-1]))

@@ -15,7 +15,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -272,7 +272,11 @@ def measure(*, steps: int, turns: int, folder: Path) -> list[Section]:
     """All systems in turn, as often as requested."""
     settings = (f"run.total_training_steps={steps}", "evaluation.test_freq=0")
     lean = (*settings, *LEAN)
-    ways = (lambda: asyncio.run(bare(settings)), partial(with_services, settings), partial(with_services, lean))
+    ways: tuple[Callable[[], Section], ...] = (
+        lambda: asyncio.run(bare(settings)),
+        partial(with_services, settings),
+        partial(with_services, lean),
+    )
     parts = {
         f"{steps} steps, turn {turn}: {name}": way
         for turn in range(1, turns + 1)

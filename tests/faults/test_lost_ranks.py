@@ -17,6 +17,7 @@ from tppo.run_folder.json_lines import read_objects
 from tppo.run_folder.paths import RunPaths
 
 RANK_1 = "learner-rank-1"
+SHARED_TOKENS = {"learner.sequence_parallel_size": "2"}
 LOSSES = [
     (RANK_1, signal.SIGKILL, "RankError: rank 1 (PID "),
     ("learner", signal.SIGSTOP, "RankError: no heartbeat from rank 0 for "),
@@ -40,7 +41,7 @@ def start(tmp_path: Path, server: ForkServer) -> Iterator[Callable[..., ChaoticR
 def test_a_learner_that_loses_ranks_begins_again_as_a_whole_and_is_replayed_bit_for_bit(
     start: Callable[..., ChaoticRun],
 ) -> None:
-    run = start(**SEVERAL_RANKS)
+    run = start(**SEVERAL_RANKS, **SHARED_TOKENS)
     run.wait_for_step(2)
 
     for name, number, _ in LOSSES:
@@ -58,6 +59,7 @@ def test_a_learner_that_loses_ranks_begins_again_as_a_whole_and_is_replayed_bit_
     assert f"replayed {len(steps)} steps" in replay.stdout
     starts = [line for line in read_objects(RunPaths(run.folder).journal) if line.get("event") == "start"]
     assert {(start["num_processes"], start["device"]) for start in starts} == {(2, "cpu")}
+    assert {start["conditions"]["sequence_parallel_size"] for start in starts} == {2}
     log = (RunPaths(run.folder).logs / "learner.log").read_text()
     assert [text for *_, text in LOSSES if text not in log] == [], log
 

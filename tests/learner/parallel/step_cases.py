@@ -136,14 +136,12 @@ LAYOUTS: Mapping[str, Layout] = {
     "2": Layout(2),
     "2 that share tokens": Layout(2, CUT, sequence_size=2),
     "4": Layout(4, (*(name for name in CUT if not STEPS[name].shares_body), "geppo, row by row")),
-    "4, of which 2 share tokens": Layout(4, ("tppo", "vapo, checkpointed", "mixture of experts"), sequence_size=2),
+    "4, of which 2 share tokens": Layout(4, ("tppo", "mixture of experts"), sequence_size=2),
     # The models have two key-value heads, and rows of fewer tokens than ranks.
-    "4 that share tokens": Layout(4, ("tppo", "ppo, head in chunks", "adapters, checkpointed"), sequence_size=4),
-    "2 replicas of 2": Layout(
-        4, ("tppo", "ppo-ewma, selectively checkpointed", "mixture of experts", "adapters on one body"), shard_size=2
-    ),
+    "4 that share tokens": Layout(4, ("ppo, head in chunks", "adapters, checkpointed"), sequence_size=4),
+    "2 replicas of 2": Layout(4, ("tppo", "mixture of experts", "adapters on one body"), shard_size=2),
     "2 replicas of 2 that share tokens": Layout(
-        4, ("ppo, head in chunks", "vapo, checkpointed"), sequence_size=2, shard_size=2
+        4, ("vapo, checkpointed", "ppo-ewma, selectively checkpointed"), sequence_size=2, shard_size=2
     ),
 }
 

@@ -137,7 +137,7 @@ LAYOUTS: Mapping[str, Layout] = {
     "2 that share tokens": Layout(2, CUT, sequence_size=2),
     "4": Layout(4, (*(name for name in CUT if not STEPS[name].shares_body), "geppo, row by row")),
     "4, of which 2 share tokens": Layout(4, ("tppo", "mixture of experts"), sequence_size=2),
-    # The models have two key-value heads, and rows of fewer tokens than ranks.
+    # The models have two key-value heads.
     "4 that share tokens": Layout(4, ("ppo, head in chunks", "adapters, checkpointed"), sequence_size=4),
     "2 replicas of 2": Layout(4, ("tppo", "mixture of experts", "adapters on one body"), shard_size=2),
     "2 replicas of 2 that share tokens": Layout(

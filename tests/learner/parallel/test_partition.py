@@ -65,6 +65,17 @@ def test_a_line_is_cut_into_parts_of_equal_length_whose_last_one_is_filled_up() 
     assert first.num_selected == second.num_selected == (4, 1)
 
 
+def test_each_rank_has_a_token_of_a_line_of_fewer_tokens_than_ranks() -> None:
+    (line,) = pack([TokenRow([5, 6], 1)], max_tokens=2)
+
+    parts = [Part.of(line, SequenceRanks(rank, 4)) for rank in range(4)]
+
+    assert [part.own.input_ids.tolist() for part in parts] == [[[5]], [[6]], [[5]], [[5]]]
+    assert [part.own.target_ids.tolist() for part in parts] == [[6], [], [], []]
+    assert {part.own.row_lengths for part in parts} == {(2, 2)}
+    assert {part.num_selected for part in parts} == {(1, 0, 0, 0)}
+
+
 def test_one_process_has_all_rows_and_gets_their_results_in_order() -> None:
     rows = [TokenRow([5, 6, 7], 1), TokenRow([8, 9, 10, 11], 2), TokenRow([12, 13], 1)]
     division = divided(rows, max_tokens=5, group=Group())

@@ -1,5 +1,6 @@
 """Clients of an application over a folder of runs and an observation made up for each test."""
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -48,7 +49,7 @@ def process(kind: str, *, seconds_ago: float = 0.5, **status: Any) -> Presence:
         address="127.0.0.1:4000",
         started_at=NOW - 100,
         pid=1,
-        host="h",
+        host=socket.gethostname(),
         seen_at=NOW - seconds_ago,
         status=status,
     )

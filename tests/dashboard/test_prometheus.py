@@ -1,5 +1,6 @@
 """The dashboard's own metrics, and where it says that those of the others are."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,13 @@ async def test_a_process_without_heartbeat_is_no_target_unless_redis_is_gone(
     found = await answer_of(root, "scrape-targets", FixedSource(Observation(now=NOW, presences=[silent], error=error)))
 
     assert len(found) == num_targets
+
+
+async def test_the_loopback_of_another_machine_is_no_target(root: Path) -> None:
+    RunFolderBuilder(root / "quick")
+    addresses = ["127.0.0.1:9003", "[::1]:9003", "localhost:9003", "10.0.0.7:9003"]
+    elsewhere = [replace(process("generation", metrics_address=one), host="gpu-1") for one in addresses]
+
+    found = await answer_of(root, "scrape-targets", FixedSource(Observation(now=NOW, presences=elsewhere)))
+
+    assert [one["targets"] for one in found] == [["10.0.0.7:9003"]]

@@ -92,6 +92,19 @@ def test_on_another_machine_it_listens_where_the_learner_reaches_it(model: Path,
     assert config.generation.advertise_host == own_host
 
 
+@pytest.mark.parametrize(
+    ("of_the_run", "own"), [("127.0.0.1", ("127.0.0.1", "")), ("10.1.2.9", ("0.0.0.0", "10.1.2.3"))]
+)
+def test_on_another_machine_it_is_scraped_at_its_own_address_where_the_run_is_scraped_from_others(
+    model: Path, of_the_run: str, own: tuple[str, str]
+) -> None:
+    run = a_run(model, prometheus={"host": of_the_run, "advertise_host": "" if own[1] == "" else of_the_run})
+
+    config = joined_config(invited(run, own_host="10.1.2.3", redis_url="redis://:pw@run:7000/0"), [])
+
+    assert (config.prometheus.host, config.prometheus.advertise_host) == own
+
+
 def test_what_the_user_sets_of_this_machine_comes_before_what_is_guessed(model: Path) -> None:
     overrides = ["generation.host=10.1.2.3", "generation.port=7777", "redis.url=redis://tunnel:1"]
 

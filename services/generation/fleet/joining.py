@@ -91,20 +91,25 @@ def joined_config(invited: Invitation, overrides: Sequence[str]) -> Config:
     """The run's configuration, with this machine's own part. Raises `ConfigError`."""
     for override in overrides:
         _require_own(override)
-    config = loads(invited.config, [*_own_defaults(invited), *overrides], source=invited.address)
+    run = loads(invited.config, source=invited.address)
+    config = loads(invited.config, [*_own_defaults(invited, run), *overrides], source=invited.address)
     if not config.redis.url:
         config = config.model_copy(update={"redis": config.redis.model_copy(update={"url": _redis_url(invited)})})
     _require_same_model(config, invited)
     return config
 
 
-def _own_defaults(invited: Invitation) -> list[str]:
-    """This Python, any free port, and no endpoint, which needs a tokenizer; an address that other machines reach."""
+def _own_defaults(invited: Invitation, run: Config) -> list[str]:
+    """This Python, any free port, and no endpoint, which needs a tokenizer; an address that other machines reach, for
+    scrapes too where those of the run come from other machines.
+    """
     own = ["generation.python=", "generation.port=0", "prometheus.port=0", "endpoint.enabled=false"]
     if is_loopback(invited.own_host):
         return own
     any_address = "::" if ipaddress.ip_address(invited.own_host).version == 6 else "0.0.0.0"
-    return [*own, f'generation.host="{any_address}"', f'generation.advertise_host="{invited.own_host}"']
+    served = ["generation", *([] if is_loopback(run.prometheus.host) else ["prometheus"])]
+    places = {"host": any_address, "advertise_host": invited.own_host}
+    return [*own, *(f'{section}.{key}="{place}"' for section in served for key, place in places.items())]
 
 
 def _redis_url(invited: Invitation) -> str:

@@ -1,5 +1,7 @@
 """/metrics, for Prometheus, and /api/v1/scrape-targets, by which it finds the metrics of the other processes."""
 
+import socket
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client.exposition import choose_encoder
@@ -12,6 +14,7 @@ from services.dashboard.history.catalog import NoSuchRunError
 from services.dashboard.live.view import View, Views
 from tppo.process.presence import Presence
 from tppo.prometheus.exporter import ADDRESS_KEY
+from tppo.security.authentication import is_loopback
 
 FORGOTTEN_AFTER_SECONDS = 600.0
 """A process whose last heartbeat is older is no target; until then Prometheus sees that it is down."""
@@ -55,7 +58,7 @@ def targets_router(views: Views) -> APIRouter:
         return [
             ScrapeTarget(targets=[address], labels={"kind": one.kind})
             for one in known
-            if (address := str(one.status.get(ADDRESS_KEY) or ""))
+            if (address := str(one.status.get(ADDRESS_KEY) or "")) and _is_reachable(one, address)
         ]
 
     return routes
@@ -64,3 +67,8 @@ def targets_router(views: Views) -> APIRouter:
 def _is_known(view: View, presence: Presence) -> bool:
     """While Redis does not answer, every process stays a target."""
     return bool(view.observation.error) or view.now - presence.seen_at <= FORGOTTEN_AFTER_SECONDS
+
+
+def _is_reachable(presence: Presence, address: str) -> bool:
+    """Not where it is the loopback of another machine: here another process may listen at that port."""
+    return presence.host == socket.gethostname() or not is_loopback(address.rpartition(":")[0].strip("[]"))

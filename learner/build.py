@@ -36,7 +36,7 @@ from learner.rollouts.requests import RequestRules
 from learner.service import LearnerService
 from learner.state import LearnerState, definition_of, new_state, restore
 from tppo.config import Config, ConfigError
-from tppo.digests import UnknownAlgorithmError
+from tppo.digests import UnreadableHereError
 from tppo.models.tokenizer import load_tokenizer, stop_token_ids, vocabulary_size
 from tppo.run_folder.checkpoints import step_of
 from tppo.run_folder.metric_lines import read_metric_lines
@@ -61,7 +61,7 @@ def load_state(
         latest = checkpoints.usable()
     except DamagedError as error:
         raise ConfigError(f"{error}; expected a whole checkpoint, or another run.name") from None
-    except UnknownAlgorithmError as error:
+    except UnreadableHereError as error:
         raise ConfigError(str(error)) from None
     checkpoints.restore_best(read_metric_lines(RunPaths(identity.folder).metrics))
     if latest is None:

@@ -37,7 +37,11 @@ ALGORITHM = next(iter(ALGORITHMS))
 """Of new digests."""
 
 
-class UnknownAlgorithmError(ValueError):
+class UnreadableHereError(ValueError):
+    """What this release, with the packages that are installed, cannot read; it may be whole all the same."""
+
+
+class UnknownAlgorithmError(UnreadableHereError):
     """A digest that cannot be compared here."""
 
 

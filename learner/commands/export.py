@@ -11,7 +11,7 @@ from pathlib import Path
 
 from learner.persistence.manifest import DamagedError, described
 from tppo.config import ConfigError
-from tppo.digests import READ_BYTES, UnknownAlgorithmError, algorithm_of, named, new_hasher
+from tppo.digests import READ_BYTES, UnreadableHereError, algorithm_of, named, new_hasher
 from tppo.run_folder.checkpoints import CheckpointFolder, step_of
 from tppo.run_folder.durable import sync, sync_tree
 from tppo.run_folder.paths import RunPaths, run_path
@@ -105,7 +105,7 @@ def export(checkpoint: Path, what: str, output: Path, *, as_adapter: bool = Fals
         sync(output.absolute().parent)
     except DamagedError as error:
         raise ConfigError(f"{error}; expected a whole checkpoint, such as an older one (--checkpoint STEP)") from None
-    except UnknownAlgorithmError as error:
+    except UnreadableHereError as error:
         raise ConfigError(f"{checkpoint} cannot be verified: {error}") from None
     except FileNotFoundError as error:
         raise ConfigError(f"{error.filename} is gone, as the run has newer checkpoints; expected one of them") from None

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tppo.digests import UnknownAlgorithmError, algorithm_of, file_digest
+from tppo.digests import UnknownAlgorithmError, UnreadableHereError, algorithm_of, file_digest
 from tppo.run_folder.checkpoints import MANIFEST
 from tppo.run_folder.json_files import DamagedFileError, read_object, write_object
 
@@ -17,8 +17,16 @@ if TYPE_CHECKING:  # the audit does not wait for torch
 PICKLED = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 
+FORMAT = 1
+"""Of the checkpoints that are written. Those before it have none in their manifest; all up to it are read."""
+
+
 class DamagedError(ValueError):
     """A checkpoint that is not what was written."""
+
+
+class NewerFormatError(UnreadableHereError):
+    """A checkpoint of a later release, which may mean more than this one knows."""
 
 
 def write_manifest(folder: Path, written: Mapping[str, "WrittenFile"] | None = None) -> None:
@@ -28,11 +36,14 @@ def write_manifest(folder: Path, written: Mapping[str, "WrittenFile"] | None = N
         name: [known[name].num_bytes, known[name].digest] if name in known else [path.stat().st_size, file_digest(path)]
         for name, path in _files(folder)
     }
-    write_object(folder / MANIFEST, {"files": files})
+    write_object(folder / MANIFEST, {"format": FORMAT, "files": files})
 
 
 def verify(folder: Path, *, only: Collection[str] = ()) -> None:
-    """Raise `DamagedError`, with what is wrong, unless each file is as it was written. Reads all, or `only` these."""
+    """Raise `DamagedError`, with what is wrong, unless each file is as it was written. Reads all, or `only` these.
+
+    Raises `UnreadableHereError` where that cannot be found out.
+    """
     files = described(folder)
     for name in only or files:
         path = folder / name
@@ -67,13 +78,17 @@ def require_digest(path: Path, digest: str) -> None:
 
 
 def described(folder: Path) -> dict[str, tuple[int, str]]:
-    """Size and digest of each file, by the manifest. Raises `DamagedError` where it has none that can be read."""
+    """Size and digest of each file, by the manifest. Raises `DamagedError` where it has none that can be read.
+
+    Raises `NewerFormatError`.
+    """
     try:
         fields = read_object(folder / MANIFEST, {"files": dict})
     except DamagedFileError as error:
         raise DamagedError(f"{folder} has no readable {MANIFEST} ({error})") from None
     if fields is None:
         raise DamagedError(f"{folder} has no readable {MANIFEST} (it is missing)")
+    _require_known_format(folder, fields.get("format", 0))
     files: dict[str, tuple[int, str]] = {}
     for name, facts in fields["files"].items():
         match facts:
@@ -84,6 +99,16 @@ def described(folder: Path) -> dict[str, tuple[int, str]]:
                     f"{folder} has no readable {MANIFEST} ({name}: {facts!r}; expected its size and its digest)"
                 )
     return files
+
+
+def _require_known_format(folder: Path, found: object) -> None:
+    if not isinstance(found, int):
+        raise DamagedError(f"{folder} has no readable {MANIFEST} (format: {found!r}; expected a whole number)")
+    if found > FORMAT:
+        raise NewerFormatError(
+            f"{folder} is a checkpoint of format {found}, of a later release; "
+            f"expected format {FORMAT} or an earlier one: upgrade T-PPO here"
+        )
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:

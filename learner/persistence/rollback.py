@@ -17,7 +17,7 @@ from learner.persistence.manifest import DamagedError, verify
 from learner.persistence.run_identity import begin_incarnation, is_running
 from learner.reconfiguration import change_in
 from tppo.config import ConfigError
-from tppo.digests import UnknownAlgorithmError
+from tppo.digests import UnreadableHereError
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.json_files import DamagedFileError, read_object, write_object
@@ -105,7 +105,7 @@ def _require_complete(folder: Path, version: int) -> None:
         raise ConfigError(f"--to {version}: no such checkpoint in {folder}; expected one of {kept}")
     try:
         verify(target)
-    except (DamagedError, UnknownAlgorithmError) as error:
+    except (DamagedError, UnreadableHereError) as error:
         raise ConfigError(f"{error}; expected a complete checkpoint") from None
 
 

@@ -13,7 +13,7 @@ from pyarrow import parquet
 from learner.persistence.manifest import DamagedError, verify
 from learner.step.measurements.trace_schema import SCHEMA, Header
 from tppo.config import ConfigError
-from tppo.digests import UnknownAlgorithmError
+from tppo.digests import UnreadableHereError
 from tppo.run_folder.checkpoints import CheckpointFolder, step_of
 from tppo.run_folder.json_files import fits
 from tppo.run_folder.json_lines import read_objects
@@ -89,7 +89,7 @@ def newest_ledger(folder: Path) -> LedgerSnapshot:
         return LedgerSnapshot(step=0)
     try:
         verify(checkpoint, only=["ledger.json"])
-    except (DamagedError, UnknownAlgorithmError) as error:
+    except (DamagedError, UnreadableHereError) as error:
         raise ConfigError(f"{error}; expected a whole checkpoint: a resume takes the one before") from None
     ledger = json.loads((checkpoint / "ledger.json").read_text(encoding="utf-8"))
     rollouts = [rollout for rollout in ledger["rollouts"] if not rollout["is_evaluation"]]

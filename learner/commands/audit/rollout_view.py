@@ -9,7 +9,7 @@ from rich.table import Table
 
 from learner.persistence.manifest import DamagedError, verify
 from tppo.config import ConfigError
-from tppo.digests import UnknownAlgorithmError
+from tppo.digests import UnreadableHereError
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths, trace_files
 
@@ -75,7 +75,7 @@ def decoder(folder: Path) -> Decode | None:
         return None
     try:
         verify(checkpoint, only=[TOKENIZER])
-    except (DamagedError, UnknownAlgorithmError):
+    except (DamagedError, UnreadableHereError):
         return None
     from tokenizers import Tokenizer
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,7 +69,9 @@ def free_ports(count: int) -> int:
 class ChaoticRun(Run):
     """The quick start with two generators; proxies stand before Redis and before the generators' gRPC servers."""
 
-    def __init__(self, folder: Path, *, fork_server: ForkServer | None = None, **settings: str) -> None:
+    def __init__(
+        self, folder: Path, *, fork_server: ForkServer | None = None, options: Sequence[str] = (), **settings: str
+    ) -> None:
         """With a fork server, its processes are forked from that and need not import torch."""
         self._fork_server = fork_server
         self.program = TPPO if fork_server is None else (str(fork_server.python), *TPPO[1:])
@@ -81,7 +83,7 @@ class ChaoticRun(Run):
             Proxy(port, host=PROXY_HOST, port=port) for port in range(first_port, first_port + NUM_GENERATORS)
         ]
         own = {"redis.url": self.redis_url, "generation.port": str(first_port)}
-        super().__init__(folder, program=self.program, **{**SETTINGS, **own, **settings})
+        super().__init__(folder, program=self.program, options=options, **{**SETTINGS, **own, **settings})
 
     def close(self) -> None:
         """Leave nothing running, whatever happened."""

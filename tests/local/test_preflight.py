@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from services.local import preflight
-from tests.support.processes import QUICKSTART
+from tests.support.processes import QUICKSTART, REPOSITORY
 from tests.support.redis_server import StartRedis
 from tppo.__main__ import main
-from tppo.config import Config, ConfigError
+from tppo.config import Config, ConfigError, load
 from tppo.config.schema import ModelSection
 from tppo.run_folder.paths import RunPaths
 
@@ -319,3 +319,9 @@ def test_a_refusal_leaves_nothing_behind(model: Path, tmp_path: Path, capsys: py
 
     assert capsys.readouterr().err.startswith("tppo run: data.train_files: no such file")
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_memory_that_redis_needs_for_the_quick_start_is_what_the_operations_page_says() -> None:
+    page = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
+
+    assert f"The quick start needs {preflight.needed_memory_mb(load(QUICKSTART))} MiB" in page

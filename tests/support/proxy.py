@@ -50,6 +50,10 @@ class Proxy:
         finally:
             self._call(self._set(Mood.PASS))
 
+    def lead_to(self, target_port: int) -> None:
+        """New connections reach another server, as when a name is given to it."""
+        self._target_port = target_port
+
     def close(self) -> None:
         """End every connection and the thread."""
         self._call(self._stop())

@@ -41,12 +41,14 @@ class Run:
 
     deadline_seconds = DEADLINE_SECONDS  # of each wait
 
-    def __init__(self, folder: Path, *, program: Sequence[str] = TPPO, **settings: str) -> None:
-        """`program`: how to call `tppo`."""
+    def __init__(
+        self, folder: Path, *, program: Sequence[str] = TPPO, options: Sequence[str] = (), **settings: str
+    ) -> None:
+        """`program`: how to call `tppo`; `options`: of the first start."""
         self.folder = folder / "runs" / "quickstart"
         self._paths = RunPaths(self.folder)
         self._command = command_of(folder, program=program, **settings)
-        self.process = self._started()
+        self.process = self._started(*options)
 
     def _started(self, *arguments: str) -> "subprocess.Popen[str]":
         command = [*self._command, *arguments]

@@ -2,12 +2,10 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
 
 from services.local.doctor.diagnosis import Diagnosis, Severity, diagnoses_of, problem
 from tppo.config import ConfigError
@@ -20,11 +18,29 @@ STYLES = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.PROBLEM: "r
 def main(argv: Sequence[str]) -> int:
     """Exit code 0: nothing stands in the way; 1: something does."""
     arguments = _parser().parse_args(argv)
+    if arguments.before is not None:
+        return _report_before(arguments.before)
     found = _diagnoses(arguments)
     if arguments.json:
         print(json.dumps([asdict(one) for one in found], indent=1))
     else:
         _print(found)
+    return _exit_code(found)
+
+
+def _report_before(words: Sequence[str]) -> int:
+    """To standard error, as a log takes it."""
+    from services.local.doctor.of_process import wrong_before
+
+    found = wrong_before(words)
+    for one in found:
+        print(f"tppo doctor: {one.state}: {one.check}: {one.found}; {one.what_to_do}", file=sys.stderr)
+    if not found:
+        print(f"tppo doctor: nothing stands in the way of tppo {words[0]}", file=sys.stderr)
+    return _exit_code(found)
+
+
+def _exit_code(found: Sequence[Diagnosis]) -> int:
     return int(any(one.state is Severity.PROBLEM for one in found))
 
 
@@ -38,6 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--redis", metavar="URL", default="", help="the server to check; with --run: redis.url")
     parser.add_argument("--json", action="store_true", help="print a JSON list: check, state, found, what_to_do")
+    parser.add_argument(
+        "--before",
+        nargs=argparse.REMAINDER,
+        metavar="VERB ARGUMENTS",
+        help="check for one process, by its command line, where it is about to start; a line for each thing that is "
+        "wrong: generation, reward, learner, dashboard",
+    )
     return parser
 
 
@@ -57,6 +80,9 @@ def _diagnoses(arguments: argparse.Namespace) -> list[Diagnosis]:
 
 
 def _print(found: Sequence[Diagnosis]) -> None:
+    from rich.console import Console  # images of some processes lack it
+    from rich.table import Table
+
     table = Table(show_lines=False)
     for column in ("check", "", "found", "what to do"):
         table.add_column(column, overflow="fold")
@@ -76,6 +102,4 @@ def _plain(text: str) -> str:
 
 
 if __name__ == "__main__":
-    import sys
-
     raise SystemExit(main(sys.argv[1:]))

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tppo.config import ConfigError
+
 
 class Severity(StrEnum):
     """How bad it is."""
@@ -39,6 +41,17 @@ def warning(check: str, found: str, what_to_do: str) -> Diagnosis:
 def problem(check: str, found: str, what_to_do: str) -> Diagnosis:
     """It will not run."""
     return Diagnosis(check, Severity.PROBLEM, found, what_to_do)
+
+
+def refusal(check: str, found: str, call: Callable[[], object]) -> Iterator[Diagnosis]:
+    """What a check of `tppo run` refuses; its sentence says what is expected."""
+    try:
+        call()
+    except ConfigError as error:
+        said, _, expected = str(error).partition("; expected ")
+        yield problem(check, said, f"expected {expected}" if expected else "correct it")
+    else:
+        yield ok(check, found)
 
 
 def diagnoses_of(checks: Iterable[tuple[str, Check]]) -> Iterator[Diagnosis]:

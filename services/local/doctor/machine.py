@@ -25,14 +25,14 @@ FEW_PROCESSES = 512
 SHARED_MEMORY = Path("/dev/shm")
 
 
-def python() -> Iterator[Diagnosis]:
-    """Its version, and the packages that a run needs."""
+def python(packages: Sequence[str] = PACKAGES) -> Iterator[Diagnosis]:
+    """Its version, and the packages that a run, or one process of it, needs."""
     found = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] < OLDEST_PYTHON:
         yield problem("Python", found, "install Python 3.11 or newer and make a new environment with it")
     else:
         yield ok("Python", f"{found} at {sys.executable}")
-    versions = {name: version_of(name) for name in PACKAGES}
+    versions = {name: version_of(name) for name in packages}
     if missing := [name for name, found in versions.items() if not found]:
         yield problem(
             "packages", f"not installed: {', '.join(missing)}", "pip install -c constraints.txt -e '.[local]'"
@@ -49,6 +49,11 @@ def version_of(package: str) -> str:
         return ""
 
 
+def has_nvidia_driver() -> bool:
+    """Whether there may be devices of NVIDIA's."""
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
 def devices() -> Iterator[Diagnosis]:
     """What PyTorch can compute on, and whether it was built for what is here."""
     import torch
@@ -56,7 +61,7 @@ def devices() -> Iterator[Diagnosis]:
     if torch.cuda.is_available():
         yield from _cuda_devices()
         return
-    has_driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+    has_driver = has_nvidia_driver()
     if has_driver and torch.version.cuda is None:
         yield warning(
             "devices",
@@ -154,7 +159,7 @@ def shared_memory(folder: Path = SHARED_MEMORY) -> Iterator[Diagnosis]:
         yield ok("shared memory", f"{free / GIBIBYTE:.0f} GiB free in {folder}")
 
 
-def disk(folder: Path, *, needed: int = TOO_LITTLE_DISK) -> Iterator[Diagnosis]:
+def disk(folder: Path, *, needed: int = TOO_LITTLE_DISK, measures_speed: bool = True) -> Iterator[Diagnosis]:
     """Room and speed where the runs are kept; `needed` in bytes."""
     there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
@@ -170,13 +175,16 @@ def disk(folder: Path, *, needed: int = TOO_LITTLE_DISK) -> Iterator[Diagnosis]:
         yield warning("disk", f"{_size(free)} free in {there}", "make room: checkpoints take 24 bytes a parameter")
     else:
         yield ok("disk", f"{_size(free)} free in {there}")
-    speed = bytes_per_second(there)
+    if measures_speed:
+        yield _speed(there)
+
+
+def _speed(folder: Path) -> Diagnosis:
+    speed = bytes_per_second(folder)
     if speed < SLOW_DISK:
-        yield warning(
-            "disk speed", f"{_size(speed)}/s", "set run.directory to a faster disk: each step's log is synced"
-        )
-    else:
-        yield ok("disk speed", f"{_size(speed)}/s")
+        remedy = "set run.directory to a faster disk: each step's log is synced"
+        return warning("disk speed", f"{_size(speed)}/s", remedy)
+    return ok("disk speed", f"{_size(speed)}/s")
 
 
 def bytes_per_second(folder: Path) -> int:

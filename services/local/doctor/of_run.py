@@ -1,13 +1,14 @@
 """Checks for one configuration: each by itself, so that all that is wrong is said at once, and not the first of it."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from services.local import preflight
 from services.local.doctor import machine, surroundings
-from services.local.doctor.diagnosis import Check, Diagnosis, ok, problem, warning
+from services.local.doctor.diagnosis import Check, Diagnosis, ok, problem, refusal, warning
+from services.local.doctor.of_process import CODE, data_files
 from services.local.memory import memory_lines, stored_parameters
 from tppo.config import Config, ConfigError, dump
 from tppo.config.sections.services import DASHBOARD_PORTS
@@ -15,7 +16,6 @@ from tppo.process.listening import first_free
 from tppo.security.redis_address import given_redis
 
 BYTES_PER_PARAMETER = 24  # of a checkpoint: weights and two moments of both models
-CODE = "code"
 
 
 def checks_of_machine(folder: Path, url: str) -> list[tuple[str, Check]]:
@@ -36,16 +36,17 @@ def checks_of_run(config: Config) -> list[tuple[str, Check]]:
     files = {"data.train_files": config.data.train_files, "data.val_files": config.data.val_files}
     return [
         *_of_any_machine(),
+        ("placement", lambda: _placement(config)),
         ("devices of the run", lambda: _devices(config)),
         ("memory", lambda: _memory(config)),
         ("disk", lambda: machine.disk(Path(config.run.path), needed=_checkpoint_bytes(config))),
         ("Redis", lambda: surroundings.redis(given_redis(config))),
-        ("ports", lambda: _refusal("ports", "free", lambda: preflight.check_ports(config))),
-        ("addresses", lambda: _refusal("addresses", "usable", lambda: preflight.check_hosts(config))),
+        ("ports", lambda: refusal("ports", "free", lambda: preflight.check_ports(config))),
+        ("addresses", lambda: refusal("addresses", "usable", lambda: preflight.check_hosts(config))),
         ("vLLM", lambda: surroundings.vllm(generation.python, is_needed=generation.engine == "vllm")),
         ("isolation", lambda: surroundings.isolation(is_needed=CODE in config.reward.functions.values())),
-        ("model", lambda: _refusal("model", str(config.model.path), lambda: preflight.check_model(config.model))),
-        *((key, partial(_data_files, key, paths)) for key, paths in files.items()),
+        ("model", lambda: refusal("model", str(config.model.path), lambda: preflight.check_model(config.model))),
+        *((key, partial(data_files, key, paths)) for key, paths in files.items()),
         ("rows and rewards", lambda: _rows_and_rewards(config)),
     ]
 
@@ -72,19 +73,22 @@ def dashboard_port() -> Iterator[Diagnosis]:
     yield ok("ports", f"{port} is free" if port == first else f"{first} is taken, a run's dashboard takes {port}")
 
 
-def _refusal(check: str, found: str, call: Callable[[], object]) -> Iterator[Diagnosis]:
-    """What a check of `tppo run` refuses; its sentence says what is expected."""
-    try:
-        call()
-    except ConfigError as error:
-        said, _, expected = str(error).partition("; expected ")
-        yield problem(check, said, f"expected {expected}" if expected else "correct it")
-    else:
-        yield ok(check, found)
+def _placement(config: Config) -> Iterator[Diagnosis]:
+    """GPUs by number: that this shell shows them, and that the machine has them."""
+    placement = config.placement
+    if placement.policy is None:
+        yield ok("placement", "none; every process chooses its device by its own key")
+        return
 
+    def check() -> None:
+        from tppo.models.device import accelerators, require_numbers
 
-def _data_files(key: str, paths: Sequence[Path]) -> Iterator[Diagnosis]:
-    yield from _refusal(key, f"{len(paths)} file(s)", lambda: preflight.check_data_files(paths, key=key))
+        preflight.check_devices(config)
+        require_numbers(placement, accelerators())
+
+    own = placement.policy
+    found = f"policy {own}, value model {placement.value_model or own}, generators {placement.generation or own}"
+    yield from refusal("placement", f"GPUs: {found}", check)
 
 
 def _devices(config: Config) -> Iterator[Diagnosis]:
@@ -97,7 +101,7 @@ def _devices(config: Config) -> Iterator[Diagnosis]:
     }
     for role, placement in places.items():
         found = f"{placement.device}, {placement.compute_dtype}"
-        yield from _refusal(f"device of {role}", found, partial(torch_device, placement))
+        yield from refusal(f"device of {role}", found, partial(torch_device, placement))
 
 
 def _memory(config: Config) -> Iterator[Diagnosis]:
@@ -127,4 +131,4 @@ def _rows_and_rewards(config: Config) -> Iterator[Diagnosis]:
             resolved.write_text(dump(config), encoding="utf-8")
             preflight.check_with_processes(resolved)
 
-    yield from _refusal("rows and rewards", "every row can be read, and each function scores one", check)
+    yield from refusal("rows and rewards", "every row can be read, and each function scores one", check)

@@ -7,19 +7,22 @@ import resource
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from services.local.doctor import machine, of_run, surroundings
+from services.local.doctor import machine, of_process, of_run, surroundings
 from services.local.doctor.diagnosis import Diagnosis, Severity, diagnoses_of, ok
-from tests.support.processes import QUICKSTART
+from tests.support.processes import QUICKSTART, REPOSITORY
 from tests.support.redis_server import StartRedis
 from tppo.__main__ import main
 from tppo.config import load
+from tppo.models import device
 from tppo.streams.connection import RedisClient
 
 
@@ -219,3 +222,129 @@ def test_a_configuration_that_does_not_load_is_one_of_the_problems(
     shown = capsys.readouterr().out
     assert "configuration" in shown
     assert "run.name" in shown
+
+
+def test_a_placement_on_gpus_that_are_not_there_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "accelerators", lambda: ["cuda:0", "cuda:1"])
+    there = load(QUICKSTART, ["placement.policy=0", "placement.generation=1"])
+    beyond = load(QUICKSTART, ["placement.policy=0", "placement.generation=2"])
+
+    (good,) = dict(of_run.checks_of_run(there))["placement"]()
+    (bad,) = dict(of_run.checks_of_run(beyond))["placement"]()
+    (none,) = dict(of_run.checks_of_run(load(QUICKSTART)))["placement"]()
+
+    assert (good.state, good.found) == (Severity.OK, "GPUs: policy 0, value model 0, generators 1")
+    assert (bad.state, bad.what_to_do.partition(",")[0]) == (Severity.PROBLEM, "expected numbers below 2")
+    assert none.state is Severity.OK
+
+
+def test_gpus_that_a_batch_system_does_not_show_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "6")
+
+    (found,) = dict(of_run.checks_of_run(load(QUICKSTART, ["placement.policy=1"])))["placement"]()
+
+    assert found.state is Severity.PROBLEM
+    assert "CUDA_VISIBLE_DEVICES = '6' shows 1" in found.found
+
+
+def test_a_broken_machine_has_each_fault_in_the_table_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(machine, "shared_memory", partial(machine.shared_memory, tmp_path / "shm"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2**20))
+    monkeypatch.setattr(machine, "has_nvidia_driver", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setattr(of_run, "DASHBOARD_PORTS", [taken.getsockname()[1]])
+        exit_code = main(["doctor"])
+
+    shown = " ".join(capsys.readouterr().out.replace("\u2502", " ").split())
+    assert exit_code == 1
+    for remedy in (
+        "mount it: --shm-size=8g",  # no shared memory
+        "set dashboard.port",  # port taken
+        "compare the driver's CUDA version",  # wrong torch
+        "make room, or set run.directory",  # full disk
+    ):
+        assert remedy in shown
+    assert "4 problem(s)" in shown
+
+
+PROCESS = [str(QUICKSTART), "--set=run.directory=/runs", "--resume", "--name", "l"]
+
+
+def test_before_a_process_starts_its_log_has_a_line_for_each_thing_that_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(machine, "shared_memory", partial(machine.shared_memory, tmp_path / "shm"))
+    own = [f"--set=run.directory={tmp_path}", f"--set=model.path={tmp_path}/none", "--set=reward.functions.x=code"]
+
+    codes = {role: main(["doctor", "--before", role, *PROCESS, *own]) for role in ("learner", "reward", "dashboard")}
+
+    lines = capsys.readouterr().err.splitlines()
+    assert (codes["learner"], codes["dashboard"]) == (1, 0)
+    (memory,) = [line for line in lines if "shared memory" in line]
+    assert memory.startswith(f"tppo doctor: problem: shared memory: no {tmp_path}/shm to write to; mount it: ")
+    assert len([line for line in lines if f"problem: model: model.path = {tmp_path}/none" in line]) == 1
+
+
+def test_programs_are_tried_before_a_reward_service_starts_that_scores_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = subprocess.CompletedProcess([], 1, stdout="", stderr="namespaces: not permitted\n")
+    monkeypatch.setattr(surroundings, "_ran", lambda command: ran)
+    scores_code = load(QUICKSTART, ["reward.functions.x=code"])
+
+    found = by_check(diagnoses_of(of_process.checks_of_process("reward", scores_code)))
+    others = by_check(diagnoses_of(of_process.checks_of_process("reward", load(QUICKSTART))))
+
+    assert found["isolation"].state is Severity.PROBLEM
+    assert "isolation" not in others
+
+
+def test_a_verb_that_is_no_process_of_a_run_is_bad_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--before", "audit"]) == 2
+
+    assert "--before audit: expected one of generation, reward, learner, dashboard" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("role", ["reward", "dashboard"])
+def test_an_image_without_torch_and_rich_can_check_itself(role: str, tmp_path: Path) -> None:
+    missing = ("torch", "transformers", "rich", "matplotlib", "safetensors", "numpy")
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({missing})); from tppo.__main__ import main; "
+        f"sys.exit(main(['doctor', '--before', {role!r}, {str(QUICKSTART)!r}, '--set=run.directory={tmp_path}']))"
+    )
+
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert ran.returncode == 0, ran.stderr
+    assert all(line.startswith("tppo doctor: ") for line in ran.stderr.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("words", "called"),
+    [
+        (
+            ["learner", "run.toml", "--resume"],
+            ["doctor --before learner run.toml --resume", "learner run.toml --resume"],
+        ),
+        (["summarize", "--follow", "run.toml"], ["summarize --follow run.toml"]),
+    ],
+)
+def test_an_image_checks_itself_and_starts_its_service_whatever_is_found(
+    words: list[str], called: list[str], tmp_path: Path
+) -> None:
+    program = tmp_path / "tppo"
+    program.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/called\n[ "$1" != doctor ]\n')
+    program.chmod(0o755)
+
+    ran = subprocess.run(
+        ["sh", str(REPOSITORY / "deploy" / "entrypoint.sh"), *words],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        check=False,
+    )
+
+    assert ran.returncode == 0
+    assert (tmp_path / "called").read_text().splitlines() == called

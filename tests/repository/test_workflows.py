@@ -19,8 +19,31 @@ def steps(workflow: Path) -> Iterator[dict[str, Any]]:
         yield from job["steps"]
 
 
-def test_there_is_a_workflow_for_check_test_and_wheel() -> None:
-    assert [path.stem for path in WORKFLOWS] == ["check", "test", "wheel"]
+def test_there_is_a_workflow_for_each_thing_that_a_change_must_pass() -> None:
+    assert [path.stem for path in WORKFLOWS] == ["check", "compose", "images", "test", "vllm", "wheel"]
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_may_read_has_a_time_limit_and_leaves_no_token_behind(workflow: Path) -> None:
+    content = yaml.safe_load(workflow.read_text(encoding="utf-8"))
+    checkouts = [step for step in steps(workflow) if step.get("uses", "").startswith("actions/checkout@")]
+
+    assert content["permissions"] == {"contents": "read"}
+    assert all(job["timeout-minutes"] <= 120 for job in content["jobs"].values())
+    assert [step.get("with") for step in checkouts] == [{"persist-credentials": False}] * len(content["jobs"])
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)
+def test_no_text_from_outside_is_part_of_a_command(workflow: Path) -> None:
+    assert [step["run"] for step in steps(workflow) if "${{" in step.get("run", "")] == []
+
+
+def test_the_images_that_are_built_are_targets_of_the_dockerfile() -> None:
+    images = yaml.safe_load((ROOT / ".github" / "workflows" / "images.yml").read_text(encoding="utf-8"))
+    targets = images["jobs"]["build"]["strategy"]["matrix"]["target"]
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+
+    assert {*targets, "vllm"} == set(re.findall(r"^FROM application AS (\w+)$", dockerfile, re.MULTILINE))
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.stem)

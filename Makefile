@@ -36,7 +36,7 @@ test-vllm: $(VLLM_CPU_VENV)/.installed
 	$(VLLM_CPU_VENV)/bin/python -m pytest --durations=10 tests/vllm $(ARGS)
 
 # The containers, on a machine with an engine and docker-compose: ARGS="--wheels wheels" builds without an index.
-test-compose: $(VENV)/.installed-local
+test-compose: $(VENV)/.installed-local node-example
 	$(BIN)/python -m tests.compose $(ARGS)
 
 # vLLM for GPUs, with our generator: then generation.python = ".venv-vllm/bin/python".

@@ -4,7 +4,9 @@
 
 Builds the images, from a wheelhouse where one is named; trains the quick start with the compose file, kills the process
 of each container in turn, restarts Redis, scales, takes all down in mid-run and up again; waits for the end, and
-examines what is in the volume with `tppo audit`. Prints times and sizes. Ends with the first thing that is not as it
+examines what is in the volume with `tppo audit`. Then another run, whose responses the examples of users' own reward
+processes score, first the one in Python, then the one in Node.js. The task's folder, its TOML, the models and the data
+are a user's own, each mounted from another place. Prints times and sizes. Ends with the first thing that is not as it
 should be.
 """
 
@@ -19,95 +21,19 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests.compose.stack import ROOT, VOLUME, Engine, Stack, until
+from tppo.security.authentication import Service, derived_token
+
 TARGETS = ("dashboard", "reward", "learner", "generation")
 SERVICES = ("redis", "generation", "reward", "learner", "dashboard")
-DEADLINE_SECONDS = 900.0
-LOOK_SECONDS = 1.0
-PROJECT = "tppo-test"
-VOLUME = f"{PROJECT}_runs"
-
-
-@dataclass(frozen=True)
-class Engine:
-    """docker and docker-compose, in the checkout's folder, with an environment of this test's own."""
-
-    environment: dict[str, str]
-    network: str  # a namespace in which published ports are reached; empty: this one
-
-    def docker(self, *arguments: str) -> str:
-        """Its output."""
-        return self._output(["docker", *arguments])
-
-    def compose(self, *arguments: str) -> str:
-        """Its output."""
-        return self._output(["docker-compose", "--project-name", PROJECT, *arguments])
-
-    def get(self, path: str, token: str) -> dict[str, Any]:
-        """The dashboard's answer."""
-        url, entering = f"http://127.0.0.1:8265{path}", ["nsenter", f"--net={self.network}"] if self.network else []
-        answer = self._output([*entering, "curl", "-sf", "-m", "10", "-H", f"Authorization: Bearer {token}", url])
-        found: dict[str, Any] = json.loads(answer)
-        return found
-
-    def _output(self, command: Sequence[str]) -> str:
-        ran = subprocess.run(command, capture_output=True, text=True, env=self.environment, cwd=ROOT)
-        if ran.returncode:
-            raise subprocess.CalledProcessError(ran.returncode, command, ran.stdout, ran.stderr)
-        return ran.stdout
-
-
-@dataclass
-class Stack:
-    """The quick start in containers."""
-
-    engine: Engine
-    token: str
-
-    def step(self) -> int:
-        """Training steps so far, as the page says; -1 where it does not answer."""
-        try:
-            return int(self.engine.get("/api/v1/status", self.token)["step"])
-        except (subprocess.CalledProcessError, KeyError, TypeError, ValueError):
-            return -1
-
-    def containers(self, service: str) -> list[str]:
-        """Their ids, of those that run."""
-        return self.engine.compose("ps", "--quiet", service).split()
-
-    def kill(self, service: str) -> None:
-        """Its first container's process, as a crash would end it."""
-        (container, *_) = self.containers(service)
-        pid = self.engine.docker("inspect", "--format", "{{.State.Pid}}", container).strip()
-        os.kill(int(pid), 9)
-
-    def is_healthy(self, service: str) -> bool:
-        """Whether all of its containers are."""
-        states = [
-            self.engine.docker("inspect", "--format", "{{.State.Health.Status}}", container).strip()
-            for container in self.containers(service)
-        ]
-        return bool(states) and set(states) == {"healthy"}
-
-    def in_volume(self, *command: str) -> str:
-        """The output of a command in a container that sees the runs."""
-        return self.engine.docker(
-            *("run", "--rm", "--volume", f"{VOLUME}:/runs", "--entrypoint", command[0], "tppo-dashboard"), *command[1:]
-        )
-
-
-def until(holds: Callable[[], bool], what: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> float:
-    """Wait; the seconds that it took."""
-    started = time.monotonic()
-    while not holds():
-        if time.monotonic() - started > deadline_seconds:
-            raise SystemExit(f"waited {deadline_seconds:g} s for {what}")
-        time.sleep(LOOK_SECONDS)
-    return time.monotonic() - started
+CLIENTS = ROOT / "examples" / "custom_reward"
+SCORED_STEPS = 20
+CLIENTS_OF = {
+    "Python": [sys.executable, str(CLIENTS / "python/mine.py")],
+    "Node.js": ["node", str(CLIENTS / "node/mine.js")],
+}
 
 
 def timed(what: str, action: Callable[[], object]) -> None:
@@ -143,17 +69,14 @@ def stack(wanted: argparse.Namespace) -> Iterator[Stack]:
         folder = Path(name)
         (folder / "token").write_text(token)
         (folder / "metrics_token").write_text(secrets.token_hex(16))
-        task = folder / "task"
-        shutil.copytree(ROOT / "examples" / "iterated_map", task)
-        content = (task / "quickstart.toml").read_text()
-        (task / "mine.toml").write_text(
-            content.replace("total_training_steps = 120", f"total_training_steps = {wanted.steps}")
-        )
+        write_task(folder, wanted.steps)
         folder.chmod(0o755)
         environment = os.environ | {
             "COMPOSE_PROFILES": "cpu",
             "TPPO_SECRETS": name,
-            "TPPO_TASK": str(task),
+            "TPPO_TASK": str(folder / "task"),
+            "TPPO_MODELS": str(folder / "models"),
+            "TPPO_DATA": str(folder / "data"),
             "TPPO_CONFIG": "mine.toml",
         }
         engine = Engine(environment, wanted.enter_network)
@@ -168,6 +91,52 @@ def stack(wanted: argparse.Namespace) -> Iterator[Stack]:
             raise
         finally:
             engine.compose("down", "--volumes", "--timeout", "30")
+
+
+def write_task(folder: Path, steps: int) -> None:
+    """Two runs of a user's own: mine.toml, and scored.toml, whose reward function is in a process of the user's."""
+    example = ROOT / "examples" / "iterated_map"
+    shutil.copytree(example / "base", folder / "models")
+    shutil.copytree(example / "data", folder / "data")
+    (folder / "task").mkdir()
+    text = (example / "quickstart.toml").read_text().replace('"base/', '"/models/').replace('"data/', '"/data/')
+    mine = text.replace("total_training_steps = 120", f"total_training_steps = {steps}")
+    scored = text.replace("total_training_steps = 120", f"total_training_steps = {SCORED_STEPS}")
+    scored = scored.replace('name = "quickstart"', 'name = "scored"').replace('"exact"', '"grpc:mine"')
+    (folder / "task" / "mine.toml").write_text(mine)
+    (folder / "task" / "scored.toml").write_text(scored)
+
+
+@contextmanager
+def client(one: Stack, language: str) -> Iterator[None]:
+    """The example in that language, attached to the reward service."""
+    (container, *_) = one.containers("reward")
+    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    address = one.engine.docker("inspect", "--format", form, container).strip()
+    token = derived_token(one.token, Service.REWARD)
+    command = one.engine.inside(*CLIENTS_OF[language], f"{address}:8266")
+    process = subprocess.Popen(command, env=os.environ | {Service.REWARD.variable: token})
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def score_by_clients(one: Stack) -> None:
+    """The second run to its end: its first steps are scored by the example in Python, the rest by that in Node.js."""
+    one.engine.environment["TPPO_CONFIG"] = "scored.toml"
+    one.engine.compose("up", "--detach", "--no-build")
+    until(lambda: one.is_healthy("reward"), "a healthy reward service of the second run")
+    with client(one, "Python"):
+        until(lambda: SCORED_STEPS // 4 <= one.step() <= SCORED_STEPS, "steps that are scored in Python")
+    before = one.step()
+    with client(one, "Node.js"):
+        until(lambda: not one.containers("summary"), "the end of the second run")
+    summary = json.loads(one.in_volume("cat", "/runs/scored/summary.json"))
+    if summary["ending"] != "finished" or summary["steps"] != SCORED_STEPS or before == SCORED_STEPS:
+        raise SystemExit(f"{before} steps were scored in Python, then: {summary}; expected {SCORED_STEPS} in all")
+    print(f"scored by users' processes: {before} steps in Python, {SCORED_STEPS - before} in Node.js", flush=True)
 
 
 def require_token(one: Stack) -> None:
@@ -229,6 +198,7 @@ def train(one: Stack, steps: int) -> None:
     if one.step() < 0:
         raise SystemExit("the page does not answer after the end; expected it to stay up")
     print("the page stays up after the end")
+    score_by_clients(one)
 
 
 def main(argv: Sequence[str]) -> int:

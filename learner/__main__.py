@@ -27,6 +27,8 @@ from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.json_files import DamagedFileError
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import Service, call_metadata, metrics_token_from_environment
+from tppo.security.envelope import Records, Role
+from tppo.security.record_keys import record_secrets, sealed_records
 from tppo.security.redis_address import with_redis
 from tppo.security.service_tokens import service_token
 from tppo.streams.connection import RedisClient
@@ -137,21 +139,24 @@ async def _live_with(
 ) -> int:
     from learner.persistence import run_lease
 
+    records = sealed_records(record_secrets(config.run))
     async with connected(config.redis.url) as client:
         fence = Fence(client, config.run.name, host=socket.gethostname(), lease_seconds=config.redis.lease_seconds)
         identity = await run_lease.acquire(fence, Path(config.run.path))
         streams = RedisStreams(
-            client, run=config.run.name, lease_seconds=config.redis.lease_seconds, incarnation=identity.incarnation
+            client,
+            run=config.run.name,
+            lease_seconds=config.redis.lease_seconds,
+            incarnation=identity.incarnation,
+            seal=records.sealer(Role.LEARNER).seal,
         )
         announcer = Announcer(
             client, exporter, run=config.run.name, name=name, kind="learner", incarnation=identity.incarnation
         )
         async with TaskGroup() as group:
             keeping = group.create_task(run_lease.keep(fence, identity, lambda: streams.position.text), name="lease")
-            training = group.create_task(
-                _train(config, identity, client, announcer, exporter, streams, team, source=source, resume=resume),
-                name="training",
-            )
+            train = partial(_train, config, identity, client, announcer, exporter, streams, team)
+            training = group.create_task(train(source=source, resume=resume, records=records), name="training")
             await asyncio.wait([training])
             await cancel_all([keeping])
         await run_lease.release(fence, identity)
@@ -169,13 +174,14 @@ async def _train(
     *,
     source: Path,
     resume: bool,
+    records: Records,
 ) -> int:
     from learner.build import learner_service, make_room
     from learner.persistence import rollback
     from learner.reporting.trackers.trackers import Trackers, feeds
 
     async with announcer.loading(incarnation=identity.incarnation):
-        state = await _loaded(config, identity, streams, team, source=source, resume=resume)
+        state = await _loaded(config, identity, streams, team, source=source, resume=resume, records=records)
         start = _tracker_start(config, identity, state.progress.step)  # asks whether a rollback is unfinished
         await make_room(state, identity.folder, streams)
     trackers = Trackers(feeds(config.trackers, start))
@@ -197,14 +203,21 @@ async def _train(
 
 
 async def _loaded(
-    config: Config, identity: "RunIdentity", streams: RedisStreams, team: Team, *, source: Path, resume: bool
+    config: Config,
+    identity: "RunIdentity",
+    streams: RedisStreams,
+    team: Team,
+    *,
+    source: Path,
+    resume: bool,
+    records: Records,
 ) -> "LearnerState":
     from learner.build import load_state
     from learner.persistence import rollback
 
     await asyncio.to_thread(rollback.apply_requested, identity.folder, identity.incarnation)  # reads a checkpoint
     RunPaths(identity.folder).stopped_mark.unlink(missing_ok=True)
-    state = await asyncio.to_thread(load_state, config, identity, resume=resume, team=team)
+    state = await asyncio.to_thread(load_state, config, identity, resume=resume, team=team, records=records)
     write_settings(config, identity.folder, source=source)  # those of a refused resume are not the run's
     streams.position.note(state.progress.inbox_position)
     if config.run.archive_inbox:

@@ -41,6 +41,7 @@ from tppo.models.tokenizer import load_tokenizer, stop_token_ids, vocabulary_siz
 from tppo.run_folder.checkpoints import step_of
 from tppo.run_folder.metric_lines import read_metric_lines
 from tppo.run_folder.paths import RunPaths
+from tppo.security.envelope import PLAIN, Records
 from tppo.streams import Streams, until_redis_answers
 from tppo.streams.contract import BEGINNING
 
@@ -48,9 +49,15 @@ logger = logging.getLogger(__name__)
 
 
 def load_state(
-    config: Config, identity: RunIdentity, *, resume: bool, is_replay: bool = False, team: Team = ALONE
+    config: Config,
+    identity: RunIdentity,
+    *,
+    resume: bool,
+    is_replay: bool = False,
+    team: Team = ALONE,
+    records: Records = PLAIN,
 ) -> LearnerState:
-    """Of the run's newest complete checkpoint when there is one. Raises `ConfigError`.
+    """Of the run's newest complete checkpoint when there is one. Raises `ConfigError`. `records`: of its inbox.
 
     What differs from the checkpoint's settings is applied at its place in the inbox; a replay finds it there.
     """
@@ -77,7 +84,7 @@ def load_state(
     require_dividable(config)
     definition = definition_of(config, latest, fingerprints(config))
     restored = with_values(config, definition.settings)
-    manager = new_manager(restored, tokenizer)  # refuses bad rows before models are loaded
+    manager = new_manager(restored, tokenizer).reading(records)  # refuses bad rows before models are loaded
     restored_step = None if latest is None else step_of(latest)
     group = team.begin(Beginning(identity.incarnation, restored_step, definition.settings))
     models = load_models(restored, latest, group=group)

@@ -21,6 +21,7 @@ from tppo import codec
 from tppo.config import Config
 from tppo.config.schema import RunSection
 from tppo.rollout import Action, Command
+from tppo.security.envelope import PLAIN, Records
 from tppo.streams import Inbox, until_redis_answers
 from tppo.streams.contract import position_of
 
@@ -74,11 +75,14 @@ class Reconfiguration:
         definition: Definition,
         commands: Commands,
         *,
+        records: Records,
         wanted: Config | None,
         apply: Callable[[Config, Values], Awaitable[None]],
         forget_after: Callable[[int], None],
     ) -> None:
         """`config` is in force; `wanted` is to be from now on, None in a replay; `apply` changes what depends on it.
+
+        `records`: how the inbox is read; a change counts when a learner has written it.
 
         `forget_after` is called before a change: steps behind that one, which a damaged checkpoint had come to, are
         taken again under other settings.
@@ -86,6 +90,7 @@ class Reconfiguration:
         self.config = config
         self._definition = definition
         self._commands = commands
+        self._records = records
         self._wanted = wanted
         self._apply = apply
         self._forget_after = forget_after
@@ -108,7 +113,7 @@ class Reconfiguration:
     async def begin(self, inbox: Inbox, progress: TrainingProgress, *, incarnation: int) -> None:
         """Find the changes in the inbox, and append another one when the run is to continue differently."""
         behind = progress.inbox_position
-        found = await until_redis_answers(lambda: _changes(inbox, behind), "looking for changed settings")
+        found = await until_redis_answers(lambda: self._changes(inbox, behind), "looking for changed settings")
         self._due = self._accepted(
             change
             for name, change in found.items()
@@ -157,22 +162,21 @@ class Reconfiguration:
         self._commands.finish(change.command, "done", text)
         return text
 
+    async def _changes(self, inbox: Inbox, position: str) -> Mapping[str, Change]:
+        """Those that the inbox holds behind the position, by name; a record that is no change is left to the reader."""
+        found: dict[str, Change] = {}
+        while entries := await inbox.read(position, max_count=READ_COUNT, wait_seconds=0):
+            position = entries[-1].position
+            for entry in entries:
+                if (change := change_in(entry.payload, self._records)) is not None:
+                    found.setdefault(change.command.command_id, change)
+        return found
 
-async def _changes(inbox: Inbox, position: str) -> Mapping[str, Change]:
-    """Those that the inbox holds behind the position, by name; a record that is no change is left to the reader."""
-    found: dict[str, Change] = {}
-    while entries := await inbox.read(position, max_count=READ_COUNT, wait_seconds=0):
-        position = entries[-1].position
-        for entry in entries:
-            if (change := change_in(entry.payload)) is not None:
-                found.setdefault(change.command.command_id, change)
-    return found
 
-
-def change_in(payload: bytes) -> Change | None:
+def change_in(payload: bytes, records: Records = PLAIN) -> Change | None:
     """The change that a record of the inbox is; None for any other one, a broken one too."""
     try:
-        record = codec.decode_inbox_record(payload)
+        record = records.record(payload)
         return Change.of(record) if isinstance(record, Command) and record.action is Action.RECONFIGURE else None
     except ValueError:
         return None

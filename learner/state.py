@@ -94,6 +94,7 @@ def new_state(
             config,
             definition,
             manager.commands,
+            records=manager.border.records,
             wanted=wanted,
             apply=reconfigure,
             forget_after=partial(delete_later_notes, checkpoints.folder),

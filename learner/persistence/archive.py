@@ -21,6 +21,9 @@ from pathlib import Path
 
 from tppo.config import ConfigError
 from tppo.run_folder.durable import append_whole, write_atomically
+from tppo.run_folder.paths import RunPaths
+from tppo.security.envelope import PLAIN, Records, is_sealed
+from tppo.security.record_keys import kept_records
 from tppo.streams import Inbox, InboxEntry
 from tppo.streams.contract import BEGINNING, position_of
 
@@ -186,6 +189,19 @@ class ArchivedInbox:
             if entries := list(self._unarchived):
                 await asyncio.to_thread(self._archive.append, entries)
                 del self._unarchived[: len(entries)]
+
+
+def archived_records_reader(folder: Path) -> Records:
+    """By what a run's archived records are read. Raises `ConfigError` where their keys are missing."""
+    paths = RunPaths(folder)
+    if (kept := kept_records(folder)) is not None:
+        return kept
+    first = next(InboxArchive(paths.inbox).entries(BEGINNING), None)
+    if first is not None and is_sealed(first.payload):
+        raise ConfigError(
+            f"{paths.record_secret}: no such file; expected the one with which the records in {paths.inbox} were sealed"
+        )
+    return PLAIN  # of a release whose records had no envelope
 
 
 def _record(entry: InboxEntry) -> bytes:

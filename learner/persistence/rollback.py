@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from learner.persistence.archive import InboxArchive
+from learner.persistence.archive import InboxArchive, archived_records_reader
 from learner.persistence.manifest import DamagedError, verify
 from learner.persistence.run_identity import begin_incarnation, is_running
 from learner.reconfiguration import change_in
@@ -23,6 +23,7 @@ from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.json_files import DamagedFileError, read_object, write_object
 from tppo.run_folder.json_lines import json_line
 from tppo.run_folder.paths import RunPaths
+from tppo.security.envelope import Records
 from tppo.streams import InboxEntry
 
 REQUESTED = "rollback_requested.json"
@@ -70,6 +71,7 @@ def _apply(folder: Path, version: int, incarnation: int) -> None:
     paths = RunPaths(folder)
     checkpoints = CheckpointFolder(paths.checkpoints)
     target = checkpoints.of_step(version)
+    keep = _changes_applied_before(target, archived_records_reader(folder))
     progress = read_object(target / "progress.json", {"inbox_position": str})
     assert progress is not None, "a complete checkpoint has it"
     position = progress["inbox_position"]
@@ -82,16 +84,16 @@ def _apply(folder: Path, version: int, incarnation: int) -> None:
             later = checkpoints.of_step(step)
             later.rename(removed / later.name)
     delete_later_notes(checkpoints, version)
-    InboxArchive(paths.inbox).cut(position, removed / "inbox", keep=_changes_applied_before(target))
+    InboxArchive(paths.inbox).cut(position, removed / "inbox", keep=keep)
 
 
-def _changes_applied_before(checkpoint: Path) -> Callable[[InboxEntry], bool]:
+def _changes_applied_before(checkpoint: Path, records: Records) -> Callable[[InboxEntry], bool]:
     """Whether a record is a change of the settings that the checkpoint has applied: it may lie behind its position."""
     commands = json.loads((checkpoint / "ledger.json").read_text(encoding="utf-8"))["commands"]
     applied = {command["command_id"] for command in commands["results"]}
 
     def is_applied(entry: InboxEntry) -> bool:
-        change = change_in(entry.payload)
+        change = change_in(entry.payload, records)
         return change is not None and change.command.command_id in applied
 
     return is_applied

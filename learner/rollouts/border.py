@@ -1,8 +1,9 @@
 """Which records of the inbox count: checked by a record's own bytes and the run's constants, and by nothing else.
 
-So the same bytes get the same verdict from a learner, from a restarted one that reads them again, from a replay and
-from reconciliation, whatever step each of them is at. Windows of later versions and of other incarnations pass;
-what is rejected counts as never arrived. It stays in the archive.
+Among the constants are the keys of the roles that may write. So the same bytes get the same verdict from a learner,
+from a restarted one that reads them again, from a replay and from reconciliation, whatever step each of them is at.
+Windows of later versions and of other incarnations pass; what is rejected counts as never arrived. It stays in the
+archive.
 """
 
 import math
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 
 from learner.rollouts.prompts import PromptOrder
 from learner.rollouts.requests import RequestKey
-from tppo import codec
 from tppo.rollout import EVALUATION_PREFIX, Command, FinishReason, InboxRecord, Score, Window
+from tppo.security.envelope import PLAIN, Records
 
 MAX_VERSION = 2**31 - 1  # of the int32 in which the ledger keeps each token's version
 MAX_SCORE = 3.4e38  # of a float32, as which a training step takes it
@@ -64,6 +65,7 @@ class Border:
     vocabulary_size: int | None = None  # None: the model does not say
     max_response_length: int = MAX_VERSION  # an evaluation has one window for it
     window_length: int = MAX_VERSION  # of all others
+    records: Records = PLAIN  # who may write what
 
     def admit(self, payload: bytes) -> InboxRecord:
         """The record that the bytes hold. Raises `RejectedError`."""
@@ -73,13 +75,13 @@ class Border:
             raise RejectedError(str(error), self._answered(payload)) from None
 
     def _answered(self, payload: bytes) -> RequestKey | None:
-        found = codec.answered_request(payload)
+        found = self.records.answered(payload)
         if found is None or found[2] < 0 or not self.is_of_run(found[1]):
             return None
         return found[0].__name__, found[1], found[2]
 
     def _sound(self, payload: bytes) -> InboxRecord:
-        record = codec.decode_inbox_record(payload)
+        record = self.records.record(payload)
         if isinstance(record, Window | Score):
             self._require_id(record)
         if isinstance(record, Window):

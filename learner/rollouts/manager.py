@@ -13,6 +13,7 @@ from learner.rollouts.requests import RequestRules
 from learner.rollouts.scheduler import Scheduler
 from tppo.config.schema import Config, DataSection, RunSection
 from tppo.rollout import Command, InboxRecord, Window
+from tppo.security.envelope import Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,10 @@ class RolloutManager:
             self.commands.enter(position, record)
         else:
             self.ledger.add_score(position, record)
+
+    def reading(self, records: Records) -> "RolloutManager":
+        """The same, for an inbox whose payloads are read so."""
+        return replace(self, border=replace(self.border, records=records))
 
     def reconfigure(self, config: Config) -> None:
         """From now on by this configuration, whose keys that define the run are the same."""

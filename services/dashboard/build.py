@@ -39,7 +39,9 @@ from tppo.security.authentication import (
     require_token_beyond_loopback,
     token_from_environment,
 )
+from tppo.security.envelope import Role
 from tppo.security.private_files import new_secret
+from tppo.security.record_keys import record_key, sealer
 from tppo.security.service_tokens import run_token, service_token
 from tppo.streams import StreamsError
 from tppo.streams.connection import without_password
@@ -131,6 +133,7 @@ def _joining(config: Config) -> Joining | None:
     """The answer for a generator that joins; None without a token that could open it."""
     try:
         token = service_token(config.run.path, Service.GENERATION)
+        key = record_key(config.run, Role.GENERATION)
     except ConfigError as error:
         log.warning("no generator can join the run from here: %s", error)
         return None
@@ -140,6 +143,7 @@ def _joining(config: Config) -> Joining | None:
         config=dump(without_address),
         redis_url=config.redis.url,
         model=_architecture(config.model.path / "config.json"),
+        record_key=key,
     )
     return Joining(answer, token) if token else None
 
@@ -188,7 +192,12 @@ def _listener(options: ServingOptions) -> socket.socket:
 
 async def _source(config: Config) -> RedisSource:
     """The run in Redis, whether it answers or not; only an address that can never do is refused."""
-    source = RedisSource(config.redis.url, run=config.run.name, lease_seconds=config.redis.lease_seconds)
+    source = RedisSource(
+        config.redis.url,
+        run=config.run.name,
+        lease_seconds=config.redis.lease_seconds,
+        sealer=sealer(config.run, Role.OPERATOR),
+    )
     try:
         await source.connected()
     except ValueError as error:

@@ -35,6 +35,8 @@ from tppo.security.authentication import (
     metrics_token_from_environment,
     token_from_environment,
 )
+from tppo.security.envelope import Role, Sealer
+from tppo.security.record_keys import record_key
 from tppo.security.redis_address import with_redis
 from tppo.security.service_tokens import service_token
 from tppo.security.tls import require_tls_or_token
@@ -76,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     _require_one_source(parser, arguments)
     configure_logging()
-    config, token = _joined(arguments) if arguments.join else _configured(arguments)
+    config, token, key = _joined(arguments) if arguments.join else _configured(arguments)
     restart_with(config.generation.python, ["generation", *argv], key="generation.python")
     require_tls_or_token(config.generation.host, token, key="generation.host")
     if not (config.model.path / "config.json").is_file():
@@ -90,7 +92,8 @@ def main(argv: Sequence[str]) -> int:
     if arguments.standalone:
         asyncio.run(_serve_clients(config, arguments.policy_version))
         return 0
-    return asyncio.run(_serve(config, arguments.name, token))
+    sealer = Sealer(Role.GENERATION, key or record_key(config.run, Role.GENERATION))
+    return asyncio.run(_serve(config, arguments.name, token, sealer))
 
 
 def _import_engine(config: Config) -> None:
@@ -135,31 +138,31 @@ def _require_one_source(parser: argparse.ArgumentParser, arguments: argparse.Nam
         parser.error("--standalone serves without a run; expected the run's TOML file in place of --join")
 
 
-def _configured(arguments: argparse.Namespace) -> tuple[Config, str]:
-    """By the run's file; the token is that of the environment, and may be empty."""
-    return config_from_arguments(arguments), token_from_environment(Service.GENERATION)
+def _configured(arguments: argparse.Namespace) -> tuple[Config, str, str]:
+    """By the run's file; the token is that of the environment, and may be empty; the key is found later."""
+    return config_from_arguments(arguments), token_from_environment(Service.GENERATION), ""
 
 
-def _joined(arguments: argparse.Namespace) -> tuple[Config, str]:
-    """By the run's dashboard, which the token opens; the learner brings the same one."""
+def _joined(arguments: argparse.Namespace) -> tuple[Config, str, str]:
+    """By the run's dashboard, which the token opens; the learner brings the same one. Last, the key of the role."""
     given = arguments.token_file
     token = token_from_environment(Service.GENERATION) if given is None else joining.read_token(given)
     invited = joining.invitation(arguments.join, token)
     overrides = [*arguments.overrides, *([f'redis.url="{arguments.redis}"'] if arguments.redis else [])]
     config = joining.joined_config(invited, overrides)
     log.info("joins the run %r of %s", config.run.name, arguments.join)
-    return config, token
+    return config, token, invited.record_key
 
 
-async def _serve(config: Config, name: str, given_token: str) -> int:
+async def _serve(config: Config, name: str, given_token: str, sealer: Sealer) -> int:
     exporter = Exporter(GENERATION_METRICS, run=config.run.name, service=name)
     with serving(config.prometheus, exporter, token=metrics_token_from_environment()):
         token = given_token or service_token(config.run.path, Service.GENERATION)
-        exit_code = await _serve_requests(config, name, exporter, token=token)
+        exit_code = await _serve_requests(config, name, exporter, token=token, sealer=sealer)
     leave_threads(exit_code)  # here, since the event loop's own end waits for them
 
 
-async def _serve_requests(config: Config, name: str, exporter: Exporter, *, token: str) -> int:
+async def _serve_requests(config: Config, name: str, exporter: Exporter, *, token: str, sealer: Sealer) -> int:
     from services.generation.build import build_handover, build_worker, running_engine, served_weights, weight_server
     from services.generation.endpoint.serving import serving_endpoint
     from services.generation.fleet.fleet_pace import FleetPace
@@ -193,7 +196,7 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter, *, toke
             weight_server(intake, config.generation, token=token) as address,
             serving_endpoint(config, engine, slots) as endpoint,
         ):
-            queue = RedisStreams(client, run=run, lease_seconds=config.redis.lease_seconds).window_requests
+            streams = RedisStreams(client, run=run, lease_seconds=config.redis.lease_seconds, seal=sealer.seal)
             announcer.serves_at(address)
             pace = FleetPace(name, config.generation.max_window_seconds, lease_seconds=config.redis.lease_seconds)
             handover = build_handover(config, engine, pace)
@@ -204,7 +207,7 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter, *, toke
                 await announcer.announce({**status, "endpoint": endpoint, **guests})
 
             watching = pace.observing(announce, partial(present, client, run))
-            worker = build_worker(config, name, queue, handler, watching, hand_over=handover.end)
+            worker = build_worker(config, name, streams.window_requests, handler, watching, hand_over=handover.end)
             weights.on_refusal = worker.stop
             on_stop_signal(worker.stop)  # before the address is known: who has read it may end this process at once
             log.info("%s takes weights at %s", name, address)

@@ -36,7 +36,9 @@ from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.ending import EndingKind, ending_of
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import Service, token_from_environment
+from tppo.security.envelope import Role
 from tppo.security.private_files import new_secret, private_folder
+from tppo.security.record_keys import record_secrets, role_key
 from tppo.security.redis_address import given_redis
 from tppo.security.service_tokens import client_token, run_token, service_token
 
@@ -176,7 +178,7 @@ def run_to_its_end(
     for warning in warnings:
         console.print(f"warning: {warning}", markup=False)
     display = display_for(console, title=f"T-PPO: {plan.config.run.name}")
-    session = Session(plan, service_children(plan, tokens_of(plan)), display, is_enough=is_enough)
+    session = Session(plan, service_children(plan, secrets_of(plan)), display, is_enough=is_enough)
     return asyncio.run(session.run(started_at=started_at))
 
 
@@ -184,21 +186,25 @@ async def _browsed_until_interrupted(plan: Plan) -> Ending:
     """The page of the ended run, from its folder, at the address of the run that it was."""
     supervisor = Supervisor(plan.paths.logs, environment=child_environment(os.environ, num_processes=1))
     with interrupts_end(supervisor):
-        supervisor.start(browsing_child(plan, tokens_of(plan)))
+        supervisor.start(browsing_child(plan, secrets_of(plan)))
         try:
             return await supervisor.ending()
         finally:
             await supervisor.stop()
 
 
-def tokens_of(plan: Plan) -> dict[Service, str]:
-    """What the processes bring to each other. The dashboard finds its own where the user has set none: looking is
-    open then, and the token in the run's folder steers.
+def secrets_of(plan: Plan) -> dict[Service | Role, str]:
+    """What the processes bring to each other, and by what they seal records.
+
+    The dashboard finds its token where the user has set none: looking is open then, and the one in the run's folder
+    steers.
     """
     folder = plan.paths.folder
     tokens = {service: service_token(folder, service) for service in (Service.GENERATION, Service.REWARD)}
     of_clients = {Service.ENDPOINT: client_token(folder, Service.ENDPOINT)} if plan.config.endpoint.enabled else {}
-    return {**tokens, **of_clients, Service.DASHBOARD: token_from_environment(Service.DASHBOARD)}
+    secret = record_secrets(plan.config.run)[-1]
+    keys = {role: role_key(secret, role) for role in Role}
+    return {**tokens, **of_clients, **keys, Service.DASHBOARD: token_from_environment(Service.DASHBOARD)}
 
 
 def _steering_address(plan: Plan, *, is_shown: bool) -> str:

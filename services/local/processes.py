@@ -14,22 +14,26 @@ from tppo.process.interpreter import environment_of_python, tppo_command
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import TOKEN_VARIABLE, Service
+from tppo.security.envelope import Role
 from tppo.security.environment import both_names
+from tppo.security.record_keys import RECORD_SECRET_VARIABLE
 from tppo.security.redis_address import REDIS_PASSWORD_VARIABLE, REDIS_URL_VARIABLE
 
 LEARNER_RANK, SERVICE_RANK, REDIS_RANK = range(3)
 """The learner is stopped first and commits a checkpoint while all it needs still runs; Redis is stopped last."""
-TOKENS_OF_ROLES: dict[str, tuple[Service, ...]] = {
-    "generation": (Service.GENERATION, Service.ENDPOINT),
-    "reward": (Service.REWARD,),
-    "learner": (Service.GENERATION,),  # it sends weights to the generators
-    "dashboard": (Service.DASHBOARD, Service.GENERATION),  # generators that bring it may join
+Secrets = Mapping[Service | Role, str]
+"""The tokens of services, and the keys by which roles seal records."""
+SECRETS_OF_ROLES: dict[str, tuple[Service | Role, ...]] = {
+    "generation": (Service.GENERATION, Service.ENDPOINT, Role.GENERATION),
+    "reward": (Service.REWARD, Role.REWARD),
+    "learner": (Service.GENERATION,),  # it sends weights to the generators; it finds all keys in the run's folder
+    "dashboard": (Service.DASHBOARD, Role.OPERATOR, Service.GENERATION, Role.GENERATION),  # generators may join
 }
 SECRETS = {
     name
     for variable in (
-        *(TOKEN_VARIABLE, REDIS_URL_VARIABLE, REDIS_PASSWORD_VARIABLE),
-        *(service.variable for service in Service),
+        *(TOKEN_VARIABLE, RECORD_SECRET_VARIABLE, REDIS_URL_VARIABLE, REDIS_PASSWORD_VARIABLE),
+        *(one.variable for one in (*Service, *Role)),
     )
     for name in both_names(variable)
 }
@@ -75,26 +79,26 @@ def redis_child(server: RedisServer, output: Path | None = None) -> Child:
     return Child(name="redis", command=command, stop_rank=REDIS_RANK)
 
 
-def service_children(plan: Plan, tokens: Mapping[Service, str]) -> list[Child]:
-    """All processes that need Redis, in the order of starting; each gets the tokens of its own role and no other."""
+def service_children(plan: Plan, secrets: Secrets) -> list[Child]:
+    """All processes that need Redis, in the order of starting; each gets the secrets of its own role and no other."""
     children = []
     for child in _children(plan):
         role = child.name.partition("-")[0]
         other_python = environment_of_python(plan.config.generation.python) if role == "generation" else {}
         devices = device_environment(plan.config, child.name, os.environ)
-        environment = {**role_environment(role, plan.redis_url, tokens), **other_python, **devices}
+        environment = {**role_environment(role, plan.redis_url, secrets), **other_python, **devices}
         children.append(replace(child, environment=environment))
     return children
 
 
-def role_environment(role: str, redis_url: str, tokens: Mapping[Service, str]) -> dict[str, str]:
+def role_environment(role: str, redis_url: str, secrets: Secrets) -> dict[str, str]:
     """The secrets of a process."""
-    return {REDIS_URL_VARIABLE: redis_url, **_tokens_of_role(role, tokens)}
+    return {REDIS_URL_VARIABLE: redis_url, **_secrets_of_role(role, secrets)}
 
 
-def _tokens_of_role(role: str, tokens: Mapping[Service, str]) -> dict[str, str]:
-    given = {service.variable: tokens.get(service, "") for service in TOKENS_OF_ROLES[role]}
-    return {variable: token for variable, token in given.items() if token}
+def _secrets_of_role(role: str, secrets: Secrets) -> dict[str, str]:
+    given = {one.variable: secrets.get(one, "") for one in SECRETS_OF_ROLES[role]}
+    return {variable: secret for variable, secret in given.items() if secret}
 
 
 def _children(plan: Plan) -> list[Child]:
@@ -108,10 +112,10 @@ def _children(plan: Plan) -> list[Child]:
     return [*generators, *rewarders, learner, _dashboard(plan, str(plan.paths.config))]
 
 
-def browsing_child(plan: Plan, tokens: Mapping[Service, str]) -> Child:
+def browsing_child(plan: Plan, secrets: Secrets) -> Child:
     """The dashboard of the run's folder, once the run has ended; it needs no Redis."""
     child = _dashboard(plan, str(plan.paths.folder), "--host", plan.config.dashboard.host)
-    return replace(child, environment=_tokens_of_role("dashboard", tokens))
+    return replace(child, environment=_secrets_of_role("dashboard", secrets))
 
 
 def _dashboard(plan: Plan, shown: str, *options: str) -> Child:

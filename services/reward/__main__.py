@@ -23,6 +23,8 @@ from tppo.prometheus import Exporter, serving
 from tppo.rollout import RewardRequest
 from tppo.scoring.lines import UnreadableLineError, opened, requests_in
 from tppo.security.authentication import Service, metrics_token_from_environment, token_from_environment
+from tppo.security.envelope import Role
+from tppo.security.record_keys import sealer
 from tppo.security.redis_address import with_redis
 from tppo.security.service_tokens import service_token
 from tppo.security.tls import require_tls_or_token
@@ -101,6 +103,7 @@ async def _serve(config: Config, name: str) -> None:
 
 async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None:
     run, token = config.run.name, service_token(config.run.path, Service.REWARD)
+    seal = sealer(config.run, Role.REWARD).seal
     async with connected(config.redis.url) as client, AsyncExitStack() as stack:
         announcer = Announcer(client, exporter, run=run, name=name, kind="reward")
         async with announcer.loading():
@@ -108,7 +111,7 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None
             address = await stack.enter_async_context(attach_server(config.reward, parts, run=run, token=token))
         announcer.serves_at(address)
         responses = ResponseLog(config.run.path, name, sample=_sample(config.reward))
-        queue = RedisStreams(client, run=run, lease_seconds=config.redis.lease_seconds).reward_requests
+        queue = RedisStreams(client, run=run, lease_seconds=config.redis.lease_seconds, seal=seal).reward_requests
         announce = _with_more(announcer.announce, parts, responses)
         worker = build_worker(config, name, queue, parts, announce, responses)
         on_stop_signal(worker.stop)  # before the address is known: who has read it may end this process at once

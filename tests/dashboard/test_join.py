@@ -15,9 +15,11 @@ from tests.dashboard.clients import TOKEN, views_of
 from tests.learner.builders import a_config
 from tppo.config import Config
 from tppo.security.authentication import Service
+from tppo.security.envelope import Role
+from tppo.security.record_keys import record_key
 from tppo.security.service_tokens import run_token
 
-ANSWER = JoinAnswer(run="a", config="[run]", redis_url="redis://:pw@h:1", model={"model_type": "llama"})
+ANSWER = JoinAnswer(run="a", config="[run]", redis_url="redis://:pw@h:1", model={"model_type": "llama"}, record_key="k")
 
 
 async def joined(root: Path, joining: Joining | None, token: str = "", *, needs_token: bool = True) -> httpx.Response:
@@ -65,4 +67,5 @@ async def test_a_generator_understands_the_invitation(tmp_path: Path) -> None:
 
     assert "pw" not in joining.answer.config
     assert found.redis.url == config.redis.url
+    assert joining.answer.record_key == record_key(config.run, Role.GENERATION)
     assert (found.run, found.model) == (config.run, config.model)

@@ -23,6 +23,7 @@ from tests.support.waiting import wait_until
 from tppo.process.presence import Presence, present
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
+from tppo.security.record_keys import kept_records
 from tppo.streams.connection import SOCKET_TIMEOUT_SECONDS, RedisClient, connect
 
 NUM_GENERATORS = 2
@@ -197,7 +198,9 @@ class ChaoticRun(Run):
 
     def poison(self, kind: str, source: random.Random) -> None:
         """Put records of this kind into the streams, and let three steps be taken."""
-        self._with_redis(lambda client: poison.add(client, poison.KINDS[kind], source))
+        keys = kept_records(self.folder)
+        assert keys is not None
+        self._with_redis(lambda client: poison.add(client, poison.KINDS[kind], source, keys))
         self.wait_for_step(self.num_steps_done + 3)
 
     def _with_redis(self, work: Callable[[RedisClient], Awaitable[T]]) -> T:

@@ -1,4 +1,4 @@
-"""Records that no run can use, put straight into its streams, as a broken generator or a stranger would.
+"""Records that no run can use, put straight into its streams, as a broken or malicious generator or a stranger would.
 
 Each is about a rollout that the run waits for, where there is one at that moment: what is nobody's is easily ignored.
 """
@@ -24,6 +24,7 @@ from tppo.rollout import (
     logprobs,
     tokens,
 )
+from tppo.security.envelope import PLAIN, Role, SealedRecords, writer_of
 from tppo.streams.connection import RedisClient
 from tppo.streams.redis import FIELD, GROUP
 
@@ -82,6 +83,21 @@ def _commands(_: WindowRequest, source: random.Random) -> Sequence[bytes]:
     return [codec.encode_inbox_record(Command(_name(source), action, given)) for action, given in chosen]
 
 
+def _of_another_role(request: WindowRequest, source: random.Random) -> Sequence[bytes]:
+    score = Score(request.rollout_id, 0, ScoreStatus.SCORED, 1.0)
+    commands = [
+        Command(_name(source), Action.STOP_AFTER_STEP),
+        Command(_name(source), Action.PAUSE),
+        Command(_name(source), Action.SET, {"key": '"actor.lr"', "value": "1.0"}),
+        Command("resume-1", Action.RECONFIGURE, {"after_step": "0", "position": '"0-0"', "values": "{}"}),
+    ]
+    return [codec.encode_inbox_record(record) for record in (score, *commands)]
+
+
+def _without_envelope(request: WindowRequest, source: random.Random) -> Sequence[bytes]:
+    return [a_window(request), *_of_another_role(request, source)]
+
+
 def _name(source: random.Random) -> str:
     return uuid.UUID(int=source.getrandbits(128)).hex
 
@@ -97,6 +113,22 @@ class Poison:
     make: Make
     stream: str = "inbox"
     takes_the_request: bool = False  # as one who answers it: there will be no other answer
+    sealed_by: Role | None = None  # None: by the role that may write such a record, generation for what is none
+    is_sealed: bool = True
+
+    def records(self, request: WindowRequest, source: random.Random, keys: SealedRecords) -> list[bytes]:
+        """As they go into the stream."""
+        made = self.make(request, source)
+        if self.stream != "inbox" or not self.is_sealed:
+            return list(made)
+        return [keys.sealer(self.sealed_by or _writer(payload)).seal(payload) for payload in made]
+
+
+def _writer(payload: bytes) -> Role:
+    try:
+        return writer_of(PLAIN.record(payload))
+    except ValueError:
+        return Role.GENERATION
 
 
 KINDS: dict[str, Poison] = {
@@ -112,16 +144,19 @@ KINDS: dict[str, Poison] = {
     "commands that make no sense": Poison(_commands),
     "token 10^6 as the answer": Poison(lambda request, _: [a_window(request, token=10**6)], takes_the_request=True),
     "bytes as the answer": Poison(lambda _, source: [source.randbytes(50)], takes_the_request=True),
+    "a generator that scores and commands": Poison(_of_another_role, sealed_by=Role.GENERATION),
+    "a reward worker that commands": Poison(lambda *of: _of_another_role(*of)[1:], sealed_by=Role.REWARD),
+    "records without an envelope": Poison(_without_envelope, is_sealed=False),
 }
 
 
-async def add(client: RedisClient, kind: Poison, source: random.Random) -> None:
-    """Put records of the kind into the streams."""
+async def add(client: RedisClient, kind: Poison, source: random.Random, keys: SealedRecords) -> None:
+    """Put records of the kind into the streams. `keys`: of the run."""
     entry_id, request = await _a_request(client, source)
     if kind.takes_the_request and entry_id:
         await client.xack(REQUESTS, GROUP, entry_id)
         await client.xdel(REQUESTS, entry_id)
-    for payload in kind.make(request, source):
+    for payload in kind.records(request, source, keys):
         await client.xadd(f"{PREFIX}:{kind.stream}", {FIELD: payload})
 
 

@@ -22,9 +22,12 @@ from tests.support.fork_server import ForkServer
 from tests.support.processes import TPPO, end_now, is_running
 from tests.support.waiting import wait_until
 from tppo.rollout import WindowRequest, tokens
+from tppo.security.envelope import Role
+from tppo.security.record_keys import sealed_records
 
 REQUEST = WindowRequest("0-3-1", 2, tokens([1]), tokens(), 32, (), 1.0, 0)
-BORDER = Border(RolloutIds(PromptOrder(8, 4, seed=0, shuffle=False), num_evaluation_prompts=4), 50, 96)
+KEYS = sealed_records(["a-secret-of-the-run"])
+BORDER = Border(RolloutIds(PromptOrder(8, 4, seed=0, shuffle=False), num_evaluation_prompts=4), 50, 96, records=KEYS)
 ADMITTED = {"commands that make no sense", "a policy version to come"}  # decided where they are applied, or trained
 
 
@@ -36,7 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
 
 @pytest.mark.parametrize("kind", [name for name, kind in poison.KINDS.items() if kind.stream == "inbox"])
 def test_the_border_rejects_poison(kind: str) -> None:
-    payloads = [one for seed in range(20) for one in poison.KINDS[kind].make(REQUEST, random.Random(seed))]
+    payloads = [one for seed in range(20) for one in poison.KINDS[kind].records(REQUEST, random.Random(seed), KEYS)]
 
     rejected = []
     for payload in payloads:
@@ -49,7 +52,7 @@ def test_the_border_rejects_poison(kind: str) -> None:
 
 
 def test_an_answer_without_poison_is_admitted() -> None:
-    record = BORDER.admit(poison.a_window(REQUEST))
+    record = BORDER.admit(KEYS.sealer(Role.GENERATION).seal(poison.a_window(REQUEST)))
 
     assert record.key == ("0-3-1", 2)  # type: ignore[union-attr]
 

@@ -60,17 +60,19 @@ def model(tmp_path: Path) -> Path:
 def invited(
     config: Config, *, own_host: str = "127.0.0.1", redis_url: str = "redis://:pw@127.0.0.1:7000/0"
 ) -> Invitation:
-    return Invitation("http://run:8265", dump(config), redis_url, ARCHITECTURE, own_host=own_host)
+    return Invitation("http://run:8265", dump(config), redis_url, ARCHITECTURE, "a key", own_host=own_host)
 
 
 def test_the_answer_of_the_dashboard_is_the_runs_configuration_with_its_redis(model: Path) -> None:
     answer = {"run": "shared", "config": dump(a_run(model)), "redis_url": "redis://:pw@127.0.0.1:7000/0", "model": {}}
+    answer["record_key"] = "a key"
 
     with dashboard(body=answer) as address:
         found = invitation(address, TOKEN)
     config = joined_config(found, ["generation.num_slots=5", "generation.device=cpu"])
 
     assert (config.run.name, config.redis.url) == ("shared", "redis://:pw@127.0.0.1:7000/0")
+    assert found.record_key == "a key"
     assert (config.generation.num_slots, config.generation.device) == (5, "cpu")
     assert (config.generation.host, config.generation.port, config.endpoint.enabled) == ("127.0.0.1", 0, False)
 

@@ -33,6 +33,7 @@ from tests.support.waiting import DEADLINE_SECONDS
 from tppo import codec
 from tppo.config import Config
 from tppo.rollout import Action, Command, Score, ScoreStatus, Window, tokens
+from tppo.security.envelope import PLAIN, Records
 from tppo.streams import MemoryStreams
 from tppo.streams.contract import BEGINNING
 from tppo.weights import digest
@@ -70,8 +71,9 @@ class Laboratory:
         evaluates_before_training: bool = True,
         evaluates_after_training: bool = False,
         compute_dtype: str = "float32",
+        records: Records = PLAIN,
     ) -> None:
-        self.folder = folder
+        self.folder, self.records = folder, records
         network_config = Qwen2Config(
             vocab_size=24, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
             num_key_value_heads=1, max_position_embeddings=64, initializer_range=0.2,
@@ -133,7 +135,7 @@ class Laboratory:
             evaluation_prompts=evaluation_prompts(),
             decode=text_of,
             vocabulary_size=24,
-        )
+        ).reading(self.records)
         state = new_state(
             config,
             definition,

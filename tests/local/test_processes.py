@@ -10,12 +10,14 @@ from services.local.supervision.child import Child
 from tppo.config import Config
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import Service
+from tppo.security.envelope import Role
 
-TOKENS = {
+TOKENS: dict[Service | Role, str] = {
     Service.GENERATION: "hidden-of-generation",
     Service.ENDPOINT: "hidden-of-endpoint",
     Service.REWARD: "hidden-of-reward",
     Service.DASHBOARD: "",
+    **{role: f"hidden-key-of-{role}" for role in Role},
 }
 
 
@@ -73,12 +75,16 @@ def test_each_process_gets_the_secrets_of_its_role_and_no_command_line_shows_one
     secrets = {child.name: dict(child.environment) for child in children}
     redis = {"TPPO_REDIS_URL": "redis://:hidden@127.0.0.1:7000/0"}
 
+    of_generators = {
+        "TPPO_GENERATION_TOKEN": "hidden-of-generation",
+        "TPPO_GENERATION_RECORD_KEY": "hidden-key-of-generation",
+    }
     assert secrets == {
-        "generation-0": redis
-        | {"TPPO_GENERATION_TOKEN": "hidden-of-generation", "TPPO_ENDPOINT_TOKEN": "hidden-of-endpoint"},
-        "reward-0": redis | {"TPPO_REWARD_TOKEN": "hidden-of-reward"},
+        "generation-0": redis | of_generators | {"TPPO_ENDPOINT_TOKEN": "hidden-of-endpoint"},
+        "reward-0": redis | {"TPPO_REWARD_TOKEN": "hidden-of-reward", "TPPO_REWARD_RECORD_KEY": "hidden-key-of-reward"},
         "learner": redis | {"TPPO_GENERATION_TOKEN": "hidden-of-generation"},
-        "dashboard": redis | {"TPPO_GENERATION_TOKEN": "hidden-of-generation"},  # it opens the invitation to join
+        # What generators have is in the invitation to join.
+        "dashboard": redis | of_generators | {"TPPO_OPERATOR_RECORD_KEY": "hidden-key-of-operator"},
     }
     shown = [*description(plan(tmp_path)), repr(plan(tmp_path)), *map(repr, children)]
     shown += [" ".join(child.command(0)) for child in children]

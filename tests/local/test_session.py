@@ -21,7 +21,6 @@ from services.local.results import Summary
 from services.local.session import Session
 from services.local.supervision.child import Child, Ending
 from tests.support.waiting import until
-from tppo.codec import decode_inbox_record
 from tppo.config import Config
 from tppo.process.cancellation import cancel_all
 from tppo.process.presence import Presence, announce
@@ -29,6 +28,7 @@ from tppo.rollout import Action, Command
 from tppo.run_folder.ending import EndingKind
 from tppo.run_folder.paths import RunPaths
 from tppo.security.private_files import new_secret
+from tppo.security.record_keys import record_secrets, sealed_records
 from tppo.streams.connection import connect
 from tppo.streams.contract import BEGINNING
 from tppo.streams.fence import Fence
@@ -166,7 +166,7 @@ async def test_parked_rollouts_are_requested_again_by_a_command_in_the_inbox(
     async with await connect(redis_url) as client:
         inbox = RedisStreams(client, run=run_name, lease_seconds=15).inbox
         (entry,) = await inbox.read(BEGINNING, max_count=9, wait_seconds=0)
-    command = decode_inbox_record(entry.payload)
+    command = sealed_records(record_secrets(plan.config.run)).record(entry.payload)
     assert isinstance(command, Command)
     assert (command.action, command.issued_by) == (Action.RETRY_PARKED, "tppo run --resume --retry-parked")
     assert command.arguments == arguments

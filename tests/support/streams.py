@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tests.support.waiting import until_answered
-from tppo.codec import decode_inbox_record
 from tppo.process.presence import Presence, present
 from tppo.rollout import InboxRecord
+from tppo.security.envelope import MAC_BYTES, PLAIN, PREFIX_BYTES, is_sealed
 from tppo.streams import MemoryStreams, Streams
 from tppo.streams.connection import RedisClient
 from tppo.streams.contract import BEGINNING, InboxEntry
@@ -31,9 +31,14 @@ async def inbox_entries(streams: Streams, count: int) -> list[InboxEntry]:
 
 async def inbox_records(streams: Streams, kind: type[Record], count: int) -> list[Record]:
     """The first records of the inbox, which are of this kind alone."""
-    records = [decode_inbox_record(entry.payload) for entry in await inbox_entries(streams, count)]
+    records = [whoevers_record(entry.payload) for entry in await inbox_entries(streams, count)]
     assert all(isinstance(record, kind) for record in records), records
     return [record for record in records if isinstance(record, kind)]
+
+
+def whoevers_record(payload: bytes) -> InboxRecord:
+    """What is in the envelope, if there is one, whoever has sealed it."""
+    return PLAIN.record(payload[PREFIX_BYTES + MAC_BYTES :] if is_sealed(payload) else payload)
 
 
 async def announced(client: RedisClient, run: str, kind: str) -> Presence:

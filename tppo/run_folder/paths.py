@@ -113,6 +113,11 @@ class RunPaths:
         """Accuracy and reward as a picture, written by `tppo run`."""
         return self.folder / "learning_curve.png"
 
+    @property
+    def record_secret(self) -> Path:
+        """By what the records of the inbox are sealed and verified, one a line; readable by its owner only."""
+        return self.folder / "record.secret"
+
     def token(self, service: str) -> Path:
         """The bearer token that opens the service; the dashboard's steers the run. Readable by its owner only."""
         return self.folder / f"{service}.token"

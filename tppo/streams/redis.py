@@ -1,6 +1,6 @@
 """The streams on Redis 7 or Valkey: consumer groups are the leases, Lua scripts steps that must not be cut in two."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED")  # before a blocked read began, or whil
 FULL_SHARE = 0.9  # of the server's memory limit, from which on it counts as full
 PAGE_SIZE = 256  # entries of one XRANGE reply
 
+Seal = Callable[[bytes], bytes]
 Entries = list[tuple[bytes, dict[bytes, bytes]]]
 
 
@@ -36,14 +37,23 @@ class RedisStreams:
     A learner names its incarnation: what it puts and trims is refused with `FencedError` once there is a later one.
     """
 
-    def __init__(self, client: RedisClient, *, run: str, lease_seconds: float, incarnation: int = UNFENCED) -> None:
+    def __init__(
+        self,
+        client: RedisClient,
+        *,
+        run: str,
+        lease_seconds: float,
+        incarnation: int = UNFENCED,
+        seal: Seal = bytes,
+    ) -> None:
+        """`seal` puts what this process writes into the inbox into its envelope (`tppo.security.envelope`)."""
         self._client = client
         self._discard = client.register_script(scripts.DISCARD)
         prefix = f"tppo:{{{run}}}"
         inbox = f"{prefix}:inbox"
         fence = self._fence = _Fence(fence_key(run), incarnation)
         self.position = HighestPosition()
-        log = _Log(inbox, position_key(run), self.position)
+        log = _Log(inbox, position_key(run), self.position, seal)
         self.inbox: Inbox = RedisInbox(client, log, fence)
         letters = DeadLetterKeys.under(prefix)
         self.dead_letters: DeadLetters = RedisDeadLetters(client, letters, fence.key, incarnation)
@@ -77,6 +87,7 @@ class _Log:
     key: str
     position_key: str
     known: HighestPosition
+    seal: Seal  # what is written there
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +141,7 @@ class RedisRequestQueue:
         """One script for all results: one round trip, and each is written and acknowledged or neither."""
         if not results:
             return []
-        arguments = [argument for lease, result in results for argument in (lease.entry_id, result)]
+        arguments = [argument for lease, result in results for argument in (lease.entry_id, self._log.seal(result))]
         return [bool(is_written) for is_written in await self._run(self._complete, worker, *arguments)]
 
     async def reject(self, worker: str, lease: Lease, cause: str) -> bool:
@@ -191,7 +202,8 @@ class RedisInbox:
     async def append(self, payloads: Sequence[bytes]) -> None:
         """One script."""
         if payloads:
-            await self._append([self._key, self._log.position_key], [self._log.known.text, *payloads])
+            sealed = map(self._log.seal, payloads)
+            await self._append([self._key, self._log.position_key], [self._log.known.text, *sealed])
 
     async def read(self, after: str, *, max_count: int, wait_seconds: float) -> list[InboxEntry]:
         """XREAD, blocking when there is time to wait."""

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from learner.persistence.archive import InboxArchive
+from learner.persistence.archive import InboxArchive, archived_records_reader
 from learner.reconfiguration import change_in
-from tppo.codec import decode_inbox_record, encode_inbox_record
 from tppo.config import ConfigError
 from tppo.rollout import InboxRecord, Score, ScoreStatus
 from tppo.run_folder.paths import RunPaths
+from tppo.security.envelope import PLAIN, Records
 from tppo.streams import InboxEntry
 from tppo.streams.contract import BEGINNING, position_of
 
@@ -33,20 +33,21 @@ def archived_records(
     entries = list(InboxArchive(folder).entries(BEGINNING))
     if not entries:
         raise ConfigError(f"{folder} holds no archived inbox; expected a run with run.archive_inbox = true")
-    records = with_places(entries, pinned)
-    return records if scores is None else list(with_scores(records, scores))
+    reader = archived_records_reader(run_folder)
+    records = with_places(entries, pinned, reader)
+    return records if scores is None else list(with_scores(records, scores, reader))
 
 
-def with_places(entries: Sequence[InboxEntry], pinned: Collection[str]) -> list[bytes]:
+def with_places(entries: Sequence[InboxEntry], pinned: Collection[str], reader: Records = PLAIN) -> list[bytes]:
     """The records, of which those of changed settings name their places in a replay."""
     positions = [position_of(entry.position) for entry in entries]
     payloads = []
     for entry in entries:
-        change = change_in(entry.payload)
+        change = change_in(entry.payload, reader)
         if change is not None:
             place = bisect_right(positions, position_of(change.position))
             values = {key: value for key, value in change.values.items() if key not in pinned}
-            payloads.append(change.at(f"{place}-0", values).payload())
+            payloads.append(reader.payload(change.at(f"{place}-0", values).command))
         else:
             payloads.append(entry.payload)
     return payloads
@@ -70,10 +71,12 @@ def read_scores(path: Path) -> dict[Key, Mapping[str, Any]]:
     return lines
 
 
-def with_scores(payloads: Iterable[bytes], scores: Mapping[Key, Mapping[str, Any]]) -> Iterator[bytes]:
+def with_scores(
+    payloads: Iterable[bytes], scores: Mapping[Key, Mapping[str, Any]], reader: Records = PLAIN
+) -> Iterator[bytes]:
     """The records with the other scores. Raises `ConfigError` where one is missing."""
     for payload in payloads:
-        record = _decoded(payload)
+        record = _decoded(payload, reader)
         if not isinstance(record, Score) or record.status is not ScoreStatus.SCORED:
             yield payload
             continue
@@ -84,12 +87,12 @@ def with_scores(payloads: Iterable[bytes], scores: Mapping[Key, Mapping[str, Any
             )
         other = scores[record.key]
         components = {name: float(value) for name, value in other.get("components", {}).items()}
-        yield encode_inbox_record(replace(record, score=float(other["score"]), components=components))
+        yield reader.payload(replace(record, score=float(other["score"]), components=components))
 
 
-def _decoded(payload: bytes) -> InboxRecord | None:
+def _decoded(payload: bytes, reader: Records) -> InboxRecord | None:
     """None for bytes that hold no record: the learner rejects them in the replay, as it did in the run."""
     try:
-        return decode_inbox_record(payload)
+        return reader.record(payload)
     except ValueError:
         return None

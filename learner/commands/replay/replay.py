@@ -14,6 +14,7 @@ from learner.exchange.peers import Peers
 from learner.exchange.score_failures import ScoreFailures
 from learner.exchange.weight_publisher import FoundGenerator, Snapshot
 from learner.models.loading.named_tensors import stored_tensors
+from learner.persistence.archive import archived_records_reader
 from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.persistence.run_identity import begin_incarnation
 from learner.ranks.team import ALONE, Team
@@ -124,7 +125,10 @@ async def replay(
     notes = CheckpointFolder(RunPaths(run_folder).checkpoints).committed()
     writer = partial(ComparingWriter, notes=notes, result=result)
     identity = begin_incarnation(replay_folder)
-    state = await asyncio.to_thread(load_state, config, identity, resume=False, is_replay=True, team=team)
+    reader = archived_records_reader(run_folder)
+    state = await asyncio.to_thread(
+        load_state, config, identity, resume=False, is_replay=True, team=team, records=reader
+    )
     state.steering.ends_runs = False  # what an operator has stopped was resumed, as far as there are records
     service = learner_service(
         config,

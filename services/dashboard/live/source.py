@@ -14,6 +14,7 @@ from tppo.codec import encode_inbox_record
 from tppo.process.presence import Presence, present
 from tppo.rollout import Command
 from tppo.run_folder.json_lines import plain
+from tppo.security.envelope import Sealer
 from tppo.streams import QueueDepth, StreamsError
 from tppo.streams.connection import RedisClient, connect
 from tppo.streams.contract import DeadLetter, DeadLetterCount
@@ -56,8 +57,10 @@ class Source(Protocol):
 class RedisSource:
     """A run in a Redis server, which need not answer yet."""
 
-    def __init__(self, url: str, *, run: str, lease_seconds: float) -> None:
+    def __init__(self, url: str, *, run: str, lease_seconds: float, sealer: Sealer) -> None:
+        """`sealer`: of the operator's commands."""
         self._url = url
+        self._seal = sealer.seal
         self._run = run
         self._lease_seconds = lease_seconds
         self._connected: tuple[RedisClient, RedisStreams] | None = None
@@ -88,7 +91,8 @@ class RedisSource:
         """The client and the run's streams; it connects itself again later on."""
         if self._connected is None:
             client = await connect(self._url)
-            self._connected = client, RedisStreams(client, run=self._run, lease_seconds=self._lease_seconds)
+            streams = RedisStreams(client, run=self._run, lease_seconds=self._lease_seconds, seal=self._seal)
+            self._connected = client, streams
         return self._connected
 
     async def aclose(self) -> None:

@@ -33,6 +33,7 @@ class Invitation:
     config: str  # TOML
     redis_url: str
     model: Mapping[str, Any]  # the config.json of the run's model; empty where the dashboard cannot read it
+    record_key: str  # by which generators seal their records
     own_host: str  # this machine, as the dashboard's can reach it
 
     @classmethod
@@ -40,10 +41,10 @@ class Invitation:
         """What the answer holds. Raises `ConfigError` for one that is no invitation."""
         try:
             found = json.loads(body)
-            parts = found["config"], found["redis_url"], found["model"]
+            parts = found["config"], found["redis_url"], found["model"], found["record_key"]
         except (ValueError, KeyError, TypeError):
             raise ConfigError(f"--join {address}: the answer is no invitation; expected a run's dashboard") from None
-        if not (isinstance(parts[0], str) and isinstance(parts[1], str) and isinstance(parts[2], dict)):
+        if list(map(type, parts)) != [str, str, dict, str]:
             raise ConfigError(f"--join {address}: the answer is no invitation; expected a run's dashboard")
         return cls(address, *parts, own_host=own_host)
 

@@ -23,6 +23,8 @@ class JoinAnswer(ApiModel):
     """With the password."""
     model: dict[str, Any]
     """The config.json of the run's model; empty where this process cannot read it."""
+    record_key: str
+    """By which generators seal their records."""
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,10 @@ from tppo.security.authentication import (
     token_from_environment,
 )
 from tppo.security.envelope import Role
+from tppo.security.environment import secret_from_environment
 from tppo.security.private_files import new_secret
 from tppo.security.record_keys import record_key, sealer
+from tppo.security.redis_address import JOIN_REDIS_URL_VARIABLE
 from tppo.security.service_tokens import run_token, service_token
 from tppo.streams import StreamsError
 from tppo.streams.connection import without_password
@@ -141,7 +143,7 @@ def _joining(config: Config) -> Joining | None:
     answer = JoinAnswer(
         run=config.run.name,
         config=dump(without_address),
-        redis_url=config.redis.url,
+        redis_url=secret_from_environment(JOIN_REDIS_URL_VARIABLE) or config.redis.url,
         model=_architecture(config.model.path / "config.json"),
         record_key=key,
     )

@@ -40,6 +40,7 @@ from tppo.security.envelope import Role
 from tppo.security.private_files import new_secret, private_folder
 from tppo.security.record_keys import record_secrets, role_key
 from tppo.security.redis_address import given_redis
+from tppo.security.redis_users import RedisUser, acl_lines, url_of_user
 from tppo.security.service_tokens import client_token, run_token, service_token
 
 
@@ -96,11 +97,15 @@ def why_nothing_is_left(config: Config) -> str:
 def plan_of(config: Config, *, resume: bool, retries_parked: bool = False, parked_cause: str = "") -> Plan:
     """What will be started: with an embedded server unless the user named one."""
     paths = RunPaths(config.run.path)
-    server = None
+    server, run, passwords = None, config.run.name, {user: new_secret() for user in RedisUser}
     if not given_redis(config):
-        limit = config.redis.memory_limit_mb
         server = RedisServer(
-            binary=find_binary(), port=free_port(), folder=paths.redis, memory_limit_mb=limit, password=new_secret()
+            binary=find_binary(),
+            port=free_port(),
+            folder=paths.redis,
+            memory_limit_mb=config.redis.memory_limit_mb,
+            password=new_secret(),
+            users=tuple(acl_lines(run, passwords)),
         )
     return Plan(
         config=config,
@@ -110,6 +115,7 @@ def plan_of(config: Config, *, resume: bool, retries_parked: bool = False, parke
         parked_cause=parked_cause,
         redis_url=server.url if server else given_redis(config),
         server=server,
+        redis_urls={user: url_of_user(server.url, run, user, passwords[user]) for user in RedisUser} if server else {},
     )
 
 

@@ -17,7 +17,8 @@ from tppo.security.authentication import TOKEN_VARIABLE, Service
 from tppo.security.envelope import Role
 from tppo.security.environment import both_names
 from tppo.security.record_keys import RECORD_SECRET_VARIABLE
-from tppo.security.redis_address import REDIS_PASSWORD_VARIABLE, REDIS_URL_VARIABLE
+from tppo.security.redis_address import JOIN_REDIS_URL_VARIABLE, REDIS_PASSWORD_VARIABLE, REDIS_URL_VARIABLE
+from tppo.security.redis_users import RedisUser
 
 LEARNER_RANK, SERVICE_RANK, REDIS_RANK = range(3)
 """The learner is stopped first and commits a checkpoint while all it needs still runs; Redis is stopped last."""
@@ -32,7 +33,8 @@ SECRETS_OF_ROLES: dict[str, tuple[Service | Role, ...]] = {
 SECRETS = {
     name
     for variable in (
-        *(TOKEN_VARIABLE, RECORD_SECRET_VARIABLE, REDIS_URL_VARIABLE, REDIS_PASSWORD_VARIABLE),
+        *(TOKEN_VARIABLE, RECORD_SECRET_VARIABLE),
+        *(REDIS_URL_VARIABLE, JOIN_REDIS_URL_VARIABLE, REDIS_PASSWORD_VARIABLE),
         *(one.variable for one in (*Service, *Role)),
     )
     for name in both_names(variable)
@@ -55,8 +57,11 @@ class Plan:
     parked_cause: str = ""
     """Only those that are parked for it; empty: all."""
     redis_url: str = field(repr=False)
+    """With the right to do everything, where the server is the embedded one."""
     server: RedisServer | None
     """The embedded server; None when the user named one."""
+    redis_urls: Mapping[RedisUser, str] = field(default_factory=dict, repr=False)
+    """The embedded server's addresses for the roles; empty: all have the one that the user named."""
     dashboard_socket: socket | None = field(default=None, repr=False)
     """Listens where the dashboard is, whichever process serves it; None where nothing is started."""
 
@@ -86,14 +91,16 @@ def service_children(plan: Plan, secrets: Secrets) -> list[Child]:
         role = child.name.partition("-")[0]
         other_python = environment_of_python(plan.config.generation.python) if role == "generation" else {}
         devices = device_environment(plan.config, child.name, os.environ)
-        environment = {**role_environment(role, plan.redis_url, secrets), **other_python, **devices}
+        environment = {**role_environment(role, plan, secrets), **other_python, **devices}
         children.append(replace(child, environment=environment))
     return children
 
 
-def role_environment(role: str, redis_url: str, secrets: Secrets) -> dict[str, str]:
+def role_environment(role: str, plan: Plan, secrets: Secrets) -> dict[str, str]:
     """The secrets of a process."""
-    return {REDIS_URL_VARIABLE: redis_url, **_secrets_of_role(role, secrets)}
+    urls = {user: plan.redis_urls.get(user, plan.redis_url) for user in RedisUser}
+    given = {REDIS_URL_VARIABLE: urls[RedisUser(role)], **_secrets_of_role(role, secrets)}
+    return {**given, JOIN_REDIS_URL_VARIABLE: urls[RedisUser.GENERATION]} if role == RedisUser.DASHBOARD else given
 
 
 def _secrets_of_role(role: str, secrets: Secrets) -> dict[str, str]:

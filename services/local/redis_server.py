@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,21 +31,23 @@ class RedisServer:
     folder: Path
     memory_limit_mb: int
     password: str = field(default="", repr=False)
-    """Empty: every user of the machine may connect."""
+    """Of the default user, who may do everything; empty: every user of the machine may connect."""
+    users: Sequence[str] = field(default=(), repr=False)
+    """The lines of the others, of whom each may do what its role needs."""
 
     @property
     def url(self) -> str:
         """How clients reach it."""
         return f"redis://{f':{self.password}@' if self.password else ''}127.0.0.1:{self.port}/0"
 
-    def write_password(self) -> None:
+    def write_users(self) -> None:
         """Into the file that the command line names: every user of the machine can read command lines."""
         if self.password:
-            write_secret(self._password_file, f"requirepass {self.password}")
+            write_secret(self._users_file, "\n".join([f"requirepass {self.password}", *self.users]))
 
     @property
-    def _password_file(self) -> Path:
-        return self.folder.resolve() / "password.conf"
+    def _users_file(self) -> Path:
+        return self.folder.resolve() / "users.conf"
 
     def set_damaged_files_aside(self, output: Path) -> None:
         """Where the server has ended because its files are damaged, as the end of its log says, it begins without them:
@@ -70,7 +73,7 @@ class RedisServer:
             "maxmemory": f"{self.memory_limit_mb}mb",
             "maxmemory-policy": "noeviction",
         }
-        file = [str(self._password_file)] if self.password else []
+        file = [str(self._users_file)] if self.password else []
         return [str(self.binary), *file, *(part for key, value in options.items() for part in (f"--{key}", value))]
 
 

@@ -124,7 +124,7 @@ class Session:
     async def _start_children(self, supervisor: Supervisor) -> None:
         plan = self._plan
         if plan.server is not None:
-            plan.server.write_password()
+            plan.server.write_users()
             write_secret(plan.paths.redis_url, plan.server.url)  # for other processes of the same user
             supervisor.start(redis_child(plan.server, supervisor.log_path("redis")))
         client = await _connected(plan.redis_url)

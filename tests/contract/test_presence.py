@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tppo.process.presence import Presence, announce, present, withdraw
+from tppo.process.presence import Presence, announce, presence_key, present, withdraw
 from tppo.streams.connection import RedisClient
 
 
@@ -12,10 +12,10 @@ def a_presence(name: str, kind: str = "generation") -> Presence:
 
 async def backdate(client: RedisClient, run: str, name: str) -> None:
     """Moves a heartbeat an hour into the past."""
-    text = await client.hget(f"tppo:{{{run}}}:presence", name)
+    text = await client.hget(presence_key(run, "generation"), name)
     found = json.loads(text or "")
     found["seen_at"] -= 3600
-    await client.hset(f"tppo:{{{run}}}:presence", name, json.dumps(found))
+    await client.hset(presence_key(run, "generation"), name, json.dumps(found))
 
 
 async def names(client: RedisClient, run: str) -> list[str]:
@@ -77,7 +77,7 @@ async def test_a_new_heartbeat_makes_the_process_present_again(redis_client: Red
 async def test_a_withdrawn_process_is_gone_at_once(redis_client: RedisClient, run_name: str) -> None:
     await announce(redis_client, run_name, a_presence("g"))
 
-    await withdraw(redis_client, run_name, "g")
+    await withdraw(redis_client, run_name, a_presence("g"))
 
     assert await present(redis_client, run_name) == []
 
@@ -88,8 +88,19 @@ async def test_runs_do_not_share_presences(redis_client: RedisClient, run_name: 
     assert await present(redis_client, f"{run_name}-other") == []
 
 
+async def test_a_process_of_one_kind_cannot_announce_itself_as_another(
+    redis_client: RedisClient, run_name: str
+) -> None:
+    await announce(redis_client, run_name, a_presence("g"))
+    forged = await redis_client.hget(presence_key(run_name, "generation"), "g")
+    assert forged is not None
+    await redis_client.hset(presence_key(run_name, "reward"), "g", forged)
+
+    assert [one.kind for one in await present(redis_client, run_name, gone_after_seconds=3600)] == ["generation"]
+
+
 async def test_malformed_presences_are_refused(redis_client: RedisClient, run_name: str) -> None:
-    await redis_client.hset(f"tppo:{{{run_name}}}:presence", "g", '{"name": "g"}')
+    await redis_client.hset(presence_key(run_name, "reward"), "g", '{"name": "g"}')
 
     with pytest.raises(ValueError, match="is no presence"):
         await present(redis_client, run_name)

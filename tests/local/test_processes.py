@@ -1,6 +1,7 @@
 """The command lines of a run's processes."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tppo.config import Config
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import Service
 from tppo.security.envelope import Role
+from tppo.security.redis_users import RedisUser
 
 TOKENS: dict[Service | Role, str] = {
     Service.GENERATION: "hidden-of-generation",
@@ -84,11 +86,24 @@ def test_each_process_gets_the_secrets_of_its_role_and_no_command_line_shows_one
         "reward-0": redis | {"TPPO_REWARD_TOKEN": "hidden-of-reward", "TPPO_REWARD_RECORD_KEY": "hidden-key-of-reward"},
         "learner": redis | {"TPPO_GENERATION_TOKEN": "hidden-of-generation"},
         # What generators have is in the invitation to join.
-        "dashboard": redis | of_generators | {"TPPO_OPERATOR_RECORD_KEY": "hidden-key-of-operator"},
+        "dashboard": redis
+        | of_generators
+        | {"TPPO_OPERATOR_RECORD_KEY": "hidden-key-of-operator", "TPPO_JOIN_REDIS_URL": redis["TPPO_REDIS_URL"]},
     }
     shown = [*description(plan(tmp_path)), repr(plan(tmp_path)), *map(repr, children)]
     shown += [" ".join(child.command(0)) for child in children]
     assert not any("hidden" in text for text in shown)
+
+
+def test_each_process_is_a_user_of_its_own_of_the_embedded_redis(tmp_path: Path) -> None:
+    urls = {user: f"redis://run.{user}:hidden@127.0.0.1:7000/0" for user in RedisUser}
+    children = service_children(replace(plan(tmp_path), redis_urls=urls), TOKENS)
+
+    given = {child.name.partition("-")[0]: dict(child.environment) for child in children}
+
+    assert {role: environment["TPPO_REDIS_URL"] for role, environment in given.items()} == urls
+    joining = {role: environment.get("TPPO_JOIN_REDIS_URL", "") for role, environment in given.items()}
+    assert joining == {**dict.fromkeys(RedisUser, ""), "dashboard": urls[RedisUser.GENERATION]}
 
 
 def test_the_users_secrets_do_not_reach_every_process() -> None:

@@ -109,7 +109,7 @@ async def test_the_server_answers_nobody_without_the_password(tmp_path: Path) ->
     server = RedisServer(
         binary=find_binary(search_path=""), port=free_port(), folder=tmp_path, memory_limit_mb=64, password=new_secret()
     )
-    server.write_password()
+    server.write_users()
     supervisor = Supervisor(tmp_path)
     try:
         supervisor.start(redis_child(server))
@@ -121,7 +121,7 @@ async def test_the_server_answers_nobody_without_the_password(tmp_path: Path) ->
     finally:
         await supervisor.stop()
     assert server.password not in f"{server} {server.command()} {(tmp_path / 'redis.log').read_text()}"
-    assert stat.S_IMODE((tmp_path / "password.conf").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "users.conf").stat().st_mode) == 0o600
 
 
 async def no_sleep(_: float) -> None:

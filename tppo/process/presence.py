@@ -1,4 +1,6 @@
-"""Who is alive and what it does: each process announces itself in one Redis hash of the run, once per heartbeat.
+"""Who is alive and what it does: each process announces itself in the Redis hash of its kind, once per heartbeat.
+
+A hash for each kind, so that a generator's credentials cannot announce a learner: docs/security.md.
 
 All times are the Redis server's, so that hosts whose clocks differ agree on whose heartbeat is missing.
 
@@ -26,6 +28,7 @@ HEARTBEAT_SECONDS = 1.0
 GONE_AFTER_SECONDS = 3 * HEARTBEAT_SECONDS
 LOADED = {"generation": "the model", "learner": "data, policy and value model", "reward": "the reward functions"}
 """What a process of each kind loads before it can work."""
+KINDS = tuple(sorted((*LOADED, "dashboard")))
 LOADING_KEY = "loading"
 """Of the status of a process that cannot work yet: what it loads."""
 
@@ -88,12 +91,12 @@ async def announce(client: RedisClient, run: str, presence: Presence, *, incarna
     """One heartbeat. A learner names its incarnation: `FencedError` once there is a later one."""
     seen = replace(presence, seen_at=await _now(client))
     arguments: list[str | bytes | int] = [incarnation, presence.name, json.dumps(asdict(seen))]
-    await fenced(client.register_script(ANNOUNCE)([fence_key(run), _key(run)], arguments))
+    await fenced(client.register_script(ANNOUNCE)([fence_key(run), presence_key(run, presence.kind)], arguments))
 
 
-async def withdraw(client: RedisClient, run: str, name: str) -> None:
+async def withdraw(client: RedisClient, run: str, presence: Presence) -> None:
     """An orderly end: gone at once instead of after three heartbeats."""
-    await client.hdel(_key(run), name)
+    await client.hdel(presence_key(run, presence.kind), presence.name)
 
 
 async def present(client: RedisClient, run: str, *, gone_after_seconds: float = GONE_AFTER_SECONDS) -> list[Presence]:
@@ -102,9 +105,13 @@ async def present(client: RedisClient, run: str, *, gone_after_seconds: float = 
     Nor younger than now by that much: a promoted replica's clock may be behind the one that dated it.
     """
     now = await _now(client)
-    found = [Presence.from_json(text) for text in await client.hvals(_key(run))]
-    recent = (one for one in found if abs(now - one.seen_at) <= gone_after_seconds)
-    return sorted(recent, key=lambda one: (one.kind, one.name))
+    found = [one for kind in KINDS for one in await _of_kind(client, run, kind)]
+    return [one for one in found if abs(now - one.seen_at) <= gone_after_seconds]
+
+
+async def _of_kind(client: RedisClient, run: str, kind: str) -> list[Presence]:
+    found = (Presence.from_json(text) for text in await client.hvals(presence_key(run, kind)))
+    return sorted((one for one in found if one.kind == kind), key=lambda one: one.name)
 
 
 async def _now(client: RedisClient) -> float:
@@ -112,5 +119,6 @@ async def _now(client: RedisClient) -> float:
     return float(seconds + microseconds / 1e6)
 
 
-def _key(run: str) -> str:
-    return f"tppo:{{{run}}}:presence"
+def presence_key(run: str, kind: str) -> str:
+    """Where the processes of a kind announce themselves."""
+    return f"tppo:{{{run}}}:presence:{kind}"

@@ -115,7 +115,7 @@ class Announcer:
         """An orderly end: the run need not miss three heartbeats first."""
         with suppress(StreamsUnavailable, TimeoutError):
             async with asyncio.timeout(WITHDRAW_SECONDS):
-                await withdraw(self._client, self._run, self._presence.name)
+                await withdraw(self._client, self._run, self._presence)
 
 
 class Stoppable(Protocol):

@@ -12,6 +12,8 @@ from tppo.security.environment import secret_from_environment
 from tppo.security.private_files import read_secret
 
 REDIS_URL_VARIABLE = "TPPO_REDIS_URL"
+JOIN_REDIS_URL_VARIABLE = "TPPO_JOIN_REDIS_URL"
+"""For the dashboard: the address as generators that join are given it, with their user and password."""
 REDIS_PASSWORD_VARIABLE = "TPPO_REDIS_PASSWORD"
 """For an address without a password: so that the address may be seen, and the password comes as a secret of its own."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.redis_server import StartRedis
-from tppo.process.presence import announce, present, this_process
+from tppo.process.presence import announce, presence_key, present, this_process
 from tppo.streams import InboxEntry, Streams
 from tppo.streams.connection import RedisClient, connect
 from tppo.streams.contract import BEGINNING, position_of
@@ -152,7 +152,7 @@ async def test_a_heartbeat_of_another_clocks_future_is_not_recent(redis_client: 
     await announce(redis_client, run_name, this_process("generation-0", "generation"))
     assert [one.name for one in await present(redis_client, run_name)] == ["generation-0"]
 
-    key = f"tppo:{{{run_name}}}:presence"
+    key = presence_key(run_name, "generation")
     (presence,) = await present(redis_client, run_name)
     later = replace(presence, seen_at=presence.seen_at + 3600)
     await redis_client.hset(key, "generation-0", json.dumps(asdict(later)))

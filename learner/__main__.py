@@ -26,11 +26,11 @@ from tppo.prometheus import serving
 from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.json_files import DamagedFileError
 from tppo.run_folder.paths import RunPaths
-from tppo.security.authentication import Service, call_metadata, metrics_token_from_environment
+from tppo.security.authentication import Service
 from tppo.security.envelope import Records, Role
 from tppo.security.record_keys import record_secrets, sealed_records
 from tppo.security.redis_address import with_redis
-from tppo.security.service_tokens import service_token
+from tppo.security.rotating_token import rotating_metrics_token, served_token
 from tppo.streams.connection import RedisClient
 from tppo.streams.fence import Fence, FencedError
 from tppo.streams.redis import RedisStreams
@@ -130,7 +130,7 @@ def _sentence(refusal: BaseException) -> str:
 
 async def _live(config: Config, team: Team, *, source: Path, name: str, resume: bool) -> int:
     exporter = LearnerExporter(run=config.run.name, service=name)
-    with serving(config.prometheus, exporter, token=metrics_token_from_environment()):
+    with serving(config.prometheus, exporter, token=rotating_metrics_token()):
         return await _live_with(config, exporter, team, source=source, name=name, resume=resume)
 
 
@@ -263,7 +263,7 @@ def _peers(config: Config, client: RedisClient, heartbeat: "Heartbeat", readers:
 
     transport = GrpcTransport(
         partial(announce_weights, client, config.run.name),
-        call_metadata(service_token(config.run.path, Service.GENERATION)),
+        served_token(config.run.path, Service.GENERATION),
     )
     return Peers(
         transport=transport,

@@ -32,6 +32,8 @@ VERBS = {
     "replay": ("learner.commands.replay.__main__", "rebuild a run from its archived log and compare"),
     "rollback": ("learner.commands.rollback", "return a stopped run to an older checkpoint"),
     "export": ("learner.commands.export", "copy a trained model out of a run, as a Hugging Face folder"),
+    "secrets": ("services.local.role_secrets", "make the secrets of a run on several machines, a file for each role"),
+    "certs": ("services.local.certs", "make a development authority and certificates for TLS"),
     "audit": ("learner.commands.audit.__main__", "check a finished or stopped run's promises from its traces"),
 }
 OTHER_WORDS = {
@@ -56,6 +58,11 @@ OTHER_WORDS = {
     "diagnose": "doctor",
     "env": "doctor",
     "merge": "export",
+    "certificates": "certs",
+    "tls": "certs",
+    "keys": "secrets",
+    "acl": "secrets",
+    "redis-acl": "secrets",
 }
 """What others call a verb."""
 CONFIG_ERROR_EXIT_CODE = 2

@@ -152,7 +152,7 @@ class PromptReader:
                     messages, tokenize=False, add_generation_prompt=True, **self.section.chat_template_kwargs
                 )
             )
-        except (jinja2.TemplateError, ValueError, TypeError, KeyError) as error:
+        except (jinja2.TemplateError, ValueError, TypeError, KeyError, OverflowError) as error:
             raise DataError(
                 f"{row.where}: the tokenizer's chat template does not take the messages: {error}; "
                 f"their roles are {', '.join(message['role'] for message in messages)}"

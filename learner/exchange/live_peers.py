@@ -24,6 +24,7 @@ from tppo.generation_totals import GenerationTally, GenerationTotals
 from tppo.process.cancellation import cancel_all
 from tppo.process.grpc_server import CHANNEL_OPTIONS
 from tppo.process.presence import Presence, present
+from tppo.security.authentication import Token, call_metadata
 from tppo.security.tls import channel
 from tppo.streams import StreamsError
 from tppo.streams.connection import RedisClient
@@ -83,16 +84,16 @@ class GrpcTransport:
     def __init__(
         self,
         announce: Callable[[AnnouncedWeights], Awaitable[None]],
-        metadata: tuple[tuple[str, str], ...] = (),
+        token: Token = "",
         *,
         chunk_bytes: int = CHUNK_BYTES,
         standstill_seconds: float = STANDSTILL_SECONDS,
         sources: WeightSources | None = None,
     ) -> None:
-        """`announce` writes what is sent where generators look it up; `metadata` holds their token."""
+        """`announce` writes what is sent where generators look it up; `token` is theirs."""
         self._announce = announce
         self._chunk_bytes, self._standstill_seconds = chunk_bytes, standstill_seconds
-        self._metadata = metadata
+        self._token = token
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._unconnected: set[str] = set()  # to which there is no way beside the calls
         self.offers = WeightOffers()
@@ -138,7 +139,7 @@ class GrpcTransport:
             run=weights.run, incarnation=weights.incarnation, policy_version=weights.policy_version
         )
         try:
-            await method(request, timeout=SLEEP_SECONDS, metadata=self._metadata)
+            await method(request, timeout=SLEEP_SECONDS, metadata=call_metadata(self._token))
         except grpc.aio.AioRpcError as error:
             raise TransferError(f"{error.code().name}: {error.details()}") from error
 
@@ -152,7 +153,7 @@ class GrpcTransport:
         method: grpc.aio.StreamStreamMultiCallable[bytes, pb.UpdateWeightsResponse]
         method = opened.stream_stream(METHOD, response_deserializer=pb.UpdateWeightsResponse.FromString)
         deadline = MIN_DEADLINE_SECONDS + snapshot.num_bytes / SLOWEST_BYTES_PER_SECOND
-        return method(timeout=deadline, metadata=self._metadata)
+        return method(timeout=deadline, metadata=call_metadata(self._token))
 
     async def _connected(self, address: str, offer: StreamOffer) -> socket.socket | None:
         if address in self._unconnected:

@@ -35,7 +35,7 @@ from tppo.run_folder.json_files import DamagedFileError, read_object
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import (
     Service,
-    metrics_token_from_environment,
+    Token,
     require_token_beyond_loopback,
     token_from_environment,
 )
@@ -44,7 +44,8 @@ from tppo.security.environment import secret_from_environment
 from tppo.security.private_files import new_secret
 from tppo.security.record_keys import record_key, sealer
 from tppo.security.redis_address import JOIN_REDIS_URL_VARIABLE
-from tppo.security.service_tokens import run_token, service_token
+from tppo.security.rotating_token import rotating_metrics_token, served_client_token, served_token
+from tppo.security.tls import web_scheme
 from tppo.streams import StreamsError
 from tppo.streams.connection import without_password
 
@@ -115,26 +116,22 @@ def _access(options: ServingOptions) -> Access:
     """Who may look and steer; without a token of the user's, whoever reads the run's folder may steer."""
     given = token_from_environment(Service.DASHBOARD)
     require_token_beyond_loopback(options.host, given)
-    return Access(
-        token=given or _own_token(options),
-        needs_token_to_look=bool(given),
-        metrics_token=metrics_token_from_environment(),
-    )
+    return Access(token=_token(options), needs_token_to_look=bool(given), metrics_token=rotating_metrics_token())
 
 
-def _own_token(options: ServingOptions) -> str:
+def _token(options: ServingOptions) -> Token:
     if options.config:
         try:
-            return run_token(options.config.run.path, Service.DASHBOARD)
+            return served_client_token(options.config.run.path, Service.DASHBOARD)
         except ConfigError as error:
             log.warning("nobody can steer the run from here: %s", error)
-    return new_secret()
+    return token_from_environment(Service.DASHBOARD) or new_secret()
 
 
 def _joining(config: Config) -> Joining | None:
     """The answer for a generator that joins; None without a token that could open it."""
     try:
-        token = service_token(config.run.path, Service.GENERATION)
+        token = served_token(config.run.path, Service.GENERATION)
         key = record_key(config.run, Role.GENERATION)
     except ConfigError as error:
         log.warning("no generator can join the run from here: %s", error)
@@ -177,7 +174,7 @@ def _catalog(options: ServingOptions) -> Catalog:
 
 def _url(opened: socket.socket) -> str:
     host, port = opened.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{web_scheme()}://[{host}]:{port}" if ":" in host else f"{web_scheme()}://{host}:{port}"
 
 
 def _listener(options: ServingOptions) -> socket.socket:

@@ -32,13 +32,13 @@ from tppo.prometheus import Exporter, serving
 from tppo.security.authentication import (
     TOKEN_VARIABLE,
     Service,
-    metrics_token_from_environment,
+    Token,
     token_from_environment,
 )
 from tppo.security.envelope import Role, Sealer
 from tppo.security.record_keys import record_key
 from tppo.security.redis_address import with_redis
-from tppo.security.service_tokens import service_token
+from tppo.security.rotating_token import RotatingToken, rotating_metrics_token, served_token
 from tppo.security.tls import require_tls_or_token
 from tppo.streams import until_redis_answers
 from tppo.streams.redis import RedisStreams
@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
     configure_logging()
     config, token, key = _joined(arguments) if arguments.join else _configured(arguments)
     restart_with(config.generation.python, ["generation", *argv], key="generation.python")
-    require_tls_or_token(config.generation.host, token, key="generation.host")
+    require_tls_or_token(config.generation.host, str(token), key="generation.host")
     if not (config.model.path / "config.json").is_file():
         raise ConfigError(f"model.path = {config.model.path}: no config.json there; expected a model's folder")
     _import_engine(config)
@@ -138,12 +138,12 @@ def _require_one_source(parser: argparse.ArgumentParser, arguments: argparse.Nam
         parser.error("--standalone serves without a run; expected the run's TOML file in place of --join")
 
 
-def _configured(arguments: argparse.Namespace) -> tuple[Config, str, str]:
+def _configured(arguments: argparse.Namespace) -> tuple[Config, Token, str]:
     """By the run's file; the token is that of the environment, and may be empty; the key is found later."""
     return config_from_arguments(arguments), token_from_environment(Service.GENERATION), ""
 
 
-def _joined(arguments: argparse.Namespace) -> tuple[Config, str, str]:
+def _joined(arguments: argparse.Namespace) -> tuple[Config, Token, str]:
     """By the run's dashboard, which the token opens; the learner brings the same one. Last, the key of the role."""
     given = arguments.token_file
     token = token_from_environment(Service.GENERATION) if given is None else joining.read_token(given)
@@ -151,18 +151,19 @@ def _joined(arguments: argparse.Namespace) -> tuple[Config, str, str]:
     overrides = [*arguments.overrides, *([f'redis.url="{arguments.redis}"'] if arguments.redis else [])]
     config = joining.joined_config(invited, overrides)
     log.info("joins the run %r of %s", config.run.name, arguments.join)
-    return config, token, invited.record_key
+    watched = token if given is None else RotatingToken(token, given, lambda: joining.read_token(given))
+    return config, watched, invited.record_key
 
 
-async def _serve(config: Config, name: str, given_token: str, sealer: Sealer) -> int:
+async def _serve(config: Config, name: str, given_token: Token, sealer: Sealer) -> int:
     exporter = Exporter(GENERATION_METRICS, run=config.run.name, service=name)
-    with serving(config.prometheus, exporter, token=metrics_token_from_environment()):
-        token = given_token or service_token(config.run.path, Service.GENERATION)
+    with serving(config.prometheus, exporter, token=rotating_metrics_token()):
+        token = given_token or served_token(config.run.path, Service.GENERATION)
         exit_code = await _serve_requests(config, name, exporter, token=token, sealer=sealer)
     leave_threads(exit_code)  # here, since the event loop's own end waits for them
 
 
-async def _serve_requests(config: Config, name: str, exporter: Exporter, *, token: str, sealer: Sealer) -> int:
+async def _serve_requests(config: Config, name: str, exporter: Exporter, *, token: Token, sealer: Sealer) -> int:
     from services.generation.build import build_handover, build_worker, running_engine, served_weights, weight_server
     from services.generation.endpoint.serving import serving_endpoint
     from services.generation.fleet.fleet_pace import FleetPace

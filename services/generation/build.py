@@ -30,6 +30,7 @@ from tppo.models.context_length import context_length, require_one_rotary_table
 from tppo.models.device import torch_device
 from tppo.process.grpc_server import serving_grpc
 from tppo.process.leased_worker import Announce, LeasedWorker, WorkerSettings
+from tppo.security.authentication import Token
 from tppo.streams import RequestQueue
 from tppo.weights import WeightUpdate
 
@@ -64,7 +65,7 @@ def build_worker(
 
 
 @asynccontextmanager
-async def weight_server(intake: WeightIntake, section: GenerationSection, *, token: str) -> AsyncIterator[str]:
+async def weight_server(intake: WeightIntake, section: GenerationSection, *, token: Token) -> AsyncIterator[str]:
     """Runs the gRPC server that the learner calls; gives the address at which others reach it."""
     async with (
         serving_grpc(SERVICE_NAME, registration(intake), section, key="generation", token=token) as address,

@@ -206,11 +206,14 @@ def secrets_of(plan: Plan) -> dict[Service | Role, str]:
     steers.
     """
     folder = plan.paths.folder
-    tokens = {service: service_token(folder, service) for service in (Service.GENERATION, Service.REWARD)}
-    of_clients = {Service.ENDPOINT: client_token(folder, Service.ENDPOINT)} if plan.config.endpoint.enabled else {}
+    given = {service: token_from_environment(service) for service in Service}
+    for service in (Service.GENERATION, Service.REWARD):
+        service_token(folder, service)  # where the environment has none, they find and watch it in the run's folder
+    if plan.config.endpoint.enabled:
+        client_token(folder, Service.ENDPOINT)
     secret = record_secrets(plan.config.run)[-1]
     keys = {role: role_key(secret, role) for role in Role}
-    return {**tokens, **of_clients, **keys, Service.DASHBOARD: token_from_environment(Service.DASHBOARD)}
+    return {**given, **keys}
 
 
 def _steering_address(plan: Plan, *, is_shown: bool) -> str:

@@ -29,7 +29,7 @@ from tppo.security.authentication import (
     token_from_environment,
 )
 from tppo.security.redis_address import given_redis
-from tppo.security.tls import require_tls_or_token
+from tppo.security.tls import WebCertificate, require_tls_or_token
 from tppo.streams import StreamsError, StreamsUnavailable
 from tppo.streams.connection import connect, without_password
 
@@ -97,6 +97,7 @@ def check_hosts(config: Config) -> None:
         )
     for service, host in hosts.items():
         require_tls_or_token(host, token_from_environment(Service(service)), key=f"{service}.host")
+    WebCertificate.from_environment()
     if config.prometheus.enabled:
         metrics_token = metrics_token_from_environment()
         require_token_beyond_loopback(

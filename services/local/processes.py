@@ -19,6 +19,7 @@ from tppo.security.environment import both_names
 from tppo.security.record_keys import RECORD_SECRET_VARIABLE
 from tppo.security.redis_address import JOIN_REDIS_URL_VARIABLE, REDIS_PASSWORD_VARIABLE, REDIS_URL_VARIABLE
 from tppo.security.redis_users import RedisUser
+from tppo.security.tls import web_scheme
 
 LEARNER_RANK, SERVICE_RANK, REDIS_RANK = range(3)
 """The learner is stopped first and commits a checkpoint while all it needs still runs; Redis is stopped last."""
@@ -70,7 +71,7 @@ class Plan:
         """Where the status page is; empty where nothing listens."""
         if self.dashboard_socket is None:
             return ""
-        return f"http://{self.config.dashboard.host}:{self.dashboard_socket.getsockname()[1]}"
+        return f"{web_scheme()}://{self.config.dashboard.host}:{self.dashboard_socket.getsockname()[1]}"
 
 
 def redis_child(server: RedisServer, output: Path | None = None) -> Child:

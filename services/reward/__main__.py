@@ -22,11 +22,11 @@ from tppo.process.shell import Announcer, configure_logging, connected, on_stop_
 from tppo.prometheus import Exporter, serving
 from tppo.rollout import RewardRequest
 from tppo.scoring.lines import UnreadableLineError, opened, requests_in
-from tppo.security.authentication import Service, metrics_token_from_environment, token_from_environment
+from tppo.security.authentication import Service, token_from_environment
 from tppo.security.envelope import Role
 from tppo.security.record_keys import sealer
 from tppo.security.redis_address import with_redis
-from tppo.security.service_tokens import service_token
+from tppo.security.rotating_token import rotating_metrics_token, served_token
 from tppo.security.tls import require_tls_or_token
 from tppo.streams.redis import RedisStreams
 
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
 async def _serve_clients(config: Config) -> None:
     stopping = asyncio.Event()
     on_stop_signal(stopping.set)
-    token = service_token(config.run.path, Service.REWARD)
+    token = served_token(config.run.path, Service.REWARD)
     async with (
         scoring(config.reward) as parts,
         attach_server(config.reward, parts, run=config.run.name, token=token) as address,
@@ -97,12 +97,12 @@ def _samples(path: Path) -> list[RewardRequest | UnreadableLineError]:
 
 async def _serve(config: Config, name: str) -> None:
     exporter = Exporter(REWARD_METRICS, run=config.run.name, service=name)
-    with serving(config.prometheus, exporter, token=metrics_token_from_environment()):
+    with serving(config.prometheus, exporter, token=rotating_metrics_token()):
         await _serve_requests(config, name, exporter)
 
 
 async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None:
-    run, token = config.run.name, service_token(config.run.path, Service.REWARD)
+    run, token = config.run.name, served_token(config.run.path, Service.REWARD)
     seal = sealer(config.run, Role.REWARD).seal
     async with connected(config.redis.url) as client, AsyncExitStack() as stack:
         announcer = Announcer(client, exporter, run=run, name=name, kind="reward")

@@ -20,7 +20,7 @@ from tppo.config.sections.services import RewardSection
 from tppo.process.grpc_server import serving_grpc
 from tppo.process.leased_worker import Announce, LeasedWorker, WorkerSettings
 from tppo.rollout import RewardRequest, ScoreStatus
-from tppo.security.authentication import is_loopback
+from tppo.security.authentication import Token, is_loopback
 from tppo.security.service_tokens import published
 from tppo.streams import RequestQueue
 
@@ -85,14 +85,14 @@ async def scoring(section: RewardSection, *, default_key: str = DEFAULT_KEY) -> 
 
 
 @asynccontextmanager
-async def attach_server(section: RewardSection, parts: Scoring, *, run: str, token: str) -> AsyncIterator[str]:
+async def attach_server(section: RewardSection, parts: Scoring, *, run: str, token: Token) -> AsyncIterator[str]:
     """Runs the gRPC server to which users' processes attach; gives the address at which others reach it."""
     servicer = RewardServicer(parts.scorer, parts.attached, run=run, num_at_once=parts.num_at_once)
     with ExitStack() as publishing:
 
         def publish(port: int) -> None:
             if token and is_loopback(section.host):
-                publishing.enter_context(published(port, token))
+                publishing.enter_context(published(port, str(token)))
 
         async with serving_grpc(
             SERVICE_NAME, registration(servicer), section, key="reward", token=token, on_bound=publish

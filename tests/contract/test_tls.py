@@ -11,11 +11,12 @@ from tests.support.certificates import certified
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo.config import ConfigError
 from tppo.process.grpc_server import CHANNEL_OPTIONS, start_server
-from tppo.security.tls import VARIABLES, channel, require_tls_or_token
+from tppo.security.environment import TLS_VARIABLES
+from tppo.security.tls import channel, require_tls_or_token
 
 
 def use(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
-    for name in VARIABLES:
+    for name in TLS_VARIABLES:
         monkeypatch.setenv(name, environment.get(name, ""))
 
 

@@ -60,9 +60,9 @@ async def test_a_generator_understands_the_invitation(tmp_path: Path) -> None:
     config = a_run(tmp_path)
     joining = _joining(config)
     assert joining is not None
-    assert joining.token == run_token(config.run.path, Service.GENERATION)
+    assert str(joining.token) == run_token(config.run.path, Service.GENERATION)
 
-    answer = await joined(tmp_path, joining, joining.token)
+    answer = await joined(tmp_path, joining, str(joining.token))
     found = joined_config(Invitation.of(answer.content, "http://run:8265", own_host="127.0.0.1"), [])
 
     assert "pw" not in joining.answer.config

@@ -72,6 +72,18 @@ async def test_headers_that_trickle_in_do_not_extend_the_time(port: int) -> None
     assert await answer_to(port, REQUEST, *header, pause=0.05) == b""
 
 
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [(b"Content-Length: 1048577", b" 413 "), (b"Transfer-Encoding: chunked", b" 411 ")],
+)
+async def test_a_body_that_is_too_long_or_of_no_stated_length_is_refused_before_it_is_read(
+    port: int, header: bytes, status: bytes
+) -> None:
+    begun = b"POST /api/v1/control/pause HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n" + header + b"\r\n\r\n"
+
+    assert status in await answer_to(port, begun)
+
+
 async def test_a_whole_request_is_answered(port: int) -> None:
     answer = await answer_to(port, REQUEST, b"Connection: close\r\n\r\n", pause=0.1)
 

@@ -90,7 +90,7 @@ class Fleet:
         self.generators = generators
         self.closes = closes  # at the fleet's end
         self.sources = WeightSources(num_streams=1)
-        self.transport = GrpcTransport(announce, call_metadata(TOKEN), chunk_bytes=512, sources=self.sources)
+        self.transport = GrpcTransport(announce, TOKEN, chunk_bytes=512, sources=self.sources)
         for one in generators:
             self.sources.expect(one.address)
 

@@ -30,7 +30,6 @@ from tppo.announced_weights import announce_weights
 from tppo.codec import encode_window_request
 from tppo.process.presence import Presence, present
 from tppo.rollout import FinishReason, Window, tokens
-from tppo.security.authentication import call_metadata
 from tppo.security.private_files import read_secret
 from tppo.streams.connection import RedisClient
 from tppo.streams.redis import RedisStreams
@@ -200,8 +199,8 @@ async def take_weights(
     folder: Path | None = None,
 ) -> None:
     """Announce the weights and send them, as version 3; without the token, where there is no folder of the run."""
-    metadata = call_metadata(read_secret(folder / run / "generation.token")) if folder else ()
-    transport = GrpcTransport(partial(announce_weights, client, run), metadata)
+    token = read_secret(folder / run / "generation.token") if folder else ""
+    transport = GrpcTransport(partial(announce_weights, client, run), token)
     try:
         probe = probe_of(model, capacity=MAX_LENGTH)
         made = partial(Snapshot, an_update(model).tensors, run, 3, incarnation=0, probe=probe)

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from tppo.security.tls import VARIABLES
+from tppo.security.environment import TLS_VARIABLES
 
 
 def openssl(*arguments: object) -> None:
@@ -19,4 +19,4 @@ def certified(folder: Path) -> dict[str, str]:
     openssl("req", "-x509", *curve, "-subj", "/CN=authority", "-keyout", ca_key, "-out", ca)
     signed = ("-CA", ca, "-CAkey", ca_key)
     openssl("req", "-x509", *curve, *signed, "-subj", "/CN=localhost", *names, "-keyout", key, "-out", one)
-    return dict(zip(VARIABLES, map(str, (ca, one, key)), strict=True))
+    return dict(zip(TLS_VARIABLES, map(str, (ca, one, key)), strict=True))

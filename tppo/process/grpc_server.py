@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 
 from tppo.config import ConfigError
 from tppo.config.schema import GenerationSection, RewardSection
-from tppo.security.authentication import server_interceptors
+from tppo.security.authentication import Token, server_interceptors
 from tppo.security.tls import TlsFiles
 
 MAX_MESSAGE_BYTES = 16 * 2**20
@@ -37,6 +37,11 @@ SERVER_OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     # Else two servers on one port would share its calls, and neither would report it.
     ("grpc.so_reuseport", 0),
+    # What strangers can make it hold: connections, calls of each, and handshakes that never end.
+    ("grpc.max_allowed_incoming_connections", 1024),
+    ("grpc.max_concurrent_streams", 256),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_metadata_size", 16 * 2**10),
 )
 SHUTDOWN_GRACE_SECONDS = 1.0  # for calls that are under way when a server stops
 
@@ -48,7 +53,7 @@ async def serving_grpc(
     section: GenerationSection | RewardSection,
     *,
     key: str,
-    token: str,
+    token: Token,
     on_bound: Callable[[int], None] = lambda port: None,
 ) -> AsyncIterator[str]:
     """Runs a server where the section says; gives the address at which others reach it. `key` is the section's."""
@@ -71,7 +76,7 @@ async def start_server(
     *,
     host: str,
     port: int,
-    token: str = "",
+    token: Token = "",
     on_bound: Callable[[int], None] = lambda port: None,
 ) -> tuple[grpc.aio.Server, int]:
     """The running server and its port, which is a free one for port 0. Raises `ConfigError`.

@@ -10,6 +10,8 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from tppo.security.tls import WebCertificate
+
 SHUTDOWN_SECONDS = 3
 REQUEST_SECONDS = 10.0
 """For the headers and the body of a request."""
@@ -18,7 +20,8 @@ MAX_CONNECTIONS = 512
 
 
 def server_settings(app: ASGIApp) -> uvicorn.Config:
-    """Of a server that shuts down in time and bounds its connections."""
+    """Of a server that shuts down in time and bounds its connections; over TLS, if the environment says so."""
+    certificate = WebCertificate.from_environment()
     return uvicorn.Config(
         app,
         http=BoundedH11Protocol,
@@ -26,6 +29,8 @@ def server_settings(app: ASGIApp) -> uvicorn.Config:
         log_level="warning",
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         lifespan="off",
+        ssl_certfile=certificate and certificate.certificate,
+        ssl_keyfile=certificate and certificate.key,
     )
 
 

@@ -26,8 +26,9 @@ from tppo.process.grpc_server import address, reachable
 from tppo.prometheus.exporter import Exporter
 from tppo.security.authentication import (
     METRICS_TOKEN_VARIABLE,
+    Token,
+    is_bearer,
     is_loopback,
-    is_same_token,
     require_token_beyond_loopback,
 )
 
@@ -43,7 +44,7 @@ WsgiApp = Callable[[Environment, StartResponse], Iterable[bytes]]
 
 
 @contextmanager
-def serving(section: PrometheusSection, exporter: Exporter, *, token: str) -> Iterator[None]:
+def serving(section: PrometheusSection, exporter: Exporter, *, token: Token) -> Iterator[None]:
     """Answers scrapes, and sets the exporter's address; nothing where that is switched off. Raises `ConfigError`."""
     if not section.enabled:
         yield
@@ -63,7 +64,7 @@ def serving(section: PrometheusSection, exporter: Exporter, *, token: str) -> It
             answering.join()
 
 
-def metrics_app(exporter: Exporter, token: str) -> WsgiApp:
+def metrics_app(exporter: Exporter, token: Token) -> WsgiApp:
     """prometheus_client's app at /metrics, for those who may scrape; /healthz for everybody."""
     registry = CollectorRegistry()
     registry.register(exporter)
@@ -83,13 +84,13 @@ def metrics_app(exporter: Exporter, token: str) -> WsgiApp:
     return app
 
 
-def _refusal(environment: Environment, token: str) -> tuple[HTTPStatus, str] | None:
+def _refusal(environment: Environment, token: Token) -> tuple[HTTPStatus, str] | None:
     """Without a token, only a loopback address is taken as Host: DNS rebinding makes a browser send another."""
     if not token:
         if is_loopback(_host_name(environment.get("HTTP_HOST", ""))):
             return None
         return HTTPStatus.MISDIRECTED_REQUEST, "expected a loopback address as host"
-    if is_same_token(environment.get("HTTP_AUTHORIZATION", ""), f"Bearer {token}"):
+    if is_bearer(environment.get("HTTP_AUTHORIZATION", ""), token):
         return None
     return HTTPStatus.UNAUTHORIZED, f"expected the bearer token that {METRICS_TOKEN_VARIABLE} holds"
 

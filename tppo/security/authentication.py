@@ -10,7 +10,7 @@ import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import grpc
 import grpc.aio
@@ -21,10 +21,21 @@ from tppo.security.environment import secret_from_environment
 TOKEN_VARIABLE = "TPPO_TOKEN"
 METRICS_TOKEN_VARIABLE = "TPPO_METRICS_TOKEN"
 METADATA_KEY = "authorization"
+BEARER = "Bearer "
 OPEN_TO_ALL = "/grpc.health.v1.Health/"
 
 Metadata = tuple[tuple[str, str], ...]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
+
+
+class AcceptedToken(Protocol):
+    """A token that may change while a process runs; its text is the newest one."""
+
+    def accepts(self, given: str) -> bool:
+        """Whether a caller may bring this."""
+
+
+Token = str | AcceptedToken
 
 
 class Service(StrEnum):
@@ -79,17 +90,27 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def is_same_token(given: str, expected: str) -> bool:
+def is_same_token(given: str, expected: Token) -> bool:
     """Compare in constant time."""
-    return hmac.compare_digest(given.encode(), expected.encode())
+    return is_same_text(given, expected) if isinstance(expected, str) else expected.accepts(given)
 
 
-def call_metadata(token: str) -> Metadata:
+def is_same_text(given: str, expected: str) -> bool:
+    """Compare in constant time."""
+    return hmac.compare_digest(given.encode(errors="replace"), expected.encode())
+
+
+def is_bearer(header: str, expected: Token) -> bool:
+    """Whether an authorization header brings the token."""
+    return header.startswith(BEARER) and is_same_token(header.removeprefix(BEARER), expected)
+
+
+def call_metadata(token: Token) -> Metadata:
     """What a caller sends along with every gRPC call."""
-    return ((METADATA_KEY, f"Bearer {token}"),) if token else ()
+    return ((METADATA_KEY, f"{BEARER}{token}"),) if token else ()
 
 
-def server_interceptors(token: str) -> list[grpc.aio.ServerInterceptor]:
+def server_interceptors(token: Token) -> list[grpc.aio.ServerInterceptor]:
     """What a gRPC server is built with; nothing when there is no token."""
     return [BearerTokenInterceptor(token)] if token else []
 
@@ -97,8 +118,8 @@ def server_interceptors(token: str) -> list[grpc.aio.ServerInterceptor]:
 class BearerTokenInterceptor(grpc.aio.ServerInterceptor):
     """Turns away calls without the token, before any of their messages is read."""
 
-    def __init__(self, token: str) -> None:
-        self._expected = f"Bearer {token}"
+    def __init__(self, token: Token) -> None:
+        self._expected = token
 
     async def intercept_service(self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The method's own handler, or one of the same kind that refuses."""
@@ -110,7 +131,7 @@ class BearerTokenInterceptor(grpc.aio.ServerInterceptor):
 
     def _is_allowed(self, metadata: Any) -> bool:
         given = [value for key, value in metadata if key == METADATA_KEY]
-        return len(given) == 1 and is_same_token(given[0], self._expected)
+        return len(given) == 1 and is_bearer(given[0], self._expected)
 
 
 async def _refuse(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:

@@ -9,6 +9,8 @@ from pathlib import Path
 from tppo.config import ConfigError
 
 FILE_SUFFIX = "_FILE"
+TLS_VARIABLES = ("TPPO_TLS_CA", "TPPO_TLS_CERTIFICATE", "TPPO_TLS_KEY")
+"""Paths of PEM files: the authority's certificate, this process's own, and its private key."""
 
 
 def secret_from_environment(variable: str) -> str:

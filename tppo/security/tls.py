@@ -6,6 +6,7 @@ TPPO_TLS_KEY          its private key
 """
 
 import os
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,10 @@ import grpc.aio
 
 from tppo.config import ConfigError
 from tppo.security.authentication import require_token_beyond_loopback
+from tppo.security.environment import TLS_VARIABLES
 
-VARIABLES = ("TPPO_TLS_CA", "TPPO_TLS_CERTIFICATE", "TPPO_TLS_KEY")
+WEB_VARIABLES = ("TPPO_WEB_CERTIFICATE", "TPPO_WEB_KEY")
+"""Paths of the PEM files with which the dashboard and the endpoints serve HTTPS; browsers have no certificates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +34,9 @@ class TlsFiles:
     @classmethod
     def from_environment(cls) -> Self | None:
         """None when no variable is set. Raises `ConfigError` when one is missing or its file is no PEM."""
-        if not any(os.environ.get(name) for name in VARIABLES):
+        if not any(os.environ.get(name) for name in TLS_VARIABLES):
             return None
-        return cls(*map(_pem, VARIABLES))
+        return cls(*map(_pem, TLS_VARIABLES))
 
     def server_credentials(self) -> grpc.ServerCredentials:
         """Demands a certificate of the same authority from every caller."""
@@ -58,6 +61,41 @@ def require_tls_or_token(host: str, token: str, *, key: str = "host") -> None:
         require_token_beyond_loopback(host, token, key=key)
 
 
+@dataclass(frozen=True, slots=True)
+class WebCertificate:
+    """Paths of a certificate, with those between it and its authority, and of its private key."""
+
+    certificate: str
+    key: str
+
+    @classmethod
+    def from_environment(cls) -> Self | None:
+        """None when no variable is set: plain HTTP. Raises `ConfigError` for files that do not belong together."""
+        paths = [os.environ.get(variable, "") for variable in WEB_VARIABLES]
+        if not any(paths):
+            return None
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*paths)
+        except (OSError, ValueError) as error:  # SSLError is an OSError
+            named = ", ".join(f"{variable} = {path!r}" for variable, path in zip(WEB_VARIABLES, paths, strict=True))
+            raise ConfigError(f"{named}: {error}; expected PEM files of a certificate and of its key") from None
+        return cls(*paths)
+
+
+def web_scheme() -> str:
+    """Of the addresses at which this process's web server is reached."""
+    return "http" if WebCertificate.from_environment() is None else "https"
+
+
+def web_client_context() -> ssl.SSLContext:
+    """Of a client of HTTPS: it trusts the authority of `TPPO_TLS_CA`, or, without that, the system's. `ConfigError`."""
+    authority = os.environ.get(TLS_VARIABLES[0]) or None
+    try:
+        return ssl.create_default_context(cafile=authority)
+    except OSError as error:
+        raise ConfigError(f"{TLS_VARIABLES[0]} = {authority!r}: {error}; expected a PEM file") from None
+
+
 def _pem(variable: str) -> bytes:
     path = os.environ.get(variable, "")
     try:
@@ -65,5 +103,5 @@ def _pem(variable: str) -> bytes:
     except OSError as error:
         raise ConfigError(f"{variable} = {path!r}: {error.strerror}; expected a PEM file") from None
     if b"-----BEGIN " not in content:
-        raise ConfigError(f"{variable} = {path!r}: expected a PEM file; mutual TLS takes {', '.join(VARIABLES)}")
+        raise ConfigError(f"{variable} = {path!r}: expected a PEM file; mutual TLS takes {', '.join(TLS_VARIABLES)}")
     return content

@@ -4,6 +4,7 @@ Nothing is retried here: a command whose reply was lost may have been carried ou
 duplicate an entry silently. `tppo/streams/retry.py` is for what is idempotent or recognised by its reader.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from tppo.security.environment import TLS_VARIABLES
 from tppo.streams.contract import MAX_WAIT_SECONDS, StreamsDenied, StreamsError, StreamsUnavailable
 
 OLDEST_SERVER = (7, 0)
@@ -77,6 +79,7 @@ async def connect(url: str, *, timeout_seconds: float = SOCKET_TIMEOUT_SECONDS) 
     _require_address(url)
     client = RedisClient.from_url(
         url,
+        **_tls_options(url),
         protocol=2,
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds,
@@ -107,6 +110,14 @@ def _kind_of(error: Exception) -> type[StreamsError]:
         return StreamsDenied
     is_passing = isinstance(error, UNAVAILABLE) or str(error).startswith(PASSING)
     return StreamsUnavailable if is_passing else StreamsError
+
+
+def _tls_options(url: str) -> dict[str, str]:
+    """Of rediss://: the authority, where it is not the system's, and what this process shows."""
+    if not url.startswith("rediss:"):
+        return {}
+    options = zip(("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"), TLS_VARIABLES, strict=True)
+    return {option: os.environ[variable] for option, variable in options if os.environ.get(variable)}
 
 
 def _require_address(url: str) -> None:

@@ -26,12 +26,13 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.dashboard.api.problems import ProblemError, problem_response
-from tppo.security.authentication import TOKEN_VARIABLE, Service, is_loopback, is_same_token
+from tppo.security.authentication import TOKEN_VARIABLE, Service, Token, is_loopback, is_same_token
 
 BEARER = HTTPBearer(auto_error=False, description="The token, as bearer token.")
 BASIC = HTTPBasic(auto_error=False, description="The token as password, with any user name; for browsers.")
 JOIN_PATH = "/api/v1/join"
 OPEN_PATHS = {"/healthz", JOIN_PATH}  # the latter has a token of its own
+MAX_BODY_BYTES = 2**20  # a thousand rollouts by name, and room to spare
 SCRAPED_PATHS = {"/metrics", "/api/v1/scrape-targets"}
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -52,10 +53,10 @@ Refusal = Callable[[Request], Awaitable[ProblemError | None]]
 class Access:
     """Who may look and who may steer."""
 
-    token: str
+    token: Token
     """Of those who steer; never empty."""
     needs_token_to_look: bool = False
-    metrics_token: str = ""
+    metrics_token: Token = ""
     """Of those who may scrape and nothing else; empty: there is none."""
 
     async def refusal_to_look(self, request: Request) -> ProblemError | None:
@@ -108,10 +109,13 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or refuse."""
-        is_open = scope["type"] != "http" or scope["path"] in OPEN_PATHS
-        error = None if is_open else await self._refusal(Request(scope))
+        error = None if scope["type"] != "http" else await self._refused(Request(scope))
         answer = self._app if error is None else problem_response(error.status, error.detail, error.headers)
         await answer(scope, receive, send)
+
+    async def _refused(self, request: Request) -> ProblemError | None:
+        is_open = request.url.path in OPEN_PATHS
+        return _refusal_of_body(request) or (None if is_open else await self._refusal(request))
 
 
 class SecurityHeaders:
@@ -148,6 +152,17 @@ def _refusal_of_foreign_host(request: Request) -> ProblemError | None:
     return ProblemError(
         HTTPStatus.MISDIRECTED_REQUEST, "without a token, only requests to a loopback address are answered"
     )
+
+
+def _refusal_of_body(request: Request) -> ProblemError | None:
+    """FastAPI reads a whole body before it asks any dependency for permission."""
+    length = request.headers.get("content-length", "0")
+    if "transfer-encoding" in request.headers:
+        return ProblemError(HTTPStatus.LENGTH_REQUIRED, "expected a body whose length is stated")
+    if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+        reason = f"a body of {length[:20]} bytes; expected at most {MAX_BODY_BYTES}"
+        return ProblemError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
+    return None
 
 
 def _is_same_origin(request: Request) -> bool:

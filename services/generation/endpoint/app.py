@@ -20,7 +20,7 @@ from services.generation.endpoint.completions import Asked, Completions
 from services.generation.endpoint.errors import EndpointError
 from services.generation.endpoint.requests import ChatBody, CompletionBody, SamplingBody, parsed
 from tppo.process.cancellation import cancel_all
-from tppo.security.authentication import Service, is_same_token
+from tppo.security.authentication import Service, Token, is_bearer
 
 MAX_BODY_BYTES = 4 * 2**20
 PING_SECONDS = 15
@@ -31,7 +31,7 @@ DONE = "[DONE]"
 log = logging.getLogger(__name__)
 
 
-def create_app(completions: Completions, *, token: str) -> FastAPI:
+def create_app(completions: Completions, *, token: Token) -> FastAPI:
     """The application; `token` is never empty."""
     app = FastAPI(title="T-PPO: the policy under training", docs_url=None, redoc_url=None, openapi_url=None)
     created = int(time.time())
@@ -81,9 +81,9 @@ def create_app(completions: Completions, *, token: str) -> FastAPI:
     return app
 
 
-def require_token(request: Request, token: str) -> None:
+def require_token(request: Request, token: Token) -> None:
     """Raise `EndpointError` unless the request brings it."""
-    if not is_same_token(request.headers.get("authorization", ""), f"Bearer {token}"):
+    if not is_bearer(request.headers.get("authorization", ""), token):
         message = f"expected the bearer token of the endpoint (endpoint.token in the run's folder, or {VARIABLE})"
         raise EndpointError(HTTPStatus.UNAUTHORIZED, message, code="invalid_api_key")
 

@@ -18,7 +18,8 @@ from tppo.process.grpc_server import address, reachable
 from tppo.process.listening import listener
 from tppo.process.web_server import QuietlyEndingServer, server_settings
 from tppo.security.authentication import Service, require_token_beyond_loopback, token_from_environment
-from tppo.security.service_tokens import client_token
+from tppo.security.rotating_token import served_client_token
+from tppo.security.tls import web_scheme
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +41,12 @@ async def serving_endpoint(config: Config, engine: Engine, slots: FreeSlots) -> 
     limits = _limits(config.run, section)
     prompts = PromptTokens(config.model.path, config.data.chat_template_kwargs)
     completions = Completions(engine, slots, prompts, limits, model=config.run.name)
-    token = client_token(config.run.path, Service.ENDPOINT)
+    token = served_client_token(config.run.path, Service.ENDPOINT)
     app = await asyncio.to_thread(create_app, completions, token=token)  # FastAPI imports for it
     server = GuestServer(server_settings(app))
     with listener(section.host, section.port, key="endpoint.port") as opened:
-        url = f"http://{address(section.advertise_host or reachable(section.host), opened.getsockname()[1])}/v1"
+        place = address(section.advertise_host or reachable(section.host), opened.getsockname()[1])
+        url = f"{web_scheme()}://{place}/v1"
         async with TaskGroup() as tasks:
             serving = tasks.create_task(server.serve(sockets=[opened]))
             log.info("the policy answers at %s", url)

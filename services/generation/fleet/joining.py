@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from tppo.config import Config, ConfigError, loads
 from tppo.security.authentication import is_loopback
+from tppo.security.tls import web_client_context
 from tppo.streams.connection import without_password
 
 PATH = "/api/v1/join"
@@ -69,8 +70,7 @@ def expected_token() -> str:
 def invitation(address: str, token: str) -> Invitation:
     """Ask the dashboard. Raises `ConfigError`, in one sentence, unless it answers with a run."""
     scheme, host, port = _parted(address)
-    kind = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
-    connection = kind(host, port, timeout=DEADLINE_SECONDS)
+    connection = _connection(scheme, host, port)
     try:
         connection.request("GET", PATH, headers={"Authorization": f"Bearer {token}"})
         own_host = connection.sock.getsockname()[0]
@@ -86,6 +86,12 @@ def invitation(address: str, token: str) -> Invitation:
     if answer.status != http.HTTPStatus.OK:
         raise ConfigError(f"--join {address}: {_refusal(answer.status, body)}")
     return Invitation.of(body, address, own_host=own_host)
+
+
+def _connection(scheme: str, host: str, port: int | None) -> http.client.HTTPConnection:
+    if scheme == "https":
+        return http.client.HTTPSConnection(host, port, timeout=DEADLINE_SECONDS, context=web_client_context())
+    return http.client.HTTPConnection(host, port, timeout=DEADLINE_SECONDS)
 
 
 def joined_config(invited: Invitation, overrides: Sequence[str]) -> Config:

@@ -26,6 +26,7 @@ from services.generation.weights.weight_reception import (
 from services.generation.weights.weight_relay import WeightRelay
 from tppo.announced_weights import AnnouncedWeights
 from tppo.config.sections.devices import Sleep
+from tppo.security.authentication import Token
 from tppo.streams import StreamsError
 from tppo.v1 import generation_pb2 as pb
 from tppo.weight_probe import WeightProbe
@@ -87,7 +88,7 @@ class WeightIntake:
         *,
         run: str,
         name: str,
-        token: str = "",
+        token: Token = "",
         sleep: Sleep = "off",
         shares_memory: bool = True,
         message_seconds: float = MESSAGE_SECONDS,

@@ -17,7 +17,7 @@ import grpc.aio
 from services.generation.weights.weight_reception import Reception, Receptions
 from tppo.codec import parsed_message
 from tppo.process.grpc_server import CHANNEL_OPTIONS
-from tppo.security.authentication import call_metadata
+from tppo.security.authentication import Token, call_metadata
 from tppo.security.tls import channel
 from tppo.v1 import generation_pb2 as pb
 from tppo.weights import MemoryFile
@@ -44,12 +44,12 @@ class WeightRelay:
     """Serves `ReadWeights`, and calls that of others."""
 
     def __init__(
-        self, receptions: Receptions, streams: ByteStreams, *, token: str, message_seconds: float = MESSAGE_SECONDS
+        self, receptions: Receptions, streams: ByteStreams, *, token: Token, message_seconds: float = MESSAGE_SECONDS
     ) -> None:
         """`token` is that of all generators of the run."""
         self._receptions = receptions
         self._streams = streams
-        self._metadata = call_metadata(token)
+        self._token = token
         self._message_seconds = message_seconds
         self._num_readers = 0
 
@@ -117,7 +117,7 @@ class WeightRelay:
         method = opened.unary_stream(READ_METHOD, request_serializer=pb.ReadWeightsRequest.SerializeToString)
         digest, offset = reception.manifest.digest, reception.num_received
         request = pb.ReadWeightsRequest(digest=digest, offset=offset, streams=streams)
-        return method(request, timeout=peer.seconds, metadata=self._metadata)
+        return method(request, timeout=peer.seconds, metadata=call_metadata(self._token))
 
     async def _read_messages(
         self, call: "grpc.aio.UnaryStreamCall[pb.ReadWeightsRequest, bytes]", reception: Reception, owner: object

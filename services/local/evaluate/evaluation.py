@@ -28,6 +28,7 @@ from tppo.security.authentication import Service
 from tppo.security.private_files import new_secret
 from tppo.security.redis_address import with_redis
 from tppo.security.service_tokens import client_token
+from tppo.security.tls import web_client_context
 from tppo.streams import StreamsError
 from tppo.streams.connection import connect
 
@@ -186,7 +187,9 @@ async def _client(endpoint: str, token: str) -> AsyncIterator[httpx.AsyncClient]
     timeout = httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS)
     limits = httpx.Limits(max_connections=None)
     headers = {"Authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(base_url=endpoint, headers=headers, timeout=timeout, limits=limits) as client:
+    async with httpx.AsyncClient(
+        base_url=endpoint, headers=headers, timeout=timeout, limits=limits, verify=web_client_context()
+    ) as client:
         yield client
 
 

@@ -15,7 +15,7 @@ from tests.support.certificates import certified
 from tests.support.waiting import until
 from tppo.rollout import RewardRequest
 from tppo.security.authentication import Service, token_from_environment
-from tppo.security.tls import VARIABLES
+from tppo.security.environment import TLS_VARIABLES
 
 pytestmark = pytest.mark.process
 
@@ -140,7 +140,7 @@ async def test_the_node_example_without_a_certificate_is_refused(
     for name, path in certified(tmp_path / "ours").items():
         monkeypatch.setenv(name, path)
     async with a_server() as server:
-        for name in VARIABLES:
+        for name in TLS_VARIABLES:
             monkeypatch.delenv(name)
         stream = asyncio.subprocess.PIPE
         command = ("node", str(node_example / "mine.js"), server.address)

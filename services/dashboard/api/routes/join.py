@@ -10,7 +10,7 @@ from fastapi.security import HTTPAuthorizationCredentials
 from services.dashboard.api.access import BEARER
 from services.dashboard.api.problems import ProblemError, problems
 from services.dashboard.api_model import ApiModel
-from tppo.security.authentication import is_same_token
+from tppo.security.authentication import Token, is_same_token
 
 
 class JoinAnswer(ApiModel):
@@ -32,7 +32,7 @@ class Joining:
     """The answer, and the token that opens it."""
 
     answer: JoinAnswer = field(repr=False)
-    token: str = field(repr=False)
+    token: Token = field(repr=False)
 
 
 def router(joining: Joining | None) -> APIRouter:

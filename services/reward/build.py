@@ -92,7 +92,7 @@ async def attach_server(section: RewardSection, parts: Scoring, *, run: str, tok
 
         def publish(port: int) -> None:
             if token and is_loopback(section.host):
-                publishing.enter_context(published(port, str(token)))
+                publishing.enter_context(published(port, token))
 
         async with serving_grpc(
             SERVICE_NAME, registration(servicer), section, key="reward", token=token, on_bound=publish

@@ -73,7 +73,7 @@ async def test_a_worker_serves_its_queue(
     await own.release("worker", leases[2:])
     assert await own.complete("worker", [(leases[0], b"answer")]) == [True]
     assert await own.reject("worker", leases[1], "no request")
-    assert [one.kind for one in await present(client, RUN)] == [user]
+    assert user in [one.kind for one in await present(client, RUN, gone_after_seconds=3600)]
     await withdraw(client, RUN, this_process("worker", user))
 
     assert await queue.outstanding() == [b"c"]
@@ -100,7 +100,7 @@ async def test_the_dashboard_looks_and_commands(
     await source.aclose()
 
     assert (found.window_requests.num_waiting, found.num_inbox_entries) == (1, 1)
-    assert [one.kind for one in found.presences] == [user]
+    assert user in [one.kind for one in found.presences]
     assert [one.cause for one in found.newest_dead_letters][:1] == ["cause"]
 
 
@@ -167,7 +167,6 @@ OF_AN_ADMINISTRATOR = [
     ("CONFIG", "GET", "*"),
     ("ACL", "LIST"),
     ("ACL", "SETUSER", "me", "on"),
-    ("DEBUG", "SLEEP", "0"),
     ("SHUTDOWN", "NOSAVE"),
     ("REPLICAOF", "127.0.0.1", "1"),
     ("MONITOR",),

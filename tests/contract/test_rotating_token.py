@@ -17,6 +17,7 @@ from tppo.security.rotating_token import (
     served_client_token,
     served_token,
 )
+from tppo.security.service_tokens import published, token_for
 
 FIRST, SECOND = "the-first-token-of-all", "the-second-token-of-all"
 
@@ -129,6 +130,22 @@ def test_a_token_of_a_file_that_the_environment_names_is_watched_too(
 
 def derived(secret: str) -> str:
     return derived_token(secret, Service.REWARD)
+
+
+def test_clients_that_find_the_token_by_the_port_find_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TPPO_RUNTIME_DIR", str(tmp_path / "runtime"))
+    hand = Hand(tmp_path / "token")
+    with published(50052, hand.token):
+        assert token_for("127.0.0.1:50052") == FIRST
+        hand.write(SECOND)
+        hand.now += GRACE_SECONDS + 1
+
+        assert not hand.token.accepts(FIRST)  # who comes too late is refused, and looks again
+
+        assert token_for("127.0.0.1:50052") == SECOND
+    assert token_for("127.0.0.1:50052") == ""
 
 
 def test_a_token_in_a_variable_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ EDGES = Story(
         "poison: bytes in window_requests",
         "poison: bytes in reward_requests",
         "poison: a policy version to come",
+        "poison: a generator that scores and commands",
         "Redis is flushed",
     ],
     continuations=[

@@ -31,6 +31,9 @@ Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 class AcceptedToken(Protocol):
     """A token that may change while a process runs; its text is the newest one."""
 
+    on_change: Callable[[str], None]
+    """Called with each new one."""
+
     def accepts(self, given: str) -> bool:
         """Whether a caller may bring this."""
 

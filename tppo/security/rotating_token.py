@@ -36,6 +36,7 @@ class RotatingToken:
         """`token`: what it is now; `clock`: seconds, as files are dated by."""
         self._current, self._former, self._former_until = token, "", 0.0
         self._path, self._read, self._clock = path, read, clock
+        self.on_change: Callable[[str], None] = lambda token: None
         self._written_at = self._date()
         self._looked_at = clock()
 
@@ -73,6 +74,7 @@ class RotatingToken:
         if found != self._current:
             self._former, self._former_until = self._current, date / 1e9 + GRACE_SECONDS
             self._current = found
+            self.on_change(found)
         self._written_at = date
 
     def _date(self) -> int | None:

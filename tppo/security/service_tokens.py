@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tppo.config import ConfigError
 from tppo.run_folder.paths import RunPaths
-from tppo.security.authentication import Service, is_loopback, token_from_environment
+from tppo.security.authentication import Service, Token, is_loopback, token_from_environment
 from tppo.security.private_files import OTHERS, kept_secret, private_folder, read_secret, write_secret
 from tppo.security.tls import TlsFiles
 
@@ -57,21 +57,27 @@ def token_for(address: str) -> str:
 
 
 @contextmanager
-def published(port: int, token: str) -> Iterator[None]:
+def published(port: int, token: Token) -> Iterator[None]:
     """Lets the same user's clients on this host find the token of the reward service at the port."""
     path = _published_at(port)
+    _publish(path, str(token))
+    if not isinstance(token, str):
+        token.on_change = lambda newest: _publish(path, newest)
+    try:
+        yield
+    finally:
+        if read_secret(path) == str(token):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _publish(path: Path, token: str) -> None:
     try:
         if not _is_ours(private_folder(path.parent)):
             raise PermissionError(f"{path.parent}: expected a folder of this user's, closed to others")
         write_secret(path, token)
     except OSError as error:
         log.warning("clients must bring the token in %s: %s", Service.REWARD.variable, error)
-    try:
-        yield
-    finally:
-        if read_secret(path) == token:
-            with contextlib.suppress(OSError):
-                path.unlink()
 
 
 def runtime_folder() -> Path:

@@ -206,14 +206,14 @@ def secrets_of(plan: Plan) -> dict[Service | Role, str]:
     steers.
     """
     folder = plan.paths.folder
-    given = {service: token_from_environment(service) for service in Service}
+    secrets: dict[Service | Role, str] = {service: token_from_environment(service) for service in Service}
     for service in (Service.GENERATION, Service.REWARD):
         service_token(folder, service)  # where the environment has none, they find and watch it in the run's folder
     if plan.config.endpoint.enabled:
         client_token(folder, Service.ENDPOINT)
     secret = record_secrets(plan.config.run)[-1]
-    keys = {role: role_key(secret, role) for role in Role}
-    return {**given, **keys}
+    secrets |= {role: role_key(secret, role) for role in Role}
+    return secrets
 
 
 def _steering_address(plan: Plan, *, is_shown: bool) -> str:

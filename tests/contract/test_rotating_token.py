@@ -47,6 +47,7 @@ class Hand:
 
 def test_the_grace_is_counted_from_the_writing_however_late_anybody_calls(tmp_path: Path) -> None:
     hand = Hand(tmp_path / "token")
+    hand.now += 1
     hand.write(SECOND)
 
     hand.now += GRACE_SECONDS - 1
@@ -55,6 +56,7 @@ def test_the_grace_is_counted_from_the_writing_however_late_anybody_calls(tmp_pa
     assert hand.accepted() == [False, True]
 
     late = Hand(tmp_path / "late")
+    late.now += 1
     late.write(SECOND)
     late.now += GRACE_SECONDS + 1
     assert late.accepted() == [False, True]
@@ -64,6 +66,7 @@ def test_callers_bring_the_newest_one(tmp_path: Path) -> None:
     hand = Hand(tmp_path / "token")
     assert call_metadata(hand.token) == (("authorization", f"Bearer {FIRST}"),)
 
+    hand.now += 1
     hand.write(SECOND)
     hand.now += 2
 
@@ -139,6 +142,7 @@ def test_clients_that_find_the_token_by_the_port_find_the_newest(
     hand = Hand(tmp_path / "token")
     with published(50052, hand.token):
         assert token_for("127.0.0.1:50052") == FIRST
+        hand.now += 1
         hand.write(SECOND)
         hand.now += GRACE_SECONDS + 1
 

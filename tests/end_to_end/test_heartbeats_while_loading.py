@@ -19,8 +19,10 @@ from tests.support.waiting import until_answered
 from tppo.config import Config, ConfigError
 from tppo.process.presence import Presence, present
 from tppo.prometheus import Exporter
+from tppo.security.envelope import Role, Sealer
 from tppo.streams.connection import RedisClient
 
+SEALER = Sealer(Role.GENERATION, "key")
 CANNOT = ConfigError("model.path = 'm': no weights")
 
 
@@ -46,7 +48,7 @@ def of_learner(ended: threading.Event) -> Loader:
 def of_generation(ended: threading.Event) -> Loader:
     def run(config: Config) -> Coroutine[Any, Any, object]:
         exporter = Exporter(GENERATION_METRICS, run=config.run.name, service="generation")
-        return services.generation.__main__._serve_requests(config, "generation", exporter, token="")
+        return services.generation.__main__._serve_requests(config, "generation", exporter, token="", sealer=SEALER)
 
     return Loader("services.generation.build.running_engine", never_there(ended), run)
 

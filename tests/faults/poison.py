@@ -91,7 +91,7 @@ def _of_another_role(request: WindowRequest, source: random.Random) -> Sequence[
         Command(_name(source), Action.SET, {"key": '"actor.lr"', "value": "1.0"}),
         Command("resume-1", Action.RECONFIGURE, {"after_step": "0", "position": '"0-0"', "values": "{}"}),
     ]
-    return [codec.encode_inbox_record(record) for record in (score, *commands)]
+    return [codec.encode_inbox_record(score), *map(codec.encode_inbox_record, commands)]
 
 
 def _without_envelope(request: WindowRequest, source: random.Random) -> Sequence[bytes]:

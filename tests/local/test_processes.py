@@ -103,7 +103,7 @@ def test_each_process_is_a_user_of_its_own_of_the_embedded_redis(tmp_path: Path)
 
     assert {role: environment["TPPO_REDIS_URL"] for role, environment in given.items()} == urls
     joining = {role: environment.get("TPPO_JOIN_REDIS_URL", "") for role, environment in given.items()}
-    assert joining == {**dict.fromkeys(RedisUser, ""), "dashboard": urls[RedisUser.GENERATION]}
+    assert joining == {user: urls[RedisUser.GENERATION] if user is RedisUser.DASHBOARD else "" for user in RedisUser}
 
 
 def test_the_users_secrets_do_not_reach_every_process() -> None:

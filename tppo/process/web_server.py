@@ -29,8 +29,8 @@ def server_settings(app: ASGIApp) -> uvicorn.Config:
         log_level="warning",
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         lifespan="off",
-        ssl_certfile=certificate and certificate.certificate,
-        ssl_keyfile=certificate and certificate.key,
+        ssl_certfile=certificate.certificate if certificate else None,
+        ssl_keyfile=certificate.key if certificate else None,
     )
 
 

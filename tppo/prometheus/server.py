@@ -49,7 +49,7 @@ def serving(section: PrometheusSection, exporter: Exporter, *, token: Token) -> 
     if not section.enabled:
         yield
         return
-    require_token_beyond_loopback(section.host, token, key="prometheus.host", variable=METRICS_TOKEN_VARIABLE)
+    require_token_beyond_loopback(section.host, str(token), key="prometheus.host", variable=METRICS_TOKEN_VARIABLE)
     with _server(section.host, section.port, metrics_app(exporter, token)) as server:
         exporter.address = address(section.advertise_host or reachable(section.host), server.server_port)
         log.info("metrics at http://%s/metrics", exporter.address)

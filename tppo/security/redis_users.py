@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from urllib.parse import quote, urlsplit
 
-EVERYBODY = ("ping", "time", "info", "select", "client|setinfo", "script|load")
+EVERYBODY = ("ping", "time", "info", "select", "script|load")
 """Commands that name no key."""
 SCRIPTS = ("eval", "evalsha")
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -82,7 +83,9 @@ def test_a_chat_template_that_reaches_for_python_is_refused(tmp_path: Path, temp
     from tokenizers.models import WordLevel
 
     words = Tokenizer(WordLevel({"<unk>": 0, "</s>": 1}, unk_token="<unk>"))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>", chat_template=template)
+    tokenizer: Any = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=words, eos_token="</s>", chat_template=template
+    )
     rows = tmp_path / "rows.jsonl"
     message = {"role": "user", "content": "2 + 2"}
     rows.write_text(json.dumps({"data_source": "a", "prompt": [message], "reward_model": {"ground_truth": "4"}}))

@@ -33,7 +33,7 @@ VERBS = {
     "rollback": ("learner.commands.rollback", "return a stopped run to an older checkpoint"),
     "export": ("learner.commands.export", "copy a trained model out of a run, as a Hugging Face folder"),
     "secrets": ("services.local.role_secrets", "make the secrets of a run on several machines, a file for each role"),
-    "certs": ("services.local.certs", "make a development authority and certificates for TLS"),
+    "certs": ("services.local.certs.__main__", "make a development authority and certificates for TLS"),
     "audit": ("learner.commands.audit.__main__", "check a finished or stopped run's promises from its traces"),
 }
 OTHER_WORDS = {

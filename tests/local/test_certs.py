@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 pytest.importorskip("cryptography")
 
-from services.local.certs import main
+from services.local.certs.__main__ import main
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo.config import ConfigError
 from tppo.process.grpc_server import CHANNEL_OPTIONS, start_server

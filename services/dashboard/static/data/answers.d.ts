@@ -168,6 +168,8 @@ export interface JoinAnswer {
   redis_url: string;
   /** The config.json of the run's model; empty where this process cannot read it. */
   model: Record<string, any>;
+  /** By which generators seal their records. */
+  record_key: string;
 }
 
 export interface KeptResponses {

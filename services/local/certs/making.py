@@ -1,15 +1,10 @@
-"""`tppo certs FOLDER HOST...`: a development authority, and a certificate for each host that a process is reached by.
+"""The files of `tppo certs`: an authority's, and those of each host."""
 
-For trying mutual TLS between machines, and TLS for browsers. An authority whose key lies in a folder is no authority
-for production: there the files come from your own, and the processes are given them all the same.
-"""
-
-import argparse
 import datetime
 import ipaddress
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from cryptography import x509
@@ -18,36 +13,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tppo.config import ConfigError
-from tppo.security.environment import TLS_VARIABLES
 from tppo.security.private_files import private_folder, write_secret
 
 AUTHORITY = "ca"
 HOST = re.compile(r"[A-Za-z0-9:][A-Za-z0-9.:_-]{0,252}")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-MAX_DAYS = 825
-"""Longer ones are refused by some clients."""
-
-
-def main(argv: Sequence[str]) -> int:
-    """0 when every file is there."""
-    parser = argparse.ArgumentParser(
-        prog="tppo certs", description="Make a development authority, and certificates that it signs."
-    )
-    parser.add_argument("folder", type=Path, help="where the files go; an authority that is there signs again")
-    parser.add_argument("hosts", nargs="+", metavar="HOST", help="name or address by which a process is reached")
-    parser.add_argument("--days", type=int, default=90, help=f"for which they are valid, 1 to {MAX_DAYS} [90]")
-    arguments = parser.parse_args(argv)
-    if not 1 <= arguments.days <= MAX_DAYS:
-        raise ConfigError(f"--days {arguments.days}: expected 1 to {MAX_DAYS}")
-    try:
-        make(arguments.folder, arguments.hosts, days=arguments.days)
-    except OSError as error:
-        raise ConfigError(f"{error.filename}: {error.strerror}; expected a folder that can be written to") from None
-    for host in arguments.hosts:
-        files = (_certificate_file(arguments.folder, name) for name in (AUTHORITY, host))
-        named = zip(TLS_VARIABLES, (*files, _key_file(arguments.folder, host)), strict=True)
-        print(" ".join(f"{variable}={path.absolute()}" for variable, path in named))
-    return 0
+AUTHORITY_DAYS = 825
 
 
 def make(folder: Path, hosts: Iterable[str], *, days: int) -> None:
@@ -56,8 +27,8 @@ def make(folder: Path, hosts: Iterable[str], *, days: int) -> None:
         if not HOST.fullmatch(host) or host == AUTHORITY:
             raise ConfigError(f"{host!r}: expected a host's name or address, other than {AUTHORITY!r}")
     private_folder(folder)
-    if not _key_file(folder, AUTHORITY).exists():
-        _make_authority(folder, days=MAX_DAYS)
+    if not key_file(folder, AUTHORITY).exists():
+        _make_authority(folder, days=AUTHORITY_DAYS)
     authority, key = _authority(folder)
     for host in hosts:
         _make_certificate(folder, host, authority, key, days=days)
@@ -137,10 +108,10 @@ def _alternative(host: str) -> x509.GeneralName:
 
 
 def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
-    path = _key_file(folder, AUTHORITY)
+    path = key_file(folder, AUTHORITY)
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-        certificate = x509.load_pem_x509_certificate(_certificate_file(folder, AUTHORITY).read_bytes())
+        certificate = x509.load_pem_x509_certificate(certificate_file(folder, AUTHORITY).read_bytes())
     except ValueError as error:
         raise ConfigError(f"{path}: {error}; expected an authority that `tppo certs` has made") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
@@ -151,15 +122,17 @@ def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateK
 def _write(folder: Path, name: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
     """The key first, for its owner alone; a certificate may be read by everybody."""
     pkcs8, no_password = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    write_secret(_key_file(folder, name), key.private_bytes(serialization.Encoding.PEM, pkcs8, no_password).decode())
-    path = _certificate_file(folder, name)
+    write_secret(key_file(folder, name), key.private_bytes(serialization.Encoding.PEM, pkcs8, no_password).decode())
+    path = certificate_file(folder, name)
     path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     os.chmod(path, 0o644)
 
 
-def _key_file(folder: Path, name: str) -> Path:
+def key_file(folder: Path, name: str) -> Path:
+    """For its owner alone."""
     return folder / f"{name}.key"
 
 
-def _certificate_file(folder: Path, name: str) -> Path:
+def certificate_file(folder: Path, name: str) -> Path:
+    """For everybody."""
     return folder / f"{name}.pem"

@@ -27,7 +27,7 @@ from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.json_files import DamagedFileError
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import Service
-from tppo.security.envelope import Records, Role
+from tppo.security.envelope import Records, Writer
 from tppo.security.record_keys import record_secrets, sealed_records
 from tppo.security.redis_address import with_redis
 from tppo.security.rotating_token import rotating_metrics_token, served_token
@@ -148,7 +148,7 @@ async def _live_with(
             run=config.run.name,
             lease_seconds=config.redis.lease_seconds,
             incarnation=identity.incarnation,
-            seal=records.sealer(Role.LEARNER).seal,
+            seal=records.sealer(Writer.LEARNER).seal,
         )
         announcer = Announcer(
             client, exporter, run=config.run.name, name=name, kind="learner", incarnation=identity.incarnation

@@ -39,7 +39,7 @@ from tppo.security.authentication import (
     require_token_beyond_loopback,
     token_from_environment,
 )
-from tppo.security.envelope import Role
+from tppo.security.envelope import Writer
 from tppo.security.environment import secret_from_environment
 from tppo.security.private_files import new_secret
 from tppo.security.record_keys import record_key, sealer
@@ -132,7 +132,7 @@ def _joining(config: Config) -> Joining | None:
     """The answer for a generator that joins; None without a token that could open it."""
     try:
         token = served_token(config.run.path, Service.GENERATION)
-        key = record_key(config.run, Role.GENERATION)
+        key = record_key(config.run, Writer.GENERATION)
     except ConfigError as error:
         log.warning("no generator can join the run from here: %s", error)
         return None
@@ -195,7 +195,7 @@ async def _source(config: Config) -> RedisSource:
         config.redis.url,
         run=config.run.name,
         lease_seconds=config.redis.lease_seconds,
-        sealer=sealer(config.run, Role.OPERATOR),
+        sealer=sealer(config.run, Writer.OPERATOR),
     )
     try:
         await source.connected()

@@ -35,7 +35,7 @@ from tppo.security.authentication import (
     Token,
     token_from_environment,
 )
-from tppo.security.envelope import Role, Sealer
+from tppo.security.envelope import Sealer, Writer
 from tppo.security.record_keys import record_key
 from tppo.security.redis_address import with_redis
 from tppo.security.rotating_token import RotatingToken, rotating_metrics_token, served_token
@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.standalone:
         asyncio.run(_serve_clients(config, arguments.policy_version))
         return 0
-    sealer = Sealer(Role.GENERATION, key or record_key(config.run, Role.GENERATION))
+    sealer = Sealer(Writer.GENERATION, key or record_key(config.run, Writer.GENERATION))
     return asyncio.run(_serve(config, arguments.name, token, sealer))
 
 

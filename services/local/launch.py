@@ -36,7 +36,7 @@ from tppo.run_folder.durable import write_atomically
 from tppo.run_folder.ending import EndingKind, ending_of
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import Service, token_from_environment
-from tppo.security.envelope import Role
+from tppo.security.envelope import Writer
 from tppo.security.private_files import new_secret, private_folder
 from tppo.security.record_keys import record_secrets, role_key
 from tppo.security.redis_address import given_redis
@@ -199,20 +199,20 @@ async def _browsed_until_interrupted(plan: Plan) -> Ending:
             await supervisor.stop()
 
 
-def secrets_of(plan: Plan) -> dict[Service | Role, str]:
+def secrets_of(plan: Plan) -> dict[Service | Writer, str]:
     """What the processes bring to each other, and by what they seal records.
 
     The dashboard finds its token where the user has set none: looking is open then, and the one in the run's folder
     steers.
     """
     folder = plan.paths.folder
-    secrets: dict[Service | Role, str] = {service: token_from_environment(service) for service in Service}
+    secrets: dict[Service | Writer, str] = {service: token_from_environment(service) for service in Service}
     for service in (Service.GENERATION, Service.REWARD):
         service_token(folder, service)  # where the environment has none, they find and watch it in the run's folder
     if plan.config.endpoint.enabled:
         client_token(folder, Service.ENDPOINT)
     secret = record_secrets(plan.config.run)[-1]
-    secrets |= {role: role_key(secret, role) for role in Role}
+    secrets |= {role: role_key(secret, role) for role in Writer}
     return secrets
 
 

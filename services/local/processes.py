@@ -14,7 +14,7 @@ from tppo.process.interpreter import environment_of_python, tppo_command
 from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import TOKEN_VARIABLE, Service
-from tppo.security.envelope import Role
+from tppo.security.envelope import Writer
 from tppo.security.environment import both_names
 from tppo.security.record_keys import RECORD_SECRET_VARIABLE
 from tppo.security.redis_address import JOIN_REDIS_URL_VARIABLE, REDIS_PASSWORD_VARIABLE, REDIS_URL_VARIABLE
@@ -23,20 +23,20 @@ from tppo.security.tls import web_scheme
 
 LEARNER_RANK, SERVICE_RANK, REDIS_RANK = range(3)
 """The learner is stopped first and commits a checkpoint while all it needs still runs; Redis is stopped last."""
-Secrets = Mapping[Service | Role, str]
+Secrets = Mapping[Service | Writer, str]
 """The tokens of services, and the keys by which roles seal records."""
-SECRETS_OF_ROLES: dict[str, tuple[Service | Role, ...]] = {
-    "generation": (Service.GENERATION, Service.ENDPOINT, Role.GENERATION),
-    "reward": (Service.REWARD, Role.REWARD),
+SECRETS_OF_ROLES: dict[str, tuple[Service | Writer, ...]] = {
+    "generation": (Service.GENERATION, Service.ENDPOINT, Writer.GENERATION),
+    "reward": (Service.REWARD, Writer.REWARD),
     "learner": (Service.GENERATION,),  # it sends weights to the generators; it finds all keys in the run's folder
-    "dashboard": (Service.DASHBOARD, Role.OPERATOR, Service.GENERATION, Role.GENERATION),  # generators may join
+    "dashboard": (Service.DASHBOARD, Writer.OPERATOR, Service.GENERATION, Writer.GENERATION),  # generators may join
 }
 SECRETS = {
     name
     for variable in (
         *(TOKEN_VARIABLE, RECORD_SECRET_VARIABLE),
         *(REDIS_URL_VARIABLE, JOIN_REDIS_URL_VARIABLE, REDIS_PASSWORD_VARIABLE),
-        *(one.variable for one in (*Service, *Role)),
+        *(one.variable for one in (*Service, *Writer)),
     )
     for name in both_names(variable)
 }

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from services.local.processes import SECRETS_OF_ROLES
 from tppo.config import ConfigError, add_config_arguments, config_from_arguments
 from tppo.security.authentication import METRICS_TOKEN_VARIABLE, Service
-from tppo.security.envelope import Role
+from tppo.security.envelope import Writer
 from tppo.security.private_files import new_secret, private_folder, write_secret
 from tppo.security.record_keys import RECORD_SECRET_VARIABLE, role_key
 from tppo.security.redis_address import JOIN_REDIS_URL_VARIABLE, REDIS_URL_VARIABLE
@@ -51,9 +51,9 @@ def contents(run: str, url: str) -> dict[str, str]:
     """By file name; all secrets are new."""
     passwords = {user: new_secret() for user in RedisUser}
     environments = {user: _environment(run, url, user, passwords) for user in RedisUser}
-    shared: dict[Service | Role, str] = {service: new_secret() for service in Service}
+    shared: dict[Service | Writer, str] = {service: new_secret() for service in Service}
     secret, metrics = new_secret(), new_secret()
-    shared |= {role: role_key(secret, role) for role in Role}
+    shared |= {role: role_key(secret, role) for role in Writer}
     for user, environment in environments.items():
         environment |= {one.variable: shared[one] for one in SECRETS_OF_ROLES[user]}
         environment[METRICS_TOKEN_VARIABLE] = metrics

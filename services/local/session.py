@@ -39,7 +39,7 @@ from tppo.run_folder.checkpoints import CheckpointFolder
 from tppo.run_folder.ending import EndingKind
 from tppo.run_folder.json_lines import JsonLinesFollower
 from tppo.run_folder.metric_lines import STEP, is_metric_line
-from tppo.security.envelope import Role
+from tppo.security.envelope import Writer
 from tppo.security.private_files import write_secret
 from tppo.security.record_keys import sealer
 from tppo.streams import StreamsError, until_redis_answers
@@ -253,7 +253,7 @@ async def _command(
     client: RedisClient, config: Config, action: Action, arguments: dict[str, str], *, issued_by: str
 ) -> None:
     """As an operator's, so that a replay applies it at the same place."""
-    seal = sealer(config.run, Role.OPERATOR).seal
+    seal = sealer(config.run, Writer.OPERATOR).seal
     streams = RedisStreams(client, run=config.run.name, lease_seconds=config.redis.lease_seconds, seal=seal)
     command = Command(uuid.uuid4().hex, action, arguments, issued_at=time.time(), issued_by=issued_by)
     await until_redis_answers(

@@ -23,7 +23,7 @@ from tppo.prometheus import Exporter, serving
 from tppo.rollout import RewardRequest
 from tppo.scoring.lines import UnreadableLineError, opened, requests_in
 from tppo.security.authentication import Service, token_from_environment
-from tppo.security.envelope import Role
+from tppo.security.envelope import Writer
 from tppo.security.record_keys import sealer
 from tppo.security.redis_address import with_redis
 from tppo.security.rotating_token import rotating_metrics_token, served_token
@@ -103,7 +103,7 @@ async def _serve(config: Config, name: str) -> None:
 
 async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None:
     run, token = config.run.name, served_token(config.run.path, Service.REWARD)
-    seal = sealer(config.run, Role.REWARD).seal
+    seal = sealer(config.run, Writer.REWARD).seal
     async with connected(config.redis.url) as client, AsyncExitStack() as stack:
         announcer = Announcer(client, exporter, run=run, name=name, kind="reward")
         async with announcer.loading():

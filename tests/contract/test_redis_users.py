@@ -12,7 +12,7 @@ from tests.support.redis_server import StartRedis
 from tppo.announced_weights import AnnouncedWeights, announce_weights, announced_weights
 from tppo.process.presence import announce, present, this_process, withdraw
 from tppo.rollout import Action, Command
-from tppo.security.envelope import Role, Sealer
+from tppo.security.envelope import Sealer, Writer
 from tppo.security.redis_users import EVERYBODY, RIGHTS, RedisUser, acl_lines, url_of_user
 from tppo.streams import StreamsDenied, StreamsError
 from tppo.streams.connection import RedisClient, connect
@@ -90,7 +90,7 @@ async def test_the_dashboard_looks_and_commands(
 ) -> None:
     user = RedisUser.DASHBOARD
     url = url_of_user(server_url, RUN, user, PASSWORDS[user])
-    source = RedisSource(url, run=RUN, lease_seconds=60, sealer=Sealer(Role.OPERATOR, "key"))
+    source = RedisSource(url, run=RUN, lease_seconds=60, sealer=Sealer(Writer.OPERATOR, "key"))
     await learner.window_requests.put([b"a"])
     await learner.dead_letters.add_records([DeadLetter("inbox", "9-0", "cause", b"")])
 

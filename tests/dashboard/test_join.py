@@ -15,7 +15,7 @@ from tests.dashboard.clients import TOKEN, views_of
 from tests.learner.builders import a_config
 from tppo.config import Config
 from tppo.security.authentication import Service
-from tppo.security.envelope import Role
+from tppo.security.envelope import Writer
 from tppo.security.record_keys import record_key
 from tppo.security.service_tokens import run_token
 
@@ -67,5 +67,5 @@ async def test_a_generator_understands_the_invitation(tmp_path: Path) -> None:
 
     assert "pw" not in joining.answer.config
     assert found.redis.url == config.redis.url
-    assert joining.answer.record_key == record_key(config.run, Role.GENERATION)
+    assert joining.answer.record_key == record_key(config.run, Writer.GENERATION)
     assert (found.run, found.model) == (config.run, config.model)

@@ -19,10 +19,10 @@ from tests.support.waiting import until_answered
 from tppo.config import Config, ConfigError
 from tppo.process.presence import Presence, present
 from tppo.prometheus import Exporter
-from tppo.security.envelope import Role, Sealer
+from tppo.security.envelope import Sealer, Writer
 from tppo.streams.connection import RedisClient
 
-SEALER = Sealer(Role.GENERATION, "key")
+SEALER = Sealer(Writer.GENERATION, "key")
 CANNOT = ConfigError("model.path = 'm': no weights")
 
 

@@ -24,7 +24,7 @@ from tppo.rollout import (
     logprobs,
     tokens,
 )
-from tppo.security.envelope import PLAIN, Role, SealedRecords, writer_of
+from tppo.security.envelope import PLAIN, SealedRecords, Writer, writer_of
 from tppo.streams.connection import RedisClient
 from tppo.streams.redis import FIELD, GROUP
 
@@ -113,7 +113,7 @@ class Poison:
     make: Make
     stream: str = "inbox"
     takes_the_request: bool = False  # as one who answers it: there will be no other answer
-    sealed_by: Role | None = None  # None: by the role that may write such a record, generation for what is none
+    sealed_by: Writer | None = None  # None: by the role that may write such a record, generation for what is none
     is_sealed: bool = True
 
     def records(self, request: WindowRequest, source: random.Random, keys: SealedRecords) -> list[bytes]:
@@ -124,11 +124,11 @@ class Poison:
         return [keys.sealer(self.sealed_by or _writer(payload)).seal(payload) for payload in made]
 
 
-def _writer(payload: bytes) -> Role:
+def _writer(payload: bytes) -> Writer:
     try:
         return writer_of(PLAIN.record(payload))
     except ValueError:
-        return Role.GENERATION
+        return Writer.GENERATION
 
 
 KINDS: dict[str, Poison] = {
@@ -144,8 +144,8 @@ KINDS: dict[str, Poison] = {
     "commands that make no sense": Poison(_commands),
     "token 10^6 as the answer": Poison(lambda request, _: [a_window(request, token=10**6)], takes_the_request=True),
     "bytes as the answer": Poison(lambda _, source: [source.randbytes(50)], takes_the_request=True),
-    "a generator that scores and commands": Poison(_of_another_role, sealed_by=Role.GENERATION),
-    "a reward worker that commands": Poison(lambda *of: _of_another_role(*of)[1:], sealed_by=Role.REWARD),
+    "a generator that scores and commands": Poison(_of_another_role, sealed_by=Writer.GENERATION),
+    "a reward worker that commands": Poison(lambda *of: _of_another_role(*of)[1:], sealed_by=Writer.REWARD),
     "records without an envelope": Poison(_without_envelope, is_sealed=False),
 }
 

@@ -22,7 +22,7 @@ from tests.support.fork_server import ForkServer
 from tests.support.processes import TPPO, end_now, is_running
 from tests.support.waiting import wait_until
 from tppo.rollout import WindowRequest, tokens
-from tppo.security.envelope import Role
+from tppo.security.envelope import Writer
 from tppo.security.record_keys import sealed_records
 
 REQUEST = WindowRequest("0-3-1", 2, tokens([1]), tokens(), 32, (), 1.0, 0)
@@ -52,7 +52,7 @@ def test_the_border_rejects_poison(kind: str) -> None:
 
 
 def test_an_answer_without_poison_is_admitted() -> None:
-    record = BORDER.admit(KEYS.sealer(Role.GENERATION).seal(poison.a_window(REQUEST)))
+    record = BORDER.admit(KEYS.sealer(Writer.GENERATION).seal(poison.a_window(REQUEST)))
 
     assert record.key == ("0-3-1", 2)  # type: ignore[union-attr]
 

@@ -19,14 +19,14 @@ from tests.learner.test_learner_service import (
 )
 from tppo import codec
 from tppo.rollout import Action, Command, InboxRecord
-from tppo.security.envelope import FORMAT, PLAIN, Role, SealedRecords, Sealer
+from tppo.security.envelope import FORMAT, PLAIN, SealedRecords, Sealer, Writer
 from tppo.security.record_keys import sealed_records
 
 RECORDS = sealed_records(["a-secret-of-the-run"])
 CHANGE = {"after_step": "1", "position": '"0-0"', "values": '{"actor.lr": 1.0}'}
 
 
-def sealed_by(role: Role, record: InboxRecord) -> bytes:
+def sealed_by(role: Writer, record: InboxRecord) -> bytes:
     return RECORDS.sealer(role).seal(codec.encode_inbox_record(record))
 
 
@@ -36,19 +36,19 @@ def of_another_format(payload: bytes) -> bytes:
 
 SCORE, WINDOW = a_score("0-5-0"), a_window("0-5-0")
 FORGED = [
-    sealed_by(Role.GENERATION, Command("stop", Action.STOP_AFTER_STEP)),
-    sealed_by(Role.GENERATION, Command("faster", Action.SET, {"key": '"actor.lr"', "value": "1.0"})),
-    sealed_by(Role.GENERATION, SCORE),
-    sealed_by(Role.REWARD, WINDOW),
-    sealed_by(Role.REWARD, Command("pause", Action.PAUSE)),
-    sealed_by(Role.OPERATOR, SCORE),
-    sealed_by(Role.OPERATOR, Command("resume-1", Action.RECONFIGURE, CHANGE)),
-    sealed_by(Role.LEARNER, Command("pause", Action.PAUSE)),
-    Sealer(Role.OPERATOR, "a key of nobody").seal(codec.encode_inbox_record(Command("stop", Action.STOP_AFTER_STEP))),
+    sealed_by(Writer.GENERATION, Command("stop", Action.STOP_AFTER_STEP)),
+    sealed_by(Writer.GENERATION, Command("faster", Action.SET, {"key": '"actor.lr"', "value": "1.0"})),
+    sealed_by(Writer.GENERATION, SCORE),
+    sealed_by(Writer.REWARD, WINDOW),
+    sealed_by(Writer.REWARD, Command("pause", Action.PAUSE)),
+    sealed_by(Writer.OPERATOR, SCORE),
+    sealed_by(Writer.OPERATOR, Command("resume-1", Action.RECONFIGURE, CHANGE)),
+    sealed_by(Writer.LEARNER, Command("pause", Action.PAUSE)),
+    Sealer(Writer.OPERATOR, "a key of nobody").seal(codec.encode_inbox_record(Command("stop", Action.STOP_AFTER_STEP))),
     codec.encode_inbox_record(Command("stop", Action.STOP_AFTER_STEP)),
     codec.encode_inbox_record(SCORE),
-    of_another_format(sealed_by(Role.REWARD, SCORE)),
-    sealed_by(Role.REWARD, SCORE)[:-1],
+    of_another_format(sealed_by(Writer.REWARD, SCORE)),
+    sealed_by(Writer.REWARD, SCORE)[:-1],
 ]
 
 

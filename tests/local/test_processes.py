@@ -11,15 +11,15 @@ from services.local.supervision.child import Child
 from tppo.config import Config
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import Service
-from tppo.security.envelope import Role
+from tppo.security.envelope import Writer
 from tppo.security.redis_users import RedisUser
 
-TOKENS: dict[Service | Role, str] = {
+TOKENS: dict[Service | Writer, str] = {
     Service.GENERATION: "hidden-of-generation",
     Service.ENDPOINT: "hidden-of-endpoint",
     Service.REWARD: "hidden-of-reward",
     Service.DASHBOARD: "",
-    **{role: f"hidden-key-of-{role}" for role in Role},
+    **{role: f"hidden-key-of-{role}" for role in Writer},
 }
 
 

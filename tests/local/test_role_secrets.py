@@ -9,7 +9,7 @@ from services.local.role_secrets import main
 from tests.support.redis_server import StartRedis
 from tppo.config import ConfigError
 from tppo.config.schema import RunSection
-from tppo.security.envelope import Role
+from tppo.security.envelope import Writer
 from tppo.security.record_keys import record_key, record_secrets
 from tppo.streams.connection import connect
 
@@ -45,9 +45,9 @@ def test_the_learner_verifies_what_the_others_seal(tmp_path: Path, monkeypatch: 
     environments = made(tmp_path, "redis://host:6379/0")
     run = RunSection(directory=tmp_path, name="ours")
     keys = {
-        Role.GENERATION: environments["generation"]["TPPO_GENERATION_RECORD_KEY"],
-        Role.REWARD: environments["reward"]["TPPO_REWARD_RECORD_KEY"],
-        Role.OPERATOR: environments["dashboard"]["TPPO_OPERATOR_RECORD_KEY"],
+        Writer.GENERATION: environments["generation"]["TPPO_GENERATION_RECORD_KEY"],
+        Writer.REWARD: environments["reward"]["TPPO_REWARD_RECORD_KEY"],
+        Writer.OPERATOR: environments["dashboard"]["TPPO_OPERATOR_RECORD_KEY"],
     }
 
     monkeypatch.setenv("TPPO_RECORD_SECRET", environments["learner"]["TPPO_RECORD_SECRET"])

@@ -27,7 +27,7 @@ EXPECTED = "expected one that its writer's role has sealed"
 Answered = tuple[type[WindowRequest | RewardRequest], str, int]
 
 
-class Role(IntEnum):
+class Writer(IntEnum):
     """Who writes into the inbox; the number stands in the envelope and is never reused."""
 
     GENERATION = 1
@@ -44,13 +44,13 @@ class Role(IntEnum):
         return f"TPPO_{self.name}_RECORD_KEY"
 
 
-def writer_of(record: InboxRecord) -> Role:
+def writer_of(record: InboxRecord) -> Writer:
     """The one role that may write such a record."""
     if isinstance(record, Window):
-        return Role.GENERATION
+        return Writer.GENERATION
     if isinstance(record, Score):
-        return Role.REWARD
-    return Role.LEARNER if record.action is Action.RECONFIGURE else Role.OPERATOR
+        return Writer.REWARD
+    return Writer.LEARNER if record.action is Action.RECONFIGURE else Writer.OPERATOR
 
 
 class Records(Protocol):
@@ -85,7 +85,7 @@ PLAIN = PlainRecords()
 class Sealer:
     """Puts what one role writes into envelopes."""
 
-    def __init__(self, role: Role, key: str) -> None:
+    def __init__(self, role: Writer, key: str) -> None:
         self._prefix, self._key = bytes((MARK, FORMAT, role)), key.encode()
 
     def seal(self, record: bytes) -> bytes:
@@ -96,7 +96,7 @@ class Sealer:
 class SealedRecords:
     """Format 1: each record in an envelope of its writer's role."""
 
-    def __init__(self, keys: Mapping[Role, Sequence[str]]) -> None:
+    def __init__(self, keys: Mapping[Writer, Sequence[str]]) -> None:
         """`keys`: of each role, the newest last; with the others it has sealed before."""
         self._keys = {role: [key.encode() for key in ones] for role, ones in keys.items()}
         self._sealers = {role: Sealer(role, ones[-1]) for role, ones in keys.items()}
@@ -116,22 +116,22 @@ class SealedRecords:
         found = codec.answered_request(body)
         if found is None:
             return None
-        writer = Role.GENERATION if found[0] is WindowRequest else Role.REWARD
+        writer = Writer.GENERATION if found[0] is WindowRequest else Writer.REWARD
         return found if role is writer else None
 
     def payload(self, record: InboxRecord) -> bytes:
         return self.sealer(writer_of(record)).seal(codec.encode_inbox_record(record))
 
-    def sealer(self, role: Role) -> Sealer:
+    def sealer(self, role: Writer) -> Sealer:
         """By the role's newest key."""
         return self._sealers[role]
 
-    def _opened(self, payload: bytes) -> tuple[Role, bytes]:
+    def _opened(self, payload: bytes) -> tuple[Writer, bytes]:
         if not is_sealed(payload):
             raise ValueError(f"a record of {len(payload)} bytes without an envelope; {EXPECTED}")
         if payload[1] != FORMAT:
             raise ValueError(f"a record of format {payload[1]}; expected format {FORMAT}")
-        role = Role(payload[2])
+        role = Writer(payload[2])
         begin = PREFIX_BYTES + MAC_BYTES
         mac, body = payload[PREFIX_BYTES:begin], payload[begin:]
         signed = payload[:PREFIX_BYTES] + body

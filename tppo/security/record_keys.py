@@ -14,19 +14,19 @@ from tppo.config import ConfigError
 from tppo.config.schema import RunSection
 from tppo.run_folder.paths import RunPaths
 from tppo.security.authentication import TOKEN_VARIABLE
-from tppo.security.envelope import FORMAT, Role, SealedRecords, Sealer
+from tppo.security.envelope import FORMAT, SealedRecords, Sealer, Writer
 from tppo.security.environment import secret_from_environment
 from tppo.security.private_files import kept_secret, read_secret, write_secret
 
 RECORD_SECRET_VARIABLE = "TPPO_RECORD_SECRET"
 
 
-def sealer(run: RunSection, role: Role) -> Sealer:
+def sealer(run: RunSection, role: Writer) -> Sealer:
     """Of this process. Raises `ConfigError`."""
     return Sealer(role, record_key(run, role))
 
 
-def record_key(run: RunSection, role: Role) -> str:
+def record_key(run: RunSection, role: Writer) -> str:
     """The role's: from the environment, else of the run's newest secret. Raises `ConfigError`."""
     if given := secret_from_environment(role.variable):
         return given
@@ -52,7 +52,7 @@ def record_secrets(run: RunSection) -> list[str]:
 
 def sealed_records(secrets: list[str]) -> SealedRecords:
     """What verifies the records of a run with these secrets."""
-    return SealedRecords({role: [role_key(secret, role) for secret in secrets] for role in Role})
+    return SealedRecords({role: [role_key(secret, role) for secret in secrets] for role in Writer})
 
 
 def kept_records(folder: Path) -> SealedRecords | None:
@@ -63,7 +63,7 @@ def kept_records(folder: Path) -> SealedRecords | None:
     return sealed_records(_read(path))
 
 
-def role_key(secret: str, role: Role) -> str:
+def role_key(secret: str, role: Writer) -> str:
     """One-way, so that a role's key opens neither the secret nor another role."""
     return hmac.new(secret.encode(), f"records {FORMAT} {role}".encode(), "sha256").hexdigest()
 

@@ -45,7 +45,7 @@ class Sample:
 
 def kind_of(command: Sequence[str], *, of_parent: str) -> str:
     """By the command line: `python -m tppo VERB`, or Redis; else what the process that started it is for."""
-    if command and Path(command[0]).name in SERVERS:
+    if command and Path(command[0]).name.startswith(SERVERS):  # it writes its address behind its name
         return "redis"
     for flag, module, verb in zip(command, command[1:], command[2:], strict=False):
         if (flag, module) == ("-m", "tppo"):

@@ -28,7 +28,7 @@ from tppo.run_folder.metric_lines import STEP, read_metric_lines
 
 PACKAGES = ("trl==1.16.0", "torch")
 CONSTRAINTS = ROOT / "constraints.txt"
-SECONDS_EACH = 300.0
+SECONDS_EACH = 120.0
 OURS = {
     "T-PPO, streaming": ("run.algorithm=tppo", "run.mode=streaming"),
     "PPO, synchronous": ("run.algorithm=ppo", "run.mode=lockstep"),
@@ -86,7 +86,7 @@ def measure(*, steps: int, folder: Path) -> Section:
     }
     environment()  # made beforehand, so that the time of its making is nobody's
     parts = {f"{steps} steps: {name}": way for name, way in ways.items()}
-    found = Lines(folder / "peers.jsonl").measure(parts, seconds_each=SECONDS_EACH * steps / 30)
+    found = Lines(folder / "peers.jsonl").measure(parts, seconds_each=SECONDS_EACH * steps / 60)
     return {"steps": steps, "ways": {name: found[f"{steps} steps: {name}"] for name in ways}}
 
 
@@ -107,16 +107,16 @@ def tables(section: Section) -> dict[str, str]:
     return {"peers": table(head, rows)}
 
 
-CHAPTER = Chapter(name="peers", module="benchmarks.system.peers", minutes=20, places=("peers",), tables=tables)
+CHAPTER = Chapter(name="peers", module="benchmarks.system.peers", minutes=8, places=("peers",), tables=tables)
 
 
 def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=30, help="of 32 rows")
+    parser.add_argument("--steps", type=int, default=60, help="of 32 rows")
     parser.add_argument("--folder", type=Path, default=Path("runs/bench"), help="of what is done already")
     parser.add_argument("--quick", action="store_true", help="a few steps: to see that it works")
     arguments = parser.parse_args(argv)
-    steps, folder = (3, Path("runs/bench-quick")) if arguments.quick else (arguments.steps, arguments.folder)
+    steps, folder = (6, Path("runs/bench-quick")) if arguments.quick else (arguments.steps, arguments.folder)
     section = measure(steps=steps, folder=folder)
     print(tables(section)["peers"])
     if not arguments.quick:

@@ -62,7 +62,7 @@ def settings(*, steps: int, folder: str) -> dict[str, Any]:
         "output_dir": folder,
         "use_cpu": True,
         "bf16": False,
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "max_steps": steps * UPDATES,
         "per_device_train_batch_size": ROWS // UPDATES,
         "steps_per_generation": UPDATES,

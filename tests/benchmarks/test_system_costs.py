@@ -3,7 +3,7 @@
 import asyncio
 
 from benchmarks.system import peers, services_cost
-from benchmarks.system.services_cost import HEAD, SYSTEMS, WEIGHTS, WINDOW, messages
+from benchmarks.system.services_cost import HEAD, NUM_WARM_UP, SYSTEMS, WEIGHTS, WINDOW, messages
 from benchmarks.system.trl_grpo import ROWS, UPDATES, settings
 
 
@@ -26,7 +26,7 @@ def a_turn(*, seconds: tuple[float, float, float]) -> dict[str, dict[str, object
 def test_the_rate_of_the_services_is_held_against_the_bare_loop_of_the_same_turn() -> None:
     turns = [a_turn(seconds=(1.0, 1.25, 1.0)), a_turn(seconds=(2.0, 2.5, 2.0)), a_turn(seconds=(1.0, 4.0, 1.0))]
 
-    table = services_cost.tables({"steps": 10, "turns": turns})["services-cost"]
+    table = services_cost.tables({"steps": 10 + NUM_WARM_UP, "turns": turns})["services-cost"]
 
     assert "| services | 40 | 0.80 | 0.50 | 500 |" in table  # medians; 5 CPU seconds in 10 steps
     assert "| CPU ms a step | generation | learner |" in table

@@ -59,6 +59,14 @@ class ScoreStatus(IntEnum):
     FAILED = 4
 
 
+def _repeated(pairs: Iterable[tuple[int, int]]) -> "array[int]":
+    """Each number as often as the second says; a window has thousands of tokens, and few numbers."""
+    found = tokens()
+    for number, times in pairs:
+        found.extend(tokens([number]) * times)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class VersionSpan:
     """`num_tokens` consecutive tokens were sampled by the weights `policy_version`."""
@@ -134,14 +142,14 @@ class Window:
 
     def token_versions(self) -> "array[int]":
         """The weights that sampled each token."""
-        return tokens(span.policy_version for span in self.version_spans for _ in range(span.num_tokens))
+        return _repeated((span.policy_version, span.num_tokens) for span in self.version_spans)
 
     def cache_versions(self) -> "array[int]":
         """The oldest weights whose keys and values each token was sampled with."""
-        of_spans = [
-            span.policy_version if span.cache_version is None else span.cache_version for span in self.version_spans
-        ]
-        return tokens(of for of, span in zip(of_spans, self.version_spans, strict=True) for _ in range(span.num_tokens))
+        return _repeated(
+            (span.policy_version if span.cache_version is None else span.cache_version, span.num_tokens)
+            for span in self.version_spans
+        )
 
     def is_sampled(self) -> bytes:
         """For each token 1, or 0 where the policy did not sample it."""

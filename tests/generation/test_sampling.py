@@ -34,14 +34,14 @@ def test_seeds_fill_all_64_bits() -> None:
 
 
 def test_a_row_draws_the_same_numbers_wherever_it_begins() -> None:
-    """Positions 10, 11, 12 in one go, and position 12 after a new start."""
+    """Positions 10 to 30 in one go, and position 30 after a new start."""
     logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(0))
     running = sampler(seeds=[3], positions=[10])
 
-    in_one_go = [running.sample(logits)[0].item() for _ in range(3)]
-    restarted = sampler(seeds=[3], positions=[12]).sample(logits)[0].item()
+    in_one_go = [running.sample(logits)[0].item() for _ in range(21)]
+    restarted = sampler(seeds=[3], positions=[30]).sample(logits)[0].item()
 
-    assert restarted == in_one_go[2]
+    assert restarted == in_one_go[20]
 
 
 def test_logprobs_are_those_of_the_tempered_distribution() -> None:
@@ -69,6 +69,18 @@ def test_an_impossible_token_is_never_drawn() -> None:
     tokens, _ = sampler(seeds=list(range(1000))).sample(logits)
 
     assert set(tokens.tolist()) == {1, 3}
+
+
+def test_the_largest_number_below_one_draws_the_last_token_that_is_possible() -> None:
+    """Totals at a power of two and between two of them, where the product with the number is rounded."""
+    weights = torch.tensor(
+        [[1.0, 0.0, 1.0, 0.0], [1.0, 0.0, 0.5, 0.0], [0.1, 0.2, 0.7, 0.0], [1.0, 1.9999999, 1e-9, 0.0]]
+    )
+    uniforms = torch.full((4, 1), 1 - 2**-53, dtype=torch.float64)
+
+    tokens, _ = drawn(weights, uniforms)
+
+    assert tokens[:, 0].tolist() == [2] * 4
 
 
 def test_neighbouring_seeds_and_positions_are_uncorrelated() -> None:

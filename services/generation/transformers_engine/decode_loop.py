@@ -219,7 +219,7 @@ class DecodeLoop:
         if not begins_probe and (self._policy.in_flight or not self._batch.num_running):
             self._fall_asleep()
             self._load_newest()  # a row that is to cross the update has a token of the weights in use first
-        while self._can_admit() and self._batch.num_free_slots:
+        while self._batch.num_free_slots and self._can_admit():
             self._batch.admit(self._waiting.popleft())
         if not self._is_closing and not self.is_asleep:
             self._batch.step()

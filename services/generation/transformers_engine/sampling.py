@@ -8,7 +8,8 @@ The distribution of a large vocabulary is looked up in two steps, the token's bl
 that sums in double precision run over blocks and over one block of each row, and never over the whole vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +20,9 @@ GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 MULTIPLIERS = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 SHIFTS = np.uint64(30), np.uint64(27), np.uint64(31)
 BLOCK = 512  # tokens: near the square root of the vocabularies for which it matters
+AHEAD = 8  # tokens of a row whose numbers are computed at once: as fast as those of one
 
-Words = np.ndarray[tuple[int], np.dtype[np.uint64]]
+Words = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 def mixed(words: Words) -> Words:
@@ -40,6 +42,7 @@ class Sampler:
         streams = mixed(np.array(seeds, dtype=np.uint64))
         self._counters = streams + np.array(positions, dtype=np.uint64) * GOLDEN_GAMMA
         self._device = device
+        self._ahead: Iterator[Tensor] = iter(())
         self._is_greedy = self._temperatures = None
         if any(temperature == 0 for temperature in temperatures):
             self._is_greedy = torch.tensor([temperature == 0 for temperature in temperatures], device=device)
@@ -67,9 +70,14 @@ class Sampler:
 
     def _uniforms(self) -> Tensor:
         """[rows, 1] in [0, 1), the top 53 bits of each hash; the counters move on by one token."""
-        bits = mixed(self._counters) >> np.uint64(11)
-        self._counters += GOLDEN_GAMMA
-        return torch.from_numpy(bits * 2.0**-53).to(self._device).unsqueeze(-1)
+        numbers = next(self._ahead, None)
+        if numbers is None:
+            tokens = np.arange(AHEAD, dtype=np.uint64)[:, None, None] * GOLDEN_GAMMA
+            bits = mixed(self._counters[:, None] + tokens) >> np.uint64(11)
+            self._counters += np.uint64(AHEAD * int(GOLDEN_GAMMA) % 2**64)
+            self._ahead = iter(torch.from_numpy(bits * 2.0**-53).to(self._device).unbind())
+            numbers = next(self._ahead)
+        return numbers
 
 
 def drawn(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,8 +87,11 @@ def drawn(weights: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """
     size = weights.shape[-1]
     if size <= BLOCK:
-        tokens, _, totals = _found(weights, uniforms)
-        return tokens, totals
+        cumulative = weights.cumsum(dim=-1, dtype=torch.float64)
+        totals = cumulative[:, -1:].contiguous()
+        # Below 1, a number times the total is below it after rounding too, so the place found has a weight.
+        tokens = torch.searchsorted(cumulative, uniforms * totals, right=True)
+        return tokens.clamp_(max=size - 1), totals  # sums that are not numbers are past the end
     whole = size - size % BLOCK
     sums = weights[:, :whole].view(len(weights), -1, BLOCK).sum(dim=-1)
     if whole < size:

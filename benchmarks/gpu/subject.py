@@ -26,9 +26,10 @@ from learner.step.estimation.estimators import Estimators
 from learner.step.estimation.experience import Estimates, Sampled
 from learner.step.measurements.metrics import Metrics
 from learner.step.system import PolicyTokens
-from learner.step.updates import policy_update, value_update
+from learner.step.updates import policy_update
 from learner.step.updates.loss_normalizer import LossNormalizer
 from learner.step.updates.optimization import Optimization, Update
+from learner.step.updates.value_update import ValueUpdate
 from learner.systems.clipped import ClippedSystem
 
 SEED = 5
@@ -174,15 +175,8 @@ class Learner:
 
     def update_value_model(self, sampled: Sampled, estimates: Estimates) -> Metrics:
         """One pass over the finished rows, one update."""
-        return value_update.train(
-            self.value_model,
-            self.critic,
-            sampled,
-            estimates,
-            system=self.system,
-            section=self._critic_keys,
-            seed="0",
-        )
+        update = ValueUpdate(self.value_model, self.critic, sampled, self._critic_keys, seed="0")
+        return update.train(estimates, self.system, None)
 
     def update_policy(self, sampled: Sampled, estimates: Estimates) -> Metrics:
         """One pass over the rows, one update."""
@@ -202,14 +196,15 @@ class Learner:
 
     def estimates(self, sampled: Sampled) -> Estimates:
         """As a training step makes them."""
+        predicted = ValueUpdate(self.value_model, self.critic, sampled, self._critic_keys, seed="0").predicted()
         return estimate(
             sampled,
-            self.value_model,
+            predicted.values,
+            predicted.boundary_values,
             system=self.system,
             algorithm=self._algorithm,
             policy_version=0,
             max_token_lag=0,
-            max_tokens=self.sizes.max_tokens,
         )
 
 

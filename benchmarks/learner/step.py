@@ -7,7 +7,7 @@
 The recording is the inbox of 60 steps of 32 windows (benchmarks/recordings/), as the learner of 2b5aa37 had them; every
 checkout since can replay it, so what is trained is the same to the token. One mini-batch a step, as then. The checkouts
 take turns, with this interpreter's packages; compare figures of one run. The first four steps are left out. `--profile`
-says what part matrix products, attention and the rest have in a long step.
+says what the parts of a step take in each checkout, and what kinds of operations a long step is made of.
 """
 
 import argparse
@@ -32,7 +32,6 @@ NUM_STEPS = 50
 PROFILED_STEP = 30
 TRAINERS = ("learner.step.trainer", "learner.trainer")  # the newest first
 REPLAYS = ("learner.commands.replay.__main__", "learner.replaying.__main__")
-PARTS = {"matrix products": ("aten::mm", "aten::bmm", "aten::addmm"), "attention": ("scaled_dot_product",)}
 CONFIG = """
 [run]
 name = "quickstart"
@@ -100,24 +99,38 @@ def recorded_run(folder: Path) -> Path:
     return folder
 
 
-def inside(run: str, profile: Path | None) -> None:
+class Seen(NamedTuple):
+    """What a checkout's process reports."""
+
+    costs: list[Cost]
+    parts: dict[str, float]  # seconds of all steps behind the first few
+    operations: dict[str, float]  # microseconds of a long step
+
+
+def inside(run: str, *, profiles: bool) -> None:
     """In the checkout's process: replay, and print what each step took."""
-    trainer = import_module(_first_of(TRAINERS)).Trainer
-    costs: list[Cost] = []
-    step = trainer.step
+    step_parts = import_module("step_parts")
+    trainer, parts = import_module(_first_of(TRAINERS)).Trainer, step_parts.Parts()
+    seen, step = Seen([], {}, {}), trainer.step
+    if profiles:
+        parts.watch()
 
     def timed(self: Any, *arguments: Any, **options: Any) -> Any:
-        if profile is not None and len(costs) + 1 == PROFILED_STEP:
-            costs.append(Cost(0.0, 0.0))
-            return _profiled(lambda: step(self, *arguments, **options), profile)
+        if len(seen.costs) == NUM_WARM_UP:
+            parts.seconds.clear()
         began = time.thread_time(), time.perf_counter()
-        result = step(self, *arguments, **options)
-        costs.append(Cost(time.thread_time() - began[0], time.perf_counter() - began[1]))
+        with parts.timed(step_parts.REST):
+            if profiles and len(seen.costs) + 1 == PROFILED_STEP:
+                result, found = step_parts.operations(lambda: step(self, *arguments, **options))
+                seen.operations.update(found)
+            else:
+                result = step(self, *arguments, **options)
+        seen.costs.append(Cost(time.thread_time() - began[0], time.perf_counter() - began[1]))
         return result
 
     trainer.step = timed
     import_module(_first_of(REPLAYS)).main([run, "--until", str(NUM_STEPS)])
-    print(json.dumps(costs))
+    print(json.dumps(seen._replace(parts=dict(parts.seconds))))
 
 
 def _first_of(modules: Sequence[str]) -> str:
@@ -130,21 +143,11 @@ def _first_of(modules: Sequence[str]) -> str:
     raise SystemExit(f"none of {', '.join(modules)}; expected a checkout since 2b5aa37")
 
 
-def _profiled(step: Any, path: Path) -> Any:
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
-        result = step()
-    totals = {event.key: event.self_cpu_time_total for event in seen.key_averages()}
-    path.write_text(json.dumps(totals))
-    return result
-
-
-def measured(checkout: Path, *, profile: Path | None = None) -> list[Cost]:
-    """Of each step behind the first few."""
+def measured(checkout: Path, *, profiles: bool = False) -> Seen:
+    """Of the steps behind the first few."""
     with tempfile.TemporaryDirectory() as name:
         run = recorded_run(Path(name) / "quickstart")
-        code = f"from step import inside; from pathlib import Path; inside({str(run)!r}, {_literal(profile)})"
+        code = f"from step import inside; inside({str(run)!r}, profiles={profiles})"
         path = os.pathsep.join([str(checkout), str(Path(__file__).parent)])
         ran = subprocess.run(
             [sys.executable, "-c", code],
@@ -155,28 +158,27 @@ def measured(checkout: Path, *, profile: Path | None = None) -> list[Cost]:
         )
         if ran.returncode:
             raise SystemExit(f"{checkout}: {ran.stderr[-2000:]}")
-    costs = [Cost(*cost) for cost in json.loads(ran.stdout.splitlines()[-1])]
-    return costs[NUM_WARM_UP:]
+    costs, parts, operations = json.loads(ran.stdout.splitlines()[-1])
+    return Seen([Cost(*cost) for cost in costs][NUM_WARM_UP:], parts, operations)
 
 
-def _literal(profile: Path | None) -> str:
-    return "None" if profile is None else f"Path({str(profile)!r})"
+def report_profile(checkouts: Sequence[Path]) -> None:
+    """Print the parts of a step, and the kinds of operations of a long one."""
+    from benchmarks.learner.step_parts import by_kind  # not where another checkout's process imports this file
+
+    seen = {path: measured(path, profiles=True) for path in checkouts}
+    print(f"| CPU ms a step | {' | '.join(map(_name, checkouts))} |\n|---|{'---|' * len(checkouts)}")
+    for part in {part: None for one in seen.values() for part in one.parts}:
+        columns = [1000 * one.parts.get(part, 0.0) / len(one.costs) for one in seen.values()]
+        print(f"| {part} | {' | '.join(f'{column:.1f}' for column in columns)} |")
+    shares = [by_kind(one.operations) for one in seen.values()]
+    print(f"\n| share of step {PROFILED_STEP} | {' | '.join(map(_name, checkouts))} |\n|---|{'---|' * len(checkouts)}")
+    for kind in shares[0]:
+        print(f"| {kind} | {' | '.join(f'{one[kind]:.0%}' for one in shares)} |")
 
 
-def report_profile() -> None:
-    """Print the parts of a long step."""
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "profile.json"
-        measured(ROOT, profile=path)
-        totals = json.loads(path.read_text())
-    whole = sum(totals.values())
-    print(f"step {PROFILED_STEP}: {whole / 1000:.0f} ms with the profiler on")
-    rest = whole
-    for part, names in PARTS.items():
-        size = sum(total for key, total in totals.items() if any(one in key for one in names))
-        rest -= size
-        print(f"  {part}: {size / whole:.0%}")
-    print(f"  the rest: {rest / whole:.0%}")
+def _name(checkout: Path) -> str:
+    return "this one" if checkout == ROOT else str(checkout)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -186,23 +188,22 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args(argv)
-    if arguments.profile:
-        report_profile()
-        return 0
     checkouts = [ROOT, *(path.resolve() for path in arguments.beside)]
+    if arguments.profile:
+        report_profile(checkouts)
+        return 0
     costs: dict[Path, list[Cost]] = {path: [] for path in checkouts}
     for _ in range(arguments.repeats):
         for checkout in checkouts:
-            steps = measured(checkout)
+            steps = measured(checkout).costs
             costs[checkout].append(Cost(*(statistics.fmean(column) for column in zip(*steps, strict=True))))
     print("\n| checkout | CPU ms a step | wall ms a step | CPU, this one = 1 |\n|---|---|---|---|")
     medians = {
         path: Cost(*(statistics.median(column) for column in zip(*of, strict=True))) for path, of in costs.items()
     }
     for checkout, median in medians.items():
-        name = "this one" if checkout == ROOT else str(checkout)
         ratio = median.cpu / medians[ROOT].cpu
-        print(f"| {name} | {median.cpu * 1000:.0f} | {median.wall * 1000:.0f} | {ratio:.2f} |")
+        print(f"| {_name(checkout)} | {median.cpu * 1000:.0f} | {median.wall * 1000:.0f} | {ratio:.2f} |")
     print(f"\nmedians of {arguments.repeats}; load of the machine: {os.getloadavg()}")
     return 0
 

@@ -86,15 +86,21 @@ def temporal_differences(
 
 def at_front(x: Tensor, mask: Tensor) -> Tensor:
     """Each row's True entries side by side from time 0 on, then zeros; `x` and `mask` [batch, time]."""
+    is_front = _front_of(mask)
+    if torch.equal(mask, is_front):
+        return torch.where(mask, x, 0)
     front = torch.zeros_like(x)
-    front[_front_of(mask)] = x[mask]
+    front[is_front] = x[mask]
     return front
 
 
 def in_place(front: Tensor, mask: Tensor) -> Tensor:
     """The inverse of `at_front`: each entry where the mask is True, 0 where it is False [batch, time]."""
+    is_front = _front_of(mask)
+    if torch.equal(mask, is_front):
+        return torch.where(mask, front, 0)
     placed = torch.zeros_like(front)
-    placed[mask] = front[_front_of(mask)]
+    placed[mask] = front[is_front]
     return placed
 
 
@@ -106,8 +112,11 @@ def _front_of(mask: Tensor) -> Tensor:
 def discounted_suffix_sums(terms: Tensor, discount: float | Tensor) -> Tensor:
     """S_t = sum over k >= t of discount^(k-t) * terms_k [batch, time]; `discount` is one number or [batch].
 
-    By doubling: a sum of n terms plus discount^n times the sum n places on has 2n terms; log2(time) rounds do.
+    By doubling: a sum of n terms plus discount^n times the sum n places on has 2n terms; log2(time) rounds do. Without
+    a discount it is one cumulative sum.
     """
+    if not isinstance(discount, Tensor) and discount == 1.0:
+        return terms.flip(1).cumsum(1).flip(1)
     if isinstance(discount, Tensor):
         discount = discount.to(terms).reshape(-1, 1)  # float64 must not change the precision that the caller chose
     suffix_sums, num_terms = terms, 1

@@ -42,10 +42,11 @@ from learner.step.measurements.trace_rows import trace_table
 from learner.step.measurements.trace_schema import Header
 from learner.step.system import System
 from learner.step.trainer_state import StateParts, StoredModel, TrainerState
-from learner.step.updates import policy_update, value_update
+from learner.step.updates import policy_update
 from learner.step.updates.loss_normalizer import LossNormalizer
 from learner.step.updates.optimization import Optimization
 from learner.step.updates.policy_update import PolicyResult, TokenOutcome
+from learner.step.updates.value_update import BegunPass, ValueUpdate
 from tppo.config.schema import ActorSection, CriticSection, OptimizerSection, RunSection
 from tppo.weight_probe import WeightProbe, update_rows
 from tppo.weights import MemoryFile
@@ -96,14 +97,17 @@ class Trainer:
         started = time.perf_counter()
         sampled = self.system.trained_rows(self._gathered(rows), policy_version=policy_version)
         held_rows = self._engine_check.held_rows(rows)
+        seed = self._seed(policy_version)
+        value_update = ValueUpdate(self.value_model, self.critic, sampled, self._critic_section, seed)
+        predicted = value_update.predicted()
         estimates = estimate(
             sampled,
-            self.value_model,
+            predicted.values,
+            predicted.boundary_values,
             system=self.system,
             algorithm=self._algorithm,
             policy_version=policy_version,
             max_token_lag=self._run.max_token_lag,
-            max_tokens=self._critic_section.max_tokens_per_microbatch,
             held_rows=held_rows,
         )
         estimated = time.perf_counter()
@@ -115,7 +119,7 @@ class Trainer:
         metrics |= response_diagnostics.metrics(
             arrived, of_arrived, estimators=self._estimators, max_response_length=limit
         )
-        metrics |= self._train_value_model(sampled, estimates, self._seed(policy_version))
+        metrics |= self._train_value_model(value_update, estimates, predicted.begun)
         values_trained = time.perf_counter()
         is_warming_up = policy_version < self._critic_section.warmup_steps
         self._engine_check.keep_weights(self.policy, policy_version)
@@ -242,19 +246,11 @@ class Trainer:
             max_penalty=self._algorithm.overlong_penalty_factor,
         )
 
-    def _train_value_model(self, sampled: Sampled, estimates: Estimates, seed: str) -> Metrics:
+    def _train_value_model(self, update: ValueUpdate, estimates: Estimates, begun: BegunPass | None) -> Metrics:
         weights = self.value_model.weights
         self.value_model.take_turn()
         before = weights.sample()
-        metrics = value_update.train(
-            self.value_model,
-            self.critic,
-            sampled,
-            estimates,
-            system=self.system,
-            section=self._critic_section,
-            seed=seed,
-        )
+        metrics = update.train(estimates, self.system, begun)
         return metrics | {"critic/weights_changed_fraction": weights.changed_fraction(since=before)}
 
     def _train_policy(self, sampled: Sampled, estimates: Estimates, policy_version: int) -> PolicyResult:

@@ -175,7 +175,7 @@ def gradients_of(loss: Tensor, network: Any) -> Gradients:
     return {name: grad for name, grad in zip(names, found, strict=True) if grad is not None}
 
 
-def assert_gradients_equal(actual: Gradients, expected: Gradients, *, tolerance: float = 2e-6) -> None:
+def assert_gradients_equal(actual: Gradients, expected: Gradients, *, tolerance: float = 1e-5) -> None:
     """`tolerance` is relative to the largest entry of each parameter's gradient, but for the smallest gradients."""
     assert actual.keys() == expected.keys()
     for name, gradient in expected.items():

@@ -10,6 +10,8 @@ takes e bytes; a micro-batch has T tokens, c of them in a chunk of logits.
     activations  off        T L (e (4 I + 3 A + 2 K) + n H), n = 24 in float32 and 16 in bfloat16
                  selective  T L e (2 I + 2 A + 2 K + 3 H), and one block of `off`
                  full       T L e H, and one block of `off`
+                 on the fast path (float32, a CPU, blocks of up to 2^20 parameters, `off`)
+                            also 4 L min(2^20, heads T^2 / 2), the probabilities of attention
     logits       12 T V where they are few; else 8 c V, and the 4 V H of the head's gradient
     KV cache     2 L K e for each token of each slot
 
@@ -43,6 +45,10 @@ MAX_LOGITS_KEPT = 2**24
 MAX_LOGITS_ON_CPU = 2**26
 """Logits of a chunk, 256 MiB in float32; not by the machine's memory, so that a replay on another one finds the same
 weights."""
+MAX_PROBABILITIES_KEPT = 2**20
+"""Of attention in one block, for the backward pass of the learner's fast path: 4 MiB."""
+MAX_BLOCK_OF_FAST_PATH = 2**20
+"""Parameters of a block."""
 SHARE_OF_DEVICE = 1 / 64
 """Of an accelerator's memory, that a chunk's float32 logits may take; a backward pass holds them twice."""
 FLOAT32_BYTES = 4
@@ -69,6 +75,7 @@ class ModelShape:
     keys: int
     vocabulary: int
     has_tied_head: bool = False
+    heads: int = 1
 
     @classmethod
     def of(cls, config: Any, num_parameters: int) -> "ModelShape":
@@ -85,6 +92,7 @@ class ModelShape:
             keys=(getattr(text, "num_key_value_heads", None) or heads) * head_dim,
             vocabulary=text.vocab_size,
             has_tied_head=bool(getattr(text, "tie_word_embeddings", False)),
+            heads=heads,
         )
 
     def body(self) -> "ModelShape":
@@ -181,7 +189,17 @@ def activation_bytes(shape: ModelShape, training: Training) -> int:
         "selective": shape.num_blocks * kept_again + block,
         "full": shape.num_blocks * e * hidden + block,
     }
-    return training.own_tokens * per_token[training.checkpointing]
+    return training.own_tokens * per_token[training.checkpointing] + _probabilities_bytes(shape, training)
+
+
+def _probabilities_bytes(shape: ModelShape, training: Training) -> int:
+    """Of the fast path, where a model is small enough for it; families that do not take it have none."""
+    is_plain = training.checkpointing == "off" and training.num_adapted is None and training.num_processes == 1
+    is_on_cpu = training.compute_bytes == FLOAT32_BYTES and training.device_bytes is None
+    if not (is_plain and is_on_cpu and shape.of_a_block <= MAX_BLOCK_OF_FAST_PATH):
+        return 0
+    kept = min(MAX_PROBABILITIES_KEPT, shape.heads * training.num_tokens**2 // 2)
+    return FLOAT32_BYTES * shape.num_blocks * kept
 
 
 def adapted_widths(shape: ModelShape) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from learner.models.loading.agreement import require_runnable
 from learner.models.passes.attention import PACKED_ATTENTION, packed_attention_for
+from learner.models.passes.fast.body import try_fast_path
 from learner.models.passes.outputs import forward, own_head
 from learner.models.passes.packing import TokenRow, pack
 from learner.models.passes.parts import Part
@@ -73,6 +74,8 @@ def _tried(network: PreTrainedModel, sequence: SequenceRanks) -> tuple[bool, str
     except Exception as error:  # whatever a family's code raises at what it was not written for
         logger.info("rows of %s run one by one, since packed ones fail: %s", network.config.model_type, error)
         return False, f"packed rows fail ({error})"
+    if sequence.size == 1 and network.base_model is not network:
+        try_fast_path(network, packed, alone, tolerance=_tolerance(alone))
     return True, ""
 
 
@@ -126,5 +129,9 @@ def _amplified(head: torch.nn.Module) -> Iterator[None]:
 
 
 def _is_close(actual: Tensor, expected: Tensor) -> bool:
-    tolerance = torch.finfo(expected.dtype).eps ** 0.5 * expected.abs().max().item()
-    return bool((actual - expected).abs().max().item() <= tolerance)
+    return bool((actual - expected).abs().max().item() <= _tolerance(expected))
+
+
+def _tolerance(expected: Tensor) -> float:
+    tolerance: float = torch.finfo(expected.dtype).eps ** 0.5 * expected.abs().max().item()
+    return tolerance

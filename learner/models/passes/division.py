@@ -51,7 +51,7 @@ class Division:
 
 def divided(rows: Sequence[TokenRow], *, max_tokens: int, group: Group) -> Division:
     """The rows, at least one, in passes of at most `max_tokens` tokens; a longer row has one of its own."""
-    lengths = [len(row.token_ids) for row in rows]
+    lengths = [row.length for row in rows]
     packed = [
         [[share[place] for place in places] for places in bins([lengths[row] for row in share], max_tokens=max_tokens)]
         for share in dealt(lengths, group.num_shares)

@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from learner.models.passes.attention import FLASH_ATTENTION, PACKED_ATTENTION
 from learner.models.passes.division import Division, divided
+from learner.models.passes.fast.body import has_fast_path, hidden_states
 from learner.models.passes.logits import TokenScorer, TokenScores
 from learner.models.passes.packing import PackedBatch, TokenRow
 from learner.models.passes.parts import Part
@@ -62,6 +63,11 @@ class ValueModel:
     packs_rows: bool
     take_turn: Callable[[], None] = _is_always_there  # called before the network computes
     group: Group = ALONE  # of the processes that train it
+
+    @property
+    def keeps_passes(self) -> bool:
+        """Whether a forward pass may be followed by others before its backward pass: nothing moves the weights away."""
+        return self.group.size == 1 and self.take_turn is _is_always_there
 
     def divided(self, rows: Sequence[TokenRow], *, max_tokens: int) -> Division:
         """The rows as passes of this process."""
@@ -125,22 +131,30 @@ def sequence_probabilities(policy: Policy, rows: Sequence[TokenRow], *, max_toke
 
 def token_values(value_model: ValueModel, packed: PackedBatch) -> Tensor:
     """Return V(s_t), float32 [n], for each selected token: the value of the state before it."""
-    values = _all_values(value_model, packed)
-    return values[packed.selected_positions.to(values.device)]
+    return _values_at(value_model, packed, packed.selected_positions)
 
 
 def token_and_boundary_values(value_model: ValueModel, packed: PackedBatch) -> tuple[Tensor, Tensor]:
     """Return `token_values` [n], and the value of the state after each row's last token [rows]."""
-    values = _all_values(value_model, packed)
-    selected, last = (one.to(values.device) for one in (packed.selected_positions, packed.last_positions))
-    return values[selected], values[last]
+    num_selected = len(packed.selected_positions)
+    values = _values_at(value_model, packed, torch.cat([packed.selected_positions, packed.last_positions]))
+    return values[:num_selected], values[num_selected:]
 
 
-def _all_values(value_model: ValueModel, packed: PackedBatch) -> Tensor:
+def _values_at(value_model: ValueModel, packed: PackedBatch, positions: Tensor) -> Tensor:
+    """Of places in the line that are those of selected tokens, or the last of a row [n]."""
     value_model.take_turn()
-    parts = _parts(value_model, packed)
-    passes = [value_model.weights.run(partial(_values_in_one_pass, value_model.network, part)) for part in parts]
-    return torch.cat(passes).float()
+    network, run = value_model.network, value_model.weights.run
+    if has_fast_path(network):
+        return run(partial(_values_on_fast_path, network, packed, positions))
+    passes = [run(partial(_values_in_one_pass, network, part)) for part in _parts(value_model, packed)]
+    values = torch.cat(passes).float()
+    return values[positions.to(values.device)]
+
+
+def _values_on_fast_path(network: Any, batch: PackedBatch, positions: Tensor) -> Tensor:
+    values: Tensor = network.score(hidden_states(network, batch, positions))[:, 0]
+    return values
 
 
 def _parts(model: Policy | ValueModel, packed: PackedBatch) -> list[Part]:
@@ -180,8 +194,11 @@ def _scores_in_one_pass(policy: Policy, part: Part, scorer: TokenScorer, imbalan
 def _through_body(policy: Policy, part: Part, scorer: TokenScorer, options: dict[str, Any]) -> tuple[Any, TokenScores]:
     network: Any = policy.network
     batch = part.own
-    outputs = forward(network.base_model, part, **options)
-    hidden = outputs.last_hidden_state[0, batch.selected_positions]
+    if has_fast_path(network):
+        outputs, hidden = None, hidden_states(network, batch, batch.selected_positions)
+    else:
+        outputs = forward(network.base_model, part, **options)
+        hidden = outputs.last_hidden_state[0, batch.selected_positions]
     head: Any = network.get_output_embeddings() if policy.has_plain_head else own_head(network)
     if policy.has_plain_head:
         hidden = hidden.to(head.weight.dtype)  # as a body that ends in float32 does (mamba)

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import NamedTuple
 
+import numpy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.parallel.sequence import ALL_TOKENS, SequenceRanks
@@ -24,15 +26,18 @@ class TokenRow:
     start: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.start <= len(self.token_ids):
-            raise ValueError(
-                f"start must lie in 1..{len(self.token_ids)}, so that a token precedes it; got {self.start}"
-            )
+        if not 1 <= self.start <= self.length:
+            raise ValueError(f"start must lie in 1..{self.length}, so that a token precedes it; got {self.start}")
+
+    @property
+    def length(self) -> int:
+        """Of all tokens."""
+        return self.token_ids.shape[0] if isinstance(self.token_ids, Tensor) else len(self.token_ids)
 
     @property
     def num_selected(self) -> int:
         """Number of tokens for which a result is wanted."""
-        return len(self.token_ids) - self.start
+        return self.length - self.start
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ class PaddedRows(NamedTuple):
 
 def pack(rows: Sequence[TokenRow], *, max_tokens: int) -> list[PackedBatch]:
     """Return micro-batches of at most ``max_tokens`` tokens; a longer row gets one of its own."""
-    return [lay_out(rows, indices) for indices in bins([len(row.token_ids) for row in rows], max_tokens=max_tokens)]
+    return [lay_out(rows, indices) for indices in bins([row.length for row in rows], max_tokens=max_tokens)]
 
 
 def bins(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
@@ -132,20 +137,26 @@ def bins(lengths: Sequence[int], *, max_tokens: int) -> list[list[int]]:
 def lay_out(rows: Sequence[TokenRow], indices: Sequence[int]) -> PackedBatch:
     """Return the micro-batch of these rows."""
     chosen = [rows[index] for index in indices]
-    token_ids = [torch.as_tensor(row.token_ids, dtype=torch.long) for row in chosen]
-    lengths = [len(tokens) for tokens in token_ids]
-    starts = list(accumulate(lengths, initial=0))
-    ends_of_row = zip(starts, starts[1:], chosen, strict=False)
-    positions = [torch.arange(begin + row.start - 1, end - 1) for begin, end, row in ends_of_row]
+    token_ids = torch.cat([torch.as_tensor(row.token_ids, dtype=torch.long) for row in chosen])
+    lengths, num_selected = [row.length for row in chosen], [row.num_selected for row in chosen]
+    # A row's last token predicts nothing that is known.
+    firsts = [end - num - 1 for end, num in zip(accumulate(lengths), num_selected, strict=True)]
+    positions = torch.from_numpy(_ranges(firsts, num_selected))
     return PackedBatch(
-        input_ids=torch.cat(token_ids)[None],
-        position_ids=torch.cat([torch.arange(length) for length in lengths])[None],
+        input_ids=token_ids[None],
+        position_ids=torch.from_numpy(_ranges([0] * len(lengths), lengths))[None],
         row_lengths=tuple(lengths),
         row_indices=tuple(indices),
-        num_selected=tuple(row.num_selected for row in chosen),
-        selected_positions=torch.cat(positions),
-        target_ids=torch.cat([tokens[row.start :] for tokens, row in zip(token_ids, chosen, strict=True)]),
+        num_selected=tuple(num_selected),
+        selected_positions=positions,
+        target_ids=token_ids[positions + 1],
     )
+
+
+def _ranges(firsts: Sequence[int], counts: Sequence[int]) -> NDArray[numpy.int64]:
+    """So many numbers from each first on, end to end."""
+    before = numpy.cumsum([0, *counts])
+    return numpy.arange(before[-1]) + numpy.repeat(numpy.array(firsts) - before[:-1], counts)
 
 
 def unpack(batches: Sequence[PackedBatch], results: Sequence[Tensor]) -> list[Tensor]:

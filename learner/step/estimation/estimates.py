@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from learner.algorithm import masked_stats, token_filter
-from learner.models.passes.outputs import ValueModel, token_and_boundary_values
-from learner.models.passes.packing import pad_rows
 from learner.step.estimation.experience import Estimates, Sampled
 from learner.step.system import System
 
@@ -28,17 +26,18 @@ WHITENING = {
 @torch.no_grad()
 def estimate(
     sampled: Sampled,
-    value_model: ValueModel,
+    values: Tensor,
+    boundary_values: Tensor,
     *,
     system: System,
     algorithm: "AlgorithmSection",
     policy_version: int,
     max_token_lag: int,
-    max_tokens: int,
     held_rows: Sequence[int] = (),
 ) -> Estimates:
-    """Of rows that the policy of `policy_version` will train on, but `held_rows`, in micro-batches of `max_tokens`."""
-    values, boundary_values = _predicted_values(sampled, value_model, max_tokens)
+    """Of rows that the policy of `policy_version` will train on, but `held_rows`; `values` [batch, time] are V(s_t),
+    and `boundary_values` [batch] V of the states after the last tokens.
+    """
     advantages = system.advantages(sampled, values, boundary_values)
     in_policy_loss = token_filter.policy_mask(
         sampled.response_mask,
@@ -60,14 +59,3 @@ def estimate(
         num_too_old=int((in_policy_loss & ~is_recent).sum()),
         old_logprobs=advantages.old_logprobs,
     )
-
-
-def _predicted_values(sampled: Sampled, value_model: ValueModel, max_tokens: int) -> tuple[Tensor, Tensor]:
-    """V(s_t) [batch, time], and V of the state after the last token [batch]."""
-    division = value_model.divided(sampled.window_rows(), max_tokens=max_tokens)
-    of_tokens, after_last = [], []
-    for batch in division.batches:
-        values, boundary = token_and_boundary_values(value_model, batch)
-        of_tokens.append(values)
-        after_last.append(boundary[: len(batch.row_indices)])
-    return pad_rows(division.of_rows(of_tokens)).values, division.numbers_of_rows(after_last)

@@ -4,10 +4,12 @@
 that the policy did not sample (a tool's output) have their place in it, and are False in every mask.
 """
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -51,13 +53,18 @@ class Sampled:
         """[batch, longest response] bool: the sampled tokens of the whole responses, all windows so far."""
         return pad_rows(self.is_sampled).values
 
+    def rows_with_returns(self) -> list[int]:
+        """Finished rows with a sampled token: a response that ended without one (two stalls) has nothing to predict."""
+        is_finished = self.is_finished.tolist()
+        return [row for row, mask in enumerate(self.is_sampled) if is_finished[row] and bool(mask.any())]
+
     def num_sampled(self) -> Tensor:
         """Of the whole responses [batch]."""
         return torch.tensor([int(of_row.sum()) for of_row in self.is_sampled])
 
     def window_length(self, index: int) -> int:
         """Tokens of the row's window, with those that were not sampled."""
-        return len(self.is_sampled[index]) - self.window_starts[index]
+        return self.is_sampled[index].shape[0] - self.window_starts[index]
 
     def window_rewards(self) -> Tensor:
         """[batch, time]: what a finished row earns, at its last sampled token, else 0."""
@@ -107,25 +114,20 @@ class Estimates:
         cut: dict[str, Any] = {name: x[:num_rows] for name, x in columns.items() if isinstance(x, Tensor)}
         return replace(self, **cut)
 
-    def rows_with_returns(self) -> list[int]:
-        """Finished rows with a sampled token: a response that ended without one (two stalls) has nothing to predict."""
-        rows: list[int] = torch.nonzero(self.value_mask.any(dim=1)).flatten().tolist()
-        return rows
-
 
 def gather(rows: Sequence[Rollout]) -> Sampled:
     """The rows of a step; a finished row must have its score."""
-    windows = [torch.tensor(row.rollout_logprobs[row.window_start :]) for row in rows]
+    windows = [_tensor(row.rollout_logprobs[row.window_start :], numpy.float32) for row in rows]
     rollout_logprobs, _ = pad_rows(windows)
     scores = torch.tensor([_score(row) for row in rows])
-    versions, _ = pad_rows([torch.tensor(row.token_versions[row.window_start :], dtype=torch.long) for row in rows])
-    is_sampled = [torch.tensor(bytearray(row.is_sampled()), dtype=torch.bool) for row in rows]
+    versions, _ = pad_rows([_tensor(row.token_versions[row.window_start :], numpy.int64) for row in rows])
+    is_sampled = [_tensor(memoryview(row.is_sampled()), numpy.bool_) for row in rows]
     window_sampled, _ = pad_rows([mask[row.window_start :] for mask, row in zip(is_sampled, rows, strict=True)])
     return Sampled(
-        token_ids=[torch.tensor(row.prompt.token_ids + row.response_tokens, dtype=torch.long) for row in rows],
+        token_ids=[_tensor(row.prompt.token_ids + row.response_tokens, numpy.int64) for row in rows],
         prompt_lengths=[len(row.prompt.token_ids) for row in rows],
         window_starts=[row.window_start for row in rows],
-        earlier_values=[torch.tensor(row.values, dtype=torch.float32) for row in rows],
+        earlier_values=[_tensor(row.values, numpy.float32) for row in rows],
         is_sampled=is_sampled,
         response_mask=window_sampled,
         rollout_logprobs=rollout_logprobs,
@@ -136,6 +138,11 @@ def gather(rows: Sequence[Rollout]) -> Sampled:
         response_lengths=torch.tensor([len(row.response_tokens) for row in rows]),
         has_full_windows=torch.tensor([not (row.has_short_windows or row.num_not_sampled) for row in rows]),
     )
+
+
+def _tensor(numbers: "array[Any] | memoryview", dtype: type[numpy.generic]) -> Tensor:
+    """A copy; the rollout's arrays grow."""
+    return torch.from_numpy(numpy.array(numbers, dtype=dtype))
 
 
 def _score(row: Rollout) -> float:

@@ -52,7 +52,7 @@ class FinishedResponses:
     @classmethod
     def of(cls, sampled: Sampled, estimates: Estimates, *, gamma: float) -> "FinishedResponses | None":
         """None when no response with a token finished."""
-        rows = estimates.rows_with_returns()
+        rows = sampled.rows_with_returns()
         if not rows:
             return None
         values, _ = pad_rows([sampled.response_values(row, estimates.values) for row in rows])

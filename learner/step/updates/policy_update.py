@@ -104,7 +104,8 @@ class _Selection:
         def with_earlier(of_window: Tensor) -> list[Tensor]:
             """Per row, the window's entries of a [batch, time] tensor; before them zeros for the earlier tokens."""
             num_earlier = [start - begin for start, begin in zip(sampled.window_starts, first, strict=True)]
-            return [pad(sampled.window_part(index, of_window), (num, 0)) for index, num in enumerate(num_earlier)]
+            parts = [sampled.window_part(index, of_window) for index in range(len(num_earlier))]
+            return [pad(part, (num, 0)) if num else part for part, num in zip(parts, num_earlier, strict=True)]
 
         return cls(
             rows=[sampled.row_from(index, begin) for index, begin in enumerate(first)],

@@ -1,7 +1,9 @@
-"""The value model's part of a step: every token of the responses that finished in it, against the system's targets."""
+"""The value model's part of a step: what it says of all rows, then every token of the responses that finished in it,
+against the system's targets.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -9,8 +11,9 @@ import torch
 from torch import Tensor
 
 from learner.algorithm import losses
-from learner.models.passes.outputs import ValueModel, token_values
-from learner.models.passes.packing import PackedBatch
+from learner.models.passes.division import Division
+from learner.models.passes.outputs import ValueModel, token_and_boundary_values, token_values
+from learner.models.passes.packing import PackedBatch, pad_rows
 from learner.step.estimation.experience import Estimates, Sampled
 from learner.step.measurements.metrics import Metrics, PartialMeans
 from learner.step.system import System
@@ -22,34 +25,96 @@ if TYPE_CHECKING:  # what computes runs where no configuration library is instal
 TOKEN_WEIGHTS = {"row_mean": losses.row_mean_weights, "token_mean": losses.token_mean_weights}
 
 
-def train(
-    value_model: ValueModel,
-    optimization: Optimization,
-    sampled: Sampled,
-    estimates: Estimates,
-    *,
-    system: System,
-    section: "CriticSection",
-    seed: str,
-) -> Metrics:
-    """Update the value model; without a finished row it, its optimizer and its schedule stay untouched.
+@dataclass(frozen=True, slots=True)
+class BegunPass:
+    """A micro-batch of the first mini-batch that already has its forward pass: the same weights said its values."""
 
-    `seed` deals the rows to the mini-batches.
-    """
-    means = PartialMeans()
-    finished = estimates.rows_with_returns()
-    for rows in mini_batches(finished, count=section.ppo_mini_batches, epochs=section.ppo_epochs, seed=seed):
-        targets = _Targets.of(rows, sampled, estimates, system, section)
-        of_rows = [sampled.row_from(index, 0) for index in rows]
-        division = value_model.divided(of_rows, max_tokens=section.max_tokens_per_microbatch)
-        passes = [_backward(value_model, batch, targets, section) for batch in division.batches]
-        loss = 0.0
-        for of_loss, clip_fraction, num_tokens in division.numbers_of_passes(passes).tolist():
-            loss += of_loss
-            means.add({"critic/vf_clipfrac": clip_fraction}, weight=num_tokens)
-        update = optimization.update()
-        means.add({"critic/vf_loss": loss, "critic/grad_norm": update.grad_norm, "critic/lr": update.lr}, weight=1)
-    return {**means.values(), "critic/num_skipped_updates": optimization.num_skipped}
+    number: int  # in the mini-batch
+    values: Tensor  # of its responses' tokens, with gradient
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """What the value model says of a step's rows before any update."""
+
+    values: Tensor  # [batch, time]: V(s_t) of the windows' tokens
+    boundary_values: Tensor  # [batch]: V of the state after the last token
+    begun: BegunPass | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ValueUpdate:
+    """The value model's passes of one step. `seed` deals the rows to the mini-batches."""
+
+    value_model: ValueModel
+    optimization: Optimization
+    sampled: Sampled
+    section: "CriticSection"
+    seed: str
+
+    def predicted(self) -> Predicted:
+        """Of all rows, in a pass without gradient, but for one micro-batch: its training begins with this."""
+        values: dict[int, Tensor] = {}  # of the windows, by row
+        boundaries = torch.zeros(self.sampled.num_rows)
+        begun = self._begin(values) if self.value_model.keeps_passes else None
+        rows = [row for row in range(self.sampled.num_rows) if row not in values]
+        if rows:
+            of_rows, of_boundaries = self._without_gradient(rows)
+            values.update(zip(rows, of_rows, strict=True))
+            boundaries[rows] = of_boundaries
+        in_order = [values[row] for row in range(self.sampled.num_rows)]
+        return Predicted(pad_rows(in_order).values, boundaries, begun)
+
+    def _begin(self, values: dict[int, Tensor]) -> BegunPass | None:
+        """The forward pass of the first mini-batch's largest micro-batch; a finished row has no value after its end."""
+        rows = next(self._mini_batches(), [])
+        if not rows:
+            return None
+        batches = self._divided(rows).batches
+        number = max(range(len(batches)), key=lambda number: sum(batches[number].row_lengths))
+        found = token_values(self.value_model, batches[number])
+        of_rows = torch.split(found.detach().cpu(), list(batches[number].num_selected))
+        for place, of_row in zip(batches[number].row_indices, of_rows, strict=True):
+            values[rows[place]] = of_row[self.sampled.window_starts[rows[place]] :]
+        return BegunPass(number, found)
+
+    @torch.no_grad()
+    def _without_gradient(self, rows: Sequence[int]) -> tuple[list[Tensor], Tensor]:
+        of_windows = [self.sampled.row_from(row, self.sampled.window_starts[row]) for row in rows]
+        division = self.value_model.divided(of_windows, max_tokens=self.section.max_tokens_per_microbatch)
+        of_tokens, after_last = [], []
+        for batch in division.batches:
+            values, boundary = token_and_boundary_values(self.value_model, batch)
+            of_tokens.append(values)
+            after_last.append(boundary[: len(batch.row_indices)])
+        return division.of_rows(of_tokens), division.numbers_of_rows(after_last)
+
+    def train(self, estimates: Estimates, system: System, begun: BegunPass | None) -> Metrics:
+        """Update; without a finished row the model, its optimizer and its schedule stay untouched."""
+        means = PartialMeans()
+        for rows in self._mini_batches():
+            targets = _Targets.of(rows, self.sampled, estimates, system, self.section)
+            division, passes, loss = self._divided(rows), [], 0.0
+            for number, batch in enumerate(division.batches):
+                if begun is not None and begun.number == number:
+                    values, begun = begun.values, None
+                else:
+                    values = token_values(self.value_model, batch)
+                passes.append(_backward(values, batch, targets, self.section))
+            for of_loss, clip_fraction, num_tokens in division.numbers_of_passes(passes).tolist():
+                loss += of_loss
+                means.add({"critic/vf_clipfrac": clip_fraction}, weight=num_tokens)
+            update = self.optimization.update()
+            means.add({"critic/vf_loss": loss, "critic/grad_norm": update.grad_norm, "critic/lr": update.lr}, weight=1)
+        return {**means.values(), "critic/num_skipped_updates": self.optimization.num_skipped}
+
+    def _mini_batches(self) -> Iterator[Sequence[int]]:
+        rows, section = self.sampled.rows_with_returns(), self.section
+        return mini_batches(rows, count=section.ppo_mini_batches, epochs=section.ppo_epochs, seed=self.seed)
+
+    def _divided(self, rows: Sequence[int]) -> Division:
+        of_responses = [self.sampled.row_from(row, 0) for row in rows]
+        return self.value_model.divided(of_responses, max_tokens=self.section.max_tokens_per_microbatch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +142,8 @@ class _Targets:
         )
 
 
-def _backward(value_model: ValueModel, batch: PackedBatch, targets: _Targets, section: "CriticSection") -> Tensor:
+def _backward(values: Tensor, batch: PackedBatch, targets: _Targets, section: "CriticSection") -> Tensor:
     """Backward pass of one micro-batch: its part of the mini-batch's loss, its clip fraction and number of tokens."""
-    values = token_values(value_model, batch)
 
     def flat(per_row: Sequence[Tensor]) -> Tensor:
         return torch.cat([per_row[0][:0], *(per_row[index] for index in batch.row_indices)]).to(values.device)

@@ -67,7 +67,7 @@ def test_with_windows_as_long_as_responses_a_step_is_ppo_with_decoupled_gae(
         initial = weights_of(a_network("policy" if network is trainer.policy.network else "value"))
         moved = weights_of(expected)
         for name, tensor in weights_of(network).items():
-            torch.testing.assert_close(tensor - initial[name], moved[name] - initial[name], atol=2e-5, rtol=0)
+            torch.testing.assert_close(tensor - initial[name], moved[name] - initial[name], atol=4e-5, rtol=0)
 
 
 def test_while_the_value_model_warms_up_the_policy_and_its_moments_stay_untouched() -> None:

@@ -163,3 +163,24 @@ def test_a_finished_response_without_a_token_is_left_out() -> None:
     empty = a_row([], score=1.0)
 
     assert_gradients_equal(first_gradients([*finished_rows(), empty]), first_gradients(finished_rows()))
+
+
+@pytest.mark.parametrize("max_tokens", [16, 4096])
+@pytest.mark.parametrize("run", [{}, {"algorithm": "ppo", "window_length": 18}], ids=["tppo", "ppo"])
+def test_values_that_begin_the_training_are_those_of_a_pass_of_their_own(max_tokens: int, run: dict[str, Any]) -> None:
+    """A model that takes turns on its device predicts in passes without gradient."""
+    sections: dict[str, Any] = {
+        "run": {"mode": "lockstep", "max_response_length": 18, **run},
+        "algorithm": {"lam": 0.9},
+        "critic": {"lr": 1e-3, "max_tokens_per_microbatch": max_tokens, "ppo_mini_batches": 2, "warmup_steps": 0},
+    }
+    begins, predicts = TinyTrainer(a_step_config(**sections)), TinyTrainer(a_step_config(**sections))
+    predicts.value_model.take_turn = lambda: None
+
+    results = [one.step(some_rows(), policy_version=0) for one in (begins, predicts)]
+
+    assert (begins.value_model.keeps_passes, predicts.value_model.keeps_passes) == (True, False)
+    for one, other in zip(results[0].values, results[1].values, strict=True):
+        assert list(one) == pytest.approx(list(other), abs=1e-5)
+    for first, second in zip(begins.critic.gradients, predicts.critic.gradients, strict=True):
+        assert_gradients_equal(first, second, tolerance=1e-5)

@@ -60,7 +60,7 @@ def train(
 ) -> PolicyResult:
     """Update the policy; with no token in the masks it stays untouched. `seed` deals the rows to the mini-batches."""
     selection = _Selection.of(sampled, estimates, algorithm)
-    normalizer.observe([selection.num_policy_tokens(row) for row in selection.trained_rows()])
+    normalizer.observe([selection.num_policy_tokens[row] for row in selection.trained_rows()])
     update = _PolicyUpdate(
         policy, system, normalizer, actor, algorithm.lm_loss_weight, seed, selection, with_entropy=with_entropy
     )
@@ -87,6 +87,8 @@ class _Selection:
     rollout_logprobs: list[Tensor]
     policy_mask: list[Tensor]
     positive_mask: list[Tensor]
+    num_policy_tokens: list[int]  # of each row, in its mask
+    num_positive_tokens: list[int]
 
     @classmethod
     def of(cls, sampled: Sampled, estimates: Estimates, algorithm: "AlgorithmSection") -> "_Selection":
@@ -98,7 +100,7 @@ class _Selection:
             sampled.scores,
             score_threshold=algorithm.lm_score_threshold,
         )
-        takes_all = positive.any(dim=1) & (algorithm.lm_tokens == "all_windows")
+        takes_all = (positive.any(dim=1) & (algorithm.lm_tokens == "all_windows")).tolist()
         first = [0 if takes_all[index] else start for index, start in enumerate(sampled.window_starts)]
 
         def with_earlier(of_window: Tensor) -> list[Tensor]:
@@ -107,28 +109,24 @@ class _Selection:
             parts = [sampled.window_part(index, of_window) for index in range(len(num_earlier))]
             return [pad(part, (num, 0)) if num else part for part, num in zip(parts, num_earlier, strict=True)]
 
+        positive_mask = [
+            positive[index, begin:length]
+            for index, (begin, length) in enumerate(zip(first, sampled.response_lengths.tolist(), strict=True))
+        ]
         return cls(
             rows=[sampled.row_from(index, begin) for index, begin in enumerate(first)],
             advantages=with_earlier(estimates.advantages),
             rollout_logprobs=with_earlier(sampled.rollout_logprobs),
             policy_mask=with_earlier(estimates.policy_mask),
-            positive_mask=[
-                positive[index, begin:length]
-                for index, (begin, length) in enumerate(zip(first, sampled.response_lengths.tolist(), strict=True))
-            ],
+            positive_mask=positive_mask,
+            num_policy_tokens=estimates.policy_mask.sum(dim=1).tolist(),
+            num_positive_tokens=[int(mask.sum()) if has_likelihood_loss else 0 for mask in positive_mask],
         )
-
-    def num_policy_tokens(self, row: int) -> int:
-        """Its tokens in the policy's mask."""
-        return int(self.policy_mask[row].sum())
 
     def trained_rows(self) -> list[int]:
         """Rows with a token in one of the masks."""
-        return [
-            index
-            for index, (counted, positive) in enumerate(zip(self.policy_mask, self.positive_mask, strict=True))
-            if counted.any() or positive.any()
-        ]
+        both = zip(self.num_policy_tokens, self.num_positive_tokens, strict=True)
+        return [row for row, counts in enumerate(both) if any(counts)]
 
 
 OF_TOKENS = ("actor/pg_clipfrac", "actor/pg_clipfrac_lower", "actor/ppo_kl", "actor/importance_weight_mean")
@@ -170,7 +168,7 @@ class _PolicyUpdate:
 
     def _update(self, mini_batch: Sequence[int], optimization: Optimization) -> None:
         """One optimizer update, unless the policy is too far from where the step began."""
-        lengths = [self.selection.num_policy_tokens(row) for row in mini_batch]
+        lengths = [self.selection.num_policy_tokens[row] for row in mini_batch]
         factors = dict(zip(mini_batch, self.normalizer.factors(lengths), strict=True))
         division = self._divided(mini_batch)
         passes = [self._backward(mini_batch, batch, factors) for batch in division.batches]
@@ -228,11 +226,11 @@ class _PolicyUpdate:
             rollout_logprobs=flat(selection.rollout_logprobs),
             advantages=flat(selection.advantages) * batch.spread([factors[row] for row in rows]).to(logprobs.device),
             policy_mask=policy_mask,
-            normalizer=_num_tokens(selection.policy_mask, mini_batch),
+            normalizer=_num_tokens(selection.num_policy_tokens, mini_batch),
         )
         result = self.system.policy_loss(tokens)
         imitation = losses.positive_example_loss(
-            logprobs, positive_mask, normalizer=_num_tokens(selection.positive_mask, mini_batch)
+            logprobs, positive_mask, normalizer=_num_tokens(selection.num_positive_tokens, mini_batch)
         )
         loss = result.loss + self.lm_loss_weight * imitation
         of_routers = scores.imbalances[: len(rows)]
@@ -295,6 +293,6 @@ def _of_pass(scores: TokenScores, tokens: PolicyTokens, result: losses.PolicyLos
     return torch.tensor(numbers, dtype=torch.float64)
 
 
-def _num_tokens(masks: Sequence[Tensor], rows: Sequence[int]) -> int:
+def _num_tokens(of_rows: Sequence[int], rows: Sequence[int]) -> int:
     """Tokens that count in the mini-batch's mean, at least 1."""
-    return max(1, sum(int(masks[row].sum()) for row in rows))
+    return max(1, sum(of_rows[row] for row in rows))

@@ -67,7 +67,7 @@ def num_operations(network: Any, rows: Sequence[TokenRow]) -> float:
     of_products = sum(one.numel() for one in network.parameters() if one.ndim == 2)  # the embedding is the head, too
     pairs = sum(len(row.token_ids) * (len(row.token_ids) + 1) / 2 for row in rows)
     of_attention = 4 * config.num_attention_heads * config.head_dim * config.num_hidden_layers
-    return 6 * of_products * tokens + 3 * of_attention * pairs
+    return float(6 * of_products * tokens + 3 * of_attention * pairs)
 
 
 def packed(policy: Policy, rows: Sequence[TokenRow]) -> None:
@@ -98,6 +98,11 @@ def cpu_seconds(run: Callable[[], None]) -> float:
     return time.process_time() - started
 
 
+def _model() -> Any:
+    model: Any = LlamaForCausalLM(LlamaConfig(**CONFIG))
+    return model.eval()
+
+
 def main(argv: Sequence[str]) -> int:
     """Measure in turns, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,10 +111,9 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    plain: Any = LlamaForCausalLM(LlamaConfig(**CONFIG)).eval()
-    network: Any = LlamaForCausalLM(LlamaConfig(**CONFIG))
+    plain, network = (_model() for _ in range(2))
     network.load_state_dict(plain.state_dict())
-    policy = policy_from_network(network.eval())
+    policy = policy_from_network(network)
     rows = heavy_tailed_rows(arguments.seed)
     by_length = sorted(rows, key=lambda row: len(row.token_ids))
     left, right = torch.randn(MATRIX_SIZE, MATRIX_SIZE), torch.randn(MATRIX_SIZE, MATRIX_SIZE)

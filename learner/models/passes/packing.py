@@ -156,7 +156,8 @@ def lay_out(rows: Sequence[TokenRow], indices: Sequence[int]) -> PackedBatch:
 def _ranges(firsts: Sequence[int], counts: Sequence[int]) -> NDArray[numpy.int64]:
     """So many numbers from each first on, end to end."""
     before = numpy.cumsum([0, *counts])
-    return numpy.arange(before[-1]) + numpy.repeat(numpy.array(firsts) - before[:-1], counts)
+    found: NDArray[numpy.int64] = numpy.arange(before[-1]) + numpy.repeat(numpy.array(firsts) - before[:-1], counts)
+    return found
 
 
 def unpack(batches: Sequence[PackedBatch], results: Sequence[Tensor]) -> list[Tensor]:

@@ -184,4 +184,5 @@ def _rotate_into(rotated: Tensor, heads: Tensor, rotations: Tensor) -> None:
 
 def _pairs(heads: Tensor, rotations: Tensor) -> Tensor:
     """As complex numbers [tokens, heads, head_dim / 2]."""
-    return torch.view_as_complex(heads.unflatten(1, (-1, rotations.shape[-1], 2)))
+    pairs: Tensor = heads.unflatten(1, (-1, rotations.shape[-1], 2))  # type: ignore[no-untyped-call]
+    return torch.view_as_complex(pairs)

@@ -32,7 +32,7 @@ _MARK = "takes_fast_path"
 
 def has_fast_path(network: Any) -> bool:
     """Whether `hidden_states` computes what the network's body does, as it is now."""
-    body = getattr(network, "base_model", None)
+    body: Any = getattr(network, "base_model", None)
     return getattr(body, _MARK, False) and all(map(_is_plain, body.layers))
 
 
@@ -97,7 +97,8 @@ def hidden_states(network: Any, batch: PackedBatch, positions: Tensor) -> Tensor
             hidden = _through(block, hidden, everyone, rotations, **heads)
     hidden = _through(last, hidden, asking, rotations, **heads)
     places = positions if asking.queried is None else torch.searchsorted(asking.queried, positions)
-    return rms_normed(hidden.index_select(0, places), body.norm.variance_epsilon) * body.norm.weight
+    found: Tensor = rms_normed(hidden.index_select(0, places), body.norm.variance_epsilon) * body.norm.weight
+    return found
 
 
 def _rotations(body: Any, batch: PackedBatch) -> Tensor:
@@ -135,7 +136,8 @@ def _through(
     hidden = own + attention.o_proj(attended)
     normed = rms_normed(hidden, after.variance_epsilon)
     gates_and_values = _projected(normed, after, [(one.weight, one.bias) for one in (mlp.gate_proj, mlp.up_proj)])
-    return hidden + mlp.down_proj(gated(gates_and_values))
+    outputs: Tensor = hidden + mlp.down_proj(gated(gates_and_values))
+    return outputs
 
 
 def _projected(normed: Tensor, norm: Any, projections: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
@@ -153,7 +155,8 @@ def _interleaved(projection: Linear, num_heads: int) -> tuple[Tensor, Tensor | N
 
 def _pairs_together(tensor: Tensor, num_heads: int) -> Tensor:
     """Of the first dimension, the heads' channels."""
-    return tensor.unflatten(0, (num_heads, 2, -1)).transpose(1, 2).flatten(0, 2)
+    halves: Tensor = tensor.unflatten(0, (num_heads, 2, -1))  # type: ignore[no-untyped-call]
+    return halves.transpose(1, 2).flatten(0, 2)
 
 
 def _with_normed_heads(attention: Any, queries: Tensor, keys_and_values: Tensor) -> tuple[Tensor, Tensor]:

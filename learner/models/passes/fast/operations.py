@@ -26,7 +26,7 @@ class _RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, eps: float) -> Tensor:
-        lengths = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True)
+        lengths: Tensor = torch.linalg.vector_norm(inputs, dim=-1, keepdim=True)
         inverse = lengths.square_().div_(inputs.shape[-1]).add_(eps).rsqrt_()
         normed = inputs * inverse
         ctx.save_for_backward(normed, inverse)

@@ -6,10 +6,12 @@ through a network. So whatever is computed of gathered results is the same on ev
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Self
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup, new_subgroups_by_enumeration
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from learner.parallel.sequence import ALL_TOKENS, SequenceRanks
@@ -30,15 +32,24 @@ class Group:
     sequence: SequenceRanks = ALL_TOKENS  # those of this rank's share
 
     @classmethod
-    def joined(cls, device: torch.device, *, sequence_size: int = 1, shard_size: int | None = None) -> Self:
+    def joined(
+        cls,
+        device: torch.device,
+        *,
+        sequence_size: int = 1,
+        shard_size: int | None = None,
+        timeout: timedelta | None = None,
+    ) -> Self:
         """All processes of torch.distributed, which was initialized with a backend for tensors of the host, too.
 
         `sequence_size` of them share the tokens of a pass, and `shard_size` a copy of the parameters: by default all.
+        `timeout` is that of a collective of some of them; torch's own is of minutes.
         """
         if device.type != "cpu":
             torch.accelerator.set_device_index(device.index or 0)  # fully_shard looks nowhere else
         rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return cls(rank, size, _mesh(device, size, shard_size or size), device, _sequence(rank, sequence_size))
+        mesh, sequence = _mesh(device, size, shard_size or size, timeout), _sequence(rank, sequence_size, timeout)
+        return cls(rank, size, mesh, device, sequence)
 
     @property
     def num_shares(self) -> int:
@@ -82,14 +93,23 @@ class Group:
 ALONE = Group()
 
 
-def _mesh(device: torch.device, size: int, shard_size: int) -> DeviceMesh:
+def _mesh(device: torch.device, size: int, shard_size: int, timeout: timedelta | None) -> DeviceMesh:
     if shard_size == size:
         return init_device_mesh(device.type, (size,), mesh_dim_names=("shard",))
-    return init_device_mesh(device.type, (size // shard_size, shard_size), mesh_dim_names=("replicate", "shard"))
+    ranks = torch.arange(size).view(-1, shard_size)
+    groups = [_subgroup(ranks.T, timeout), _subgroup(ranks, timeout)]
+    return DeviceMesh.from_group(groups, device.type, ranks, mesh_dim_names=("replicate", "shard"))
 
 
-def _sequence(rank: int, size: int) -> SequenceRanks:
+def _sequence(rank: int, size: int, timeout: timedelta | None) -> SequenceRanks:
     if size == 1:
         return ALL_TOKENS
-    own, _ = torch.distributed.new_subgroups(size)  # type: ignore[no-untyped-call]
-    return SequenceRanks(rank % size, size, own)
+    ranks = torch.arange(torch.distributed.get_world_size()).view(-1, size)
+    return SequenceRanks(rank % size, size, _subgroup(ranks, timeout))
+
+
+def _subgroup(ranks: Tensor, timeout: timedelta | None) -> ProcessGroup:
+    """This rank's row of `ranks` as a group; all ranks make those of all rows."""
+    own: ProcessGroup
+    own, _ = new_subgroups_by_enumeration(ranks.tolist(), timeout=timeout)  # type: ignore[no-untyped-call]
+    return own

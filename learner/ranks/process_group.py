@@ -44,7 +44,12 @@ def join(place: RankPlace, incarnation: int, config: Config) -> Group:
         timeout=LONGEST_COLLECTIVE,
     )
     learner = config.learner
-    return Group.joined(device, sequence_size=learner.sequence_parallel_size, shard_size=learner.fsdp_size)
+    return Group.joined(
+        device,
+        sequence_size=learner.sequence_parallel_size,
+        shard_size=learner.fsdp_size,
+        timeout=LONGEST_COLLECTIVE,
+    )
 
 
 def _own_device(place: RankPlace) -> torch.device:

@@ -1,7 +1,11 @@
 import pytest
 import torch
 
+from learner.models.loading.probing import enable_packing
 from learner.models.passes.packing import TokenRow, pack, pad_rows, unpack
+from learner.parallel.sequence import SequenceRanks
+from tools.tiny_families import tiny_model
+from tppo.models.probe import ProbeError
 
 
 def test_a_micro_batch_lays_its_rows_end_to_end_with_positions_restarting() -> None:
@@ -76,3 +80,19 @@ def test_split_gives_one_micro_batch_per_row_with_positions_of_its_own() -> None
     assert second.selected_positions.tolist() == [0, 1]
     assert second.target_ids.tolist() == [2, 3]
     assert second.row_indices == (1,)
+
+
+@pytest.mark.parametrize(
+    ("family", "why"),
+    [
+        ("bloom", "its code computes attention by itself"),
+        ("phimoe", "a token of a line gets another result than that of its row alone"),
+    ],
+)
+def test_a_model_whose_rows_do_not_stand_in_one_line_has_no_tokens_to_share(family: str, why: str) -> None:
+    expected = f"the tokens of {family} cannot be divided among learner.sequence_parallel_size = 2 processes: {why}"
+
+    with pytest.raises(ProbeError, match=f"^{expected}; expected 1, or another model$"):
+        enable_packing(tiny_model(family), torch.float32, SequenceRanks(rank=0, size=2))
+
+    assert not enable_packing(tiny_model(family), torch.float32)

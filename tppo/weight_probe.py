@@ -8,10 +8,11 @@ import random
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
-NUM_DECODED = 12  # tokens of a row at most
-SHORT_LENGTHS = (2, 7, 24)
+NUM_DECODED = 4  # tokens of a row at most: the later ones are decoded on what the first ones left in the KV cache
+SHORT_LENGTHS = (8, 24)
 LONG_LENGTH = range(144, 8193)  # of the longest row; vLLM shares prefixes in blocks of up to 128 tokens
 SHARE_OF_STEP = 0.01  # of a step's tokens that the longest row has, so that its cost is a small part of the step's
 
@@ -56,6 +57,7 @@ class WeightProbe:
             )
 
 
+@lru_cache(maxsize=4)
 def update_rows(identity: str, vocabulary_size: int, *, capacity: int, step_tokens: int) -> tuple[ProbeRow, ...]:
     """The rows of a run, short and long; `capacity` bounds their length, `step_tokens` is how many a step trains."""
     longest = min(max(int(step_tokens * SHARE_OF_STEP), LONG_LENGTH.start), LONG_LENGTH.stop - 1)

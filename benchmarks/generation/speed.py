@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.generation.speed windows --slots 32 --update-every 60
     OMP_NUM_THREADS=1 python -m benchmarks.generation.speed generate qwen3 gemma3_text MODEL_FOLDER
 
-``windows``: long-tailed responses in windows, in slots that are refilled. The model is the quick start's, 106k random
-parameters.
+``windows``, the default: long-tailed responses in windows, in slots that are refilled. The model is the quick start's,
+106k random parameters.
 
 ``generate``: models in folders, and small random ones of families by name. As many rows as three batches have slots,
 all at once to the engine and in batches to `generate`, padded on the left; with lengths that are all equal, and with
@@ -18,6 +18,7 @@ import argparse
 import asyncio
 import random
 import statistics
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -241,7 +242,8 @@ async def run_beside_generate(arguments: argparse.Namespace) -> None:
         print(await compare(name, arguments), flush=True)
 
 
-def main() -> None:
+def arguments_of(argv: Sequence[str]) -> argparse.Namespace:
+    """Without a mode, `windows`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     modes = parser.add_subparsers(required=True)
     windows = modes.add_parser("windows", help="long-tailed responses in windows")
@@ -259,10 +261,16 @@ def main() -> None:
     beside.add_argument("--slots", type=int, default=8)
     beside.add_argument("--longest", type=int, default=256, help="tokens of a prompt, and of a response")
     beside.add_argument("--repeats", type=int, default=3)
+    return parser.parse_args(argv or ["windows"])
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure in one mode."""
     torch.set_num_threads(1)
-    arguments = parser.parse_args()
+    arguments = arguments_of(argv)
     asyncio.run(arguments.run(arguments))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -97,11 +97,8 @@ def check_engine(config: Config) -> None:
 async def running_engine(config: Config) -> AsyncIterator[Engine]:
     """The engine, until the end of the context. Raises `ConfigError` for a model that it cannot serve."""
     try:
-        engine: Engine
-        if config.generation.engine == "vllm":
-            engine = build_vllm_engine(config)  # its parts belong to the event loop, which has nothing else to do yet
-        else:
-            engine = await asyncio.to_thread(build_engine, config)  # reads the architecture, and a few modules
+        build: Callable[[Config], Engine] = build_vllm_engine if config.generation.engine == "vllm" else build_engine
+        engine = await asyncio.to_thread(build, config)  # heartbeats go on
     except ConfigError:
         raise
     except (OSError, ValueError) as error:
@@ -113,7 +110,7 @@ async def running_engine(config: Config) -> AsyncIterator[Engine]:
 
 
 def build_vllm_engine(config: Config) -> Engine:
-    """Starts vLLM's processes, which takes half a minute or so."""
+    """Starts vLLM's processes, which takes half a minute or so; not on an event loop."""
     check_engine(config)
     from services.generation.vllm_engine.engine import start_engine  # vLLM is installed where it serves
 

@@ -58,11 +58,12 @@ class ProbeAnswer:
 class CrossedRow:
     """A row that began before a weight update and went on after it, and one that began after it beside the first."""
 
-    row: ProbeRow  # with the tokens that both got, which need not be those that were given
+    row: ProbeRow  # with the tokens that both got, which need not be those that were forced
     logprobs: "array[float]"  # of the first
     num_earlier: int  # of its first tokens, which earlier weights decoded; none, or all, where no update met it
     policy_version: int  # of the newest weights that decoded it
     afterwards: "array[float]"  # of the second
+    answer: ProbeAnswer | None = None  # to all rows of the probe, where they began with the update
 
 
 class EngineFailedError(Exception):
@@ -105,10 +106,13 @@ class Engine(Protocol):
         """
         ...
 
-    async def probe_across_update(self, row: ProbeRow, *, temperature: float = 1.0) -> CrossedRow:
-        """Let a row begin under the weights in use when the next update is ready, and go on after it, as windows do.
+    async def probe_across_update(
+        self, rows: Sequence[ProbeRow], crossing: int, *, temperature: float = 1.0
+    ) -> CrossedRow:
+        """Let row `crossing` begin under the weights in use when the next update is ready, and go on as windows do.
 
-        For updates that are taken in flight. Until then the row waits; cancelling drops it. ValueError: no such row.
+        For updates that are taken in flight. The others may begin with the update, for an `answer`. Until then rows
+        wait; cancelling drops them. ValueError: rows that do not fit.
         """
         ...
 

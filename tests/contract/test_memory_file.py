@@ -4,6 +4,7 @@ import asyncio
 import errno
 import fcntl
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -244,3 +245,57 @@ def test_a_tensor_that_there_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
         TensorFacts(name, dtype, shape)
+
+
+MIB = 2**20
+LARGE = {name: torch.full((MIB // 4,), value) for name, value in (("a", 1.0), ("b", 2.0), ("c", 3.0))}
+
+
+def a_large_file(*, is_sealed: bool = False, is_shared: bool = True) -> MemoryFile:
+    layout = TensorLayout.of(LARGE)
+    file = MemoryFile.create(layout) if is_shared else MemoryFile(None, layout, layout.header({}))
+    for name, tensor in LARGE.items():
+        file.write(layout.begins[name], tensor.numpy().tobytes())
+    if is_sealed:
+        file.seal()
+    return file
+
+
+def memory_of(file: MemoryFile) -> int:
+    return os.fstat(file.number).st_blocks * 512
+
+
+def test_the_memory_of_tensors_that_were_copied_is_given_back_one_by_one() -> None:
+    file = a_large_file()
+    tensors = file.tensors()
+    assert all(equal(tensors[name], tensor) for name, tensor in LARGE.items())  # all pages are mapped
+    before, pages = memory_of(file), 2 * mmap.PAGESIZE
+
+    file.free({"b"})
+    assert before - memory_of(file) in range(MIB - pages, MIB + 1)
+    assert equal(tensors["a"], LARGE["a"])
+    assert equal(tensors["c"], LARGE["c"])
+    file.free({"a", "b", "c"})
+
+    assert memory_of(file) <= 4 * pages
+
+
+def test_what_is_sealed_keeps_its_memory() -> None:
+    file = a_large_file(is_sealed=True)
+    before = memory_of(file)
+
+    WeightUpdate.of_file(1, 0, "", file).free({"a", "b"})
+
+    assert memory_of(file) == before
+    assert all(equal(tensor, LARGE[name]) for name, tensor in file.tensors().items())
+
+
+def test_memory_that_cannot_be_shared_is_given_back_too() -> None:
+    file = a_large_file(is_shared=False)
+    tensors = file.tensors()
+
+    file.free({"b"})
+
+    assert equal(tensors["a"], LARGE["a"])
+    assert equal(tensors["c"], LARGE["c"])
+    assert int((tensors["b"] == 0).sum()) >= MIB // 4 - 2 * mmap.PAGESIZE // 4  # pages that were never written

@@ -65,9 +65,11 @@ class FakeEngine:
             self.policy_version, tuple(logprobs([self.probed] * len(row.response_tokens)) for row in rows)
         )
 
-    async def probe_across_update(self, row: ProbeRow, *, temperature: float = 1.0) -> CrossedRow:
-        found = logprobs([self.probed] * len(row.response_tokens))
-        return CrossedRow(row, found, 1, self.policy_version, found)
+    async def probe_across_update(
+        self, rows: Sequence[ProbeRow], crossing: int, *, temperature: float = 1.0
+    ) -> CrossedRow:
+        found = logprobs([self.probed] * len(rows[crossing].response_tokens))
+        return CrossedRow(rows[crossing], found, 1, self.policy_version, found)
 
     async def update_weights(self, update: WeightUpdate) -> str:
         if self.failure is not None:

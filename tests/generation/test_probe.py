@@ -111,18 +111,21 @@ async def test_a_probe_answers_by_the_newest_weights() -> None:
 
 @pytest.mark.parametrize("recompute_cache", [True, False], ids=["recomputed", "kept"])
 async def test_a_row_waits_for_the_next_update_and_crosses_it_after_its_first_token(recompute_cache: bool) -> None:
-    """The one that begins beside it then is of the new weights alone."""
+    """All that begin with the update are of the new weights alone."""
     old, new = a_model(TIED_QWEN2), a_model(TIED_QWEN2, seed=1)
     row = rows()[2]
 
     async with an_engine(TIED_QWEN2, old, policy=UpdatePolicy(recompute_cache=recompute_cache)) as engine:
-        crossing = asyncio.create_task(engine.probe_across_update(row, temperature=TEMPERATURE))
+        crossing = asyncio.create_task(engine.probe_across_update(rows(), 2, temperature=TEMPERATURE))
         await engine.probe(rows())
         assert not crossing.done()
         await engine.update_weights(an_update(new, 4))
         crossed = await crossing
 
     assert (crossed.row, crossed.num_earlier, crossed.policy_version) == (row, 1, 4)
+    assert crossed.answer is not None
+    assert (crossed.answer.policy_version, crossed.answer.num_earlier) == (4, (0,) * len(rows()))
+    assert_answers(new, crossed.answer.logprobs)
     by_old, by_new = expected(old, row), expected(new, row)
     torch.testing.assert_close(torch.tensor(crossed.afterwards).double(), by_new, atol=TOLERANCE, rtol=0)
     found = torch.tensor(crossed.logprobs).double()
@@ -136,7 +139,7 @@ async def test_a_row_that_waits_for_an_update_is_dropped_when_it_is_cancelled() 
     model = a_model(TIED_QWEN2)
 
     async with an_engine(TIED_QWEN2, model) as engine:
-        crossing = asyncio.create_task(engine.probe_across_update(rows()[2]))
+        crossing = asyncio.create_task(engine.probe_across_update(rows(), 2))
         await asyncio.sleep(0)
         crossing.cancel()
         await asyncio.wait([crossing])

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
-from services.generation.transformers_engine.decoders.decoder import Decoder, Switch
+from services.generation.transformers_engine.decoders.decoder import Decoder, Free, Switch, keep
 from services.generation.transformers_engine.decoders.layouts.forward_pass import cache_argument
 from services.generation.transformers_engine.decoders.model_weights import check_fit, named_weights
 from services.generation.transformers_engine.engine import TransformersEngine
@@ -256,10 +256,10 @@ async def test_steps_go_on_while_weights_are_prepared() -> None:
             super().__init__(inner)
             self.prepare = self._prepare
 
-        def _prepare(self, tensors: Mapping[str, Tensor]) -> Switch:
+        def _prepare(self, tensors: Mapping[str, Tensor], free: Free = keep) -> Switch:
             preparing.set()
             assert may_switch.wait(DEADLINE_SECONDS)
-            return self._inner.prepare(tensors)
+            return self._inner.prepare(tensors, free)
 
     decoder = SlowToPrepare(a_decoder(TIED_QWEN2))
     decoder._inner.prepare(an_update(a_model(TIED_QWEN2)).tensors)()

@@ -66,7 +66,7 @@ class ServedModel:
 
     @classmethod
     async def start(cls, folder: Path, model: PreTrainedConfig = MODEL, **generation: str) -> Self:
-        return cls(build_vllm_engine(a_config(folder, model, **generation)))
+        return cls(await asyncio.to_thread(build_vllm_engine, a_config(folder, model, **generation)))
 
     async def send(self, model: PreTrainedModel) -> int:
         """The model's version, once it is in use."""

@@ -1,7 +1,11 @@
 """A mixture of experts in the real vLLM: the learner sends the experts of a layer joined, as transformers has them."""
 
+from typing import Any
+
 import pytest
+import torch
 from transformers import Qwen3MoeConfig
+from transformers.core_model_loading import revert_weight_conversion
 
 from tests.vllm.served import (
     TOLERANCE,
@@ -49,3 +53,31 @@ async def test_the_experts_of_each_update_are_those_that_sample(tmp_path_factory
                 assert worst_difference(window.logprobs, expected_logprobs(model, request, window)) < TOLERANCE
     finally:
         await served.engine.close()
+
+
+def test_experts_are_taken_apart_layer_by_layer() -> None:
+    from services.generation.vllm_engine.worker import folder_tensors, joined_model
+
+    model = a_model(1, EXPERTS)
+    own = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    read = list[str]()
+
+    class File:
+        def keys(self) -> list[str]:
+            return sorted(own)
+
+        def get_tensor(self, name: str) -> torch.Tensor:
+            read.append(name)
+            return own[name]
+
+    joined: Any = joined_model(EXPERTS)
+    found = dict[str, torch.Tensor]()
+    for name, tensor in folder_tensors(File(), joined):
+        if ".layers.0." in name:
+            assert not any(".layers.1." in one for one in read)
+        found[name] = tensor
+
+    expected = revert_weight_conversion(joined, dict(own))
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert "model.layers.1.mlp.experts.3.down_proj.weight" in found

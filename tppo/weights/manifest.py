@@ -81,6 +81,11 @@ class Manifest:
                 )
 
     @property
+    def is_kept(self) -> bool:
+        """Whether a generator is to keep the bytes once it has loaded them."""
+        return self.deltas_follow or self.relayed
+
+    @property
     def algorithm(self) -> str:
         """Of all its digests."""
         return algorithm_of(self.digest)

@@ -3,7 +3,8 @@
 The kernel frees the memory when the last process that has it open or mapped has ended, in whatever way; so nothing is
 left behind, and there is no folder that may be full. Other processes of the same user open it through the owner's
 entry in /proc. Once written it is sealed: nobody can change or shorten it, so whoever maps it reads what was hashed,
-and no read ends in SIGBUS. Where the system has or grants no such file, the memory is this process's own, not shared.
+and no read ends in SIGBUS. One that nobody else is to read may stay unsealed, so that its memory can be given back
+tensor by tensor. Where the system has or grants no such file, the memory is this process's own, not shared.
 """
 
 import _thread
@@ -14,7 +15,7 @@ import mmap
 import os
 import stat
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from typing import Self
 
@@ -44,6 +45,7 @@ class MemoryFile:
         """Takes the descriptor over; without one the memory is this process's own."""
         self.layout, self.nonce = layout, nonce
         self._descriptor = descriptor
+        self.is_sealed = False
         self.num_header_bytes = len(header)  # in front of the tensors' bytes
         if descriptor is not None:
             weakref.finalize(self, _close_in_thread, descriptor).atexit = False
@@ -115,6 +117,7 @@ class MemoryFile:
             raise NotSharedError(f"{path} has {size} bytes; expected {expected}")
         if os.pread(self.number, len(header), 0) != header:
             raise NotSharedError(f"{path} holds something else than was offered")
+        self.is_sealed = True
 
     @property
     def path(self) -> str:
@@ -142,9 +145,31 @@ class MemoryFile:
 
     def seal(self) -> None:
         """From here on nobody can change it."""
+        self.is_sealed = True
         if self._descriptor is not None:
             with contextlib.suppress(PermissionError):  # it is sealed already
                 fcntl.fcntl(self._descriptor, F_ADD_SEALS, ALL_SEALS)
+
+    def free(self, names: Collection[str]) -> None:
+        """Give the memory of these tensors back, which nobody reads any more; where it is sealed, it stays."""
+        for one in self.layout.tensors if not self.is_sealed else ():
+            if one.name in names:
+                first = self.num_header_bytes + self.layout.begins[one.name]
+                self._free_pages(-(-first // mmap.PAGESIZE), (first + one.num_bytes) // mmap.PAGESIZE)
+
+    def _free_pages(self, first: int, end: int) -> None:
+        if first >= end:
+            return
+        place = first * mmap.PAGESIZE, (end - first) * mmap.PAGESIZE
+        if self._descriptor is None:
+            self._mapped.madvise(mmap.MADV_DONTNEED, *place)
+        else:
+            self._writable.madvise(mmap.MADV_REMOVE, *place)
+
+    @cached_property
+    def _writable(self) -> mmap.mmap:
+        assert self._descriptor is not None
+        return mmap.mmap(self._descriptor, self.num_header_bytes + self.layout.num_bytes)  # shared with the file
 
     @cached_property
     def _mapped(self) -> mmap.mmap:

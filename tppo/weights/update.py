@@ -1,6 +1,6 @@
 """The weights that an engine is to load."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -14,10 +14,10 @@ from tppo.weights.memory_file import MemoryFile
 class WeightUpdate:
     """A complete transfer whose digests were found right.
 
-    `tensors` are views of sealed memory that may be the learner's own: an engine reads them, converts or copies what it
-    needs otherwise, and writes to none. The memory is freed when neither the update nor a tensor of it is referred to;
-    nobody unlinks anything. A process that the engine has started maps the same memory through `shared_path`, and may
-    keep its mapping for as long as it wants.
+    `tensors` are views of memory that may be the learner's own: an engine reads them, converts or copies what it needs
+    otherwise, and writes to none. The memory is freed when neither the update nor a tensor of it is referred to; nobody
+    unlinks anything. A process that the engine has started maps the same memory through `shared_path`, and may keep its
+    mapping for as long as it wants. What an engine has copied it may `free` at once.
     """
 
     policy_version: int
@@ -42,6 +42,11 @@ class WeightUpdate:
     ) -> "WeightUpdate":
         """With the tensors of the file."""
         return cls(policy_version, incarnation, digest, file.tensors(), file, adapter)
+
+    def free(self, names: Collection[str]) -> None:
+        """Give the memory of these tensors back, where nobody but the engine was to read them; it has copied them."""
+        if self.file is not None:
+            self.file.free(names)
 
     def shared_path(self) -> str:
         """A safetensors file with the tensors that other processes of this user can open while the update is there.

@@ -64,7 +64,7 @@ class DecodeLoop:
         self._waiting: deque[DecodeRow] = deque()
         self._probing: deque[DecodeRow] = deque()  # rows of a probe, which wait for no slot
         self._crossing: deque[DecodeRow] = deque()  # rows of a probe that the next update is to meet in mid-way
-        self._following: deque[DecodeRow] = deque()  # those that begin right after it
+        self._following: deque[DecodeRow] = deque()  # those that begin with it
         self._cancelled: deque[DecodeRow] = deque()
         self._cuts: deque[DecodeRow] = deque()
         self._update: PendingUpdate | None = None  # one slot: each holds a whole copy of the weights
@@ -92,11 +92,11 @@ class DecodeLoop:
         with self._open():
             self._probing.extend(rows)
 
-    def probe_across_update(self, crossing: DecodeRow, following: DecodeRow) -> None:
-        """Queue a row that begins when the next update is ready, and has a token before it, and one that follows it."""
+    def probe_across_update(self, crossing: DecodeRow, following: Iterable[DecodeRow]) -> None:
+        """Queue a row that begins when the next update is ready, and has a token before it, and others that follow."""
         with self._open():
             self._crossing.append(crossing)
-            self._following.append(following)
+            self._following.extend(following)
 
     def cancel(self, row: DecodeRow) -> None:
         """Drop a window, wherever it stands."""
@@ -219,6 +219,7 @@ class DecodeLoop:
         if not begins_probe and (self._policy.in_flight or not self._batch.num_running):
             self._fall_asleep()
             self._load_newest()  # a row that is to cross the update has a token of the weights in use first
+            self._admit_probe()  # those that follow it are prefilled with the rows whose caches are filled again
         while self._batch.num_free_slots and self._can_admit():
             self._batch.admit(self._waiting.popleft())
         if not self._is_closing and not self.is_asleep:
@@ -272,7 +273,7 @@ class DecodeLoop:
         else:
             self.is_asleep = False
             with self._has_work:
-                self._probing.extendleft(self._following)
+                self._probing.extend(self._following)
                 self._following.clear()
             pending.future.set_result(None)
 

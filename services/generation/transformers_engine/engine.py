@@ -74,21 +74,18 @@ class TransformersEngine:
         """Decode the rows beside the windows that run, as rows of the same batch."""
         forced = [self._forced(row, temperature) for row in rows]
         self._loop.probe(forced)
-        windows = await self._ended(forced)
-        version = max(map(_newest, windows), default=-1)
-        return ProbeAnswer(
-            version,
-            tuple(window.logprobs for window in windows),
-            tuple(_num_earlier(window, version) for window in windows),
-        )
+        return _answer(await self._ended(forced))
 
-    async def probe_across_update(self, row: ProbeRow, *, temperature: float = 1.0) -> CrossedRow:
-        """Its first token is of the weights in use, and the second of the new ones."""
-        forced = [self._forced(row, temperature) for _ in range(2)]
-        self._loop.probe_across_update(*forced)
-        first, second = await self._ended(forced)
-        version = _newest(first)
-        return CrossedRow(row, first.logprobs, _num_earlier(first, version), version, second.logprobs)
+    async def probe_across_update(
+        self, rows: Sequence[ProbeRow], crossing: int, *, temperature: float = 1.0
+    ) -> CrossedRow:
+        """The first token of its row is of the weights in use, and the second of the new ones, as are all others."""
+        first, *following = [self._forced(row, temperature) for row in (rows[crossing], *rows)]
+        self._loop.probe_across_update(first, following)
+        crossed, *others = await self._ended([first, *following])
+        version, answer = _newest(crossed), _answer(others)
+        num_earlier, afterwards = _num_earlier(crossed, version), answer.logprobs[crossing]
+        return CrossedRow(rows[crossing], crossed.logprobs, num_earlier, version, afterwards, answer)
 
     def _forced(self, row: ProbeRow, temperature: float) -> DecodeRow:
         forced = DecodeRow(forced_request(row, temperature), forced=row.response_tokens)
@@ -124,7 +121,8 @@ class TransformersEngine:
         return update.digest
 
     def _prepared(self, update: WeightUpdate) -> Switch:
-        return self._decoder.prepare(update.tensors if self._body is None else self._body.whole(update))
+        tensors = update.tensors if self._body is None else self._body.whole(update)
+        return self._decoder.prepare(tensors, update.free)
 
     @property
     def is_asleep(self) -> bool:
@@ -143,6 +141,15 @@ class TransformersEngine:
     async def close(self) -> None:
         """Stop; windows that still run are cancelled, and a pass of the model is awaited for a moment only."""
         await asyncio.to_thread(self._loop.close)
+
+
+def _answer(windows: Sequence[Window]) -> ProbeAnswer:
+    version = max(map(_newest, windows), default=-1)
+    return ProbeAnswer(
+        version,
+        tuple(window.logprobs for window in windows),
+        tuple(_num_earlier(window, version) for window in windows),
+    )
 
 
 def _newest(window: Window) -> int:

@@ -122,9 +122,11 @@ class VllmEngine:
         self._is_poisoned |= not all(map(math.isfinite, chain.from_iterable(answer.logprobs)))
         return answer
 
-    async def probe_across_update(self, row: ProbeRow, *, temperature: float = 1.0) -> CrossedRow:
-        """It samples freely, and begins when the tensors are there."""
-        return await self._probing.answer_across_update(row, temperature)
+    async def probe_across_update(
+        self, rows: Sequence[ProbeRow], crossing: int, *, temperature: float = 1.0
+    ) -> CrossedRow:
+        """It samples freely, and begins when the tensors are there; the others are to be requested after the update."""
+        return await self._probing.answer_across_update(rows[crossing], temperature)
 
     async def update_weights(self, update: WeightUpdate) -> str:
         """Digest of what is loaded, when it is in use."""
@@ -134,6 +136,7 @@ class VllmEngine:
             async with self._slots.closed(when_all_are_free=not self.policy.in_flight):
                 self._raise_failure()
                 await _finished(asyncio.create_task(self._switch(label, path)))
+        await asyncio.to_thread(update.free, update.tensors.keys())  # vLLM has a copy
         return update.digest
 
     @property
@@ -264,7 +267,9 @@ async def _finished(task: "asyncio.Task[None]") -> None:
 
 
 def start_engine(config: Config) -> VllmEngine:
-    """Starts vLLM's processes, in half a minute or so. ConfigError: it refuses the model or its arguments."""
+    """Starts vLLM's processes, in half a minute or so; not on an event loop, as what belongs to one begins with the
+    first call. ConfigError: it refuses the model or its arguments.
+    """
     num_slots = config.generation.num_slots
     counts = StepCounts()
     arguments = engine_arguments(config, seed=secrets.randbits(31))

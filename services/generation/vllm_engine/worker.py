@@ -5,12 +5,14 @@ backend. Not imported anywhere else: without vLLM it cannot be.
 """
 
 import os
+import re
 import select
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +69,7 @@ class FileWeights(WeightTransferEngine[InitInfo, UpdateInfo]):  # type: ignore[m
         initialize_layerwise_reload(self.model)
         self._is_reloading = True
         with safe_open(update_info.path, framework="pt") as file:
-            names = file.keys()
-            tensors: Iterable[tuple[str, torch.Tensor]] = ((name, file.get_tensor(name)) for name in names)
-            if self._joined is not None:
-                tensors = revert_weight_conversion(self._joined, dict(tensors)).items()
-            self.model.load_weights(tensors)
+            self.model.load_weights(folder_tensors(file, self._joined))
 
     def finish_weight_update(self) -> None:
         if not self._is_reloading:
@@ -94,6 +92,19 @@ def joined_model(config: Any) -> Any:
         model = new_model(config, torch.float32)
     own = named_weights(model)
     return None if revert_weight_conversion(model, dict(own)).keys() == own.keys() else model
+
+
+def folder_tensors(file: Any, joined: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """As a model's folder has them, layer by layer: what is taken apart is copied, never more than a layer at once."""
+    for _, names in groupby(sorted(file.keys(), key=layer_of), layer_of):
+        tensors = {name: file.get_tensor(name) for name in names}
+        yield from (tensors if joined is None else revert_weight_conversion(joined, tensors)).items()
+
+
+def layer_of(name: str) -> str:
+    """The layer that a tensor belongs to, by its name; empty outside of them."""
+    found = re.match(r".*?\.\d+\.", name)
+    return found.group() if found else ""
 
 
 def pack_experts(model: Any) -> None:

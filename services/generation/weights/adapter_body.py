@@ -6,7 +6,7 @@ in it: there the engine computes with both, too.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -86,12 +86,34 @@ class AdapterBody:
         if self._dtype != torch.float32:
             scalings = {True: adapter.scaling, False: 1.0}
             return self._weights | {name: one.float() * scalings[name.endswith(UP)] for name, one in tensors.items()}
-        return self._weights | {
-            f"{layer.name}.weight": merged_weight(
-                self._weights[f"{layer.name}.weight"], tensors, layer, scaling=adapter.scaling
-            )
-            for layer in adapted
-        }
+        return MergedWeights(self._weights, tensors, adapted, scaling=adapter.scaling)
+
+
+class MergedWeights(Mapping[str, Tensor]):
+    """The sum of body and adapters. A weight is added up when it is read: there is never a second body of sums."""
+
+    def __init__(
+        self,
+        body: Mapping[str, Tensor],
+        adapters: Mapping[str, Tensor],
+        layers: Sequence[AdaptedLayer],
+        *,
+        scaling: float,
+    ) -> None:
+        """`layers`: those that have adapters."""
+        self._body, self._adapters, self._scaling = body, adapters, scaling
+        self._layers = {f"{layer.name}.weight": layer for layer in layers}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._layers:
+            return self._body[name]
+        return merged_weight(self._body[name], self._adapters, self._layers[name], scaling=self._scaling)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._body)
+
+    def __len__(self) -> int:
+        return len(self._body)
 
 
 def linear_layers(config: PreTrainedConfig) -> dict[str, AdaptedLayer]:
@@ -109,4 +131,4 @@ def adapted_model(folder: Path, dtype: torch.dtype) -> Mapping[str, Tensor]:
     tensors = {name.removeprefix(PEFT_PREFIX): one for name, one in load_file(folder / ADAPTER_FILE).items()}
     adapter = AdapterFacts(body["digest"], facts["lora_alpha"] / facts["r"])
     update = WeightUpdate(0, incarnation=0, digest="", tensors=tensors, adapter=adapter)
-    return AdapterBody(Path(body["path"]), dtype).whole(update)
+    return dict(AdapterBody(Path(body["path"]), dtype).whole(update))

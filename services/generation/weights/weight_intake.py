@@ -185,7 +185,7 @@ class WeightIntake:
             if isinstance(source, WeightPeer) and source.address:
                 await self._read_from(source, reception, messages)
         try:
-            return await asyncio.to_thread(reception.update)
+            return await asyncio.to_thread(self.receptions.completed, reception, messages)
         except ValueError as error:
             if reception.source is not WeightSource.DELTA:
                 raise

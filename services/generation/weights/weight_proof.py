@@ -25,7 +25,7 @@ from tppo.weight_probe import ProbeRow, WeightProbe
 log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 600.0  # for the engine's answer; some dozen decode steps, and a prefill that is under way
-CROSSING_ROW = 2  # of the probe: the one that the update is to meet in mid-way
+CROSSING_ROW = 1  # of the probe: the one that the update is to meet in mid-way
 MAX_RELOADS = 1  # of weights that were disproved, before the generator ends
 
 
@@ -99,8 +99,8 @@ class WeightProof:
     async def begin(self, probe: WeightProbe) -> None:
         """Before the update: hand over a row that begins under the weights in use, as the windows have that run."""
         if self._crosses and self._engine.policy_version >= 0 and not self._engine.is_asleep:
-            row = probe.rows[min(CROSSING_ROW, len(probe.rows) - 1)]
-            crossing = self._engine.probe_across_update(row, temperature=probe.temperature)
+            row = min(CROSSING_ROW, len(probe.rows) - 1)
+            crossing = self._engine.probe_across_update(probe.rows, row, temperature=probe.temperature)
             self._crossing = asyncio.create_task(crossing)
             await asyncio.sleep(0)  # it is in the engine's queue now
 
@@ -136,8 +136,9 @@ class WeightProof:
         self.difference = None
         try:
             async with asyncio.timeout(self._seconds):
-                answer = await self._engine.probe(probe.rows, temperature=probe.temperature)
                 crossed = await self._crossing if self._crossing else None
+                answer = crossed.answer if crossed else None
+                answer = answer or await self._engine.probe(probe.rows, temperature=probe.temperature)
         except TimeoutError:
             return f"has not answered the probe within {self._seconds:g} s"
         except ValueError as error:
@@ -149,24 +150,18 @@ class WeightProof:
             return f"answers rows of {lengths[1]} tokens with {lengths[0]} log-probabilities"
         firsts = answer.num_earlier or (0,) * len(probe.rows)
         fault = self._disagreement(probe.rows, answer.logprobs, probe.logprobs, firsts)
-        return fault or self._crossing_fault(policy_version, crossed, probe)
+        return fault or self._crossing_fault(policy_version, crossed)
 
-    def _crossing_fault(self, policy_version: int, crossed: CrossedRow | None, probe: WeightProbe) -> str:
-        """Of the row that the update met in mid-way, and of the one that began beside it then."""
+    def _crossing_fault(self, policy_version: int, crossed: CrossedRow | None) -> str:
+        """Of the row that the update met in mid-way."""
         if crossed is None:
             return ""
         if crossed.policy_version != policy_version or not crossed.num_earlier:
             log.warning("version %d met no row of the probe in mid-way; the next one may", policy_version)
             return ""
-        expected = crossed.afterwards
-        if crossed.row in probe.rows:
-            expected = probe.logprobs[probe.rows.index(crossed.row)]
-            fault = self._disagreement([crossed.row], [crossed.afterwards], [expected], [0])
-            if fault:
-                return f"{fault} that began after the update: it shares a KV cache of earlier weights"
         if not self._recomputes:
             return ""
-        fault = self._disagreement([crossed.row], [crossed.logprobs], [expected], [crossed.num_earlier])
+        fault = self._disagreement([crossed.row], [crossed.logprobs], [crossed.afterwards], [crossed.num_earlier])
         return f"{fault} that the update met in mid-way: it goes on with a KV cache of earlier weights" if fault else ""
 
     def _disagreement(

@@ -1,10 +1,13 @@
 """Weights on their way into a generator: found in the learner's memory, or put together from its chunks.
 
-What has arrived outlives the connection: the next attempt at the same weights goes on behind it.
+What has arrived outlives the connection: the next attempt at the same weights goes on behind it. Of complete weights
+there is one copy here. Where it is kept for deltas or for other generators, it stays, sealed; else the engine gives the
+memory back as it copies the tensors, so that the old weights and the new ones are all that a generator holds.
 """
 
 import enum
 import logging
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -107,14 +110,15 @@ class Reception:
         self.num_received = self._digests.rewind()
 
     def update(self) -> WeightUpdate:
-        """What was sent, once every byte is there."""
-        self._file.seal()
+        """What was sent, once every byte is there; sealed where it is to stay."""
+        if self.manifest.is_kept:
+            self._file.seal()
         return _update(self.manifest, self._file)
 
 
 @dataclass(frozen=True, slots=True)
 class KeptWeights:
-    """Weights in use that a delta may be applied to."""
+    """Complete weights, to which a delta may be applied and which others may read."""
 
     manifest: Manifest
     file: MemoryFile
@@ -140,8 +144,9 @@ class DeltaReception:
         self.manifest = manifest
         self.num_received = 0
         self.owner: object = None
-        self._base = base
+        self._base: KeptWeights | None = base
         self._data = bytearray(delta_bytes(manifest))
+        self._file: MemoryFile | None = None  # with the changes
 
     @property
     def num_missing(self) -> int:
@@ -158,8 +163,11 @@ class DeltaReception:
 
     def update(self) -> WeightUpdate:
         """The kept weights with the changes. ValueError: they are not what the manifest says."""
-        file = applied(self._base.file, self._base.manifest, self.manifest, memoryview(self._data))
-        return _update(self.manifest, file)
+        if self._base is not None:
+            self._file = applied(self._base.file, self._base.manifest, self.manifest, memoryview(self._data))
+            self._base = None
+        assert self._file is not None
+        return _update(self.manifest, self._file)
 
 
 class Receptions:
@@ -167,6 +175,7 @@ class Receptions:
 
     def __init__(self, *, shares_memory: bool = True) -> None:
         self._shares_memory = shares_memory
+        self._changing = threading.Lock()  # calls that begin and complete transfers do so in threads
         self._unfinished: Reception | DeltaReception | None = None
         self._kept: KeptWeights | None = None
 
@@ -189,22 +198,43 @@ class Receptions:
 
     def begin(self, manifest: Manifest, owner: object) -> Reception | DeltaReception:
         """A transfer that goes on where an earlier one of the same bytes ended; of a delta where one fits."""
-        found = self._unfinished
-        if found is None or not _is_same(found, manifest):
-            self._unfinished = None  # frees its memory first
-            if self._kept is not None and self._kept.fit(manifest):
-                found = DeltaReception(manifest, self._kept)
-            else:
-                found = Reception(manifest)
-            self._unfinished = found
-        found.manifest, found.owner = manifest, owner
-        return found
+        with self._changing:
+            found = self._unfinished
+            if found is None or not _is_same(found, manifest):
+                self._unfinished = found = None  # frees its memory first
+                found = self._new(manifest)
+                self._unfinished = found
+            found.manifest, found.owner = manifest, owner
+            return found
+
+    def _new(self, manifest: Manifest) -> Reception | DeltaReception:
+        if self._kept is not None and self._kept.fit(manifest):
+            return DeltaReception(manifest, self._kept)
+        self._kept = None  # no later delta fits it either, so its memory is free for what comes
+        return Reception(manifest)
+
+    def completed(self, reception: Reception | DeltaReception, owner: object) -> WeightUpdate:
+        """What has arrived, once every byte is there. ValueError: it is not what the manifest says.
+
+        Where it is kept, an attempt that breaks from here on is followed by one that needs no bytes.
+        """
+        with self._changing:
+            _require_owner(reception.owner, owner)
+            update, manifest = reception.update(), reception.manifest
+            self._keep(manifest, update)
+            if not manifest.is_kept:
+                self._unfinished = None  # the engine frees it bit by bit
+            return update
 
     def took(self, manifest: Manifest, update: WeightUpdate, *, has_arrived: bool) -> None:
         """The weights are in use. They are kept for deltas and others, unless they lie in the learner's memory."""
-        self._unfinished = None
-        is_useful = manifest.deltas_follow or manifest.relayed
-        keeps = has_arrived and is_useful and update.file is not None
+        self._unfinished = self._kept = None
+        if has_arrived:
+            self._keep(manifest, update)
+
+    def _keep(self, manifest: Manifest, update: WeightUpdate) -> None:
+        """In place of others, whose memory is freed."""
+        keeps = manifest.is_kept and update.file is not None
         self._kept = KeptWeights(manifest, update.file) if keeps and update.file else None
 
     def kept(self, digest: str) -> MemoryFile | None:

@@ -1,6 +1,6 @@
 """What the decode loop needs of a model: the rows' KV caches, and the distribution of the next token."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -12,6 +12,13 @@ Switch = Callable[[], object]
 
 It gives back the weights that were in use, which take long to be freed. ValueError: the decoder computes wrongly.
 """
+
+Free = Callable[[Collection[str]], None]
+"""Takes the names of tensors that are read no more, so that the memory in which they came can be given back."""
+
+
+def keep(names: Collection[str]) -> None:
+    """Frees nothing: the tensors are somebody else's, too."""
 
 
 class Decoder(Protocol):
@@ -27,8 +34,11 @@ class Decoder(Protocol):
         """Tokens that prefill has computed; those that a row shares with another count once."""
         ...
 
-    def prepare(self, tensors: Mapping[str, torch.Tensor]) -> Switch:
-        """What takes long, in any thread, while steps go on with the weights in use. ValueError: they do not fit."""
+    def prepare(self, tensors: Mapping[str, torch.Tensor], free: Free = keep) -> Switch:
+        """What takes long, in any thread, while steps go on with the weights in use. ValueError: they do not fit.
+
+        `free` is given the names of what has been copied, a layer at a time.
+        """
         ...
 
     def exchange(self, ended: Sequence[int], prefixes: Sequence[Sequence[int]]) -> list[int]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from services.generation.transformers_engine.decoders.decoder import Switch
+from services.generation.transformers_engine.decoders.decoder import Free, Switch, keep
 from services.generation.transformers_engine.decoders.layouts.forward_pass import ForwardPass
 from services.generation.transformers_engine.decoders.layouts.separate import SeparateRows
 from services.generation.transformers_engine.decoders.layouts.stacked import StackedRows
@@ -107,7 +107,7 @@ class GeneralDecoder:
         """Tokens that prefill has computed."""
         return self._rows.num_prefilled if self.layout is not None else 0
 
-    def prepare(self, tensors: Mapping[str, Tensor]) -> Switch:
+    def prepare(self, tensors: Mapping[str, Tensor], free: Free = keep) -> Switch:
         """The tensors themselves are used, or converted ones; the first ones make the model and decide the layout."""
         plain, adapters = apart(tensors, self._device)
         check_fit(plain, self._shapes)
@@ -116,7 +116,12 @@ class GeneralDecoder:
             return partial(self._begin, model, adapters)
         if others := sorted(adapters.keys() - self._adapted):
             raise ValueError(f"adapters of layers that had none before, such as {others[0]}")
-        converted = {name: plain[name].to(weight.device, weight.dtype) for name, weight in self.weights.items()}
+        converted = dict[str, Tensor]()
+        for name, weight in self.weights.items():
+            tensor = plain[name]
+            converted[name] = tensor.to(weight.device, weight.dtype)
+            if converted[name] is not tensor:
+                free({name})
         return partial(self._replace, converted, adapters)
 
     def _begin(self, model: Any, adapters: dict[str, Adapter]) -> None:

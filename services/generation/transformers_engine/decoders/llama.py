@@ -16,7 +16,13 @@ from torch.nn import functional
 from transformers import PreTrainedConfig
 
 from services.generation.transformers_engine.decoders.attention_groups import Rectangle, Rectangles
-from services.generation.transformers_engine.decoders.decoder import NUM_PROBE_ROWS, Switch, assigned_places
+from services.generation.transformers_engine.decoders.decoder import (
+    NUM_PROBE_ROWS,
+    Free,
+    Switch,
+    assigned_places,
+    keep,
+)
 from services.generation.transformers_engine.decoders.kv_cache import AlignedCache
 from services.generation.transformers_engine.decoders.llama_weights import (
     Dimensions,
@@ -100,13 +106,13 @@ class LlamaDecoder:
         """Rows of the embedding."""
         return self._shapes["model.embed_tokens.weight"][0]
 
-    def prepare(self, tensors: Mapping[str, Tensor]) -> Switch:
+    def prepare(self, tensors: Mapping[str, Tensor], free: Free = keep) -> Switch:
         """Arrange the tensors, none of which is kept; with the first ones the decoder is proved right."""
         plain, adapters = apart(tensors, self._device)
         check_fit(plain, self._shapes)
-        arranger = WeightArranger(plain, self._dimensions, dtype=self._dtype, device=self._device, adapters=adapters)
-        arranged = arranger.weights()
         is_first = not self._is_proven
+        arranger = WeightArranger(plain, self._dimensions, dtype=self._dtype, device=self._device, adapters=adapters)
+        arranged = arranger.weights(keep if is_first else free)
         model: Any = model_with(self._config, plain, self._dtype, self._device, adapters) if is_first else None
         return partial(self._switch, arranged, model)
 

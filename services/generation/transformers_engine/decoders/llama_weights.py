@@ -4,6 +4,9 @@ Query, key and value are one linear, gate and up are one. In float32 the weight 
 that follows it, and on a CPU large weights lie as oneDNN's products of a few rows want them: a decode step is hardly
 anything else. The two halves that RoPE rotates against each other are interleaved, so that RoPE is one complex product;
 queries and keys are permuted alike, so their products are unchanged.
+
+The tensors are arranged layer by layer, and the memory of each layer can be given back before the next one: beside the
+arranged weights there is one layer more.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedConfig
 
+from services.generation.transformers_engine.decoders.decoder import Free, keep
 from services.generation.transformers_engine.decoders.model_weights import Adapter
 
 MIN_PACKED = 2**18
@@ -167,17 +171,20 @@ class WeightArranger:
         self._device = device
         self._folds = dtype == torch.float32
 
-    def weights(self) -> LlamaWeights:
-        """The whole model."""
+    def weights(self, free: Free = keep) -> LlamaWeights:
+        """The whole model; `free` is given the names of what has been copied."""
         embedding = self._own("model.embed_tokens.weight")
-        head = self._own("lm_head.weight") if "lm_head.weight" in self._tensors else embedding
+        free({"model.embed_tokens.weight"})
+        layers = []
+        for index in range(self._dimensions.num_layers):
+            prefix = f"model.layers.{index}."
+            layers.append(self._layer(prefix))
+            free({name for name in self._tensors if name.startswith(prefix)})
         norm, fold = self._norm("model.norm.weight")
-        return LlamaWeights(
-            embedding=embedding,
-            layers=tuple(self._layer(f"model.layers.{index}.") for index in range(self._dimensions.num_layers)),
-            norm=norm,
-            head=packed(Linear(fold(head))),
-        )
+        head = self._own("lm_head.weight") if "lm_head.weight" in self._tensors else embedding
+        arranged = LlamaWeights(embedding=embedding, layers=tuple(layers), norm=norm, head=packed(Linear(fold(head))))
+        free(self._tensors.keys())
+        return arranged
 
     def _layer(self, prefix: str) -> Layer:
         attention_norm, fold_attention = self._norm(prefix + "input_layernorm.weight")

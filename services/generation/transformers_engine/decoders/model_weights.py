@@ -29,11 +29,13 @@ class Adapter(NamedTuple):
 
 def apart(
     tensors: Mapping[str, torch.Tensor], device: torch.device
-) -> tuple[dict[str, torch.Tensor], dict[str, Adapter]]:
+) -> tuple[Mapping[str, torch.Tensor], dict[str, Adapter]]:
     """The weights of a model where they lie, and the adapters among them, on the device, by the name of their layer."""
     ends = tuple(f".{end}" for end in (DOWN, UP))
-    plain = {name: tensor for name, tensor in tensors.items() if not name.endswith(ends)}
     names = [name.removesuffix(ends[0]) for name in tensors if name.endswith(ends[0])]
+    if not names:
+        return tensors, {}
+    plain = {name: tensor for name, tensor in tensors.items() if not name.endswith(ends)}
     return plain, {name: Adapter(*(tensors[f"{name}{end}"].to(device) for end in ends)) for name in names}
 
 
@@ -105,12 +107,17 @@ def weights_in(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
 
 def check_fit(tensors: Mapping[str, torch.Tensor], shapes: Mapping[str, torch.Size]) -> None:
     """Raise a ValueError that names what is missing, surplus, of another shape, or not a finite number."""
-    misfits = {
+    misfits: dict[str, set[str]] = {
         "missing": shapes.keys() - tensors.keys(),
         "unknown": tensors.keys() - shapes.keys(),
-        "of another shape": {name for name in shapes.keys() & tensors.keys() if tensors[name].shape != shapes[name]},
-        "not finite": {name for name, tensor in tensors.items() if not _is_finite(tensor)},
+        "of another shape": set(),
+        "not finite": set(),
     }
+    for name, tensor in tensors.items():  # once: it may be made as it is read
+        if tensor.shape != shapes.get(name, tensor.shape):
+            misfits["of another shape"].add(name)
+        if not _is_finite(tensor):
+            misfits["not finite"].add(name)
     found = [f"{len(names)} {kind} ({_first(names)})" for kind, names in misfits.items() if names]
     if found:
         raise ValueError(f"weights do not fit the model: {', '.join(found)}")

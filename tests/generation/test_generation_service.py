@@ -10,6 +10,7 @@ from tests.generation.serving import ask, service_on
 from tests.generation.tiny_models import a_request
 from tests.support.leased_worker import Heartbeats, ObservedQueue, running
 from tests.support.streams import inbox_records, memory_streams
+from tests.support.weights import PROBE
 from tppo.rollout import FinishReason, Window
 from tppo.streams import MemoryStreams
 from tppo.weights import WeightUpdate
@@ -45,6 +46,34 @@ async def test_a_request_that_the_engine_refuses_becomes_a_failed_window(streams
     assert (found["bad"].error, len(found["bad"].tokens), found["bad"].is_evaluation) == ("too long", 0, True)
     assert found["good"].finish_reason is FinishReason.LENGTH
     assert (service.status()["num_failed"], service.status()["last_error"]) == (1, "too long")
+
+
+async def test_the_heartbeat_says_what_generators_are_compared_by(streams: MemoryStreams) -> None:
+    engine = FakeEngine(is_instant=False)
+    weights = ServedWeights(engine)
+    await weights.take(an_update(4), PROBE)
+    service = service_on(streams.window_requests, engine, weights)
+    await ask(streams, a_request("a"), a_request("b"))
+
+    async with running(service):
+        await engine.asked.get()
+        await engine.asked.get()
+        status = service.status()
+        engine.released.set()
+        await inbox_records(streams, Window, 2)
+
+    expected = {
+        "policy_version": 4,
+        "num_held": 2,
+        "kv_cache_use": 0.25,
+        "num_tokens_generated": 30,
+        "num_prefill_tokens": 5,
+        "num_shared_prefill_tokens": 0,
+        "probe_difference": 0.0,
+        "proof": "proved",
+    }
+    assert {name: status[name] for name in expected} == expected
+    assert isinstance(status["tokens_per_second"], float)
 
 
 async def test_an_engine_that_breaks_ends_the_service(streams: MemoryStreams) -> None:

@@ -235,6 +235,22 @@ async def test_a_probe_says_of_forced_tokens_what_a_forward_pass_does(vllm: Serv
             assert worst_difference(found, expected) < TOLERANCE
 
 
+async def test_the_engine_knows_how_full_its_kv_cache_is(
+    vllm: ServedModel, engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await vllm.send(a_model(16))
+    record, found = engine._counts.record, list[float]()
+
+    def noted(*arguments: Any, **options: Any) -> None:
+        record(*arguments, **options)
+        found.append(engine.statistics().kv_cache_use)
+
+    monkeypatch.setattr(engine._counts, "record", noted)
+    await vllm.windows([a_request(f"r{index}", prompt_tokens=tokens([1] * 300)) for index in range(4)])
+
+    assert 0 < max(found) <= 1
+
+
 async def test_tokens_are_handed_over_as_they_come(vllm: ServedModel, engine: Any) -> None:
     await vllm.send(a_model(13))
     parts: list[tuple[list[int], list[float]]] = []

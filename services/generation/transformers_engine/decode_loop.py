@@ -162,8 +162,8 @@ class DecodeLoop:
 
     @property
     def num_cached_tokens(self) -> int:
-        """Of the running rows, in the KV cache."""
-        return sum(row.num_tokens for row in self._batch.rows())
+        """Of the running windows, in the KV cache."""
+        return sum(row.num_tokens for row in self._batch.rows() if not row.forced)
 
     @contextmanager
     def _open(self) -> Iterator[None]:

@@ -16,13 +16,7 @@ from torch.nn import functional
 from transformers import PreTrainedConfig
 
 from services.generation.transformers_engine.decoders.attention_groups import Rectangle, Rectangles
-from services.generation.transformers_engine.decoders.decoder import (
-    NUM_PROBE_ROWS,
-    Free,
-    Switch,
-    assigned_places,
-    keep,
-)
+from services.generation.transformers_engine.decoders.decoder import NUM_PROBE_ROWS, Free, Switch, assigned_places, keep
 from services.generation.transformers_engine.decoders.kv_cache import AlignedCache
 from services.generation.transformers_engine.decoders.llama_weights import (
     Dimensions,

@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.generation.probe_cost
 
-The learner replays the recorded steps of the quick start (benchmarks/recordings/) and computes the probe after each.
+The learner replays the recorded steps of the quick start (benchmarks/recordings/), with its mini-batches of today, and
+computes the probe after each.
 Our engine generates tokens in 32 slots, with and without answers to the same rows beside them, in turns. CPU seconds of
 one run.
 """
@@ -27,7 +28,8 @@ from learner.step.trainer import Trainer
 from tppo.weight_probe import WeightProbe
 
 SLOTS, LONGEST = 32, 256
-ANSWERS = 4  # while all rows run, for 128 steps
+ANSWERS = 16  # while all rows run, for 128 steps
+MINI_BATCHES = 4  # of each model's step
 
 
 class StepCost(NamedTuple):
@@ -54,7 +56,8 @@ def learner_costs(num_steps: int) -> tuple[list[StepCost], WeightProbe]:
 
     Trainer.step = timed  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as name:
-        replay([str(recorded_run(Path(name) / "quickstart")), "--until", str(num_steps)])
+        variant = [f"--with={model}.ppo_mini_batches={MINI_BATCHES}" for model in ("actor", "critic")]
+        replay([str(recorded_run(Path(name) / "quickstart")), "--until", str(num_steps), *variant])
     return costs[NUM_WARM_UP:], probes[-1]
 
 
@@ -83,7 +86,7 @@ async def engine_costs(probe: WeightProbe, repeats: int) -> tuple[float, float]:
 def main(argv: Sequence[str]) -> int:
     """Measure both, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=9)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)

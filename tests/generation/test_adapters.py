@@ -27,9 +27,9 @@ FAMILIES: dict[str, PreTrainedConfig] = {
     "gemma2 with sliding windows": GENERAL["gemma2 with sliding windows"],
 }
 # Nats of the worst token: in float32 the engine serves the sum, in bfloat16 body and adapters, as the learner does.
-APART = {torch.float32: 2e-5, torch.bfloat16: 0.3}
+APART = {torch.float32: 4e-5, torch.bfloat16: 0.4}
 # Of the probe's rows; in bfloat16 the longest one is held to what every start is, as rounding adds up along a row.
-NUM_HELD = {torch.float32: 4, torch.bfloat16: 3}
+NUM_HELD = {torch.float32: 3, torch.bfloat16: 2}
 
 
 def adapted(folder: Path, config: PreTrainedConfig, dtype: torch.dtype, *, seed: int) -> Any:
@@ -91,7 +91,7 @@ async def test_an_engine_samples_from_adapters_and_body_in_every_version(
 
             found, expected = [*map(torch.tensor, answer.logprobs)], [*map(torch.tensor, probe.logprobs)]
             assert answer.policy_version == version
-            assert len(found) == 4
+            assert len(found) == 3
             assert difference(found[: NUM_HELD[dtype]], expected[: NUM_HELD[dtype]]).worst < APART[dtype]
             apart, limit = difference(found, expected), TOLERANCES[dtype]
             assert (apart.worst <= limit.worst, apart.mean <= limit.mean) == (True, True)

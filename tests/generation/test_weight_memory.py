@@ -89,7 +89,7 @@ def test_weights_that_have_arrived_shrink_as_they_are_arranged_layer_by_layer() 
 
     assert len(left) == NUM_LAYERS + 2  # embedding, layers, head
     assert max(left) <= len(tensors) * PAGES_OF_TENSOR + layer // 2
-    assert whole <= held <= most <= whole + layer
+    assert 0.99 * whole < held <= most <= whole + layer  # the norms are folded into other weights
     assert memory_of(update) <= len(tensors) * PAGES_OF_TENSOR
     switch()
 
@@ -156,10 +156,10 @@ def test_adapters_are_added_to_their_body_layer_by_layer() -> None:
     _, most, held = prepared(decoder, MergedWeights(body, adapters, layers, scaling=0.5))
 
     whole, layer = num_bytes(body), num_bytes(body, "model.layers.0.")
-    assert whole <= held <= most <= whole + 2 * layer
+    assert 0.99 * whole < held <= most <= whole + 2 * layer
 
 
-async def test_the_base_of_a_delta_is_freed_once_the_new_weights_are_whole() -> None:
+def test_the_base_of_a_delta_is_freed_once_the_new_weights_are_whole() -> None:
     receptions = Receptions()
     first = {"w": torch.zeros(1000), "v": torch.ones(10)}
     second = first | {"v": torch.full((10,), 2.0)}

@@ -351,7 +351,7 @@ async def test_an_error_in_the_switch_to_new_weights_fails_the_update_and_all_th
     decoder = Watched(a_decoder(TIED_QWEN2, num_slots=1))
 
     async with an_engine(TIED_QWEN2, a_model(TIED_QWEN2), num_slots=1, decoder=decoder) as engine:
-        decoder.prepare = lambda tensors: division_by_zero
+        decoder.prepare = lambda *_: division_by_zero
         updating = engine.update_weights(an_update(a_model(TIED_QWEN2, seed=1), 1))
         windows = [engine.generate(a_request(name, max_new_tokens=100)) for name in "ab"]
         *failures, update = await asyncio.gather(*windows, updating, return_exceptions=True)

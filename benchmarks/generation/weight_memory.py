@@ -1,15 +1,17 @@
 """What a generator of our engine holds while new weights come, by each way that they take.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.weight_memory --megabytes 256
+    OMP_NUM_THREADS=1 python -m benchmarks.generation.weight_memory --megabytes 256
 
 A Llama of about this size on the fast path, in bfloat16; it has old weights in use, and takes new ones, all of them or
 those of a delta of one number in a hundred. Memory is what the process shares with nobody and what its memory files
-take, read every millisecond; the learner's copy, which lies in the same process here, is left out. Figures are in sizes
-of the model, beside the weights that are in use.
+take, read every millisecond; the learner's copy, which lies in the same process here, is left out. Freed memory goes
+back to the system at once here, and not into the C library's heap. Figures are in sizes of the model, beside the
+weights in use.
 """
 
 import argparse
 import asyncio
+import ctypes
 import os
 import sys
 import threading
@@ -33,6 +35,7 @@ from tppo.weights.messages import CHUNK_BYTES
 MIB = 2**20
 LAYER_BYTES = 2 * 12.5 * MIB
 CHANGED_SHARE = 0.01
+M_MMAP_THRESHOLD = -3  # of malloc.h
 Tensors = dict[str, torch.Tensor]
 
 
@@ -147,6 +150,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=256, help="size of the weights")
     torch.set_num_threads(1)
+    ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
     asyncio.run(measure(parser.parse_args(argv).megabytes * MIB))
     return 0
 

@@ -119,11 +119,14 @@ def inside(run: str, *, profiles: bool) -> None:
         if len(seen.costs) == NUM_WARM_UP:
             parts.seconds.clear()
         began = time.thread_time(), time.perf_counter()
-        with parts.timed(step_parts.REST):
-            if profiles and len(seen.costs) + 1 == PROFILED_STEP:
-                result, found = step_parts.operations(lambda: step(self, *arguments, **options))
-                seen.operations.update(found)
-            else:
+        if profiles and len(seen.costs) + 1 == PROFILED_STEP:
+            before = dict(parts.seconds)
+            result, found = step_parts.operations(lambda: step(self, *arguments, **options))
+            seen.operations.update(found)
+            parts.seconds.clear()  # the profiler's own time is in those of this step
+            parts.seconds.update(before)
+        else:
+            with parts.timed(step_parts.REST):
                 result = step(self, *arguments, **options)
         seen.costs.append(Cost(time.thread_time() - began[0], time.perf_counter() - began[1]))
         return result
@@ -169,7 +172,7 @@ def report_profile(checkouts: Sequence[Path]) -> None:
     seen = {path: measured(path, profiles=True) for path in checkouts}
     print(f"| CPU ms a step | {' | '.join(map(_name, checkouts))} |\n|---|{'---|' * len(checkouts)}")
     for part in {part: None for one in seen.values() for part in one.parts}:
-        columns = [1000 * one.parts.get(part, 0.0) / len(one.costs) for one in seen.values()]
+        columns = [1000 * one.parts.get(part, 0.0) / (len(one.costs) - 1) for one in seen.values()]
         print(f"| {part} | {' | '.join(f'{column:.1f}' for column in columns)} |")
     shares = [by_kind(one.operations) for one in seen.values()]
     print(f"\n| share of step {PROFILED_STEP} | {' | '.join(map(_name, checkouts))} |\n|---|{'---|' * len(checkouts)}")

@@ -29,7 +29,8 @@ TOKEN_WEIGHTS = {"row_mean": losses.row_mean_weights, "token_mean": losses.token
 class BegunPass:
     """A micro-batch of the first mini-batch that already has its forward pass: the same weights said its values."""
 
-    number: int  # in the mini-batch
+    division: Division  # of the mini-batch
+    number: int  # of the micro-batch in it
     values: Tensor  # of its responses' tokens, with gradient
 
 
@@ -70,13 +71,14 @@ class ValueUpdate:
         rows = next(self._mini_batches(), [])
         if not rows:
             return None
-        batches = self._divided(rows).batches
+        division = self._divided(rows)
+        batches = division.batches
         number = max(range(len(batches)), key=lambda number: sum(batches[number].row_lengths))
         found = token_values(self.value_model, batches[number])
         of_rows = torch.split(found.detach().cpu(), list(batches[number].num_selected))
         for place, of_row in zip(batches[number].row_indices, of_rows, strict=True):
             values[rows[place]] = of_row[self.sampled.window_starts[rows[place]] :]
-        return BegunPass(number, found)
+        return BegunPass(division, number, found)
 
     @torch.no_grad()
     def _without_gradient(self, rows: Sequence[int]) -> tuple[list[Tensor], Tensor]:
@@ -94,13 +96,12 @@ class ValueUpdate:
         means = PartialMeans()
         for rows in self._mini_batches():
             targets = _Targets.of(rows, self.sampled, estimates, system, self.section)
-            division, passes, loss = self._divided(rows), [], 0.0
+            division, passes, loss = begun.division if begun else self._divided(rows), [], 0.0
             for number, batch in enumerate(division.batches):
-                if begun is not None and begun.number == number:
-                    values, begun = begun.values, None
-                else:
-                    values = token_values(self.value_model, batch)
+                is_begun = begun is not None and begun.number == number
+                values = begun.values if begun and is_begun else token_values(self.value_model, batch)
                 passes.append(_backward(values, batch, targets, self.section))
+            begun = None
             for of_loss, clip_fraction, num_tokens in division.numbers_of_passes(passes).tolist():
                 loss += of_loss
                 means.add({"critic/vf_clipfrac": clip_fraction}, weight=num_tokens)

@@ -69,8 +69,7 @@ def row_groups(lengths: tuple[int, ...], firsts: tuple[int, ...], *, num_heads: 
     """Of the rows in a line, each with queries from one of its tokens on, or from an earlier one."""
     groups = tuple(_grouped(lengths, firsts))
     total = sum(lengths)
-    whole = [_padded(group, range(group.length)) for group in groups]
-    blocks = [_padded(group, block) for group in groups for block in group.blocks()]
+    blocks = [_padded(group.begins, group.lengths, block) for group in groups for block in group.blocks()]
     has_query = numpy.zeros(total, dtype=numpy.bool_)
     for tokens, is_real in blocks:
         has_query[tokens[is_real]] = True
@@ -80,8 +79,15 @@ def row_groups(lengths: tuple[int, ...], firsts: tuple[int, ...], *, num_heads: 
         groups,
         None if len(queried) == total else torch.from_numpy(queried),
         _head_places([(number[tokens], is_real) for tokens, is_real in blocks], len(queried), num_heads),
-        _head_places(whole, total, num_kv_heads),
+        _key_places(tuple((group.begins, group.lengths) for group in groups), total, num_kv_heads),
     )
+
+
+@lru_cache(maxsize=16)  # most often all blocks of a network have the same groups
+def _key_places(rows: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...], total: int, num_heads: int) -> HeadPlaces:
+    """Of all tokens of the groups' rows, given by begins and lengths."""
+    whole = [_padded(begins, lengths, range(lengths[0])) for begins, lengths in rows]
+    return _head_places(whole, total, num_heads)
 
 
 def _grouped(lengths: Sequence[int], firsts: Sequence[int]) -> Iterator[RowGroup]:
@@ -105,14 +111,14 @@ def _group(rows: Sequence[int], begins: Sequence[int], lengths: Sequence[int], f
     return RowGroup(tuple(begins[row] for row in rows), tuple(lengths[row] for row in rows), first)
 
 
-def _padded(group: RowGroup, places: range) -> tuple[Places, Places]:
+def _padded(begins: Sequence[int], lengths: Sequence[int], places: range) -> tuple[Places, Places]:
     """Of these places of each row: the token in the line, its row's last where there is none, and whether there is one.
 
     [rows, places] each.
     """
-    begins, lengths = (numpy.array(numbers)[:, None] for numbers in (group.begins, group.lengths))
+    first, num = numpy.array(begins)[:, None], numpy.array(lengths)[:, None]
     wanted = numpy.arange(places.start, places.stop)
-    return begins + numpy.minimum(wanted, lengths - 1), wanted < lengths
+    return first + numpy.minimum(wanted, num - 1), wanted < num
 
 
 def _head_places(parts: Sequence[tuple[Places, Places]], num_tokens: int, num_heads: int) -> HeadPlaces:

@@ -30,6 +30,7 @@ TARGETS = ("dashboard", "reward", "learner", "generation")
 SERVICES = ("redis", "generation", "reward", "learner", "dashboard")
 CLIENTS = ROOT / "examples" / "custom_reward"
 SCORED_STEPS = 20
+MAX_CLOSING_STEPS = 5  # that a learner takes after SIGTERM, and before it was seen
 CLIENTS_OF = {
     "Python": [sys.executable, str(CLIENTS / "python/mine.py")],
     "Node.js": ["node", str(CLIENTS / "node/mine.js")],
@@ -191,8 +192,8 @@ def train(one: Stack, steps: int) -> None:
     before = one.step()
     timed("down in mid-run", lambda: compose("down", "--timeout", "90"))
     compose("up", "--detach", "--no-build")
-    seconds = until(lambda: one.step() > before, "a step after the resume")
-    print(f"down at step {before} and up again: the next step after {seconds:.0f} s", flush=True)
+    seconds = until(lambda: one.step() > before + MAX_CLOSING_STEPS, "steps after the resume")
+    print(f"down at step {before} and up again: further steps after {seconds:.0f} s", flush=True)
     until(lambda: not one.containers("summary"), "the end of the run", deadline_seconds=10.0 * steps)
     examine(one, steps)
     if one.step() < 0:

@@ -14,20 +14,26 @@ from pathlib import Path
 
 from learner.persistence.archive import InboxArchive
 from tests.learner.fake_services import FakeTransport
-from tests.learner.test_learner_service import ArchivedStreams, Laboratory, killed_at
+from tests.learner.test_learner_service import Laboratory, killed_at
+from tests.learner.test_sealed_inbox import SealedStreams
+from tppo.run_folder.paths import RunPaths
+from tppo.security.record_keys import sealed_records
 from tppo.streams import InboxEntry
 from tppo.streams.contract import BEGINNING
 
 MODE = "lockstep"
+SECRET = "of-a-recorded-run"
+RECORDS = sealed_records([SECRET])
 KEPT = ("checkpoints", "identity.json", "metrics.jsonl", "journal.jsonl")
 
 
 def record(folder: Path) -> None:
     """Into a folder that is not there yet."""
     with tempfile.TemporaryDirectory() as scratch:
-        entries = asyncio.run(_interrupted(Laboratory(Path(scratch), MODE)))
+        entries = asyncio.run(_interrupted(Laboratory(Path(scratch), MODE, records=RECORDS)))
         folder.mkdir(parents=True)
         InboxArchive(folder / "inbox").append(entries)
+        RunPaths(folder).record_secret.write_text(f"{SECRET}\n", encoding="utf-8")
         for name in KEPT:
             source = Path(scratch) / "run" / name
             copy = shutil.copytree if source.is_dir() else shutil.copy
@@ -35,7 +41,7 @@ def record(folder: Path) -> None:
 
 
 async def _interrupted(laboratory: Laboratory) -> list[InboxEntry]:
-    streams, transport = ArchivedStreams(), FakeTransport()
+    streams, transport = SealedStreams(RECORDS), FakeTransport()
     await killed_at(3, laboratory.learner("run", streams, transport), streams, transport)
     return await streams.inbox.read(BEGINNING, max_count=10**6, wait_seconds=0)
 

@@ -6,36 +6,51 @@ from pathlib import Path
 
 import pytest
 
-from learner.persistence.archive import InboxArchive
+from learner.persistence.archive import InboxArchive, archived_records_reader
 from learner.persistence.checkpoint import Checkpoints
 from learner.persistence.manifest import FORMAT, NewerFormatError, described
 from tests.learner.fake_services import FakeTransport
 from tests.learner.persistence.recorded_release import MODE
-from tests.learner.test_learner_service import STEPS, ArchivedStreams, Laboratory, to_the_end
-from tppo import codec
+from tests.learner.test_learner_service import STEPS, Laboratory, to_the_end
+from tests.learner.test_sealed_inbox import SealedStreams
 from tppo.rollout import Score, Window
+from tppo.run_folder.paths import RunPaths
+from tppo.security.envelope import FORMAT as FORMAT_OF_RECORDS
+from tppo.security.envelope import SealedRecords
 from tppo.streams.contract import BEGINNING
 
 RELEASES = sorted((Path(__file__).parent / "releases").iterdir())
 every_release = pytest.mark.parametrize("release", RELEASES, ids=lambda path: path.name)
 
 
+def copied(release: Path, folder: Path) -> Path:
+    """The run there; who opens its archive may cut off a torn end, and who reads its secret wants it closed."""
+    shutil.copytree(release, folder)
+    RunPaths(folder).record_secret.chmod(0o600)
+    return folder
+
+
 def manifest(checkpoint: Path) -> Path:
     return checkpoint / "manifest.json"
 
 
-def test_the_format_that_is_written_has_a_recorded_run() -> None:
-    assert f"format_{FORMAT}" in {path.name for path in RELEASES}
+def test_the_formats_that_are_written_have_a_recorded_run() -> None:
+    assert f"checkpoint_{FORMAT}_records_{FORMAT_OF_RECORDS}" in {path.name for path in RELEASES}
 
 
 @every_release
 async def test_a_run_of_that_release_is_resumed_behind_its_checkpoint_and_comes_to_its_end(
     release: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(release, tmp_path / "run")
-    laboratory, streams, transport = Laboratory(tmp_path, MODE), ArchivedStreams(), FakeTransport()
-    payloads = [entry.payload for entry in InboxArchive(tmp_path / "run" / "inbox").entries(BEGINNING)]
-    await streams.inbox.append(payloads)
+    run = copied(release, tmp_path / "run")
+    records = archived_records_reader(run)
+    assert isinstance(records, SealedRecords)
+    laboratory, streams, transport = (
+        Laboratory(tmp_path, MODE, records=records),
+        SealedStreams(records),
+        FakeTransport(),
+    )
+    streams.forge([entry.payload for entry in InboxArchive(run / "inbox").entries(BEGINNING)])
 
     service = laboratory.learner("run", streams, transport)
     resumed_at = service.step
@@ -49,9 +64,10 @@ async def test_a_run_of_that_release_is_resumed_behind_its_checkpoint_and_comes_
 
 @every_release
 def test_each_archived_record_of_that_release_has_its_meaning(release: Path, tmp_path: Path) -> None:
-    shutil.copytree(release / "inbox", tmp_path / "inbox")  # who opens an archive may cut off a torn end
+    run = copied(release, tmp_path / "run")
+    reader = archived_records_reader(run)
 
-    records = [codec.decode_inbox_record(one.payload) for one in InboxArchive(tmp_path / "inbox").entries(BEGINNING)]
+    records = [reader.record(entry.payload) for entry in InboxArchive(run / "inbox").entries(BEGINNING)]
 
     assert {type(record) for record in records} == {Window, Score}
     windows = [record for record in records if isinstance(record, Window) and not record.rollout_id.startswith("eval")]

@@ -1,6 +1,6 @@
 """What it costs that each record of the inbox is sealed by its writer and verified by the learner.
 
-    python -m benchmarks.envelope_cost
+    python -m benchmarks.learner.envelope_cost
 
 A window goes from a generator's record to the learner's, through codec and border, without and with an envelope; left
 out are Redis and the disk, which take most of the time. Prints microseconds a record, the median of the rounds.

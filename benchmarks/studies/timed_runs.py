@@ -8,15 +8,18 @@ import json
 import math
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -222,7 +225,7 @@ def watched_run(overrides: Sequence[str], *, num_threads: int = 1, config: Path 
     options = [f"--set={override}" for override in overrides]
     command = [sys.executable, "-m", "tppo", "run", str(config), "--exit-at-end", *options]
     environment = os.environ | {"OMP_NUM_THREADS": str(num_threads)}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as process:
+    with ends_by_exception(), subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as process:
         try:
             with ProcessWatch(process.pid) as watch:
                 code = process.wait()
@@ -232,6 +235,21 @@ def watched_run(overrides: Sequence[str], *, num_threads: int = 1, config: Path 
     if code:
         raise subprocess.CalledProcessError(code, command)
     return watch
+
+
+@contextmanager
+def ends_by_exception() -> Iterator[None]:
+    """At SIGTERM and SIGHUP, so that nothing that was started goes on."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def read_outcome(

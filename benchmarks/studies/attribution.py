@@ -83,7 +83,7 @@ def spread(numbers: Sequence[float | None], form: str = "{:.1f}") -> str:
     """Mean and standard deviation over the seeds."""
     known = [number for number in numbers if number is not None]
     if len(known) < len(numbers) or not known:
-        return f"reached by {len(known)} of {len(numbers)}"
+        return f"{len(known)} of {len(numbers)} seeds"
     deviation = f" ± {form.format(stdev(known))}" if len(known) > 1 else ""
     return f"{form.format(fmean(known))}{deviation}"
 

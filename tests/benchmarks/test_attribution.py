@@ -2,11 +2,15 @@
 
 from dataclasses import asdict
 
+import pytest
+
 from benchmarks.results import Section
 from benchmarks.studies import attribution, headline
 from benchmarks.studies.attribution import accuracy_difference, by_variant, findings, is_equal, ratio, shown_ratio
+from benchmarks.studies.timed_runs import COMMON, QUICKSTART, Variant
 from services.local.compare.paired import Difference
 from tests.benchmarks.outcomes import an_outcome
+from tppo.config import load
 
 
 def a_section(seconds: dict[str, float]) -> Section:
@@ -88,3 +92,27 @@ def test_a_difference_needs_two_seeds_of_both() -> None:
     runs = by_variant([an_outcome(variant="a"), an_outcome(variant="b"), an_outcome(variant="b", seed=102)])
 
     assert accuracy_difference(runs, "a", "b", 96) is None
+
+
+EVERYONE = {one.name: one for one in (*attribution.VARIANTS, *(one for of in headline.SIDES.values() for one in of))}
+
+
+@pytest.mark.parametrize("variant", [*EVERYONE.values(), *headline.swept()], ids=lambda variant: variant.name)
+def test_every_variant_is_a_run_that_starts(variant: Variant) -> None:
+    config = load(QUICKSTART, [*COMMON, *variant.overrides])
+
+    is_windowed = variant.name.startswith("T-PPO")
+    assert config.run.algorithm == ("tppo" if is_windowed else "ppo")
+    assert config.run.mode == variant.name.partition(",")[0].split()[-1]
+    assert config.run.window_length == (256 if is_windowed else config.run.max_response_length)
+    assert config.actor.ppo_mini_batches == 4
+
+
+def test_both_sides_have_the_same_cores_and_slots() -> None:
+    slots = {
+        one.name: config.generation.replicas * config.generation.num_slots
+        for one in headline.SYNCHRONOUS
+        for config in [load(QUICKSTART, one.overrides)]
+    }
+
+    assert set(slots.values()) == {32}

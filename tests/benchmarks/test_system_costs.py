@@ -5,6 +5,7 @@ import asyncio
 from benchmarks.system import peers, services_cost
 from benchmarks.system.services_cost import HEAD, NUM_WARM_UP, SYSTEMS, WEIGHTS, WINDOW, messages
 from benchmarks.system.trl_grpo import ROWS, UPDATES, settings
+from tppo.config import load
 
 
 async def test_messages_of_a_pipe_end_with_it_in_mid_message() -> None:
@@ -48,3 +49,10 @@ def test_a_peers_step_has_the_rows_and_updates_of_ours() -> None:
 
     assert found["per_device_train_batch_size"] * found["steps_per_generation"] == ROWS
     assert found["max_steps"] == 30 * UPDATES
+
+
+def test_what_can_be_left_out_of_the_services_is_off() -> None:
+    config = load(services_cost.QUICKSTART, services_cost.LEAN)
+
+    switches = (config.trace.enabled, config.run.archive_inbox, config.endpoint.enabled, config.prometheus.enabled)
+    assert not any(switches)

@@ -1,6 +1,7 @@
 """What a timed run says of itself, and which runs a study lacks. No run is started."""
 
 import json
+import signal
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -9,7 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.studies.timed_runs import COMMON, Outcome, Study, Variant, outcome_of, read_traces
+from benchmarks.studies.timed_runs import (
+    COMMON,
+    Outcome,
+    Study,
+    Variant,
+    ends_by_exception,
+    outcome_of,
+    read_traces,
+)
 from tests.benchmarks.outcomes import an_outcome
 
 PPO = Variant(name="PPO", overrides=("run.algorithm=ppo",))
@@ -82,3 +91,12 @@ def test_traces_say_what_the_policy_read_and_when_a_long_response_first_trained(
 
     assert traced.read_tokens == 400 + 1 + 600  # each pass reads the response from its beginning
     assert traced.first_trained_seconds == 5.0  # sampled by the first weights, trained in step 1
+
+
+def test_a_stopped_benchmark_leaves_by_an_exception_that_ends_what_it_started() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit), ends_by_exception():
+        signal.raise_signal(signal.SIGTERM)
+
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -123,7 +123,7 @@ class BareLoop:
     async def run(self) -> None:
         assert self.engine.stdout is not None
         windows = messages(self.engine.stdout)
-        self._send_weights(0)
+        await self._send_weights(0)
         self.manager.scheduler.open(0)
         self._settle()
         for step in range(self.config.run.total_training_steps):
@@ -145,15 +145,18 @@ class BareLoop:
         result = self.trainer.step(batch, policy_version=step)
         for row, values in zip(batch, result.values, strict=True):
             self.manager.ledger.mark_trained(row, values)
-        self._send_weights(step + 1)
+        await self._send_weights(step + 1)
         self.manager.scheduler.close_step(batch, step + 1)
         self._settle()
         self.seconds_waiting += arrived - began
         self.seconds_training += time.perf_counter() - arrived
 
-    def _send_weights(self, version: int) -> None:
-        save_file(dict(copied(named_tensors(self.trainer.policy.network))), self.folder / f"{version}.safetensors")
+    async def _send_weights(self, version: int) -> None:
+        await asyncio.to_thread(self._save_weights, self.folder / f"{version}.safetensors")
         self._send(WEIGHTS, str(version).encode())
+
+    def _save_weights(self, path: Path) -> None:
+        save_file(dict(copied(named_tensors(self.trainer.policy.network))), path)
 
     def _send(self, kind: bytes, payload: bytes) -> None:
         assert self.engine.stdin is not None

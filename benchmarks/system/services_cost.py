@@ -205,6 +205,7 @@ async def bare(settings: Sequence[str]) -> Section:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=2**26,
+            start_new_session=True,  # as the processes of `tppo run`: the scheduler of Linux divides cores by sessions
         )
         loop = BareLoop(config, trainer, manager, engine, Path(folder))
         try:

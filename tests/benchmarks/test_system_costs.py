@@ -2,6 +2,7 @@
 
 import asyncio
 
+from benchmarks.studies.timed_runs import QUICKSTART
 from benchmarks.system import peers, services_cost
 from benchmarks.system.services_cost import HEAD, NUM_WARM_UP, SYSTEMS, WEIGHTS, WINDOW, messages
 from benchmarks.system.trl_grpo import ROWS, UPDATES, settings
@@ -52,7 +53,7 @@ def test_a_peers_step_has_the_rows_and_updates_of_ours() -> None:
 
 
 def test_what_can_be_left_out_of_the_services_is_off() -> None:
-    config = load(services_cost.QUICKSTART, services_cost.LEAN)
+    config = load(QUICKSTART, services_cost.LEAN)
 
     switches = (config.trace.enabled, config.run.archive_inbox, config.endpoint.enabled, config.prometheus.enabled)
     assert not any(switches)

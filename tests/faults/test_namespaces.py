@@ -1,6 +1,9 @@
 """A run on four machines, played by network namespaces: its cables are cut, slow and one-way, and machines die."""
 
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,25 +12,55 @@ from pathlib import Path
 import pytest
 
 from tests.faults.spread_run import GENERATORS, MACHINES, SpreadRun
-from tests.support.network import NoNamespacesError, machines
+from tests.support.network import Machine, NoNamespacesError, machines
 from tests.support.processes import tppo
+from tests.support.waiting import wait_until
 
 CUT_SECONDS = 30.0
 ONE_WAY_SECONDS = 8.0  # longer than a lease, and than any time-out of a connection to Redis
 
 
+CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], 80), timeout=1)"
+LISTEN = "import socket, time; server = socket.create_server(('0.0.0.0', 80)); time.sleep(600)"
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[SpreadRun]:
+def network() -> Iterator[dict[str, Machine]]:
     with ExitStack() as stack:
         try:
-            network = stack.enter_context(machines(*MACHINES))
+            made = stack.enter_context(machines(*MACHINES))
         except NoNamespacesError as error:
             pytest.skip(f"no network namespaces can be made here: {error}")
-        yield SpreadRun(tmp_path, network)
+        yield made
 
 
-def test_a_run_on_four_machines_survives_cut_slow_and_one_way_links_and_the_end_of_machines(run: SpreadRun) -> None:
-    network = run.machines
+def test_a_cable_lets_pass_what_it_should(network: dict[str, Machine], tmp_path: Path) -> None:
+    here, there = network["learner"], network["redis"]
+    there.start([sys.executable, "-c", LISTEN], log=tmp_path / "log", environment=os.environ)
+
+    def connects() -> bool:
+        try:
+            here.output_of([sys.executable, "-c", CONNECT, there.address])
+        except subprocess.CalledProcessError:
+            return False
+        return True
+
+    wait_until(connects, "a connection")
+    faults = [here.unplugged(), there.unplugged(), here.unheard_by(there), there.unheard_by(here)]
+    for fault in faults:
+        with fault:
+            assert not connects()
+        wait_until(connects, "a connection after the fault")
+    with network["generators"].unplugged(), here.slow("1mbit"):
+        assert connects()
+    there.kill()
+    assert not connects()
+
+
+def test_a_run_on_four_machines_survives_cut_slow_and_one_way_links_and_the_end_of_machines(
+    network: dict[str, Machine], tmp_path: Path
+) -> None:
+    run = SpreadRun(tmp_path, network)
     run.wait_for_step(2)
     run.wait_for(
         lambda: services_by_host(run),

@@ -91,24 +91,31 @@ class Machine:
 
 @contextmanager
 def machines(*names: str) -> Iterator[dict[str, Machine]]:
-    """By name. Raises `NoNamespacesError` where there is no right to make them, or no program."""
-    prefix = f"tppo-{os.getpid()}-{next(NUMBERS)}"
-    switch = f"{prefix}-switch"
-    made: dict[str, Machine] = {}
+    """By name. Raises `NoNamespacesError` where there is no right to make them, no program, or no such device."""
     _require_programs()
     with ExitStack() as stack:
         try:
-            stack.enter_context(_namespace(switch))
+            made = _plugged_in(stack, names)
         except subprocess.CalledProcessError as error:
-            raise NoNamespacesError(error.stderr.strip()) from None
-        _ran("ip", "-n", switch, "link", "add", "bridge", "type", "bridge")
-        _ran("ip", "-n", switch, "link", "set", "bridge", "up")
-        for number, name in enumerate(names, start=1):
-            made[name] = Machine(f"{prefix}-{name}", switch, f"port{number}", f"10.213.0.{number}")
-            stack.enter_context(_namespace(made[name].namespace))
-            stack.callback(made[name].kill)
-            _plug_in(made[name])
+            raise NoNamespacesError(f"{' '.join(error.cmd)}: {error.stderr.strip()}") from None
         yield made
+
+
+def _plugged_in(stack: ExitStack, names: Sequence[str]) -> dict[str, Machine]:
+    prefix = f"tppo-{os.getpid()}-{next(NUMBERS)}"
+    switch = f"{prefix}-switch"
+    made: dict[str, Machine] = {}
+    stack.enter_context(_namespace(switch))
+    _ran("ip", "-n", switch, "link", "add", "bridge", "type", "bridge")
+    _ran("ip", "-n", switch, "link", "set", "bridge", "up")
+    for number, name in enumerate(names, start=1):
+        made[name] = Machine(f"{prefix}-{name}", switch, f"port{number}", f"10.213.0.{number}")
+        stack.enter_context(_namespace(made[name].namespace))
+        stack.callback(made[name].kill)
+        _plug_in(made[name])
+        with made[name].slow("1gbit"):  # the kernel may lack what does it
+            pass
+    return made
 
 
 @contextmanager

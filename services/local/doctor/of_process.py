@@ -42,7 +42,7 @@ def checks_of_process(role: str, config: Config) -> list[tuple[str, Check]]:
         ("Python", partial(machine.python, PACKAGES[role])),
         ("limits", machine.limits),
         ("Redis", partial(_redis, config)),
-        *(_of_computing(config) if role in COMPUTING else []),
+        *(_of_computing(role, config) if role in COMPUTING else []),
         *(_of_learner(config) if role == "learner" else []),
         *(_of_reward(config) if role == "reward" else []),
     ]
@@ -54,10 +54,11 @@ def _redis(config: Config) -> Iterator[Diagnosis]:
         yield from surroundings.redis(url)
 
 
-def _of_computing(config: Config) -> list[tuple[str, Check]]:
+def _of_computing(role: str, config: Config) -> list[tuple[str, Check]]:
+    is_several = config.generation.engine == "vllm" if role == "generation" else config.learner.num_processes > 1
     return [
         ("threads", machine.threads),
-        ("shared memory", machine.shared_memory),
+        *([("shared memory", machine.shared_memory)] if is_several else []),
         *([("devices", machine.devices)] if machine.has_nvidia_driver() else []),
         ("model", lambda: refusal("model", str(config.model.path), lambda: preflight.check_model(config.model))),
     ]

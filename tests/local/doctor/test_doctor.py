@@ -280,7 +280,7 @@ def test_before_a_process_starts_its_log_has_a_line_for_each_thing_that_is_wrong
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(machine, "shared_memory", partial(machine.shared_memory, tmp_path / "shm"))
-    own = [f"--set=run.directory={tmp_path}", f"--set=model.path={tmp_path}/none", "--set=reward.functions.x=code"]
+    own = [f"--set=run.directory={tmp_path}", f"--set=model.path={tmp_path}/none", "--set=learner.num_processes=2"]
 
     codes = {role: main(["doctor", "--before", role, *PROCESS, *own]) for role in ("learner", "reward", "dashboard")}
 
@@ -289,6 +289,16 @@ def test_before_a_process_starts_its_log_has_a_line_for_each_thing_that_is_wrong
     (memory,) = [line for line in lines if "shared memory" in line]
     assert memory.startswith(f"tppo doctor: problem: shared memory: no {tmp_path}/shm to write to; mount it: ")
     assert len([line for line in lines if f"problem: model: model.path = {tmp_path}/none" in line]) == 1
+
+
+def test_a_process_that_shares_no_memory_with_others_needs_none() -> None:
+    def checks(role: str, *overrides: str) -> set[str]:
+        return {name for name, _ in of_process.checks_of_process(role, load(QUICKSTART, overrides))}
+
+    assert "shared memory" not in checks("learner") | checks("generation") | checks("reward")
+    assert "shared memory" in checks("learner", "learner.num_processes=2") & checks(
+        "generation", "generation.engine=vllm"
+    )
 
 
 def test_programs_are_tried_before_a_reward_service_starts_that_scores_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """A generator that joins a run by the address of its dashboard and a token."""
 
 import json
+import ssl
 import threading
 from argparse import Namespace
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from services.generation import __main__
 from services.generation.fleet.joining import Invitation, invitation, joined_config, read_token
 from tests.learner.builders import a_config
+from tests.support.certificates import certified
 from tppo.config import Config, ConfigError, dump
 
 TOKEN = "generation-token"
@@ -21,7 +23,7 @@ ARCHITECTURE = {"model_type": "qwen2", "hidden_size": 32}
 
 
 @contextmanager
-def dashboard(status: int = 200, body: Any = None) -> Iterator[str]:
+def dashboard(status: int = 200, body: Any = None, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """Answers every request alike, but for the token; its address."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -36,10 +38,12 @@ def dashboard(status: int = 200, body: Any = None) -> Iterator[str]:
         def log_message(self, *_: object) -> None: ...
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
             thread.join()
@@ -75,6 +79,21 @@ def test_the_answer_of_the_dashboard_is_the_runs_configuration_with_its_redis(mo
     assert found.record_key == "a key"
     assert (config.generation.num_slots, config.generation.device) == (5, "cpu")
     assert (config.generation.host, config.generation.port, config.endpoint.enabled) == ("127.0.0.1", 0, False)
+
+
+def test_a_dashboard_over_https_is_verified_by_the_authority(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = {"config": dump(a_run(model)), "redis_url": "rediss://run:7000/0", "model": {}, "record_key": "a key"}
+    files = certified(tmp_path / "tls")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(files["TPPO_TLS_CERTIFICATE"], files["TPPO_TLS_KEY"])
+
+    with dashboard(body=answer, tls=tls) as address:
+        with pytest.raises(ConfigError, match="certificate verify failed"):
+            invitation(address, TOKEN)
+        monkeypatch.setenv("TPPO_TLS_CA", files["TPPO_TLS_CA"])
+        assert invitation(address, TOKEN).redis_url == "rediss://run:7000/0"
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from tppo.weight_probe import ProbeRow, WeightProbe
 
 log = logging.getLogger(__name__)
 
-PROBE_SECONDS = 600.0  # for the engine's answer; some dozen decode steps, and a prefill that is under way
+PROBE_SECONDS = 600.0  # for the engine's answer; a few decode steps, and a prefill that is under way
 CROSSING_ROW = 1  # of the probe: the one that the update is to meet in mid-way
 MAX_RELOADS = 1  # of weights that were disproved, before the generator ends
 

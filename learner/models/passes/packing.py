@@ -171,5 +171,5 @@ def unpack(batches: Sequence[PackedBatch], results: Sequence[Tensor]) -> list[Te
 def pad_rows(rows: Sequence[Tensor]) -> PaddedRows:
     """Return rows of different lengths as one [batch, time] tensor and the mask of what is real in it."""
     values = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
-    lengths = torch.tensor([len(row) for row in rows], device=values.device)
+    lengths = torch.tensor([row.shape[0] for row in rows], device=values.device)
     return PaddedRows(values, torch.arange(values.shape[1], device=values.device) < lengths[:, None])

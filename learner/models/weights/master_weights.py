@@ -39,6 +39,7 @@ class MasterWeights:
             for name, parameter in network.named_parameters()
             if (master := self.masters.get(name)) is not None and master is not parameter
         ]
+        self._sampled = [parameter for name, parameter in network.named_parameters() if name in self.masters]
         for parameter, master in self._cast:
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(_gather_in(master))  # type: ignore[no-untyped-call]
@@ -125,9 +126,8 @@ class MasterWeights:
 
         The stride is odd, so that it takes more than a few columns of a matrix. Those that are frozen are left out.
         """
-        parameters = [weight for name, weight in self.network.named_parameters() if name in self.masters]
-        stride = (sum(parameter.numel() for parameter in parameters) // MAX_SAMPLED) | 1
-        return torch.cat([parameter.detach().flatten()[::stride] for parameter in parameters])
+        stride = (sum(parameter.numel() for parameter in self._sampled) // MAX_SAMPLED) | 1
+        return torch.cat([parameter.detach().flatten()[::stride] for parameter in self._sampled])
 
     def changed_fraction(self, since: Tensor) -> float:
         """The share of the weights that are not what they were in this `sample`."""

@@ -6,7 +6,6 @@
 The rotation of a pair of channels is a complex product; its backward pass is the product with the conjugate.
 """
 
-from collections.abc import Iterator
 from functools import lru_cache
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from learner.models.passes.fast.row_groups import HeadPlaces, RowGroups
+from learner.models.passes.fast.row_groups import Block, HeadPlaces, RowGroups
 from tppo.models import memory_estimate
 
 #: Probabilities of one pass through a block, the first ones, that are kept for its backward pass.
@@ -60,8 +59,8 @@ class _Attention(torch.autograd.Function):
         attended = torch.empty_like(query)
         kept: list[Tensor] = []
         num_kept, is_trained = 0, ctx.needs_input_grad[0]
-        for block in _blocks(rows, queries.shape[1] // head_dim, num_kv_heads):
-            probabilities = block.probabilities(query, key, scale)
+        for block in rows.blocks:
+            probabilities = _probabilities(block, query, key, scale)
             torch.bmm(probabilities, block.seen(value), out=block.own(attended))
             num_kept += probabilities.numel()
             if is_trained and num_kept <= MAX_KEPT:
@@ -79,9 +78,8 @@ class _Attention(torch.autograd.Function):
         head_dim = query.shape[1]
         outputs = _padded_with_zeros(of_attended, rows.queries, head_dim)
         of_query, of_key, of_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        num_heads = of_attended.shape[1] // head_dim
-        for block, kept in zip_longest(_blocks(rows, num_heads, ctx.num_kv_heads), first_kept):
-            probabilities = block.probabilities(query, key, ctx.scale) if kept is None else kept
+        for block, kept in zip_longest(rows.blocks, first_kept):
+            probabilities = _probabilities(block, query, key, ctx.scale) if kept is None else kept
             output, own_query = block.own(outputs), block.own(query)
             of_scores = torch.bmm(output, block.seen_across(value))
             of_scores = torch._softmax_backward_data(of_scores, probabilities, -1, of_scores.dtype)
@@ -97,59 +95,18 @@ class _Attention(torch.autograd.Function):
         return of_queries, of_keys_and_values, None, None, None, None
 
 
-class _Block(NamedTuple):
-    """Some queries of a group's rows. Key-value heads count as rows, and the heads of each as more queries."""
-
-    first_query: int  # of the padded ones
-    first_key: int
-    num_rows: int
-    length: int  # keys of a row
-    num_seen: int  # keys up to the last query's
-    num_queries: int  # of a row and head
-    num_heads: int  # that share keys
-
-    def own(self, padded: Tensor) -> Tensor:
-        """[rows, heads * queries, head_dim]."""
-        head_dim, num = padded.shape[1], self.num_heads * self.num_queries
-        return padded.as_strided(
-            (self.num_rows, num, head_dim), (num * head_dim, head_dim, 1), self.first_query * head_dim
-        )
-
-    def seen(self, padded: Tensor) -> Tensor:
-        """[rows, keys, head_dim]."""
-        head_dim = padded.shape[1]
-        size, strides = (self.num_rows, self.num_seen, head_dim), (self.length * head_dim, head_dim, 1)
-        return padded.as_strided(size, strides, self.first_key * head_dim)
-
-    def seen_across(self, padded: Tensor) -> Tensor:
-        """[rows, head_dim, keys]."""
-        head_dim = padded.shape[1]
-        size, strides = (self.num_rows, head_dim, self.num_seen), (self.length * head_dim, 1, head_dim)
-        return padded.as_strided(size, strides, self.first_key * head_dim)
-
-    def probabilities(self, query: Tensor, key: Tensor, scale: float) -> Tensor:
-        """[rows, heads * queries, keys]."""
-        num = self.num_heads * self.num_queries
-        scores = query.new_empty(self.num_rows, num, self.num_seen)
-        scores.baddbmm_(self.own(query), self.seen_across(key), beta=0, alpha=scale)
-        diagonal = scores.as_strided(
-            (self.num_rows * self.num_heads, self.num_queries, self.num_queries),
-            (self.num_queries * self.num_seen, self.num_seen, 1),
-            self.num_seen - self.num_queries,
-        )
-        diagonal += _later(self.num_queries, scores.dtype)
-        return scores.softmax(-1)
-
-
-def _blocks(rows: RowGroups, num_heads: int, num_kv_heads: int) -> Iterator[_Block]:
-    query = key = 0
-    for group in rows.groups:
-        num_rows = len(group.begins) * num_kv_heads
-        for places in group.blocks():
-            block = _Block(query, key, num_rows, group.length, places.stop, len(places), num_heads // num_kv_heads)
-            yield block
-            query += num_rows * block.num_heads * block.num_queries
-        key += num_rows * group.length
+def _probabilities(block: Block, query: Tensor, key: Tensor, scale: float) -> Tensor:
+    """[rows, heads * queries, keys]."""
+    num = block.num_heads * block.num_queries
+    scores = query.new_empty(block.num_rows, num, block.num_seen)
+    scores.baddbmm_(block.own(query), block.seen_across(key), beta=0, alpha=scale)
+    diagonal = scores.as_strided(
+        (block.num_rows * block.num_heads, block.num_queries, block.num_queries),
+        (block.num_queries * block.num_seen, block.num_seen, 1),
+        block.num_seen - block.num_queries,
+    )
+    diagonal += _later(block.num_queries, scores.dtype)
+    return scores.softmax(-1)
 
 
 @lru_cache(maxsize=256)

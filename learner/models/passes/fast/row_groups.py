@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 import torch
@@ -54,11 +54,43 @@ class HeadPlaces:
     of_tokens: Tensor  # [tokens * heads], among the padded
 
 
+class Block(NamedTuple):
+    """Some queries of a group's rows. Key-value heads count as rows, and the heads of each as more queries."""
+
+    first_query: int  # of the padded ones
+    first_key: int
+    num_rows: int
+    length: int  # keys of a row
+    num_seen: int  # keys up to the last query's
+    num_queries: int  # of a row and head
+    num_heads: int  # that share keys
+
+    def own(self, padded: Tensor) -> Tensor:
+        """[rows, heads * queries, head_dim]."""
+        head_dim, num = padded.shape[1], self.num_heads * self.num_queries
+        return padded.as_strided(
+            (self.num_rows, num, head_dim), (num * head_dim, head_dim, 1), self.first_query * head_dim
+        )
+
+    def seen(self, padded: Tensor) -> Tensor:
+        """[rows, keys, head_dim]."""
+        head_dim = padded.shape[1]
+        size, strides = (self.num_rows, self.num_seen, head_dim), (self.length * head_dim, head_dim, 1)
+        return padded.as_strided(size, strides, self.first_key * head_dim)
+
+    def seen_across(self, padded: Tensor) -> Tensor:
+        """[rows, head_dim, keys]."""
+        head_dim = padded.shape[1]
+        size, strides = (self.num_rows, head_dim, self.num_seen), (self.length * head_dim, 1, head_dim)
+        return padded.as_strided(size, strides, self.first_key * head_dim)
+
+
 @dataclass(frozen=True, slots=True)
 class RowGroups:
     """The rows of a line in groups."""
 
     groups: tuple[RowGroup, ...]
+    blocks: tuple[Block, ...]
     queried: Tensor | None  # [n], places in the line of the tokens with queries; None: every token's
     queries: HeadPlaces  # block by block of each group; in a block [rows, heads, places]
     keys: HeadPlaces  # group by group; in a group [rows, heads, places]
@@ -77,6 +109,7 @@ def row_groups(lengths: tuple[int, ...], firsts: tuple[int, ...], *, num_heads: 
     number = numpy.cumsum(has_query) - 1
     return RowGroups(
         groups,
+        tuple(_blocks(groups, num_heads, num_kv_heads)),
         None if len(queried) == total else torch.from_numpy(queried),
         _head_places([(number[tokens], is_real) for tokens, is_real in blocks], len(queried), num_heads),
         _key_places(tuple((group.begins, group.lengths) for group in groups), total, num_kv_heads),
@@ -109,6 +142,17 @@ def _grouped(lengths: Sequence[int], firsts: Sequence[int]) -> Iterator[RowGroup
 
 def _group(rows: Sequence[int], begins: Sequence[int], lengths: Sequence[int], first: int) -> RowGroup:
     return RowGroup(tuple(begins[row] for row in rows), tuple(lengths[row] for row in rows), first)
+
+
+def _blocks(groups: Sequence[RowGroup], num_heads: int, num_kv_heads: int) -> Iterator[Block]:
+    query = key = 0
+    for group in groups:
+        num_rows = len(group.begins) * num_kv_heads
+        for places in group.blocks():
+            block = Block(query, key, num_rows, group.length, places.stop, len(places), num_heads // num_kv_heads)
+            yield block
+            query += num_rows * block.num_heads * block.num_queries
+        key += num_rows * group.length
 
 
 def _padded(begins: Sequence[int], lengths: Sequence[int], places: range) -> tuple[Places, Places]:

@@ -58,6 +58,7 @@ class Case:
         for model in (trainer.policy, trainer.value_model):
             model.packs_rows = model.packs_rows and self.packs_rows
             checkpoint_blocks(model.network, self.mode)
+            vars(model.network.base_model)["takes_fast_path"] = False  # ranks compute by the modules
         return trainer
 
     @property

@@ -98,7 +98,9 @@ def test_attention_by_heads_of_each_rank_is_that_of_all_heads(found_by: FoundBy,
 def test_a_rank_keeps_its_tokens_activations_and_the_estimate_knows_how_many(found_by: FoundBy, num_ranks: int) -> None:
     alone, own = found_by(num_ranks)["kept"]
     whole, part = (
-        activation_bytes(shape_of_kept_activations(), Training(4, 128, "off", sequence_size=size))
+        activation_bytes(
+            shape_of_kept_activations(), Training(4, 128, "off", num_processes=num_ranks, sequence_size=size)
+        )
         for size in (1, num_ranks)
     )
 

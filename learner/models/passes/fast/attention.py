@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from learner.models.passes.fast.row_groups import Block, HeadPlaces, RowGroups
+from learner.models.passes.fast.row_groups import QueryBlock, HeadPlaces, RowGroups
 from tppo.models import memory_estimate
 
 #: Probabilities of one pass through a block, the first ones, that are kept for its backward pass.
@@ -95,7 +95,7 @@ class _Attention(torch.autograd.Function):
         return of_queries, of_keys_and_values, None, None, None, None
 
 
-def _probabilities(block: Block, query: Tensor, key: Tensor, scale: float) -> Tensor:
+def _probabilities(block: QueryBlock, query: Tensor, key: Tensor, scale: float) -> Tensor:
     """[rows, heads * queries, keys]."""
     num = block.num_heads * block.num_queries
     scores = query.new_empty(block.num_rows, num, block.num_seen)

@@ -54,7 +54,7 @@ class HeadPlaces:
     of_tokens: Tensor  # [tokens * heads], among the padded
 
 
-class Block(NamedTuple):
+class QueryBlock(NamedTuple):
     """Some queries of a group's rows. Key-value heads count as rows, and the heads of each as more queries."""
 
     first_query: int  # of the padded ones
@@ -90,7 +90,7 @@ class RowGroups:
     """The rows of a line in groups."""
 
     groups: tuple[RowGroup, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[QueryBlock, ...]
     queried: Tensor | None  # [n], places in the line of the tokens with queries; None: every token's
     queries: HeadPlaces  # block by block of each group; in a block [rows, heads, places]
     keys: HeadPlaces  # group by group; in a group [rows, heads, places]
@@ -144,12 +144,12 @@ def _group(rows: Sequence[int], begins: Sequence[int], lengths: Sequence[int], f
     return RowGroup(tuple(begins[row] for row in rows), tuple(lengths[row] for row in rows), first)
 
 
-def _blocks(groups: Sequence[RowGroup], num_heads: int, num_kv_heads: int) -> Iterator[Block]:
+def _blocks(groups: Sequence[RowGroup], num_heads: int, num_kv_heads: int) -> Iterator[QueryBlock]:
     query = key = 0
     for group in groups:
         num_rows = len(group.begins) * num_kv_heads
         for places in group.blocks():
-            block = Block(query, key, num_rows, group.length, places.stop, len(places), num_heads // num_kv_heads)
+            block = QueryBlock(query, key, num_rows, group.length, places.stop, len(places), num_heads // num_kv_heads)
             yield block
             query += num_rows * block.num_heads * block.num_queries
         key += num_rows * group.length

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from learner.models.passes.fast.row_groups import QueryBlock, HeadPlaces, RowGroups
+from learner.models.passes.fast.row_groups import HeadPlaces, QueryBlock, RowGroups
 from tppo.models import memory_estimate
 
 #: Probabilities of one pass through a block, the first ones, that are kept for its backward pass.

@@ -14,7 +14,7 @@ from learner.evaluation_rounds import EvaluationRounds
 from learner.exchange.peers import Peers
 from learner.exchange.score_failures import ScoreFailures
 from learner.models.loading.inspection import require_adaptable, require_dividable, require_trainable
-from learner.networks import load_models
+from learner.networks import load_own_models
 from learner.parts import Parts
 from learner.persistence import rollback
 from learner.persistence.checkpoint import Checkpoints
@@ -86,8 +86,8 @@ def load_state(
     restored = with_values(config, definition.settings)
     manager = new_manager(restored, tokenizer).reading(records)  # refuses bad rows before models are loaded
     restored_step = None if latest is None else step_of(latest)
-    group = team.begin(Beginning(identity.incarnation, restored_step, definition.settings))
-    models = load_models(restored, latest, group=group)
+    roles = team.begin(Beginning(identity.incarnation, restored_step, definition.settings))
+    models = load_own_models(restored, latest, roles)
     state = new_state(
         restored,
         definition,
@@ -97,6 +97,7 @@ def load_state(
         manager=manager,
         wanted=None if is_replay else config,
         team=team,
+        roles=roles,
     )
     if latest is not None:
         restore(state, latest)

@@ -132,9 +132,9 @@ class Follower:
         from learner.replica import Replica
 
         disable_progress_bar()  # type: ignore[no-untyped-call]
-        group = join(self._place, beginning.incarnation, self._config)
+        roles = join(self._place, beginning.incarnation, self._config)
         self._activity = "loading"
-        return Replica.loaded(self._config, beginning, group)
+        return Replica.loaded(self._config, beginning, roles)
 
     def _beat(self) -> Mapping[str, Any]:
         return {"activity": self._activity, "memory_bytes": resident_bytes()}

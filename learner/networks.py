@@ -20,6 +20,7 @@ from learner.models.weights.activation_checkpointing import checkpoint_blocks
 from learner.models.weights.adapters import Adapters, Body
 from learner.models.weights.compilation import CompilationError, compile_policy, compile_value_model
 from learner.parallel.group import ALONE, Group
+from learner.parallel.roles import Roles
 from learner.persistence.network_folders import adapters_for
 from learner.step.turns import Device, Participant
 from tppo.config import Config, ConfigError
@@ -29,6 +30,10 @@ from tppo.models.device import torch_device
 from tppo.models.probe import ProbeError
 
 logger = logging.getLogger(__name__)
+
+
+Models = tuple[Policy | None, ValueModel | None]
+"""None for one that other processes have."""
 
 
 def load_models(
@@ -48,9 +53,22 @@ def load_models(
         Participant(policy.weights).move(
             device_of(torch_device(config.policy_placement)).send_home
         )  # the value model comes to where it was
-    value_model = _value_model(config, latest, policy)
+    value_model = _value_model(config, latest, group, policy=policy)
     _prepare_blocks(config, value_model)
     return policy, value_model
+
+
+def load_own_models(config: Config, latest: Path | None, roles: Roles) -> Models:
+    """As `load_models`, what this process is to train. Raises `ConfigError`."""
+    if roles.policy is not None and roles.value_model is not None:
+        return load_models(config, latest, group=roles.policy)
+    if roles.policy is not None:
+        policy = _policy(config, latest, roles.policy, device=str(roles.policy.device))
+        _prepare_blocks(config, policy)
+        return policy, None
+    value_model = _value_model(config, latest, roles.own, device=str(roles.own.device))
+    _prepare_blocks(config, value_model)
+    return None, value_model
 
 
 def _prepare_blocks(config: Config, model: Policy | ValueModel) -> None:
@@ -70,8 +88,8 @@ def _prepare_blocks(config: Config, model: Policy | ValueModel) -> None:
     logger.info("the blocks of %s compiled in %.0f s", type(model.network).__name__, time.monotonic() - began)
 
 
-def _policy(config: Config, latest: Path | None, group: Group) -> Policy:
-    device, dtype = _device_and_dtype(config.policy_placement)
+def _policy(config: Config, latest: Path | None, group: Group, *, device: str = "") -> Policy:
+    placed, dtype = _device_and_dtype(config.policy_placement)
     adapters = _adapters(config, "actor", config.model.path, latest)
     folder = config.model.path if latest is None or adapters else latest / "actor"
     with _refused("model.path", config.model.path, None if adapters else latest):
@@ -79,24 +97,27 @@ def _policy(config: Config, latest: Path | None, group: Group) -> Policy:
             str(folder),
             temperature=config.generation.temperature,
             compute_dtype=dtype,
-            device=device,
+            device=device or placed,
             adapters=adapters,
             group=group,
         )
 
 
-def _value_model(config: Config, latest: Path | None, policy: Policy) -> ValueModel:
+def _value_model(
+    config: Config, latest: Path | None, group: Group, *, policy: Policy | None = None, device: str = ""
+) -> ValueModel:
     """From a folder with a value head; else on the policy's body, with a head of zeros."""
-    device, dtype = _device_and_dtype(config.value_model_placement)
+    placed, dtype = _device_and_dtype(config.value_model_placement)
     body = config.model.critic_path or config.model.path
     adapters = _adapters(config, "critic", body, latest)
     critic = config.model.critic_path if latest is None or adapters else latest / "critic"
     key = "model.path" if critic is None else "model.critic_path"
     with _refused(key, critic or config.model.path, None if adapters else latest):
         if adapters and config.critic.share_body:
+            assert policy is not None, "the configuration refuses a value model of its own"
             return value_model_on_body_of(policy, str(body), adapters=adapters)
         load = value_model_from_policy if critic is None else load_value_model
-        return load(str(critic or body), compute_dtype=dtype, device=device, adapters=adapters, group=policy.group)
+        return load(str(critic or body), compute_dtype=dtype, device=device or placed, adapters=adapters, group=group)
 
 
 def _adapters(config: Config, key: str, folder: Path, latest: Path | None) -> Adapters | None:

@@ -58,7 +58,7 @@ class Parts:
 
     def conditions(self) -> Conditions:
         """Under which this incarnation computes."""
-        return Conditions.of(self.reconfiguration.config, num_processes=self.team.size)
+        return Conditions.of(self.reconfiguration.config, self.trainer.roles.counts)
 
     def status(self, generators: Mapping[str, GeneratorState], *, step: int, **state: Any) -> Mapping[str, Any]:
         """For the heartbeat: `state`, and what the parts know."""

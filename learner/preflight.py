@@ -2,12 +2,14 @@
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from learner.data.shape import DataError
+from learner.parallel.process_counts import ProcessCounts
 from learner.persistence.definition import fingerprints, require_resumable
 from learner.persistence.definition import read as read_definition
+from learner.ranks.place import too_few_gpus
 from learner.reporting.trackers import trackers
 from learner.rollouts.prompts import Prompt
 from tppo.config import Config, ConfigError
@@ -82,10 +84,23 @@ def _check_devices(config: Config, gpus: Gpus | None) -> list[str]:
     there = accelerators() if gpus is None else gpus.names
     require_numbers(config.placement, there)
     placements = (config.policy_placement, config.value_model_placement, config.generator_placement)
-    devices = {chosen_device(one.device, there, key=one.device_key) for one in placements}
+    of_policy, of_value_model, of_generators = (
+        chosen_device(one.device, there, key=one.device_key) for one in placements
+    )
+    devices = {of_policy, of_value_model, of_generators}
+    _require_gpu_for_each(config, there, of_policy, of_value_model)
     if len(there) < 2 or devices != {"cuda"} or config.placement.policy is not None:
         return []
     return [f"{len(there)} GPUs are there, and all processes use the first one; [placement] divides them"]
+
+
+def _require_gpu_for_each(config: Config, there: Sequence[str], of_policy: str, of_value_model: str) -> None:
+    """Of the learner's processes, where no key names one."""
+    counts = ProcessCounts(config.learner.num_processes, config.critic.num_processes)
+    num_of_value_model = counts.of_value_model if of_value_model == "cuda" else 0
+    num_on_gpus = num_of_value_model + (counts.of_policy if of_policy == "cuda" else 0)
+    if config.placement.policy is None and counts.total > 1 and num_on_gpus > len(there):
+        raise ConfigError(too_few_gpus(counts, num_here=num_on_gpus, num_gpus=len(there)))
 
 
 def _require_compiler(config: Config) -> None:

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from learner.models.passes.outputs import Policy, ValueModel
-from learner.networks import load_models
-from learner.parallel.group import Group
+from learner.networks import Models, load_own_models
+from learner.parallel.roles import Roles
 from learner.persistence import checkpoint
 from learner.persistence.definition import with_values
+from learner.persistence.network_folders import describe_network
 from learner.ranks import calls
 from learner.ranks.channel import RankMessage
 from learner.ranks.team import Beginning
@@ -25,11 +25,11 @@ class Replica:
     """Of one rank."""
 
     config: Config  # in force
-    models: tuple[Policy, ValueModel]
+    models: Models
     trainer: Trainer
 
     @classmethod
-    def loaded(cls, config: Config, beginning: Beginning, group: Group) -> Self:
+    def loaded(cls, config: Config, beginning: Beginning, roles: Roles) -> Self:
         """As rank 0 begins. Raises `ConfigError`."""
         in_force = with_values(config, {**beginning.settings, "trace.enabled": False})
         path = None
@@ -37,15 +37,16 @@ class Replica:
             path = CheckpointFolder(RunPaths(config.run.path).checkpoints).of_step(beginning.step)
             if not path.is_dir():
                 raise ConfigError(f"{path}: no such checkpoint here; expected run.directory on a disk of all ranks")
-        models = load_models(in_force, path, group=group)
-        trainer = new_trainer(in_force, *models)
+        models = load_own_models(in_force, path, roles)
+        trainer = new_trainer(in_force, *models, roles=roles)
         if path is not None:
-            trainer.load_state_dict(checkpoint.read(path, is_divided=trainer.is_divided).trainer)
+            trainer.load_state_dict(checkpoint.read_for(trainer, path).trainer)
         return cls(in_force, models, trainer)
 
     def make(self, call: RankMessage) -> None:
         """The call that rank 0 makes at the same time."""
-        CALLS[call.kind](self, call)
+        if self.trainer.policy_side is not None or call.kind not in calls.OF_POLICY:
+            CALLS[call.kind](self, call)
 
     def step(self, call: RankMessage) -> None:
         """Train on the same rows."""
@@ -67,7 +68,7 @@ class Replica:
 
     def write(self, call: RankMessage) -> None:
         """This rank's files of a checkpoint; nothing has changed since rank 0 captured its state."""
-        self.trainer.write(self.trainer.captured(), Path(call.fields["folder"]))
+        self.trainer.write(self.trainer.captured(), Path(call.fields["folder"]), describe_network)
 
     def set_temperature(self, call: RankMessage) -> None:
         """Of sampling."""
@@ -80,7 +81,7 @@ class Replica:
     def reconfigure(self, call: RankMessage) -> None:
         """Go on under other settings."""
         self.config = with_values(self.config, call.fields["values"])
-        self.trainer.take_over(new_trainer(self.config, *self.models))
+        self.trainer.take_over(new_trainer(self.config, *self.models, roles=self.trainer.roles))
 
 
 CALLS: Mapping[str, Callable[[Replica, RankMessage], None]] = {

@@ -11,6 +11,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from learner.models.passes.outputs import Policy, ValueModel
+from learner.networks import Models
+from learner.parallel.roles import TOGETHER, Roles
 from learner.persistence import checkpoint
 from learner.persistence.checkpoint import Checkpoints
 from learner.persistence.definition import Definition, require_resumable
@@ -66,18 +68,20 @@ def new_state(
     checkpoints: Checkpoints,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    models: tuple[Policy, ValueModel],
+    models: Models,
     manager: RolloutManager,
     wanted: Config | None,
     team: Team = ALONE,
+    roles: Roles | None = None,
 ) -> LearnerState:
     """Of a run that has not begun; `config` is in force, and `wanted` is to be at the first chance."""
-    trainer = new_trainer(config, *models, made_by=Trainer if team.size == 1 else partial(LeadingTrainer, team))
+    made_by = Trainer if team.size == 1 else partial(LeadingTrainer, team)
+    trainer = new_trainer(config, *models, made_by=made_by, roles=roles)
     steering = Steering(config.run, manager, trainer, checkpoints)
 
     def take_over(config: Config, values: Mapping[str, Any]) -> None:
         with team.making(RankMessage("reconfigure", {"values": dict(values)})):
-            trainer.take_over(new_trainer(config, *models))  # some copy the policy
+            trainer.take_over(new_trainer(config, *models, roles=roles))  # some copy the policy
 
     async def reconfigure(config: Config, values: Mapping[str, Any]) -> None:
         await asyncio.to_thread(take_over, config, values)
@@ -105,7 +109,7 @@ def new_state(
 
 def restore(state: LearnerState, path: Path) -> None:
     """Continue from a checkpoint, whose models are loaded already."""
-    restored = checkpoint.read(path, is_divided=state.trainer.is_divided)
+    restored = checkpoint.read_for(state.trainer, path)
     state.trainer.load_state_dict(restored.trainer)
     ledger_state.restore(state.manager, restored.ledger)
     state.progress = restored.progress
@@ -114,9 +118,17 @@ def restore(state: LearnerState, path: Path) -> None:
 
 
 def new_trainer(
-    config: Config, policy: Policy, value_model: ValueModel, *, made_by: Callable[..., Trainer] = Trainer
+    config: Config,
+    policy: Policy | None,
+    value_model: ValueModel | None,
+    *,
+    made_by: Callable[..., Trainer] = Trainer,
+    roles: Roles | None = None,
 ) -> Trainer:
-    """The trainer of `run.algorithm`, with fresh optimizers."""
+    """The trainer of `run.algorithm`, with fresh optimizers; without a model that other processes have.
+
+    `roles`: unset where this process's group has both.
+    """
     compute_deterministically(config)
     algorithm = config.algorithm.model_copy(update={"importance_cap": config.importance_cap})
     estimators = Estimators(algorithm, config.run.window_length)
@@ -134,8 +146,9 @@ def new_trainer(
         actor=config.actor,
         critic=config.critic,
         keeps_traces=config.trace.enabled,
+        roles=roles or (TOGETHER if policy is None else Roles.together(policy.group)),
     )
-    if config.learner.offload_idle_model:
+    if config.learner.offload_idle_model and policy is not None and value_model is not None:
         device = Device.of(torch_device(config.policy_placement))
         let_take_turns(policy, trainer.actor, value_model, trainer.critic, device=device)
     return trainer

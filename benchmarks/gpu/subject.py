@@ -21,11 +21,11 @@ from learner.models.passes.outputs import Policy, ValueModel
 from learner.models.weights.master_weights import MasterWeights
 from learner.rollouts.prompts import Prompt
 from learner.rollouts.rollout import Rollout
-from learner.step.estimation.estimates import estimate
+from learner.step.estimation.estimates import PolicyMask, estimate
 from learner.step.estimation.estimators import Estimators
 from learner.step.estimation.experience import Estimates, Sampled
 from learner.step.measurements.metrics import Metrics
-from learner.step.system import PolicyTokens
+from learner.step.system import PolicyTokens, Predictions
 from learner.step.updates import policy_update
 from learner.step.updates.loss_normalizer import LossNormalizer
 from learner.step.updates.optimization import Optimization, Update
@@ -197,15 +197,9 @@ class Learner:
     def estimates(self, sampled: Sampled) -> Estimates:
         """As a training step makes them."""
         predicted = ValueUpdate(self.value_model, self.critic, sampled, self._critic_keys, seed="0").predicted()
-        return estimate(
-            sampled,
-            predicted.values,
-            predicted.boundary_values,
-            system=self.system,
-            algorithm=self._algorithm,
-            policy_version=0,
-            max_token_lag=0,
-        )
+        mask = PolicyMask.of(sampled, algorithm=self._algorithm, policy_version=0, max_token_lag=0)
+        predictions = Predictions(predicted.values, predicted.boundary_values)
+        return estimate(sampled, predictions, mask, system=self.system, algorithm=self._algorithm)
 
 
 def random_rows(sizes: Sizes) -> list[Rollout]:

@@ -46,7 +46,7 @@ def whole_at(owner: int, tensor: Tensor, *, dtype: torch.dtype | None = None) ->
     rows = own_rows(tensor.detach()).to(dtype or tensor.dtype)
     if not isinstance(tensor, DTensor) or tensor.numel() == 0 or _num_parts(tensor) == 1:
         return rows.reshape(tensor.shape)
-    replica = _replica(tensor)
+    replica, owner = _replica(tensor), int(tensor.device_mesh.mesh.flatten()[owner])
     if owner not in dist.get_process_group_ranks(replica):
         return None  # another replica has the rows
     sent = _padded(rows, _bytes_of_a_rank(tensor, rows.dtype))
@@ -99,10 +99,11 @@ def rows_from_first(like: Tensor, whole: Tensor | None, group: Group) -> Tensor:
     num_bytes = _bytes_of_a_rank(like, rows.dtype) if isinstance(like, DTensor) else rows.nbytes
     received = torch.empty(num_bytes, dtype=torch.uint8, device=rows.device)
     if isinstance(like, DTensor) and num_bytes:
-        dist.scatter(received, None if sent is None else _parts_of_ranks(sent, like, num_bytes), src=0)
+        parts = None if sent is None else _parts_of_ranks(sent, like, num_bytes)
+        dist.scatter(received, parts, group=group.processes, group_src=0)
     elif num_bytes:
         received = received if sent is None else _padded(sent, num_bytes)
-        dist.broadcast(received, src=0)
+        dist.broadcast(received, group=group.processes, group_src=0)
     if rows.numel():
         rows.copy_(received[: rows.nbytes].view(rows.dtype).reshape(rows.shape))
     return rows

@@ -30,6 +30,21 @@ class Group:
     mesh: DeviceMesh | None = None  # parameters are sharded over its last dimension, and replicated over the one before
     device: torch.device = torch.device("cpu")  # noqa: RUF009  immutable
     sequence: SequenceRanks = ALL_TOKENS  # those of this rank's share
+    processes: ProcessGroup | None = None  # None: all of torch.distributed
+
+    @classmethod
+    def of_ranks(cls, ranks: Sequence[int], device: torch.device, *, timeout: timedelta | None = None) -> Self | None:
+        """Some processes of torch.distributed; all make this call, in the same order, and get None where they are none
+        of them. See `joined`.
+        """
+        processes, rank = torch.distributed.new_group([*ranks], timeout=timeout), torch.distributed.get_rank()
+        if rank not in ranks:
+            return None
+        _use(device)
+        if len(ranks) == 1:
+            return cls(device=device)
+        mesh = DeviceMesh.from_group(processes, device.type, mesh_dim_names=("shard",))
+        return cls(ranks.index(rank), len(ranks), mesh, device, processes=processes)
 
     @classmethod
     def joined(
@@ -45,8 +60,7 @@ class Group:
         `sequence_size` of them share the tokens of a pass, and `shard_size` a copy of the parameters: by default all.
         `timeout` is that of a collective of some of them; torch's own is of minutes.
         """
-        if device.type != "cpu":
-            torch.accelerator.set_device_index(device.index or 0)  # fully_shard looks nowhere else
+        _use(device)
         rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
         mesh, sequence = _mesh(device, size, shard_size or size, timeout), _sequence(rank, sequence_size, timeout)
         return cls(rank, size, mesh, device, sequence)
@@ -70,7 +84,7 @@ class Group:
         padded = own.new_zeros(max(lengths), *own.shape[1:])
         padded[: len(own)] = own
         parts = [torch.empty_like(padded) for _ in lengths]
-        torch.distributed.all_gather(parts, padded)
+        torch.distributed.all_gather(parts, padded, group=self.processes)
         return [part[:length] for part, length in zip(parts, lengths, strict=True)]
 
     def gathered_of_shares(self, own: Tensor, lengths: Sequence[int]) -> list[Tensor]:
@@ -86,8 +100,14 @@ class Group:
     def summed(self, own: Tensor) -> Tensor:
         """The sum over the ranks, the same bits on each."""
         if self.size > 1:
-            torch.distributed.all_reduce(own)
+            torch.distributed.all_reduce(own, group=self.processes)
         return own
+
+
+def _use(device: torch.device) -> None:
+    """fully_shard looks nowhere else for the device of its network."""
+    if device.type != "cpu":
+        torch.accelerator.set_device_index(device.index or 0)
 
 
 ALONE = Group()

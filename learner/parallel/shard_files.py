@@ -83,10 +83,11 @@ def write_together(
     *,
     in_one_file: Collection[str] = (),
     max_file_bytes: int = MAX_FILE_BYTES,
+    beside: Callable[[], None] = lambda: None,
 ) -> WrittenTogether:
     """Of each stem, a path in the folder, `STEM.safetensors`, or several files and their index.
 
-    Each rank's are on the disk when this returns. Rank 0 alone writes those of the stems `in_one_file`.
+    Each rank's are on the disk when this returns. Rank 0 alone writes those of the stems `in_one_file`, and `beside`.
     """
     warn_on_event_loop(f"writing of {', '.join(tensors)}")
     shares = {stem: _shares(of_stem, 1 if stem in in_one_file else group.size) for stem, of_stem in tensors.items()}
@@ -101,6 +102,7 @@ def write_together(
         if group.rank == 0:
             for stem in tensors:
                 _write_index(folder, stem, [file for plan in plans for file in plan if file.stem == stem])
+            beside()
     except OSError as found:
         error = f"rank {group.rank}: {found}" if group.size > 1 else str(found)
     for _ in received:
@@ -189,13 +191,19 @@ def _error_in(reports: Sequence[Mapping[str, Any]]) -> str:
 
 def _missing(folder: Path, reports: Sequence[Mapping[str, Any]]) -> str:
     """A sentence about the first file that is not here as a rank has written it."""
-    for rank, report in enumerate(reports):
-        for name, (num_bytes, _) in report["files"].items():
-            if not (path := folder / name).is_file() or path.stat().st_size != num_bytes:
-                return (
-                    f"rank {rank} has written {num_bytes} bytes to {path}, which this rank does not find there; "
-                    "expected a run's folder that all nodes share"
-                )
+    sizes = ({name: facts[0] for name, facts in report["files"].items()} for report in reports)
+    found = (missing_file(folder, of_rank, writer=f"rank {rank}") for rank, of_rank in enumerate(sizes))
+    return next((sentence for sentence in found if sentence), "")
+
+
+def missing_file(folder: Path, sizes: Mapping[str, int], *, writer: str) -> str:
+    """A sentence about the first of these files that is not here as it was written; empty where all are."""
+    for name, num_bytes in sizes.items():
+        if not (path := folder / name).is_file() or path.stat().st_size != num_bytes:
+            return (
+                f"{writer} has written {num_bytes} bytes to {path}, which this rank does not find there; "
+                "expected a run's folder that all nodes share"
+            )
     return ""
 
 

@@ -176,7 +176,7 @@ class Checkpoints:
         best = self.folder.best()
         kept = set(keep_also) if best is None else {*keep_also, best.step}
         older = self._before(step_of(newest))
-        for path in older[: len(older) - self._keep + 1]:
+        for path in older[: max(0, len(older) - self._keep + 1)]:
             if step_of(path) not in kept:
                 shutil.rmtree(path)
 
@@ -185,35 +185,42 @@ class Checkpoints:
         return [self.folder.of_step(kept) for kept in self.folder.kept_steps() if kept < step]
 
 
-def read(path: Path, *, is_divided: bool = False) -> Restored:
-    """What `Checkpoints.commit` wrote, without the models.
+def read(path: Path, *, is_divided: bool = False, without: Collection[str] = ()) -> Restored:
+    """What `Checkpoints.commit` wrote, without the models, and `without` these parts of the trainer's state.
 
     `is_divided`: ranks copy their rows of the trainer's tensors, which are views of the files till then.
     """
     plain = json.loads((path / "ledger.json").read_text(encoding="utf-8"))
     progress = TrainingProgress(**json.loads((path / "progress.json").read_text(encoding="utf-8")))
     tensors = {
-        name: tensor for file in sorted(path.glob("trainer*.safetensors")) for name, tensor in load_file(file).items()
+        name: tensor
+        for file in sorted(path.glob("trainer*.safetensors"))
+        for name, tensor in load_file(file).items()
+        if name.partition(".")[0] not in without
     }
     small = {name: tensor for name, tensor in tensors.items() if tensor.ndim == 0}
+    parts = json.loads((path / "trainer.json").read_text(encoding="utf-8"))["items"]
     trainer = StateParts(
-        json.loads((path / "trainer.json").read_text(encoding="utf-8")),
+        {"items": [part for part in parts if part[0] not in without]},
         tensors | copied(small) if is_divided else copied(tensors),  # in memory of its own, not in the file's
     )
     return Restored(progress, LedgerState(plain, load_file(path / "ledger.safetensors")), trainer.whole())
 
 
+def read_for(trainer: Trainer, path: Path) -> Restored:
+    """What this process's trainer needs of it."""
+    return read(path, is_divided=trainer.is_divided, without=trainer.absent)
+
+
 def _write(folder: Path, state: Capture, trainer: Trainer, tokenizer: PreTrainedTokenizerBase) -> Mapping[str, Any]:
     """All files of a checkpoint; its line of committed.jsonl."""
-    written = trainer.write(state.trainer, folder)
+    written = trainer.write(state.trainer, folder, describe_network)
     if written.error:
         raise OSError(written.error)
-    describe_network(folder / "actor", trainer.policy.weights, state.trainer.actor.tensors)
-    describe_network(folder / "critic", trainer.value_model.weights, state.trainer.critic.tensors)
     _save_tokenizer(tokenizer, folder / "actor")
     ledger = write_tensors(folder / "ledger.safetensors", state.ledger.tensors)
     texts = {
-        "trainer.json": state.trainer.rest.plain,
+        "trainer.json": written.plain,
         "ledger.json": state.ledger.plain,
         "progress.json": asdict(state.progress),
         **({} if state.definition is None else {DEFINITION: state.definition.as_json()}),
@@ -224,9 +231,9 @@ def _write(folder: Path, state: Capture, trainer: Trainer, tokenizer: PreTrained
     return {
         "step": state.progress.step,
         "inbox_position": state.progress.inbox_position,
-        "actor": written.digests[state.trainer.actor.stem],
-        "critic": written.digests[state.trainer.critic.stem],
-        "num_processes": trainer.policy.group.size,
+        "actor": written.digests["actor"],
+        "critic": written.digests["critic"],
+        **trainer.roles.counts.as_json(),
     }
 
 

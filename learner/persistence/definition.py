@@ -19,7 +19,7 @@ from tppo.run_folder.json_files import read_object
 
 FILE = "run.json"
 ADAPTERS = ("lora_rank", "lora_alpha", "target_modules", "exclude_modules")
-PLACING = ("compute_dtype", "device", "share_body")
+PLACING = ("compute_dtype", "device", "share_body", "num_processes")
 FIXED = (
     "run.seed",
     "run.algorithm",

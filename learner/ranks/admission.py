@@ -57,9 +57,9 @@ class Admission:
 
     def _accept(self) -> None:
         listening = self._meeting.listening
-        listening.settimeout(ACCEPT_SECONDS)
         while not self._host.is_closed:
             try:
+                listening.settimeout(ACCEPT_SECONDS)
                 opened, _ = listening.accept()
             except TimeoutError:
                 continue

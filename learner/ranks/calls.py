@@ -4,6 +4,8 @@
     probe      nothing                           set_temperature, set_learning_rate, reconfigure     values
     write      a checkpoint's folder             policy_in_memory         nothing
 
+A rank that has the value model alone takes part in those that are the policy's by doing nothing.
+
 Rows and prompts travel without what only rank 0 needs: no text, no ground truth. Weights never do: where rank 0 has
 others than the policy's present ones, each rank is sent its rows by torch, one tensor after the other.
 """
@@ -16,18 +18,19 @@ from typing import Any
 
 from torch import Tensor
 
-from learner.parallel.shard_files import WrittenTogether
 from learner.ranks.channel import RankMessage
 from learner.ranks.team import Team
 from learner.rollouts.ledger_state import PER_TOKEN, PLAIN, TYPECODES
 from learner.rollouts.prompts import Prompt
 from learner.rollouts.rollout import Rollout, State
 from learner.step.trainer import Model, StepResult, Trainer
-from learner.step.trainer_state import TrainerState
+from learner.step.trainer_state import Describe, TrainerState, WrittenState, without_description
 from tppo.weight_probe import WeightProbe
 from tppo.weights import MemoryFile
 
 Arrays = list["array[Any]"]
+OF_POLICY = ("probe", "solution_probabilities", "policy_in_memory", "set_temperature")
+"""Calls that need no value model."""
 OTHERS = "is_of_other_weights"
 
 
@@ -72,9 +75,9 @@ class LeadingTrainer(Trainer):
         with self._team.making(RankMessage("policy_in_memory")):
             return super().policy_in_memory(nonce)
 
-    def write(self, state: TrainerState, folder: Path) -> WrittenTogether:
+    def write(self, state: TrainerState, folder: Path, describe: Describe = without_description) -> WrittenState:
         with self._team.making(RankMessage("write", {"folder": str(folder.absolute())})):
-            return super().write(state, folder)
+            return super().write(state, folder, describe)
 
     def set_temperature(self, temperature: float) -> None:
         with self._team.making(RankMessage("set_temperature", {"temperature": temperature})):

@@ -27,7 +27,7 @@ from learner.ranks.team import Beginning, RankStatus, resident_bytes
 from tppo.config import ConfigError
 
 if TYPE_CHECKING:  # torch takes seconds to import, and ranks are to be there before
-    from learner.parallel.group import Group
+    from learner.parallel.roles import Roles
 
 logger = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ class Door(Protocol):
     def prepare(self, incarnation: int) -> None:
         """Before the first rank enters."""
 
-    def enter(self, incarnation: int) -> "Group":
-        """The group, when all ranks have entered."""
+    def enter(self, incarnation: int) -> "Roles":
+        """Who trains what, when all ranks have entered."""
 
     def leave(self) -> None:
         """At an orderly end."""
@@ -58,6 +58,7 @@ class Member:
 
     host: str
     pid: int
+    trains: str  # which models
     connection: Connection
     num_done: int = 0  # calls that it has made
     has_left: bool = False  # in order
@@ -96,7 +97,7 @@ class Leader:
         Admission(meeting, self).start()
         threading.Thread(target=self._watch, daemon=True).start()
 
-    def begin(self, beginning: Beginning) -> "Group":
+    def begin(self, beginning: Beginning) -> "Roles":
         """Once all ranks are there. Raises `ConfigError` where one of them cannot be one of the group."""
         deadline = time.monotonic() + JOIN_SECONDS
         with self._changed:
@@ -108,9 +109,9 @@ class Leader:
                 raise ConfigError(self._state.refusal)
         self._door.prepare(beginning.incarnation)
         self._send(RankMessage("begin", asdict(beginning)))
-        group = self._door.enter(beginning.incarnation)
+        roles = self._door.enter(beginning.incarnation)
         self._activity = "loading"
-        return group
+        return roles
 
     @contextmanager
     def making(self, call: RankMessage) -> Iterator[None]:
@@ -134,13 +135,14 @@ class Leader:
     def ranks(self) -> dict[str, RankStatus]:
         """This one, too."""
         own, now = self._meeting.own, time.monotonic()
-        found = {"0": RankStatus(own["host"], own["pid"], self._activity, 0.0, resident_bytes())}
+        trains = str(own.get("trains", ""))
+        found = {"0": RankStatus(own["host"], own["pid"], trains, self._activity, 0.0, resident_bytes())}
         with self._changed:
             for rank, member in sorted(self._state.members.items()):
                 beat = member.connection.newest_beat
                 age = round(now - member.connection.heard_at, 1)
                 activity, memory = str(beat.get("activity", "starting")), int(beat.get("memory_bytes", 0))
-                found[str(rank)] = RankStatus(member.host, member.pid, activity, age, memory)
+                found[str(rank)] = RankStatus(member.host, member.pid, member.trains, activity, age, memory)
         return found
 
     def close(self, *, in_order: bool) -> None:
@@ -188,7 +190,8 @@ class Leader:
         with self._changed:
             if rank in self._state.members:
                 return False
-            self._state.members[rank] = Member(str(other["host"]), int(other["pid"]), connection)
+            trains = str(other.get("trains", ""))
+            self._state.members[rank] = Member(str(other["host"]), int(other["pid"]), trains, connection)
             connection.start()
             self._changed.notify_all()
         logger.info("rank %d of %d is there: process %s on %s", rank, self.size, other["pid"], other["host"])

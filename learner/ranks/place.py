@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Self
 
+from learner.parallel.process_counts import ProcessCounts
 from tppo.config import Config, ConfigError
 
 TORCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -30,15 +31,17 @@ class RankPlace:
     local_rank: int = 0
     local_size: int = 1  # ranks on this machine
     master: str = ""  # the host of rank 0 as torchrun names it; empty where rank 0 starts the others
+    num_of_value_model: int = 0  # last ones, which have the value model alone; 0: all have both models
     channel: str = ""  # host:port of rank 0, for a rank that rank 0 has started
     leader_pid: int = 0  # of rank 0, for a rank that rank 0 has started
 
     @classmethod
     def of(cls, environment: Mapping[str, str], config: Config) -> Self:
         """As torchrun or rank 0 says; else rank 0 of as many as configured. Raises `ConfigError`."""
-        count = config.learner.num_processes
+        num_of_value_model = config.critic.num_processes
+        count = config.learner.num_processes + num_of_value_model
         if not environment.get("RANK"):
-            return cls(size=count, local_size=count)
+            return cls(size=count, local_size=count, num_of_value_model=num_of_value_model)
         rank, size = _number(environment, "RANK"), _number(environment, "WORLD_SIZE")
         local_rank, local_size = (
             _number(environment, "LOCAL_RANK", rank),
@@ -46,14 +49,36 @@ class RankPlace:
         )
         if not 0 <= rank < size:
             raise ConfigError(f"RANK = {rank} with WORLD_SIZE = {size}; expected 0 to {size - 1}")
-        if count not in (1, size):
-            raise ConfigError(
-                f"learner.num_processes = {count}, but torchrun has started {size} (WORLD_SIZE); "
-                "expected the same number, or no such key"
-            )
+        _require_as_many(config, size)
         channel, _, pid = environment.get(CHANNEL_VARIABLE, "").partition("/")
         master = "" if channel or size == 1 else _text(environment, "MASTER_ADDR")
-        return cls(rank, size, local_rank, local_size, master, channel, int(pid or 0))
+        return cls(
+            rank,
+            size,
+            local_rank,
+            local_size,
+            master,
+            num_of_value_model=num_of_value_model,
+            channel=channel,
+            leader_pid=int(pid or 0),
+        )
+
+    @property
+    def counts(self) -> ProcessCounts:
+        """Of all ranks, by what they train."""
+        return ProcessCounts(self.size - self.num_of_value_model, self.num_of_value_model)
+
+    @property
+    def has_policy(self) -> bool:
+        """Or else the value model alone."""
+        return self.rank < self.counts.of_policy
+
+    @property
+    def trains(self) -> str:
+        """What this rank has, in words."""
+        if not self.num_of_value_model:
+            return "policy and value model"
+        return "policy" if self.has_policy else "value model"
 
     @property
     def is_one_machine(self) -> bool:
@@ -73,6 +98,7 @@ def identity(place: RankPlace, config: Config, *, host: str, pid: int) -> dict[s
     return {
         "rank": place.rank,
         "size": place.size,
+        "trains": place.trains,
         "host": host,
         "pid": pid,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in COMPARED_VERSIONS}},
@@ -98,6 +124,31 @@ def why_not_together(own: Mapping[str, Any], other: Mapping[str, Any]) -> str:
                 "expected the same configuration on every rank"
             )
     return ""
+
+
+def too_few_gpus(counts: ProcessCounts, *, num_here: int, num_gpus: int) -> str:
+    """Why so many processes of these cannot be on a machine with so many GPUs, each on one by its number."""
+    shared = ", or [placement], by which both models may share them" if counts.of_value_model else ""
+    return (
+        f"{_keys(counts)}: {num_here} processes on this machine, which has {num_gpus} GPUs; expected at most "
+        f"{num_gpus}{shared}, or learner.device = 'cpu'"
+    )
+
+
+def _keys(counts: ProcessCounts) -> str:
+    of_value_model = f" and critic.num_processes = {counts.of_value_model}" if counts.of_value_model else ""
+    return f"learner.num_processes = {counts.of_policy}{of_value_model}"
+
+
+def _require_as_many(config: Config, size: int) -> None:
+    """As torchrun has started; `learner.num_processes` may be unset then."""
+    of_policy, of_value_model = config.learner.num_processes, config.critic.num_processes
+    if size != of_policy + of_value_model and (of_policy > 1 or size <= of_value_model):
+        expected = "the same number, or no such key"
+        if of_value_model:
+            expected = f"the sum of both, or learner.num_processes unset and more than {of_value_model} processes"
+        keys = _keys(ProcessCounts(of_policy, of_value_model))
+        raise ConfigError(f"{keys}, but torchrun has started {size} (WORLD_SIZE); expected {expected}")
 
 
 def _shown(value: object) -> str:

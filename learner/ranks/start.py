@@ -18,7 +18,7 @@ from tppo.security.authentication import Service
 from tppo.security.service_tokens import client_token
 
 if TYPE_CHECKING:  # torch takes seconds to import, and ranks are to be there before
-    from learner.parallel.group import Group
+    from learner.parallel.roles import Roles
 
 LOOPBACK = "127.0.0.1"
 
@@ -68,8 +68,8 @@ class TorchDoor:
 
         make_way(Path(self.config.run.path))
 
-    def enter(self, incarnation: int) -> "Group":
-        """The group, when all ranks have entered."""
+    def enter(self, incarnation: int) -> "Roles":
+        """Who trains what, when all ranks have entered."""
         from learner.ranks.process_group import join
 
         return join(self.place, incarnation, self.config)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from learner.ranks.channel import RankMessage
 
 if TYPE_CHECKING:  # torch takes seconds to import, and ranks are to be there before
-    from learner.parallel.group import Group
+    from learner.parallel.roles import Roles
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,7 @@ class RankStatus:
 
     host: str
     pid: int
+    trains: str  # which models
     activity: str
     heartbeat_age_seconds: float
     memory_bytes: int  # resident; 0 where that is not known
@@ -40,8 +41,8 @@ class Team(Protocol):
     def size(self) -> int:
         """Of the whole group."""
 
-    def begin(self, beginning: Beginning) -> "Group":
-        """The other ranks load what this one is about to load; the group of all, once they are in one."""
+    def begin(self, beginning: Beginning) -> "Roles":
+        """The other ranks load what this one is about to load; who trains what, once all are in one group."""
 
     def making(self, call: RankMessage) -> AbstractContextManager[None]:
         """The time in which this rank makes the call: the others make it too, and have made it at the end."""
@@ -55,11 +56,11 @@ class Alone:
 
     size = 1
 
-    def begin(self, beginning: Beginning) -> "Group":
+    def begin(self, beginning: Beginning) -> "Roles":
         """There is nobody to begin with."""
-        from learner.parallel.group import ALONE as NO_GROUP
+        from learner.parallel.roles import TOGETHER
 
-        return NO_GROUP
+        return TOGETHER
 
     def making(self, call: RankMessage) -> AbstractContextManager[None]:
         """There is nobody to make it with."""

@@ -12,6 +12,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from learner.parallel.process_counts import ProcessCounts
 from tppo.config import Config
 from tppo.run_folder.json_lines import read_objects
 from tppo.run_folder.paths import RunPaths
@@ -31,9 +32,10 @@ class Conditions:
     transformers: str
     sequence_parallel_size: int = 1
     fsdp_size: int | None = None
+    num_value_processes: int = 0  # that have the value model alone
 
     @classmethod
-    def of(cls, config: Config, *, num_processes: int) -> Self:
+    def of(cls, config: Config, counts: ProcessCounts) -> Self:
         """On this machine."""
         import torch  # not for the audit, which reads what was written
         import transformers
@@ -44,13 +46,14 @@ class Conditions:
         name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
         is_deterministic = is_to_be_deterministic(config, device)
         return cls(
-            num_processes,
+            counts.of_policy,
             name,
             is_deterministic,
             torch.__version__,
             transformers.__version__,
             config.learner.sequence_parallel_size,
             config.learner.fsdp_size,
+            num_value_processes=counts.of_value_model,
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -105,8 +108,7 @@ class Level:
                 return cls(False, f"{part.name} is {values[0]!r} in one and {other[0]!r} in another")
         if not first.get("is_deterministic"):
             return cls(False, "learner.deterministic is off")
-        what = "process" if first["num_processes"] == 1 else "processes"
-        return cls(True, f"by {first['num_processes']} {what} on {first['device']}, torch {first['torch']}")
+        return cls(True, f"by {ProcessCounts.of(first)} on {first['device']}, torch {first['torch']}")
 
     def __str__(self) -> str:
         """For the console."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from learner.parallel.process_counts import ProcessCounts
 from learner.reporting.completions_log import CompletionsLog
 from learner.reporting.conditions import Conditions
 from learner.reporting.generation_watch import GenerationWatch
@@ -62,10 +63,10 @@ class RunLog:
 
     def started(self, incarnation: int, conditions: Conditions, *, step: int) -> None:
         """An incarnation of the learner has started after `step`."""
-        num_processes, device = conditions.num_processes, conditions.device
+        counts = ProcessCounts(conditions.num_processes, conditions.num_value_processes)
         text = f"learner started after training step {step}, incarnation {incarnation}"
-        of_ranks = f", {num_processes} processes" if num_processes > 1 else ""
-        computing = {"num_processes": num_processes, "device": device, "conditions": conditions.as_json()}
+        of_ranks = f", {counts}" if counts.total > 1 else ""
+        computing = {**counts.as_json(), "device": conditions.device, "conditions": conditions.as_json()}
         self.journal.event("start", step=step, text=f"{text}{of_ranks}", incarnation=incarnation, **computing)
 
     def ended(self, *, step: int, total_training_steps: int) -> None:

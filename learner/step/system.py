@@ -14,11 +14,12 @@ from learner.step.updates.optimization import Optimization
 
 
 @dataclass(frozen=True, slots=True)
-class Advantages:
-    """What an estimator finds for the tokens of the windows; [batch, time]."""
+class Predictions:
+    """What the two models say of the tokens of the windows before any update; [batch, time]."""
 
-    raw: Tensor
-    old_logprobs: Tensor | None = None  # under the policy before the update, where the estimator needed them
+    values: Tensor  # V(s_t)
+    boundary_values: Tensor  # [batch]: of the states after the last tokens
+    old_logprobs: Tensor | None = None  # where the estimator needs them
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +38,35 @@ class PolicyTokens:
 class System(Protocol):
     """One of the compared systems. Called in this order in each step; what it keeps between steps is its state.
 
-    What most systems do alike has a body here, which they inherit.
+    What most systems do alike has a body here, which they inherit. Where each model has processes of its own, those of
+    the value model call what is not said to be the policy's.
     """
+
+    needs_old_logprobs: bool = False  # for its advantages
 
     def trained_rows(self, sampled: Sampled, *, policy_version: int) -> Sampled:
         """The rows to train on; those that arrived come first. By default each row once, in the step it arrived for."""
         return sampled
 
-    def advantages(self, sampled: Sampled, values: Tensor, boundary_values: Tensor) -> Advantages:
-        """From values [batch, time] and those of the states after the last tokens [batch]."""
+    def old_logprobs(self, sampled: Sampled) -> Tensor:
+        """The policy's: of the windows' tokens before the update [batch, time], where the system needs them."""
+        raise AssertionError(f"{type(self).__name__} needs none")
+
+    def advantages(self, sampled: Sampled, predictions: Predictions) -> Tensor:
+        """Of the windows' tokens [batch, time]."""
 
     def value_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
         """Per row, all of them finished: the value model's target for each token of the response."""
 
     def policy_loss(self, tokens: PolicyTokens) -> PolicyLoss:
-        """The loss of one micro-batch, as its part of the mini-batch's mean."""
+        """The policy's: the loss of one micro-batch, as its part of the mini-batch's mean."""
 
     def after_update(self) -> None:
-        """The policy has moved by one optimizer update."""
+        """The policy's: it has moved by one optimizer update."""
         return
 
     def after_step(self, sampled: Sampled, estimates: Estimates, optimization: Optimization) -> Metrics:
-        """All updates of the policy are done; the system's own numbers."""
+        """The policy's: all of its updates are done; the system's own numbers."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -5,53 +5,52 @@
 What T-PPO and the systems that it is compared with do differently is behind `System`. Decisions where the paper is
 silent are named in docs/algorithm.md. What becomes a mini-batch or a micro-batch is a function of the rows alone, so
 the same rows give the same weights.
+
+Where each model has processes of its own, all of them take the step with the same rows, each with its own model; they
+exchange what it predicts of the rows, and in the end the step's numbers.
 """
 
 import time
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow
 from torch import Tensor
 
-from learner.models.loading.agreement import weight_probe
-from learner.models.loading.named_tensors import stored_by_ranks
-from learner.models.passes.outputs import (
-    Policy,
-    ValueModel,
-    holding,
-    sequence_probabilities,
-)
-from learner.models.passes.packing import TokenRow
+from learner.models.passes.outputs import Policy, ValueModel
 from learner.models.weights.master_weights import MasterWeights
 from learner.parallel.gathering import in_memory_of_first, is_divided
-from learner.parallel.shard_files import WrittenTogether
+from learner.parallel.roles import TOGETHER, Roles
 from learner.rollouts.prompts import Prompt
 from learner.rollouts.rollout import Rollout
-from learner.step.estimation.estimates import estimate
+from learner.step.estimation.estimates import PolicyMask, estimate
 from learner.step.estimation.estimators import Estimators
-from learner.step.estimation.experience import Estimates, Sampled, gather, with_overlong_penalty
-from learner.step.measurements import metrics as step_metrics
-from learner.step.measurements import response_diagnostics
-from learner.step.measurements.engine_check import EngineCheck
+from learner.step.estimation.experience import Sampled, gather, with_overlong_penalty
 from learner.step.measurements.metrics import Metrics
 from learner.step.measurements.trace_rows import trace_table
 from learner.step.measurements.trace_schema import Header
-from learner.step.system import System
-from learner.step.trainer_state import StateParts, StoredModel, TrainerState
-from learner.step.updates import policy_update
-from learner.step.updates.loss_normalizer import LossNormalizer
+from learner.step.sides import Experience, PolicySide, ValueSide
+from learner.step.system import Predictions, System
+from learner.step.trainer_state import (
+    Describe,
+    StateParts,
+    StoredModel,
+    TrainerState,
+    WrittenState,
+    without_description,
+)
 from learner.step.updates.optimization import Optimization
-from learner.step.updates.policy_update import PolicyResult, TokenOutcome
-from learner.step.updates.value_update import BegunPass, ValueUpdate
-from tppo.config.schema import ActorSection, CriticSection, OptimizerSection, RunSection
-from tppo.weight_probe import WeightProbe, update_rows
+from learner.step.updates.policy_update import PolicyResult
+from tppo.config.schema import ActorSection, CriticSection, RunSection
+from tppo.weight_probe import WeightProbe
 from tppo.weights import MemoryFile
 
 Model = Literal["actor", "critic"]
+FOLDERS: tuple[Model, ...] = ("actor", "critic")
+NUMBERS_OF_A_WEIGHT = 3  # itself and two moments
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +63,12 @@ class StepResult:
 
 
 class Trainer:
-    """Owns the two models and their optimizers."""
+    """Owns the two models and their optimizers, or one of them where other processes have the other."""
 
     def __init__(
         self,
-        policy: Policy,
-        value_model: ValueModel,
+        policy: Policy | None,
+        value_model: ValueModel | None,
         system: System,
         *,
         estimators: Estimators,
@@ -77,66 +76,118 @@ class Trainer:
         actor: ActorSection,
         critic: CriticSection,
         keeps_traces: bool,
+        roles: Roles = TOGETHER,
     ) -> None:
-        self.policy, self.value_model, self.system = policy, value_model, system
+        self.system, self.roles = system, roles
         self._estimators, self._algorithm = estimators, estimators.algorithm
-        self._run, self._actor_section, self._critic_section = run, actor, critic
+        self._run = run
         self._keeps_traces = keeps_traces
-        steps = run.total_training_steps
-        self._engine_check = EngineCheck(
-            actor.max_tokens_per_microbatch,
-            keeps_weights=run.mode != "lockstep",
-            max_kl=None if (bound := estimators.algorithm.max_engine_kl) == "none" else bound,
-        )
-        self._normalizer = LossNormalizer(estimators.algorithm.loss_normalizer, run.window_length)
-        self.actor = _optimization(policy.weights, actor, num_steps=max(1, steps - critic.warmup_steps))
-        self.critic = _optimization(value_model.weights, critic, num_steps=steps)
+        self._bytes_elsewhere = 0  # of the state of other processes' model
+        self.policy_side: PolicySide | None = None
+        self.value_side: ValueSide | None = None
+        if policy is not None:
+            self.policy_side = PolicySide(
+                policy,
+                system,
+                algorithm=self._algorithm,
+                run=run,
+                actor=actor,
+                num_warmup_steps=critic.warmup_steps,
+            )
+        if value_model is not None:
+            self.value_side = ValueSide(value_model, system, critic=critic, num_steps=run.total_training_steps)
+
+    @property
+    def policy(self) -> Policy:
+        """Of a process that has it."""
+        return self._having_policy.policy
+
+    @property
+    def actor(self) -> Optimization:
+        """The policy's."""
+        return self._having_policy.optimization
+
+    @property
+    def value_model(self) -> ValueModel:
+        """Of a process that has it."""
+        return self._having_value_model.value_model
+
+    @property
+    def critic(self) -> Optimization:
+        """The value model's."""
+        return self._having_value_model.optimization
+
+    @property
+    def _having_policy(self) -> PolicySide:
+        assert self.policy_side is not None, "other processes have the policy"
+        return self.policy_side
+
+    @property
+    def _having_value_model(self) -> ValueSide:
+        assert self.value_side is not None, "other processes have the value model"
+        return self.value_side
 
     def step(self, rows: Sequence[Rollout], *, policy_version: int) -> StepResult:
         """Train on the rows; the policy's weights before the step are `policy_version`."""
-        started = time.perf_counter()
-        sampled = self.system.trained_rows(self._gathered(rows), policy_version=policy_version)
-        held_rows = self._engine_check.held_rows(rows)
-        seed = self._seed(policy_version)
-        value_update = ValueUpdate(self.value_model, self.critic, sampled, self._critic_section, seed)
-        predicted = value_update.predicted()
-        estimates = estimate(
+        seed = f"{self._run.seed}/{policy_version}"
+        experience, metrics = self._experience(rows, policy_version, seed)
+        if self.value_side is not None:
+            metrics |= self.value_side.train(experience)
+        update = PolicyResult({})
+        if self.policy_side is not None:
+            update = self.policy_side.train(experience, seed=seed)
+        metrics = self._of_all_processes(metrics | update.metrics)
+        arrived, of_arrived = experience.arrived, experience.of_arrived
+        values = [array("f", arrived.window_part(index, of_arrived.values).tolist()) for index in range(len(rows))]
+        return StepResult(values, metrics, self._trace(experience, update) if self._keeps_traces else None)
+
+    def _experience(self, rows: Sequence[Rollout], policy_version: int, seed: str) -> tuple[Experience, Metrics]:
+        """What both models train on, and its numbers."""
+        began = time.perf_counter()
+        limit = self._run.max_response_length
+        gathered = with_overlong_penalty(gather(rows), self._algorithm, max_response_length=limit)
+        sampled = self.system.trained_rows(gathered, policy_version=policy_version)
+        held_rows = [] if self.policy_side is None else self.policy_side.held_rows(rows)
+        mask = PolicyMask.of(
             sampled,
-            predicted.values,
-            predicted.boundary_values,
-            system=self.system,
             algorithm=self._algorithm,
             policy_version=policy_version,
             max_token_lag=self._run.max_token_lag,
             held_rows=held_rows,
         )
-        estimated = time.perf_counter()
-        arrived, of_arrived = sampled.first(len(rows)), estimates.first(len(rows))
-        limit = self._run.max_response_length
-        metrics = step_metrics.sampled_metrics(arrived, policy_version, max_response_length=limit)
-        metrics |= step_metrics.estimate_metrics(sampled, estimates)
-        metrics |= response_diagnostics.prefix_age(rows, policy_version)
-        metrics |= response_diagnostics.metrics(
-            arrived, of_arrived, estimators=self._estimators, max_response_length=limit
+        scored: Mapping[int, Tensor] = {}
+        if self.policy_side is not None and self.roles.is_apart:  # while others predict values
+            scored = self.policy_side.scored(sampled, mask, policy_version)
+        predictions = self._predictions(sampled, seed)
+        estimates = estimate(sampled, predictions, mask, system=self.system, algorithm=self._algorithm)
+        seconds = {"timing_s/values": time.perf_counter() - began}
+        experience = Experience(rows, sampled, estimates, policy_version, held_rows, scored)
+        return experience, experience.metrics(self._estimators, max_response_length=limit) | seconds
+
+    def _predictions(self, sampled: Sampled, seed: str) -> Predictions:
+        """Of both models, at the same time where each has processes of its own."""
+        values = boundary_values = old_logprobs = None
+        if self.value_side is not None:
+            values, boundary_values = self.value_side.predicted(sampled, seed=seed)
+        if self.policy_side is not None and self.system.needs_old_logprobs:
+            old_logprobs = self.system.old_logprobs(sampled)
+        shape = sampled.response_mask.shape
+        from_policy, from_value_model = self.roles.from_policy, self.roles.from_value_model
+        return Predictions(
+            values=from_value_model(values, shape),
+            boundary_values=from_value_model(boundary_values, shape[:1]),
+            old_logprobs=from_policy(old_logprobs, shape) if self.system.needs_old_logprobs else None,
         )
-        metrics |= self._train_value_model(value_update, estimates, predicted.begun)
-        values_trained = time.perf_counter()
-        is_warming_up = policy_version < self._critic_section.warmup_steps
-        self._engine_check.keep_weights(self.policy, policy_version)
-        self._engine_check.score_held(self.policy, rows, arrived, policy_version)
-        update = PolicyResult({}) if is_warming_up else self._train_policy(sampled, estimates, policy_version)
-        metrics |= update.metrics | {
-            "tokens/held": int(sampled.response_mask[held_rows].sum()),
-            "timing_s/values": estimated - started,
-            "timing_s/update_critic": values_trained - estimated,
-            "timing_s/update_actor": time.perf_counter() - values_trained,
-        }
-        values = [array("f", arrived.window_part(index, of_arrived.values).tolist()) for index in range(len(rows))]
-        outcomes = {row: outcome for row, outcome in update.outcomes.items() if row < len(rows)}
-        old_logprobs = {row: outcome.old_logprobs for row, outcome in outcomes.items()}
-        metrics |= self._engine_check.metrics(self.policy, rows, arrived, old_logprobs, policy_version)
-        trace = self._trace(rows, arrived, of_arrived, outcomes, policy_version) if self._keeps_traces else None
-        return StepResult(values, metrics, trace)
+
+    def _of_all_processes(self, own: Metrics) -> Metrics:
+        """The step's numbers; of what all have computed, those of rank 0."""
+        if not self.roles.is_apart:
+            return own
+        parameters = [one for weights in self._weights().values() for one in weights.parameters()]
+        num_bytes = NUMBERS_OF_A_WEIGHT * sum(one.numel() * one.element_size() for one in parameters)
+        of_policy, of_value_model = self.roles.reports({"metrics": own, "num_bytes": num_bytes})
+        self._bytes_elsewhere = of_value_model["num_bytes"]
+        return {**of_value_model["metrics"], **of_policy["metrics"]}
 
     def solution_probabilities(
         self, prompts: Sequence[Prompt], *, temperature: float, weights: Mapping[str, Tensor] | None = None
@@ -145,38 +196,21 @@ class Trainer:
 
         0 for a solution that is longer than a response may be.
         """
-        rows = {
-            index: TokenRow(prompt.token_ids + prompt.solution, start=len(prompt.token_ids))
-            for index, prompt in enumerate(prompts)
-            if prompt.solution is not None and len(prompt.solution) <= self._run.max_response_length
-        }
-        policy = holding(self.policy, weights)
-        probabilities = sequence_probabilities(
-            replace(policy, temperature=temperature),
-            list(rows.values()),
-            max_tokens=self._actor_section.max_tokens_per_microbatch,
-        )
-        by_index = dict(zip(rows, probabilities, strict=True))
-        return [by_index.get(index, 0.0) for index in range(len(prompts))]
+        return self._having_policy.solution_probabilities(prompts, temperature=temperature, weights=weights)
 
     def probe(self, weights: Mapping[str, Tensor] | None = None) -> WeightProbe:
         """What the policy, or that of `weights`, says of the run's probe."""
-        policy, run = holding(self.policy, weights), self._run
-        rows = update_rows(
-            f"{run.name}/{run.seed}",
-            policy.network.config.get_text_config().vocab_size,
-            capacity=run.max_prompt_length + run.max_response_length,
-            step_tokens=run.rollouts_per_step * run.window_length,
-        )
-        return weight_probe(
-            policy, rows, max_tokens=self._actor_section.max_tokens_per_microbatch, frees_cache=run.mode == "lockstep"
-        )
+        return self._having_policy.probe(weights)
+
+    @property
+    def absent(self) -> list[str]:
+        """The models that other processes have, by their folders in a checkpoint."""
+        return [folder for folder in FOLDERS if folder not in self._weights()]
 
     @property
     def is_divided(self) -> bool:
-        """Whether each rank holds rows alone of whatever trains."""
-        trained = (*self.policy.weights.parameters(), *self.value_model.weights.parameters())
-        return all(map(is_divided, trained))
+        """Whether each rank holds rows alone of whatever trains here."""
+        return all(is_divided(one) for weights in self._weights().values() for one in weights.parameters())
 
     def policy_in_memory(self, nonce: str) -> MemoryFile | None:
         """A copy of what the policy computes with, for generators to map; rank 0's alone."""
@@ -188,108 +222,63 @@ class Trainer:
         self.policy.temperature = temperature
 
     def set_learning_rate(self, model: Model, peak: float) -> None:
-        """Another peak rate for the same schedule."""
-        (self.actor if model == "actor" else self.critic).set_peak(peak)
+        """Another peak rate for the same schedule, in the processes that have the model."""
+        for side in self._sides():
+            if side.folder == model:
+                side.optimization.set_peak(peak)
 
     def take_over(self, other: "Trainer") -> None:
         """Go on with this one's models and state as `other`, which was made for another configuration."""
         other.load_state_dict(self.state_dict())
-        self.actor, self.critic, self.system = other.actor, other.critic, other.system
+        if self.policy_side is not None and other.policy_side is not None:
+            self.policy_side.take_over(other.policy_side)
+        self.value_side, self.system = other.value_side, other.system
         self._estimators, self._algorithm, self._run = other._estimators, other._algorithm, other._run
-        self._actor_section, self._critic_section = other._actor_section, other._critic_section
-        self._engine_check.max_kl = other._engine_check.max_kl
 
     def captured(self) -> TrainerState:
-        """What a checkpoint of this moment keeps."""
-        actor, critic = (
-            StoredModel(
-                f"{folder}/{weights.stem}",
-                stored_by_ranks(weights.network, weights.tensors()),
-                is_one_file=weights.adapter is not None,  # peft reads no other
-            )
-            for folder, weights in (("actor", self.policy.weights), ("critic", self.value_model.weights))
-        )
-        return TrainerState(actor, critic, StateParts.of(self.state_dict()))
+        """What a checkpoint of this moment keeps, of the models that are here."""
+        models = {name: StoredModel.of(name, weights) for name, weights in self._weights().items()}
+        state = self.state_dict()
+        if self.policy_side is None:
+            del state["system"]  # which the policy's processes keep
+        return TrainerState(models, StateParts.of(state), self._bytes_elsewhere)
 
-    def write(self, state: TrainerState, folder: Path) -> WrittenTogether:
-        """What was `captured` here, into a checkpoint's folder."""
-        return state.write(folder, self.policy.group)
+    def write(self, state: TrainerState, folder: Path, describe: Describe = without_description) -> WrittenState:
+        """What was `captured` here, into a checkpoint's folder; `describe` writes what stands beside each model."""
+
+        def beside() -> None:
+            for name, weights in self._weights().items():
+                describe(folder / name, weights, state.models[name].tensors)
+
+        return state.write(folder, self.roles, beside)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resume needs besides the two models."""
-        return {
-            "actor": self.actor.state_dict(),
-            "critic": self.critic.state_dict(),
-            "system": self.system.state_dict(),
-            "mean_row_length": self._normalizer.mean_length,
-            "held_generators": sorted(self._engine_check.held),
-        }
+        """What a resume needs besides the models that are here."""
+        state: dict[str, Any] = {"system": self.system.state_dict()}
+        for side in self._sides():
+            state |= side.state_dict()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state_dict`."""
-        self.actor.load_state_dict(state["actor"])
-        self.critic.load_state_dict(state["critic"])
+        """Continue from `state_dict`, that of both models where this process has one of them alone."""
+        for side in self._sides():
+            side.load_state_dict(state)
         self.system.load_state_dict(state["system"])
-        self._normalizer.mean_length = state.get("mean_row_length")
-        self._engine_check.held = set(state.get("held_generators", ()))
 
-    def _seed(self, policy_version: int) -> str:
-        return f"{self._run.seed}/{policy_version}"
+    def _weights(self) -> dict[str, MasterWeights]:
+        """Of the models that are here, by their folders in a checkpoint."""
+        return {side.folder: side.weights for side in self._sides()}
 
-    def _gathered(self, rows: Sequence[Rollout]) -> Sampled:
-        if not self._algorithm.overlong_buffer_length:
-            return gather(rows)
-        return with_overlong_penalty(
-            gather(rows),
-            max_response_length=self._run.max_response_length,
-            buffer_length=self._algorithm.overlong_buffer_length,
-            max_penalty=self._algorithm.overlong_penalty_factor,
+    def _sides(self) -> list[PolicySide | ValueSide]:
+        return [side for side in (self.policy_side, self.value_side) if side is not None]
+
+    def _trace(self, experience: Experience, update: PolicyResult) -> pyarrow.Table:
+        header = Header(experience.policy_version + 1, self._run.algorithm, self._run.mode, self._run.max_token_lag)
+        return trace_table(
+            experience.rows,
+            experience.arrived,
+            experience.of_arrived,
+            update.outcomes,
+            header=header,
+            gamma=self._algorithm.gamma,
         )
-
-    def _train_value_model(self, update: ValueUpdate, estimates: Estimates, begun: BegunPass | None) -> Metrics:
-        weights = self.value_model.weights
-        self.value_model.take_turn()
-        before = weights.sample()
-        metrics = update.train(estimates, self.system, begun)
-        return metrics | {"critic/weights_changed_fraction": weights.changed_fraction(since=before)}
-
-    def _train_policy(self, sampled: Sampled, estimates: Estimates, policy_version: int) -> PolicyResult:
-        entropy_freq = self._actor_section.entropy_freq
-        self.policy.take_turn()
-        before = self.policy.weights.sample()
-        result = policy_update.train(
-            self.policy,
-            self.actor,
-            sampled,
-            estimates,
-            system=self.system,
-            normalizer=self._normalizer,
-            actor=self._actor_section,
-            algorithm=self._algorithm,
-            seed=self._seed(policy_version),
-            with_entropy=entropy_freq > 0 and (policy_version + 1) % entropy_freq == 0,
-        )
-        own_metrics = self.system.after_step(sampled, estimates, self.actor)
-        changed = {"actor/weights_changed_fraction": self.policy.weights.changed_fraction(since=before)}
-        return replace(result, metrics={**result.metrics, **changed, **own_metrics})
-
-    def _trace(
-        self,
-        rows: Sequence[Rollout],
-        sampled: Sampled,
-        estimates: Estimates,
-        outcomes: Mapping[int, TokenOutcome],
-        policy_version: int,
-    ) -> pyarrow.Table:
-        header = Header(policy_version + 1, self._run.algorithm, self._run.mode, self._run.max_token_lag)
-        return trace_table(rows, sampled, estimates, outcomes, header=header, gamma=self._algorithm.gamma)
-
-
-def _optimization(weights: MasterWeights, section: OptimizerSection, *, num_steps: int) -> Optimization:
-    return Optimization(
-        weights.parameters(),
-        section,
-        num_steps=num_steps,
-        before_update=weights.complete_gradients,
-        after_update=weights.cast,
-    )

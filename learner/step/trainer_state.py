@@ -5,18 +5,27 @@
     and a tensor of the name actor.adamw.exp_avg
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
-from learner.parallel.group import Group
-from learner.parallel.shard_files import Stored, WrittenTogether, stored, write_together
+from learner.models.loading.named_tensors import stored_by_ranks
+from learner.models.weights.master_weights import MasterWeights
+from learner.parallel.roles import Roles
+from learner.parallel.shard_files import Stored, missing_file, stored, write_together
+from learner.parallel.tensor_file import WrittenFile
 
 Encoded = Any
 """What `json` writes."""
+Describe = Callable[[Path, MasterWeights, Stored], None]
+"""Writes what stands beside a model's tensors, in their folder."""
+
+
+def without_description(_folder: Path, _weights: MasterWeights, _tensors: Stored) -> None:
+    """Nothing stands beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,31 +54,78 @@ class StoredModel:
     tensors: Stored
     is_one_file: bool = False  # however many ranks there are, and however large it is
 
+    @classmethod
+    def of(cls, folder: str, weights: MasterWeights) -> Self:
+        """In this folder of the checkpoint."""
+        return cls(
+            f"{folder}/{weights.stem}",
+            stored_by_ranks(weights.network, weights.tensors()),
+            is_one_file=weights.adapter is not None,  # peft reads no other
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenState:
+    """What all processes have written of a checkpoint."""
+
+    files: Mapping[str, WrittenFile]  # by path in the folder
+    digests: Mapping[str, str]  # of both models' tensors, by folder
+    plain: Encoded  # of the rest
+    error: str = ""  # why not all of it is written; no exception, which would end one rank alone
+
 
 @dataclass(frozen=True, slots=True)
 class TrainerState:
     """Between two steps: copies of what is small, and the very tensors that the next step changes."""
 
-    actor: StoredModel
-    critic: StoredModel
+    models: Mapping[str, StoredModel]  # those of this process, by folder
     rest: StateParts
+    bytes_elsewhere: int = 0  # of a model that other processes have
 
     @property
     def num_bytes(self) -> int:
         """Size of its tensors, those of all ranks together."""
-        return sum(one.num_bytes for tensors in self._by_stem().values() for one in tensors)
+        return self.bytes_elsewhere + sum(one.num_bytes for tensors in self._by_stem().values() for one in tensors)
 
-    def write(self, folder: Path, group: Group) -> WrittenTogether:
-        """Each rank of the group, of its own state, writes its share."""
-        in_one_file = [one.stem for one in (self.actor, self.critic) if one.is_one_file]
-        return write_together(folder, self._by_stem(), group, in_one_file=in_one_file)
+    def write(self, folder: Path, roles: Roles, beside: Callable[[], None]) -> WrittenState:
+        """Each process, of its own state, writes its share; `beside`: what the first one of each group writes."""
+        by_stem, group = self._by_stem(), roles.own
+        in_one_file = [one.stem for one in self.models.values() if one.is_one_file]
+        written = write_together(folder, by_stem, group, in_one_file=in_one_file, beside=beside)
+        own = {
+            "files": {name: asdict(file) for name, file in written.files.items()},
+            "digests": {name: written.digests[model.stem] for name, model in self.models.items()},
+            "plain": self.rest.plain,
+            "error": written.error,
+        }
+        return _joined(folder, roles.reports(own), first_ranks=(0, roles.first_of_value_model))
 
     def _by_stem(self) -> dict[str, Stored]:
-        return {
-            self.actor.stem: self.actor.tensors,
-            self.critic.stem: self.critic.tensors,
-            "trainer": stored(self.rest.tensors),
-        }
+        """The rest of a value model alone has a stem of its own: the policy's processes do not know how many files
+        there are of it.
+        """
+        stem = "trainer" if "actor" in self.models else "trainer-critic"
+        return {model.stem: model.tensors for model in self.models.values()} | {stem: stored(self.rest.tensors)}
+
+
+def _joined(folder: Path, reports: Sequence[Mapping[str, Any]], *, first_ranks: Sequence[int]) -> WrittenState:
+    """`first_ranks`: of the groups that report."""
+    errors = [report["error"] for report in reports]
+    if len(reports) > 1 and not any(errors):
+        errors = [
+            missing_file(
+                folder,
+                {name: facts["num_bytes"] for name, facts in report["files"].items()},
+                writer=f"the group of rank {rank}",
+            )
+            for rank, report in zip(first_ranks, reports, strict=True)
+        ]
+    return WrittenState(
+        {name: WrittenFile(**facts) for report in reports for name, facts in report["files"].items()},
+        {name: digest for report in reports for name, digest in report["digests"].items()},
+        {"items": [item for report in reports for item in report["plain"]["items"]]},
+        "; ".join(filter(None, errors)),
+    )
 
 
 def _encoded(value: Any, name: str, tensors: dict[str, Tensor]) -> Encoded:

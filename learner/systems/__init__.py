@@ -14,16 +14,16 @@ if TYPE_CHECKING:  # what computes runs where no configuration library is instal
 
 
 def system_for(
-    algorithm: "Algorithm", policy: Policy, estimators: Estimators, *, max_tokens_per_microbatch: int
+    algorithm: "Algorithm", policy: Policy | None, estimators: Estimators, *, max_tokens_per_microbatch: int
 ) -> System:
-    """The system that `run.algorithm` names."""
+    """The system that `run.algorithm` names; without a policy, what it asks of the value model alone."""
     match algorithm:
         case "tppo" | "vapo":
             return ClippedSystem(estimators)
         case "ppo":
             return PpoSystem(estimators)
         case "ppo-ewma":
-            return PpoEwmaSystem(estimators, policy)
+            return PpoSystem(estimators) if policy is None else PpoEwmaSystem(estimators, policy)
         case "geppo":
             return GeppoSystem(estimators, policy, max_tokens_per_microbatch=max_tokens_per_microbatch)
 

@@ -14,7 +14,7 @@ from learner.algorithm.importance import Limit, masked, truncated
 from learner.algorithm.rewards import terminal_rewards
 from learner.step.estimation.estimators import Estimators
 from learner.step.estimation.experience import Estimates, Sampled
-from learner.step.system import Advantages, PolicyTokens, System
+from learner.step.system import PolicyTokens, Predictions, System
 
 IMPORTANCE_LIMITS: Mapping[str, Limit] = {"truncate": truncated, "mask": masked}
 
@@ -25,8 +25,8 @@ class ClippedSystem(System):
 
     estimators: Estimators
 
-    def advantages(self, sampled: Sampled, values: Tensor, boundary_values: Tensor) -> Advantages:
-        return Advantages(self.estimators.window_advantages(sampled, values, boundary_values))
+    def advantages(self, sampled: Sampled, predictions: Predictions) -> Tensor:
+        return self.estimators.window_advantages(sampled, predictions.values, predictions.boundary_values)
 
     def value_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
         """R_t of the sampled tokens of all windows of each response: what came in the end, discounted (Monte-Carlo).

@@ -20,14 +20,16 @@ from learner.models.passes.packing import pad_rows
 from learner.step.estimation.estimators import Estimators
 from learner.step.estimation.experience import Estimates, Sampled, joined
 from learner.step.measurements.metrics import Metrics
-from learner.step.system import Advantages, PolicyTokens, System
+from learner.step.system import PolicyTokens, Predictions, System
 from learner.step.updates.optimization import Optimization
 
 
 class GeppoSystem(System):
     """See `System`; keeps the rows of the last M - 1 steps, newest first."""
 
-    def __init__(self, estimators: Estimators, policy: Policy, *, max_tokens_per_microbatch: int) -> None:
+    needs_old_logprobs = True
+
+    def __init__(self, estimators: Estimators, policy: Policy | None, *, max_tokens_per_microbatch: int) -> None:
         assert isinstance(estimators.algorithm.importance_cap, float), "the preset sets it"
         self._estimators, self._policy = estimators, policy
         self._algorithm = estimators.algorithm
@@ -46,21 +48,23 @@ class GeppoSystem(System):
         )
         return rows
 
-    def advantages(self, sampled: Sampled, values: Tensor, boundary_values: Tensor) -> Advantages:
+    def old_logprobs(self, sampled: Sampled) -> Tensor:
+        return self._window_logprobs(sampled)
+
+    def advantages(self, sampled: Sampled, predictions: Predictions) -> Tensor:
         """V-trace towards the present policy."""
-        old_logprobs = self._window_logprobs(sampled)
-        raw = geppo.vtrace_advantages(
+        assert predictions.old_logprobs is not None
+        return geppo.vtrace_advantages(
             sampled.window_rewards(),
-            values,
+            predictions.values,
             sampled.response_mask,
             sampled.is_finished,
-            old_logprobs=old_logprobs,
+            old_logprobs=predictions.old_logprobs,
             rollout_logprobs=sampled.rollout_logprobs,
             gamma=self._algorithm.gamma,
             gae_lambda=self._estimators.fixed_lambda,
             importance_cap=self._trace_cap,
         )
-        return Advantages(raw, old_logprobs)
 
     def value_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
         """V + c A, as the authors' release has it: V-trace's target weighs each token's own step, too.
@@ -117,4 +121,5 @@ class GeppoSystem(System):
 
     def _window_logprobs(self, sampled: Sampled) -> Tensor:
         """log pi of the windows' tokens under the policy as it is [batch, time]."""
+        assert self._policy is not None, "requested of the policy's processes alone"
         return pad_rows(row_logprobs(self._policy, sampled.window_rows(), max_tokens=self._max_tokens)).values

@@ -16,7 +16,7 @@ from learner.models.passes.outputs import Policy, token_logprobs, with_weights
 from learner.parallel.gathering import placed_like
 from learner.step.estimation.estimators import Estimators
 from learner.step.estimation.experience import Estimates, Sampled
-from learner.step.system import Advantages, PolicyTokens, System
+from learner.step.system import PolicyTokens, Predictions, System
 from tppo.process.event_loop import warn_on_event_loop
 
 
@@ -32,8 +32,8 @@ class PpoEwmaSystem(System):
         self._total_weight = 1.0
         self._decay = decay_from_center_of_mass(estimators.algorithm.ewma_center_of_mass)
 
-    def advantages(self, sampled: Sampled, values: Tensor, boundary_values: Tensor) -> Advantages:
-        return Advantages(self._estimators.window_advantages(sampled, values, boundary_values))
+    def advantages(self, sampled: Sampled, predictions: Predictions) -> Tensor:
+        return self._estimators.window_advantages(sampled, predictions.values, predictions.boundary_values)
 
     def value_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
         return self._estimators.lambda_return_targets(sampled, estimates, rows)

@@ -4,15 +4,15 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from services.local.devices import GIBIBYTE, Machine
+from services.local.model_shapes import UnknownShapeError, shapes_of
 from tppo.config import Config
 from tppo.config.placements import devices_of_a_generator
 from tppo.config.sections.devices import Gpus
 from tppo.config.sections.placement import Placement
-from tppo.config.sections.training import ModelSection, OptimizerSection
+from tppo.config.sections.training import OptimizerSection
 from tppo.models.memory_estimate import (
     FLOAT32_BYTES,
     MEBIBYTE,
@@ -123,38 +123,44 @@ class Shares:
 
     def learners(self, policy: ModelShape, value_model: ModelShape) -> list[Share]:
         """One for each process and device."""
-        config, shares = self.config, []
-        for rank in range(config.learner.num_processes):
-            models = [
-                self._trained("policy", policy, config.policy_placement, config.actor, rank),
-                self._trained("value model", value_model, config.value_model_placement, config.critic, rank),
-            ]
+        learner, num_of_value_model = self.config.learner, self.config.critic.num_processes
+        policies = [self._trained("policy", policy, rank) for rank in range(learner.num_processes)]
+        with_value_model = range(self._num_processes(is_policy=False))
+        value_models = [self._trained("value model", value_model, rank) for rank in with_value_model]
+        apart: list[tuple[Trained, ...]] = [(one,) for one in (*policies, *value_models)]
+        shares = []
+        for rank, models in enumerate(apart if num_of_value_model else zip(policies, value_models, strict=True)):
             for device in dict.fromkeys(model.device for model in models):
                 there = [model for model in models if model.device == device]
-                take_turns = config.learner.offload_idle_model and device != "cpu"
+                take_turns = learner.offload_idle_model and device != "cpu"
                 shares.append(learner_share(there, take_turns=take_turns, process=_numbered("learner", rank)))
         return shares
 
-    def _trained(
-        self, name: str, shape: ModelShape, placement: Placement, section: OptimizerSection, rank: int
-    ) -> Trained:
-        learner, is_policy = self.config.learner, name == "policy"
-        device = self._device_of_rank(name, placement, rank)
+    def _trained(self, name: str, shape: ModelShape, rank: int) -> Trained:
+        """`rank`: of the process, among those that have the model."""
+        config, is_policy = self.config, name == "policy"
+        placement = config.policy_placement if is_policy else config.value_model_placement
+        section: OptimizerSection = config.actor if is_policy else config.critic
+        device, num_sharing = self._device_of_rank(name, placement, rank), config.learner.fsdp_size
         training = Training(
             compute_bytes=_compute_bytes(placement),
             num_tokens=max(section.max_tokens_per_microbatch, self._longest_row),  # which is never divided
-            checkpointing=learner.activation_checkpointing,
+            checkpointing=config.learner.activation_checkpointing,
             device_bytes=self.machine.accelerator_bytes(device),
-            num_processes=learner.fsdp_size or learner.num_processes,
-            sequence_size=learner.sequence_parallel_size,
+            num_processes=num_sharing or self._num_processes(is_policy=is_policy),
+            sequence_size=config.learner.sequence_parallel_size,
             num_adapted=self._num_adapted(section, is_policy=is_policy),
-            has_own_body=is_policy or not self.config.critic.share_body,
+            has_own_body=is_policy or not config.critic.share_body,
         )
         resident = resident_bytes(shape, training)
-        if is_policy and self.config.run.algorithm == "ppo-ewma":
+        if is_policy and config.run.algorithm == "ppo-ewma":
             of_adapters = FLOAT32_BYTES * (training.num_adapted or 0)
             resident["averaged weights"] = of_adapters or resident["weights"]
         return Trained(name, device, resident, update_bytes(shape, training, has_logits=is_policy))
+
+    def _num_processes(self, *, is_policy: bool) -> int:
+        """That have the model."""
+        return (0 if is_policy else self.config.critic.num_processes) or self.config.learner.num_processes
 
     def _num_adapted(self, section: OptimizerSection, *, is_policy: bool) -> int | None:
         if not section.lora_rank:
@@ -175,8 +181,10 @@ class Shares:
         placed, is_policy = self.config.placement, name == "policy"
         if placed.policy is not None:
             return f"GPU {(placed.policy_numbers if is_policy else placed.value_model_numbers)[rank]}"
-        device = self.machine.device(placement)
-        return f"cuda:{rank}" if device == "cuda" and self.config.learner.num_processes > 1 else device
+        device, num_of_value_model = self.machine.device(placement), self.config.critic.num_processes
+        if device != "cuda" or self.config.learner.num_processes + num_of_value_model == 1:
+            return device
+        return f"cuda:{rank if is_policy or not num_of_value_model else self.config.learner.num_processes + rank}"
 
     def generators(self, shape: ModelShape) -> list[Share]:
         """One for each generator and device."""
@@ -255,45 +263,3 @@ def _process(device: str) -> dict[str, int]:
 
 def _compute_bytes(placement: Placement) -> int:
     return 4 if placement.compute_dtype == "float32" else 2
-
-
-class UnknownShapeError(Exception):
-    """Nobody can say how large a model is; the text says why."""
-
-
-def shapes_of(section: ModelSection) -> tuple[ModelShape, ModelShape]:
-    """Of the policy, and of the value model: its own folder's, else the policy's body. Raises `UnknownShapeError`."""
-    policy = _shape(section.path)
-    own = section.critic_path if section.critic_path and stored_parameters(section.critic_path) else None
-    return policy, policy.body() if own is None else _shape(own)
-
-
-def stored_parameters(folder: Path) -> int:
-    """Of the folder's safetensors files, by their headers; tied ones once. 0 where there are none."""
-    from safetensors import safe_open
-
-    found = 0
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="np") as tensors:
-            found += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    return found
-
-
-def _shape(folder: Path) -> ModelShape:
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise UnknownShapeError(f"{folder}: {error}") from None
-    return ModelShape.of(config, stored_parameters(folder) or _described_parameters(config))
-
-
-def _described_parameters(config: object) -> int:
-    """Of the model that the configuration describes, without its memory; tied ones once."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -150,7 +150,7 @@ def child_environment(environment: Mapping[str, str], *, num_processes: int) -> 
 
 def num_computing_processes(config: Config) -> int:
     """Those that keep a core busy: the generators and the learner's ranks."""
-    return config.generation.replicas + config.learner.num_processes
+    return config.generation.replicas + config.learner.num_processes + config.critic.num_processes
 
 
 def _replicas(

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from learner.commands.audit.evidence import collect
 from tests.faults import kinds, small_files, story
-from tests.faults.chaotic_run import SEVERAL_RANKS, ChaoticRun
+from tests.faults.chaotic_run import ChaoticRun
 from tests.faults.kinds import Injection, inject
 from tests.faults.report import Report, add, read, table
 from tests.faults.story import Continuation, Story
@@ -81,7 +81,7 @@ def one_run(folder: Path, plan: Story, source: random.Random, server: ForkServer
 
 
 def _live(folder: Path, plan: Story, source: random.Random, server: ForkServer, report: Report) -> None:
-    run = ChaoticRun(folder, fork_server=server, **SETTINGS, **(SEVERAL_RANKS if plan.has_ranks else {}))
+    run = ChaoticRun(folder, fork_server=server, **SETTINGS, **plan.settings)
     run.deadline_seconds = DEADLINE_SECONDS
     try:
         for name in plan.faults:

@@ -49,6 +49,7 @@ SETTINGS = {
 }
 
 SEVERAL_RANKS = {"learner.num_processes": "2", "learner.rank_timeout_seconds": "5"}
+VALUE_MODEL_APART = {"critic.num_processes": "1", "learner.rank_timeout_seconds": "5"}
 
 T = TypeVar("T")
 

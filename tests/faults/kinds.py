@@ -58,7 +58,7 @@ RANKS: dict[str, Callable[[ChaoticRun], object]] = {
     "SIGSTOP rank 1 of the learner": lambda run: run.lose_rank("learner-rank-1", signal.SIGSTOP),
     "SIGSTOP rank 0 of the learner": lambda run: run.lose_rank("learner", signal.SIGSTOP),
 }
-"""Of a learner of two processes."""
+"""Of a learner of two processes, which have both models, or one each."""
 POISON: dict[str, Fault] = {f"poison: {kind}": _poison(kind) for kind in poison.KINDS}
 NEW = (*EDGES, *POISON, *RANKS)
 PLAIN = {**PROCESSES, **EDGES, **RANKS}

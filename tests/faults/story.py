@@ -2,9 +2,10 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tests.faults import kinds, small_files
+from tests.faults.chaotic_run import SEVERAL_RANKS, VALUE_MODEL_APART
 
 INTERRUPTED = "interrupted"
 KILLED = "everything is killed"
@@ -12,6 +13,7 @@ KILLED_AND_FLUSHED = "everything is killed, and Redis is flushed"
 FINISHED = "finished, and extended"
 OTHER_SETTINGS = "continued with other settings"
 ENDINGS = (INTERRUPTED, KILLED, KILLED_AND_FLUSHED)
+GROUPS = (SEVERAL_RANKS, VALUE_MODEL_APART)
 SLOW = {"SIGSTOP Redis for a minute"}
 """Drawn only where it is named."""
 CHANGES: Sequence[Mapping[str, str]] = (
@@ -38,11 +40,14 @@ class Story:
 
     faults: Sequence[str]
     continuations: Sequence[Continuation]
+    group: Mapping[str, str] = field(
+        default_factory=dict
+    )  # settings of a learner of two processes, of those whose faults strike one of them
 
     @property
-    def has_ranks(self) -> bool:
-        """Whether its learner is several processes."""
-        return any(name in kinds.RANKS for name in self.faults)
+    def settings(self) -> Mapping[str, str]:
+        """Its learner is several processes where a fault strikes one of them."""
+        return self.group if any(name in kinds.RANKS for name in self.faults) else {}
 
 
 def drawn_story(source: random.Random, only: Sequence[str] = ()) -> Story:
@@ -58,7 +63,7 @@ def drawn_story(source: random.Random, only: Sequence[str] = ()) -> Story:
     damages = [kind for kind in small_files.KINDS if kind in only] or small_files.KINDS
     first = _continuation(source, source.choice(ENDINGS), damages)
     extended = [_continuation(source, FINISHED, damages)] if source.random() < 0.5 else []
-    return Story(drawn, [first, *extended])
+    return Story(drawn, [first, *extended], source.choice(GROUPS))
 
 
 def _unnamed_faults(only: Sequence[str]) -> list[str]:

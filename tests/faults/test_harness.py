@@ -15,6 +15,7 @@ import pytest
 from learner.rollouts.border import Border, RejectedError, RolloutIds
 from learner.rollouts.prompts import PromptOrder
 from tests.faults import poison, small_files
+from tests.faults.chaotic_run import SEVERAL_RANKS, VALUE_MODEL_APART
 from tests.faults.kinds import FAULTS, Injection
 from tests.faults.report import Report, add, read, table
 from tests.faults.story import SLOW, drawn_story
@@ -66,6 +67,9 @@ def test_a_story_is_drawn_from_its_seed_and_all_kinds_come() -> None:
     assert set(faults) == set(FAULTS) - SLOW
     assert set(damages) == set(small_files.KINDS)
     assert all(story.continuations for story in stories)
+    assert {frozenset(story.settings.items()) for story in stories} == {
+        frozenset(one.items()) for one in ({}, SEVERAL_RANKS, VALUE_MODEL_APART)
+    }
 
 
 @pytest.mark.parametrize("how", small_files.HOW)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.chaotic_run import SEVERAL_RANKS, ChaoticRun
+from tests.faults.chaotic_run import SEVERAL_RANKS, VALUE_MODEL_APART, ChaoticRun
 from tests.support.fork_server import ForkServer
 from tests.support.processes import output_of
 from tppo.run_folder.checkpoints import CheckpointFolder
@@ -62,6 +62,29 @@ def test_a_learner_that_loses_ranks_begins_again_as_a_whole_and_is_replayed_bit_
     assert {start["conditions"]["sequence_parallel_size"] for start in starts} == {2}
     log = (RunPaths(run.folder).logs / "learner.log").read_text()
     assert [text for *_, text in LOSSES if text not in log] == [], log
+
+
+def test_a_value_model_in_a_process_of_its_own_is_lost_and_trained_on_bit_for_bit(
+    start: Callable[..., ChaoticRun],
+) -> None:
+    run = start(**VALUE_MODEL_APART)
+    run.wait_for_step(2)
+    ranks = run.wait_for_status(lambda status: len(status["ranks"]) == 2)["ranks"]
+
+    run.lose_rank(RANK_1, signal.SIGKILL)
+    run.wait_for_step(run.num_steps_done + 1)
+    run.finish(num_more_steps=2)
+
+    assert {rank: one["trains"] for rank, one in ranks.items()} == {"0": "policy", "1": "value model"}
+    steps = run.lines("step")
+    assert [line["step"] for line in steps] == list(range(1, len(steps) + 1))
+    assert all(line["timing_s/update_critic"] > 0 for line in steps)
+    assert any(line.get("critic/grad_norm") for line in steps)
+    audit = run.audit()
+    assert audit.returncode == 0, audit.stdout + audit.stderr
+    replay = run.replay()
+    assert replay.returncode == 0, replay.stdout + replay.stderr
+    assert "the same bits (by 1 process of the policy and 1 of the value model on cpu" in replay.stdout
 
 
 def test_torchrun_starts_the_ranks_of_a_learner_that_takes_a_run_over(start: Callable[..., ChaoticRun]) -> None:

@@ -13,9 +13,11 @@ from torch import Tensor
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification
 
 from learner.models.loading.loading import policy_from_network, value_model_from_network, value_model_on_body_of
+from learner.models.passes.outputs import Policy, ValueModel
 from learner.models.weights.adapters import Adapters, Body
 from learner.models.weights.master_weights import MasterWeights
 from learner.parallel.group import ALONE, Group
+from learner.parallel.roles import Roles
 from learner.rollouts.rollout import Rollout
 from learner.state import new_trainer
 from learner.step.trainer import Trainer
@@ -80,37 +82,86 @@ class RecordingOptimization(Optimization):
 class TinyTrainer(Trainer):
     """A trainer whose gradients can be looked at."""
 
-    actor: RecordingOptimization
-    critic: RecordingOptimization
-
     def __init__(
-        self, config: Config, *, group: Group = ALONE, network: Callable[[str], PreTrainedModel] = a_network
+        self,
+        config: Config,
+        *,
+        group: Group = ALONE,
+        network: Callable[[str], PreTrainedModel] = a_network,
+        roles: Roles | None = None,
     ) -> None:
-        lora = Lora.of(config.actor)
-        adapters = None if lora is None else Adapters(lora, Body("", ""))
-        policy = policy_from_network(
-            network("policy"),
+        """`roles`: where the group is not of both models."""
+        roles = roles or Roles.together(group)
+        policy = value_model = None
+        if (of_policy := roles.policy) is not None:
+            policy = _policy(config, network, of_policy)
+        if (of_value_model := roles.value_model) is not None:
+            value_model = _value_model(config, network, of_value_model, policy)
+        made = new_trainer(config, policy, value_model, roles=roles)
+        vars(self).update(vars(made))  # built as the learner builds its own
+        for side, section in ((self.policy_side, config.actor), (self.value_side, config.critic)):
+            if side is not None:
+                side.optimization = RecordingOptimization(side.weights, section)
+
+    @property
+    def models(self) -> list[Policy | ValueModel]:
+        """Those that are here."""
+        policies = [] if self.policy_side is None else [self.policy_side.policy]
+        return [*policies, *([] if self.value_side is None else [self.value_side.value_model])]
+
+    @property
+    def recorded(self) -> dict[str, RecordingOptimization]:
+        """Of the models that are here, by folder."""
+        of_policy = {} if self.policy_side is None else {"actor": self.actor}
+        return of_policy | ({} if self.value_side is None else {"critic": self.critic})
+
+    @property
+    def actor(self) -> RecordingOptimization:
+        return _recording(super().actor)
+
+    @property
+    def critic(self) -> RecordingOptimization:
+        return _recording(super().critic)
+
+
+def _recording(optimization: Optimization) -> RecordingOptimization:
+    assert isinstance(optimization, RecordingOptimization)
+    return optimization
+
+
+def _policy(config: Config, network: Callable[[str], PreTrainedModel], group: Group) -> Policy:
+    return policy_from_network(
+        network("policy"),
+        adapters=_adapters(config),
+        temperature=config.generation.temperature,
+        compute_dtype=getattr(torch, config.policy_placement.compute_dtype),
+        group=group,
+    )
+
+
+def _value_model(
+    config: Config, network: Callable[[str], PreTrainedModel], group: Group, policy: Policy | None
+) -> ValueModel:
+    adapters = _adapters(config)
+    if not (adapters and config.critic.share_body):
+        return value_model_from_network(
+            network("value"),
             adapters=adapters,
-            temperature=config.generation.temperature,
-            compute_dtype=getattr(torch, config.policy_placement.compute_dtype),
+            compute_dtype=getattr(torch, config.value_model_placement.compute_dtype),
             group=group,
         )
-        if adapters and config.critic.share_body:
-            with TemporaryDirectory() as folder:
-                network("policy").config.save_pretrained(folder)
-                value_model = value_model_on_body_of(policy, folder, adapters=adapters)
-            head = value_model.network.get_parameter("score.weight")  # behind zeros no adapter would have a gradient
-            torch.nn.init.normal_(head, std=0.3, generator=torch.Generator().manual_seed(5))
-        else:
-            value_model = value_model_from_network(
-                network("value"),
-                adapters=adapters,
-                compute_dtype=getattr(torch, config.value_model_placement.compute_dtype),
-                group=group,
-            )
-        vars(self).update(vars(new_trainer(config, policy, value_model)))  # built as the learner builds its own
-        self.actor = RecordingOptimization(policy.weights, config.actor)
-        self.critic = RecordingOptimization(value_model.weights, config.critic)
+    assert policy is not None
+    with TemporaryDirectory() as folder:
+        network("policy").config.save_pretrained(folder)
+        value_model = value_model_on_body_of(policy, folder, adapters=adapters)
+    head = value_model.network.get_parameter("score.weight")  # behind zeros no adapter would have a gradient
+    torch.nn.init.normal_(head, std=0.3, generator=torch.Generator().manual_seed(5))
+    return value_model
+
+
+def _adapters(config: Config) -> Adapters | None:
+    lora = Lora.of(config.actor)
+    return None if lora is None else Adapters(lora, Body("", ""))
 
 
 def a_step_config(**sections: dict[str, Any]) -> Config:

@@ -93,6 +93,30 @@ def test_gpus_that_are_not_there_are_refused(tmp_path: Path, there: list[str], s
     assert sentence in str(caught.value)
 
 
+def test_each_process_of_the_learner_has_a_gpu_unless_a_key_lets_them_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.learner.test_learner_preflight import ROW, config_with
+
+    tables = config_with(tmp_path, ROW, functions={"sums": "exact"}).model_dump()
+    apart = {**tables, "critic": {"num_processes": 1}, "generation": {"device": "cpu"}}
+    monkeypatch.setattr(device, "accelerators", lambda: ["cuda:0"])
+
+    with pytest.raises(ConfigError) as caught:
+        check(Config.model_validate(apart))
+
+    assert str(caught.value) == (
+        "learner.num_processes = 1 and critic.num_processes = 1: 2 processes on this machine, which has 1 GPUs; "
+        "expected at most 1, or [placement], by which both models may share them, or learner.device = 'cpu'"
+    )
+    for sharing in (
+        {"critic": {"num_processes": 1, "device": "cpu"}},
+        {"learner": {"device": "cuda:0"}},
+        {"placement": {"policy": "0"}, "generation": {}},
+    ):
+        assert check(Config.model_validate(apart | sharing)).notes == []
+
+
 def test_several_gpus_that_nothing_divides_are_worth_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.learner.test_learner_preflight import ROW, config_with
 

@@ -14,9 +14,8 @@ from services.local.memory import (
     learner_share,
     memory_lines,
     needed_by_device,
-    shapes_of,
-    stored_parameters,
 )
+from services.local.model_shapes import shapes_of, stored_parameters
 from tppo.config.schema import Config
 from tppo.config.sections.devices import Gpus
 
@@ -147,6 +146,34 @@ def test_placed_processes_are_counted_on_the_gpus_of_the_machine_that_they_are_f
     ]
     assert lines[3].endswith(" of the 80.0 GiB of GPU 0")
     assert lines[5].endswith(" of the 80.0 GiB of GPUs 2-3")
+
+
+def test_a_process_that_has_the_value_model_alone_takes_what_that_takes(folder: Path) -> None:
+    together, *_ = shares(a_config(folder))
+    policy, *value_models, _ = shares(a_config(folder, critic={"num_processes": 2}))
+
+    assert [one.process for one in (policy, *value_models)] == ["learner", "learner-1", "learner-2"]
+    resident = {name: size for name, size in together.parts.items() if name.endswith(("weights", "moments"))}
+    of_policy = {name: size for name, size in resident.items() if name.startswith("policy's")}
+    assert policy.parts | of_policy == policy.parts
+    assert not resident.keys() & policy.parts.keys() - of_policy.keys()
+    for one in value_models:
+        halves = {name: -(-size // 2) for name, size in resident.items() if name not in of_policy}
+        assert one.parts | halves == one.parts
+        assert not of_policy.keys() & one.parts.keys()
+
+
+def test_processes_of_the_value_model_are_counted_on_its_gpus(folder: Path) -> None:
+    placed = {"policy": "0-1", "value_model": "2", "generation": "3"}
+    config = a_config(folder, learner={"num_processes": 2}, critic={"num_processes": 1}, placement=placed)
+
+    lines = list(memory_lines(config, Gpus.of("4x80")))
+
+    assert [line.partition(":")[0] for line in lines[:3]] == [
+        "learner to learner-1 on GPUs 0-1",
+        "learner-2 on GPU 2",
+        "generation-0 on GPU 3",
+    ]
 
 
 def test_an_engine_that_sleeps_counts_in_the_other_phase_alone() -> None:

@@ -42,22 +42,29 @@ def contradictions(config: Config, chosen: ChosenKeys) -> Iterator[str]:
     yield from _adapters(config)
     yield from _ranks(config)
     yield from _divisions(config)
+    yield from _apart(config)
     yield from placements.contradictions(config)
     yield from _compiled_blocks(config)
     yield from _engine(config)
 
 
 def _ranks(config: Config) -> Iterator[str]:
-    count = config.learner.num_processes
-    if count > 1 and config.learner.offload_idle_model:
-        yield (
-            f"learner.offload_idle_model = true with learner.num_processes = {count}, whose processes share the "
-            "memory of two models; expected false, or learner.num_processes = 1"
-        )
-    for key, device in (("learner.device", config.learner.device), ("critic.device", config.critic.device)):
-        if count > 1 and device is not None and ":" in device:
+    of_policy, of_value_model = config.learner.num_processes, config.critic.num_processes
+    counts = {"learner.num_processes": of_policy, "critic.num_processes": of_value_model}
+    alone = {"learner.num_processes": 1, "critic.num_processes": 0}
+    for key, count in counts.items():
+        if count > alone[key] and config.learner.offload_idle_model:
             yield (
-                f"{key} = {device!r} with learner.num_processes = {count}: each process has a device of its own; "
+                f"learner.offload_idle_model = true with {key} = {count}, whose processes share the memory of two "
+                f"models; expected false, or {key} = {alone[key]}"
+            )
+    for key, device, of_network in (
+        ("learner.device", config.learner.device, "learner.num_processes"),
+        ("critic.device", config.critic.device, "critic.num_processes" if of_value_model else "learner.num_processes"),
+    ):
+        if counts[of_network] > 1 and device is not None and ":" in device:
+            yield (
+                f"{key} = {device!r} with {of_network} = {counts[of_network]}: each process has a device of its own; "
                 f"expected {device.partition(':')[0]!r}, 'auto' or 'cpu'"
             )
 
@@ -69,6 +76,19 @@ def _divisions(config: Config) -> Iterator[str]:
             yield (
                 f"learner.{key} = {size} with learner.num_processes = {count}; expected a divisor of that number, or "
                 "learner.num_processes = WORLD_SIZE under torchrun"
+            )
+
+
+def _apart(config: Config) -> Iterator[str]:
+    count, learner = config.critic.num_processes, config.learner
+    for key, size, alone in (
+        ("sequence_parallel_size", learner.sequence_parallel_size, 1),
+        ("fsdp_size", learner.fsdp_size, None),
+    ):
+        if count and size != alone:
+            yield (
+                f"critic.num_processes = {count} with learner.{key} = {size}: the processes of one model divide its "
+                f"rows and its weights alone; expected 0, or no such key"
             )
 
 
@@ -193,6 +213,7 @@ def _shared_body(config: Config) -> Iterator[str]:
             value_model.compute_dtype != policy.compute_dtype,
             f"{policy.compute_dtype!r}",
         ),
+        (f"critic.num_processes = {config.critic.num_processes}", config.critic.num_processes > 0, "0"),
     ):
         if is_in_the_way:
             yield (
@@ -207,11 +228,12 @@ def _compiled_blocks(config: Config) -> Iterator[str]:
             "learner.compile = true with learner.activation_checkpointing = 'selective', which keeps the results of "
             "operations that a compiled block no longer shows; expected 'full' or 'off', or no compilation"
         )
-    if config.learner.compile and config.learner.num_processes > 1:
-        yield (
-            f"learner.compile = true with learner.num_processes = {config.learner.num_processes}: compiled blocks have "
-            "not been tried with divided weights; expected 1, or no compilation"
-        )
+    for section, count in (("learner", config.learner.num_processes), ("critic", config.critic.num_processes)):
+        if config.learner.compile and count > 1:
+            yield (
+                f"learner.compile = true with {section}.num_processes = {count}: compiled blocks have not been tried "
+                "with divided weights; expected 1, or no compilation"
+            )
 
 
 def _engine(config: Config) -> Iterator[str]:

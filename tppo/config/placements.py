@@ -55,7 +55,14 @@ def _learner(config: "Config") -> Iterator[str]:
             f"placement.policy = {config.placement.policy!r} names {len(policy)} GPUs with learner.num_processes = "
             f"{num_processes}; expected one for each process"
         )
-    if value_model != policy and (num_processes > 1 or len(value_model) != 1):
+    if num_of_value_model := config.critic.num_processes:
+        if len(value_model) != num_of_value_model:
+            key = "policy" if config.placement.value_model is None else "value_model"
+            yield (
+                f"placement.{key} = {getattr(config.placement, key)!r} names {len(value_model)} GPUs with "
+                f"critic.num_processes = {num_of_value_model}; expected one for each of the value model's processes"
+            )
+    elif value_model != policy and (num_processes > 1 or len(value_model) != 1):
         expected = "the same GPUs, or no such key" if num_processes > 1 else "the same GPU, or another one"
         yield (
             f"placement.value_model = {config.placement.value_model!r} with placement.policy = "

@@ -83,7 +83,7 @@ class Config(Section):
         """Of the value model, which may have a device beside that of a learner of one process."""
         placed = self._placement_of(self.critic, "critic.device")
         numbers = self.placement.value_model_numbers
-        if not numbers or numbers == self.placement.policy_numbers:
+        if not numbers or numbers == self.placement.policy_numbers or self.critic.num_processes:
             return placed
         index = self.placement.learner_numbers.index(numbers[0])
         return placed._replace(device=f"cuda:{index}", device_key="placement.value_model")

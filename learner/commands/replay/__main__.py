@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from learner.commands.replay.records import archived_records, read_scores
+from learner.parallel.process_counts import OF_POLICY, ProcessCounts
 from learner.persistence.definition import at_the_beginning
 from learner.ranks.place import RankPlace
 from learner.ranks.start import leading
@@ -50,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     config, of_ranks = _with_ranks(config, place, folder)
     with leading(place, config, of_ranks) as team:
         result = asyncio.run(replay(config, records, arguments.run, folder, until_step=arguments.until, team=team))
-    return _report(result, arguments.run, folder, num_processes=place.size, is_variant=bool(variant))
+    return _report(result, arguments.run, folder, counts=place.counts, is_variant=bool(variant))
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -87,20 +88,23 @@ def _config(run: Path, overrides: Sequence[str], pinned: Collection[str]) -> Con
 
 
 def _place(config: Config, run: Path) -> RankPlace:
-    """As many ranks as the run began with: another number rounds differently."""
+    """As many ranks of each kind as the run began with: another number rounds differently."""
     notes = CheckpointFolder(RunPaths(run).checkpoints).committed()
-    counts = (note["num_processes"] for note in notes if isinstance(note.get("num_processes"), int))
-    count = next(counts, config.learner.num_processes)
-    return RankPlace(size=count, local_size=count)
+    configured = ProcessCounts(config.learner.num_processes, config.critic.num_processes)
+    counts = next((ProcessCounts.of(note) for note in notes if OF_POLICY in note), configured)
+    return RankPlace(size=counts.total, local_size=counts.total, num_of_value_model=counts.of_value_model)
 
 
 def _with_ranks(config: Config, place: RankPlace, folder: Path) -> tuple[Config, list[str]]:
     """The configuration, and what the other ranks are called with: they meet in the replay's folder, not the run's."""
     if place.size == 1:
         return config, []
-    run = config.run.model_copy(update={"directory": folder.absolute(), "name": RANKS})
-    learner = config.learner.model_copy(update={"num_processes": place.size})
-    config, path = config.model_copy(update={"run": run, "learner": learner}), folder / f"{RANKS}.toml"
+    tables = {
+        "run": config.run.model_copy(update={"directory": folder.absolute(), "name": RANKS}),
+        "learner": config.learner.model_copy(update={"num_processes": place.counts.of_policy}),
+        "critic": config.critic.model_copy(update={"num_processes": place.counts.of_value_model}),
+    }
+    config, path = config.model_copy(update=tables), folder / f"{RANKS}.toml"
     path.write_text(dump(config), encoding="utf-8")
     return load(path), [str(path)]
 
@@ -116,7 +120,7 @@ def _new_folder(run: Path, variant: Sequence[str]) -> Path:
     return folder
 
 
-def _report(result: "ReplayResult", run: Path, folder: Path, *, num_processes: int, is_variant: bool) -> int:
+def _report(result: "ReplayResult", run: Path, folder: Path, *, counts: ProcessCounts, is_variant: bool) -> int:
     print(f"replayed {result.reached_step} steps into {folder}")
     if result.ended_early:
         print("the archived inbox ends there")
@@ -131,8 +135,8 @@ def _report(result: "ReplayResult", run: Path, folder: Path, *, num_processes: i
         print(f"step {step}: OTHER ROWS than those that the run trained on")
     for one in result.comparisons:
         actor, critic = (_compared(is_same, level) for is_same in (one.is_same_actor, one.is_same_critic))
-        of_others = f" (trained by another number of processes: {one.num_processes}, not {num_processes})"
-        note = "" if one.num_processes == num_processes else of_others
+        of_others = f" (trained by another number of processes: {one.counts}, not {counts})"
+        note = "" if one.counts == counts else of_others
         print(f"checkpoint {one.step}: actor {actor}, critic {critic}{note}")
     if not result.comparisons:
         print("nothing to compare: committed.jsonl notes no checkpoint up to there")

@@ -14,6 +14,7 @@ from learner.exchange.peers import Peers
 from learner.exchange.score_failures import ScoreFailures
 from learner.exchange.weight_publisher import FoundGenerator, Snapshot
 from learner.models.loading.named_tensors import stored_tensors
+from learner.parallel.process_counts import ProcessCounts
 from learner.persistence.archive import archived_records_reader
 from learner.persistence.checkpoint_writer import CheckpointWriter
 from learner.persistence.run_identity import begin_incarnation
@@ -42,7 +43,7 @@ class Comparison:
     step: int
     is_same_actor: bool
     is_same_critic: bool
-    num_processes: int  # that trained the run's
+    counts: ProcessCounts  # of those that trained the run's
 
 
 @dataclass(slots=True)
@@ -76,9 +77,10 @@ class ComparingWriter(CheckpointWriter):
             algorithms = {name: algorithm_of(note[name]) for name in ("actor", "critic")}
         except UnknownAlgorithmError as error:
             raise ConfigError(f"committed.jsonl, step {note['step']}: {error}") from None
-        digests = self._digests(algorithms) if self._trainer.policy.group.size == 1 else self._digests_of_ranks()
+        is_alone = self._trainer.roles.everyone.size == 1
+        digests = self._digests(algorithms) if is_alone else self._digests_of_ranks()
         is_same = {name: digests[name] == note[name] for name in algorithms}
-        return Comparison(note["step"], is_same["actor"], is_same["critic"], note.get("num_processes", 1))
+        return Comparison(note["step"], is_same["actor"], is_same["critic"], ProcessCounts.of(note))
 
     def _digests(self, algorithms: Mapping[str, str]) -> Mapping[str, str]:
         """Of both models, each by its algorithm."""
@@ -96,7 +98,7 @@ class ComparingWriter(CheckpointWriter):
             written = self._trainer.write(state, Path(folder))
         if written.error:
             raise OSError(written.error)
-        return {"actor": written.digests[state.actor.stem], "critic": written.digests[state.critic.stem]}
+        return written.digests
 
 
 class Nowhere:

@@ -4,14 +4,15 @@ values  ->  advantages  ->  masks  ->  whitening
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 
 from learner.algorithm import masked_stats, token_filter
 from learner.step.estimation.experience import Estimates, Sampled
-from learner.step.system import System
+from learner.step.system import Predictions, System
 
 if TYPE_CHECKING:  # what computes runs where no configuration library is installed
     from tppo.config.schema import AlgorithmSection
@@ -23,39 +24,50 @@ WHITENING = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyMask:
+    """Which tokens train the policy; no value is needed to know it."""
+
+    tokens: Tensor  # [batch, time] bool
+    num_too_old: int  # left out because their weights were over max_token_lag steps older, or newer
+
+    @classmethod
+    def of(
+        cls,
+        sampled: Sampled,
+        *,
+        algorithm: "AlgorithmSection",
+        policy_version: int,
+        max_token_lag: int,
+        held_rows: Sequence[int] = (),
+    ) -> Self:
+        """Of rows that the policy of `policy_version` will train on, but `held_rows`."""
+        in_policy_loss = token_filter.policy_mask(
+            sampled.response_mask,
+            sampled.is_finished,
+            num_ignored_tail_tokens=algorithm.num_ignored_tail_tokens,
+        )
+        is_recent = token_filter.recent_mask(
+            sampled.token_versions, policy_version=policy_version, max_token_lag=max_token_lag
+        )
+        tokens = in_policy_loss & is_recent
+        tokens[list(held_rows)] = False
+        return cls(tokens, int((in_policy_loss & ~is_recent).sum()))
+
+
 @torch.no_grad()
 def estimate(
-    sampled: Sampled,
-    values: Tensor,
-    boundary_values: Tensor,
-    *,
-    system: System,
-    algorithm: "AlgorithmSection",
-    policy_version: int,
-    max_token_lag: int,
-    held_rows: Sequence[int] = (),
+    sampled: Sampled, predictions: Predictions, mask: PolicyMask, *, system: System, algorithm: "AlgorithmSection"
 ) -> Estimates:
-    """Of rows that the policy of `policy_version` will train on, but `held_rows`; `values` [batch, time] are V(s_t),
-    and `boundary_values` [batch] V of the states after the last tokens.
-    """
-    advantages = system.advantages(sampled, values, boundary_values)
-    in_policy_loss = token_filter.policy_mask(
-        sampled.response_mask,
-        sampled.is_finished,
-        num_ignored_tail_tokens=algorithm.num_ignored_tail_tokens,
-    )
-    is_recent = token_filter.recent_mask(
-        sampled.token_versions, policy_version=policy_version, max_token_lag=max_token_lag
-    )
-    policy_mask = in_policy_loss & is_recent
-    policy_mask[list(held_rows)] = False
-    whitened = WHITENING[algorithm.advantage_whitening](advantages.raw, policy_mask)
+    """What follows from the predictions."""
+    raw_advantages = system.advantages(sampled, predictions)
+    whitened = WHITENING[algorithm.advantage_whitening](raw_advantages, mask.tokens)
     return Estimates(
-        values=values,
-        raw_advantages=advantages.raw,
+        values=predictions.values,
+        raw_advantages=raw_advantages,
         advantages=masked_stats.clamp_advantages(whitened),
-        policy_mask=policy_mask,
+        policy_mask=mask.tokens,
         value_mask=token_filter.value_mask(sampled.all_windows_mask(), sampled.is_finished),
-        num_too_old=int((in_policy_loss & ~is_recent).sum()),
-        old_logprobs=advantages.old_logprobs,
+        num_too_old=mask.num_too_old,
+        old_logprobs=predictions.old_logprobs,
     )

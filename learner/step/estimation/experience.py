@@ -7,7 +7,7 @@ that the policy did not sample (a tool's output) have their place in it, and are
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy
 import torch
@@ -16,6 +16,9 @@ from torch import Tensor
 from learner.algorithm.rewards import overlong_penalty, terminal_rewards
 from learner.models.passes.packing import TokenRow, pad_rows
 from learner.rollouts.rollout import Rollout
+
+if TYPE_CHECKING:  # what computes runs where no configuration library is installed
+    from tppo.config.schema import AlgorithmSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +155,15 @@ def _score(row: Rollout) -> float:
     return row.score
 
 
-def with_overlong_penalty(
-    sampled: Sampled, *, max_response_length: int, buffer_length: int, max_penalty: float
-) -> Sampled:
-    """The same rows with less reward for finished responses that end within `buffer_length` of the limit."""
+def with_overlong_penalty(sampled: Sampled, algorithm: "AlgorithmSection", *, max_response_length: int) -> Sampled:
+    """The same rows with less reward for finished responses that end close to the limit, where that is configured."""
+    if not algorithm.overlong_buffer_length:
+        return sampled
     penalties = overlong_penalty(
         sampled.response_lengths,
         max_response_length=max_response_length,
-        buffer_length=buffer_length,
-        max_penalty=max_penalty,
+        buffer_length=algorithm.overlong_buffer_length,
+        max_penalty=algorithm.overlong_penalty_factor,
     )
     return replace(sampled, rewards=sampled.scores + torch.where(sampled.is_finished, penalties, 0.0))
 

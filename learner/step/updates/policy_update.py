@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from learner.algorithm import losses, token_filter
+from learner.algorithm import losses
 from learner.algorithm.importance import effective_sample_size
 from learner.algorithm.masked_stats import masked_mean
 from learner.models.passes.division import Division
 from learner.models.passes.logits import TokenScores
-from learner.models.passes.outputs import Imbalance, Policy, row_logprobs, token_scores
-from learner.models.passes.packing import PackedBatch, TokenRow
+from learner.models.passes.outputs import Imbalance, Policy, token_scores
+from learner.models.passes.packing import PackedBatch
 from learner.step.estimation.experience import Estimates, Sampled
 from learner.step.measurements.metrics import Metrics, PartialMeans, mismatch_metrics
 from learner.step.system import PolicyTokens, System
 from learner.step.updates.loss_normalizer import LossNormalizer
 from learner.step.updates.optimization import Optimization, mini_batches
+from learner.step.updates.selection import Selection, scored_of
 
 if TYPE_CHECKING:  # what computes runs where no configuration library is installed
     from tppo.config.schema import ActorSection, AlgorithmSection
@@ -56,14 +56,19 @@ def train(
     actor: "ActorSection",
     algorithm: "AlgorithmSection",
     seed: str,
+    scored: Mapping[int, Tensor] | None = None,
     with_entropy: bool = True,
 ) -> PolicyResult:
-    """Update the policy; with no token in the masks it stays untouched. `seed` deals the rows to the mini-batches."""
-    selection = _Selection.of(sampled, estimates, algorithm)
+    """Update the policy; with no token in the masks it stays untouched. `seed` deals the rows to the mini-batches.
+
+    `scored`: what `scored_before` has found already.
+    """
+    selection = Selection.of(sampled, estimates.policy_mask, estimates.advantages, algorithm)
     normalizer.observe([selection.num_policy_tokens[row] for row in selection.trained_rows()])
     update = _PolicyUpdate(
         policy, system, normalizer, actor, algorithm.lm_loss_weight, seed, selection, with_entropy=with_entropy
     )
+    update.old_logprobs.update(scored or {})
     if estimates.old_logprobs is not None:
         for row in selection.trained_rows():
             update.old_logprobs[row] = sampled.window_part(row, estimates.old_logprobs)
@@ -73,60 +78,6 @@ def train(
         "actor/num_skipped_kl": optimization.num_skipped_kl,
     }
     return PolicyResult({**update.metrics(), **skipped}, update.last_pass)
-
-
-@dataclass(frozen=True, slots=True)
-class _Selection:
-    """The tokens whose log-probabilities are needed, one tensor per row of the step.
-
-    A row's selected tokens are its current window; or its whole response where the likelihood loss takes all windows.
-    """
-
-    rows: list[TokenRow]
-    advantages: list[Tensor]
-    rollout_logprobs: list[Tensor]
-    policy_mask: list[Tensor]
-    positive_mask: list[Tensor]
-    num_policy_tokens: list[int]  # of each row, in its mask
-    num_positive_tokens: list[int]
-
-    @classmethod
-    def of(cls, sampled: Sampled, estimates: Estimates, algorithm: "AlgorithmSection") -> "_Selection":
-        """What the configuration demands."""
-        has_likelihood_loss = algorithm.lm_loss_weight > 0
-        positive = token_filter.positive_example_mask(
-            sampled.all_windows_mask(),
-            sampled.is_finished & has_likelihood_loss,
-            sampled.scores,
-            score_threshold=algorithm.lm_score_threshold,
-        )
-        takes_all = (positive.any(dim=1) & (algorithm.lm_tokens == "all_windows")).tolist()
-        first = [0 if takes_all[index] else start for index, start in enumerate(sampled.window_starts)]
-
-        def with_earlier(of_window: Tensor) -> list[Tensor]:
-            """Per row, the window's entries of a [batch, time] tensor; before them zeros for the earlier tokens."""
-            num_earlier = [start - begin for start, begin in zip(sampled.window_starts, first, strict=True)]
-            parts = [sampled.window_part(index, of_window) for index in range(len(num_earlier))]
-            return [pad(part, (num, 0)) if num else part for part, num in zip(parts, num_earlier, strict=True)]
-
-        positive_mask = [
-            positive[index, begin:length]
-            for index, (begin, length) in enumerate(zip(first, sampled.response_lengths.tolist(), strict=True))
-        ]
-        return cls(
-            rows=[sampled.row_from(index, begin) for index, begin in enumerate(first)],
-            advantages=with_earlier(estimates.advantages),
-            rollout_logprobs=with_earlier(sampled.rollout_logprobs),
-            policy_mask=with_earlier(estimates.policy_mask),
-            positive_mask=positive_mask,
-            num_policy_tokens=estimates.policy_mask.sum(dim=1).tolist(),
-            num_positive_tokens=[int(mask.sum()) if has_likelihood_loss else 0 for mask in positive_mask],
-        )
-
-    def trained_rows(self) -> list[int]:
-        """Rows with a token in one of the masks."""
-        both = zip(self.num_policy_tokens, self.num_positive_tokens, strict=True)
-        return [row for row, counts in enumerate(both) if any(counts)]
 
 
 OF_TOKENS = ("actor/pg_clipfrac", "actor/pg_clipfrac_lower", "actor/ppo_kl", "actor/importance_weight_mean")
@@ -151,7 +102,7 @@ class _PolicyUpdate:
     actor: "ActorSection"
     lm_loss_weight: float
     seed: str
-    selection: _Selection
+    selection: Selection
     with_entropy: bool = field(kw_only=True)
     old_logprobs: dict[int, Tensor] = field(default_factory=dict)  # by row; fixed before the first update
     last_pass: dict[int, TokenOutcome] = field(default_factory=dict)
@@ -160,10 +111,8 @@ class _PolicyUpdate:
 
     def train(self, optimization: Optimization) -> None:
         if not self.old_logprobs:
-            # The first mini-batch is scored by the same weights in its own training pass.
-            for later in list(self._mini_batches(epochs=1))[1:]:
-                self._score_before_update(later)
-        for mini_batch in self._mini_batches(epochs=self.actor.ppo_epochs):
+            self.old_logprobs.update(scored_of(self.policy, self.selection, self.actor))
+        for mini_batch in self._mini_batches():
             self._update(mini_batch, optimization)
 
     def _update(self, mini_batch: Sequence[int], optimization: Optimization) -> None:
@@ -192,14 +141,9 @@ class _PolicyUpdate:
         mismatch = mismatch_metrics(old, rollout) if len(old) else {}
         return {**self.means.values(), "actor/kl_to_old/max": self.largest_kl, **mismatch}
 
-    def _score_before_update(self, mini_batch: Sequence[int]) -> None:
-        rows = [self.selection.rows[row] for row in mini_batch]
-        scored = row_logprobs(self.policy, rows, max_tokens=self.actor.max_tokens_per_microbatch)
-        self.old_logprobs.update(zip(mini_batch, scored, strict=True))
-
-    def _mini_batches(self, *, epochs: int) -> Iterator[Sequence[int]]:
-        rows = self.selection.trained_rows()
-        return mini_batches(rows, count=self.actor.ppo_mini_batches, epochs=epochs, seed=self.seed)
+    def _mini_batches(self) -> Iterator[Sequence[int]]:
+        actor, rows = self.actor, self.selection.trained_rows()
+        return mini_batches(rows, count=actor.ppo_mini_batches, epochs=actor.ppo_epochs, seed=self.seed)
 
     def _divided(self, mini_batch: Sequence[int]) -> Division:
         rows = [self.selection.rows[index] for index in mini_batch]

@@ -121,6 +121,31 @@ CONTRADICTIONS = [
         "body; expected 'float32', or critic.share_body = false",
     ),
     (
+        ["actor.lora_rank=8", "critic.lora_rank=8", "critic.share_body=true", "critic.num_processes=1"],
+        "critic.share_body = true with critic.num_processes = 1: both models stand on the policy's frozen body; "
+        "expected 0, or critic.share_body = false",
+    ),
+    (
+        ["critic.num_processes=1", "learner.num_processes=2", "learner.sequence_parallel_size=2"],
+        "critic.num_processes = 1 with learner.sequence_parallel_size = 2: the processes of one model divide its rows "
+        "and its weights alone; expected 0, or no such key",
+    ),
+    (
+        ["critic.num_processes=1", "learner.offload_idle_model=true"],
+        "learner.offload_idle_model = true with critic.num_processes = 1, whose processes share the memory of two "
+        "models; expected false, or critic.num_processes = 0",
+    ),
+    (
+        ["critic.num_processes=2", "critic.device=cuda:1"],
+        "critic.device = 'cuda:1' with critic.num_processes = 2: each process has a device of its own; expected "
+        "'cuda', 'auto' or 'cpu'",
+    ),
+    (
+        ["learner.compile=true", "critic.num_processes=2"],
+        "learner.compile = true with critic.num_processes = 2: compiled blocks have not been tried with divided "
+        "weights; expected 1, or no compilation",
+    ),
+    (
         ["learner.num_processes=2", "learner.offload_idle_model=true"],
         "learner.offload_idle_model = true with learner.num_processes = 2, whose processes share the memory of two "
         "models; expected false, or learner.num_processes = 1",

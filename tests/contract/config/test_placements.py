@@ -34,6 +34,14 @@ def test_a_network_finds_its_gpu_among_those_that_its_process_is_shown(tmp_path:
     assert config.generator_placement == Placement("float32", "cuda", "placement.generation")
 
 
+def test_a_value_model_with_processes_of_its_own_has_a_gpu_for_each(tmp_path: Path) -> None:
+    overrides = ["placement.policy=4", "placement.value_model=2-3", "critic.num_processes=2"]
+    config = a_config(tmp_path, *overrides)
+
+    assert config.placement.learner_numbers == (4, 2, 3)
+    assert config.value_model_placement.device == "cuda"
+
+
 def test_what_is_not_placed_is_where_the_policy_is(tmp_path: Path) -> None:
     config = a_config(tmp_path, "placement.policy=4")
 
@@ -106,6 +114,16 @@ CONTRADICTIONS = [
     (
         ["placement.policy=0-1", "learner.num_processes=2", "placement.value_model=2-3"],
         "placement.value_model = '2-3' with placement.policy = '0-1'; expected the same GPUs, or no such key",
+    ),
+    (
+        ["placement.policy=0-1", "learner.num_processes=2", "placement.value_model=2-3", "critic.num_processes=1"],
+        "placement.value_model = '2-3' names 2 GPUs with critic.num_processes = 1; expected one for each of the value "
+        "model's processes",
+    ),
+    (
+        ["placement.policy=0", "critic.num_processes=2"],
+        "placement.policy = '0' names 1 GPUs with critic.num_processes = 2; expected one for each of the value "
+        "model's processes",
     ),
     (
         ["placement.policy=0", "placement.generation=1-4"],

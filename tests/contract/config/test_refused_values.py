@@ -174,6 +174,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         ["0", "-1", "100000", "true"],
     ),
     ("a whole number from 2 to 1024 or 'none'", "learner.fsdp_size", ["1", "0", "2.0", "'all'", "true"]),
+    ("a whole number from 0 to 1024", "critic.num_processes", ["-1", "1025", "1.5", "true"]),
     ("a whole number from 1 to 256", "evaluation.samples_per_prompt", ["0", "-1", "257", "'8'", "true"]),
     (
         "a table, each value a list with at least one entry, each a path",

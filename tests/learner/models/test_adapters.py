@@ -219,11 +219,8 @@ def test_a_transposed_layer_has_its_adapter_too(tmp_path: Path) -> None:
 def test_peft_loads_what_a_checkpoint_holds(body: Path, tmp_path: Path) -> None:
     trainer = a_trainer(a_lora_config(body))
     step(trainer, some_rows())
-    weights, _ = adapter_weights(trainer)
 
-    state = trainer.captured()
-    trainer.write(state, tmp_path)
-    describe_network(tmp_path / "actor", weights, state.actor.tensors)
+    trainer.write(trainer.captured(), tmp_path, describe_network)
 
     model: Any = PeftModel.from_pretrained(a_network("policy"), str(tmp_path / "actor"))
     with torch.no_grad(), plain_attention(trainer.policy.network):

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from learner.models.passes.outputs import row_logprobs
+from learner.models.passes.outputs import Policy, row_logprobs
 from learner.models.passes.packing import TokenRow
 from learner.models.weights.activation_checkpointing import Mode, checkpoint_blocks
 from learner.parallel.gathering import own_rows
-from learner.parallel.group import ALONE, Group
+from learner.parallel.group import Group
+from learner.parallel.roles import TOGETHER, Roles
 from learner.rollouts.rollout import Rollout
 from learner.step.trainer import StepResult
 from tests.learner.compared import first_rows, second_rows
@@ -42,7 +43,7 @@ class Case:
     rank: int = 0  # of adapters
     shares_body: bool = False  # the value model stands on the policy's
 
-    def trainer(self, group: Group) -> TinyTrainer:
+    def trainer(self, roles: Roles) -> TinyTrainer:
         """In micro-batches of one or two of the rows."""
         whole = {} if self.algorithm in ("tppo", "vapo") else {"lam": 0.9}
         number = self.num_mini_batches
@@ -54,8 +55,8 @@ class Case:
             critic={**both, "warmup_steps": 0, "share_body": self.shares_body},
             learner={"compute_dtype": self.dtype},
         )
-        trainer = TinyTrainer(config, group=group, network=self.network)
-        for model in (trainer.policy, trainer.value_model):
+        trainer = TinyTrainer(config, roles=roles, network=self.network)
+        for model in trainer.models:
             model.packs_rows = model.packs_rows and self.packs_rows
             checkpoint_blocks(model.network, self.mode)
             vars(model.network.base_model)["takes_fast_path"] = False  # ranks compute by the modules
@@ -149,7 +150,7 @@ LAYOUTS: Mapping[str, Layout] = {
 
 def compared(name: str, group: Group) -> dict[str, Any]:
     """The steps on all ranks; on the first one beside those of a trainer that is alone."""
-    mine = stepped(name, group)
+    mine = stepped(name, Roles.together(group))
     digest = sha256(json.dumps([mine.results, mine.logprobs]).encode()).digest()
     digests = group.gathered(torch.tensor(list(digest)), [len(digest)] * group.size)
     if group.rank > 0:
@@ -171,24 +172,35 @@ class Stepped(NamedTuple):
 
     results: list[dict[str, Any]]
     logprobs: list[list[float]]  # of the rows of the last step, by the policy that it leaves
-    gradients: list[Gradients]
+    of_models: dict[str, list[Gradients]]  # by folder; of each update, by those that have the model
     body_in_common: float  # share of the value model's frozen weights that lie where the policy's do
 
+    @property
+    def gradients(self) -> list[Gradients]:
+        """The policy's, then the value model's."""
+        return [update for updates in self.of_models.values() for update in updates]
 
-def stepped(name: str, group: Group) -> Stepped:
+
+def stepped(name: str, roles: Roles) -> Stepped:
     case = STEPS[name]
     with patch.object(memory_estimate, "MAX_LOGITS_KEPT", case.logits_kept):
-        trainer = case.trainer(group)
+        trainer = case.trainer(roles)
         results = [trainer.step(rows, policy_version=version) for version, rows in enumerate(case.rows())]
-        rows = [TokenRow([*row.prompt.token_ids, *row.response_tokens], start=1) for row in case.rows()[-1]]
-        logprobs = row_logprobs(trainer.policy, rows, max_tokens=14)
-    updates = [*trainer.actor.gradients, *trainer.critic.gradients]
+        logprobs = [] if trainer.policy_side is None else logprobs_of(trainer.policy, case)
     return Stepped(
         [as_plain(result) for result in results],
         [of_row.tolist() for of_row in logprobs],
-        [{name: whole(one) for name, one in update.items()} for update in updates],
-        body_in_common(trainer),
+        {
+            folder: [{name: whole(one) for name, one in update.items()} for update in optimization.gradients]
+            for folder, optimization in trainer.recorded.items()
+        },
+        0.0 if roles.is_apart else body_in_common(trainer),
     )
+
+
+def logprobs_of(policy: Policy, case: Case) -> list[Tensor]:
+    rows = [TokenRow([*row.prompt.token_ids, *row.response_tokens], start=1) for row in case.rows()[-1]]
+    return row_logprobs(policy, rows, max_tokens=14)
 
 
 def body_in_common(trainer: TinyTrainer) -> float:
@@ -201,7 +213,7 @@ def body_in_common(trainer: TinyTrainer) -> float:
 
 @cache
 def stepped_alone(name: str) -> Stepped:
-    return stepped(name, ALONE)
+    return stepped(name, TOGETHER)
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -150,6 +150,15 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     assert (disk.steps(), disk.best_step()) == ([4, 5, 6], 4)
 
 
+@pytest.mark.parametrize("keep", [1, 2, 4, 5])
+def test_as_many_as_configured_are_kept_and_none_is_deleted_before(tmp_path: Path, keep: int) -> None:
+    disk = Disk(tmp_path, keep=keep)
+
+    for step in range(1, 7):
+        disk.commit(step)
+        assert disk.steps() == list(range(max(1, step - keep + 1), step + 1))
+
+
 def test_a_checkpoint_whose_evaluation_is_under_way_is_kept(tmp_path: Path) -> None:
     disk = Disk(tmp_path, keep=1)
 

@@ -24,19 +24,23 @@ from learner.models.loading.loading import policy_from_network
 from learner.models.loading.named_tensors import stored_by_ranks, stored_tensors
 from learner.models.passes.outputs import Policy
 from learner.models.weights.master_weights import MasterWeights
-from learner.networks import load_models
+from learner.networks import load_own_models
 from learner.parallel.gathering import all_from_first, in_memory_of_first, own_rows, placed_like
 from learner.parallel.group import ALONE, Group
-from learner.parallel.shard_files import WrittenTogether, stored, write_together
+from learner.parallel.process_counts import ProcessCounts
+from learner.parallel.roles import TOGETHER, Roles
+from learner.parallel.shard_files import stored, write_together
 from learner.persistence import checkpoint
 from learner.persistence.checkpoint import Checkpoints, capture
 from learner.persistence.manifest import DamagedError, verify
+from learner.persistence.network_folders import describe_network
 from learner.rollouts.ledger_state import LedgerState
 from learner.rollouts.prompts import Prompt
 from learner.state import new_trainer
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
-from learner.step.trainer_state import TrainerState
+from learner.step.trainer_state import Describe, TrainerState, WrittenState, without_description
+from learner.step.updates.optimization import Optimization
 from tests.learner.builders import a_config
 from tests.support.damage import damage
 from tests.support.ranks import in_group
@@ -45,11 +49,22 @@ from tools.tiny_families import tiny_model
 from tppo.config import Config
 from tppo.rollout import tokens
 
-CHAIN = (1, 2, 1, 4)
+CHAIN = (
+    ProcessCounts(1),
+    ProcessCounts(2),
+    ProcessCounts(1),
+    ProcessCounts(4),
+    ProcessCounts(1, 1),
+    ProcessCounts(2, 1),
+    ProcessCounts(1),
+)
 """How many ranks resume, one after the other; each takes one update further and commits.
 
 The four have two replicas of the weights.
 """
+
+
+SEEDS = {"actor": 0, "critic": 1}
 
 
 class NoTokenizer:
@@ -77,45 +92,51 @@ def save_base(folder: Path) -> None:
 class FirstToWrite(Trainer):
     """Lets the others write once it does, as the order of rank 0 does."""
 
-    def write(self, state: TrainerState, folder: Path) -> WrittenTogether:
-        if self.policy.group.size > 1:
+    def write(self, state: TrainerState, folder: Path, describe: Describe = without_description) -> WrittenState:
+        if self.roles.everyone.size > 1:
             torch.distributed.barrier()
-        return super().write(state, folder)
+        return super().write(state, folder, describe)
 
 
-def trainer_of(folder: Path, group: Group, latest: Path | None) -> Trainer:
-    trainer = new_trainer(config_of(folder), *load_models(config_of(folder), latest, group=group))
+def trainer_of(folder: Path, roles: Roles, latest: Path | None) -> Trainer:
+    models = load_own_models(config_of(folder), latest, roles)
+    trainer = new_trainer(config_of(folder), *models, roles=roles)
     if latest is not None:
-        trainer.load_state_dict(checkpoint.read(latest, is_divided=trainer.is_divided).trainer)
+        trainer.load_state_dict(checkpoint.read_for(trainer, latest).trainer)
     return trainer
 
 
 @torch.no_grad()
 def update(trainer: Trainer, number: int) -> None:
     """By sums, whose bits are the same in every division; AdamW's depend on the length of what it is given."""
+    for side in (trainer.policy_side, trainer.value_side):
+        if side is not None:
+            update_side(side.optimization, number, torch.Generator().manual_seed(10 * number + SEEDS[side.folder]))
     generator = torch.Generator().manual_seed(number)
-    for optimization in (trainer.actor, trainer.critic):
-        for parameter in optimization.adamw.param_groups[0]["params"]:
-            state = optimization.adamw.state[parameter]
-            for name in ("exp_avg", "exp_avg_sq"):
-                state[name] = half_and(state.get(name, torch.zeros_like(parameter)), generator)
-            state["step"] = torch.tensor(float(number))
-            parameter.copy_(half_and(parameter, generator))
-        optimization.num_updates += 1
-    for average in trainer.system.state_dict()["averages"].values():
+    for average in trainer.system.state_dict().get("averages", {}).values():
         average.copy_(half_and(average, generator))
+
+
+def update_side(optimization: Optimization, number: int, generator: torch.Generator) -> None:
+    for parameter in optimization.adamw.param_groups[0]["params"]:
+        state = optimization.adamw.state[parameter]
+        for name in ("exp_avg", "exp_avg_sq"):
+            state[name] = half_and(state.get(name, torch.zeros_like(parameter)), generator)
+        state["step"] = torch.tensor(float(number))
+        parameter.copy_(half_and(parameter, generator))
+    optimization.num_updates += 1
 
 
 def half_and(tensor: Tensor, generator: torch.Generator) -> Tensor:
     return 0.5 * tensor + placed_like(tensor, torch.randn(tensor.shape, generator=generator))
 
 
-def commit(folder: Path, step: int, trainer: Trainer, group: Group, *, is_limited: bool = False) -> str:
+def commit(folder: Path, step: int, trainer: Trainer, *, is_limited: bool = False) -> str:
     """What rank 0 of the learner does, and what the others do meanwhile; the error, if any."""
     checkpoints = Checkpoints(folder, keep=10)
     state = capture(trainer, TrainingProgress(step, f"{step}-0", 0.0, 0), LedgerState({"gathered": {}}, {}))
     with files_of_at_most(1024) if is_limited else nullcontext():
-        if group.rank == 0:
+        if trainer.roles.everyone.rank == 0:
             try:
                 trainer.__class__ = FirstToWrite
                 checkpoints.commit(state, trainer, NoTokenizer())  # type: ignore[arg-type]
@@ -123,15 +144,17 @@ def commit(folder: Path, step: int, trainer: Trainer, group: Group, *, is_limite
                 return str(error)
         else:
             torch.distributed.barrier()
-            trainer.write(state.trainer, folder / f".global_step_{step}.writing")
+            trainer.write(state.trainer, folder / f".global_step_{step}.writing", describe_network)
     return ""
 
 
-def resume_update_commit(group: Group, folder: Path, step: int) -> None:
-    latest = folder / "checkpoints" / f"global_step_{step - 1}"
-    trainer = trainer_of(folder, group, latest if step > 1 else None)
+def resume_update_commit(everyone: Group, folder: Path, step: int) -> None:
+    latest, roles = folder / "checkpoints" / f"global_step_{step - 1}", Roles.together(everyone)
+    if (counts := CHAIN[step - 1]).of_value_model:
+        roles = Roles.apart(counts.of_policy, torch.device("cpu"))
+    trainer = trainer_of(folder, roles, latest if step > 1 else None)
     update(trainer, step)
-    assert commit(folder / "checkpoints", step, trainer, group) == ""
+    assert commit(folder / "checkpoints", step, trainer) == ""
 
 
 def resume_in_replicas(group: Group, folder: Path, step: int) -> Any:
@@ -155,7 +178,7 @@ def bits(tensor: Tensor) -> list[int]:
 
 
 class Runs(NamedTuple):
-    """The same four updates, taken by one process and by changing numbers of them."""
+    """The same updates, taken by one process and by changing numbers of them."""
 
     alone: Path
     divided: Path
@@ -170,21 +193,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     made = Runs(tmp_path_factory.mktemp("alone"), tmp_path_factory.mktemp("divided"), [])
     for folder in (made.alone, made.divided):
         save_base(folder)
-    trainer = trainer_of(made.alone, ALONE, None)
-    for step, size in enumerate(CHAIN, 1):
+    trainer = trainer_of(made.alone, TOGETHER, None)
+    for step, counts in enumerate(CHAIN, 1):
         update(trainer, step)
-        commit(made.alone / "checkpoints", step, trainer, ALONE)
-        if size == 1:
+        commit(made.alone / "checkpoints", step, trainer)
+        if counts.total == 1:
             resume_update_commit(ALONE, made.divided, step)
-        elif size == 2:
-            in_group(size, resume_update_commit, made.divided, step)
+        elif counts.total < 4:
+            in_group(counts.total, resume_update_commit, made.divided, step)
         else:
-            made.of_replicas.extend(in_group(size, resume_in_replicas, made.divided, step))
+            made.of_replicas.extend(in_group(counts.total, resume_in_replicas, made.divided, step))
     return made
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", range(1, 5))
+@pytest.mark.parametrize("step", range(1, len(CHAIN) + 1))
 def test_weights_and_moments_are_those_of_one_process_after_each_change_of_the_number_of_ranks(
     runs: Runs, step: int
 ) -> None:
@@ -201,8 +224,10 @@ def test_each_rank_has_written_a_share_and_the_digests_are_those_of_one_process(
     )
     files = {path.name: path.stat().st_size for path in (runs.checkpoint(4) / "actor").glob("*.safetensors")}
 
-    assert [note["num_processes"] for note in shared] == list(CHAIN)
-    assert [note | {"num_processes": 1} for note in shared] == alone
+    assert [ProcessCounts.of(note) for note in shared] == list(CHAIN)
+    assert [
+        {name: note[name] for name in of_one} | {"num_processes": 1} for note, of_one in zip(shared, alone, strict=True)
+    ] == alone
     assert files.keys() == {f"model-0000{number}-of-00004.safetensors" for number in (1, 2, 3, 4)}
     assert max(files.values()) < 2 * min(files.values())
 
@@ -216,6 +241,20 @@ def test_ranks_of_two_replicas_publish_and_take_weights_as_those_of_one(runs: Ru
     assert evaluated[0] == evaluated[1] == evaluated[2] == evaluated[3]
     for ours, theirs in zip(evaluated[0], evaluate(ALONE, runs.divided), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+def test_the_processes_of_each_model_write_its_files_and_its_moments(runs: Runs) -> None:
+    folder = runs.checkpoint(6)
+
+    assert {path.name for path in folder.glob("*.safetensors")} == {
+        "trainer-00001-of-00002.safetensors",
+        "trainer-00002-of-00002.safetensors",
+        "trainer-critic.safetensors",
+        "ledger.safetensors",
+    }
+    assert {path.name for path in (folder / "critic").glob("*.safetensors")} == {"model.safetensors"}
+    assert len(list((folder / "actor").glob("model-*.safetensors"))) == 2
+    verify(folder)
 
 
 def test_an_export_of_a_checkpoint_of_four_ranks_is_an_ordinary_folder(runs: Runs, tmp_path: Path) -> None:
@@ -261,8 +300,8 @@ def a_policy(group: Group = ALONE, *, dtype: torch.dtype = torch.float32) -> Pol
 def fail_to_commit(group: Group, folder: Path) -> list[str]:
     """With a full disk at rank 1 in the second of three attempts."""
     save = folder / "checkpoints"
-    trainer = trainer_of(folder, group, None)
-    return [commit(save, step, trainer, group, is_limited=step == 2 and group.rank == 1) for step in (1, 2, 3)]
+    trainer = trainer_of(folder, Roles.together(group), None)
+    return [commit(save, step, trainer, is_limited=step == 2 and group.rank == 1) for step in (1, 2, 3)]
 
 
 def publish(group: Group) -> dict[str, list[int]] | None:
@@ -286,7 +325,7 @@ def take_from_first(group: Group) -> bool:
 
 def evaluate(group: Group, folder: Path) -> list[list[float]]:
     """What the present weights say, what others say that rank 0 alone has, and what the present ones say again."""
-    trainer = trainer_of(folder, group, None)
+    trainer = trainer_of(folder, Roles.together(group), None)
     weights = {name: 2.0 * tensor for name, tensor in a_policy().weights.tensors().items()} if group.rank == 0 else {}
     prompt = Prompt(0, "0", tokens([3]), "task", "answer", "{}", solution=tokens([4, 5]))
     found = []

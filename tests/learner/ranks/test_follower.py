@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from learner.ranks.channel import RankMessage, RefusedRankError, examine, receive
 from learner.ranks.place import RankPlace
 from tests.support.processes import TPPO
+from tests.support.proxy import Mood, Proxy
 from tests.support.waiting import DEADLINE_SECONDS
 
 TOKEN = "a token that nobody can guess"
@@ -42,11 +43,15 @@ class RankZero:
         self.process = stack.enter_context(subprocess.Popen(sleep))
         stack.callback(self.process.kill)
 
-    def start(self, rank: int = 1) -> "subprocess.Popen[str]":
-        """A rank's process."""
+    @property
+    def port(self) -> int:
+        return int(self.listening.getsockname()[1])
+
+    def start(self, rank: int = 1, *, port: int | None = None) -> "subprocess.Popen[str]":
+        """A rank's process; `port`: of a proxy before this one's."""
         config = self._folder / "run.toml"
         config.write_text(CONFIG, encoding="utf-8")
-        channel = f"127.0.0.1:{self.listening.getsockname()[1]}"
+        channel = f"127.0.0.1:{port or self.port}"
         place = RankPlace(size=2, local_size=2).environment_of(rank, channel, self.process.pid)
         process = self._stack.enter_context(
             subprocess.Popen(
@@ -123,6 +128,21 @@ def test_a_rank_that_misses_rank_0s_heartbeats_kills_it_and_ends(rank_zero: Rank
 
     assert rank_zero.process.wait(DEADLINE_SECONDS) == -signal.SIGKILL
     assert "RankError: no heartbeat from rank 0 for " in error_of(process)
+    assert process.returncode == 1
+
+
+def test_a_rank_behind_a_network_that_passes_nothing_kills_rank_0_and_ends(rank_zero: RankZero) -> None:
+    with closing(Proxy(rank_zero.port)) as proxy:
+        process = rank_zero.start(port=proxy.port)
+        opened = rank_zero.admitted()
+        opened.sendall(RankMessage("heartbeat", {"activity": "training step 3"}).encoded())
+        receive(opened)  # so the other way was open, too
+
+        with proxy.in_mood(Mood.BLACK_HOLE):
+            assert rank_zero.process.wait(DEADLINE_SECONDS) == -signal.SIGKILL
+            error = error_of(process)
+
+    assert "RankError: no heartbeat from rank 0 for " in error
     assert process.returncode == 1
 
 

@@ -7,13 +7,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import Any, Never
 
 import pytest
 
-from learner.parallel.group import ALONE as NO_GROUP
-from learner.parallel.group import Group
+from learner.parallel.roles import TOGETHER, Roles
 from learner.ranks.admission import Meeting
 from learner.ranks.channel import (
     ChannelError,
@@ -25,6 +24,7 @@ from learner.ranks.channel import (
 from learner.ranks.children import Children
 from learner.ranks.leader import Leader
 from learner.ranks.team import Beginning
+from tests.support.proxy import Mood, Proxy
 from tests.support.waiting import wait_until
 from tppo.config import ConfigError
 
@@ -46,9 +46,9 @@ class Doors:
     def prepare(self, incarnation: int) -> None:
         self.passed.append(("prepared", incarnation))
 
-    def enter(self, incarnation: int) -> Group:
+    def enter(self, incarnation: int) -> Roles:
         self.passed.append(("entered", incarnation))
-        return NO_GROUP
+        return TOGETHER
 
     def leave(self) -> None:
         self.passed.append("left")
@@ -95,8 +95,9 @@ class LedGroup:
         self._others = stack.enter_context(ExitStack())
         stack.callback(lambda: self.leader.close(in_order=False))  # before the others, whose ends it would note
 
-    def joined_by(self, rank: int, *, size: int = 2) -> Rank:
-        other = Rank(self.port, rank, size=size)
+    def joined_by(self, rank: int, *, size: int = 2, port: int | None = None) -> Rank:
+        """`port`: of a proxy before the leader's."""
+        other = Rank(port or self.port, rank, size=size)
         self._others.callback(other.connection.close)
         return other
 
@@ -243,6 +244,22 @@ def test_a_rank_whose_heartbeat_is_missing_ends_the_group(new_group: Callable[..
     listening.close()
 
     assert sentence.startswith("no heartbeat from rank 1 (PID 11 on h, waiting) for ")
+
+
+def test_a_rank_behind_a_network_that_passes_nothing_ends_the_group(new_group: Callable[..., LedGroup]) -> None:
+    group = new_group(limit_seconds=2.0)
+    with closing(Proxy(group.port)) as proxy:
+        other = group.joined_by(1, port=proxy.port)
+        group.leader.begin(BEGINNING)
+        wait_until(lambda: group.leader.ranks()["1"].activity, "a heartbeat", is_met=lambda one: one == "waiting")
+
+        with proxy.in_mood(Mood.BLACK_HOLE):
+            sentence = group.failures.get()
+            was_connected = other.ended.empty()
+        other.connection.close()
+
+    assert sentence.startswith("no heartbeat from rank 1 (PID 11 on h, waiting) for ")
+    assert was_connected
 
 
 def test_a_rank_that_fails_says_why(new_group: Callable[..., LedGroup]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from learner.parallel.process_counts import ProcessCounts
 from learner.ranks.place import RankPlace, identity, why_not_together
 from tppo.config import Config, ConfigError
 
@@ -19,9 +20,9 @@ TORCHRUN = {
 }
 
 
-def config_of(**learner: Any) -> Config:
+def config_of(num_of_value_model: int = 0, **learner: Any) -> Config:
     table = {"model": {"path": Path("m")}, "data": {"train_files": [Path("t.jsonl")]}, "learner": learner}
-    return Config.model_validate(table)
+    return Config.model_validate(table | {"critic": {"num_processes": num_of_value_model}})
 
 
 def test_a_learner_that_nobody_says_a_rank_to_is_rank_0_of_as_many_as_are_configured() -> None:
@@ -45,6 +46,22 @@ def test_a_rank_that_rank_0_starts_is_handed_its_place_and_where_rank_0_is() -> 
     assert (place.rank, place.size, place.channel, place.leader_pid) == (1, 2, "127.0.0.1:4000", 77)
     assert place.is_one_machine
     assert not place.master
+
+
+def test_the_last_ranks_have_the_value_model_where_it_has_processes_of_its_own() -> None:
+    configured = RankPlace.of({}, config_of(2, num_processes=3))
+    by_torchrun = RankPlace.of(TORCHRUN, config_of(2))
+
+    assert (configured.size, configured.counts, configured.trains) == (5, ProcessCounts(3, 2), "policy")
+    assert (by_torchrun.rank, by_torchrun.counts, by_torchrun.trains) == (3, ProcessCounts(2, 2), "value model")
+    assert RankPlace().trains == "policy and value model"
+
+
+@pytest.mark.parametrize(("num_of_policy", "num_of_value_model"), [(2, 1), (1, 4)])
+def test_torchrun_starts_as_many_ranks_as_both_models_have(num_of_policy: int, num_of_value_model: int) -> None:
+    keys = f"learner.num_processes = {num_of_policy} and critic.num_processes = {num_of_value_model}"
+    with pytest.raises(ConfigError, match=f"^{keys}, but torchrun has started 4 \\(WORLD_SIZE\\); expected the sum"):
+        RankPlace.of(TORCHRUN, config_of(num_of_value_model, num_processes=num_of_policy))
 
 
 @pytest.mark.parametrize(

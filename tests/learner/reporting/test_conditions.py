@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from learner.parallel.process_counts import ProcessCounts
 from learner.reporting.conditions import Conditions, Level, conditions_in, first_step_of_other_rows
 from learner.reporting.journal import JournalWriter
 from tests.learner.builders import a_config
@@ -16,16 +17,24 @@ ON_ONE = Conditions(1, "cpu", is_deterministic=True, torch="2.13.0", transformer
 
 
 def test_on_a_cpu_a_learner_is_deterministic_by_default() -> None:
-    found = Conditions.of(a_config(learner={"device": "cpu"}), num_processes=2)
+    found = Conditions.of(a_config(learner={"device": "cpu"}), ProcessCounts(2))
 
     assert (found.num_processes, found.device, found.is_deterministic) == (2, "cpu", True)
     assert found.torch == torch.__version__
     without = a_config(learner={"device": "cpu", "deterministic": False})
-    assert not Conditions.of(without, num_processes=2).is_deterministic
+    assert not Conditions.of(without, ProcessCounts(2)).is_deterministic
 
 
 def test_incarnations_under_the_same_conditions_give_the_same_bits() -> None:
     assert str(Level.of([ON_ONE, ON_ONE])) == "the same bits (by 1 process on cpu, torch 2.13.0)"
+    apart = Level.of([ON_ONE | {"num_value_processes": 2}] * 2)
+    assert apart.reason == "by 1 process of the policy and 2 of the value model on cpu, torch 2.13.0"
+
+
+def test_an_incarnation_of_a_release_without_processes_of_the_value_model_had_none() -> None:
+    of_earlier_release = {name: value for name, value in ON_ONE.items() if name != "num_value_processes"}
+
+    assert Level.of([of_earlier_release, ON_ONE]).is_same_bits
 
 
 def test_a_journal_without_the_keys_of_a_division_is_of_an_undivided_learner() -> None:
@@ -41,6 +50,7 @@ def test_a_journal_without_the_keys_of_a_division_is_of_an_undivided_learner() -
         ({"num_processes": 2}, "num_processes is 1 in one and 2 in another"),
         ({"sequence_parallel_size": 2}, "sequence_parallel_size is 1 in one and 2 in another"),
         ({"fsdp_size": 2}, "fsdp_size is None in one and 2 in another"),
+        ({"num_value_processes": 1}, "num_value_processes is 0 in one and 1 in another"),
         ({"device": "NVIDIA H200"}, "device is 'cpu' in one and 'NVIDIA H200' in another"),
         ({"torch": "2.14.0"}, "torch is '2.13.0' in one and '2.14.0' in another"),
         ({"is_deterministic": False}, "is_deterministic is True in one and False in another"),

@@ -160,7 +160,8 @@ async def test_without_redis_the_newest_status_is_exported_all_the_same() -> Non
 
 def test_each_rank_of_several_is_exported_and_of_one_process_none() -> None:
     ranks = {
-        str(rank): asdict(RankStatus("a-host", 7 + rank, "training step 3", 0.5 * rank, 2**30)) for rank in range(2)
+        str(rank): asdict(RankStatus("a-host", 7 + rank, "policy", "training step 3", 0.5 * rank, 2**30))
+        for rank in range(2)
     }
     found = {
         (sample.name, sample.labels["rank"]): sample.value

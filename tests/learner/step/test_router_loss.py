@@ -31,7 +31,7 @@ def trained(mode: Mode, **actor: Any) -> tuple[Gradients, dict[str, Any]]:
     policy = policy_from_network(tiny_model("qwen3_moe"))
     checkpoint_blocks(policy.network, mode)
     trainer: Any = new_trainer(config, policy, value_model_from_network(a_network("value")))
-    trainer.actor = RecordingOptimization(policy.weights, config.actor)
+    trainer.policy_side.optimization = RecordingOptimization(policy.weights, config.actor)
     metrics = step(trainer, some_rows())
     (gradients,) = trainer.actor.gradients
     return gradients, metrics

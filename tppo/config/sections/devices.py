@@ -83,7 +83,8 @@ class PlacementSection(Section):
     value_model: DeviceNumbers | None = None
     """GPUs of the value model; unset: the policy's.
 
-    To another one, where the learner is one process and both models do not fit beside each other.
+    To another one, where the learner is one process and both models do not fit beside each other; to one for each of
+    `critic.num_processes`, so that both models train at the same time.
     """
     generation: DeviceNumbers | None = None
     """GPUs of the generators, which are divided evenly among `generation.replicas`; unset: the policy's.

@@ -13,6 +13,7 @@ from tppo.config.sections.section import (
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    ProcessesOrZero,
     Section,
     Steps,
     StepsOrZero,
@@ -244,6 +245,13 @@ class CriticSection(OptimizerSection):
     """torch device of the value model; unset: `learner.device`.
 
     To give it a device of its own, as `cuda:1`.
+    """
+    num_processes: ProcessesOrZero = 0
+    """Processes (ranks) that have the value model alone, and train it while the others train the policy; 0: it is in
+    the policy's processes, and trains before it. [processes]
+
+    1 or more where devices, or cores, are left over: docs/ranks.md. As many as make `timing_s/update_critic` about as
+    long as `timing_s/update_actor`; `learner.num_processes` then counts the policy's.
     """
     share_body: Flag = False
     """Policy and value model stand on one frozen body, each with adapters of its own; needs `lora_rank` of both.

@@ -15,9 +15,9 @@ const RENEW_MILLISECONDS = 3000;
 
 /**
  * @param {string} rank
- * @param {{host: string, activity: string, heartbeat_age_seconds: number, memory_bytes: number}} one
+ * @param {{host: string, trains: string, activity: string, heartbeat_age_seconds: number, memory_bytes: number}} one
  */
-const rankText = (rank, one) => `${rank} on ${one.host}: ${one.activity}, ${bytes(one.memory_bytes)}, heartbeat ${seconds(one.heartbeat_age_seconds)} ago`;
+const rankText = (rank, one) => `${rank} on ${one.host} (${one.trains}): ${one.activity}, ${bytes(one.memory_bytes)}, heartbeat ${seconds(one.heartbeat_age_seconds)} ago`;
 
 /**
  * @param {ServiceStatus} service

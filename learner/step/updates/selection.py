@@ -1,0 +1,90 @@
+"""The tokens of a step that train the policy, and what it says of them before its first update."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from learner.algorithm import token_filter
+from learner.models.passes.outputs import Policy, row_logprobs
+from learner.models.passes.packing import TokenRow
+from learner.step.estimation.experience import Sampled
+from learner.step.updates.optimization import mini_batches
+
+if TYPE_CHECKING:  # what computes runs where no configuration library is installed
+    from tppo.config.schema import ActorSection, AlgorithmSection
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The tokens whose log-probabilities are needed, one tensor per row of the step.
+
+    A row's selected tokens are its current window; or its whole response where the likelihood loss takes all windows.
+    """
+
+    rows: list[TokenRow]
+    advantages: list[Tensor]
+    rollout_logprobs: list[Tensor]
+    policy_mask: list[Tensor]
+    positive_mask: list[Tensor]
+    num_policy_tokens: list[int]  # of each row, in its mask
+    num_positive_tokens: list[int]
+
+    @classmethod
+    def of(
+        cls, sampled: Sampled, in_policy_loss: Tensor, advantages: Tensor, algorithm: "AlgorithmSection"
+    ) -> "Selection":
+        """What the configuration demands; mask and advantages are [batch, time]."""
+        has_likelihood_loss = algorithm.lm_loss_weight > 0
+        positive = token_filter.positive_example_mask(
+            sampled.all_windows_mask(),
+            sampled.is_finished & has_likelihood_loss,
+            sampled.scores,
+            score_threshold=algorithm.lm_score_threshold,
+        )
+        takes_all = (positive.any(dim=1) & (algorithm.lm_tokens == "all_windows")).tolist()
+        first = [0 if takes_all[index] else start for index, start in enumerate(sampled.window_starts)]
+
+        def with_earlier(of_window: Tensor) -> list[Tensor]:
+            """Per row, the window's entries of a [batch, time] tensor; before them zeros for the earlier tokens."""
+            num_earlier = [start - begin for start, begin in zip(sampled.window_starts, first, strict=True)]
+            parts = [sampled.window_part(index, of_window) for index in range(len(num_earlier))]
+            return [pad(part, (num, 0)) if num else part for part, num in zip(parts, num_earlier, strict=True)]
+
+        positive_mask = [
+            positive[index, begin:length]
+            for index, (begin, length) in enumerate(zip(first, sampled.response_lengths.tolist(), strict=True))
+        ]
+        return cls(
+            rows=[sampled.row_from(index, begin) for index, begin in enumerate(first)],
+            advantages=with_earlier(advantages),
+            rollout_logprobs=with_earlier(sampled.rollout_logprobs),
+            policy_mask=with_earlier(in_policy_loss),
+            positive_mask=positive_mask,
+            num_policy_tokens=in_policy_loss.sum(dim=1).tolist(),
+            num_positive_tokens=[int(mask.sum()) if has_likelihood_loss else 0 for mask in positive_mask],
+        )
+
+    def trained_rows(self) -> list[int]:
+        """Rows with a token in one of the masks."""
+        both = zip(self.num_policy_tokens, self.num_positive_tokens, strict=True)
+        return [row for row, counts in enumerate(both) if any(counts)]
+
+
+def scored_before(
+    policy: Policy, sampled: Sampled, policy_mask: Tensor, *, actor: "ActorSection", algorithm: "AlgorithmSection"
+) -> dict[int, Tensor]:
+    """What the update does before its first update, where no advantages are known yet; by row."""
+    return scored_of(policy, Selection.of(sampled, policy_mask, torch.zeros(policy_mask.shape), algorithm), actor)
+
+
+def scored_of(policy: Policy, selection: Selection, actor: "ActorSection") -> dict[int, Tensor]:
+    """All mini-batches but the first, which is scored by the same weights in its own training pass."""
+    in_order = mini_batches(selection.trained_rows(), count=actor.ppo_mini_batches, epochs=1, seed="")
+    found: dict[int, Tensor] = {}
+    for later in list(in_order)[1:]:
+        rows = [selection.rows[row] for row in later]
+        found.update(zip(later, row_logprobs(policy, rows, max_tokens=actor.max_tokens_per_microbatch), strict=True))
+    return found

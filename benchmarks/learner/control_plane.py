@@ -45,7 +45,7 @@ def config_of(*, num_rows: int, lag: int, mode: str, window_length: int, num_ste
         "run.max_prompt_length=16",
         f"run.total_training_steps={num_steps}",
         "critic.warmup_steps=0",
-        *([f"run.max_policy_lag={lag}"] if mode == "streaming" else []),
+        *([f"run.max_policy_lag={lag}", f"run.max_token_lag={lag}"] if mode == "streaming" else []),
     ]
     return loads(text, keys, source="the benchmark")
 

@@ -9,15 +9,18 @@ from benchmarks.learner.growth import LOCKSTEP, SMALL, cost, inbox, memory, part
 from learner.rollouts.rollout import Rollout
 
 
-@pytest.mark.parametrize(("mode", "num_rows"), [("streaming", 5), ("streaming", 10), ("lockstep", 20)])
-def test_every_window_of_a_step_is_answered_and_trained(mode: str, num_rows: int) -> None:
-    plane = control_plane(num_in_flight=20, mode=mode, num_rows=num_rows)
+@pytest.mark.parametrize(
+    ("mode", "num_rows", "num_in_flight"),
+    [("streaming", 5, 20), ("streaming", 10, 20), ("streaming", 2, 80), ("lockstep", 20, 20)],
+)
+def test_every_window_of_a_step_is_answered_and_trained(mode: str, num_rows: int, num_in_flight: int) -> None:
+    plane = control_plane(num_in_flight=num_in_flight, mode=mode, num_rows=num_rows)
 
     for _ in range(6):
         plane.step(read_count=3)
 
     assert plane.num_windows == plane.manager.ledger.num_trained == 6 * num_rows
-    assert plane.manager.ledger.conservation().in_flight == 20
+    assert plane.manager.ledger.conservation().in_flight == num_in_flight
 
 
 class Unscanned(dict[str, Rollout]):

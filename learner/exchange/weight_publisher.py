@@ -214,7 +214,7 @@ class WeightPublisher:
         sender, gone = senders.pop(name, None), self.generators.pop(name, None)
         self._deliveries.pop(name, None)
         if sender is not None:
-            sender.cancel()
+            await cancel_all([sender])
         if gone is not None and all(one.address != gone.address for one in self.generators.values()):
             await self._transport.forget(gone.address)
 

@@ -27,6 +27,7 @@ from services.dashboard.live.stream import Broadcaster
 from services.dashboard.live.view import Views
 from tppo.config import Config, ConfigError, dump
 from tppo.config.sections.services import DASHBOARD_PORTS
+from tppo.process.cancellation import cancel_all
 from tppo.process.listening import first_free, listener
 from tppo.process.presence import announce, beat, this_process
 from tppo.process.shell import on_stop_signal
@@ -103,9 +104,7 @@ async def until_served(server: Coroutine[Any, Any, None], loops: Sequence[Corout
     serving = asyncio.ensure_future(server)
     beside = [asyncio.ensure_future(loop) for loop in loops]
     done, _ = await asyncio.wait([serving, *beside], return_when=asyncio.FIRST_COMPLETED)
-    for task in (serving, *beside):
-        task.cancel()
-    await asyncio.gather(serving, *beside, return_exceptions=True)
+    await cancel_all([serving, *beside])
     for task in done:
         task.result()
     if serving not in done:

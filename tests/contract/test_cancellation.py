@@ -1,7 +1,12 @@
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
+from services.dashboard.build import until_served
+from services.reward.attached.rpc import _first_to_end
+from tests.support.waiting import DEADLINE_SECONDS
 from tppo.process.cancellation import TaskGroup, cancel_all
 
 
@@ -11,6 +16,10 @@ async def careless() -> None:
         await asyncio.sleep(1000)
     except asyncio.CancelledError:
         await asyncio.sleep(1000)
+
+
+async def serve_beside(server: Coroutine[Any, Any, None], loop: Coroutine[Any, Any, None]) -> None:
+    await until_served(server, [loop])
 
 
 async def failing(error: Exception) -> None:
@@ -25,6 +34,13 @@ async def test_a_task_that_swallows_its_first_cancellation_is_cancelled_again() 
     await cancel_all(tasks)
 
     assert all(task.cancelled() for task in tasks)
+
+
+@pytest.mark.parametrize("together", [serve_beside, _first_to_end], ids=["the dashboard's loops", "a client's loops"])
+async def test_loops_that_end_together_do_not_wait_for_one_that_swallows_its_first_cancellation(
+    together: Callable[..., Coroutine[Any, Any, None]],
+) -> None:
+    await asyncio.wait_for(together(asyncio.sleep(0.01), careless()), DEADLINE_SECONDS)
 
 
 async def test_a_group_waits_for_its_tasks_and_for_those_that_they_start() -> None:

@@ -24,6 +24,7 @@ from typing import BinaryIO
 
 from services.local.supervision.child import GAVE_UP_EXIT_CODE, REFUSED_EXIT_CODE, Child, ChildState, Ending
 from tppo.process.backoff import Backoff
+from tppo.process.cancellation import cancel_all
 from tppo.process.tether import tethered
 from tppo.run_folder.ending import EndingKind
 
@@ -246,8 +247,7 @@ class Supervisor:
                 log.warning("%s did not exit within %.0f s of SIGTERM; sent SIGKILL", watched.child.name, grace_seconds)
                 _kill_group(process.pid)
                 await asyncio.wait([keeper])
-        keeper.cancel()  # one that backs off, or is about to start, has no process to wait for
-        await asyncio.wait([keeper])
+        await cancel_all([keeper])  # one that backs off, or is about to start, has no process to wait for
         watched.state = ChildState.ENDED
 
     def _propagate(self, keeper: asyncio.Task[None]) -> None:

@@ -22,6 +22,7 @@ from services.reward.attached.offer import InvalidMessageError, Offer
 from services.reward.scorer import Scorer
 from tppo import rollout
 from tppo.codec import reward_request_message, reward_request_record, score_message
+from tppo.process.cancellation import cancel_all
 from tppo.process.grpc_server import MAX_MESSAGE_BYTES
 from tppo.rollout import RewardRequest
 from tppo.v1 import reward_pb2 as pb
@@ -148,6 +149,4 @@ async def _first_to_end(*loops: Any) -> None:
         for task in done:
             task.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(tasks)

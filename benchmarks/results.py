@@ -73,7 +73,9 @@ def described(section: Section) -> str:
     of = section["machine"]
     hardware = f"{of['num_cores']} cores ({of['processor']}, {of['memory_gb']} GB)"
     software = f"Python {of['python']}, torch {of['torch']}"
-    return f"{hardware}, {software}; measured on {section['measured_on']} in {section['seconds'] / 60:.0f} minutes."
+    seconds = section["seconds"]
+    took = f"{seconds:.0f} seconds" if seconds < 100 else f"{seconds / 60:.0f} minutes"
+    return f"{hardware}, {software}; measured on {section['measured_on']} in {took}."
 
 
 def keep(name: str, section: Section, *, seconds: float, path: Path = RESULTS) -> None:

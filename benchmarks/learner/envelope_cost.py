@@ -8,11 +8,11 @@ out are Redis and the disk, which take most of the time. Prints microseconds a r
 
 import statistics
 import time
-from array import array
 
+from benchmarks.learner.archive_cost import a_window
 from learner.rollouts.border import Border
 from tppo import codec
-from tppo.rollout import FinishReason, VersionSpan, Window
+from tppo.rollout import Window
 from tppo.security.envelope import PLAIN, Records, SealedRecords
 from tppo.security.record_keys import sealed_records
 
@@ -49,17 +49,6 @@ def microseconds(window: Window, records: Records) -> float:
     for _ in range(NUM_RECORDS):
         border.admit(records.payload(window))
     return (time.perf_counter() - began) / NUM_RECORDS * 1e6
-
-
-def a_window(num_tokens: int) -> Window:
-    return Window(
-        "0-0-0",
-        window_index=0,
-        tokens=array("i", range(num_tokens)),
-        logprobs=array("f", [-1.0] * num_tokens),
-        version_spans=(VersionSpan(policy_version=1, num_tokens=num_tokens),),
-        finish_reason=FinishReason.LENGTH,
-    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from services.local.memory import memory_lines
+from services.local.hardware.memory import memory_lines
 from tppo.config import load
 from tppo.config.sections.devices import Gpus
 

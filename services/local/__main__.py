@@ -65,7 +65,7 @@ def main(argv: list[str]) -> int:
         raise ConfigError("--gpus without --dry-run: it describes another machine than this; expected both")
 
     from services.local import launch
-    from services.local.memory import memory_lines  # slow to import: --help and a wrong key answer at once
+    from services.local.hardware.memory import memory_lines  # slow to import: --help and a wrong key answer at once
 
     if arguments.resume and not arguments.dry_run and (sentence := launch.why_nothing_is_left(config)):
         print(sentence)

@@ -16,8 +16,8 @@ from socket import socket
 from rich.console import Console
 
 from services.local import preflight
-from services.local.devices import VISIBLE_VARIABLE
-from services.local.display import closing_table, display_for
+from services.local.console.display import closing_table, display_for
+from services.local.hardware.devices import VISIBLE_VARIABLE
 from services.local.metrics import MetricLine
 from services.local.processes import Plan, browsing_child, child_environment, redis_child, service_children
 from services.local.redis_server import RedisServer, find_binary, free_port

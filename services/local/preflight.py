@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from services.local.devices import device_environment
+from services.local.hardware.devices import device_environment
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
 from tppo.config.sections.devices import Gpus

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from socket import socket
 
-from services.local.devices import device_environment
+from services.local.hardware.devices import device_environment
 from services.local.redis_server import RedisServer
 from services.local.supervision.child import Child
 from tppo.config import Config

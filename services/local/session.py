@@ -16,8 +16,9 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from services.local.completions import CompletionTables
-from services.local.display import AlertNotes, Display, overview_of
+from services.local.console.completions import CompletionTables
+from services.local.console.display import AlertNotes, Display, overview_of
+from services.local.console.progress import Loading, Milestones, what_the_learner_waits_for
 from services.local.metrics import MetricLine, RunMetrics
 from services.local.processes import (
     Plan,
@@ -25,7 +26,6 @@ from services.local.processes import (
     num_computing_processes,
     redis_child,
 )
-from services.local.progress import Loading, Milestones, what_the_learner_waits_for
 from services.local.results import Summary, SummaryFile, earlier_session, summarize
 from services.local.supervision.child import Child, Ending
 from services.local.supervision.supervisor import Supervisor

@@ -40,7 +40,17 @@ async def test_a_task_that_swallows_its_first_cancellation_is_cancelled_again() 
 async def test_loops_that_end_together_do_not_wait_for_one_that_swallows_its_first_cancellation(
     together: Callable[..., Coroutine[Any, Any, None]],
 ) -> None:
-    await asyncio.wait_for(together(asyncio.sleep(0.01), careless()), DEADLINE_SECONDS)
+    ended = asyncio.Event()
+
+    async def loop() -> None:
+        try:
+            await careless()
+        finally:
+            ended.set()
+
+    await asyncio.wait_for(together(asyncio.sleep(0.01), loop()), DEADLINE_SECONDS)
+
+    assert ended.is_set()
 
 
 async def test_a_group_waits_for_its_tasks_and_for_those_that_they_start() -> None:

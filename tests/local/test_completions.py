@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.local.__main__ import config_of, parser
-from services.local.completions import CompletionTables, printable, table_of
+from services.local.console.completions import CompletionTables, printable, table_of
 from tppo.run_folder.completion_lines import completion_line
 
 

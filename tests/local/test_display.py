@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from services.local.display import (
+from services.local.console.display import (
     OVER_SECONDS,
     AlertNotes,
     PlainDisplay,

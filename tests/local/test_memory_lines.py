@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from services.local.devices import Machine
-from services.local.memory import (
+from services.local.hardware.devices import Machine
+from services.local.hardware.memory import (
     Share,
     Shares,
     Trained,
@@ -15,7 +15,7 @@ from services.local.memory import (
     memory_lines,
     needed_by_device,
 )
-from services.local.model_shapes import shapes_of, stored_parameters
+from services.local.hardware.model_shapes import shapes_of, stored_parameters
 from tppo.config.schema import Config
 from tppo.config.sections.devices import Gpus
 

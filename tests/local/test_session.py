@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from services.local.display import RunOverview
+from services.local.console.display import RunOverview
 from services.local.launch import prepare
 from services.local.processes import Plan
 from services.local.redis_server import RedisServer, find_binary, free_port
@@ -270,7 +270,7 @@ async def test_the_dashboards_alerts_are_on_the_console_and_in_the_log_once(
 async def test_a_server_that_does_not_answer_is_on_the_console_until_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.local.display.OVER_SECONDS", 0.0)
+    monkeypatch.setattr("services.local.console.display.OVER_SECONDS", 0.0)
     plan, display = plan_in(tmp_path), Recorder()
     running = asyncio.create_task(run(plan, learner(plan, then="time.sleep(600)"), display))
     await display.step_seen.wait()

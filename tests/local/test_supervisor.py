@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from services.local.progress import Loading, Milestones
+from services.local.console.progress import Loading, Milestones
 from services.local.supervision.child import Child, ChildState, Ending
 from services.local.supervision.supervisor import FailureRecord, RestartRule, RunningProcess, Supervisor
 from tests.support.processes import is_running

@@ -9,8 +9,8 @@ from services.local import preflight
 from services.local.doctor import machine, surroundings
 from services.local.doctor.diagnosis import Check, Diagnosis, ok, problem, refusal, warning
 from services.local.doctor.of_process import CODE, data_files
-from services.local.memory import memory_lines
-from services.local.model_shapes import stored_parameters
+from services.local.hardware.memory import memory_lines
+from services.local.hardware.model_shapes import stored_parameters
 from tppo.config import Config, ConfigError, dump
 from tppo.config.sections.services import DASHBOARD_PORTS
 from tppo.process.listening import first_free

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from services.local.devices import GIBIBYTE, Machine
-from services.local.model_shapes import UnknownShapeError, shapes_of
+from services.local.hardware.devices import GIBIBYTE, Machine
+from services.local.hardware.model_shapes import UnknownShapeError, shapes_of
 from tppo.config import Config
 from tppo.config.placements import devices_of_a_generator
 from tppo.config.sections.devices import Gpus

@@ -1,0 +1,1 @@
+"""What a run takes of a machine: devices, memory, and how large its models are."""

@@ -102,8 +102,10 @@ def _import(config: Config) -> None:
     """What is heavy waits until the arguments are known to be right, and holds up no event loop."""
     from transformers.utils.logging import disable_progress_bar
 
+    from tppo.models.denormals import flush_denormals
     from tppo.models.device import torch_device
 
+    flush_denormals()
     import_module("learner.build")
     spare_imports_from_collection()
     disable_progress_bar()  # type: ignore[no-untyped-call]

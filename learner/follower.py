@@ -130,7 +130,9 @@ class Follower:
 
         from learner.ranks.process_group import join
         from learner.replica import Replica
+        from tppo.models.denormals import flush_denormals
 
+        flush_denormals()
         disable_progress_bar()  # type: ignore[no-untyped-call]
         roles = join(self._place, beginning.incarnation, self._config)
         self._activity = "loading"

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from services.local.redis_server import find_binary
@@ -32,6 +33,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test needs the network
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny models gain nothing from threads
 settings.register_profile("tppo", deadline=None)  # a busy machine is no failure
 settings.load_profile("tppo")
+
+
+@pytest.fixture(autouse=True)
+def denormals_are_kept_again() -> Iterator[None]:
+    """What a test calls may flush them, as a run's processes do; hypothesis refuses to draw numbers without them."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by these markers

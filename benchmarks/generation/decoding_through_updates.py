@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig
 
+from benchmarks.as_in_a_run import compute_as_in_a_run
 from benchmarks.generation.speed import request_of
 from learner.exchange.live_peers import GrpcTransport
 from learner.exchange.weight_publisher import Snapshot
@@ -178,7 +179,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of a round")
     parser.add_argument("--rounds", type=int, default=4, help="of each kind")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    compute_as_in_a_run()
     for megabytes in arguments.megabytes:
         asyncio.run(measure(megabytes, arguments))
 

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks import results
+from benchmarks.as_in_a_run import compute_as_in_a_run
 from benchmarks.generation.speed import (
     CPU,
     NUM_BATCHES,
@@ -224,7 +225,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--quick", action="store_true", help="few short rows: to see that it works")
     parser.add_argument("--serve", metavar="FOLDER", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    compute_as_in_a_run()
     if arguments.serve:
         asyncio.run(serve(vllm_config(arguments.serve, slots=arguments.slots, longest=arguments.longest)))
         return

@@ -18,8 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
+from benchmarks.as_in_a_run import compute_as_in_a_run
 from benchmarks.generation.engines_beside import QUICKSTART, our_engine
 from benchmarks.generation.speed import engine_seconds, equal_rows, model_of
 from benchmarks.learner.step import NUM_WARM_UP, recorded_run
@@ -89,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=9)
     arguments = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    compute_as_in_a_run()
     steps, probe = learner_costs(arguments.steps)
     step, of_probe, num_tokens = (statistics.fmean(column) for column in zip(*steps, strict=True))
     of_token, of_answer = asyncio.run(engine_costs(probe, arguments.repeats))

@@ -24,6 +24,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks import results
+from benchmarks.as_in_a_run import compute_as_in_a_run
 from benchmarks.generation.decode_batches import (
     H800,
     PROMPT_LENGTH,
@@ -279,7 +280,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/bench"), help="of what is done already")
     parser.add_argument("--quick", action="store_true", help="few responses: to see that it works")
     arguments = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    compute_as_in_a_run()
     lengths = recorded_lengths(lzma.decompress(RECORDING.read_bytes()), limit=LIMIT)
     lengths, folder = (lengths[:200], Path("runs/bench-quick")) if arguments.quick else (lengths, arguments.folder)
     section = measure(lengths, folder)

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Qwen2Config
 
+from benchmarks.as_in_a_run import compute_as_in_a_run
 from services.generation.build import make_decoder
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.llama import LlamaDecoder
@@ -266,7 +267,7 @@ def arguments_of(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str]) -> int:
     """Measure in one mode."""
-    torch.set_num_threads(1)
+    compute_as_in_a_run()
     arguments = arguments_of(argv)
     asyncio.run(arguments.run(arguments))
     return 0

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig
 
+from benchmarks.as_in_a_run import compute_as_in_a_run
 from learner.exchange.weight_offers import OfferedWeights, WeightOffers
 from learner.exchange.weight_publisher import Snapshot
 from services.generation.build import make_decoder
@@ -149,7 +150,7 @@ def main(argv: Sequence[str]) -> int:
     """One size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=256, help="size of the weights")
-    torch.set_num_threads(1)
+    compute_as_in_a_run()
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16)
     asyncio.run(measure(parser.parse_args(argv).megabytes * MIB))
     return 0

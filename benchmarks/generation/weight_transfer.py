@@ -23,6 +23,7 @@ import grpc.aio
 import torch
 from transformers import LlamaConfig
 
+from benchmarks.as_in_a_run import compute_as_in_a_run
 from learner.exchange.live_peers import GrpcTransport
 from learner.exchange.weight_publisher import Snapshot
 from services.generation.build import make_decoder, weight_server
@@ -240,7 +241,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.generation.weight_transfer", description=__doc__)
     parser.add_argument("--megabytes", type=int, nargs="+", default=[1, 16, 128], help="sizes of the weights")
     arguments = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    compute_as_in_a_run()
     for megabytes in arguments.megabytes:
         asyncio.run(measure(megabytes * MIB))
     return 0

@@ -23,6 +23,7 @@ import torch
 from torch.distributed import destroy_process_group, init_process_group
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM, Qwen2ForTokenClassification
 
+from benchmarks.as_in_a_run import compute_as_in_a_run
 from learner.models.loading.loading import policy_from_network, value_model_from_network
 from learner.models.weights.sharding import ShardedWeights
 from learner.parallel.group import Group
@@ -106,7 +107,7 @@ def _started(arguments: argparse.Namespace, layout: Layout) -> dict[str, Any]:
 def _measure(arguments: argparse.Namespace) -> None:
     """Steps of one rank."""
     (layout,) = arguments.layouts
-    torch.set_num_threads(layout.num_threads)
+    compute_as_in_a_run(num_threads=layout.num_threads)
     roles = TOGETHER
     if layout.size:
         store = f"file://{arguments.store}"

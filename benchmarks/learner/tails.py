@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.as_in_a_run import compute_as_in_a_run
 from learner.models.loading.loading import policy_from_network
 from learner.models.passes.outputs import Policy, token_scores
 from learner.models.passes.packing import TokenRow, pack
@@ -109,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--repeats", type=int, default=3, help="of all; padded rows take half a minute each time")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    compute_as_in_a_run()
     torch.manual_seed(0)
     plain, network = (_model() for _ in range(2))
     network.load_state_dict(plain.state_dict())

@@ -22,11 +22,11 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-import torch
 from safetensors.torch import load_file, save_file
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks import results
+from benchmarks.as_in_a_run import compute_as_in_a_run
 from benchmarks.process_watch import tree
 from benchmarks.results import Chapter, Lines, Section, table
 from benchmarks.studies.timed_runs import QUICKSTART, rounded, watched_run
@@ -305,7 +305,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--set", dest="settings", action="append", default=[], help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    torch.set_num_threads(1)
+    compute_as_in_a_run()
     if arguments.serve:
         asyncio.run(serve(load(QUICKSTART, arguments.settings), arguments.serve))
         return

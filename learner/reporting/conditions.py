@@ -33,6 +33,7 @@ class Conditions:
     sequence_parallel_size: int = 1
     fsdp_size: int | None = None
     num_value_processes: int = 0  # that have the value model alone
+    flushes_denormals: bool = False
 
     @classmethod
     def of(cls, config: Config, counts: ProcessCounts) -> Self:
@@ -40,6 +41,7 @@ class Conditions:
         import torch  # not for the audit, which reads what was written
         import transformers
 
+        from tppo.models.denormals import are_flushed
         from tppo.models.device import torch_device
 
         device = torch_device(config.policy_placement)
@@ -54,6 +56,7 @@ class Conditions:
             config.learner.sequence_parallel_size,
             config.learner.fsdp_size,
             num_value_processes=counts.of_value_model,
+            flushes_denormals=are_flushed(),
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -101,6 +101,7 @@ def _import_engine(config: Config) -> None:
     try:
         build = import_module("services.generation.build")
         spare_imports_from_collection()
+        import_module("tppo.models.denormals").flush_denormals()
         build.check_engine(config)
     except ImportError as error:
         raise ConfigError(

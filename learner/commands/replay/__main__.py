@@ -44,7 +44,9 @@ def main(argv: Sequence[str]) -> int:
     from transformers.utils.logging import disable_progress_bar
 
     from learner.commands.replay.replay import replay
+    from tppo.models.denormals import flush_denormals
 
+    flush_denormals()
     disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = _new_folder(arguments.run, variant)
     place = _place(config, arguments.run)

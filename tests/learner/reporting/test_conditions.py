@@ -11,16 +11,21 @@ from learner.parallel.process_counts import ProcessCounts
 from learner.reporting.conditions import Conditions, Level, conditions_in, first_step_of_other_rows
 from learner.reporting.journal import JournalWriter
 from tests.learner.builders import a_config
+from tppo.models.denormals import flush_denormals
 from tppo.run_folder.paths import RunPaths
 
-ON_ONE = Conditions(1, "cpu", is_deterministic=True, torch="2.13.0", transformers="5.0").as_json()
+ON_ONE = Conditions(
+    1, "cpu", is_deterministic=True, torch="2.13.0", transformers="5.0", flushes_denormals=True
+).as_json()
 
 
 def test_on_a_cpu_a_learner_is_deterministic_by_default() -> None:
     found = Conditions.of(a_config(learner={"device": "cpu"}), ProcessCounts(2))
 
     assert (found.num_processes, found.device, found.is_deterministic) == (2, "cpu", True)
-    assert found.torch == torch.__version__
+    assert (found.torch, found.flushes_denormals) == (torch.__version__, False)
+    flush_denormals()
+    assert Conditions.of(a_config(learner={"device": "cpu"}), ProcessCounts(2)).flushes_denormals
     without = a_config(learner={"device": "cpu", "deterministic": False})
     assert not Conditions.of(without, ProcessCounts(2)).is_deterministic
 
@@ -53,6 +58,7 @@ def test_a_journal_without_the_keys_of_a_division_is_of_an_undivided_learner() -
         ({"num_value_processes": 1}, "num_value_processes is 0 in one and 1 in another"),
         ({"device": "NVIDIA H200"}, "device is 'cpu' in one and 'NVIDIA H200' in another"),
         ({"torch": "2.14.0"}, "torch is '2.13.0' in one and '2.14.0' in another"),
+        ({"flushes_denormals": False}, "flushes_denormals is True in one and False in another"),
         ({"is_deterministic": False}, "is_deterministic is True in one and False in another"),
     ],
 )

@@ -7,6 +7,7 @@ that they come from, and a function that makes markdown of it. A table whose sec
 instead of figures that nobody has measured.
 """
 
+import argparse
 import datetime
 import json
 import os
@@ -25,6 +26,9 @@ from tppo.run_folder.json_lines import read_objects
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results.json"
 PAGE = ROOT / "docs" / "performance.md"
+FOLDER = Path("runs/bench")
+"""What was measured so far, of all chapters."""
+QUICK_FOLDER = Path("runs/bench-quick")
 PLACE = re.compile(r"(<!-- measured: (?P<name>[\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 Section = dict[str, Any]
@@ -49,6 +53,19 @@ class Chapter:
     def command(self) -> str:
         """What measures it."""
         return f"python -m {self.module}"
+
+
+def chapter_parser(description: str | None, *, quick: str) -> argparse.ArgumentParser:
+    """What the chapters that go on after an interruption have in common; `quick`: what is small then."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--folder", type=Path, default=FOLDER, help="of what is done already")
+    made.add_argument("--quick", action="store_true", help=f"{quick}: to see that it works")
+    return made
+
+
+def chapter_folder(arguments: argparse.Namespace) -> Path:
+    """Where a chapter keeps what it has measured."""
+    return QUICK_FOLDER if arguments.quick else Path(arguments.folder)
 
 
 def machine() -> dict[str, Any]:

@@ -9,7 +9,6 @@ that read their matrix from the memory, or from the caches. The same batches, wi
 modelled for 32 billion parameters on eight cards of the H800's kind by their data sheet, and labelled as modelled.
 """
 
-import argparse
 import asyncio
 import lzma
 import random
@@ -41,7 +40,7 @@ from benchmarks.generation.decode_batches import (
 )
 from benchmarks.generation.roofline_picture import draw
 from benchmarks.generation.speed import CPU, request_of
-from benchmarks.results import Chapter, Lines, Section, table
+from benchmarks.results import Chapter, Lines, Section, chapter_folder, chapter_parser, table
 from services.generation.build import make_decoder
 from services.generation.engine import EngineStatistics
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
@@ -276,13 +275,10 @@ CHAPTER = Chapter(
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("runs/bench"), help="of what is done already")
-    parser.add_argument("--quick", action="store_true", help="few responses: to see that it works")
-    arguments = parser.parse_args(argv)
+    arguments = chapter_parser(__doc__, quick="few responses").parse_args(argv)
     compute_as_in_a_run()
     lengths = recorded_lengths(lzma.decompress(RECORDING.read_bytes()), limit=LIMIT)
-    lengths, folder = (lengths[:200], Path("runs/bench-quick")) if arguments.quick else (lengths, arguments.folder)
+    lengths, folder = lengths[:200] if arguments.quick else lengths, chapter_folder(arguments)
     section = measure(lengths, folder)
     print("\n\n".join(tables(section).values()))
     if arguments.quick:

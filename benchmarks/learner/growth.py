@@ -8,7 +8,6 @@ steps take half of what is in flight, small ones 32 rows; in lockstep a step is 
 process, and as a ratio to those for the fewest rollouts of the same row.
 """
 
-import argparse
 import gc
 import json
 import os
@@ -17,7 +16,6 @@ import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import fmean, median
 
 from safetensors.torch import save
@@ -25,7 +23,7 @@ from safetensors.torch import save
 from benchmarks import results
 from benchmarks.learner.control_plane import PARTS, SHORT, control_plane
 from benchmarks.process_watch import tree
-from benchmarks.results import Chapter, Lines, Section, table
+from benchmarks.results import Chapter, Lines, Section, chapter_folder, chapter_parser, table
 from learner.rollouts.ledger_state import captured
 
 SIZES = (100, 1_000, 10_000, 100_000)
@@ -206,16 +204,14 @@ CHAPTER = Chapter(
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = chapter_parser(__doc__, quick="few rollouts")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="rollouts in flight")
     parser.add_argument("--steps", type=int, default=1500, help="one after the other, for time and memory")
-    parser.add_argument("--folder", type=Path, default=Path("runs/bench"), help="of what is done already")
-    parser.add_argument("--quick", action="store_true", help="few rollouts: to see that it works")
     arguments = parser.parse_args(argv)
     if arguments.quick:
-        arguments.sizes, arguments.steps, arguments.folder = (100, 1000), 100, Path("runs/bench-quick")
+        arguments.sizes, arguments.steps = (100, 1000), 100
     wanted = parts(arguments.sizes, arguments.steps)
-    section = {"parts": Lines(arguments.folder / "growth.jsonl").measure(wanted, seconds_each=SECONDS_EACH)}
+    section = {"parts": Lines(chapter_folder(arguments) / "growth.jsonl").measure(wanted, seconds_each=SECONDS_EACH)}
     print("\n\n".join(tables(section).values()))
     if not arguments.quick:
         seconds = sum(numbers["seconds_of_machine"] for numbers in section["parts"].values())

@@ -14,11 +14,10 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from statistics import fmean, stdev
 
 from benchmarks import results
-from benchmarks.results import Chapter, Section, table
+from benchmarks.results import FOLDER, QUICK_FOLDER, Chapter, Section, chapter_parser, table
 from benchmarks.studies.timed_runs import FIRST_SEED, ROWS, Outcome, Study, Variant, outcome_of
 from services.local.compare.paired import Difference, paired_difference
 
@@ -42,6 +41,7 @@ STEPS_APART = (  # the decomposition: what is added, to what, and what comes of 
     ("windows, where slots are refilled at once", "PPO streaming", "T-PPO streaming"),
     ("all of it", "PPO lockstep", "T-PPO streaming"),
 )
+RUNS = "runs"  # the folder in that of `make bench`
 QUICK = ("run.max_response_length=512", "evaluation.num_prompts=16")
 Runs = Mapping[str, Mapping[int, Outcome]]
 """By variant and seed."""
@@ -240,21 +240,20 @@ CHAPTER = Chapter(
 )
 
 
-def parser(description: str | None, folder: str) -> argparse.ArgumentParser:
-    """What the studies have in common."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """What the studies have in common; they keep their runs in one folder, so that what two need is run once."""
+    made = chapter_parser(description, quick="two seeds of a few steps")
+    made.set_defaults(folder=FOLDER / RUNS)
     made.add_argument("--seeds", type=int, default=5)
     made.add_argument("--first-seed", type=int, default=FIRST_SEED)
     made.add_argument("--steps", type=int, default=120, help="of whole responses; windows take a tenth more")
-    made.add_argument("--folder", type=Path, default=Path("runs/bench") / folder)
     made.add_argument("--dry-run", action="store_true", help="say what is missing and how long it takes")
-    made.add_argument("--quick", action="store_true", help="two seeds of a few steps: to see that it works")
     return made
 
 
 def study_of(arguments: argparse.Namespace, variants: Sequence[Variant]) -> Study:
     if arguments.quick:
-        arguments.seeds, arguments.steps, arguments.folder = 2, 4, Path("runs/bench-quick/runs")
+        arguments.seeds, arguments.steps, arguments.folder = 2, 4, QUICK_FOLDER / RUNS
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     settings = QUICK if arguments.quick else ()
     return Study(folder=arguments.folder, variants=variants, seeds=seeds, num_steps=arguments.steps, settings=settings)
@@ -269,7 +268,7 @@ def keep_study(chapter: Chapter, study: Study, outcomes: Sequence[Outcome], *, i
 
 
 def main(argv: Sequence[str]) -> None:
-    arguments = parser(__doc__, "runs").parse_args(argv)
+    arguments = parser(__doc__).parse_args(argv)
     study = study_of(arguments, VARIANTS)
     if arguments.dry_run:
         print(study.announcement())

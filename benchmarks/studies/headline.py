@@ -140,7 +140,7 @@ CHAPTER = Chapter(
 
 
 def main(argv: Sequence[str]) -> None:
-    made = parser(__doc__, "runs")  # the attribution's folder: what both need is run once
+    made = parser(__doc__)
     made.add_argument("--sweep", action="store_true", help="rates and slots of each side; nothing is kept of it")
     arguments = made.parse_args(argv)
     everyone = [one for side in SIDES.values() for one in side]

@@ -6,7 +6,6 @@ Responses grow while the policy learns, so training is given for each token of t
 steps. What a step takes beside waiting and training is the control plane's: ledger, requests, metrics, checkpoints.
 """
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -15,7 +14,7 @@ from statistics import median
 
 from benchmarks import results
 from benchmarks.process_watch import ProcessWatch
-from benchmarks.results import Chapter, Lines, Section, table
+from benchmarks.results import Chapter, Lines, Section, chapter_folder, chapter_parser, table
 from benchmarks.studies.timed_runs import rounded, watched_run
 from tppo.run_folder.metric_lines import STEP, read_metric_lines
 
@@ -73,12 +72,10 @@ CHAPTER = Chapter(name="steady", module="benchmarks.studies.steady", minutes=15,
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = chapter_parser(__doc__, quick="a few steps")
     parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--folder", type=Path, default=Path("runs/bench"), help="of what is done already")
-    parser.add_argument("--quick", action="store_true", help="a few steps: to see that it works")
     arguments = parser.parse_args(argv)
-    steps, folder = (24, Path("runs/bench-quick")) if arguments.quick else (arguments.steps, arguments.folder)
+    steps, folder = 24 if arguments.quick else arguments.steps, chapter_folder(arguments)
     parts = {f"{steps} steps": lambda: measured(steps, folder)}
     (section,) = Lines(folder / "steady.jsonl").measure(parts, seconds_each=0.6 * steps).values()
     print(tables(section)["steady"])

@@ -9,7 +9,6 @@ is `tppo run` with its services, T-PPO as in the quick start and synchronous PPO
 first step of each is left out.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -21,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import results
-from benchmarks.results import ROOT, Chapter, Lines, Section, table
+from benchmarks.results import ROOT, Chapter, Lines, Section, chapter_folder, chapter_parser, table
 from benchmarks.studies.timed_runs import watched_run
 from benchmarks.system.trl_grpo import GROUP
 from tppo.run_folder.metric_lines import STEP, read_metric_lines
@@ -111,13 +110,10 @@ CHAPTER = Chapter(name="peers", module="benchmarks.system.peers", minutes=8, pla
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = chapter_parser(__doc__, quick="a few steps")
     parser.add_argument("--steps", type=int, default=60, help="of 32 rows")
-    parser.add_argument("--folder", type=Path, default=Path("runs/bench"), help="of what is done already")
-    parser.add_argument("--quick", action="store_true", help="a few steps: to see that it works")
     arguments = parser.parse_args(argv)
-    steps, folder = (6, Path("runs/bench-quick")) if arguments.quick else (arguments.steps, arguments.folder)
-    section = measure(steps=steps, folder=folder)
+    section = measure(steps=6 if arguments.quick else arguments.steps, folder=chapter_folder(arguments))
     print(tables(section)["peers"])
     if not arguments.quick:
         seconds = sum(one["seconds_of_machine"] for one in section["ways"].values())

@@ -28,7 +28,7 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks import results
 from benchmarks.as_in_a_run import compute_as_in_a_run
 from benchmarks.process_watch import tree
-from benchmarks.results import Chapter, Lines, Section, table
+from benchmarks.results import Chapter, Lines, Section, chapter_folder, chapter_parser, table
 from benchmarks.studies.timed_runs import QUICKSTART, rounded, watched_run
 from learner.build import new_manager
 from learner.models.loading.named_tensors import copied, named_tensors
@@ -294,13 +294,9 @@ def measure(*, steps: int, turns: int, folder: Path) -> list[Section]:
 
 
 def main(argv: Sequence[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = chapter_parser(__doc__, quick="one turn of a few steps")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument(
-        "--folder", type=Path, default=Path("runs/bench"), help="where it goes on after an interruption"
-    )
-    parser.add_argument("--quick", action="store_true", help="one turn of a few steps: to see that it works")
     parser.add_argument("--serve", metavar="FOLDER", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--set", dest="settings", action="append", default=[], help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
@@ -310,8 +306,8 @@ def main(argv: Sequence[str]) -> None:
         asyncio.run(serve(load(QUICKSTART, arguments.settings), arguments.serve))
         return
     steps, turns = (12, 1) if arguments.quick else (arguments.steps, arguments.turns)
-    folder = Path("runs/bench-quick") if arguments.quick else arguments.folder
-    section: Section = {"steps": steps, "turns": measure(steps=steps, turns=turns, folder=folder)}
+    turns_measured = measure(steps=steps, turns=turns, folder=chapter_folder(arguments))
+    section: Section = {"steps": steps, "turns": turns_measured}
     print(tables(section)["services-cost"])
     if not arguments.quick:
         seconds = sum(one["seconds_of_machine"] for turn in section["turns"] for one in turn.values())

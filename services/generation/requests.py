@@ -4,6 +4,7 @@ import math
 import time
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, logprobs, tokens
 from tppo.weight_probe import ProbeRow
@@ -52,6 +53,17 @@ def empty_window(request: WindowRequest) -> Window:
         version_spans=(),
         finish_reason=FinishReason.LENGTH,
         is_evaluation=request.is_evaluation,
+    )
+
+
+def failed_window(request: WindowRequest, error: str, *, started_at: float) -> Window:
+    """The answer to a request that cannot be served, with the cause."""
+    return replace(
+        empty_window(request),
+        finish_reason=FinishReason.FAILED,
+        started_at=started_at,
+        ended_at=time.time(),
+        error=error,
     )
 
 

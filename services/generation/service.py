@@ -10,11 +10,12 @@ from services.generation.engine import Engine
 from services.generation.fleet.fleet_pace import FleetPace, Speed
 from services.generation.fleet.free_slots import FreeSlots
 from services.generation.fleet.handover import Handover
+from services.generation.requests import failed_window
 from services.generation.weights.served_weights import ServedWeights
 from tppo.announced_weights import AnnouncedWeights
 from tppo.codec import decode_window_request, encode_inbox_record
 from tppo.process.leased_worker import PoisonRequestError
-from tppo.rollout import FinishReason, Window, WindowRequest, logprobs, tokens
+from tppo.rollout import Window, WindowRequest
 from tppo.streams import StreamsError
 
 log = logging.getLogger(__name__)
@@ -130,22 +131,7 @@ class WindowHandler:
         log.warning("window %d of %s failed: %s", request.window_index, request.rollout_id, error)
         self._last_error = error
         self._num_failed += 1
-        return _failed_window(request, started_at, error)
-
-
-def _failed_window(request: WindowRequest, started_at: float, error: str) -> Window:
-    return Window(
-        rollout_id=request.rollout_id,
-        window_index=request.window_index,
-        tokens=tokens(),
-        logprobs=logprobs(),
-        version_spans=(),
-        finish_reason=FinishReason.FAILED,
-        started_at=started_at,
-        ended_at=time.time(),
-        error=error,
-        is_evaluation=request.is_evaluation,
-    )
+        return failed_window(request, error, started_at=started_at)
 
 
 def _decoded(payload: bytes) -> WindowRequest:

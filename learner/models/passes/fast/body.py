@@ -22,9 +22,8 @@ from learner.models.passes.fast.operations import gated, rms_normed
 from learner.models.passes.fast.row_groups import RowGroups, row_groups
 from learner.models.passes.packing import PackedBatch
 from tppo.models import memory_estimate
+from tppo.models.llama_blocks import has_llama_blocks
 
-FAMILIES = frozenset({"qwen2", "qwen3", "llama"})
-ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})  # those whose table does not depend on the row's length
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
 _MARK = "takes_fast_path"
@@ -38,7 +37,7 @@ def has_fast_path(network: Any) -> bool:
 
 def try_fast_path(network: Any, batch: PackedBatch, outputs: Tensor, *, tolerance: float) -> None:
     """The network, and each copy of it, takes it from now on where it gives the body's `outputs` [total, hidden]."""
-    if not _is_of_a_family(network):
+    if not _may_have_fast_path(network):
         return
     positions = torch.arange(len(outputs))[torch.isin(torch.arange(len(outputs)), batch.selected_positions)]
     found = hidden_states(network, batch, positions)
@@ -46,18 +45,11 @@ def try_fast_path(network: Any, batch: PackedBatch, outputs: Tensor, *, toleranc
     setattr(network.base_model, _MARK, is_close)
 
 
-def _is_of_a_family(network: Any) -> bool:
-    config = network.config
-    if config.model_type not in FAMILIES or network.base_model is network:
-        return False
-    rope = config.rope_parameters or {}
+def _may_have_fast_path(network: Any) -> bool:
     return (
-        all(kind == "full_attention" for kind in getattr(config, "layer_types", None) or [])
-        and rope.get("rope_type") in ROPE_TYPES
-        and rope.get("partial_rotary_factor", 1.0) == 1.0
-        and config.hidden_act == "silu"
-        and sum(one.numel() for one in network.base_model.layers[0].parameters())
-        <= memory_estimate.MAX_BLOCK_OF_FAST_PATH
+        has_llama_blocks(network.config)
+        and network.base_model is not network
+        and _size(network.base_model.layers[0]) <= memory_estimate.MAX_BLOCK_OF_FAST_PATH
         and all(map(_is_plain, network.base_model.layers))
     )
 

@@ -33,10 +33,9 @@ from services.generation.transformers_engine.decoders.model_weights import (
 )
 from services.generation.transformers_engine.decoders.prefill import PrefillRow, flat_passes, prefill_rows
 from services.generation.transformers_engine.decoders.proof import require_agreement
+from tppo.models.llama_blocks import has_llama_blocks
 from tppo.models.probe import rows_for
 
-FAMILIES = frozenset({"qwen2", "qwen3", "llama"})
-ROPE_TYPES = frozenset({"default", "linear", "llama3", "yarn"})  # those whose table does not depend on the row's length
 GROUP_OVERHEAD_BYTES = 384 * 1024  # one more attention call takes about as long as reading this much cache
 STEPS_BETWEEN_SORTS = 32
 MASKED_QUERIES = 512  # in one attention call with a mask, which is as large as they times the row
@@ -44,16 +43,7 @@ MASKED_QUERIES = 512  # in one attention call with a mask, which is as large as 
 
 def is_supported(config: PreTrainedConfig) -> bool:
     """Whether the fast path computes exactly what the model does."""
-    if config.model_type not in FAMILIES:
-        return False
-    rope = config.rope_parameters or {}
-    return (
-        all(kind == "full_attention" for kind in getattr(config, "layer_types", None) or [])
-        and rope.get("rope_type") in ROPE_TYPES
-        and rope.get("partial_rotary_factor", 1.0) == 1.0
-        and config.hidden_act == "silu"
-        and getattr(config, "pretraining_tp", 1) == 1
-    )
+    return has_llama_blocks(config) and getattr(config, "pretraining_tp", 1) == 1
 
 
 def rotation_table(config: PreTrainedConfig, *, num_positions: int) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from tppo.config import ConfigError
+from tppo.models.library_errors import first_line
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
@@ -19,7 +20,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # a damaged tokenizer.json raises Exception itself
-        raise ConfigError(f"model.path = '{path}': {_first_line(error)}; expected a tokenizer's files") from None
+        raise ConfigError(f"model.path = '{path}': {first_line(error)}; expected a tokenizer's files") from None
     return tokenizer
 
 
@@ -47,7 +48,7 @@ def model_config(path: Path, *, key: str) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # a file of another JSON type raises whatever the library comes upon first
-        raise ConfigError(f"{key} = '{path}': {_first_line(error)}; expected a model's config.json") from None
+        raise ConfigError(f"{key} = '{path}': {first_line(error)}; expected a model's config.json") from None
     return config
 
 
@@ -56,7 +57,7 @@ def _generation_config(model: Path) -> GenerationConfig:
         return GenerationConfig.from_pretrained(model)
     except Exception as error:  # as above
         expected = "expected its generation_config.json to be whole, or none"
-        raise ConfigError(f"model.path = '{model}': {_first_line(error)}; {expected}") from None
+        raise ConfigError(f"model.path = '{model}': {first_line(error)}; {expected}") from None
 
 
 def _stated_in_config(model: Path) -> Iterator[object]:
@@ -65,7 +66,3 @@ def _stated_in_config(model: Path) -> Iterator[object]:
     for part in (config, *(config.get(name) for name in ("text_config", "llm_config"))):
         if isinstance(part, dict):
             yield part.get("eos_token_id")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

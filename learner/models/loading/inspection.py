@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import transformers
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from learner.models.loading.reading import WeightsError, require_weights
@@ -17,6 +17,8 @@ from learner.models.passes.routing import experts_per_token
 from tppo.config import Config, ConfigError
 from tppo.config.schema import ModelSection
 from tppo.models.adapters import ADAPTER_CONFIG, AdapterError, Lora, adapted_layers
+from tppo.models.library_errors import first_line
+from tppo.models.tokenizer import model_config
 
 ATTENDING_TO_TOKENS = frozenset({"full_attention", "sliding_attention"})
 """Kinds of layers of which `attend_within_rows` computes all that passes from token to token."""
@@ -52,7 +54,7 @@ def require_adaptable(config: Config) -> None:
                 f"{key}.lora_rank = {lora.rank} needs the package peft, which is not installed here; expected "
                 "`pip install -e '.[lora]'`, or 0"
             )
-        read = _config_at(of_path, path)
+        read = model_config(path, key=of_path)
         try:
             adapted_layers(_skeleton(_Read(read.to_json_string(), read)).network, lora)
         except AdapterError as error:
@@ -65,7 +67,7 @@ def require_dividable(config: Config) -> None:
     for key, path in (("model.path", model.path), ("model.critic_path", model.critic_path)):
         if size == 1 or path is None:
             continue
-        read = _config_at(key, path)
+        read = model_config(path, key=key)
         if why := why_not_dividable(read, size):
             raise ConfigError(
                 f"learner.sequence_parallel_size = {size} with {key} = '{path}': {why}; expected 1, or another model"
@@ -102,16 +104,8 @@ def _trainable_at(key: str, path: Path) -> PreTrainedConfig:
             f"{key} = '{path}' holds an adapter ({ADAPTER_CONFIG}) without its body; expected a whole model, as "
             "`tppo export` makes of one"
         )
-    config = _config_at(key, path)
+    config = model_config(path, key=key)
     _require_causal_lm(key, path, config)
-    return config
-
-
-def _config_at(key: str, path: Path) -> PreTrainedConfig:
-    try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except Exception as error:  # a file of another JSON type raises whatever the library comes upon first
-        raise ConfigError(f"{key} = '{path}': {_first_line(error)}; expected a model's config.json") from None
     return config
 
 
@@ -137,9 +131,9 @@ def _require_causal_lm(key: str, path: Path, config: PreTrainedConfig) -> None:
         )
     try:
         _skeleton(_Read(config.to_json_string(), config)).value_network_class()
-    except Exception as error:  # as above: whatever a family's code raises at sizes that do not fit each other
+    except Exception as error:  # whatever a family's code raises at sizes that do not fit each other
         raise ConfigError(
-            f"{key} = '{path}': {_first_line(error)}; expected a causal language model that transformers "
+            f"{key} = '{path}': {first_line(error)}; expected a causal language model that transformers "
             f"{transformers.__version__} can build from its config.json"
         ) from None
 
@@ -200,7 +194,3 @@ def _vocabulary(path: Path) -> object:
         return json.loads((path / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

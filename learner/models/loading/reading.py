@@ -13,6 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig
 
+from tppo.models.library_errors import first_line
+
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLED = ("*.bin", "*.ckpt", "*.pt", "*.pth")
@@ -50,7 +52,7 @@ def read_network(
             key_mapping=key_mapping,
         )
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise WeightsError(f"{path}: {_first_line(error)}; expected a model's weights, whole") from None
+        raise WeightsError(f"{path}: {first_line(error)}; expected a model's weights, whole") from None
     tensors = set(network.state_dict())
     _refuse(path, "lacks", set(found["missing_keys"]) - set(may_lack), of=tensors)
     unexpected = [name for name in found["unexpected_keys"] if name.startswith(only_under)]
@@ -76,7 +78,7 @@ def require_weights(path: str | Path) -> None:
             with safe_open(file, framework="pt"):
                 pass
         except (OSError, SafetensorError) as error:
-            raise WeightsError(f"{file}: {_first_line(error)}; expected a file of weights, whole") from None
+            raise WeightsError(f"{file}: {first_line(error)}; expected a file of weights, whole") from None
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -135,7 +137,3 @@ def _file_of(path: str, tensor: str) -> Path:
 
 def _shown(names: Sequence[str]) -> str:
     return ", ".join(names[:NUM_NAMES_SHOWN]) + (", ..." if len(names) > NUM_NAMES_SHOWN else "")
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

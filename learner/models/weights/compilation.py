@@ -24,6 +24,7 @@ from learner.models.passes.outputs import Policy, ValueModel, token_logprobs, to
 from learner.models.passes.packing import PackedBatch, TokenRow, pack
 from learner.models.weights.activation_checkpointing import Mode, checkpoint_blocks
 from tppo.models import probe
+from tppo.models.library_errors import first_line
 
 MAX_PROGRAMS = 64
 """Of one class: in training and without gradients, of two networks and their frozen copies, for each kind of layer."""
@@ -109,7 +110,6 @@ def _explained(network: PreTrainedModel) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # of torch._dynamo and torch._inductor
-        cause = next(iter(str(error).splitlines()), type(error).__name__)
         raise CompilationError(
-            f"the blocks of {type(network).__name__} do not compile: {cause}; expected false"
+            f"the blocks of {type(network).__name__} do not compile: {first_line(error)}; expected false"
         ) from error

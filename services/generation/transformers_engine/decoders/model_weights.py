@@ -10,6 +10,7 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from tppo.models.adapters import DOWN, UP
+from tppo.models.library_errors import first_line
 from tppo.models.precision import names_in_float32
 
 NUM_NAMES_SHOWN = 3
@@ -94,7 +95,7 @@ def weights_in(folder: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
             folder, dtype="auto", local_files_only=True, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(next(iter(str(error).splitlines()), "")) from None
+        raise ValueError(first_line(error)) from None
     model, found = loaded
     if missing := sorted(found["missing_keys"]):
         raise ValueError(f"{len(missing)} weights are missing, such as {missing[0]}; expected all of them")

@@ -80,15 +80,15 @@ def add_config_arguments(
 ) -> None:
     """The arguments by which every process is given its configuration."""
     parser.add_argument("config", type=Path, nargs="?" if is_optional else None, help=help_of_config)
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        dest="overrides",
-        action="append",
-        default=[],
-        help="override a key of the file, as in --set run.seed=1; --set run.seed= unsets it (may be repeated)",
-    )
+    add_overrides_argument(parser, help="override a key of the file, as in --set run.seed=1; --set run.seed= unsets it")
     parser.add_argument("--redis", metavar="URL", default="", help="same as --set redis.url=URL")
+
+
+def add_overrides_argument(parser: argparse.ArgumentParser, *, help: str, metavar: str = "KEY=VALUE") -> None:
+    """`--set`, as often as wanted: what `load` takes as overrides."""
+    parser.add_argument(
+        "--set", metavar=metavar, dest="overrides", action="append", default=[], help=f"{help} (may be repeated)"
+    )
 
 
 def config_from_arguments(arguments: argparse.Namespace) -> Config:

@@ -4,7 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from services.local.arguments import positive
 from services.local.compare.plan import PlannedRun, Question, comparison_folder, planned_runs, systems_in
+from tppo.config.load import add_overrides_argument
 
 STOPPED_EXIT_CODE = 130
 
@@ -47,28 +49,14 @@ def _parser() -> argparse.ArgumentParser:
         help="values of run.algorithm, each under its own or another name; the last is the one that the others are "
         "compared with",
     )
-    parser.add_argument("--seeds", type=_positive, default=3, help="runs of each: run.seed and the numbers after it")
-    parser.add_argument(
-        "--evaluations", type=_positive, default=6, help="evaluations of a run besides the base model's"
-    )
+    parser.add_argument("--seeds", type=positive, default=3, help="runs of each: run.seed and the numbers after it")
+    parser.add_argument("--evaluations", type=positive, default=6, help="evaluations of a run besides the base model's")
     parser.add_argument("--target", type=float, help="accuracy to measure the time to; by default one that all reach")
-    parser.add_argument(
-        "--set",
-        metavar="[NAME:]KEY=VALUE",
-        dest="overrides",
-        action="append",
-        default=[],
-        help="override a key of the file, for all systems or for one (may be repeated)",
+    add_overrides_argument(
+        parser, metavar="[NAME:]KEY=VALUE", help="override a key of the file, for all systems or for one"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the runs that there would be, and end")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not positive")
-    return number
 
 
 def _lines(run: PlannedRun) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from services.local.doctor.diagnosis import Diagnosis, Severity, diagnoses_of, problem
 from tppo.config import ConfigError
-from tppo.config.load import load
+from tppo.config.load import add_overrides_argument, load
 from tppo.security.redis_address import redis_url_from_environment
 
 STYLES = {Severity.OK: "green", Severity.WARNING: "yellow", Severity.PROBLEM: "red"}
@@ -49,9 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="tppo doctor", description="Check this machine, or all that one run needs, and say what to do."
     )
     parser.add_argument("--run", type=Path, metavar="CONFIG", help="check for this run: its TOML file")
-    parser.add_argument(
-        "--set", metavar="KEY=VALUE", dest="overrides", action="append", default=[], help="with --run: as tppo run's"
-    )
+    add_overrides_argument(parser, help="with --run: as tppo run's")
     parser.add_argument("--redis", metavar="URL", default="", help="the server to check; with --run: redis.url")
     parser.add_argument("--json", action="store_true", help="print a JSON list: check, state, found, what_to_do")
     parser.add_argument(

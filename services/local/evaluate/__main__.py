@@ -5,6 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from services.local.arguments import positive
+from tppo.config.load import add_overrides_argument
+
 EPILOG = """The same command continues after a crash: what was sampled is not sampled again. With a larger --samples the
 same evaluation goes on."""
 
@@ -35,12 +38,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="problems in JSON Lines, gzipped or not, or parquet (may be repeated)",
     )
-    parser.add_argument("--samples", type=_positive, default=1, metavar="N", help="responses to each problem [1]")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="the first so many problems of each file")
+    parser.add_argument("--samples", type=positive, default=1, metavar="N", help="responses to each problem [1]")
+    parser.add_argument("--limit", type=positive, metavar="N", help="the first so many problems of each file")
     parser.add_argument("--temperature", type=float, help="0: greedy (default: the run's evaluation.temperature, or 1)")
-    parser.add_argument(
-        "--max-tokens", type=_positive, help="of a response (default: run.max_response_length, or 2048)"
-    )
+    parser.add_argument("--max-tokens", type=positive, help="of a response (default: run.max_response_length, or 2048)")
     parser.add_argument("--seed", type=int, default=0, help="of the samples [0]")
     parser.add_argument(
         "--template", default="", metavar="KIND|TEXT", help="math, aime, gsm8k, plain, or a text with {problem}"
@@ -52,22 +53,8 @@ def _parser() -> argparse.ArgumentParser:
         help="reward function, as in [reward.functions] (default: the run's for the data source, else math)",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="where responses and summary go")
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        dest="overrides",
-        action="append",
-        default=[],
-        help="override a key of the configuration, such as generation.num_slots=64 (may be repeated)",
-    )
+    add_overrides_argument(parser, help="override a key of the configuration, such as generation.num_slots=64")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not positive")
-    return number
 
 
 if __name__ == "__main__":

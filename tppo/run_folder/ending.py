@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 
 from tppo.run_folder.json_files import DamagedFileError, read_object
-from tppo.run_folder.paths import RunPaths
+from tppo.run_folder.paths import RunPaths, modified_at
 
 
 class EndingKind(Enum):
@@ -30,8 +29,8 @@ class RunEnding:
 
 def ending_of(paths: RunPaths) -> RunEnding | None:
     """None while the run goes on, as far as its folder says: also where somebody has written to it since."""
-    written_at = _modified_at(paths.summary)
-    if written_at < max(_modified_at(paths.metrics), _modified_at(paths.journal)):
+    written_at = modified_at(paths.summary)
+    if written_at < max(modified_at(paths.metrics), modified_at(paths.journal)):
         return _stopped_by_operator(paths)
     try:
         fields = read_object(paths.summary, {"ending": str, "cause": str})
@@ -45,14 +44,6 @@ def ending_of(paths: RunPaths) -> RunEnding | None:
 
 def _stopped_by_operator(paths: RunPaths) -> RunEnding | None:
     """A learner that was started without `tppo run` leaves its mark alone."""
-    written_at = _modified_at(paths.stopped_mark)
-    is_last = written_at and written_at >= max(_modified_at(paths.metrics), _modified_at(paths.journal))
+    written_at = modified_at(paths.stopped_mark)
+    is_last = written_at and written_at >= max(modified_at(paths.metrics), modified_at(paths.journal))
     return RunEnding(EndingKind.FINISHED, "", written_at) if is_last else None
-
-
-def _modified_at(path: Path) -> float:
-    """0 for a file that is missing."""
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0

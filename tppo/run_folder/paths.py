@@ -142,3 +142,11 @@ def trace_files(traces: Path) -> dict[int, Path]:
     """The traces in the folder by training step, in order."""
     named = ((TRACE_NAME.fullmatch(path.name), path) for path in traces.glob("step_*.parquet"))
     return dict(sorted((int(match[1]), path) for match, path in named if match))
+
+
+def modified_at(path: Path) -> float:
+    """Seconds since the epoch; 0 for a file that is missing."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

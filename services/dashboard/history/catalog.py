@@ -9,7 +9,7 @@ from typing import Any
 from services.dashboard.history.run import RunHistory, settings_of
 from tppo.run_folder.json_lines import read_objects
 from tppo.run_folder.metric_lines import EVALUATION, STEP, is_metric_line
-from tppo.run_folder.paths import RunPaths, trace_files
+from tppo.run_folder.paths import RunPaths, modified_at, trace_files
 
 MAX_RUNS = 1_000
 MAX_OPEN = 4
@@ -115,14 +115,6 @@ def written_at(path: Path) -> float:
     """When a run's lines last grew; its configuration's age while there are none."""
     run = RunPaths(path)
     return max(modified_at(run.metrics), modified_at(run.journal)) or modified_at(run.config)
-
-
-def modified_at(path: Path) -> float:
-    """Seconds since the epoch; 0 for a file that is missing."""
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def size_of(path: Path) -> int:

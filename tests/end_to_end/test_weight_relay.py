@@ -98,6 +98,10 @@ class Fleet:
         await self.transport.send(one.address, snapshot)
 
 
+Peer = Callable[[Fleet], Awaitable[str]]
+"""Makes one that a generator is to read from; its address."""
+
+
 @asynccontextmanager
 async def a_fleet(size: int) -> AsyncIterator[Fleet]:
     announced: list[AnnouncedWeights] = []
@@ -171,24 +175,29 @@ async def who_says_nothing(fleet: Fleet) -> str:
     return f"127.0.0.1:{silent.getsockname()[1]}"
 
 
+async def sent_behind(peer: Peer, fleet: Fleet) -> Generator:
+    """A generator that the learner has sent to, by way of a peer that does not send what it is to."""
+    snapshot = await a_snapshot()
+    first, second, _ = fleet.generators
+    await fleet.send(first, snapshot)
+    fleet.sources.distrust(first.address)
+    fleet.sources.settle(await peer(fleet), snapshot.digest, is_kept=True, takes_bytes=True)
+    await fleet.send(second, snapshot)
+    return second
+
+
 @pytest.mark.parametrize(
     ("peer", "num_chunks"),  # of 512 bytes; the first tensor has 2400 of 3610
     [(nobody, 8), (who_has_others, 3), (who_has_fewer, 3), (who_keeps_them_no_longer, 8), (who_says_nothing, 8)],
 )
 async def test_what_a_generator_does_not_send_right_the_learner_sends(
-    peer: Callable[[Fleet], Awaitable[str]], num_chunks: int, caplog: pytest.LogCaptureFixture
+    peer: Peer, num_chunks: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    snapshot = await a_snapshot()
-
     async with a_fleet(3) as fleet:
-        first, second, _ = fleet.generators
-        await fleet.send(first, snapshot)
-        fleet.sources.distrust(first.address)
-        fleet.sources.settle(await peer(fleet), snapshot.digest, is_kept=True, takes_bytes=True)
-        await fleet.send(second, snapshot)
+        generator = await sent_behind(peer, fleet)
 
-        assert second.intake.kinds == ["manifest", "peer", *["chunk"] * num_chunks]
-        assert second.has_weights
+        assert generator.intake.kinds == ["manifest", "peer", *["chunk"] * num_chunks]
+        assert generator.has_weights
     assert "the learner is requested to send the rest" in caplog.text
 
 
@@ -213,19 +222,13 @@ async def test_bytes_go_over_connections_beside_the_calls() -> None:
 @pytest.mark.usefixtures("streamed")
 @pytest.mark.parametrize("peer", [nobody, who_has_others, who_has_fewer, who_keeps_them_no_longer, who_says_nothing])
 async def test_what_does_not_come_right_over_a_connection_the_learner_sends(
-    peer: Callable[[Fleet], Awaitable[str]],
+    peer: Peer,
 ) -> None:
-    snapshot = await a_snapshot()
-
     async with a_fleet(3) as fleet:
-        first, second, _ = fleet.generators
-        await fleet.send(first, snapshot)
-        fleet.sources.distrust(first.address)
-        fleet.sources.settle(await peer(fleet), snapshot.digest, is_kept=True, takes_bytes=True)
-        await fleet.send(second, snapshot)
+        generator = await sent_behind(peer, fleet)
 
-        assert second.intake.kinds == ["manifest", "peer", "streamed"]
-        assert second.has_weights
+        assert generator.intake.kinds == ["manifest", "peer", "streamed"]
+        assert generator.has_weights
 
 
 @pytest.mark.usefixtures("streamed")

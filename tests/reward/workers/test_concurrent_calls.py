@@ -2,17 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from services.reward.build import scoring
-from services.reward.workers.pool import WorkerPool
-from services.reward.workers.worker import WorkerLimits
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.reward.workers.pools import pool_of
 from tppo.config.schema import RewardSection
 from tppo.rollout import RewardRequest, ScoreStatus
 
@@ -65,28 +62,6 @@ def blocking(data_source, solution_str, ground_truth, extra_info):
 async def trl(completions, ground_truth, **columns):
     return [(await meets("", "", ground_truth[0], {}))["score"]]
 """
-
-
-@pytest.fixture
-def spec(tmp_path: Path) -> Callable[[str], str]:
-    """The configuration's name of one of the functions above."""
-    (tmp_path / "mine.py").write_text(FUNCTIONS)
-    return lambda name: f"{tmp_path}/mine.py:{name}"
-
-
-@asynccontextmanager
-async def pool_of(
-    *specs: str, num_workers: int = 1, concurrency: int = 64, timeout_seconds: float = DEADLINE_SECONDS
-) -> AsyncIterator[WorkerPool]:
-    limits = WorkerLimits(2**30)
-    pool = WorkerPool(
-        specs, num_workers=num_workers, concurrency=concurrency, timeout_seconds=timeout_seconds, limits=limits
-    )
-    try:
-        await pool.start()
-        yield pool
-    finally:
-        await pool.close()
 
 
 def request(response: str, ground_truth: str = "") -> RewardRequest:

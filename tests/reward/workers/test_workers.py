@@ -1,16 +1,14 @@
 """Users' functions in processes of their own: what they do to themselves stays there."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from services.reward.workers.pool import WorkerPool
-from services.reward.workers.worker import WorkerLimits
+from tests.reward.workers.pools import pool_of
 from tests.support.processes import is_running
-from tests.support.waiting import DEADLINE_SECONDS, until, until_answered
+from tests.support.waiting import until, until_answered
 from tppo.rollout import RewardRequest, ScoreStatus
 from tppo.scoring.outcome import Outcome
 
@@ -64,25 +62,6 @@ def process(data_source, solution_str, ground_truth, extra_info):
 """
 
 RIGHT = RewardRequest("right", 0, "mine", "2+2?", "4", "4")
-
-
-@pytest.fixture
-def spec(tmp_path: Path) -> Callable[[str], str]:
-    """The configuration's name of one of the functions above."""
-    (tmp_path / "mine.py").write_text(FUNCTIONS)
-    return lambda name: f"{tmp_path}/mine.py:{name}"
-
-
-@asynccontextmanager
-async def pool_of(
-    *specs: str, num_workers: int = 1, timeout_seconds: float = DEADLINE_SECONDS
-) -> AsyncIterator[WorkerPool]:
-    pool = WorkerPool(specs, num_workers=num_workers, timeout_seconds=timeout_seconds, limits=WorkerLimits(2**30))
-    try:
-        await pool.start()
-        yield pool
-    finally:
-        await pool.close()
 
 
 def without_duration(outcome: Outcome) -> Outcome:

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import results
 from benchmarks.__main__ import CHAPTERS, chosen
-from benchmarks.results import PAGE, Chapter, Lines, Section, keep, page_with, read, table
+from benchmarks.results import PAGE, ROOT, Chapter, Lines, Section, keep, page_with, read, table
 
 CHAPTER = Chapter(
     name="speed",
@@ -29,6 +29,16 @@ def test_every_table_has_its_place_in_the_page() -> None:
 
     places = [place for chapter in CHAPTERS for place in chapter.places]
     assert [place for place in places if page.count(f"<!-- measured: {place} -->\n") != 1] == []
+
+
+def test_the_page_or_the_makefile_names_every_program_that_measures() -> None:
+    texts = PAGE.read_text(encoding="utf-8") + (ROOT / "Makefile").read_text(encoding="utf-8")
+    programs = [path for path in (ROOT / "benchmarks").glob("*/*.py") if '__name__ == "__main__"' in path.read_text()]
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__") for path in programs}
+
+    assert len(modules) > 25
+    unnamed = modules - {chapter.module for chapter in CHAPTERS}
+    assert [name for name in sorted(unnamed) if name.rpartition(".")[2] not in texts] == []
 
 
 def test_what_was_not_measured_has_its_command_and_no_figure() -> None:

@@ -48,6 +48,7 @@ def test_the_page_of_models_has_every_family() -> None:
     rows_of_page = re.findall(r"^\| (\w+) \|.*\| (?:packed|alone) \|", PAGE.read_text(), re.MULTILINE)
 
     assert rows_of_page == list(FAMILIES)
+    assert f"tiny random models of {len(FAMILIES)}, " in PAGE.parents[1].joinpath("README.md").read_text()
 
 
 @pytest.mark.parametrize("name", FAMILIES)

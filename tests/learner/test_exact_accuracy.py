@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tests.learner.fake_services import FakeTransport
-from tests.learner.test_learner_service import (
+from tests.learner.laboratory import (
     ArchivedStreams,
     Laboratory,
     evaluation_prompts,
@@ -92,7 +92,7 @@ async def test_it_changes_nothing_of_the_training(tmp_path: Path, monkeypatch: p
     streams, transport = ArchivedStreams(), FakeTransport()
     await to_the_end(laboratory.learner("with", streams, transport), streams, transport)
     plain = [replace(prompt, solution=None) for prompt in evaluation_prompts()]
-    monkeypatch.setattr("tests.learner.test_learner_service.evaluation_prompts", lambda: plain)
+    monkeypatch.setattr("tests.learner.laboratory.evaluation_prompts", lambda: plain)
 
     await replay(laboratory, "without", streams)
 

@@ -16,7 +16,7 @@ from learner.persistence.definition import with_values
 from learner.persistence.run_identity import begin_incarnation
 from learner.reconfiguration import Change, change_in
 from tests.learner.fake_services import FakeTransport
-from tests.learner.test_learner_service import (
+from tests.learner.laboratory import (
     STEPS,
     ArchivedStreams,
     Laboratory,

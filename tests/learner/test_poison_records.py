@@ -16,7 +16,7 @@ from learner.rollouts.rollout import Position
 from learner.service import LearnerService
 from tests.learner.builders import a_score, a_window
 from tests.learner.fake_services import FakeTransport
-from tests.learner.test_learner_service import (
+from tests.learner.laboratory import (
     STEPS,
     ArchivedStreams,
     Laboratory,

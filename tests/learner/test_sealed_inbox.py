@@ -8,7 +8,7 @@ import torch
 from learner.service import LearnerService
 from tests.learner.builders import a_score, a_window
 from tests.learner.fake_services import FakeTransport
-from tests.learner.test_learner_service import (
+from tests.learner.laboratory import (
     STEPS,
     ArchivedStreams,
     Laboratory,

@@ -13,12 +13,11 @@ from learner.rollouts.ledger import RETRIED
 from learner.steering import Steering
 from tests.learner.builders import a_failed_window
 from tests.learner.fake_services import FakeTransport
-from tests.learner.test_learner_service import (
+from tests.learner.laboratory import (
     STEPS,
     ArchivedStreams,
     Laboratory,
     killed_at,
-    laboratory,
     replay,
     to_the_end,
 )
@@ -27,8 +26,6 @@ from tppo import codec
 from tppo.config.presets import Algorithm
 from tppo.rollout import Action, Command
 from tppo.run_folder.checkpoints import CheckpointFolder
-
-__all__ = ["laboratory"]
 
 
 def a_command(name: str, action: Action, **arguments: Any) -> Command:

@@ -11,7 +11,7 @@ from pyarrow import parquet
 from learner.commands.audit.__main__ import main
 from learner.commands.audit.rollout_view import tokens_of
 from tests.learner.fake_services import FakeTransport
-from tests.learner.test_learner_service import STEPS, ArchivedStreams, Laboratory, killed_at, replay, to_the_end
+from tests.learner.laboratory import STEPS, ArchivedStreams, Laboratory, killed_at, replay, to_the_end
 from tppo.config import ConfigError
 from tppo.run_folder.paths import trace_files
 

@@ -18,7 +18,7 @@ from learner.rollouts.ledger_state import LedgerState
 from learner.state import new_trainer
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
-from tests.learner.test_learner_service import Laboratory
+from tests.learner.laboratory import Laboratory
 from tests.support.small_disk import files_of_at_most
 from tppo.config import ConfigError
 from tppo.run_folder.metric_lines import ACCURACY, MeasuredAccuracy

@@ -9,7 +9,7 @@ import pytest
 
 from learner.exchange.inbox import MemoryPressure
 from tests.learner.fake_services import FakeTransport
-from tests.learner.test_learner_service import Laboratory, to_the_end
+from tests.learner.laboratory import Laboratory, to_the_end
 from tests.support.redis_server import StartRedis
 from tppo.streams import Lease, MemoryStreams, StreamsUnavailable
 from tppo.streams.connection import connect

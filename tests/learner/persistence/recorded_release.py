@@ -14,7 +14,7 @@ from pathlib import Path
 
 from learner.persistence.archive import InboxArchive
 from tests.learner.fake_services import FakeTransport
-from tests.learner.test_learner_service import Laboratory, killed_at
+from tests.learner.laboratory import Laboratory, killed_at
 from tests.learner.test_sealed_inbox import SealedStreams
 from tppo.run_folder.paths import RunPaths
 from tppo.security.record_keys import sealed_records

@@ -20,7 +20,7 @@ from learner.persistence.definition import with_values
 from learner.persistence.network_folders import read_adapters
 from services.generation.build import update_from
 from tests.learner.fake_services import FakeTransport
-from tests.learner.test_learner_service import STEPS, ArchivedStreams, Laboratory, killed_at, replay, to_the_end
+from tests.learner.laboratory import STEPS, ArchivedStreams, Laboratory, killed_at, replay, to_the_end
 from tppo.config import ConfigError
 from tppo.models.adapters import body_digest
 from tppo.weights.manifest import AdapterFacts

@@ -9,7 +9,7 @@ from learner.persistence.definition import with_values
 from learner.rollouts.manager import RolloutManager
 from learner.step.progress import TrainingProgress
 from tests.learner.fake_services import FakeTransport
-from tests.learner.test_learner_service import STEPS, ArchivedStreams, Laboratory, to_the_end
+from tests.learner.laboratory import STEPS, ArchivedStreams, Laboratory, to_the_end
 from tppo.run_folder.checkpoints import BestCheckpoint, CheckpointFolder
 from tppo.run_folder.metric_lines import ACCURACY, EXACT_ACCURACY, MeasuredAccuracy
 from tppo.run_folder.paths import RunPaths

@@ -13,7 +13,7 @@ from learner.persistence.manifest import DamagedError
 from learner.rollouts.ledger_state import LedgerState
 from learner.state import new_trainer
 from learner.step.progress import TrainingProgress
-from tests.learner.test_learner_service import Laboratory, NoTokenizer
+from tests.learner.laboratory import Laboratory, NoTokenizer
 from tests.support.small_disk import files_of_at_most
 from tppo import weights
 from tppo.digests import UnknownAlgorithmError, file_digest

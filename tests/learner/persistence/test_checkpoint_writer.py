@@ -13,8 +13,8 @@ from torch import Tensor
 from learner.persistence.checkpoint import Checkpoints
 from learner.service import LearnerService
 from tests.learner.fake_services import FakeTransport
+from tests.learner.laboratory import ArchivedStreams, Laboratory
 from tests.learner.persistence.test_best_checkpoint import progress
-from tests.learner.test_learner_service import ArchivedStreams, Laboratory
 from tests.support.waiting import until
 from tppo.process.cancellation import cancel_all
 

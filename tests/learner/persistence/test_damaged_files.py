@@ -14,7 +14,7 @@ from learner.persistence.run_identity import begin_incarnation, next_incarnation
 from learner.reporting.metrics_log import MetricsLog
 from learner.service import LearnerService
 from tests.learner.fake_services import FakeTransport
-from tests.learner.test_learner_service import STEPS, ArchivedStreams, Laboratory, step_reached, to_the_end
+from tests.learner.laboratory import STEPS, ArchivedStreams, Laboratory, step_reached, to_the_end
 from tests.support.damage import DAMAGES, damage
 from tppo.config import ConfigError
 from tppo.run_folder.checkpoints import CheckpointFolder

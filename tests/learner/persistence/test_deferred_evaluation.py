@@ -12,7 +12,7 @@ from torch import Tensor
 from learner.persistence.deferred_weights import DeferredWeights
 from learner.persistence.manifest import DamagedError
 from tests.learner.fake_services import FakeTransport
-from tests.learner.test_learner_service import STEPS, ArchivedStreams, Laboratory, step_reached, to_the_end
+from tests.learner.laboratory import STEPS, ArchivedStreams, Laboratory, step_reached, to_the_end
 from tests.support.damage import DAMAGES, damage
 
 EVALUATED = [0, 3, 6]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.learner.fake_services import GENERATOR, FakeTransport
-from tests.learner.test_learner_service import ArchivedStreams, Laboratory, to_the_end
+from tests.learner.laboratory import ArchivedStreams, Laboratory, to_the_end
 
 NAMES = {
     re.compile("/(k_to_2|k_above_2)$"): "/GROUP",

@@ -14,8 +14,7 @@ from learner.models.loading.loading import policy_from_network
 from learner.models.loading.named_tensors import copied, named_tensors
 from learner.models.passes.outputs import Policy, token_logprobs
 from learner.models.passes.packing import TokenRow, pack, unpack
-from tests.generation.test_transformers_engine import mixed_requests, windows_of
-from tests.generation.tiny_models import FAST, GENERAL, a_decoder, a_model, an_engine
+from tests.generation.tiny_models import FAST, GENERAL, a_decoder, a_model, an_engine, mixed_requests, windows_of
 from tppo.rollout import Window, WindowRequest
 from tppo.weights import WeightUpdate
 

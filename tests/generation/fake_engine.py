@@ -6,8 +6,16 @@ from collections.abc import Sequence
 from services.generation.engine import CrossedRow, EngineStatistics, OnTokens, ProbeAnswer, RunningWindow
 from tppo.process.cancellation import cancel_all
 from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, logprobs, tokens
-from tppo.weight_probe import ProbeRow
+from tppo.weight_probe import ProbeRow, WeightProbe
 from tppo.weights import WeightUpdate
+
+PROBE = WeightProbe((ProbeRow((1, 2), (3, 4)), ProbeRow((5,), (6,))), (logprobs([-1, -1]), logprobs([-1])), 1.0)
+"""Of two rows; what the engine says of them, as long as nobody changes `probed`."""
+
+
+def an_update_of(policy_version: int, *, incarnation: int = 0) -> WeightUpdate:
+    """Without a tensor."""
+    return WeightUpdate(policy_version, incarnation, f"digest of {policy_version}", {})
 
 
 class FakeEngine:

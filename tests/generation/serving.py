@@ -1,5 +1,7 @@
 """A generation service on given streams and a fake engine, and requests for it."""
 
+import asyncio
+
 from services.generation.fleet.handover import Handover
 from services.generation.service import UNANNOUNCED_SECONDS, Announced, WindowHandler
 from services.generation.weights.served_weights import ServedWeights
@@ -50,3 +52,9 @@ def service_on(
 
 async def ask(streams: MemoryStreams, *requests: WindowRequest) -> None:
     await streams.window_requests.put([encode_window_request(request) for request in requests])
+
+
+async def all_that_can_happen() -> None:
+    """Every task comes to where it waits for something that the test holds back."""
+    for _ in range(50):
+        await asyncio.sleep(0)

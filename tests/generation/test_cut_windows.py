@@ -11,6 +11,7 @@ from services.generation.transformers_engine.engine import TransformersEngine
 from tests.generation.tiny_models import (
     FAST,
     GENERAL,
+    TOLERANCE,
     Paused,
     a_decoder,
     a_model,
@@ -23,7 +24,6 @@ from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, token
 
 QWEN2 = FAST["qwen2, tied"]
 NUM_SAMPLED = Paused.PAUSE_AT + 1  # the cut arrives inside that step, whose token still counts
-TOLERANCE = 1e-4  # nats
 
 
 async def cut_in_the_pause(engine: TransformersEngine, decoder: Paused, *requests: WindowRequest) -> list[Window]:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from services.generation.weights.served_weights import ServedWeights
-from tests.generation.fake_engine import FakeEngine
+from tests.generation.fake_engine import FakeEngine, an_update_of
 from tests.generation.serving import ask, service_on
 from tests.generation.tiny_models import a_request
 from tests.support.leased_worker import Heartbeats, ObservedQueue, running
@@ -13,11 +13,6 @@ from tests.support.streams import inbox_records, memory_streams
 from tests.support.weights import PROBE
 from tppo.rollout import FinishReason, Window
 from tppo.streams import MemoryStreams
-from tppo.weights import WeightUpdate
-
-
-def an_update(policy_version: int, *, incarnation: int = 0) -> WeightUpdate:
-    return WeightUpdate(policy_version, incarnation, f"digest of {policy_version}", {})
 
 
 @pytest.fixture
@@ -51,7 +46,7 @@ async def test_a_request_that_the_engine_refuses_becomes_a_failed_window(streams
 async def test_the_heartbeat_says_what_generators_are_compared_by(streams: MemoryStreams) -> None:
     engine = FakeEngine(is_instant=False)
     weights = ServedWeights(engine)
-    await weights.take(an_update(4), PROBE)
+    await weights.take(an_update_of(4), PROBE)
     service = service_on(streams.window_requests, engine, weights)
     await ask(streams, a_request("a"), a_request("b"))
 
@@ -96,7 +91,7 @@ async def test_nothing_is_leased_before_the_first_weights(streams: MemoryStreams
     async with running(service_on(streams.window_requests, engine, weights, heartbeats=heartbeats)):
         await heartbeats.sent.get()  # the loops run
         assert (await streams.window_requests.depth()).num_leased == 0
-        await weights.take(an_update(0))
+        await weights.take(an_update_of(0))
         (window,) = await inbox_records(streams, Window, 1)
 
     assert window.oldest_policy_version == 0
@@ -119,8 +114,8 @@ async def test_a_request_waits_for_weights_that_are_new_enough_while_others_pass
 
     async with running(service_on(streams.window_requests, engine, weights)):
         (first,) = await inbox_records(streams, Window, 1)
-        await weights.take(an_update(5))
-        await weights.take(an_update(6))
+        await weights.take(an_update_of(5))
+        await weights.take(an_update_of(6))
         _, second = await inbox_records(streams, Window, 2)
 
     assert (first.rollout_id, first.oldest_policy_version) == ("any", 4)
@@ -225,7 +220,7 @@ async def test_the_status_has_versions_and_the_engines_counts(streams: MemoryStr
     engine = FakeEngine()
     weights = ServedWeights(engine)
     heartbeats = Heartbeats()
-    await weights.take(an_update(3, incarnation=2))
+    await weights.take(an_update_of(3, incarnation=2))
 
     async with running(service_on(streams.window_requests, engine, weights, heartbeats=heartbeats)):
         status = await heartbeats.sent.get()

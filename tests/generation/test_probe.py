@@ -11,6 +11,7 @@ from tests.generation.tiny_models import (
     CAPACITY,
     FAST,
     GENERAL,
+    TOLERANCE,
     VOCABULARY,
     Paused,
     a_decoder,
@@ -24,7 +25,6 @@ from tests.generation.tiny_models import (
 from tppo.rollout import tokens
 from tppo.weight_probe import ProbeRow
 
-TOLERANCE = 1e-4  # nats
 TEMPERATURE = 0.7
 TIED_QWEN2 = FAST["qwen2, tied"]
 ALL = {**FAST, **GENERAL}

@@ -7,24 +7,17 @@ import pytest
 
 from services.generation.weights.served_weights import ServedWeights
 from services.generation.weights.weight_proof import DisprovedWeightsError, looser_tolerance
-from tests.generation.fake_engine import FakeEngine
-from tests.generation.serving import ask, service_on
+from tests.generation.fake_engine import PROBE, FakeEngine, an_update_of
+from tests.generation.serving import all_that_can_happen, ask, service_on
 from tests.generation.tiny_models import a_request
 from tests.support.leased_worker import running
 from tests.support.streams import inbox_records, memory_streams
 from tests.support.waiting import until, until_answered
 from tppo.config.sections.placement import Placement
 from tppo.process.leased_worker import LeasedWorker
-from tppo.rollout import FinishReason, Window, logprobs
+from tppo.rollout import FinishReason, Window
 from tppo.streams import MemoryStreams
-from tppo.weight_probe import ProbeRow, WeightProbe
 from tppo.weights import WeightUpdate
-
-PROBE = WeightProbe((ProbeRow((1, 2), (3, 4)), ProbeRow((5,), (6,))), (logprobs([-1, -1]), logprobs([-1])), 1.0)
-
-
-def an_update(policy_version: int, *, incarnation: int = 0) -> WeightUpdate:
-    return WeightUpdate(policy_version, incarnation, f"digest of {policy_version}", {})
 
 
 @pytest.fixture
@@ -38,12 +31,6 @@ async def wait_for_windows(engine: FakeEngine, count: int) -> None:
         await engine.asked.get()
 
 
-async def all_that_can_happen() -> None:
-    """Every task comes to where it waits for something that the test holds back."""
-    for _ in range(50):
-        await asyncio.sleep(0)
-
-
 async def test_windows_of_weights_without_a_verdict_are_held_back_until_they_are_proved(
     streams: MemoryStreams,
 ) -> None:
@@ -54,7 +41,7 @@ async def test_windows_of_weights_without_a_verdict_are_held_back_until_they_are
     await ask(streams, a_request("a"), a_request("b"))
 
     async with running(service):
-        taking = asyncio.create_task(weights.take(an_update(0), PROBE))
+        taking = asyncio.create_task(weights.take(an_update_of(0), PROBE))
         await wait_for_windows(engine, 2)
         await all_that_can_happen()
         assert (await streams.inbox.length(), service.status()["proof"]) == (0, "unproved")
@@ -76,7 +63,7 @@ async def test_a_window_that_proved_weights_sampled_does_not_wait_for_the_verdic
     async with running(service_on(streams.window_requests, engine, weights)):
         await engine.asked.get()
         engine.may_answer.clear()
-        taking = asyncio.create_task(weights.take(an_update(1), PROBE))
+        taking = asyncio.create_task(weights.take(an_update_of(1), PROBE))
         await until(lambda: weights.status()["proof"] == "unproved", "the update")
         engine.policy_version = 0  # which sampled this window
         engine.released.set()
@@ -91,7 +78,7 @@ async def test_a_window_that_proved_weights_sampled_does_not_wait_for_the_verdic
 async def disproved(weights: ServedWeights, engine: FakeEngine, policy_version: int) -> str:
     engine.probed = -3.5
     with pytest.raises(DisprovedWeightsError) as raised:
-        await weights.take(an_update(policy_version), PROBE)
+        await weights.take(an_update_of(policy_version), PROBE)
     engine.probed = -1.0
     return str(raised.value)
 
@@ -133,7 +120,7 @@ async def test_a_generator_with_disproved_weights_takes_requests_again_once_they
         await disproved(weights, engine, 1)
         await until_answered(streams.window_requests.depth, "the release", is_met=lambda depth: depth.num_waiting == 1)
         engine.released.set()
-        await weights.take(an_update(1), PROBE)
+        await weights.take(an_update_of(1), PROBE)
         (window,) = await inbox_records(streams, Window, 1)
 
     assert (window.oldest_policy_version, ended) == (1, [])
@@ -146,7 +133,7 @@ async def test_weights_that_are_disproved_twice_end_the_generator() -> None:
     weights.on_refusal = lambda: ended.append("worker")
 
     await disproved(weights, engine, 1)
-    await weights.take(an_update(2), PROBE)  # an agreement in between: the count begins again
+    await weights.take(an_update_of(2), PROBE)  # an agreement in between: the count begins again
     await disproved(weights, engine, 3)
     assert (weights.refusal, ended) == (None, [])
     said = await disproved(weights, engine, 4)
@@ -162,7 +149,7 @@ async def test_a_failed_window_waits_for_the_verdict_too(streams: MemoryStreams)
     await ask(streams, a_request("bad"))
 
     async with running(service_on(streams.window_requests, engine, weights)):
-        taking = asyncio.create_task(weights.take(an_update(0), PROBE))
+        taking = asyncio.create_task(weights.take(an_update_of(0), PROBE))
         await engine.asked.get()
         await all_that_can_happen()
         assert await streams.inbox.length() == 0
@@ -182,14 +169,14 @@ async def test_windows_of_weights_that_never_got_a_verdict_are_handed_back(strea
     await ask(streams, a_request("a"))
 
     async with running(service):
-        taking = asyncio.create_task(weights.take(an_update(0), PROBE))
+        taking = asyncio.create_task(weights.take(an_update_of(0), PROBE))
         await engine.asked.get()
         await all_that_can_happen()  # the window waits for the verdict
         taking.cancel()
         with suppress(asyncio.CancelledError):
             await taking
         engine.may_answer.set()
-        await weights.take(an_update(1), PROBE)
+        await weights.take(an_update_of(1), PROBE)
         (window,) = await inbox_records(streams, Window, 1)
 
     assert window.oldest_policy_version == 1
@@ -202,7 +189,7 @@ async def test_an_engine_that_answers_with_other_weights_or_for_fewer_tokens_dis
             return update.digest
 
     with pytest.raises(DisprovedWeightsError, match="answers the probe with those of version 4"):
-        await ServedWeights(Stuck(policy_version=4)).take(an_update(5), PROBE)
+        await ServedWeights(Stuck(policy_version=4)).take(an_update_of(5), PROBE)
 
 
 def test_the_tolerance_is_that_of_the_coarser_type() -> None:
@@ -220,7 +207,7 @@ async def test_a_worker_that_stops_releases_what_waits_for_a_verdict(streams: Me
     await ask(streams, a_request("a"))
 
     async with running(service):
-        taking = asyncio.create_task(weights.take(an_update(0), PROBE))
+        taking = asyncio.create_task(weights.take(an_update_of(0), PROBE))
         await engine.asked.get()
     taking.cancel()
 

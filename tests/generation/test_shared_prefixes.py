@@ -11,10 +11,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.prefill import MIN_SHARED, PrefillRow, common_length, prefill_rows
 from services.generation.transformers_engine.engine import TransformersEngine
-from tests.generation.test_transformers_engine import TOLERANCE, windows_of
 from tests.generation.tiny_models import (
     FAST,
     GENERAL,
+    TOLERANCE,
     VOCABULARY,
     Paused,
     a_decoder,
@@ -24,6 +24,7 @@ from tests.generation.tiny_models import (
     an_update,
     expected_logprobs,
     weights_wait,
+    windows_of,
 )
 from tools.tiny_families import tiny_config
 from tppo.rollout import Window, WindowRequest, tokens

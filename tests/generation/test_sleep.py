@@ -10,27 +10,26 @@ from transformers import PreTrainedConfig, Qwen2Config
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.engine import TransformersEngine
 from services.generation.weights.served_weights import ServedWeights, StaleWeightsError, WeightIdentity
-from tests.generation.fake_engine import FakeEngine
-from tests.generation.serving import ask, service_on
-from tests.generation.test_proved_weights import PROBE, all_that_can_happen, an_update
+from tests.generation.fake_engine import PROBE, FakeEngine, an_update_of
+from tests.generation.serving import all_that_can_happen, ask, service_on
 from tests.generation.tiny_models import (
     FAST,
     GENERAL,
     SIZES,
+    TOLERANCE,
     Paused,
     a_decoder,
     a_model,
     a_request,
     an_engine,
+    an_update,
     expected_logprobs,
 )
-from tests.generation.tiny_models import an_update as a_real_update
 from tests.support.leased_worker import running
 from tests.support.streams import inbox_records, memory_streams
 from tests.support.waiting import until
 from tppo.rollout import VersionSpan, Window, tokens
 
-TOLERANCE = 1e-4  # nats
 BOTH_PATHS = {"fast": FAST["qwen2, tied"], "general": GENERAL["gpt-neox"]}
 on_both_paths = pytest.mark.parametrize("config", BOTH_PATHS.values(), ids=BOTH_PATHS.keys())
 LARGE = {
@@ -77,7 +76,7 @@ async def test_a_window_goes_on_after_the_sleep_as_if_the_new_weights_had_seen_i
         await all_that_can_happen()
         assert engine.is_asleep
         assert not generating.done()
-        await engine.update_weights(a_real_update(new, 7))
+        await engine.update_weights(an_update(new, 7))
         window, later = await generating, await waiting
         assert not engine.is_asleep
 
@@ -99,7 +98,7 @@ async def test_an_engine_that_sleeps_without_its_weights_frees_them(name: str) -
         del model
         await engine.sleep(keeps_weights=True)
         with_weights = live_bytes()
-        await engine.update_weights(a_real_update(a_model(config), 1))
+        await engine.update_weights(an_update(a_model(config), 1))
         await engine.sleep(keeps_weights=False)
         # The thread that loaded the weights lets go of them a moment after it has answered.
         await until(lambda: with_weights - live_bytes() > 0.9 * size_of_model, "the weights are freed")
@@ -140,7 +139,7 @@ async def test_an_engine_that_sleeps_may_be_let_sleep_again() -> None:
         await engine.sleep(keeps_weights=False)
         await engine.sleep(keeps_weights=True)
         assert engine.is_asleep
-        await engine.update_weights(a_real_update(model, 1))
+        await engine.update_weights(an_update(model, 1))
         assert len((await engine.generate(a_request("a", max_new_tokens=5))).tokens) == 5
 
 
@@ -159,23 +158,23 @@ async def test_a_window_in_the_queue_of_an_engine_that_sleeps_can_be_cut() -> No
 async def test_the_weights_that_are_trained_do_not_wake_the_engine_and_newer_ones_do() -> None:
     engine = FakeEngine(policy_version=-1)
     weights = ServedWeights(engine)
-    await weights.take(an_update(4), PROBE)
+    await weights.take(an_update_of(4), PROBE)
 
     await weights.sleep(WeightIdentity(0, 4), keeps_weights=False)
     assert (engine.is_asleep, engine.keeps_weights, weights.status()["is_asleep"]) == (True, False, True)
     with pytest.raises(StaleWeightsError, match="the engine sleeps while"):
-        await weights.take(an_update(4), PROBE)
-    await weights.take(an_update(5), PROBE)
+        await weights.take(an_update_of(4), PROBE)
+    await weights.take(an_update_of(5), PROBE)
     assert not engine.is_asleep
 
 
 async def test_a_restarted_learner_wakes_the_engine_with_its_checkpoints_weights() -> None:
     engine = FakeEngine(policy_version=-1)
     weights = ServedWeights(engine)
-    await weights.take(an_update(4), PROBE)
+    await weights.take(an_update_of(4), PROBE)
     await weights.sleep(WeightIdentity(0, 4), keeps_weights=True)
 
-    await weights.take(an_update(2, incarnation=1), PROBE)
+    await weights.take(an_update_of(2, incarnation=1), PROBE)
 
     assert (engine.is_asleep, engine.policy_version) == (False, 2)
 
@@ -183,7 +182,7 @@ async def test_a_restarted_learner_wakes_the_engine_with_its_checkpoints_weights
 async def test_a_learner_that_was_replaced_lets_nobody_sleep() -> None:
     engine = FakeEngine(policy_version=-1)
     weights = ServedWeights(engine)
-    await weights.take(an_update(2, incarnation=1), PROBE)
+    await weights.take(an_update_of(2, incarnation=1), PROBE)
 
     with pytest.raises(StaleWeightsError, match="is older than"):
         await weights.sleep(WeightIdentity(0, 9), keeps_weights=True)
@@ -195,12 +194,12 @@ async def test_no_window_is_posted_after_the_sleep_before_the_probe_has_proved_t
     engine = FakeEngine(policy_version=-1)
     weights = ServedWeights(engine)
     service = service_on(streams.window_requests, engine, weights)
-    await weights.take(an_update(4), PROBE)
+    await weights.take(an_update_of(4), PROBE)
     await weights.sleep(WeightIdentity(0, 4), keeps_weights=False)
 
     async with running(service):
         engine.may_answer.clear()
-        taking = asyncio.create_task(weights.take(an_update(5), PROBE))
+        taking = asyncio.create_task(weights.take(an_update_of(5), PROBE))
         await ask(streams, a_request("a", min_policy_version=5))
         await engine.asked.get()
         await all_that_can_happen()

@@ -1,7 +1,6 @@
 """The engine against transformers' own forward pass: several windows, more rows than slots, mixed lengths."""
 
 import asyncio
-import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +10,11 @@ from transformers import PreTrainedConfig
 
 from services.generation.transformers_engine.decoders.llama import is_supported
 from services.generation.transformers_engine.decoders.llama_weights import Linear, PackedLinear, can_pack, packed
-from services.generation.transformers_engine.engine import TransformersEngine
 from tests.generation.tiny_models import (
     CAPACITY,
     FAST,
     GENERAL,
+    TOLERANCE,
     VOCABULARY,
     Paused,
     a_decoder,
@@ -25,34 +24,15 @@ from tests.generation.tiny_models import (
     expected_logprobs,
     greedy_continuation,
     logprobs_after,
+    mixed_requests,
+    windows_of,
 )
-from tppo.rollout import FinishReason, Window, WindowRequest, tokens
+from tppo.rollout import FinishReason, tokens
 
 ALL = {**FAST, **GENERAL}
-TOLERANCE = 1e-4  # nats
 
 each_family = pytest.mark.parametrize("config", ALL.values(), ids=ALL.keys())
 TIED_QWEN2 = FAST["qwen2, tied"]
-
-
-def mixed_requests(num: int, *, temperatures: Sequence[float] = (1.0, 0.7, 0.0)) -> list[WindowRequest]:
-    """Prompts of 1 to 60 tokens, some with an earlier response, windows of 1 to 70 tokens."""
-    rng = random.Random(5)
-    return [
-        a_request(
-            f"r{index}",
-            prompt_tokens=tokens(rng.randrange(VOCABULARY) for _ in range(rng.choice([1, 2, 9, 60]))),
-            response_tokens=tokens(rng.randrange(VOCABULARY) for _ in range(rng.choice([0, 0, 30]))),
-            max_new_tokens=rng.choice([1, 3, 20, 70]),
-            temperature=rng.choice(temperatures),
-            seed=index,
-        )
-        for index in range(num)
-    ]
-
-
-async def windows_of(engine: TransformersEngine, requests: list[WindowRequest]) -> list[Window]:
-    return await asyncio.gather(*(engine.generate(request) for request in requests))
 
 
 def test_llama_qwen2_and_qwen3_take_the_fast_path_and_the_others_do_not() -> None:

@@ -19,6 +19,7 @@ from services.generation.transformers_engine.engine import TransformersEngine
 from tests.generation.tiny_models import (
     FAST,
     GENERAL,
+    TOLERANCE,
     Paused,
     Watched,
     a_decoder,
@@ -33,7 +34,6 @@ from tests.support.waiting import DEADLINE_SECONDS, until
 from tppo.rollout import VersionSpan, Window, WindowRequest, tokens
 from tppo.weights import MemoryFile, WeightUpdate
 
-TOLERANCE = 1e-4  # nats
 TIED_QWEN2 = FAST["qwen2, tied"]
 BOTH_PATHS = {
     "fast": TIED_QWEN2,

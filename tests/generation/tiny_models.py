@@ -1,8 +1,9 @@
 """Tiny random models of several families, engines on them, and what transformers' own forward pass says."""
 
 import asyncio
+import random
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -30,6 +31,7 @@ from tppo.weights import WeightUpdate
 
 VOCABULARY = 40
 CAPACITY = 200
+TOLERANCE = 1e-4  # nats, in float32
 CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -109,6 +111,22 @@ def a_request(name: str = "r", **changes: Any) -> WindowRequest:
     return WindowRequest(**{**fields, **changes})
 
 
+def mixed_requests(num: int, *, temperatures: Sequence[float] = (1.0, 0.7, 0.0)) -> list[WindowRequest]:
+    """Prompts of 1 to 60 tokens, some with an earlier response, windows of 1 to 70 tokens."""
+    rng = random.Random(5)
+    return [
+        a_request(
+            f"r{index}",
+            prompt_tokens=tokens(rng.randrange(VOCABULARY) for _ in range(rng.choice([1, 2, 9, 60]))),
+            response_tokens=tokens(rng.randrange(VOCABULARY) for _ in range(rng.choice([0, 0, 30]))),
+            max_new_tokens=rng.choice([1, 3, 20, 70]),
+            temperature=rng.choice(temperatures),
+            seed=index,
+        )
+        for index in range(num)
+    ]
+
+
 def a_decoder(config: PreTrainedConfig, *, num_slots: int = 4, dtype: torch.dtype = torch.float32) -> Decoder:
     return make_decoder(config, num_slots=num_slots, capacity=CAPACITY, dtype=dtype, device=CPU)
 
@@ -131,6 +149,10 @@ async def an_engine(
         yield engine
     finally:
         await engine.close()
+
+
+async def windows_of(engine: TransformersEngine, requests: list[WindowRequest]) -> list[Window]:
+    return await asyncio.gather(*(engine.generate(request) for request in requests))
 
 
 async def weights_wait(engine: TransformersEngine) -> None:

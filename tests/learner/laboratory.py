@@ -30,7 +30,7 @@ from tests.learner.fake_services import FakeTransport, generate, one_generator, 
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo.config import Config
 from tppo.rollout import tokens
-from tppo.security.envelope import PLAIN, Records
+from tppo.security.envelope import PLAIN, Records, SealedRecords
 from tppo.streams import MemoryStreams
 from tppo.streams.contract import BEGINNING
 
@@ -213,6 +213,17 @@ class ArchivedStreams(MemoryStreams):
 
 async def _keep(_through: str) -> None:
     pass
+
+
+class SealedStreams(ArchivedStreams):
+    """Streams on which each writer seals what its role may write."""
+
+    def __init__(self, records: SealedRecords) -> None:
+        super().__init__()
+        self.forge = self.inbox.append_now
+        self.inbox.append_now = lambda payloads: self.forge(  # type: ignore[method-assign]
+            [records.payload(PLAIN.record(one)) for one in payloads]
+        )
 
 
 async def replay(laboratory: Laboratory, run: str, log: MemoryStreams) -> LearnerService:

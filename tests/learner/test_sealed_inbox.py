@@ -10,8 +10,8 @@ from tests.learner.builders import a_score, a_window
 from tests.learner.fake_services import FakeTransport
 from tests.learner.laboratory import (
     STEPS,
-    ArchivedStreams,
     Laboratory,
+    SealedStreams,
     killed_at,
     replay,
     step_reached,
@@ -19,7 +19,7 @@ from tests.learner.laboratory import (
 )
 from tppo import codec
 from tppo.rollout import Action, Command, InboxRecord
-from tppo.security.envelope import FORMAT, PLAIN, SealedRecords, Sealer, Writer
+from tppo.security.envelope import FORMAT, Sealer, Writer
 from tppo.security.record_keys import sealed_records
 
 RECORDS = sealed_records(["a-secret-of-the-run"])
@@ -50,17 +50,6 @@ FORGED = [
     of_another_format(sealed_by(Writer.REWARD, SCORE)),
     sealed_by(Writer.REWARD, SCORE)[:-1],
 ]
-
-
-class SealedStreams(ArchivedStreams):
-    """Streams on which each writer seals what its role may write."""
-
-    def __init__(self, records: SealedRecords) -> None:
-        super().__init__()
-        self.forge = self.inbox.append_now
-        self.inbox.append_now = lambda payloads: self.forge(  # type: ignore[method-assign]
-            [records.payload(PLAIN.record(one)) for one in payloads]
-        )
 
 
 async def forged_at(steps: tuple[int, ...], streams: SealedStreams, service: LearnerService) -> None:

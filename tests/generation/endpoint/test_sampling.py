@@ -13,10 +13,8 @@ from services.generation.service import WindowHandler
 from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.weights.served_weights import ServedWeights
 from services.generation.weights.weight_proof import DisprovedWeightsError
-from tests.generation.fake_engine import FakeEngine
+from tests.generation.fake_engine import PROBE, FakeEngine, an_update_of
 from tests.generation.serving import nothing_announced
-from tests.generation.test_proved_weights import PROBE
-from tests.generation.test_proved_weights import an_update as an_update_of
 from tests.generation.tiny_models import FAST, Paused, a_decoder, a_model, a_request, an_engine, an_update
 from tests.support.waiting import until
 from tppo.codec import decode_inbox_record, encode_window_request

@@ -11,8 +11,8 @@ from learner.models.passes.outputs import Policy, token_logprobs
 from learner.models.passes.packing import TokenRow, pack
 from learner.models.weights.activation_checkpointing import Mode, blocks_of, checkpoint_blocks
 from tests.learner.models.live_bytes import LiveBytes
-from tests.learner.models.test_models import NETWORKS, SIZES, VOCABULARY, gradients, packed_logprobs, random_network
-from tests.learner.models.test_models import random_rows as rows_of_a_step
+from tests.learner.models.small_networks import NETWORKS, SIZES, VOCABULARY, gradients, packed_logprobs, random_network
+from tests.learner.models.small_networks import random_rows as rows_of_a_step
 
 NUM_TOKENS, NUM_BLOCKS = 256, 24
 

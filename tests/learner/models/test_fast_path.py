@@ -16,7 +16,7 @@ from learner.models.passes.outputs import token_and_boundary_values, token_score
 from learner.models.passes.packing import PackedBatch, TokenRow, pack
 from learner.models.weights.activation_checkpointing import checkpoint_blocks
 from learner.models.weights.adapters import Adapters, Body
-from tests.learner.models.test_models import SIZES, VOCABULARY
+from tests.learner.models.small_networks import SIZES, VOCABULARY
 from tppo.models import memory_estimate
 from tppo.models.adapters import Lora
 

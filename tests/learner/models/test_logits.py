@@ -12,7 +12,7 @@ from learner.models.loading.loading import policy_from_network
 from learner.models.passes.logits import TokenScorer, tokens_per_chunk
 from learner.models.passes.outputs import Policy, token_scores
 from learner.models.passes.packing import pack
-from tests.learner.models.test_models import VOCABULARY, gradients, packed_logprobs, random_network, random_rows
+from tests.learner.models.small_networks import VOCABULARY, gradients, packed_logprobs, random_network, random_rows
 from tppo.models import memory_estimate
 
 TOKENS_PER_CHUNK = 3

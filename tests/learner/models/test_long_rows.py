@@ -18,7 +18,7 @@ from learner.models.passes import attention
 from learner.models.passes.outputs import token_logprobs
 from learner.models.passes.packing import TokenRow, pack
 from tests.learner.models.live_bytes import LiveBytes
-from tests.learner.models.test_models import (
+from tests.learner.models.small_networks import (
     SIZES,
     VOCABULARY,
     gradients,

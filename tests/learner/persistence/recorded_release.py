@@ -14,8 +14,7 @@ from pathlib import Path
 
 from learner.persistence.archive import InboxArchive
 from tests.learner.fake_services import FakeTransport
-from tests.learner.laboratory import Laboratory, killed_at
-from tests.learner.test_sealed_inbox import SealedStreams
+from tests.learner.laboratory import Laboratory, SealedStreams, killed_at
 from tppo.run_folder.paths import RunPaths
 from tppo.security.record_keys import sealed_records
 from tppo.streams import InboxEntry

@@ -10,9 +10,8 @@ from learner.persistence.archive import InboxArchive, archived_records_reader
 from learner.persistence.checkpoint import Checkpoints
 from learner.persistence.manifest import FORMAT, NewerFormatError, described
 from tests.learner.fake_services import FakeTransport
-from tests.learner.laboratory import STEPS, Laboratory, to_the_end
+from tests.learner.laboratory import STEPS, Laboratory, SealedStreams, to_the_end
 from tests.learner.persistence.recorded_release import MODE
-from tests.learner.test_sealed_inbox import SealedStreams
 from tppo.rollout import Score, Window
 from tppo.run_folder.paths import RunPaths
 from tppo.security.envelope import FORMAT as FORMAT_OF_RECORDS

@@ -233,7 +233,8 @@ class LearnerService:
         self._waiting_for = f"training step {self.step + 1}"
         self._manager.ledger.take(batch)
         began = time.monotonic()
-        result = await asyncio.to_thread(self._trainer.step, batch, policy_version=self.step)
+        with self._inbox.gathering():
+            result = await asyncio.to_thread(self._trainer.step, batch, policy_version=self.step)
         seconds = {"waited_seconds": waited_seconds, "trained_seconds": time.monotonic() - began}
         snapshot = await asyncio.to_thread(self._snapshot, self.step + 1)
         self._identity.require_current()  # frozen in mid-step, it may wake after another learner has taken over

@@ -2,7 +2,8 @@
 
 * `InboxLoop.serve`: consumes inbox entries / waits for the next ones / unblocked by generators, reward workers and
   operators / produces changes of the rollout manager. The position is where reading goes on; a checkpoint keeps it, and
-  the checkpoint writer trims the inbox up to a committed one.
+  the checkpoint writer trims the inbox up to a committed one. While a step is computed it lets records gather, so that
+  few large reads, and not many small ones, take time of the interpreter that the step needs.
 * `RejectedRecords.serve`: consumes records that the border rejects, which count as never arrived / waits for one /
   unblocked by the reader / produces dead letters, for a person to look at.
 * `MemoryPressure.serve`: consumes the server's memory / waits a second / unblocked by the clock / produces the request
@@ -13,7 +14,8 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from learner.rollouts.border import Border, RejectedError
 from learner.rollouts.manager import RolloutManager
@@ -37,6 +39,7 @@ READ_WAIT_SECONDS = 1.0
 FIRST_DELAY_SECONDS = 0.5  # between attempts while Redis does not answer
 LONGEST_DELAY_SECONDS = 4.0
 LOOK_AT_MEMORY_SECONDS = 1.0
+GATHERING_SECONDS = 0.02  # the most that a record waits: little beside the time in which a window is sampled
 
 
 class InboxLoop:
@@ -64,11 +67,22 @@ class InboxLoop:
         self._on_entries = on_entries
         self._held_at = held_at
         self._has_moved = asyncio.Event()
+        self._is_awaited = asyncio.Event()
+        self._is_awaited.set()
         self.position = position
 
     def release(self) -> None:
         """`held_at` has changed."""
         self._has_moved.set()
+
+    @contextmanager
+    def gathering(self) -> Iterator[None]:
+        """Meanwhile nobody waits for the next record."""
+        self._is_awaited.clear()
+        try:
+            yield
+        finally:
+            self._is_awaited.set()
 
     async def serve(self) -> None:
         """Read until cancelled."""
@@ -87,6 +101,7 @@ class InboxLoop:
             else:
                 backoff.reset()
                 self._take(entries)
+                await self._gather()
 
     def _take(self, entries: list[InboxEntry]) -> None:
         for entry in entries:
@@ -95,6 +110,11 @@ class InboxLoop:
             self._take_one(entry)
             self.position = entry.position
         self._on_entries(len(entries))
+
+    async def _gather(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GATHERING_SECONDS):
+                await self._is_awaited.wait()
 
     def _take_one(self, entry: InboxEntry) -> None:
         try:

@@ -47,7 +47,7 @@ class LearnerService:
         self._identity, self._parts, self._reconfiguration = identity, parts, parts.reconfiguration
         self._manager, self._trainer, self._rounds = parts.manager, parts.trainer, parts.rounds
         self._log, self._checkpoints = parts.run_log, parts.checkpoints
-        self._until_step, self._meter = until_step or math.inf, ProgressMeter(progress)
+        self._until, self._meter = until_step or math.inf, ProgressMeter(progress)
         self.steering, self.failures = parts.steering, parts.failures
         self._has_news = asyncio.Event()  # the ledger changed, or a stop was requested
         self._snapshot = partial(parts.snapshot, incarnation=identity.incarnation)
@@ -169,9 +169,7 @@ class LearnerService:
 
     async def _take_steps(self) -> None:
         """All of them, as many as there are now and then."""
-        while (
-            self.step < min(self._reconfiguration.run.total_training_steps, self._until_step) and not self._is_stopping
-        ):
+        while not self._is_stopping and self.step < min(self._until, self._reconfiguration.run.total_training_steps):
             began = time.monotonic()
             if batch := await self._next_batch():
                 self._waiting_for = f"checkpoint of step {self.step}"

@@ -203,7 +203,7 @@ class Study:
         return variant.name, seed, steps, self._overrides(variant, steps), variant.num_threads
 
     def _overrides(self, variant: Variant, steps: int) -> tuple[str, ...]:
-        length = (f"evaluation.test_freq={max(1, self.num_steps // 10)}", f"run.total_training_steps={steps}")
+        length = (f"evaluation.test_freq={max(1, self.num_steps // 6)}", f"run.total_training_steps={steps}")
         return (*COMMON, *self.settings, *length, *variant.overrides)
 
     def _measured(self, variant: Variant, seed: int) -> Outcome:

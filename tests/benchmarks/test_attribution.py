@@ -77,14 +77,14 @@ def test_the_headline_compares_the_fastest_of_each_side() -> None:
         "PPO lockstep, two generators": 10.0,
         "PPO overlapped": 9.0,
         "T-PPO streaming": 5.0,
-        "T-PPO streaming, 16 slots": 4.0,
+        "T-PPO streaming, windows of 512": 4.0,
     }
 
     table = headline.tables(a_section(names))["headline"]
 
     # the third roots of 10/4 * 11/5 * 12/6 and of 9/4 * 10/5 * 11/6
-    assert "| T-PPO streaming, 16 slots against PPO lockstep, two generators | 2.22 (" in table
-    assert "| T-PPO streaming, 16 slots against PPO overlapped | 2.02 (" in table
+    assert "| T-PPO streaming, windows of 512 against PPO lockstep, two generators | 2.22 (" in table
+    assert "| T-PPO streaming, windows of 512 against PPO overlapped | 2.02 (" in table
     assert "| +0.0000 ± 0.0000 | equal |" in table
 
 

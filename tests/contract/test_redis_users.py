@@ -13,7 +13,15 @@ from tppo.announced_weights import AnnouncedWeights, announce_weights, announced
 from tppo.process.presence import announce, present, this_process, withdraw
 from tppo.rollout import Action, Command
 from tppo.security.envelope import Sealer, Writer
-from tppo.security.redis_users import EVERYBODY, RIGHTS, RedisUser, acl_lines, url_of_user
+from tppo.security.redis_users import (
+    EVERY_RUN,
+    EVERYBODY,
+    RIGHTS,
+    RedisUser,
+    acl_lines,
+    administrator_line,
+    url_of_user,
+)
 from tppo.streams import StreamsDenied, StreamsError
 from tppo.streams.connection import RedisClient, connect
 from tppo.streams.contract import BEGINNING, DeadLetter
@@ -27,18 +35,25 @@ QUEUES = {RedisUser.GENERATION: "window_requests", RedisUser.REWARD: "reward_req
 DIGEST = "blake3:00"
 
 
+@pytest.fixture(scope="module", params=[RUN, EVERY_RUN], ids=["of a run", "of every run"])
+def users_run(request: pytest.FixtureRequest) -> str:
+    """Users may be one run's, or of all runs of a server."""
+    run: str = request.param
+    return run
+
+
 @pytest.fixture(scope="module")
-def server_url(start_redis: StartRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server_url(users_run: str, start_redis: StartRedis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("redis")
-    (folder / "users.conf").write_text("\n".join(acl_lines(RUN, PASSWORDS)) + "\n")
+    (folder / "users.conf").write_text("\n".join(acl_lines(users_run, PASSWORDS)) + "\n")
     with start_redis(folder / "data", "--include", str(folder / "users.conf")) as server:
         yield server.url
 
 
 @pytest.fixture
-async def clients(server_url: str) -> AsyncIterator[dict[RedisUser, RedisClient]]:
+async def clients(server_url: str, users_run: str) -> AsyncIterator[dict[RedisUser, RedisClient]]:
     async with AsyncExitStack() as stack:
-        opened = {user: await connect(url_of_user(server_url, RUN, user, PASSWORDS[user])) for user in RedisUser}
+        opened = {user: await connect(url_of_user(server_url, users_run, user, PASSWORDS[user])) for user in RedisUser}
         for client in opened.values():
             await stack.enter_async_context(client)
         yield opened
@@ -86,10 +101,10 @@ async def test_a_worker_serves_its_queue(
 
 
 async def test_the_dashboard_looks_and_commands(
-    clients: dict[RedisUser, RedisClient], learner: RedisStreams, server_url: str
+    clients: dict[RedisUser, RedisClient], learner: RedisStreams, server_url: str, users_run: str
 ) -> None:
     user = RedisUser.DASHBOARD
-    url = url_of_user(server_url, RUN, user, PASSWORDS[user])
+    url = url_of_user(server_url, users_run, user, PASSWORDS[user])
     source = RedisSource(url, run=RUN, lease_seconds=60, sealer=Sealer(Writer.OPERATOR, "key"))
     await learner.window_requests.put([b"a"])
     await learner.dead_letters.add_records([DeadLetter("inbox", "9-0", "cause", b"")])
@@ -133,7 +148,6 @@ OF_OTHERS = {
         ("EVAL", "return redis.call('SET', KEYS[1], '99')", "1", KEY + "fence"),
         ("EVAL", "return redis.call('XTRIM', KEYS[1], 'MAXLEN', 0)", "1", KEY + "inbox"),
         ("EVAL", "return redis.call('SET', KEYS[1], 'x')", "1", KEY + "weights"),
-        ("XADD", "tppo:{another-run}:inbox", "*", "payload", "forged"),
     ],
     RedisUser.REWARD: [
         ("XADD", KEY + "reward_requests", "*", "payload", "forged"),
@@ -155,11 +169,12 @@ OF_OTHERS = {
         ("SET", KEY + "fence", "99"),
         ("HSET", KEY + "presence:generation", "generation-0", "{}"),
     ],
-    RedisUser.LEARNER: [
-        ("GET", "tppo:{another-run}:fence"),
-        ("XADD", "tppo:{another-run}:inbox", "*", "payload", "forged"),
-    ],
+    RedisUser.LEARNER: [("GET", "fence"), ("XADD", "another:{a-run}:inbox", "*", "payload", "forged")],
 }
+OF_ANOTHER_RUN = [
+    ("GET", "tppo:{another-run}:fence"),
+    ("XADD", "tppo:{another-run}:inbox", "*", "payload", "forged"),
+]
 OF_AN_ADMINISTRATOR = [
     ("FLUSHALL",),
     ("KEYS", "*"),
@@ -178,9 +193,11 @@ OF_AN_ADMINISTRATOR = [
 
 
 @pytest.mark.parametrize("user", RedisUser)
-async def test_what_is_anothers_is_refused(clients: dict[RedisUser, RedisClient], user: RedisUser) -> None:
+async def test_what_is_anothers_is_refused(
+    clients: dict[RedisUser, RedisClient], user: RedisUser, users_run: str
+) -> None:
     allowed = []
-    for command in [*OF_OTHERS[user], *OF_AN_ADMINISTRATOR]:
+    for command in [*OF_OTHERS[user], *OF_AN_ADMINISTRATOR, *(OF_ANOTHER_RUN if users_run == RUN else [])]:
         try:
             await clients[user].execute_command(*command)
         except StreamsDenied:
@@ -194,15 +211,15 @@ async def test_what_is_anothers_is_refused(clients: dict[RedisUser, RedisClient]
     assert allowed == []
 
 
-async def test_nobody_is_a_user_with_anothers_password(server_url: str) -> None:
+async def test_nobody_is_a_user_with_anothers_password(server_url: str, users_run: str) -> None:
     with pytest.raises(StreamsDenied):
-        await connect(url_of_user(server_url, RUN, RedisUser.LEARNER, PASSWORDS[RedisUser.GENERATION]))
+        await connect(url_of_user(server_url, users_run, RedisUser.LEARNER, PASSWORDS[RedisUser.GENERATION]))
 
 
 def test_the_lines_for_the_server_hold_no_password() -> None:
-    text = "\n".join(acl_lines(RUN, PASSWORDS))
+    text = "\n".join([administrator_line("of-the-administrator"), *acl_lines(RUN, PASSWORDS)])
 
-    assert not any(password in text for password in PASSWORDS.values())
+    assert not any(password in text for password in [*PASSWORDS.values(), "of-the-administrator"])
 
 
 def test_the_documents_table_is_what_the_server_is_given() -> None:

@@ -14,6 +14,8 @@ from urllib.parse import quote, urlsplit
 EVERYBODY = ("ping", "time", "info", "select", "script|load")
 """Commands that name no key."""
 SCRIPTS = ("eval", "evalsha")
+EVERY_RUN = "*"
+"""In place of a run's name: users of a server whose runs are one operator's, one after the other."""
 
 
 class RedisUser(StrEnum):
@@ -90,14 +92,22 @@ def acl_lines(run: str, passwords: Mapping[RedisUser, str]) -> Iterator[str]:
     """The users of a run, for a server's configuration or its ACL file; of passwords the hash alone."""
     everybody = " ".join(f"+{command}" for command in EVERYBODY)
     for user, password in passwords.items():
-        digest = hashlib.sha256(password.encode()).hexdigest()
         rules = " ".join(right.rule(run) for right in RIGHTS[user])
-        yield f"user {user_name(run, user)} reset on #{digest} {everybody} {rules}"
+        yield f"user {user_name(run, user)} reset on {_hashed(password)} {everybody} {rules}"
+
+
+def administrator_line(password: str) -> str:
+    """The default user, who may do everything: an ACL file without one lets everybody in."""
+    return f"user default reset on {_hashed(password)} ~* &* +@all"
+
+
+def _hashed(password: str) -> str:
+    return f"#{hashlib.sha256(password.encode()).hexdigest()}"
 
 
 def user_name(run: str, user: RedisUser) -> str:
     """Runs may share a server."""
-    return f"{run}.{user}"
+    return str(user) if run == EVERY_RUN else f"{run}.{user}"
 
 
 def url_of_user(url: str, run: str, user: RedisUser, password: str) -> str:

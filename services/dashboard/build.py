@@ -41,10 +41,9 @@ from tppo.security.authentication import (
     token_from_environment,
 )
 from tppo.security.envelope import Writer
-from tppo.security.environment import secret_from_environment
 from tppo.security.private_files import new_secret
 from tppo.security.record_keys import record_key, sealer
-from tppo.security.redis_address import JOIN_REDIS_URL_VARIABLE
+from tppo.security.redis_address import join_redis_url_from_environment
 from tppo.security.rotating_token import rotating_metrics_token, served_client_token, served_token
 from tppo.security.tls import web_scheme
 from tppo.streams import StreamsError
@@ -139,7 +138,7 @@ def _joining(config: Config) -> Joining | None:
     answer = JoinAnswer(
         run=config.run.name,
         config=dump(without_address),
-        redis_url=secret_from_environment(JOIN_REDIS_URL_VARIABLE) or config.redis.url,
+        redis_url=join_redis_url_from_environment() or config.redis.url,
         model=_architecture(config.model.path / "config.json"),
         record_key=key,
     )
@@ -165,8 +164,13 @@ def _how_to_steer(options: ServingOptions, access: Access) -> str:
 
 
 def _catalog(options: ServingOptions) -> Catalog:
-    if options.config:
-        return Catalog(options.root, live=options.config.run.name, live_settings=options.config.model_dump(mode="json"))
+    if config := options.config:
+        return Catalog(
+            options.root,
+            live=config.run.name,
+            live_settings=config.model_dump(mode="json"),
+            responses=config.reward.responses_directory,
+        )
     root = options.root.resolve()
     return Catalog(root.parent, chosen=root.name) if is_run(root) else Catalog(root)
 

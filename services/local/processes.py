@@ -17,7 +17,12 @@ from tppo.security.authentication import TOKEN_VARIABLE, Service
 from tppo.security.envelope import Writer
 from tppo.security.environment import both_names
 from tppo.security.record_keys import RECORD_SECRET_VARIABLE
-from tppo.security.redis_address import JOIN_REDIS_URL_VARIABLE, REDIS_PASSWORD_VARIABLE, REDIS_URL_VARIABLE
+from tppo.security.redis_address import (
+    JOIN_REDIS_PASSWORD_VARIABLE,
+    JOIN_REDIS_URL_VARIABLE,
+    REDIS_PASSWORD_VARIABLE,
+    REDIS_URL_VARIABLE,
+)
 from tppo.security.redis_users import RedisUser
 from tppo.security.tls import web_scheme
 
@@ -35,7 +40,7 @@ SECRETS = {
     name
     for variable in (
         *(TOKEN_VARIABLE, RECORD_SECRET_VARIABLE),
-        *(REDIS_URL_VARIABLE, JOIN_REDIS_URL_VARIABLE, REDIS_PASSWORD_VARIABLE),
+        *(REDIS_URL_VARIABLE, REDIS_PASSWORD_VARIABLE, JOIN_REDIS_URL_VARIABLE, JOIN_REDIS_PASSWORD_VARIABLE),
         *(one.variable for one in (*Service, *Writer)),
     )
     for name in both_names(variable)

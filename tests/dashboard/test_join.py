@@ -69,3 +69,16 @@ async def test_a_generator_understands_the_invitation(tmp_path: Path) -> None:
     assert found.redis.url == config.redis.url
     assert joining.answer.record_key == record_key(config.run, Writer.GENERATION)
     assert (found.run, found.model) == (config.run, config.model)
+
+
+async def test_the_invitation_has_the_address_for_generators_with_the_password_that_is_a_file_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "password").write_text("theirs\n")
+    monkeypatch.setenv("TPPO_JOIN_REDIS_URL", "redis://generation@redis:6379/0")
+    monkeypatch.setenv("TPPO_JOIN_REDIS_PASSWORD_FILE", str(tmp_path / "password"))
+
+    joining = _joining(a_run(tmp_path))
+
+    assert joining is not None
+    assert joining.answer.redis_url == "redis://generation:theirs@redis:6379/0"

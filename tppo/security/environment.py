@@ -23,10 +23,15 @@ def secret_from_environment(variable: str) -> str:
     try:
         found = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{variable}{FILE_SUFFIX} = {path}: {error}; expected a file with the secret") from None
+        expected = f"expected a file with the secret, which this user (UID {os.getuid()}) can read"
+        raise ConfigError(f"{variable}{FILE_SUFFIX} = {path}: {_reason(error)}; {expected}") from None
     if not found:
         raise ConfigError(f"{variable}{FILE_SUFFIX} = {path}: the file is empty; expected the secret")
     return found
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def both_names(variable: str) -> tuple[str, str]:

@@ -14,13 +14,22 @@ from tppo.security.private_files import read_secret
 REDIS_URL_VARIABLE = "TPPO_REDIS_URL"
 JOIN_REDIS_URL_VARIABLE = "TPPO_JOIN_REDIS_URL"
 """For the dashboard: the address as generators that join are given it, with their user and password."""
-REDIS_PASSWORD_VARIABLE = "TPPO_REDIS_PASSWORD"
+REDIS_PASSWORD_VARIABLE, JOIN_REDIS_PASSWORD_VARIABLE = "TPPO_REDIS_PASSWORD", "TPPO_JOIN_REDIS_PASSWORD"
 """For an address without a password: so that the address may be seen, and the password comes as a secret of its own."""
 
 
 def redis_url_from_environment() -> str:
     """With the password where there is one; empty where there is no address. Raises `ConfigError`."""
-    url, password = secret_from_environment(REDIS_URL_VARIABLE), secret_from_environment(REDIS_PASSWORD_VARIABLE)
+    return _address(REDIS_URL_VARIABLE, REDIS_PASSWORD_VARIABLE)
+
+
+def join_redis_url_from_environment() -> str:
+    """The same for generators that join."""
+    return _address(JOIN_REDIS_URL_VARIABLE, JOIN_REDIS_PASSWORD_VARIABLE)
+
+
+def _address(url_variable: str, password_variable: str) -> str:
+    url, password = secret_from_environment(url_variable), secret_from_environment(password_variable)
     parts = urlsplit(url)
     if not password or not parts.hostname or parts.password:
         return url

@@ -110,7 +110,7 @@ async def _serve_requests(config: Config, name: str, exporter: Exporter) -> None
             parts = await stack.enter_async_context(scoring(config.reward))
             address = await stack.enter_async_context(attach_server(config.reward, parts, run=run, token=token))
         announcer.serves_at(address)
-        responses = ResponseLog(config.run.path, name, sample=_sample(config.reward))
+        responses = ResponseLog(config.responses_path, name, sample=_sample(config.reward))
         queue = RedisStreams(client, run=run, lease_seconds=config.redis.lease_seconds, seal=seal).reward_requests
         announce = _with_more(announcer.announce, parts, responses)
         worker = build_worker(config, name, queue, parts, announce, responses)

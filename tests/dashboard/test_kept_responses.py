@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from services.dashboard.api.routes import responses
+from services.dashboard.history.catalog import Catalog
 from services.dashboard.history.responses import ResponseIndex, new_responses
 from tests.dashboard.clients import answer_of
 from tests.dashboard.run_folders import BEGAN, RunFolderBuilder, keep, kept, last_window, requested, step_line
@@ -40,6 +41,18 @@ async def test_a_response_without_a_trace_is_shown_as_it_was_kept(run: RunFolder
     rollout = await answer_of(root, "rollouts/eval-2-0")
 
     assert (rollout["text"], rollout["num_kept_of_same_prompt"]) == ("one\nplus", 2)
+
+
+async def test_responses_are_found_below_another_folder_where_reward_services_see_no_run(
+    run: RunFolderBuilder, root: Path, tmp_path: Path
+) -> None:
+    keep(run, kept("0-1-0", "of before", time=1))
+    keep(RunFolderBuilder(tmp_path / "elsewhere" / run.path.name), kept("0-7-0", "one", time=5))
+
+    history = await Catalog(root, responses=tmp_path / "elsewhere").run(run.path.name)
+    await history.responses.refresh()
+
+    assert [one.rollout for one in history.responses.newest_first()] == ["0-7-0"]
 
 
 @pytest.mark.parametrize(

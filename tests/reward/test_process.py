@@ -78,7 +78,8 @@ async def test_the_process_scores_announces_itself_and_ends_at_sigterm(
     await streams.reward_requests.put(
         [encode_reward_request(RewardRequest(name, 0, source, "", text, "4")) for name, source, text in requests]
     )
-    options = ["--set", "reward.log_responses=true", "--set", f"run.directory={tmp_path}"]
+    options = ["--set", "reward.log_responses=true", "--set", f"run.directory={tmp_path}/unseen"]
+    options += ["--set", f"reward.responses_directory={tmp_path}"]
     where = [*options, "--redis", redis_url, "--set", f"run.name={run_name}", "--name", "reward-7"]
     async with a_process(*TPPO, "reward", str(config_file(tmp_path)), *where) as process:
         found = await inbox_records(streams, Score, 3)

@@ -1,5 +1,6 @@
 """A whole run: one section for each table of its TOML file. docs/configuration.md lists every key."""
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, model_validator
@@ -108,6 +109,11 @@ class Config(Section):
             section.device or policy.device,
             device_key if section.device else policy.device_key,
         )
+
+    @property
+    def responses_path(self) -> Path:
+        """Of the run's folder in which the reward services keep responses."""
+        return (self.reward.responses_directory or self.run.directory) / self.run.name
 
     @property
     def max_consecutive_failures(self) -> int:

@@ -44,11 +44,20 @@ class Catalog:
     """All runs below a folder.
 
     `live` is the one that this dashboard was started for, with its configuration; `chosen`, without a live one, the one
-    that is shown when none is named.
+    that is shown when none is named. `responses` is the folder below which their kept responses are, where another one.
     """
 
-    def __init__(self, root: Path, *, live: str = "", live_settings: Fields | None = None, chosen: str = "") -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        live: str = "",
+        live_settings: Fields | None = None,
+        chosen: str = "",
+        responses: Path | None = None,
+    ) -> None:
         self.root = root
+        self._responses = responses or root
         self.live = live
         self._chosen = chosen
         self._live_settings = live_settings
@@ -95,7 +104,8 @@ class Catalog:
             if name != self.live and name not in self._found():
                 raise NoSuchRunError(f"there is no run {name!r}; expected one of /api/v1/runs")
             settings = self._live_settings if name == self.live else None
-            self._open[name] = RunHistory(self.root / name, name=name, settings=settings)
+            responses = RunPaths(self._responses / name).responses
+            self._open[name] = RunHistory(self.root / name, name=name, settings=settings, responses=responses)
             for other in [one for one in self._open if one not in (name, self.live)][: -(MAX_OPEN - 1) or None]:
                 del self._open[other]
         self._open.move_to_end(name)

@@ -61,14 +61,14 @@ class News:
 class RunHistory:
     """What a run has left behind so far."""
 
-    def __init__(self, path: Path, *, name: str, settings: Fields | None = None) -> None:
+    def __init__(self, path: Path, *, name: str, responses: Path, settings: Fields | None = None) -> None:
         self.paths = RunPaths(path)
         self.name = name
         self.settings = settings_of(path) if settings is None else settings
         self.steps = Columns()
         self.evaluations = Columns()
         self.journal = JournalIndex()
-        self.responses = ResponseIndex(self.paths.responses)
+        self.responses = ResponseIndex(responses)
         self._metrics_tail = JsonLinesFollower(self.paths.metrics)
         self._journal_tail = JsonLinesFollower(self.paths.journal, start_bytes=JOURNAL_BYTES)
         self._news = News()

@@ -166,7 +166,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
     ),
     ("'row_mean' or 'token_mean'", "critic.loss_aggregation", ["'mean'"]),
     ("'transformers' or 'vllm'", "generation.engine", ["'sglang'", "true"]),
-    ("a path", "generation.python", ["5", "''", "['python']"]),
+    ("a path", "generation.python reward.responses_directory", ["5", "''", "['python']"]),
     ("a table of engine arguments of vLLM", "generation.vllm", ["'eager'", "5", "[1]"]),
     (
         "a whole number from 1 to 1024",

@@ -204,6 +204,11 @@ class RewardSection(Section):
 
     Up for long runs of long responses.
     """
+    responses_directory: NamedPath | None = None
+    """Folder that holds the run's folder with its kept responses and nothing else; unset: `run.directory`.
+
+    Where reward services are to see nothing else of a run, as in containers; the dashboard needs the same value.
+    """
     host: Host = "127.0.0.1"
     """Address on which users' own processes attach; beyond the loopback it needs TPPO_REWARD_TOKEN or TPPO_TOKEN.
 

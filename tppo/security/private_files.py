@@ -54,10 +54,11 @@ def _read(path: Path) -> str | None:
     return secret if is_private else ""
 
 
-def write_secret(path: Path, text: str) -> None:
-    """Replace the file by one that its owner alone can read."""
+def write_secret(path: Path, text: str, *, mode: int = 0o600) -> None:
+    """Replace the file by one that its owner alone can read; with another mode whoever enters its folder, too."""
     temporary = _written(path, text)
     try:
+        temporary.chmod(mode)
         temporary.replace(path)
     except OSError:
         temporary.unlink()

@@ -208,9 +208,9 @@ def test_scrapes_bring_the_metrics_token_and_never_the_one_that_steers(name: str
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
     assert set(re.findall(r"credentials_file: (\S+)", text)) == {"/run/secrets/metrics_token"}
-    assert compose["secrets"]["metrics_token"] == {"file": "${TPPO_SECRETS:-./secrets}/metrics_token"}
-    for service in ("prometheus", "grafana"):
-        assert "TPPO_TOKEN" not in yaml.dump(compose["services"][service])
+    assert compose["secrets"]["metrics_token"] == {"file": "${TPPO_SECRETS:?see .env.example}/metrics_token"}
+    assert compose["services"]["prometheus"]["secrets"] == ["metrics_token"]
+    assert compose["services"]["grafana"]["secrets"] == ["grafana_password"]
 
 
 @pytest.mark.parametrize("name", SCRAPES)

@@ -11,8 +11,10 @@ from tppo.config import Config, load
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("generation", "generation-gpu", "reward", "learner", "learner-gpu", "dashboard")
+SEES_RUNS = {"learner": ["/runs"], "learner-gpu": ["/runs"], "summary": ["/runs"], "dashboard": ["/runs", "ro"]}
+SEES_RESPONSES = {"reward": ["/responses"], "dashboard": ["/responses", "ro"]}
 TASK = ROOT / "examples" / "iterated_map"
-VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
+VARIABLE = re.compile(r"\$\{(\w+):[-?]([^}]*)\}")
 
 
 def with_defaults(text: str) -> str:
@@ -38,7 +40,10 @@ def test_every_service_loads_its_configuration(compose: dict[str, Any], service:
     config = config_of(compose, service)
 
     assert config.run.name == "quickstart"
-    assert config.run.path == Path("/runs/quickstart")
+    if service in SEES_RUNS:
+        assert config.run.path == Path("/runs/quickstart")
+    if service in SEES_RESPONSES:
+        assert config.responses_path == Path("/responses/quickstart")
     assert config.generation.engine == ("vllm" if service == "generation-gpu" else "transformers")
 
 
@@ -59,12 +64,14 @@ def test_nothing_in_a_container_can_be_written_but_tmp_and_volumes(compose: dict
     assert "no-new-privileges:true" in definition["security_opt"]
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_every_service_sees_task_models_data_and_runs(compose: dict[str, Any], service: str) -> None:
+@pytest.mark.parametrize("service", [*SERVICES, "summary"])
+def test_every_service_sees_task_models_and_data_and_of_runs_what_its_work_needs(
+    compose: dict[str, Any], service: str
+) -> None:
     targets = [volume.split(":")[1:] for volume in compose["services"][service]["volumes"]]
 
-    runs = ["/runs", "ro"] if service == "dashboard" else ["/runs"]
-    assert targets == [["/task", "ro"], ["/models", "ro"], ["/data", "ro"], runs]
+    own = [seen[service] for seen in (SEES_RUNS, SEES_RESPONSES) if service in seen]
+    assert targets == [["/task", "ro"], ["/models", "ro"], ["/data", "ro"], *own]
 
 
 @pytest.mark.parametrize(

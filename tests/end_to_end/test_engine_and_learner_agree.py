@@ -18,7 +18,7 @@ from tests.generation.tiny_models import FAST, GENERAL, a_decoder, a_model, an_e
 from tppo.rollout import Window, WindowRequest
 from tppo.weights import WeightUpdate
 
-#: Of a token's log-probability: the mean difference and the largest, in nats. docs/decisions/0021 states them.
+#: Of a token's log-probability, mean and largest difference in nats: docs/decisions/0021-masters-in-float32.md.
 TOLERANCES = {torch.float32: (1e-4, 1e-3), torch.bfloat16: (0.005, 0.05)}
 MAX_KL = 1e-4
 

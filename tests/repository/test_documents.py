@@ -6,6 +6,7 @@ import functools
 import importlib
 import io
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,8 @@ TEST = re.compile(r"`(test_\w+_\w+_\w+)`")  # a sentence; `test_freq` is a key
 ROOMS = ("proto", "tppo", "learner", "services", "tests", "examples", "deploy", "docs", "benchmarks", "tools")
 PLACE = re.compile(rf"(?<![\w./-])(?:{'|'.join(ROOMS)})/[\w./-]*\w")
 
+SOURCES = (".py", ".toml", ".yml", ".proto", ".sh", ".js", ".conf")
+NOT_SOURCES = re.compile(r"tppo/v1/.*_pb2|tests/repository/test_house")  # generated; with places of its own
 CODE = re.compile(r"^ *```\w*\n(.*?)^ *```|^    (?=\S)(.*?)$|`([^`]+)`", re.DOTALL | re.MULTILINE)
 TOML = re.compile(r"^```toml\n(.*?)^```", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"(?<![\w./-])tppo ([a-z][\w-]*)([^\n|;&#)]*)")
@@ -138,6 +141,20 @@ def keys_of_files(page: Path) -> Iterator[tuple[str, str]]:
 def keys_of(section: str) -> list[str]:
     model: Any = Config.model_fields[section].annotation
     return list(model.model_fields)
+
+
+def test_every_file_of_the_repository_that_the_code_names_exists() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    ours = [ROOT / name for name in tracked if Path(name).suffix in SOURCES and not NOT_SOURCES.match(name)]
+    places = [(file, place) for file in ours for place in PLACE.findall(file.read_text(encoding="utf-8"))]
+    named = [(file, place) for file, place in places if Path(place).suffix]
+
+    assert len(named) > 100
+    assert [(str(file), place) for file, place in named if not exists(place, ROOT, ROOT / "proto", file.parent)] == []
+
+
+def exists(place: str, *folders: Path) -> bool:
+    return any((folder / place).exists() for folder in folders)
 
 
 def test_the_index_leads_to_every_page() -> None:

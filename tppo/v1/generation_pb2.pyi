@@ -265,7 +265,7 @@ class WeightManifest(_message.Message):
     incarnation: _builtins.int
     """Incarnation of the learner that made them: a restarted learner's weights always replace those of the one before."""
     digest: _builtins.str
-    """Digest of all tensors (see tppo/weights.py), after the name of its algorithm and a colon."""
+    """Digest of all tensors (see tppo/weights/tensor_digests.py), after the name of its algorithm and a colon."""
     run: _builtins.str
     """The run they belong to; a generator of another run refuses."""
     deltas_follow: _builtins.bool

@@ -26,13 +26,13 @@ from benchmarks.generation.speed import request_of
 from learner.exchange.live_peers import GrpcTransport
 from learner.exchange.weight_publisher import Snapshot
 from services.generation.build import make_decoder, weight_server
-from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.model_weights import weight_shapes
 from services.generation.transformers_engine.engine import TransformersEngine
+from services.generation.update_policy import UpdatePolicy
 from services.generation.weights.served_weights import ServedWeights
 from services.generation.weights.weight_intake import WeightIntake
 from tppo.announced_weights import AnnouncedWeights
-from tppo.config.sections.services import GenerationSection
+from tppo.config.sections.generation import GenerationSection
 from tppo.models.probe import Tolerance
 from tppo.rollout import logprobs
 from tppo.weight_probe import ProbeRow, WeightProbe

@@ -39,9 +39,9 @@ from benchmarks.generation.speed import (
 )
 from benchmarks.results import Chapter, Section, table
 from services.generation.build import build_vllm_engine, make_decoder, update_from
-from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.model_weights import named_weights
 from services.generation.transformers_engine.engine import TransformersEngine
+from services.generation.update_policy import UpdatePolicy
 from tppo.config import Config
 from tppo.config.load import loads
 from tppo.weights import WeightUpdate

@@ -43,9 +43,9 @@ from benchmarks.generation.speed import CPU, request_of
 from benchmarks.results import Chapter, Lines, Section, chapter_folder, chapter_parser, table
 from services.generation.build import make_decoder
 from services.generation.engine import EngineStatistics
-from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.model_weights import named_weights
 from services.generation.transformers_engine.engine import TransformersEngine
+from services.generation.update_policy import UpdatePolicy
 from tppo.rollout import tokens
 from tppo.weights import WeightUpdate
 

@@ -29,10 +29,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Qwe
 
 from benchmarks.as_in_a_run import compute_as_in_a_run
 from services.generation.build import make_decoder
-from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.llama import LlamaDecoder
 from services.generation.transformers_engine.decoders.model_weights import named_weights, new_model
 from services.generation.transformers_engine.engine import TransformersEngine
+from services.generation.update_policy import UpdatePolicy
 from tools.tiny_families import SIZES, tiny_config
 from tppo.rollout import Window, WindowRequest, tokens
 from tppo.weights import WeightUpdate

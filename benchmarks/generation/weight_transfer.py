@@ -32,7 +32,7 @@ from services.generation.transformers_engine.decoders.model_weights import weigh
 from services.generation.weights.served_weights import ServedWeights
 from services.generation.weights.weight_intake import WeightIntake
 from tppo.announced_weights import AnnouncedWeights
-from tppo.config.sections.services import GenerationSection
+from tppo.config.sections.generation import GenerationSection
 from tppo.process.grpc_server import CHANNEL_OPTIONS, SERVER_OPTIONS
 from tppo.rollout import logprobs
 from tppo.weight_probe import ProbeRow, WeightProbe

@@ -7,7 +7,8 @@ Both sides have the rate that is the highest at which no seed loses its way (doc
 of generators, slots, threads and windows; each side's fastest stands in the comparison, all stand in the table.
 Synchronous PPO may use both cores in turn: two generators while it generates, two threads while it trains. Longer
 windows have fewer prefixes to read again: the paper's are a third of the longest response, the quick start's an eighth.
-The runs that the attribution has as well are not repeated. `--sweep` runs rates and slots of each side instead.
+In company, few windows wait for others to decode with (docs/decisions/0048). The runs that the attribution has as well
+are not repeated. `--sweep` runs rates and slots of each side instead.
 """
 
 import sys
@@ -58,7 +59,14 @@ OVERLAPPED = (PPO["overlapped"], with_more(PPO["overlapped"], "two generators", 
 STREAMING = (
     TPPO["streaming"],
     with_more(TPPO["streaming"], "windows of 512", "run.window_length=512"),
-    with_more(TPPO["streaming"], "windows of 1024", "run.window_length=1024"),
+    with_more(
+        TPPO["streaming"],
+        "windows of 512 in company",
+        "run.window_length=512",
+        "run.max_policy_lag=3",
+        "generation.num_slots=64",
+        "generation.gather_seconds=1",
+    ),
 )
 SIDES: Mapping[str, Sequence[Variant]] = {
     "T-PPO, streaming": STREAMING,

@@ -12,19 +12,19 @@ from services.generation.engine import Engine
 from services.generation.fleet.fleet_pace import FleetPace
 from services.generation.fleet.handover import Handover
 from services.generation.service import WindowHandler
-from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.decoder import Decoder
 from services.generation.transformers_engine.decoders.general import GeneralDecoder
 from services.generation.transformers_engine.decoders.llama import LlamaDecoder, is_supported
 from services.generation.transformers_engine.decoders.model_weights import weights_in
 from services.generation.transformers_engine.engine import TransformersEngine
+from services.generation.update_policy import UpdatePolicy
 from services.generation.vllm_engine.engine_arguments import engine_arguments, prepare_environment
 from services.generation.weights.adapter_body import AdapterBody, adapted_model
 from services.generation.weights.served_weights import ServedWeights
 from services.generation.weights.weight_intake import SERVICE_NAME, WeightIntake, registration
 from services.generation.weights.weight_proof import looser_tolerance
 from tppo.config import Config, ConfigError
-from tppo.config.sections.services import GenerationSection
+from tppo.config.sections.generation import GenerationSection
 from tppo.models.adapters import BODY_FILE
 from tppo.models.context_length import context_length, require_one_rotary_table
 from tppo.models.device import torch_device
@@ -139,6 +139,7 @@ def build_engine(config: Config) -> TransformersEngine:
         policy=policy,
         device=device,
         body=AdapterBody(config.model.path, getattr(torch, config.generator_placement.compute_dtype)),
+        gather_seconds=config.generation.gather_seconds,
     )
 
 

@@ -104,7 +104,7 @@ def test_every_variant_is_a_run_that_starts(variant: Variant) -> None:
     is_windowed = variant.name.startswith("T-PPO")
     assert config.run.algorithm == ("tppo" if is_windowed else "ppo")
     assert config.run.mode == variant.name.partition(",")[0].split()[-1]
-    windows = int(variant.name.partition("windows of ")[2] or 256)
+    windows = int(variant.name.partition("windows of ")[2].partition(" ")[0] or 256)
     assert config.run.window_length == (windows if is_windowed else config.run.max_response_length)
     assert config.actor.ppo_mini_batches == 4
 

@@ -25,7 +25,7 @@ from tests.generation.fake_engine import FakeEngine
 from tests.support.waiting import until
 from tests.support.weights import PROBE
 from tppo.announced_weights import AnnouncedWeights
-from tppo.config.sections.services import GenerationSection
+from tppo.config.sections.generation import GenerationSection
 from tppo.security.authentication import call_metadata
 from tppo.v1 import generation_pb2 as pb
 from tppo.weights import MemoryFile, byte_stream

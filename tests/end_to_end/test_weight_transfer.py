@@ -18,7 +18,7 @@ from services.generation.weights.weight_intake import WeightIntake
 from tests.generation.fake_engine import FakeEngine
 from tests.support.weights import PROBE
 from tppo.announced_weights import AnnouncedWeights
-from tppo.config.sections.services import GenerationSection
+from tppo.config.sections.generation import GenerationSection
 from tppo.streams import StreamsUnavailable
 from tppo.v1 import generation_pb2 as pb
 from tppo.weights import MemoryFile

@@ -10,8 +10,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.engine import TransformersEngine
+from services.generation.update_policy import UpdatePolicy
 from services.generation.weights.adapter_body import AdapterBody
 from services.generation.weights.served_weights import ServedWeights
 from services.generation.weights.weight_proof import DisprovedWeightsError

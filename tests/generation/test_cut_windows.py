@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from transformers import PreTrainedConfig
 
-from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.engine import TransformersEngine
+from services.generation.update_policy import UpdatePolicy
 from tests.generation.tiny_models import (
     FAST,
     GENERAL,

@@ -8,10 +8,10 @@ import pytest
 from torch import Tensor
 
 from services.generation.transformers_engine.batch import Batch
-from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.decoder import Switch
 from services.generation.transformers_engine.decoders.llama import LlamaDecoder
 from services.generation.transformers_engine.sampling import Sampler
+from services.generation.update_policy import UpdatePolicy
 from services.generation.weights.served_weights import ServedWeights
 from tests.generation.tiny_models import FAST, a_model, a_request, an_engine, an_update, probe_of
 from tests.generation.weight_failures import TRANSFERS, corrupted, verdict_on

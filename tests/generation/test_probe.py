@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from services.generation.transformers_engine.decode_loop import UpdatePolicy
+from services.generation.update_policy import UpdatePolicy
 from tests.generation.tiny_models import (
     CAPACITY,
     FAST,

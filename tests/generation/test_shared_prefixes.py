@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.prefill import MIN_SHARED, PrefillRow, common_length, prefill_rows
 from services.generation.transformers_engine.engine import TransformersEngine
+from services.generation.update_policy import UpdatePolicy
 from tests.generation.tiny_models import (
     FAST,
     GENERAL,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import PreTrainedConfig, Qwen2Config
 
-from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.engine import TransformersEngine
+from services.generation.update_policy import UpdatePolicy
 from services.generation.weights.served_weights import ServedWeights, StaleWeightsError, WeightIdentity
 from tests.generation.fake_engine import PROBE, FakeEngine, an_update_of
 from tests.generation.serving import all_that_can_happen, ask, service_on

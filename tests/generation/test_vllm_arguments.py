@@ -12,7 +12,7 @@ from services.generation.vllm_engine.slots import GivenUpError, Slots
 from services.generation.vllm_engine.window_row import WeightLabel, stream_seed
 from tests.support.processes import QUICKSTART
 from tppo.config import ConfigError, load
-from tppo.config.sections.services import GenerationSection
+from tppo.config.sections.generation import GenerationSection
 from tppo.rollout import VersionSpan
 
 KNOWN = dict.fromkeys(("tensor_parallel_size", "pipeline_parallel_size", "enforce_eager", "quantization", "seed"))

@@ -21,7 +21,7 @@ from tests.support.waiting import DEADLINE_SECONDS
 from tests.support.weights import data_of, manifest_of
 from tppo.announced_weights import AnnouncedWeights
 from tppo.config import ConfigError
-from tppo.config.sections.services import GenerationSection
+from tppo.config.sections.generation import GenerationSection
 from tppo.models.probe import ProbeError
 from tppo.security.authentication import call_metadata
 from tppo.streams import StreamsUnavailable

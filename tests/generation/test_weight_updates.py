@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 
-from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.decoder import Decoder, Free, Switch, keep
 from services.generation.transformers_engine.decoders.layouts.forward_pass import cache_argument
 from services.generation.transformers_engine.decoders.model_weights import check_fit, named_weights
 from services.generation.transformers_engine.engine import TransformersEngine
+from services.generation.update_policy import UpdatePolicy
 from tests.generation.tiny_models import (
     FAST,
     GENERAL,

@@ -20,10 +20,10 @@ from transformers import (
 )
 
 from services.generation.build import make_decoder
-from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.decoders.decoder import Decoder
 from services.generation.transformers_engine.decoders.model_weights import new_model
 from services.generation.transformers_engine.engine import TransformersEngine
+from services.generation.update_policy import UpdatePolicy
 from tests.support.waiting import DEADLINE_SECONDS, until
 from tppo.rollout import Window, WindowRequest, logprobs, tokens
 from tppo.weight_probe import WeightProbe, update_rows
@@ -139,10 +139,13 @@ async def an_engine(
     num_slots: int = 4,
     decoder: Decoder | None = None,
     policy: UpdatePolicy = UpdatePolicy(),  # noqa: B008  frozen
+    gather_seconds: float = 0.0,
 ) -> AsyncIterator[TransformersEngine]:
     """Serves the model, when there is one, as version 0."""
     decoder = decoder or a_decoder(config, num_slots=num_slots)
-    engine = TransformersEngine(decoder, num_slots=num_slots, capacity=CAPACITY, policy=policy, device=CPU)
+    engine = TransformersEngine(
+        decoder, num_slots=num_slots, capacity=CAPACITY, policy=policy, device=CPU, gather_seconds=gather_seconds
+    )
     if model is not None:
         await engine.update_weights(an_update(model))
     try:

@@ -42,7 +42,7 @@ async def vllm(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served
 @pytest_asyncio.fixture(loop_scope="session")
 async def engine(vllm: ServedModel) -> AsyncIterator[Any]:
     """The shared engine with the defaults of an engine."""
-    from services.generation.transformers_engine.decode_loop import UpdatePolicy
+    from services.generation.update_policy import UpdatePolicy
 
     vllm.engine.policy, vllm.engine.has_seeds = UpdatePolicy(), True
     yield vllm.engine

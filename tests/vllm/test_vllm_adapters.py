@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from services.generation.build import build_vllm_engine
-from services.generation.transformers_engine.decode_loop import UpdatePolicy
+from services.generation.update_policy import UpdatePolicy
 from tests.support.waiting import until
 from tests.vllm.served import TOLERANCE, a_config, a_model, a_request, expected_logprobs, worst_difference
 from tppo.config import Config

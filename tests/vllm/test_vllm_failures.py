@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from services.generation.engine import EngineFailedError
-from services.generation.transformers_engine.decode_loop import UpdatePolicy
+from services.generation.update_policy import UpdatePolicy
 from services.generation.weights.served_weights import ServedWeights
 from tests.support.waiting import DEADLINE_SECONDS
 from tests.vllm.served import MODEL, VOCABULARY, a_model, a_request, an_update

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from services.generation.transformers_engine.decode_loop import UpdatePolicy
+from services.generation.update_policy import UpdatePolicy
 from tests.support.waiting import until
 from tests.vllm.served import (
     NUM_SLOTS,

@@ -46,6 +46,7 @@ def contradictions(config: Config, chosen: ChosenKeys) -> Iterator[str]:
     yield from placements.contradictions(config)
     yield from _compiled_blocks(config)
     yield from _engine(config)
+    yield from _gathering(config)
 
 
 def _ranks(config: Config) -> Iterator[str]:
@@ -234,6 +235,20 @@ def _compiled_blocks(config: Config) -> Iterator[str]:
                 f"learner.compile = true with {section}.num_processes = {count}: compiled blocks have not been tried "
                 "with divided weights; expected 1, or no compilation"
             )
+
+
+def _gathering(config: Config) -> Iterator[str]:
+    seconds, run, engine = config.generation.gather_seconds, config.run, config.generation.engine
+    if seconds and engine != "transformers":
+        yield (
+            f"generation.gather_seconds = {seconds:g} with generation.engine = {engine!r}, in which no response stands "
+            "still; expected 0"
+        )
+    if seconds and run.mode != "streaming":
+        yield (
+            f"generation.gather_seconds = {seconds:g} with run.mode = {run.mode!r}, in which the learner waits for the "
+            "slowest response of a step; expected 0, or run.mode = 'streaming'"
+        )
 
 
 def _engine(config: Config) -> Iterator[str]:

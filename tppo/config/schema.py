@@ -10,13 +10,13 @@ from tppo.config.recipes import with_recipe
 from tppo.config.sections.algorithm import AlgorithmSection
 from tppo.config.sections.devices import PlacementSection, Sleep
 from tppo.config.sections.endpoint import EndpointSection
+from tppo.config.sections.generation import GenerationSection
 from tppo.config.sections.placement import LearnerSection, Placement
 from tppo.config.sections.results import CheckpointSection, EvaluationSection, TraceSection, TrackersSection
 from tppo.config.sections.run import RunSection
 from tppo.config.sections.section import Section
 from tppo.config.sections.services import (
     DashboardSection,
-    GenerationSection,
     PrometheusSection,
     RedisSection,
     RewardSection,

@@ -2,8 +2,8 @@
 
 The loop
 * consumes: what `submit`, `cancel` and `cut` queue, and the newest weights of `update`;
-* waits for: work, while no window runs and none can be admitted;
-* unblocked by: `submit`, `cut`, `update`, `close`;
+* waits for: work, while no window runs and none can be admitted; and for company, while few windows run;
+* unblocked by: `submit`, `cut`, `update`, `close`; by the clock from waiting for company;
 * produces: the results of the futures. A slot whose window has ended is filled before the next token.
 """
 
@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -23,43 +22,30 @@ import torch
 from services.generation.engine import EngineStatistics
 from services.generation.transformers_engine.batch import Batch
 from services.generation.transformers_engine.decode_row import DecodeRow
-from services.generation.transformers_engine.decoders.decoder import Decoder, Switch
+from services.generation.transformers_engine.decoders.decoder import Decoder
+from services.generation.transformers_engine.pending import Gathering, PendingSleep, PendingUpdate
+from services.generation.update_policy import UpdatePolicy
 
 CLOSE_SECONDS = 1.0  # for a pass of the model that is under way; a prefill of many long rows takes minutes on a CPU
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class UpdatePolicy:
-    """When new weights are taken, and what becomes of the KV caches that the old ones filled."""
-
-    in_flight: bool = True  # between two tokens; otherwise when the running windows have ended
-    recompute_cache: bool = True  # prefill the running rows again with the new weights
-
-
-@dataclass(eq=False, slots=True)
-class PendingUpdate:
-    """Weights that wait for their moment; newer ones replace them."""
-
-    switch: Switch
-    policy_version: int
-    future: "Future[None]" = field(default_factory=Future)
-
-
-@dataclass(frozen=True, slots=True)
-class PendingSleep:
-    """Waits for its moment."""
-
-    keeps_weights: bool
-    future: "Future[None]" = field(default_factory=Future)
-
-
 class DecodeLoop:
     """Runs in a thread of its own; the public methods may be called from any other."""
 
-    def __init__(self, decoder: Decoder, *, num_slots: int, policy: UpdatePolicy, device: torch.device) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        *,
+        num_slots: int,
+        policy: UpdatePolicy,
+        device: torch.device,
+        gather_seconds: float = 0.0,
+    ) -> None:
+        """`gather_seconds`: how long windows stand still at most, while they fill less than half of the slots."""
         self.num_slots = num_slots
         self._policy = policy
+        self._gathering = Gathering(gather_seconds)
         self._batch = Batch(decoder, num_slots=num_slots, device=device)
         self._waiting: deque[DecodeRow] = deque()
         self._probing: deque[DecodeRow] = deque()  # rows of a probe, which wait for no slot
@@ -178,6 +164,7 @@ class DecodeLoop:
         try:
             with torch.inference_mode():
                 while self._await_work():
+                    self._await_company()
                     started = time.perf_counter()
                     self._turn()
                     self._busy_seconds += time.perf_counter() - started
@@ -195,8 +182,23 @@ class DecodeLoop:
         return not self._is_closing
 
     def _has_something(self) -> bool:
+        return self._is_due() or self._can_admit()
+
+    def _is_due(self) -> bool:
+        """Whether there is something that waits for no window."""
         is_due = self._is_closing or self._update is not None or self._sleep is not None or bool(self._cuts)
-        return is_due or self._can_probe() or self._can_admit()
+        return is_due or self._can_probe()
+
+    def _await_company(self) -> None:
+        """Where few windows run, let them stand still until half of the slots can be filled, or for a while."""
+        if self._has_company():
+            self._gathering.end()
+        elif not self._batch.is_probing and (seconds := self._gathering.seconds_left()):
+            with self._has_work:
+                self._has_work.wait_for(lambda: self._is_due() or self._has_company(), seconds)
+
+    def _has_company(self) -> bool:
+        return 2 * (self._batch.num_running + len(self._waiting)) >= self.num_slots
 
     def _can_probe(self) -> bool:
         return bool(self._probing) and self.policy_version >= 0 and not self.is_asleep

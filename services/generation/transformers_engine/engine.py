@@ -9,9 +9,11 @@ import torch
 
 from services.generation.engine import CrossedRow, EngineStatistics, OnTokens, ProbeAnswer
 from services.generation.requests import check_request, empty_window, forced_request
-from services.generation.transformers_engine.decode_loop import DecodeLoop, PendingUpdate, UpdatePolicy
+from services.generation.transformers_engine.decode_loop import DecodeLoop
 from services.generation.transformers_engine.decode_row import DecodeRow
 from services.generation.transformers_engine.decoders.decoder import Decoder, Switch
+from services.generation.transformers_engine.pending import PendingUpdate
+from services.generation.update_policy import UpdatePolicy
 from services.generation.weights.adapter_body import AdapterBody
 from tppo.rollout import Window, WindowRequest
 from tppo.weight_probe import ProbeRow
@@ -30,13 +32,16 @@ class TransformersEngine:
         policy: UpdatePolicy,
         device: torch.device,
         body: AdapterBody | None = None,
+        gather_seconds: float = 0.0,
     ) -> None:
         """`capacity` bounds the tokens of a row, prompt and response together; `body` is that of adapters."""
         self._body = body
         self._capacity = capacity
         self._decoder = decoder
         self._rows: dict[tuple[str, int], DecodeRow] = {}  # of the windows under way
-        self._loop = DecodeLoop(decoder, num_slots=num_slots, policy=policy, device=device)
+        self._loop = DecodeLoop(
+            decoder, num_slots=num_slots, policy=policy, device=device, gather_seconds=gather_seconds
+        )
 
     @property
     def num_slots(self) -> int:

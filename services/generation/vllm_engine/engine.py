@@ -21,7 +21,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from services.generation.engine import CrossedRow, EngineFailedError, EngineStatistics, OnTokens, ProbeAnswer
 from services.generation.requests import check_request, empty_window
-from services.generation.transformers_engine.decode_loop import UpdatePolicy
+from services.generation.update_policy import UpdatePolicy
 from services.generation.vllm_engine.engine_arguments import engine_arguments, first_sentence, is_on_cpu
 from services.generation.vllm_engine.engine_memory import EngineMemory
 from services.generation.vllm_engine.probing import Probing

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import AutoConfig
 
 from tppo.config import Config, ConfigError
-from tppo.config.sections.services import GenerationSection
+from tppo.config.sections.generation import GenerationSection
 from tppo.models.context_length import require_one_rotary_table
 
 OWNED: Mapping[str, str] = {

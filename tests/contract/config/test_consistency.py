@@ -10,6 +10,15 @@ MINIMAL = '[model]\npath = "m"\n[data]\ntrain_files = ["t.jsonl"]\n'
 
 CONTRADICTIONS = [
     (
+        ["generation.gather_seconds=0.5", "run.mode=overlapped"],
+        "generation.gather_seconds = 0.5 with run.mode = 'overlapped', in which the learner waits for the slowest "
+        "response of a step; expected 0, or run.mode = 'streaming'",
+    ),
+    (
+        ["generation.gather_seconds=1", "generation.engine=vllm", "run.mode=streaming"],
+        "generation.gather_seconds = 1 with generation.engine = 'vllm', in which no response stands still; expected 0",
+    ),
+    (
         ["run.window_length=64", "algorithm.num_ignored_tail_tokens=64"],
         "algorithm.num_ignored_tail_tokens = 64 with run.window_length = 64: no token of an unfinished window would "
         "train the policy; expected at most 63",

@@ -191,6 +191,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         "generation.max_window_seconds",
         ["0", "-1", "'always'", "true"],
     ),
+    ("a number from 0 to 60", "generation.gather_seconds", ["-1", "61", "'5'", "true"]),
     ("a number from 0 to 3600", "generation.hand_over_seconds", ["-1", "3601", "'5'", "true"]),
     (
         "a host name or an address without port, such as '127.0.0.1'",

@@ -18,8 +18,8 @@ from services.generation.endpoint.completions import Completions, Limits
 from services.generation.endpoint.prompts import PromptTokens
 from services.generation.endpoint.serving import GuestServer
 from services.generation.fleet.free_slots import FreeSlots
-from services.generation.transformers_engine.decode_loop import UpdatePolicy
 from services.generation.transformers_engine.engine import TransformersEngine
+from services.generation.update_policy import UpdatePolicy
 from tests.generation.tiny_models import CPU, SIZES, Watched, a_model, an_update
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo.process.listening import listener

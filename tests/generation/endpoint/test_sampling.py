@@ -10,7 +10,7 @@ import pytest
 from services.generation.endpoint.sampling import Guest, SampledToken, TextStream
 from services.generation.fleet.free_slots import FreeSlots
 from services.generation.service import WindowHandler
-from services.generation.transformers_engine.decode_loop import UpdatePolicy
+from services.generation.update_policy import UpdatePolicy
 from services.generation.weights.served_weights import ServedWeights
 from services.generation.weights.weight_proof import DisprovedWeightsError
 from tests.generation.fake_engine import PROBE, FakeEngine, an_update_of

@@ -54,7 +54,7 @@ def test_the_time_to_an_accuracy_is_read_between_evaluations() -> None:
 
 def test_a_study_lacks_the_runs_without_a_line_seed_after_seed(tmp_path: Path) -> None:
     study = a_study(tmp_path)
-    settings = ("evaluation.test_freq=12", "run.total_training_steps=120", "run.algorithm=ppo")
+    settings = ("evaluation.test_freq=20", "run.total_training_steps=120", "run.algorithm=ppo")
     done = an_outcome(variant="PPO", seed=101, steps=120, overrides=(*COMMON, *settings))
     write_lines(tmp_path, [done, replace(done, seed=102, overrides=("other",))])
 

@@ -9,7 +9,6 @@ process, and as a ratio to those for the fewest rollouts of the same row.
 """
 
 import gc
-import json
 import os
 import sys
 import time
@@ -17,8 +16,6 @@ import tracemalloc
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import fmean, median
-
-from safetensors.torch import save
 
 from benchmarks import results
 from benchmarks.learner.control_plane import PARTS, SHORT, control_plane
@@ -62,9 +59,10 @@ def memory(num_in_flight: int) -> Section:
     arrived = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     began = time.process_time()
-    state = captured(plane.manager)
+    capture = captured(plane.manager)
     copied = time.process_time()
-    num_bytes = len(json.dumps(state.plain)) + len(save(state.tensors))
+    num_bytes = sum(map(len, capture.json_parts()))
+    num_bytes += sum(len(part) for parts in capture.tensors().values() for part in parts)
     return {
         "bytes_of_rollout": requested / num_in_flight,
         "bytes_of_token": (arrived - requested) / num_in_flight / SHORT,

@@ -3,7 +3,7 @@ read back to be hashed.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +43,12 @@ class HashedFile:
 
     def put(self, facts: TensorFacts, tensor: Tensor) -> None:
         """The next tensor, which may lie on any device."""
+        self.put_parts(facts, byte_parts(tensor))
+
+    def put_parts(self, facts: TensorFacts, parts: Iterable[bytes | memoryview]) -> None:
+        """The next tensor, as its bytes."""
         of_tensor = self._whole.new_hasher()
-        for part in byte_parts(tensor):
+        for part in parts:
             self._put_bytes(part)
             of_tensor.update(part)
         self._whole.note(facts, of_tensor.hexdigest())
@@ -70,9 +74,20 @@ class HashedFile:
 
 def write_tensors(path: Path, tensors: Tensors, *, metadata: Mapping[str, str] | None = None) -> WrittenFile:
     """One file of tensors that are here, on the disk when this returns. Raises OSError."""
+    parts = {TensorFacts.of(name, tensor): byte_parts(tensor) for name, tensor in tensors.items()}
+    return write_parts(path, parts, metadata=metadata)
+
+
+def write_parts(
+    path: Path,
+    tensors: Mapping[TensorFacts, Iterable[bytes | memoryview]],
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> WrittenFile:
+    """The same of tensors whose bytes come in parts."""
     warn_on_event_loop(f"writing of {path.name}")
-    layout = TensorLayout.of(tensors)
+    layout = TensorLayout(tensors)
     with HashedFile(path, layout, metadata or {}, TensorsDigest()) as file:
         for facts in layout.tensors:
-            file.put(facts, tensors[facts.name])
+            file.put_parts(facts, tensors[facts])
     return file.written

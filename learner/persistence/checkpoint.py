@@ -5,7 +5,8 @@ committed. A resume verifies that it is still complete, and else renames it to `
 `committed.jsonl` has the digests of the weights of every checkpoint ever committed. Nothing is pickled: texts are JSON,
 arrays safetensors.
 
-The large tensors are not copied: they are written from where they lie, before the next step changes them.
+The large tensors are not copied: they are written from where they lie, before the next step changes them; so are the
+ledger's token arrays, which only grow.
 """
 
 import json
@@ -20,12 +21,12 @@ from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
 from learner.models.loading.named_tensors import copied
-from learner.parallel.tensor_file import write_tensors
+from learner.parallel.tensor_file import write_parts
 from learner.persistence.definition import FILE as DEFINITION
 from learner.persistence.definition import Definition
 from learner.persistence.manifest import DamagedError, refuse_pickles, verify, write_manifest
 from learner.persistence.network_folders import describe_network
-from learner.rollouts.ledger_state import LedgerState
+from learner.rollouts.ledger_state import LedgerCapture, LedgerState
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
 from learner.step.trainer_state import StateParts, TrainerState
@@ -43,14 +44,14 @@ class Capture:
     """The whole state between two steps."""
 
     progress: TrainingProgress
-    ledger: LedgerState
+    ledger: LedgerCapture
     trainer: TrainerState
     definition: Definition | None = None
 
     @property
     def num_bytes(self) -> int:
         """Size of its tensors."""
-        return self.trainer.num_bytes + sum(tensor.nbytes for tensor in self.ledger.tensors.values())
+        return self.trainer.num_bytes + self.ledger.num_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Restored:
 
 
 def capture(
-    trainer: Trainer, progress: TrainingProgress, ledger: LedgerState, definition: Definition | None = None
+    trainer: Trainer, progress: TrainingProgress, ledger: LedgerCapture, definition: Definition | None = None
 ) -> Capture:
     """What a checkpoint of this moment consists of."""
     return Capture(progress, ledger, trainer.captured(), definition)
@@ -218,10 +219,11 @@ def _write(folder: Path, state: Capture, trainer: Trainer, tokenizer: PreTrained
     if written.error:
         raise OSError(written.error)
     _save_tokenizer(tokenizer, folder / "actor")
-    ledger = write_tensors(folder / "ledger.safetensors", state.ledger.tensors)
+    ledger = write_parts(folder / "ledger.safetensors", state.ledger.tensors())
+    with (folder / "ledger.json").open("w", encoding="utf-8") as file:
+        file.writelines(state.ledger.json_parts())
     texts = {
         "trainer.json": written.plain,
-        "ledger.json": state.ledger.plain,
         "progress.json": asdict(state.progress),
         **({} if state.definition is None else {DEFINITION: state.definition.as_json()}),
     }

@@ -110,15 +110,19 @@ class CheckpointWriter:
         while True:
             await self._has_pending.wait()
             self._has_pending.clear()
-            state, self._pending = self._pending, None
-            if state is None:
-                continue
-            try:
-                await self._write(state)
-            except OSError as error:
-                self.last_error = f"checkpoint of step {state.progress.step}: {error}"
-                logger.exception("%s; training continues", self.last_error)
-                self._journal.event("error", step=state.progress.step, text=f"{self.last_error}; training continues")
+            await self._write_pending()
+
+    async def _write_pending(self) -> None:
+        """What it holds, rollouts that have ended since among it, is free when this returns."""
+        state, self._pending = self._pending, None
+        if state is None:
+            return
+        try:
+            await self._write(state)
+        except OSError as error:
+            self.last_error = f"checkpoint of step {state.progress.step}: {error}"
+            logger.exception("%s; training continues", self.last_error)
+            self._journal.event("error", step=state.progress.step, text=f"{self.last_error}; training continues")
 
     def _captured(self, progress: TrainingProgress, manager: RolloutManager) -> Capture:
         return capture(self._trainer, progress, captured(manager), self._definition())
@@ -142,7 +146,7 @@ class CheckpointWriter:
             state,
             self._trainer,
             self._tokenizer,
-            keep_also=[int(step) for step in state.ledger.plain["gathered"]],
+            keep_also=[int(step) for step in state.ledger.fields["gathered"]],
             when_read=lambda: loop.call_soon_threadsafe(self._note_read),
         )
 

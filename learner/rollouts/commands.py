@@ -82,7 +82,7 @@ class Commands:
             "waiting": [[list(position), command.command_id] for position, command in self.waiting],
             "results": [_fields(command) | asdict(result) for command, result in self.results.values()],
             "is_paused": self.is_paused,
-            "settings": self.settings,
+            "settings": dict(self.settings),
             "stop_after_step": self.stop_after_step,
         }
 

@@ -1,18 +1,23 @@
 """Small prompts, configurations, manager, records and rollouts."""
 
+import json
 from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load
+
 from learner.rollouts.ledger import Ledger
+from learner.rollouts.ledger_state import LedgerCapture, LedgerState
 from learner.rollouts.manager import RolloutManager, open_manager
 from learner.rollouts.prompts import Prompt
 from learner.rollouts.requests import RequestRules
 from learner.rollouts.rollout import Rollout, State
 from tppo.config.schema import Config
 from tppo.rollout import FinishReason, Score, ScoreStatus, VersionSpan, Window, logprobs, tokens
+from tppo.weights import TensorLayout
 
 STOP_TOKEN = 1
 
@@ -47,6 +52,19 @@ def a_manager(config: Config, *, num_prompts: int = 20, num_evaluation_prompts: 
         num_evaluation_samples=config.evaluation.samples_per_prompt,
         decode=lambda response: " ".join(map(str, response)),
     )
+
+
+def no_rollouts() -> LedgerCapture:
+    """What a checkpoint without a ledger is to keep."""
+    return LedgerCapture({"gathered": {}}, [], {}, [], [], [], [], [])
+
+
+def kept(capture: LedgerCapture) -> LedgerState:
+    """What a checkpoint has kept of it, through JSON and the bytes of tensors."""
+    tensors = capture.tensors()
+    layout = TensorLayout(tensors)
+    content = b"".join(part for facts in layout.tensors for part in tensors[facts])
+    return LedgerState(json.loads("".join(capture.json_parts())), load(layout.header({}) + content))
 
 
 def a_ledger(*, window_length: int = 4, max_response_length: int = 10, max_score_attempts: int = 2) -> Ledger:

@@ -4,7 +4,6 @@ What becomes of a request follows from the world's seed and the request's key al
 live run leaves its inbox as a log, and a `Reader` goes through the log again at any speed.
 """
 
-import json
 import math
 import random
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ import pytest
 from learner.rollouts import ledger_state
 from learner.rollouts.border import RejectedError
 from learner.rollouts.rollout import Position
-from tests.learner.builders import STOP_TOKEN, a_config, a_manager
+from tests.learner.builders import STOP_TOKEN, a_config, a_manager, kept
 from tppo import codec
 from tppo.config.schema import Config
 from tppo.rollout import (
@@ -68,10 +67,10 @@ class Reader:
 
     def checkpointed(self, config: Config | None = None) -> "Reader":
         """Another learner that starts from what a checkpoint keeps of this one, through JSON."""
-        state = ledger_state.captured(self.manager)
+        state = kept(ledger_state.captured(self.manager))
         other = Reader(config or self.config)
         other.manager = a_manager(other.config)
-        ledger_state.restore(other.manager, replace(state, plain=json.loads(json.dumps(state.plain))))
+        ledger_state.restore(other.manager, state)
         other.version, other.batches = self.version, list(self.batches)
         other.window_requests, other.reward_requests = list(self.window_requests), list(self.reward_requests)
         other.manager.scheduler.refill(other.version)

@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, 
 from learner.commands.export import main
 from learner.models.loading.loading import load_policy, value_model_from_policy
 from learner.persistence.checkpoint import Checkpoints, capture
-from learner.rollouts.ledger_state import LedgerState
 from learner.state import new_trainer
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
+from tests.learner.builders import no_rollouts
 from tests.learner.laboratory import Laboratory
 from tests.support.small_disk import files_of_at_most
 from tppo.config import ConfigError
@@ -57,7 +57,7 @@ class Run:
         with torch.no_grad():
             for parameter in (parameter for network in networks for parameter in network.parameters()):
                 parameter.add_(0.01)
-        state = capture(self.trainer, TrainingProgress(step, f"{step}-0", 0.0, 0), LedgerState({"gathered": {}}, {}))
+        state = capture(self.trainer, TrainingProgress(step, f"{step}-0", 0.0, 0), no_rollouts())
         self.checkpoints.commit(state, self.trainer, a_tokenizer())
         self.logits[step] = networks[0](IDS).logits.detach()
         self.values = networks[1](IDS).logits.detach()

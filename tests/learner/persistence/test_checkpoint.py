@@ -10,9 +10,9 @@ from learner.models.loading.loading import load_policy, value_model_from_policy
 from learner.models.loading.named_tensors import stored_tensors
 from learner.persistence.checkpoint import Capture, Checkpoints, capture
 from learner.persistence.manifest import DamagedError
-from learner.rollouts.ledger_state import LedgerState
 from learner.state import new_trainer
 from learner.step.progress import TrainingProgress
+from tests.learner.builders import no_rollouts
 from tests.learner.laboratory import Laboratory, NoTokenizer
 from tests.support.small_disk import files_of_at_most
 from tppo import weights
@@ -31,7 +31,7 @@ class Disk:
         self.checkpoints = Checkpoints(self.folder, keep=keep)
 
     def state(self, step: int) -> Capture:
-        return capture(self.trainer, TrainingProgress(step, f"{step}-0", 0.0, 0), LedgerState({"gathered": {}}, {}))
+        return capture(self.trainer, TrainingProgress(step, f"{step}-0", 0.0, 0), no_rollouts())
 
     def commit(self, *steps: int, keep_also: tuple[int, ...] = ()) -> None:
         for step in steps:

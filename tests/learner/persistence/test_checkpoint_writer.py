@@ -1,6 +1,7 @@
 """Checkpoints are written from the tensors themselves: the next step waits until they are read, and no longer."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from learner.persistence.checkpoint import Checkpoints
+from learner.rollouts.ledger_state import LedgerCapture
 from learner.service import LearnerService
 from tests.learner.fake_services import FakeTransport
 from tests.learner.laboratory import ArchivedStreams, Laboratory
@@ -65,6 +67,21 @@ async def test_a_state_that_is_captured_while_another_is_written_is_waited_for(s
         writer.commit_soon(progress(3), service._manager)
         await writer.at_rest()
         await until(lambda: writer.last_step, "the newer one is committed", is_met=lambda step: step == 3)
+
+
+async def test_what_was_written_is_kept_in_memory_no_longer(service: LearnerService) -> None:
+    writer, of_other_tests = service._checkpoints, captures()
+    writer.commit_soon(progress(2), service._manager)
+    assert len(captures() - of_other_tests) == 1
+
+    async with serving(service):
+        await until(lambda: writer.last_step, "the checkpoint is committed")
+        await until(lambda: captures() <= of_other_tests, "it is free, while the loop waits for the next one")
+
+
+def captures() -> set[int]:
+    """Those that are alive in this process."""
+    return {id(one) for one in gc.get_objects() if type(one) is LedgerCapture}
 
 
 async def test_a_full_disk_holds_up_no_step_and_is_in_the_status(

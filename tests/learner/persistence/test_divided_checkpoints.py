@@ -34,14 +34,13 @@ from learner.persistence import checkpoint
 from learner.persistence.checkpoint import Checkpoints, capture
 from learner.persistence.manifest import DamagedError, verify
 from learner.persistence.network_folders import describe_network
-from learner.rollouts.ledger_state import LedgerState
 from learner.rollouts.prompts import Prompt
 from learner.state import new_trainer
 from learner.step.progress import TrainingProgress
 from learner.step.trainer import Trainer
 from learner.step.trainer_state import Describe, TrainerState, WrittenState, without_description
 from learner.step.updates.optimization import Optimization
-from tests.learner.builders import a_config
+from tests.learner.builders import a_config, no_rollouts
 from tests.support.damage import damage
 from tests.support.ranks import in_group
 from tests.support.small_disk import files_of_at_most
@@ -134,7 +133,7 @@ def half_and(tensor: Tensor, generator: torch.Generator) -> Tensor:
 def commit(folder: Path, step: int, trainer: Trainer, *, is_limited: bool = False) -> str:
     """What rank 0 of the learner does, and what the others do meanwhile; the error, if any."""
     checkpoints = Checkpoints(folder, keep=10)
-    state = capture(trainer, TrainingProgress(step, f"{step}-0", 0.0, 0), LedgerState({"gathered": {}}, {}))
+    state = capture(trainer, TrainingProgress(step, f"{step}-0", 0.0, 0), no_rollouts())
     with files_of_at_most(1024) if is_limited else nullcontext():
         if trainer.roles.everyone.rank == 0:
             try:

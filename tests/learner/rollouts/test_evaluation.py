@@ -1,6 +1,5 @@
 """Evaluation rounds: what they find, and that training does not see them."""
 
-import json
 import math
 from dataclasses import replace
 
@@ -11,7 +10,7 @@ from learner.reporting.trackers.contract import points_of
 from learner.rollouts import ledger_state
 from learner.rollouts.evaluation import Evaluation, SolutionProbabilities
 from learner.rollouts.manager import RolloutManager
-from tests.learner.builders import a_config, a_failed_score, a_failed_window, a_manager, a_score, a_window, ending
+from tests.learner.builders import a_config, a_failed_score, a_failed_window, a_manager, a_score, a_window, ending, kept
 from tppo.rollout import FinishReason, InboxRecord, Window, WindowRequest, evaluated_step, prompt_of, tokens
 
 
@@ -252,10 +251,10 @@ def test_probabilities_of_a_round_under_way_survive_a_restart() -> None:
     manager.evaluator.start(0, min_policy_version=0)
     manager.evaluator.add_solutions(0, SolutionProbabilities([0.1, 1 / 3], seconds=0.5))
     enter(manager, *answered(0, 1.0))
-    kept = ledger_state.captured(manager)
+    state = kept(ledger_state.captured(manager))
 
     restored = a_manager_with_solutions("", "")
-    ledger_state.restore(restored, replace(kept, plain=json.loads(json.dumps(kept.plain))))
+    ledger_state.restore(restored, state)
     (found,) = enter(restored, *answered(1, 0.0))
 
     assert found.accuracy_exact == (0.1 + 1 / 3) / 2
@@ -364,10 +363,10 @@ def test_a_round_of_several_samples_survives_a_restart_with_its_answers() -> Non
     manager = some_evaluation_manager(1, samples_per_prompt=2)
     (window, score), second = sampled(manager, [(1.0, "4"), (1.0, "4")])
     enter(manager, window, score)
-    kept = ledger_state.captured(manager)
+    state = kept(ledger_state.captured(manager))
 
     restored = some_evaluation_manager(1, samples_per_prompt=2)
-    ledger_state.restore(restored, replace(kept, plain=json.loads(json.dumps(kept.plain))))
+    ledger_state.restore(restored, state)
     (found,) = enter(restored, *second)
 
     assert (found.accuracy, found.accuracy_by_source["sums"].majority) == (1.0, {2: 1.0})

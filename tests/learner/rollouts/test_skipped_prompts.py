@@ -2,7 +2,7 @@
 
 from learner.rollouts import ledger_state
 from learner.rollouts.manager import RolloutManager, open_manager
-from tests.learner.builders import a_config, a_prompt, a_window, ending, rules_of
+from tests.learner.builders import a_config, a_prompt, a_window, ending, kept, rules_of
 from tppo.rollout import FinishReason
 
 
@@ -25,7 +25,7 @@ def test_a_checkpoint_finds_the_prompts_of_its_rollouts_again() -> None:
     manager.scheduler.open(0)
     manager.evaluator.start(0, min_policy_version=0)
 
-    ledger_state.restore(restored, ledger_state.captured(manager))
+    ledger_state.restore(restored, kept(ledger_state.captured(manager)))
 
     found = {rollout_id: rollout.prompt.index for rollout_id, rollout in restored.ledger.rollouts.items()}
     assert found == {"0-0-0": 1, "0-1-0": 5, "eval-0-0": 1, "eval-0-1": 5, "eval-0-2": 6}
@@ -37,8 +37,7 @@ def test_a_checkpoint_keeps_which_tokens_were_sampled_and_an_older_one_had_sampl
     window = ending(a_window("0-0-0", num_tokens=4), FinishReason.TOOL, not_sampled=[1, 2])
     manager.enter((1, 0), window)
     manager.enter((2, 0), a_window("0-1-0", num_tokens=3))
-    state = ledger_state.captured(manager)
-    older = ledger_state.captured(manager)
+    state, older = kept(ledger_state.captured(manager)), kept(ledger_state.captured(manager))
     del older.tensors["sampled_mask"]
     for rollout in older.plain["rollouts"]:
         del rollout["lengths"]["sampled_mask"], rollout["has_short_windows"]

@@ -1,46 +1,65 @@
 """Sends the ledger's requests, in order, once each as far as this learner knows; a failed send is retried.
 
 Loop `serve`: consumes requests that the ledger made / waits for one / unblocked by `flush` / produces entries of the
-two request queues. A resumed learner makes the requests that its checkpoint says are out again; those that the queues
-still hold, or whose answer is in the inbox, are recognized here and not sent a second time.
+two request queues, a batch at a time: a step's requests, with the responses so far, may be hundreds of megabytes. A
+resumed learner makes the requests that its checkpoint says are out again; those that the queues still hold, or whose
+answer is in the inbox, are recognized here and not sent a second time.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from learner.rollouts.ledger import Ledger
 from learner.rollouts.requests import Request, RequestKey, awaited_by, key_of
 from tppo import codec
 from tppo.process.backoff import Backoff
 from tppo.rollout import RewardRequest, WindowRequest
-from tppo.streams import Streams, StreamsError
+from tppo.streams import RequestQueue, Streams, StreamsError
 
 logger = logging.getLogger(__name__)
 
 FIRST_DELAY_SECONDS = 0.5  # between attempts while Redis does not answer
 LONGEST_DELAY_SECONDS = 4.0
+BATCH_COUNT = 256  # requests that are sent at once
+BATCH_BYTES = 4 * 2**20  # of them, unless one alone is longer
 
 
 class RequestSender:
     """The way from the ledger to the queues. It is bounded by what the scheduler admits."""
 
     def __init__(self, streams: Streams, ledger: Ledger) -> None:
-        self._streams = streams
+        self._queues: Mapping[type[Request], RequestQueue] = {
+            WindowRequest: streams.window_requests,
+            RewardRequest: streams.reward_requests,
+        }
         self._ledger = ledger
-        self._unsent: list[Request] = []
+        self._unsent: dict[type[Request], deque[Request]] = {kind: deque() for kind in self._queues}
         self._has_unsent = asyncio.Event()
-        self._known: set[RequestKey] = set()
+        self._known: dict[RequestKey, str] = {}
+        self._sent: dict[str, tuple[RequestKey, str]] = {}  # by rollout, which waits for one request at a time
         self.last_error = ""
         self._backoff = Backoff(first_seconds=FIRST_DELAY_SECONDS, longest_seconds=LONGEST_DELAY_SECONDS)
 
-    def recognize(self, keys: Iterable[RequestKey]) -> None:
-        """Requests that are in the queues, or answered, already."""
-        self._known.update(keys)
+    def recognize(self, known: Mapping[RequestKey, str]) -> None:
+        """Requests that are in the queues already, each with the id of its entry, or "" where it is answered."""
+        self._known.update(known)
 
     def unsent(self) -> set[RequestKey]:
         """Requests that are not known to have reached the queues yet."""
-        return {key_of(request) for request in (*self._unsent, *self._ledger.outbox)}
+        return {key_of(request) for requests in (*self._unsent.values(), self._ledger.outbox) for request in requests}
+
+    def entry_of(self, key: RequestKey) -> str:
+        """The id under which a request lies in its queue, or lay there; "" where none is known."""
+        sent_key, entry_id = self._sent.get(key[1], (None, ""))
+        return entry_id if sent_key == key else ""
+
+    def forget_retired(self) -> None:
+        """Rollouts that have ended wait for nothing more."""
+        for rollout_id in self._sent.keys() - self._ledger.rollouts.keys():
+            del self._sent[rollout_id]
 
     def flush(self) -> None:
         """Take the requests that the ledger has made, and still waits for: a record may have settled one already."""
@@ -48,32 +67,35 @@ class RequestSender:
         for request in requests:
             key = key_of(request)
             if key in self._known:
-                self._known.discard(key)
+                self._note_sent(key, self._known.pop(key))
             elif self._is_awaited(request):
-                self._unsent.append(request)
-        if self._unsent:
+                self._unsent[type(request)].append(request)
+        if any(self._unsent.values()):
             self._has_unsent.set()
 
     def _is_awaited(self, request: Request) -> bool:
         rollout = self._ledger.rollouts.get(request.rollout_id)
         return rollout is not None and awaited_by(rollout) == key_of(request)
 
+    def _note_sent(self, key: RequestKey, entry_id: str) -> None:
+        self._sent[key[1]] = key, entry_id
+
     async def serve(self) -> None:
         """Send until cancelled."""
         while True:
             await self._has_unsent.wait()
             self._has_unsent.clear()
-            while self._unsent:
-                await self._send(list(self._unsent))
+            while any(self._unsent.values()):
+                for kind, requests in self._unsent.items():
+                    await self._send(kind, requests)
 
-    async def _send(self, requests: Sequence[Request]) -> None:
-        windows = [codec.encode_window_request(one) for one in requests if isinstance(one, WindowRequest)]
-        rewards = [codec.encode_reward_request(one) for one in requests if isinstance(one, RewardRequest)]
+    async def _send(self, kind: type[Request], requests: deque[Request]) -> None:
+        """The first of them."""
+        if not requests:
+            return
+        payloads = _batch(requests)
         try:
-            if windows:
-                await self._streams.window_requests.put(windows)
-            if rewards:
-                await self._streams.reward_requests.put(rewards)
+            entry_ids = await self._queues[kind].put(payloads)
         except StreamsError as error:
             self.last_error = f"cannot send requests: {error}"
             delay_seconds = self._backoff.next_delay()
@@ -82,4 +104,24 @@ class RequestSender:
         else:
             self._backoff.reset()
             self.last_error = ""
-            del self._unsent[: len(requests)]
+            for entry_id in entry_ids:
+                self._note_sent(key_of(requests.popleft()), entry_id)
+
+
+def _batch(requests: deque[Request]) -> Sequence[bytes]:
+    """The bytes of as many as are sent at once."""
+    payloads: list[bytes] = []
+    num_bytes = 0
+    for request in islice(requests, BATCH_COUNT):
+        payload = _encoded(request)
+        num_bytes += len(payload)
+        if payloads and num_bytes > BATCH_BYTES:
+            break
+        payloads.append(payload)
+    return payloads
+
+
+def _encoded(request: Request) -> bytes:
+    if isinstance(request, WindowRequest):
+        return codec.encode_window_request(request)
+    return codec.encode_reward_request(request)

@@ -158,6 +158,10 @@ class ArchivedInbox:
         self._archive.close_file()
         await self._inbox.trim(through)
 
+    async def last(self) -> str:
+        """Of what Redis holds, or was read of it before it lost it."""
+        return max(self._taken, await self._inbox.last(), key=position_of)
+
     async def length(self) -> int:
         """What Redis holds, archived or not."""
         return await self._inbox.length()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from tests.support.leased_worker import Heartbeats, after_deaths, running
+from tests.support.outstanding import outstanding
 from tests.support.streams import inbox_entries, memory_streams
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo.process.leased_worker import HandedBackError, LeasedWorker, WorkerSettings
@@ -75,7 +76,7 @@ async def test_each_request_is_answered_by_one_record(streams: MemoryStreams) ->
         found = await records(streams, 2)
 
     assert found == [b"A", b"B"]
-    assert await streams.window_requests.outstanding() == []
+    assert await outstanding(streams.window_requests) == []
 
 
 async def test_a_request_that_is_handed_back_is_served_later_as_if_never_delivered(streams: MemoryStreams) -> None:
@@ -244,7 +245,7 @@ async def test_at_a_stop_the_requests_under_way_are_handed_over(streams: MemoryS
             await handler.begun.get()
 
     assert sorted(await records(streams, 2)) == [b"SLOW 1", b"SLOW 2"]
-    assert await streams.window_requests.outstanding() == []
+    assert await outstanding(streams.window_requests) == []
 
 
 async def test_what_is_not_handed_over_in_time_is_released(streams: MemoryStreams) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.dashboard.live.source import RedisSource
+from tests.support.outstanding import outstanding
 from tests.support.redis_server import StartRedis
 from tppo.announced_weights import AnnouncedWeights, announce_weights, announced_weights
 from tppo.process.presence import announce, present, this_process, withdraw
@@ -91,7 +92,7 @@ async def test_a_worker_serves_its_queue(
     assert user in [one.kind for one in await present(client, RUN, gone_after_seconds=3600)]
     await withdraw(client, RUN, this_process("worker", user))
 
-    assert await queue.outstanding() == [b"c"]
+    assert await outstanding(queue) == [b"c"]
     entries = await learner.inbox.read(BEGINNING, max_count=9, wait_seconds=0)
     assert [entry.payload for entry in entries] == [b"answer"]
     assert (await learner.dead_letters.newest(1))[0].cause == "no request"
@@ -127,6 +128,21 @@ async def test_the_learner_trims_what_it_has_read_and_sees_whether_the_server_is
 
     assert (await learner.inbox.length(), await learner.is_full()) == (1, False)
     assert (await learner.reward_requests.depth()).num_waiting == 0
+
+
+async def test_the_learner_finds_out_which_of_its_requests_are_left(
+    clients: dict[RedisUser, RedisClient], learner: RedisStreams
+) -> None:
+    for user, name in QUEUES.items():
+        queue, own = getattr(learner, name), getattr(RedisStreams(clients[user], run=RUN, lease_seconds=60), name)
+        first, second, third = await queue.put([b"a", b"b", b"c"])
+        lease, _ = await own.lease("worker", max_count=2, wait_seconds=0.01)
+        await own.complete("worker", [(lease, b"answer")])
+
+        assert await queue.remaining([first, second, third]) == {second, third}
+        assert [one.entry_id for one in await queue.outstanding(max_count=9)] == [second, third]
+    entries = await learner.inbox.read(BEGINNING, max_count=9, wait_seconds=0.01)
+    assert await learner.inbox.last() == entries[-1].position
 
 
 OF_OTHERS = {

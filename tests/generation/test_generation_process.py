@@ -23,6 +23,7 @@ from tests.generation.tiny_models import (
     expected_logprobs,
     probe_of,
 )
+from tests.support.outstanding import outstanding
 from tests.support.processes import TPPO, a_process, terminated, tppo
 from tests.support.streams import announced, inbox_records
 from tests.support.waiting import DEADLINE_SECONDS, until_answered
@@ -122,7 +123,7 @@ async def test_at_sigterm_the_process_hands_its_running_window_over(
 
     assert (exit_code, window.finish_reason) == (0, FinishReason.CUT)
     assert IGNORED_TAIL < len(window.tokens) < ENDLESS
-    assert await streams.window_requests.outstanding() == []
+    assert await outstanding(streams.window_requests) == []
 
 
 async def test_the_process_ends_in_order_in_the_midst_of_a_long_prefill(

@@ -9,6 +9,7 @@ from tests.generation.fake_engine import FakeEngine, an_update_of
 from tests.generation.serving import ask, service_on
 from tests.generation.tiny_models import a_request
 from tests.support.leased_worker import Heartbeats, ObservedQueue, running
+from tests.support.outstanding import outstanding
 from tests.support.streams import inbox_records, memory_streams
 from tests.support.weights import PROBE
 from tppo.rollout import FinishReason, Window
@@ -27,7 +28,7 @@ async def test_a_request_becomes_a_window_with_the_generators_name(streams: Memo
         (window,) = await inbox_records(streams, Window, 1)
 
     assert (window.key, list(window.tokens), window.generator) == (("a", 3), [7, 8], "generation-0")
-    assert await streams.window_requests.outstanding() == []
+    assert await outstanding(streams.window_requests) == []
 
 
 async def test_a_request_that_the_engine_refuses_becomes_a_failed_window(streams: MemoryStreams) -> None:

@@ -13,6 +13,7 @@ from tests.generation.fake_engine import FakeEngine
 from tests.generation.serving import ask, service_on
 from tests.generation.tiny_models import a_request
 from tests.support.leased_worker import Heartbeats, ObservedQueue, running
+from tests.support.outstanding import outstanding
 from tests.support.streams import inbox_records, memory_streams
 from tppo.process.leased_worker import HandedBackError
 from tppo.process.presence import Presence, this_process
@@ -39,7 +40,7 @@ async def test_at_a_stop_the_running_windows_are_posted_short_and_nothing_stays_
     windows = await inbox_records(streams, Window, 2)
     assert {window.rollout_id: list(window.tokens) for window in windows} == {"a": [7, 8], "b": [7, 8]}
     assert {window.finish_reason for window in windows} == {FinishReason.CUT}
-    assert await streams.window_requests.outstanding() == []
+    assert await outstanding(streams.window_requests) == []
 
 
 @pytest.mark.parametrize(("num_tokens", "is_posted"), [(0, False), (2, False), (3, True)])

@@ -9,6 +9,7 @@ from tests.generation.fake_engine import FakeEngine
 from tests.generation.serving import ask, service_on
 from tests.generation.tiny_models import a_request
 from tests.support.leased_worker import after_deaths, running
+from tests.support.outstanding import outstanding
 from tests.support.streams import inbox_records, memory_streams
 from tests.support.waiting import until_answered
 from tppo.announced_weights import AnnouncedWeights
@@ -82,7 +83,7 @@ async def test_a_request_that_cannot_be_decoded_is_a_dead_letter_and_the_next_is
     (letter,) = await streams.dead_letters.newest(9)
     assert window.rollout_id == "sound"
     assert (letter.source, letter.payload) == ("window_requests", poison)
-    assert (await streams.window_requests.outstanding(), service.status()["num_rejected"]) == ([], 1)
+    assert (await outstanding(streams.window_requests), service.status()["num_rejected"]) == ([], 1)
 
 
 async def test_poison_that_three_workers_died_over_is_a_dead_letter(streams: MemoryStreams) -> None:
@@ -91,7 +92,7 @@ async def test_poison_that_three_workers_died_over_is_a_dead_letter(streams: Mem
     async with running(service_on((await after_deaths(streams, "generation-0", 3)).window_requests, FakeEngine())):
         await until_answered(lambda: streams.dead_letters.newest(9), "a dead letter")
 
-    assert await streams.window_requests.outstanding() == []
+    assert await outstanding(streams.window_requests) == []
 
 
 async def test_a_request_for_weights_that_nobody_announced_is_a_dead_letter(streams: MemoryStreams) -> None:

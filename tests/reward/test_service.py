@@ -9,6 +9,7 @@ from services.reward.scorer import Functions, Scorer
 from services.reward.service import BusyClock, ScoreHandler
 from services.reward.verifiers.answers import stated_answer
 from tests.support.leased_worker import Heartbeats, ObservedQueue, running
+from tests.support.outstanding import outstanding
 from tests.support.streams import inbox_records, memory_streams
 from tppo.codec import encode_reward_request
 from tppo.process.leased_worker import LeasedWorker, WorkerSettings
@@ -91,7 +92,7 @@ async def test_each_request_is_scored_by_the_function_of_its_data_source(streams
         "d": ("exact", 0.0),
     }
     assert found["c"].components == {"style": 0.5}
-    assert await streams.reward_requests.outstanding() == []
+    assert await outstanding(streams.reward_requests) == []
 
 
 async def test_the_score_of_an_evaluation_names_the_answer_that_the_response_states(streams: MemoryStreams) -> None:
@@ -252,4 +253,4 @@ async def test_a_request_that_cannot_be_decoded_is_a_dead_letter_and_the_next_is
     (letter,) = await streams.dead_letters.newest(9)
     assert score.rollout_id == "sound"
     assert (letter.source, letter.payload) == ("reward_requests", poison)
-    assert (await streams.reward_requests.outstanding(), service.status()["num_rejected"]) == ([], 1)
+    assert (await outstanding(streams.reward_requests), service.status()["num_rejected"]) == ([], 1)

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from tppo.process.leased_worker import LeasedWorker
 from tppo.streams import Lease, MemoryStreams, QueueDepth, RequestQueue, StreamsUnavailable
+from tppo.streams.contract import BEGINNING, Outstanding
 
 
 class Heartbeats:
@@ -38,8 +39,8 @@ class ObservedQueue:
             self.failures.put_nowait(method)
             raise StreamsUnavailable("connection refused")
 
-    async def put(self, payloads: Sequence[bytes]) -> None:
-        await self._queue.put(payloads)
+    async def put(self, payloads: Sequence[bytes]) -> list[str]:
+        return await self._queue.put(payloads)
 
     async def lease(self, worker: str, *, max_count: int, wait_seconds: float) -> list[Lease]:
         self._fail_first("lease")
@@ -63,8 +64,11 @@ class ObservedQueue:
     async def release(self, worker: str, leases: Sequence[Lease]) -> None:
         await self._queue.release(worker, leases)
 
-    async def outstanding(self) -> list[bytes]:
-        return await self._queue.outstanding()
+    async def remaining(self, entry_ids: Sequence[str]) -> set[str]:
+        return await self._queue.remaining(entry_ids)
+
+    async def outstanding(self, after: str = BEGINNING, *, max_count: int) -> list[Outstanding]:
+        return await self._queue.outstanding(after, max_count=max_count)
 
     async def depth(self) -> QueueDepth:
         return await self._queue.depth()

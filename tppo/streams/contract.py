@@ -55,6 +55,14 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
+class Outstanding:
+    """A request that is not completed, whoever holds it."""
+
+    entry_id: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class InboxEntry:
     """One record of the log."""
 
@@ -104,8 +112,8 @@ class DeadLetters(Protocol):
 class RequestQueue(Protocol):
     """Requests in the order in which they were put, each completed once."""
 
-    async def put(self, payloads: Sequence[bytes]) -> None:
-        """Append all or none, in one round trip."""
+    async def put(self, payloads: Sequence[bytes]) -> list[str]:
+        """Append all or none, in one round trip. The ids of their entries."""
 
     async def lease(self, worker: str, *, max_count: int, wait_seconds: float) -> list[Lease]:
         """At most `max_count` entries: the worker's own from before its restart, then free ones, then new ones.
@@ -126,8 +134,11 @@ class RequestQueue(Protocol):
     async def release(self, worker: str, leases: Sequence[Lease]) -> None:
         """Give up those that the worker still holds; any worker may take them at once, as if never delivered to it."""
 
-    async def outstanding(self) -> list[bytes]:
-        """Every request not completed, in order."""
+    async def remaining(self, entry_ids: Sequence[str]) -> set[str]:
+        """Those whose requests are not completed, in one round trip without a payload; give a thousand at most."""
+
+    async def outstanding(self, after: str = BEGINNING, *, max_count: int) -> list[Outstanding]:
+        """At most `max_count` requests not completed, strictly behind the entry, in order."""
 
     async def depth(self) -> QueueDepth:
         """How many wait and how many are held."""
@@ -144,6 +155,9 @@ class Inbox(Protocol):
 
     async def trim(self, through: str) -> None:
         """Delete the entries up to and including the position: only behind a committed checkpoint."""
+
+    async def last(self) -> str:
+        """The position of the newest entry that it holds; `BEGINNING` when it holds none."""
 
     async def length(self) -> int:
         """How many entries it holds."""

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from itertools import count, islice
 
 from tppo.streams.contract import (
+    BEGINNING,
     MAX_DEAD_LETTERS,
     MAX_WAIT_SECONDS,
     DeadLetter,
     DeadLetterCount,
     InboxEntry,
     Lease,
+    Outstanding,
     QueueDepth,
     position_of,
 )
@@ -93,11 +95,12 @@ class MemoryRequestQueue:
         queue._workers_known = set()
         return queue
 
-    async def put(self, payloads: Sequence[bytes]) -> None:
+    async def put(self, payloads: Sequence[bytes]) -> list[str]:
         """Append and wake those who wait."""
-        for payload in payloads:
-            self._requests[f"{next(self._numbers)}-0"] = _Request(payload)
+        added = {f"{next(self._numbers)}-0": _Request(payload) for payload in payloads}
+        self._requests |= added
         self._bell.ring()
+        return list(added)
 
     async def lease(self, worker: str, *, max_count: int, wait_seconds: float) -> list[Lease]:
         """Waits for the next `put` or `release` when there is nothing."""
@@ -133,9 +136,14 @@ class MemoryRequestQueue:
             request.num_deliveries -= 1
         self._bell.ring()
 
-    async def outstanding(self) -> list[bytes]:
-        """All that is left in the dict."""
-        return [request.payload for request in self._requests.values()]
+    async def remaining(self, entry_ids: Sequence[str]) -> set[str]:
+        """Those that are left in the dict."""
+        return self._requests.keys() & set(entry_ids)
+
+    async def outstanding(self, after: str = BEGINNING, *, max_count: int) -> list[Outstanding]:
+        """What is left in the dict, whose order is that of the ids."""
+        behind = (one for one in self._requests.items() if position_of(one[0]) > position_of(after))
+        return [Outstanding(entry_id, request.payload) for entry_id, request in islice(behind, max_count)]
 
     def clear(self) -> int:
         """Forget all; how many there were."""
@@ -248,7 +256,7 @@ class MemoryInbox:
 
     async def trim(self, through: str) -> None:
         """Forget the entries up to the position."""
-        num_surplus = min(max(0, _number(through) - self._num_trimmed), len(self._payloads))
+        num_surplus = min(max(0, position_of(through)[0] - self._num_trimmed), len(self._payloads))
         del self._payloads[:num_surplus]
         self._num_trimmed += num_surplus
 
@@ -259,12 +267,16 @@ class MemoryInbox:
         self._num_trimmed += num_payloads
         return num_payloads
 
+    async def last(self) -> str:
+        """That of the last in the list."""
+        return f"{self._num_trimmed + len(self._payloads)}-0" if self._payloads else BEGINNING
+
     async def length(self) -> int:
         """How many are left."""
         return len(self._payloads)
 
     def _behind(self, after: str, max_count: int) -> list[InboxEntry]:
-        start = max(0, _number(after) - self._num_trimmed)
+        start = max(0, position_of(after)[0] - self._num_trimmed)
         found = self._payloads[start : start + max(0, max_count)]
         first = self._num_trimmed + start + 1
         return [InboxEntry(f"{number}-0", payload) for number, payload in enumerate(found, first)]
@@ -285,8 +297,3 @@ class _Bell:
         """Until the next ring, or for so long."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._event.wait(), min(seconds, MAX_WAIT_SECONDS))
-
-
-def _number(position: str) -> int:
-    """Which entry of the log the position names; 0 for the beginning."""
-    return int(position.partition("-")[0])

@@ -7,6 +7,7 @@ from typing import Any, cast
 from tppo.streams import scripts
 from tppo.streams.connection import RedisClient
 from tppo.streams.contract import (
+    BEGINNING,
     MAX_DEAD_LETTERS,
     MAX_WAIT_SECONDS,
     DeadLetter,
@@ -14,6 +15,7 @@ from tppo.streams.contract import (
     Inbox,
     InboxEntry,
     Lease,
+    Outstanding,
     QueueDepth,
     StreamsError,
 )
@@ -25,7 +27,6 @@ GROUP = "workers"
 FIELD = b"payload"
 GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED")  # before a blocked read began, or while it waited
 FULL_SHARE = 0.9  # of the server's memory limit, from which on it counts as full
-PAGE_SIZE = 256  # entries of one XRANGE reply
 
 Seal = Callable[[bytes], bytes]
 Entries = list[tuple[bytes, dict[bytes, bytes]]]
@@ -114,12 +115,15 @@ class RedisRequestQueue:
         self._complete = client.register_script(scripts.COMPLETE)
         self._reject = client.register_script(scripts.REJECT)
         self._depth = client.register_script(scripts.DEPTH)
+        self._remaining = client.register_script(scripts.REMAINING)
 
-    async def put(self, payloads: Sequence[bytes]) -> None:
+    async def put(self, payloads: Sequence[bytes]) -> list[str]:
         """One script, so that a crash cannot leave half of them."""
-        if payloads:
-            keys = [self._fence.key, self._key, self._log.position_key]
-            await fenced(self._put(keys, [self._fence.incarnation, self._log.known.text, *payloads]))
+        if not payloads:
+            return []
+        keys = [self._fence.key, self._key, self._log.position_key]
+        ids = await fenced(self._put(keys, [self._fence.incarnation, self._log.known.text, *payloads]))
+        return _texts(ids)
 
     async def lease(self, worker: str, *, max_count: int, wait_seconds: float) -> list[Lease]:
         """One round trip when there is something to do, two when it has to wait."""
@@ -156,22 +160,19 @@ class RedisRequestQueue:
         if leases:
             await self._run(self._hand_over, worker, scripts.RELEASED, self._lease_milliseconds, 1, *_ids(leases))
 
-    async def outstanding(self) -> list[bytes]:
-        """In pages; every request that was completed is deleted, so what the stream holds is the answer."""
-        payloads: list[bytes] = []
-        start = "-"
-        while page := await self._page(start):
-            payloads += [_payload(fields) for _, fields in page]
-            start = f"({page[-1][0].decode()}"
-        return payloads
+    async def remaining(self, entry_ids: Sequence[str]) -> set[str]:
+        """One script: XRANGE would send the payloads as well."""
+        return set(_texts(await self._run(self._remaining, *entry_ids))) if entry_ids else set()
+
+    async def outstanding(self, after: str = BEGINNING, *, max_count: int) -> list[Outstanding]:
+        """Every request that was completed is deleted, so what the stream holds is the answer."""
+        entries: Any = await self._client.xrange(self._key, min=f"({after}", count=max_count)
+        return [Outstanding(entry_id.decode(), _payload(fields)) for entry_id, fields in entries]
 
     async def depth(self) -> QueueDepth:
         """Of one moment."""
         num_waiting, num_leased = await self._run(self._depth, scripts.RELEASED)
         return QueueDepth(num_waiting, num_leased)
-
-    async def _page(self, start: str) -> Entries:
-        return await self._client.xrange(self._key, min=start, count=PAGE_SIZE)  # type: ignore[return-value]
 
     async def _wait_for_new(self, worker: str, max_count: int, wait_seconds: float) -> list[Lease]:
         try:
@@ -221,6 +222,11 @@ class RedisInbox:
         first_kept = f"{milliseconds}-{int(sequence) + 1}"
         await fenced(self._trim([self._fence.key, self._key], [self._fence.incarnation, first_kept]))
 
+    async def last(self) -> str:
+        """XREVRANGE; the id that the stream has generated last may be of an entry that is gone."""
+        entries: Any = await self._client.xrevrange(self._key, count=1)
+        return entries[0][0].decode() if entries else BEGINNING
+
     async def length(self) -> int:
         """XLEN."""
         return int(await self._client.xlen(self._key))
@@ -241,6 +247,10 @@ def _block_milliseconds(wait_seconds: float) -> int | None:
     if wait_seconds <= 0:
         return None
     return max(1, round(min(wait_seconds, MAX_WAIT_SECONDS) * 1000))
+
+
+def _texts(reply: Any) -> list[str]:
+    return [one.decode() for one in reply]
 
 
 def _ids(leases: Sequence[Lease]) -> list[str]:

@@ -120,15 +120,32 @@ for i = 2, #ARGV do append(KEYS[1], KEYS[2], ARGV[i]) end
 )
 
 # KEYS[1]: the fence, KEYS[2]: a stream, KEYS[3]: the inbox's highest position. ARGV: the writer's incarnation, the
-# position that it knows, payload, payload, ... An answer to a request lies above that position.
+# position that it knows, payload, payload, ... An answer to a request lies above that position. The reply: the ids.
 PUT = (
     GUARD
     + POSITIONS
     + """
 learn(KEYS[3], ARGV[2])
+local ids = {}
 for i = 3, #ARGV do
-  redis.call('XADD', KEYS[2], '*', 'payload', ARGV[i])
+  ids[#ids + 1] = redis.call('XADD', KEYS[2], '*', 'payload', ARGV[i])
 end
+return ids
+"""
+)
+
+# ARGV: entry ids. One that a worker holds is found without a look at its payload.
+REMAINING = (
+    WITH_GROUP
+    + """
+local remaining = {}
+for i = 2, #ARGV do
+  local id = ARGV[i]
+  if #redis.call('XPENDING', KEYS[1], ARGV[1], id, id, 1) > 0 or #redis.call('XRANGE', KEYS[1], id, id) > 0 then
+    remaining[#remaining + 1] = id
+  end
+end
+return remaining
 """
 )
 

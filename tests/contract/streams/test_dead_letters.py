@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.support.outstanding import outstanding
 from tppo.streams import QueueDepth, Streams
 from tppo.streams.connection import RedisClient
 from tppo.streams.contract import (
@@ -25,7 +26,7 @@ async def test_a_rejected_request_leaves_its_queue_and_becomes_a_dead_letter(str
 
     (letter,) = await streams.dead_letters.newest(9)
     assert letter == DeadLetter("window_requests", poison.entry_id, "no request", b"poison")
-    assert await queue.outstanding() == [b"sound"]
+    assert await outstanding(queue) == [b"sound"]
     assert await queue.depth() == QueueDepth(num_waiting=0, num_leased=1)
     assert await streams.inbox.read(BEGINNING, max_count=9, wait_seconds=0) == []
 
@@ -36,7 +37,7 @@ async def test_a_worker_that_has_lost_the_lease_rejects_nothing(streams: Streams
     (lease,) = await queue.lease("w", max_count=9, wait_seconds=0)
 
     assert await queue.reject("another", lease, "no request") is False
-    assert await queue.outstanding() == [b"poison"]
+    assert await outstanding(queue) == [b"poison"]
     assert await streams.dead_letters.count() == DeadLetterCount(num_kept=0, num_dropped=0)
 
 
@@ -104,4 +105,4 @@ async def test_an_entry_without_a_payload_is_an_empty_request_and_an_empty_recor
     (lease,) = await streams.window_requests.lease("w", max_count=9, wait_seconds=0)
     (entry,) = await streams.inbox.read(BEGINNING, max_count=9, wait_seconds=0)
 
-    assert (lease.payload, entry.payload, await streams.window_requests.outstanding()) == (b"", b"", [b""])
+    assert (lease.payload, entry.payload, await outstanding(streams.window_requests)) == (b"", b"", [b""])

@@ -1,3 +1,4 @@
+from tests.support.outstanding import outstanding
 from tppo.streams import Streams
 from tppo.streams.contract import BEGINNING, position_of
 
@@ -11,7 +12,7 @@ async def test_what_is_discarded_is_gone_and_its_workers_write_nothing(streams: 
     assert await streams.discard() == 4
 
     assert await streams.window_requests.complete("w1", [(lease, b"late")]) == [False]
-    assert await streams.window_requests.outstanding() == await streams.reward_requests.outstanding() == []
+    assert await outstanding(streams.window_requests) == await outstanding(streams.reward_requests) == []
     assert await streams.inbox.length() == 0
 
 

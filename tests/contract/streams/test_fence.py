@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from tests.support.outstanding import outstanding
 from tppo.process.presence import Presence, announce, present
 from tppo.streams.connection import RedisClient
 from tppo.streams.contract import BEGINNING
@@ -103,8 +104,8 @@ async def test_what_a_learner_writes_after_its_successor_began_is_refused(
         with pytest.raises(FencedError, match="incarnation 2, has taken this run over"):
             await write
 
-    assert await streams.window_requests.outstanding() == [b"before"]
-    assert await streams.reward_requests.outstanding() == []
+    assert await outstanding(streams.window_requests) == [b"before"]
+    assert await outstanding(streams.reward_requests) == []
     assert await streams.inbox.length() == 1
     assert await present(redis_client, run_name) == []
 
@@ -116,4 +117,4 @@ async def test_the_successors_writes_are_accepted(redis_client: RedisClient, run
 
     await streams.window_requests.put([b"a"])
 
-    assert await streams.window_requests.outstanding() == [b"a"]
+    assert await outstanding(streams.window_requests) == [b"a"]

@@ -93,3 +93,13 @@ async def test_trimming_again_or_at_the_beginning_deletes_nothing_more(inbox: In
     await inbox.trim(position)
 
     assert await payloads_behind(inbox, BEGINNING) == [b"b"]
+
+
+async def test_the_last_position_is_that_of_the_newest_entry_that_is_left(inbox: Inbox) -> None:
+    assert await inbox.last() == BEGINNING
+
+    await inbox.append([b"a", b"b"])
+    assert await inbox.last() == await position_of(inbox, b"b")
+
+    await inbox.trim(await position_of(inbox, b"b"))
+    assert await inbox.last() == BEGINNING

@@ -13,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tests.support.outstanding import outstanding
 from tppo.streams import Lease, MemoryStreams
 from tppo.streams.contract import BEGINNING, position_of
 
@@ -134,7 +135,7 @@ class LeaseProtocol(RuleBasedStateMachine):
 
     def held_by_streams(self) -> set[bytes]:
         behind = at_once(self.streams.inbox.read(self.position, max_count=10**6, wait_seconds=0))
-        return {entry.payload for entry in behind} | set(at_once(self.streams.window_requests.outstanding()))
+        return {entry.payload for entry in behind} | set(at_once(outstanding(self.streams.window_requests)))
 
 
 LeaseProtocol.TestCase.settings = settings(max_examples=150, stateful_step_count=40)

@@ -1,8 +1,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from tests.support.outstanding import outstanding
 from tppo.streams import Inbox, Lease, QueueDepth, RequestQueue, Streams
-from tppo.streams.contract import BEGINNING
+from tppo.streams.contract import BEGINNING, Outstanding
 
 AgeLeases = Callable[[float], Awaitable[None]]
 
@@ -64,7 +65,7 @@ async def test_completing_puts_results_into_the_inbox_and_ends_the_requests(queu
     assert await queue.complete("w1", [(second, b"result of b"), (first, b"result of a")]) == [True, True]
 
     assert await results_in(inbox) == [b"result of b", b"result of a"]
-    assert await queue.outstanding() == [b"c"]
+    assert await outstanding(queue) == [b"c"]
 
 
 async def test_a_request_completes_once(queue: RequestQueue, inbox: Inbox) -> None:
@@ -235,14 +236,40 @@ async def test_outstanding_are_all_requests_not_completed_in_order(queue: Reques
     await queue.complete("w1", [(done, b"result")])
     await queue.release("w1", [released])
 
-    assert await queue.outstanding() == [b"released", b"held", b"waiting"]
+    assert await outstanding(queue) == [b"released", b"held", b"waiting"]
+
+
+async def test_outstanding_come_in_pages_behind_an_entry(queue: RequestQueue) -> None:
+    ids = await queue.put([b"a", b"b", b"c"])
+
+    page = await queue.outstanding(max_count=2)
+
+    assert page == [Outstanding(ids[0], b"a"), Outstanding(ids[1], b"b")]
+    assert await queue.outstanding(ids[1], max_count=2) == [Outstanding(ids[2], b"c")]
+    assert await queue.outstanding(ids[2], max_count=2) == []
+
+
+async def test_of_entries_those_remain_that_are_not_completed(queue: RequestQueue) -> None:
+    ids = await queue.put([b"done", b"rejected", b"released", b"held", b"waiting"])
+    done, rejected, released, held = await take(queue, "w1", max_count=4)
+    await queue.complete("w1", [(done, b"result")])
+    await queue.reject("w1", rejected, "no request")
+    await queue.release("w1", [released])
+
+    assert [lease.entry_id for lease in (done, rejected, released, held)] == ids[:4]
+    assert await queue.remaining([*ids, "1-1"]) == set(ids[2:])
+    assert await queue.remaining([]) == set()
+
+
+async def test_nothing_remains_of_what_was_never_there(queue: RequestQueue) -> None:
+    assert await queue.remaining(["1-1"]) == set()
 
 
 async def test_outstanding_requests_may_be_many(queue: RequestQueue) -> None:
     payloads = [str(number).encode() for number in range(600)]
     await queue.put(payloads)
 
-    assert await queue.outstanding() == payloads
+    assert await outstanding(queue) == payloads
 
 
 async def test_depth_counts_waiting_and_held_requests(queue: RequestQueue) -> None:
@@ -262,7 +289,7 @@ async def test_calls_with_empty_lists_do_nothing(queue: RequestQueue) -> None:
     await queue.release("w1", [])
 
     assert await queue.complete("w1", []) == []
-    assert await queue.outstanding() == []
+    assert await outstanding(queue) == []
 
 
 async def test_the_queues_share_the_inbox_and_no_requests(streams: Streams, inbox: Inbox) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.outstanding import outstanding
 from tests.support.redis_server import StartRedis
 from tests.support.waiting import DEADLINE_SECONDS
 from tppo.process.backoff import Backoff
@@ -68,5 +69,5 @@ async def test_a_server_that_cannot_write_its_file_is_waited_for(start_redis: St
             await asyncio.sleep(0.3)
             assert not waiting.done()
         await asyncio.wait_for(waiting, DEADLINE_SECONDS)
-        assert (await queue.outstanding()).count(b"waits") == 1
+        assert (await outstanding(queue)).count(b"waits") == 1
         await client.aclose()

@@ -121,6 +121,20 @@ async def test_records_that_redis_has_lost_are_read_from_the_archive(tmp_path: P
     assert [entry.payload for entry in (*first, *second)] == [b"b", b"c"]
 
 
+async def test_the_last_position_is_also_of_records_that_redis_has_lost(tmp_path: Path) -> None:
+    streams = MemoryStreams(lease_seconds=60)
+    inbox = ArchivedInbox(streams.inbox, InboxArchive(tmp_path / "inbox"))
+    assert await inbox.last() == BEGINNING
+    await inbox.append([b"a", b"b"])
+    assert await inbox.last() == "2-0"
+
+    await inbox.read(BEGINNING, max_count=9, wait_seconds=0)
+    await streams.inbox.trim("2-0")
+
+    assert await inbox.last() == "2-0"
+    assert await ArchivedInbox(streams.inbox, InboxArchive(tmp_path / "inbox")).last() == "2-0"
+
+
 async def test_records_that_a_full_disk_refused_are_not_trimmed(tmp_path: Path) -> None:
     inbox = MemoryStreams(lease_seconds=60).inbox
     kept = ArchivedInbox(inbox, InboxArchive(tmp_path))

@@ -222,7 +222,7 @@ def test_a_request_that_the_queue_lost_is_resent() -> None:
     ledger.add_window(SECOND, a_window("ready"))
     sent, ledger.outbox = ledger.outbox, []
 
-    resend(ledger, waited_for(ledger).values())
+    resend(ledger, waited_for(ledger.rollouts.values()).values())
 
     assert [request.rollout_id for request in ledger.outbox] == ["requested", "scoring"]
     assert all(request in sent for request in ledger.outbox)

@@ -175,6 +175,7 @@ class LearnerService:
                 self._waiting_for = f"checkpoint of step {self.step}"
                 await self._checkpoints.at_rest()
                 await self._train_on(batch, waited_seconds=time.monotonic() - began)
+            del batch  # rows whose responses have ended are free before the next ones come
 
     async def _change_at_the_end(self) -> bool:
         """Apply what a resumed session has changed after the last step; whether there was something."""
@@ -237,7 +238,7 @@ class LearnerService:
         snapshot = await asyncio.to_thread(self._snapshot, self.step + 1)
         self._identity.require_current()  # frozen in mid-step, it may wake after another learner has taken over
         await self._rounds.defer_if_due(self.step + 1, snapshot)
-        self._meter.note_step(sum(len(row.window_tokens) for row in batch))
+        self._meter.note_step(sum(row.num_window_tokens for row in batch))
         for row, values in zip(batch, result.values, strict=True):
             self._manager.ledger.mark_trained(row, values)
         self._log.trained(batch, step=self.step)

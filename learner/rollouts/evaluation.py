@@ -170,7 +170,7 @@ def _sampled(step: int, rollouts: Sequence[Rollout], main_set: str, samples_per_
     scored = [row for row in rollouts if row.state is State.READY and row.score is not None]
     main = [row for row in scored if row.prompt.set_name == main_set]
     accuracy = estimate([_mean_score(rows) for rows in _by_prompt(main)])
-    versions = [version for row in rollouts for version in row.sampled_versions()]
+    versions = [found for row in rollouts if (found := row.sampled_versions())]
     return Evaluation(
         step=step,
         num_scored=len(scored),
@@ -178,8 +178,8 @@ def _sampled(step: int, rollouts: Sequence[Rollout], main_set: str, samples_per_
         accuracy=accuracy.mean if accuracy else None,
         accuracy_stderr=accuracy.stderr if accuracy else None,
         mean_response_length=_mean([len(row.response_tokens) for row in main]) if main else None,
-        oldest_policy_version=min(versions, default=-1),
-        newest_policy_version=max(versions, default=-1),
+        oldest_policy_version=min(map(min, versions), default=-1),
+        newest_policy_version=max(map(max, versions), default=-1),
         accuracy_by_group=_means_by_group((row.prompt.group, row.score) for row in main if row.score is not None),
         accuracy_by_source={
             source: _source_accuracy(rows, samples_per_prompt) for source, rows in _by_source(rollouts).items()

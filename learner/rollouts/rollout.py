@@ -37,7 +37,11 @@ class Lost(NamedTuple):
 
 @dataclass(slots=True)
 class Rollout:
-    """One prompt and its response so far; per-token arrays cover the whole response."""
+    """One prompt and its response so far.
+
+    Per-token arrays cover the whole response. They only grow, or are replaced whole: a checkpoint is written from them
+    while the learner goes on.
+    """
 
     rollout_id: str
     prompt: Prompt
@@ -76,6 +80,11 @@ class Rollout:
     def window_tokens(self) -> "array[int]":
         """Tokens of the current window."""
         return self.response_tokens[self.window_start :]
+
+    @property
+    def num_window_tokens(self) -> int:
+        """How many the current window has."""
+        return len(self.response_tokens) - self.window_start
 
     def is_sampled(self) -> bytes:
         """For each token of the response 1, or 0 where the policy did not sample it."""

@@ -1,5 +1,7 @@
 """The streams on Redis 7 or Valkey: consumer groups are the leases, Lua scripts steps that must not be cut in two."""
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -46,8 +48,13 @@ class RedisStreams:
         lease_seconds: float,
         incarnation: int = UNFENCED,
         seal: Seal = bytes,
+        look_seconds: float | None = None,
     ) -> None:
-        """`seal` puts what this process writes into the inbox into its envelope (`tppo.security.envelope`)."""
+        """`seal` puts what this process writes into the inbox into its envelope (`tppo.security.envelope`).
+
+        `look_seconds`: from one look for expired leases to the next, a third of a lease if unset. It goes through all
+        leases, while released ones are found at once.
+        """
         self._client = client
         self._discard = client.register_script(scripts.DISCARD)
         prefix = f"tppo:{{{run}}}"
@@ -59,8 +66,9 @@ class RedisStreams:
         letters = DeadLetterKeys.under(prefix)
         self.dead_letters: DeadLetters = RedisDeadLetters(client, letters, fence.key, incarnation)
         around = _Around(fence, log, letters)
-        self.window_requests = RedisRequestQueue(client, f"{prefix}:window_requests", lease_seconds, around)
-        self.reward_requests = RedisRequestQueue(client, f"{prefix}:reward_requests", lease_seconds, around)
+        terms = _Terms(round(lease_seconds * 1000), lease_seconds / 3 if look_seconds is None else look_seconds)
+        self.window_requests = RedisRequestQueue(client, f"{prefix}:window_requests", terms, around)
+        self.reward_requests = RedisRequestQueue(client, f"{prefix}:reward_requests", terms, around)
         self._keys = [fence.key, inbox, f"{prefix}:window_requests", f"{prefix}:reward_requests"]
 
     async def is_full(self) -> bool:
@@ -100,14 +108,25 @@ class _Around:
     letters: DeadLetterKeys
 
 
-class RedisRequestQueue:
-    """A stream and its consumer group; one object per process, as it remembers who has read its own entries."""
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """Of a queue's leases."""
 
-    def __init__(self, client: RedisClient, key: str, lease_seconds: float, around: _Around) -> None:
+    lease_milliseconds: int
+    look_seconds: float  # from one look for expired ones to the next
+
+
+class RedisRequestQueue:
+    """A stream and its consumer group; one object per process, as it remembers who has read its own entries, and when
+    it has looked for expired leases.
+    """
+
+    def __init__(self, client: RedisClient, key: str, terms: _Terms, around: _Around) -> None:
         self._client = client
         self._key = key
         self._fence, self._log, self._letters = around.fence, around.log, around.letters
-        self._lease_milliseconds = round(lease_seconds * 1000)
+        self._lease_milliseconds, self._look_seconds = terms.lease_milliseconds, terms.look_seconds
+        self._looked_at = -math.inf
         self._workers_known: set[str] = set()
         self._put = client.register_script(scripts.PUT)
         self._lease = client.register_script(scripts.LEASE)
@@ -130,8 +149,13 @@ class RedisRequestQueue:
         if max_count <= 0:
             return []
         own = "" if worker in self._workers_known else "own"
-        taken = await self._run(self._lease, worker, self._lease_milliseconds, max_count, own)
+        now = time.monotonic()
+        expired = "" if now < self._looked_at + self._look_seconds else "expired"
+        terms = self._lease_milliseconds, max_count, own, expired, scripts.RELEASED
+        taken = await self._run(self._lease, worker, *terms)
         self._workers_known.add(worker)
+        if expired and len(taken) < max_count:  # all of them were found
+            self._looked_at = now
         if taken or wait_seconds <= 0:
             return [Lease(entry_id.decode(), payload, num_deliveries) for entry_id, payload, num_deliveries in taken]
         return await self._wait_for_new(worker, max_count, wait_seconds)

@@ -16,7 +16,8 @@ local summary = redis.pcall('XPENDING', KEYS[1], ARGV[1])
 if summary.err then redis.call('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM') end
 """
 
-# ARGV: milliseconds of a lease, most entries, "own" to begin with those that the worker holds already.
+# ARGV: milliseconds of a lease, most entries, "own" to begin with those that the worker holds already, "expired" to go
+# through all leases for expired ones; without it, of those that are free the released ones alone are found.
 # Entries that were deleted from the stream (by hand) come without fields and are forgotten. A worker that takes an
 # expired lease of its own has not died over it (the server was away, or it was frozen), so that is no further delivery.
 LEASE = (
@@ -52,7 +53,9 @@ end
 
 if ARGV[5] == 'own' then read('0') end
 if #taken < most then
-  for _, free in ipairs(redis.call('XPENDING', stream, group, 'IDLE', ARGV[3], '-', '+', most - #taken)) do
+  local whose = ARGV[6] == 'expired' and {} or {ARGV[7]}
+  local found = redis.call('XPENDING', stream, group, 'IDLE', ARGV[3], '-', '+', most - #taken, unpack(whose))
+  for _, free in ipairs(found) do
     local num_deliveries = free[4] + (free[2] == worker and 0 or 1)
     take(redis.call('XCLAIM', stream, group, worker, ARGV[3], free[1], 'RETRYCOUNT', num_deliveries))
   end

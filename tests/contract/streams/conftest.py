@@ -44,7 +44,7 @@ class RedisBackend:
         self.streams = self.reopened()
 
     def reopened(self) -> Streams:
-        return RedisStreams(self._client, run=self._run, lease_seconds=LEASE_SECONDS)
+        return RedisStreams(self._client, run=self._run, lease_seconds=LEASE_SECONDS, look_seconds=0.0)
 
     async def age_leases(self, lifetimes: float) -> None:
         """Dates back each delivery in the server's own records."""

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.redis_server import StartRedis
-from tppo.streams import Lease, QueueDepth, StreamsError, StreamsUnavailable
+from tppo.streams import Lease, QueueDepth, RequestQueue, StreamsError, StreamsUnavailable
 from tppo.streams.connection import RedisClient, connect, require_recent
 from tppo.streams.contract import BEGINNING
 from tppo.streams.redis import RedisStreams
@@ -62,6 +62,37 @@ async def test_a_lease_expires_by_the_servers_clock(redis_client: RedisClient, r
         leases = await queue.lease("w2", max_count=1, wait_seconds=0.01)
 
     assert [lease.payload for lease in leases] == [b"a"]
+
+
+async def test_expired_leases_are_looked_for_now_and_then_and_released_ones_each_time(
+    redis_client: RedisClient, run_name: str
+) -> None:
+    def opened(look_seconds: float | None = None) -> RequestQueue:
+        return RedisStreams(redis_client, run=run_name, lease_seconds=0.05, look_seconds=look_seconds).window_requests
+
+    worker, seldom = opened(), opened(look_seconds=3600.0)
+    await worker.put([b"a", b"b"])
+    _, released = await worker.lease("w1", max_count=2, wait_seconds=0)
+    assert await seldom.lease("w2", max_count=9, wait_seconds=0) == [], "it has looked now"
+    await asyncio.sleep(0.06)
+
+    assert await seldom.lease("w2", max_count=9, wait_seconds=0) == []
+    await worker.release("w1", [released])
+    assert [lease.payload for lease in await seldom.lease("w2", max_count=9, wait_seconds=0)] == [b"b"]
+    assert [lease.payload for lease in await opened().lease("w3", max_count=1, wait_seconds=0)] == [b"a"]
+
+
+async def test_a_look_that_found_as_many_as_were_wanted_is_not_over(redis_client: RedisClient, run_name: str) -> None:
+    streams = RedisStreams(redis_client, run=run_name, lease_seconds=0.05, look_seconds=3600.0)
+    await streams.window_requests.put([b"a", b"b"])
+    await RedisStreams(redis_client, run=run_name, lease_seconds=0.05).window_requests.lease(
+        "w1", max_count=2, wait_seconds=0
+    )
+    await asyncio.sleep(0.06)
+
+    found = [await streams.window_requests.lease("w2", max_count=1, wait_seconds=0) for _ in range(2)]
+
+    assert [[lease.payload for lease in leases] for leases in found] == [[b"a"], [b"b"]]
 
 
 async def test_a_blocked_worker_is_woken_by_a_new_request(redis_client: RedisClient, run_name: str) -> None:

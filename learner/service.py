@@ -133,7 +133,7 @@ class LearnerService:
 
     def _on_entries(self, num_entries: int) -> None:
         self._settle()
-        if self.failures.are_too_many(num_entries):
+        if self.failures.are_too_many(is_at_end=self._inbox.is_at_end):
             self.stop()
         if num_entries:
             self._has_news.set()

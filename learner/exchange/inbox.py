@@ -14,7 +14,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from learner.rollouts.border import Border, RejectedError
@@ -35,6 +35,7 @@ from tppo.streams.contract import (
 logger = logging.getLogger(__name__)
 
 READ_COUNT = 256  # inbox entries per read
+SLICE_BYTES = 2**20  # of payloads that are entered before other tasks have their turn
 READ_WAIT_SECONDS = 1.0
 FIRST_DELAY_SECONDS = 0.5  # between attempts while Redis does not answer
 LONGEST_DELAY_SECONDS = 4.0
@@ -58,8 +59,8 @@ class InboxLoop:
     ) -> None:
         """`enter` takes each record that the border admits, `reject` each other one.
 
-        `on_entries` is called after each read with the number of entries. Records behind `held_at` wait until it lies
-        further, or is None.
+        `on_entries` is called after each read, or each slice of a large one, with the number of entries. Records behind
+        `held_at` wait until it lies further, or is None.
         """
         self._inbox = inbox
         self._border = border
@@ -70,6 +71,8 @@ class InboxLoop:
         self._is_awaited = asyncio.Event()
         self._is_awaited.set()
         self.position = position
+        self.is_at_end = False
+        """Whether what was read last went to the inbox's end."""
 
     def release(self) -> None:
         """`held_at` has changed."""
@@ -100,16 +103,28 @@ class InboxLoop:
                 await asyncio.sleep(delay_seconds)
             else:
                 backoff.reset()
-                self._take(entries)
+                await self._take(entries)
                 await self._gather()
 
-    def _take(self, entries: list[InboxEntry]) -> None:
+    async def _take(self, entries: Sequence[InboxEntry]) -> None:
+        """All of them, unless one has to wait."""
+        for some in _slices(entries):
+            is_last = not some or some[-1] is entries[-1]
+            self.is_at_end = is_last and len(entries) < READ_COUNT
+            is_held = not self._take_some(some)
+            self._on_entries(len(some))
+            if is_last or is_held:
+                return
+            await asyncio.sleep(0)
+
+    def _take_some(self, entries: Sequence[InboxEntry]) -> bool:
+        """Whether none of them has to wait."""
         for entry in entries:
             if not self._may_enter_behind(self.position):
-                break
+                return False
             self._take_one(entry)
             self.position = entry.position
-        self._on_entries(len(entries))
+        return True
 
     async def _gather(self) -> None:
         with suppress(TimeoutError):
@@ -127,6 +142,18 @@ class InboxLoop:
     def _may_enter_behind(self, position: str) -> bool:
         held_at = self._held_at()
         return held_at is None or position_of(position) < position_of(held_at)
+
+
+def _slices(entries: Sequence[InboxEntry]) -> Iterator[Sequence[InboxEntry]]:
+    """At least one; of so many bytes, or one entry, or all that are left."""
+    begin = num_bytes = 0
+    for end, entry in enumerate(entries, 1):
+        num_bytes += len(entry.payload)
+        if num_bytes >= SLICE_BYTES or end == len(entries):
+            yield entries[begin:end]
+            begin, num_bytes = end, 0
+    if not entries:
+        yield entries
 
 
 class RejectedRecords:

@@ -6,7 +6,6 @@ again, does not count: the function may have been mended since.
 
 from collections import Counter
 
-from learner.exchange.inbox import READ_COUNT
 from tppo.rollout import InboxRecord, Score, ScoreStatus
 
 Kind = tuple[str, ScoreStatus, str]  # function, status, and what the cause begins with
@@ -35,9 +34,9 @@ class ScoreFailures:
         if self._counts[kind] == self._limit and not self.sentence:
             self.sentence = sentence_of(record, self._counts[kind])
 
-    def are_too_many(self, num_entries: int) -> bool:
-        """Whether the run cannot go on, after a read of the inbox that gave so many entries."""
-        if num_entries < READ_COUNT:  # read to its end: what comes from now on has arrived in this process
+    def are_too_many(self, *, is_at_end: bool) -> bool:
+        """Whether the run cannot go on, after a read of the inbox, perhaps to its end."""
+        if is_at_end:  # what comes from now on has arrived in this process
             self._is_counting = True
         return bool(self.sentence)
 

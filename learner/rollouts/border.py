@@ -8,8 +8,12 @@ archive.
 
 import math
 import re
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import numpy
 
 from learner.rollouts.prompts import PromptOrder
 from learner.rollouts.requests import RequestKey
@@ -19,6 +23,7 @@ from tppo.security.envelope import PLAIN, Records
 MAX_VERSION = 2**31 - 1  # of the int32 in which the ledger keeps each token's version
 MAX_SCORE = 3.4e38  # of a float32, as which a training step takes it
 MAX_COMMAND_ID = 200  # characters
+FEW = 256  # numbers, whose extremes Python finds sooner than numpy
 MAX_COMMAND = 2**20  # characters of a command, whose result every checkpoint keeps
 NUMBER = r"(?:0|[1-9][0-9]{0,8})"
 TRAINING_ID = re.compile(rf"{NUMBER}-{NUMBER}-{NUMBER}")
@@ -107,7 +112,8 @@ class Border:
         if len(window.tokens) > most:
             raise ValueError(f"{what}: {len(window.tokens)} tokens; expected at most {most}")
         limit = MAX_VERSION if self.vocabulary_size is None else self.vocabulary_size
-        if window.tokens and not 0 <= min(window.tokens) <= max(window.tokens) < limit:
+        least, greatest = _extremes(window.tokens)
+        if not 0 <= least <= greatest < limit:
             token = next(token for token in window.tokens if not 0 <= token < limit)
             raise ValueError(f"{what}: token {token}; expected one of 0 to {limit - 1}")
         if window.finish_reason is FinishReason.CUT and not window.tokens:
@@ -116,8 +122,9 @@ class Border:
 
 
 def _check_sampling(window: Window, what: str) -> None:
-    """Log-probs and versions; NaN compares as False, and a sum is finite only without it."""
-    if not (math.isfinite(sum(window.logprobs)) and max(window.logprobs, default=0.0) <= 0):
+    """Log-probs and versions; NaN compares as False."""
+    least, greatest = _extremes(window.logprobs)
+    if not -math.inf < least <= greatest <= 0:
         logprob = next(logprob for logprob in window.logprobs if not -math.inf < logprob <= 0)
         raise ValueError(f"{what}: log-prob {logprob}; expected a finite one of at most 0")
     if window.sampled_mask and any(map(_is_of_no_sampling, window.logprobs, window.sampled_mask)):
@@ -129,6 +136,16 @@ def _check_sampling(window: Window, what: str) -> None:
                 f"{what}: {span.num_tokens} tokens of policy version {versions[0]} on the KV cache of {versions[1]}; "
                 f"expected versions of 0 to {MAX_VERSION}"
             )
+
+
+def _extremes(numbers: "array[Any]") -> tuple[float, float]:
+    """The least and the greatest of them; NaN where one is, and 0 without any."""
+    if len(numbers) > FEW:
+        found = numpy.frombuffer(numbers, dtype=numbers.typecode)
+        return found.min().item(), found.max().item()
+    if math.isnan(sum(numbers)):
+        return math.nan, math.nan
+    return min(numbers, default=0), max(numbers, default=0)
 
 
 def _is_of_no_sampling(logprob: float, is_sampled: int) -> bool:

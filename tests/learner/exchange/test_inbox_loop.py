@@ -1,6 +1,9 @@
 """How the inbox is read: at once where somebody waits, and in few large reads while a step is computed."""
 
 import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,7 +11,8 @@ import pytest
 from learner.exchange import inbox as module
 from learner.exchange.inbox import InboxLoop
 from learner.rollouts.border import RejectedError
-from tests.support.waiting import DEADLINE_SECONDS
+from tests.support.waiting import DEADLINE_SECONDS, until
+from tppo.process.cancellation import cancel_all
 from tppo.streams.contract import BEGINNING
 from tppo.streams.memory import MemoryInbox
 
@@ -18,6 +22,18 @@ class NothingAdmitted:
 
     def admit(self, payload: bytes) -> Any:
         raise RejectedError(payload.decode())
+
+
+def anything_admitted() -> Any:
+    """A border for which a record is its text."""
+    return SimpleNamespace(admit=bytes.decode)
+
+
+@asynccontextmanager
+async def served_beside(loop: InboxLoop, *others: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(one) for one in (loop.serve(), *others)]
+    yield
+    await cancel_all(tasks)
 
 
 async def test_records_gather_while_a_step_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,3 +89,62 @@ async def test_they_wait_no_longer_than_they_may(monkeypatch: pytest.MonkeyPatch
             await is_done.wait()
     serving.cancel()
     await asyncio.wait([serving])
+
+
+async def test_of_a_large_read_others_have_their_turn_between_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLICE_BYTES", 6)
+    inbox, happened = MemoryInbox(), list[str]()
+    await inbox.append([b"abc", b"def", b"longer than a slice", b"g", b"h"])
+
+    def note(num_entries: int) -> None:
+        if num_entries:
+            happened.append(f"{num_entries} taken, {'all' if loop.is_at_end else 'more'}")
+
+    loop = InboxLoop(
+        inbox,
+        BEGINNING,
+        anything_admitted(),
+        enter=lambda _, record: happened.append(str(record)),
+        reject=lambda *_: None,
+        on_entries=note,
+    )
+
+    async def another_task() -> None:
+        while True:
+            happened.append("another task")
+            await asyncio.sleep(0)
+
+    async with served_beside(loop, another_task()):
+        await until(lambda: loop.position, "all are entered", is_met=lambda position: position == "5-0")
+
+    of_loop = [one for one in happened if one != "another task"]
+    assert of_loop == ["abc", "def", "2 taken, more", "longer than a slice", "1 taken, more", "g", "h", "2 taken, all"]
+    for end_of_slice in ("2 taken, more", "1 taken, more"):
+        assert happened[happened.index(end_of_slice) + 1] == "another task"
+
+
+async def test_what_is_held_within_a_large_read_is_entered_once_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLICE_BYTES", 2)
+    inbox, entered, held_at = MemoryInbox(), list[str](), ["3-0"]
+    payloads = [str(number).encode() for number in range(10)]
+    await inbox.append(payloads)
+
+    def release_soon(_: int) -> None:
+        if loop.position == "3-0":
+            held_at.clear()
+            loop.release()
+
+    loop = InboxLoop(
+        inbox,
+        BEGINNING,
+        anything_admitted(),
+        enter=lambda _, record: entered.append(str(record)),
+        reject=lambda *_: None,
+        on_entries=release_soon,
+        held_at=lambda: held_at[0] if held_at else None,
+    )
+
+    async with served_beside(loop):
+        await until(lambda: loop.position, "all are entered", is_met=lambda position: position == "10-0")
+
+    assert entered == [payload.decode() for payload in payloads]

@@ -1,11 +1,12 @@
 """Which records of the inbox count, by their own bytes and the run's constants."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 
-from learner.rollouts.border import Border, RejectedError, RolloutIds
+from learner.rollouts.border import FEW, Border, RejectedError, RolloutIds
 from learner.rollouts.prompts import PromptOrder
 from tests.learner.builders import a_failed_window, a_score, a_window, ending
 from tppo import codec
@@ -76,6 +77,29 @@ def test_a_record_of_any_version_and_epoch_is_admitted(record: InboxRecord) -> N
 def test_a_record_outside_the_run_s_constants_is_rejected(record: InboxRecord, cause: str) -> None:
     with pytest.raises(RejectedError, match=cause.replace("(", r"\(")):
         BORDER.admit(codec.encode_inbox_record(record))
+
+
+@pytest.mark.parametrize("place", [0, FEW, 2 * FEW - 1])
+@pytest.mark.parametrize(
+    ("token", "logprob", "cause"),
+    [
+        (23, -1e30, ""),
+        (24, -1.0, "token 24; expected one of 0 to 23"),
+        (-1, -1.0, "token -1"),
+        (2, math.nan, "log-prob nan"),
+        (2, 0.5, "log-prob 0.5"),
+        (2, math.inf, "log-prob inf"),
+        (2, -math.inf, "log-prob -inf"),
+    ],
+)
+def test_one_number_of_a_long_window_decides(place: int, token: int, logprob: float, cause: str) -> None:
+    border = replace(BORDER, max_response_length=2 * FEW, window_length=2 * FEW)
+    sampled, found = tokens([3]) * (2 * FEW), logprobs([-1.0]) * (2 * FEW)
+    sampled[place], found[place] = token, logprob
+    window = replace(WINDOW, tokens=sampled, logprobs=found, version_spans=(VersionSpan(0, 2 * FEW),))
+
+    with pytest.raises(RejectedError, match=cause) if cause else nullcontext():
+        assert border.admit(codec.encode_inbox_record(window)) == window
 
 
 @pytest.mark.parametrize(

@@ -12,19 +12,17 @@ from functools import cache
 from learner.reporting.heartbeat import missing_rows
 from learner.rollouts.manager import RolloutManager, open_manager
 from learner.rollouts.prompts import Prompt
-from learner.rollouts.requests import RequestRules
+from learner.rollouts.requests import Request, RequestRules, UnscoredResponse
 from learner.rollouts.rollout import Rollout
 from tppo.codec import encode_inbox_record
 from tppo.config import Config
 from tppo.config.load import loads
 from tppo.rollout import (
     FinishReason,
-    RewardRequest,
     Score,
     ScoreStatus,
     VersionSpan,
     Window,
-    WindowRequest,
     logprobs,
     tokens,
 )
@@ -71,9 +69,9 @@ def manager_of(config: Config) -> RolloutManager:
     )
 
 
-def answer(request: WindowRequest | RewardRequest, version: int) -> bytes:
+def answer(request: Request, version: int) -> bytes:
     """What a generator or a reward service would post."""
-    if isinstance(request, RewardRequest):
+    if isinstance(request, UnscoredResponse):
         return encode_inbox_record(Score(request.rollout_id, request.attempt, ScoreStatus.SCORED, 1.0))
     num, is_last = request.max_new_tokens, bool(request.response_tokens)
     return encode_inbox_record(

@@ -34,6 +34,7 @@ from learner.build import new_manager
 from learner.models.loading.named_tensors import copied, named_tensors
 from learner.networks import load_models
 from learner.rollouts.manager import RolloutManager
+from learner.rollouts.requests import UnscoredResponse
 from learner.state import new_trainer
 from learner.step.trainer import Trainer
 from services.generation.build import build_engine
@@ -173,8 +174,8 @@ class BareLoop:
         while self.manager.ledger.outbox:
             requests, self.manager.ledger.outbox = self.manager.ledger.outbox, []
             for request in requests:
-                if isinstance(request, RewardRequest):
-                    self._note(scored(request))
+                if isinstance(request, UnscoredResponse):
+                    self._note(scored(request.request(self.manager.ledger.decode)))
                 else:
                     self._send(WINDOW, encode_window_request(request))
         self.manager.ledger.occurrences.clear()  # nobody keeps a journal

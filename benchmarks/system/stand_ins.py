@@ -31,13 +31,14 @@ from learner.exchange.inbox import InboxLoop
 from learner.exchange.reconciliation import Reconciliation
 from learner.exchange.request_sender import RequestSender
 from learner.rollouts.manager import RolloutManager
+from learner.rollouts.requests import UnscoredResponse
 from services.local.redis_server import RedisServer, find_binary, free_port
 from tppo.codec import decode_window_request, encode_inbox_record
 from tppo.process.cancellation import TaskGroup, cancel_all
 from tppo.process.leased_worker import LeasedWorker, PoisonRequestError, WorkerSettings
 from tppo.process.presence import announce, this_process
 from tppo.process.shell import connected
-from tppo.rollout import FinishReason, RewardRequest, Score, ScoreStatus, VersionSpan, Window, logprobs, tokens
+from tppo.rollout import FinishReason, Score, ScoreStatus, VersionSpan, Window, logprobs, tokens
 from tppo.streams.connection import RedisClient
 from tppo.streams.contract import BEGINNING
 from tppo.streams.redis import RedisStreams
@@ -142,16 +143,17 @@ class Learner:
                     await changed.wait()
                 ledger.take(batch)
                 for row in batch:
-                    ledger.mark_trained(row, logprobs([0.0]) * len(row.window_tokens))
+                    ledger.mark_trained(row, logprobs([0.0]) * row.num_window_tokens)
                 await self.streams.inbox.trim(inbox.position)
                 self.manager.scheduler.close_step(batch, step + 1)
+                del batch
                 sender.flush()
                 self.step_seconds.append(time.monotonic() - began)
             await cancel_all(beside)
 
     def _score(self) -> None:
         """What the reward service would answer; its own cost is measured elsewhere."""
-        rewards = [request for request in self.manager.ledger.outbox if isinstance(request, RewardRequest)]
+        rewards = [request for request in self.manager.ledger.outbox if isinstance(request, UnscoredResponse)]
         for request in rewards:
             self._num_scores += 1
             score = Score(request.rollout_id, request.attempt, ScoreStatus.SCORED, 1.0)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from learner.exchange.request_sender import RequestSender
 from learner.rollouts.border import Border, RejectedError
 from learner.rollouts.ledger import Ledger
-from learner.rollouts.requests import Request, RequestKey, answered_by, awaited_by, key_of
+from learner.rollouts.requests import RequestKey, answered_by, awaited_by, key_of
 from learner.rollouts.rollout import Rollout
 from tppo import codec
 from tppo.rollout import Command, RewardRequest, WindowRequest
@@ -26,7 +26,7 @@ from tppo.streams.contract import BEGINNING, position_of
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 15.0
-PAGE_SIZE = 500  # rollouts that are looked at, and ids that are sent, at once
+PAGE_SIZE = 256  # rollouts that are looked at, and ids that are sent, at once
 READ_COUNT = 64  # requests or records, with their payloads, that a restarted learner reads at once
 POLL_SECONDS = 0.1
 
@@ -48,7 +48,7 @@ async def held_by(streams: Streams, position: str, border: Border) -> dict[Reque
     What cannot be decoded, or is rejected, holds nothing.
     """
     held: dict[RequestKey, str] = {}
-    decoders: Mapping[RequestQueue, Callable[[bytes], Request]] = {
+    decoders: Mapping[RequestQueue, Callable[[bytes], WindowRequest | RewardRequest]] = {
         streams.window_requests: codec.decode_window_request,
         streams.reward_requests: codec.decode_reward_request,
     }

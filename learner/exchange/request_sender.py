@@ -1,8 +1,10 @@
 """Sends the ledger's requests, in order, once each as far as this learner knows; a failed send is retried.
 
 Loop `serve`: consumes requests that the ledger made / waits for one / unblocked by `flush` / produces entries of the
-two request queues, a batch at a time: a step's requests, with the responses so far, may be hundreds of megabytes. A
-resumed learner makes the requests that its checkpoint says are out again; those that the queues still hold, or whose
+two request queues, a batch at a time: a step's requests, with the responses so far, may be hundreds of megabytes. Their
+bytes, and the texts of responses to be scored, are made in another thread.
+
+A resumed learner makes the requests that its checkpoint says are out again; those that the queues still hold, or whose
 answer is in the inbox, are recognized here and not sent a second time.
 """
 
@@ -13,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 
 from learner.rollouts.ledger import Ledger
-from learner.rollouts.requests import Request, RequestKey, awaited_by, key_of
+from learner.rollouts.requests import Request, RequestKey, UnscoredResponse, awaited_by, key_of
 from tppo import codec
 from tppo.process.backoff import Backoff
-from tppo.rollout import RewardRequest, WindowRequest
+from tppo.rollout import WindowRequest
 from tppo.streams import RequestQueue, Streams, StreamsError
 
 logger = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ class RequestSender:
     def __init__(self, streams: Streams, ledger: Ledger) -> None:
         self._queues: Mapping[type[Request], RequestQueue] = {
             WindowRequest: streams.window_requests,
-            RewardRequest: streams.reward_requests,
+            UnscoredResponse: streams.reward_requests,
         }
         self._ledger = ledger
         self._unsent: dict[type[Request], deque[Request]] = {kind: deque() for kind in self._queues}
@@ -93,7 +95,7 @@ class RequestSender:
         """The first of them."""
         if not requests:
             return
-        payloads = _batch(requests)
+        payloads = await asyncio.to_thread(self._batch, list(islice(requests, BATCH_COUNT)))
         try:
             entry_ids = await self._queues[kind].put(payloads)
         except StreamsError as error:
@@ -107,21 +109,19 @@ class RequestSender:
             for entry_id in entry_ids:
                 self._note_sent(key_of(requests.popleft()), entry_id)
 
+    def _batch(self, requests: Sequence[Request]) -> list[bytes]:
+        """The bytes of as many as are sent at once."""
+        payloads: list[bytes] = []
+        num_bytes = 0
+        for request in requests:
+            payload = self._encoded(request)
+            num_bytes += len(payload)
+            if payloads and num_bytes > BATCH_BYTES:
+                break
+            payloads.append(payload)
+        return payloads
 
-def _batch(requests: deque[Request]) -> Sequence[bytes]:
-    """The bytes of as many as are sent at once."""
-    payloads: list[bytes] = []
-    num_bytes = 0
-    for request in islice(requests, BATCH_COUNT):
-        payload = _encoded(request)
-        num_bytes += len(payload)
-        if payloads and num_bytes > BATCH_BYTES:
-            break
-        payloads.append(payload)
-    return payloads
-
-
-def _encoded(request: Request) -> bytes:
-    if isinstance(request, WindowRequest):
-        return codec.encode_window_request(request)
-    return codec.encode_reward_request(request)
+    def _encoded(self, request: Request) -> bytes:
+        if isinstance(request, WindowRequest):
+            return codec.encode_window_request(request)
+        return codec.encode_reward_request(request.request(self._ledger.decode))

@@ -22,16 +22,17 @@ from learner.rollouts.occurrences import Arrived, Dropped, Occurrence, Parked, R
 from learner.rollouts.prompts import Prompt
 from learner.rollouts.requests import (
     Arrival,
+    Request,
     RequestKey,
     RequestRules,
     answered_by,
     arrival,
     awaited_by,
-    reward_request,
+    unscored_response,
     window_request,
 )
 from learner.rollouts.rollout import Lost, Position, Rollout, State
-from tppo.rollout import FinishReason, RewardRequest, Score, ScoreStatus, Window, WindowRequest
+from tppo.rollout import FinishReason, Score, ScoreStatus, Window
 
 RETRIED = "failed, and requested again"  # why a window counts as dropped that an operator retried
 Key = tuple[str, int]  # of a record: rollout and window index, or rollout and attempt
@@ -52,7 +53,7 @@ class Ledger:
     ready: list[Rollout] = field(default_factory=list)  # sorted by position
     scored_evaluations: list[Rollout] = field(default_factory=list)  # for evaluation.py to take
     lost: list[Lost] = field(default_factory=list)  # parked, for the scheduler to replace; sorted
-    outbox: list[WindowRequest | RewardRequest] = field(default_factory=list)
+    outbox: list[Request] = field(default_factory=list)
     occurrences: list[Occurrence] = field(default_factory=list)  # for the journal to take
     early_windows: dict[Key, tuple[Position, Window]] = field(default_factory=dict)
     early_scores: dict[Key, tuple[Position, Score]] = field(default_factory=dict)
@@ -193,11 +194,11 @@ class Ledger:
         in_flight, parked = self.by_state.count(*IN_FLIGHT), self.by_state.count(State.PARKED)
         return Conservation(self.num_issued, self.num_trained, in_flight, parked, self.dropped.total())
 
-    def request(self, rollout: Rollout) -> WindowRequest | RewardRequest:
+    def request(self, rollout: Rollout) -> Request:
         """The request that the rollout waits for."""
         assert rollout.state in (State.REQUESTED, State.SCORING), rollout
         if rollout.state is State.SCORING:
-            return reward_request(rollout, self.decode, self.rules.stop_token_ids)
+            return unscored_response(rollout, self.rules.stop_token_ids)
         return window_request(rollout, self.rules)
 
     def _arrival(self, key: RequestKey) -> Arrival:

@@ -7,17 +7,58 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Self
 
+from learner.rollouts.prompts import Prompt
 from learner.rollouts.rollout import Rollout, State
 from tppo.config.schema import EvaluationSection, GenerationSection, RunSection
 from tppo.rollout import FinishReason, RewardRequest, Score, Window, WindowRequest, tokens
 
-Request = WindowRequest | RewardRequest
 RequestKey = tuple[str, str, int]  # kind, rollout, and window index or attempt
 
 
-def key_of(request: Request) -> RequestKey:
+@dataclass(frozen=True, slots=True)
+class UnscoredResponse:
+    """A finished response that is to be scored: a `RewardRequest` without the text.
+
+    The text is made where requests are sent, in a thread: a tokenizer takes milliseconds for a long response.
+    """
+
+    rollout_id: str
+    attempt: int
+    prompt: Prompt
+    tokens: "array[int]"  # the rollout's own, which grow no more
+    finish_reason: FinishReason
+    num_not_sampled_tokens: int
+    is_evaluation: bool
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """As the request's."""
+        return self.rollout_id, self.attempt
+
+    def request(self, decode: Callable[["array[int]"], str]) -> RewardRequest:
+        """With the text."""
+        return RewardRequest(
+            rollout_id=self.rollout_id,
+            attempt=self.attempt,
+            data_source=self.prompt.data_source,
+            prompt=self.prompt.text,
+            response=decode(self.tokens),
+            ground_truth=self.prompt.ground_truth,
+            extra_info=self.prompt.extra_info,
+            num_response_tokens=len(self.tokens),
+            is_evaluation=self.is_evaluation,
+            finish_reason=self.finish_reason,
+            num_not_sampled_tokens=self.num_not_sampled_tokens,
+        )
+
+
+Request = WindowRequest | UnscoredResponse
+
+
+def key_of(request: Request | RewardRequest) -> RequestKey:
     """What distinguishes one request from every other."""
-    return type(request).__name__, *request.key
+    kind = WindowRequest if isinstance(request, WindowRequest) else RewardRequest
+    return kind.__name__, *request.key
 
 
 def answered_by(record: Window | Score) -> RequestKey:
@@ -106,23 +147,17 @@ def window_request(rollout: Rollout, rules: RequestRules) -> WindowRequest:
     )
 
 
-def reward_request(
-    rollout: Rollout, decode: Callable[["array[int]"], str], stop_token_ids: tuple[int, ...]
-) -> RewardRequest:
+def unscored_response(rollout: Rollout, stop_token_ids: tuple[int, ...]) -> UnscoredResponse:
     """For a finished rollout's score."""
     is_stopped = rollout.is_sampled()[-1:] == b"\1" and rollout.response_tokens[-1] in stop_token_ids
-    return RewardRequest(
+    return UnscoredResponse(
         rollout_id=rollout.rollout_id,
         attempt=rollout.attempt,
-        data_source=rollout.prompt.data_source,
-        prompt=rollout.prompt.text,
-        response=decode(rollout.response_tokens),
-        ground_truth=rollout.prompt.ground_truth,
-        extra_info=rollout.prompt.extra_info,
-        num_response_tokens=len(rollout.response_tokens),
-        is_evaluation=rollout.is_evaluation,
+        prompt=rollout.prompt,
+        tokens=rollout.response_tokens,
         finish_reason=FinishReason.STOP if is_stopped else FinishReason.LENGTH,
         num_not_sampled_tokens=rollout.num_not_sampled,
+        is_evaluation=rollout.is_evaluation,
     )
 
 

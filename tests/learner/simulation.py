@@ -13,6 +13,7 @@ import pytest
 
 from learner.rollouts import ledger_state
 from learner.rollouts.border import RejectedError
+from learner.rollouts.requests import UnscoredResponse
 from learner.rollouts.rollout import Position
 from tests.learner.builders import STOP_TOKEN, a_config, a_manager, kept
 from tppo import codec
@@ -130,7 +131,8 @@ class Reader:
     def _collect(self) -> None:
         requests, self.manager.ledger.outbox = self.manager.ledger.outbox, []
         self.window_requests += [one for one in requests if isinstance(one, WindowRequest)]
-        self.reward_requests += [one for one in requests if isinstance(one, RewardRequest)]
+        responses = [one for one in requests if isinstance(one, UnscoredResponse)]
+        self.reward_requests += [one.request(self.manager.ledger.decode) for one in responses]
 
 
 @dataclass(frozen=True)

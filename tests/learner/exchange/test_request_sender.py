@@ -1,6 +1,8 @@
 """Requests reach their queues in order, a batch at a time, and the sender knows under which ids."""
 
 import asyncio
+import threading
+from array import array
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -105,6 +107,28 @@ async def test_requests_of_both_kinds_are_sent_though_one_queue_refuses_at_first
         assert await requested(streams) == ["a"]
         assert len(await outstanding(streams.reward_requests)) == len(noted.calls) == 1
     assert sender.last_error == ""
+
+
+async def test_the_text_of_a_response_to_be_scored_is_made_in_another_thread(
+    streams: MemoryStreams, ledger: Ledger
+) -> None:
+    threads: list[int] = []
+
+    def decode(response: "array[int]") -> str:
+        threads.append(threading.get_ident())
+        return f"a text of {len(response)} tokens"
+
+    ledger.decode = decode
+    a_requested_rollout(ledger, "a")
+    ledger.add_window((1, 0), a_window("a", num_tokens=3, stops=True))
+    assert threads == []
+
+    async with all_sent(RequestSender(streams, ledger)):
+        (payload,) = await outstanding(streams.reward_requests)
+
+    assert codec.decode_reward_request(payload).response == "a text of 3 tokens"
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
 
 
 async def test_the_id_of_a_request_is_known_while_its_rollout_waits_for_it(

@@ -10,10 +10,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from learner.rollouts.requests import UnscoredResponse
 from learner.rollouts.rollout import State
 from tests.learner.builders import STOP_TOKEN, a_config, a_manager, a_score
 from tppo import codec
-from tppo.rollout import FinishReason, RewardRequest, VersionSpan, Window, WindowRequest, logprobs, tokens
+from tppo.rollout import FinishReason, VersionSpan, Window, WindowRequest, logprobs, tokens
 from tppo.streams import Lease, MemoryStreams
 from tppo.streams.contract import BEGINNING, position_of
 
@@ -172,7 +173,7 @@ class FleetMachine(RuleBasedStateMachine):
             requests, ledger.outbox = ledger.outbox, []
             windows = [codec.encode_window_request(one) for one in requests if isinstance(one, WindowRequest)]
             now(self.streams.window_requests.put(windows))
-            scores = [a_score(one.rollout_id) for one in requests if isinstance(one, RewardRequest)]
+            scores = [a_score(one.rollout_id) for one in requests if isinstance(one, UnscoredResponse)]
             now(self.streams.inbox.append([codec.encode_inbox_record(score) for score in scores]))
         self.manager.evaluator.gather()
 

@@ -4,6 +4,7 @@ import pytest
 
 from learner.exchange.reconciliation import resend, waited_for
 from learner.rollouts.ledger import Ledger
+from learner.rollouts.requests import UnscoredResponse
 from learner.rollouts.rollout import State
 from tests.learner.builders import (
     a_failed_score,
@@ -26,7 +27,7 @@ def window_requests(ledger: Ledger) -> list[WindowRequest]:
 
 
 def reward_requests(ledger: Ledger) -> list[RewardRequest]:
-    return [request for request in ledger.outbox if isinstance(request, RewardRequest)]
+    return [one.request(ledger.decode) for one in ledger.outbox if isinstance(one, UnscoredResponse)]
 
 
 def test_a_window_that_does_not_end_the_response_is_ready_without_a_score() -> None:

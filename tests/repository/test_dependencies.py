@@ -81,7 +81,7 @@ def test_a_room_imports_only_what_its_extras_install(room: str) -> None:
 
 
 BEYOND_THE_WHEEL = (
-    *("weights", "digests.py", "adapters.py", "device.py", "precision.py", "probe.py", "tokenizer.py"),
+    *("weights", "digests.py", "adapters.py", "denormals.py", "device.py", "precision.py", "probe.py", "tokenizer.py"),
     "web_server.py",
 )
 

@@ -99,9 +99,11 @@ def main(argv: Sequence[str]) -> int:
 def _import_engine(config: Config) -> None:
     """Torch and transformers, or vLLM too: here they hold up no event loop. ConfigError: it cannot serve this run."""
     try:
+        from tppo.models.denormals import flush_denormals
+
+        flush_denormals()
         build = import_module("services.generation.build")
         spare_imports_from_collection()
-        import_module("tppo.models.denormals").flush_denormals()
         build.check_engine(config)
     except ImportError as error:
         raise ConfigError(

@@ -1,7 +1,7 @@
 """How the inbox is read: at once where somebody waits, and in few large reads while a step is computed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -10,23 +10,31 @@ import pytest
 
 from learner.exchange import inbox as module
 from learner.exchange.inbox import InboxLoop
-from learner.rollouts.border import RejectedError
 from tests.support.waiting import DEADLINE_SECONDS, until
 from tppo.process.cancellation import cancel_all
 from tppo.streams.contract import BEGINNING
 from tppo.streams.memory import MemoryInbox
 
 
-class NothingAdmitted:
-    """A border for which a record's content is of no interest."""
-
-    def admit(self, payload: bytes) -> Any:
-        raise RejectedError(payload.decode())
-
-
-def anything_admitted() -> Any:
-    """A border for which a record is its text."""
-    return SimpleNamespace(admit=bytes.decode)
+def a_loop(
+    inbox: MemoryInbox,
+    *,
+    on_entries: Callable[[int], None],
+    entered: list[str] | None = None,
+    held_at: Callable[[], str | None] = lambda: None,
+) -> InboxLoop:
+    """Every record is admitted, as its text, and noted in `entered`."""
+    border: Any = SimpleNamespace(admit=bytes.decode)
+    texts: list[str] = [] if entered is None else entered
+    return InboxLoop(
+        inbox,
+        BEGINNING,
+        border,
+        enter=lambda _, record: texts.append(str(record)),
+        reject=lambda *_: None,
+        on_entries=on_entries,
+        held_at=held_at,
+    )
 
 
 @asynccontextmanager
@@ -49,24 +57,21 @@ async def test_records_gather_while_a_step_is_computed(monkeypatch: pytest.Monke
             await has_read.wait()
         has_read.clear()
 
-    border: Any = NothingAdmitted()
-    loop = InboxLoop(inbox, BEGINNING, border, enter=lambda *_: None, reject=lambda *_: None, on_entries=note)
-    serving = asyncio.create_task(loop.serve())
-    for payload in (b"a", b"b"):
-        await inbox.append([payload])
-        await next_read()
-    assert reads == [1, 1], "each at once, as somebody waits for it"
-    with loop.gathering():
-        await inbox.append([b"c"])
-        await next_read()
-        for payload in (b"d", b"e", b"f"):
+    loop = a_loop(inbox, on_entries=note)
+    async with served_beside(loop):
+        for payload in (b"a", b"b"):
             await inbox.append([payload])
-            await asyncio.sleep(0)
-        assert reads == [1, 1, 1]
-    await next_read()
+            await next_read()
+        assert reads == [1, 1], "each at once, as somebody waits for it"
+        with loop.gathering():
+            await inbox.append([b"c"])
+            await next_read()
+            for payload in (b"d", b"e", b"f"):
+                await inbox.append([payload])
+                await asyncio.sleep(0)
+            assert reads == [1, 1, 1]
+        await next_read()
     assert reads == [1, 1, 1, 3]
-    serving.cancel()
-    await asyncio.wait([serving])
 
 
 async def test_they_wait_no_longer_than_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,17 +83,15 @@ async def test_they_wait_no_longer_than_they_may(monkeypatch: pytest.MonkeyPatch
         if sum(found) == 2:
             is_done.set()
 
-    border: Any = NothingAdmitted()
-    loop = InboxLoop(inbox, BEGINNING, border, enter=lambda *_: None, reject=lambda *_: None, on_entries=note)
+    loop = a_loop(inbox, on_entries=note)
     with loop.gathering():
-        serving = asyncio.create_task(loop.serve())
-        for payload in (b"a", b"b"):
-            await inbox.append([payload])
-            await asyncio.sleep(0)
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            await is_done.wait()
-    serving.cancel()
-    await asyncio.wait([serving])
+        async with served_beside(loop):
+            for payload in (b"a", b"b"):
+                await inbox.append([payload])
+                await asyncio.sleep(0)
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await is_done.wait()
+    assert sum(found) == 2
 
 
 async def test_of_a_large_read_others_have_their_turn_between_slices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,14 +103,7 @@ async def test_of_a_large_read_others_have_their_turn_between_slices(monkeypatch
         if num_entries:
             happened.append(f"{num_entries} taken, {'all' if loop.is_at_end else 'more'}")
 
-    loop = InboxLoop(
-        inbox,
-        BEGINNING,
-        anything_admitted(),
-        enter=lambda _, record: happened.append(str(record)),
-        reject=lambda *_: None,
-        on_entries=note,
-    )
+    loop = a_loop(inbox, on_entries=note, entered=happened)
 
     async def another_task() -> None:
         while True:
@@ -134,15 +130,7 @@ async def test_what_is_held_within_a_large_read_is_entered_once_in_its_order(mon
             held_at.clear()
             loop.release()
 
-    loop = InboxLoop(
-        inbox,
-        BEGINNING,
-        anything_admitted(),
-        enter=lambda _, record: entered.append(str(record)),
-        reject=lambda *_: None,
-        on_entries=release_soon,
-        held_at=lambda: held_at[0] if held_at else None,
-    )
+    loop = a_loop(inbox, on_entries=release_soon, entered=entered, held_at=lambda: held_at[0] if held_at else None)
 
     async with served_beside(loop):
         await until(lambda: loop.position, "all are entered", is_met=lambda position: position == "10-0")

@@ -38,8 +38,16 @@ def test_the_token_is_made_once_and_readable_by_its_owner_alone(tmp_path: Path) 
     assert run_token(tmp_path / "other", Service.DASHBOARD) != token
 
 
-@pytest.mark.parametrize(("text", "permissions"), [("a-token-that-others-could-read\n", 0o644), ("short\n", 0o600)])
-def test_a_token_that_others_could_read_or_that_was_cut_is_replaced(
+@pytest.mark.parametrize(
+    ("text", "permissions"),
+    [
+        ("a-token-that-others-could-read\n", 0o644),
+        ("short\n", 0o600),
+        ("\va-token-whose-first-letter-has-lost-a-bit\n", 0o600),
+        ("a-token-whose-last-letter-has-lost-a-bit\t\n", 0o600),
+    ],
+)
+def test_a_token_that_others_could_read_or_that_is_damaged_is_replaced(
     tmp_path: Path, text: str, permissions: int
 ) -> None:
     path = tmp_path / "reward.token"

@@ -45,7 +45,7 @@ def _read(path: Path) -> str | None:
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), encoding="ascii") as file:
             state = os.fstat(file.fileno())
-            secret = file.read(4096).strip()
+            secret = file.read(4096).removesuffix("\n")
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError):

@@ -149,23 +149,27 @@ def test_rows_of_like_length_are_padded_to_the_longest_and_queries_begin_with_th
 ) -> None:
     # Rows of 3, 40 and 2 tokens. The short ones together have 12 scores instead of 6 and 2; with the long one, 3120.
     monkeypatch.setattr(row_groups, "SCORES_PER_GROUP", 4)
-    found = row_groups.row_groups((3, 40, 2), (1, 38, 1), num_heads=1, num_kv_heads=1)
+    found = row_groups.row_groups((3, 40, 2), (1, 38, 1), row_groups.Heads(1, 1, 1))
 
     assert [(group.begins, group.length, group.first) for group in found.groups] == [((3,), 40, 38), ((0, 43), 3, 1)]
     assert found.queried is not None
     assert found.queried.tolist() == [1, 2, 41, 42, 44]
-    # Padded queries: places 38 and 39 of the row of 40, then places 1 and 2 of the rows of 3 and 2.
-    assert found.queries.of_padded.tolist() == [2, 3, 0, 1, 4, 4]
-    assert found.queries.of_tokens.tolist() == [2, 3, 0, 1, 4]
-    assert found.keys.of_padded.tolist() == [*range(3, 43), 0, 1, 2, 43, 44, 44]
-    assert found.keys.of_tokens.tolist() == [40, 41, 42, *range(40), 43, 44]
+    # Padded queries: places 38 and 39 of the row of 40, then places 1 and 2 of the rows of 3 and 2. Behind the five
+    # heads of queries, token t has its key at 5 + 2 t and its value beside.
+    keys = [*range(3, 43), 0, 1, 2, 43, 44, 44]
+    of_keys, of_values = [5 + 2 * token for token in keys], [6 + 2 * token for token in keys]
+    assert found.places.of_padded.tolist() == [2, 3, 0, 1, 4, 4, *of_keys, *of_values]
+    assert found.query_places.tolist() == [2, 3, 0, 1, 4]
+    of_padded = [found.places.of_padded[place] for place in found.places.of_tokens.tolist()]
+    assert of_padded == list(range(5 + 2 * 45))
 
 
 def test_heads_of_a_row_stand_together() -> None:
-    found = row_groups.row_groups((2, 2), (0, 0), num_heads=2, num_kv_heads=1)
+    found = row_groups.row_groups((2, 2), (0, 0), row_groups.Heads(2, 1, 1))
 
     assert found.queried is None
-    # Tokens have heads 2 t and 2 t + 1; padded are both tokens of a row and head side by side.
-    assert found.queries.of_padded.tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
-    assert found.queries.of_tokens.tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
-    assert found.keys.of_padded.tolist() == [0, 1, 2, 3]
+    # Tokens have query heads 2 t and 2 t + 1; padded are both tokens of a row and head side by side.
+    assert found.query_places.tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    # Behind them keys and values in turn, token by token; padded are all keys, then all values.
+    assert found.places.of_padded.tolist() == [0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15]
+    assert found.places.of_tokens.tolist()[8:] == [8, 12, 9, 13, 10, 14, 11, 15]

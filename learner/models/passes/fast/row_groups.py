@@ -43,6 +43,14 @@ class RowGroup:
         return [range(start, min(start + MAX_QUERIES, self.length)) for start in starts]
 
 
+class Heads(NamedTuple):
+    """Of each token."""
+
+    num: int
+    num_kv: int
+    size: int  # numbers of each
+
+
 @dataclass(frozen=True, slots=True)
 class HeadPlaces:
     """Where the heads of tokens stand: side by side token by token, or padded, those of a row and head together.
@@ -54,73 +62,110 @@ class HeadPlaces:
     of_tokens: Tensor  # [tokens * heads], among the padded
 
 
+View = tuple[tuple[int, ...], tuple[int, ...], int]
+"""Size, strides and first number, as `as_strided` takes them."""
+
+
 class QueryBlock(NamedTuple):
-    """Some queries of a group's rows. Key-value heads count as rows, and the heads of each as more queries."""
+    """Some queries of a group's rows. Key-value heads count as rows, and the heads of each as more queries.
 
-    first_query: int  # of the padded ones
-    first_key: int
-    num_rows: int
-    length: int  # keys of a row
-    num_seen: int  # keys up to the last query's
-    num_queries: int  # of a row and head
-    num_heads: int  # that share keys
+    Views of the padded heads, but for the last two.
+    """
 
-    def own(self, padded: Tensor) -> Tensor:
-        """[rows, heads * queries, head_dim]."""
-        head_dim, num = padded.shape[1], self.num_heads * self.num_queries
-        return padded.as_strided(
-            (self.num_rows, num, head_dim), (num * head_dim, head_dim, 1), self.first_query * head_dim
-        )
+    queries: View  # [rows, heads * queries, size]
+    keys: View  # [rows, keys, size], up to the last query's
+    keys_across: View  # [rows, size, keys]
+    values: View
+    values_across: View
+    scores: tuple[int, int, int]  # [rows, heads * queries, keys]
+    diagonal: View  # of scores: [rows * heads, queries, queries]
 
-    def seen(self, padded: Tensor) -> Tensor:
-        """[rows, keys, head_dim]."""
-        head_dim = padded.shape[1]
-        size, strides = (self.num_rows, self.num_seen, head_dim), (self.length * head_dim, head_dim, 1)
-        return padded.as_strided(size, strides, self.first_key * head_dim)
-
-    def seen_across(self, padded: Tensor) -> Tensor:
-        """[rows, head_dim, keys]."""
-        head_dim = padded.shape[1]
-        size, strides = (self.num_rows, head_dim, self.num_seen), (self.length * head_dim, 1, head_dim)
-        return padded.as_strided(size, strides, self.first_key * head_dim)
+    @property
+    def num_queries(self) -> int:
+        """Of a row and head."""
+        return self.diagonal[0][1]
 
 
 @dataclass(frozen=True, slots=True)
 class RowGroups:
-    """The rows of a line in groups."""
+    """The rows of a line in groups.
+
+    Heads stand in one tensor: token by token those of the queries, then of each token its keys and its values; or
+    padded, all queries, then all keys, then all values.
+    """
 
     groups: tuple[RowGroup, ...]
     blocks: tuple[QueryBlock, ...]
     queried: Tensor | None  # [n], places in the line of the tokens with queries; None: every token's
-    queries: HeadPlaces  # block by block of each group; in a block [rows, heads, places]
-    keys: HeadPlaces  # group by group; in a group [rows, heads, places]
+    num_asking: int  # of them
+    places: HeadPlaces  # of all heads
+    num_queries: int  # padded heads of queries
+    query_places: Tensor  # [n * heads], places of the queries' heads among the padded
 
 
 @lru_cache(maxsize=16)  # a mini-batch that is scored before the update is trained in the same micro-batches
-def row_groups(lengths: tuple[int, ...], firsts: tuple[int, ...], *, num_heads: int, num_kv_heads: int) -> RowGroups:
+def row_groups(lengths: tuple[int, ...], firsts: tuple[int, ...], heads: Heads) -> RowGroups:
     """Of the rows in a line, each with queries from one of its tokens on, or from an earlier one."""
     groups = tuple(_grouped(lengths, firsts))
-    total = sum(lengths)
-    blocks = [_padded(group.begins, group.lengths, block) for group in groups for block in group.blocks()]
-    has_query = numpy.zeros(total, dtype=numpy.bool_)
-    for tokens, is_real in blocks:
-        has_query[tokens[is_real]] = True
-    queried = numpy.flatnonzero(has_query)
-    number = numpy.cumsum(has_query) - 1
+    rows = [_padded(group) for group in groups]
+    asking = [row.part(places) for group, row in zip(groups, rows, strict=True) for places in group.blocks()]
+    queried = None if not any(firsts) else _queried(asking, sum(lengths))
+    if queried is not None:
+        number = numpy.zeros(sum(lengths), dtype=numpy.int64)
+        number[queried] = numpy.arange(len(queried))
+        asking = [_PaddedRows(number[tokens], is_real) for tokens, is_real in asking]
+    num_asking = sum(lengths) if queried is None else len(queried)
+    queries, are_queries = _of_heads(asking, heads.num, first=0, apart=heads.num)
+    keys, are_keys = _of_heads(rows, heads.num_kv, first=num_asking * heads.num, apart=2 * heads.num_kv)
+    of_padded = numpy.concatenate([queries, keys, keys + heads.num_kv])
+    is_real = numpy.concatenate([are_queries, are_keys, are_keys])
+    of_tokens = numpy.empty(num_asking * heads.num + sum(lengths) * 2 * heads.num_kv, dtype=numpy.int64)
+    of_tokens[of_padded[is_real]] = numpy.flatnonzero(is_real)
+    places = HeadPlaces(torch.from_numpy(of_padded), torch.from_numpy(of_tokens))
     return RowGroups(
         groups,
-        tuple(_blocks(groups, num_heads, num_kv_heads)),
-        None if len(queried) == total else torch.from_numpy(queried),
-        _head_places([(number[tokens], is_real) for tokens, is_real in blocks], len(queried), num_heads),
-        _key_places(tuple((group.begins, group.lengths) for group in groups), total, num_kv_heads),
+        tuple(_blocks(groups, heads, len(queries), len(keys))),
+        None if queried is None else torch.from_numpy(queried),
+        num_asking,
+        places,
+        len(queries),
+        places.of_tokens[: num_asking * heads.num],
     )
 
 
-@lru_cache(maxsize=16)  # most often all blocks of a network have the same groups
-def _key_places(rows: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...], total: int, num_heads: int) -> HeadPlaces:
-    """Of all tokens of the groups' rows, given by begins and lengths."""
-    whole = [_padded(begins, lengths, range(lengths[0])) for begins, lengths in rows]
-    return _head_places(whole, total, num_heads)
+class _PaddedRows(NamedTuple):
+    """Of each place of some rows, [rows, places]."""
+
+    tokens: Places  # in the line; its row's last where there is none
+    is_real: Places
+
+    def part(self, places: range) -> "_PaddedRows":
+        """Some of the places."""
+        return _PaddedRows(self.tokens[:, places.start : places.stop], self.is_real[:, places.start : places.stop])
+
+
+def _padded(group: RowGroup) -> _PaddedRows:
+    first, num = numpy.array(group.begins)[:, None], numpy.array(group.lengths)[:, None]
+    places = numpy.arange(group.length)
+    return _PaddedRows(first + numpy.minimum(places, num - 1), places < num)
+
+
+def _queried(asking: Sequence[_PaddedRows], total: int) -> Places | None:
+    """Tokens with queries; None where all have one."""
+    has_query = numpy.zeros(total, dtype=numpy.bool_)
+    for tokens, is_real in asking:
+        has_query[tokens[is_real]] = True
+    return None if has_query.all() else numpy.flatnonzero(has_query)
+
+
+def _of_heads(parts: Sequence[_PaddedRows], num: int, *, first: int, apart: int) -> tuple[Places, Places]:
+    """Of parts [rows, places], as [rows, heads, places] one after the other: the head, and whether it is a token's.
+
+    Those of token t are `first` + `apart` t and the next.
+    """
+    heads = first + numpy.arange(num)[:, None]
+    found = [(tokens[:, None] * apart + heads).ravel() for tokens, _ in parts]
+    return numpy.concatenate(found), numpy.concatenate([real[:, None].repeat(num, 1).ravel() for _, real in parts])
 
 
 def _grouped(lengths: Sequence[int], firsts: Sequence[int]) -> Iterator[RowGroup]:
@@ -144,35 +189,27 @@ def _group(rows: Sequence[int], begins: Sequence[int], lengths: Sequence[int], f
     return RowGroup(tuple(begins[row] for row in rows), tuple(lengths[row] for row in rows), first)
 
 
-def _blocks(groups: Sequence[RowGroup], num_heads: int, num_kv_heads: int) -> Iterator[QueryBlock]:
-    query = key = 0
+def _blocks(groups: Sequence[RowGroup], heads: Heads, first_key: int, num_keys: int) -> Iterator[QueryBlock]:
+    """Keys stand from `first_key` on among the padded heads, and so many heads behind them their values."""
+    query, key, size = 0, first_key, heads.size
+    num_shared = heads.num // heads.num_kv  # heads that share keys
     for group in groups:
-        num_rows = len(group.begins) * num_kv_heads
+        rows = len(group.begins) * heads.num_kv
         for places in group.blocks():
-            block = QueryBlock(query, key, num_rows, group.length, places.stop, len(places), num_heads // num_kv_heads)
-            yield block
-            query += num_rows * block.num_heads * block.num_queries
-        key += num_rows * group.length
-
-
-def _padded(begins: Sequence[int], lengths: Sequence[int], places: range) -> tuple[Places, Places]:
-    """Of these places of each row: the token in the line, its row's last where there is none, and whether there is one.
-
-    [rows, places] each.
-    """
-    first, num = numpy.array(begins)[:, None], numpy.array(lengths)[:, None]
-    wanted = numpy.arange(places.start, places.stop)
-    return first + numpy.minimum(wanted, num - 1), wanted < num
-
-
-def _head_places(parts: Sequence[tuple[Places, Places]], num_tokens: int, num_heads: int) -> HeadPlaces:
-    """Of parts [rows, places], which become [rows, heads, places]."""
-    heads = numpy.arange(num_heads)[:, None]
-    of_padded = numpy.concatenate([(tokens[:, None] * num_heads + heads).ravel() for tokens, _ in parts])
-    shapes = [(len(tokens), num_heads, tokens.shape[1]) for tokens, _ in parts]
-    is_real = numpy.concatenate(
-        [numpy.broadcast_to(real[:, None], shape).ravel() for (_, real), shape in zip(parts, shapes, strict=True)]
-    )
-    of_tokens = numpy.empty(num_tokens * num_heads, dtype=numpy.int64)
-    of_tokens[of_padded[is_real]] = numpy.flatnonzero(is_real)
-    return HeadPlaces(torch.from_numpy(of_padded), torch.from_numpy(of_tokens))
+            num, seen = num_shared * len(places), places.stop
+            along, across = (group.length * size, size, 1), (group.length * size, 1, size)
+            yield QueryBlock(
+                queries=((rows, num, size), (num * size, size, 1), query * size),
+                keys=((rows, seen, size), along, key * size),
+                keys_across=((rows, size, seen), across, key * size),
+                values=((rows, seen, size), along, (key + num_keys) * size),
+                values_across=((rows, size, seen), across, (key + num_keys) * size),
+                scores=(rows, num, seen),
+                diagonal=(
+                    (rows * num_shared, len(places), len(places)),
+                    (len(places) * seen, seen, 1),
+                    seen - len(places),
+                ),
+            )
+            query += rows * num
+        key += rows * group.length

@@ -24,6 +24,7 @@ FUNCTIONS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("learner.value_update", "token_values"),
     ),
     "policy: log-probabilities before the update": (
+        (UPDATES + "selection", "row_logprobs"),
         (UPDATES + "policy_update", "row_logprobs"),
         ("learner.policy_update", "row_logprobs"),
     ),
@@ -58,7 +59,10 @@ BESIDE = {
 OPERATIONS: Mapping[str, tuple[str, ...]] = {
     "matrix products": ("aten::mm", "aten::addmm"),
     "attention": ("scaled_dot_product", "aten::bmm", "aten::baddbmm", "aten::_softmax", "_Attention"),
-    "norms, rotations and gates": ("_RmsNorm", "_Gated", "aten::pow", "aten::rsqrt", "aten::silu", "aten::sigmoid"),
+    "norms, rotations and gates": (
+        *("_RmsNorm", "_Gated", "aten::pow", "aten::rsqrt", "aten::silu", "aten::sigmoid"),
+        *("aten::linalg_vector_norm", "aten::addcmul"),
+    ),
     "log-softmax": ("aten::_log_softmax",),
 }
 

@@ -56,6 +56,8 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
 
     NaN where it is not defined: fewer than two tokens, or returns that are all alike.
     """
-    variance = masked_variance(returns, mask)
-    unexplained = masked_variance(returns - values, mask)
+    values, returns = values[mask], returns[mask]
+    if len(returns) < 2:
+        return returns.new_full((), math.nan)
+    variance, unexplained = returns.var(), (returns - values).var()
     return torch.where(variance > 0, 1.0 - unexplained / variance, math.nan)

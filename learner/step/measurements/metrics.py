@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ def sampled_metrics(sampled: Sampled, policy_version: int, *, max_response_lengt
         "reward/std": float(scores.std()) if len(scores) > 1 else None,
         "reward/overlong_penalty": _mean((sampled.rewards - sampled.scores)[finished]),
         "response_length/mean": _mean(lengths),
-        **{f"response_length/p{percent}": _quantile(lengths, percent / 100) for percent in (10, 50, 90)},
+        **_percentiles("response_length", lengths, (10, 50, 90)),
         "response_length/max": int(lengths.max()) if len(lengths) else None,
         "response_length/clip_ratio": _mean((lengths >= max_response_length).float()),
         "response/finished_fraction": _mean(finished.float()),
@@ -87,8 +87,10 @@ def mismatch_metrics(old_logprobs: Tensor, rollout_logprobs: Tensor) -> Metrics:
     }
 
 
-def _quantile(values: Tensor, share: float) -> float | None:
-    return float(values.quantile(share)) if values.numel() else None
+def _percentiles(name: str, values: Tensor, percents: Sequence[int]) -> Metrics:
+    shares = torch.tensor(percents) / 100
+    numbers = values.quantile(shares).tolist() if values.numel() else [None] * len(percents)
+    return {f"{name}/p{percent}": number for percent, number in zip(percents, numbers, strict=True)}
 
 
 def _mean(values: Tensor) -> float | None:

@@ -1,6 +1,6 @@
 """What a training step asks of the system that it trains."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -55,8 +55,11 @@ class System(Protocol):
     def advantages(self, sampled: Sampled, predictions: Predictions) -> Tensor:
         """Of the windows' tokens [batch, time]."""
 
-    def value_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
-        """Per row, all of them finished: the value model's target for each token of the response."""
+    def value_targets(self, sampled: Sampled, estimates: Estimates) -> Tensor:
+        """The value model's target for each token of the responses [batch, longest response].
+
+        Rows without returns may hold anything.
+        """
 
     def policy_loss(self, tokens: PolicyTokens) -> PolicyLoss:
         """The policy's: the loss of one micro-batch, as its part of the mini-batch's mean."""

@@ -3,7 +3,7 @@
 T-PPO and VAPO fit the value model to what came in the end (decoupled GAE), PPO to lambda-returns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -28,16 +28,13 @@ class ClippedSystem(System):
     def advantages(self, sampled: Sampled, predictions: Predictions) -> Tensor:
         return self.estimators.window_advantages(sampled, predictions.values, predictions.boundary_values)
 
-    def value_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
+    def value_targets(self, sampled: Sampled, estimates: Estimates) -> Tensor:
         """R_t of the sampled tokens of all windows of each response: what came in the end, discounted (Monte-Carlo).
 
         So the value model's lambda is 1, whatever the policy's is.
         """
-        mask = estimates.value_mask[list(rows)]
-        rewards = terminal_rewards(sampled.rewards[list(rows)], mask)
-        returns = monte_carlo_returns(rewards, mask, gamma=self.estimators.algorithm.gamma)
-        lengths = sampled.response_lengths[list(rows)].tolist()
-        return [of_row[:length] for of_row, length in zip(returns, lengths, strict=True)]
+        rewards = terminal_rewards(sampled.rewards, estimates.value_mask)
+        return monte_carlo_returns(rewards, estimates.value_mask, gamma=self.estimators.algorithm.gamma)
 
     def policy_loss(self, tokens: PolicyTokens) -> losses.PolicyLoss:
         """Importance sampling corrects for the policy that sampled (decoupled loss) where a cap is set."""
@@ -62,5 +59,5 @@ class ClippedSystem(System):
 class PpoSystem(ClippedSystem):
     """PPO: one lambda for both models."""
 
-    def value_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
-        return self.estimators.lambda_return_targets(sampled, estimates, rows)
+    def value_targets(self, sampled: Sampled, estimates: Estimates) -> Tensor:
+        return self.estimators.lambda_return_targets(sampled, estimates)

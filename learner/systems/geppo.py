@@ -5,7 +5,7 @@ as seen from the one that sampled, its range shrinks with the mean number of use
 V-trace, and the learning rate follows the total variation by which the step moved the policy.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -66,7 +66,7 @@ class GeppoSystem(System):
             importance_cap=self._trace_cap,
         )
 
-    def value_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
+    def value_targets(self, sampled: Sampled, estimates: Estimates) -> Tensor:
         """V + c A, as the authors' release has it: V-trace's target weighs each token's own step, too.
 
         Of tokens before the window no ratio is known; theirs counts as 1.
@@ -76,7 +76,7 @@ class GeppoSystem(System):
             estimates.old_logprobs, sampled.rollout_logprobs, sampled.response_mask, cap=self._trace_cap
         )
         weighted = replace(estimates, raw_advantages=weights * estimates.raw_advantages)
-        return self._estimators.lambda_return_targets(sampled, weighted, rows)
+        return self._estimators.lambda_return_targets(sampled, weighted)
 
     def policy_loss(self, tokens: PolicyTokens) -> PolicyLoss:
         """Clipped around pi_old / pi_rollout."""

@@ -4,7 +4,7 @@ So how far the policy may go no longer depends on how many updates a step makes.
 policy; it moves after each optimizer update, and scores each mini-batch as it then is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -35,8 +35,8 @@ class PpoEwmaSystem(System):
     def advantages(self, sampled: Sampled, predictions: Predictions) -> Tensor:
         return self._estimators.window_advantages(sampled, predictions.values, predictions.boundary_values)
 
-    def value_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
-        return self._estimators.lambda_return_targets(sampled, estimates, rows)
+    def value_targets(self, sampled: Sampled, estimates: Estimates) -> Tensor:
+        return self._estimators.lambda_return_targets(sampled, estimates)
 
     def policy_loss(self, tokens: PolicyTokens) -> PolicyLoss:
         """Against the average as it is at this update: `actor/ppo_kl` and `actor/pg_clipfrac` are those to it."""

@@ -1,6 +1,5 @@
 """Advantages and value targets of a step's rows, as several systems compute them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,20 +47,23 @@ class Estimators:
             bootstrap_values=boundary_values,
         )
 
-    def lambda_return_targets(self, sampled: Sampled, estimates: Estimates, rows: Sequence[int]) -> list[Tensor]:
-        """G_t = A_t + V_t, with the policy's own advantages (PPO): one lambda for both models."""
-        targets = []
-        for index in rows:
-            values = sampled.window_part(index, estimates.values)
-            in_window = sampled.window_part(index, estimates.raw_advantages) + values
+    def lambda_return_targets(self, sampled: Sampled, estimates: Estimates) -> Tensor:
+        """G_t = A_t + V_t [batch, longest response], with the policy's own advantages (PPO): one lambda for both.
+
+        Rows without returns have them in their windows alone.
+        """
+        in_windows = estimates.raw_advantages + estimates.values
+        targets = sampled.response_values(in_windows)
+        for index in sampled.rows_with_returns():
             if start := sampled.window_starts[index]:
                 is_sampled = sampled.is_sampled[index]
-                known = torch.cat([sampled.earlier_values[index], values])
+                known = torch.cat([sampled.earlier_values[index], sampled.window_part(index, estimates.values)])
                 returns = self._with_earlier_tokens(
-                    known[is_sampled], in_window[is_sampled[start:]], reward=float(sampled.rewards[index])
+                    known[is_sampled],
+                    sampled.window_part(index, in_windows)[is_sampled[start:]],
+                    reward=float(sampled.rewards[index]),
                 )
-                in_window = known.masked_scatter(is_sampled, returns)
-            targets.append(in_window)
+                targets[index, : len(known)] = known.masked_scatter(is_sampled, returns)
         return targets
 
     def _with_earlier_tokens(self, values: Tensor, in_window: Tensor, *, reward: float) -> Tensor:

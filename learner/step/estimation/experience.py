@@ -58,12 +58,12 @@ class Sampled:
 
     def rows_with_returns(self) -> list[int]:
         """Finished rows with a sampled token: a response that ended without one (two stalls) has nothing to predict."""
-        is_finished = self.is_finished.tolist()
-        return [row for row, mask in enumerate(self.is_sampled) if is_finished[row] and bool(mask.any())]
+        rows: list[int] = torch.nonzero(self.is_finished & (self.num_sampled() > 0)).flatten().tolist()
+        return rows
 
     def num_sampled(self) -> Tensor:
         """Of the whole responses [batch]."""
-        return torch.tensor([int(of_row.sum()) for of_row in self.is_sampled])
+        return torch.tensor([numpy.count_nonzero(of_row.numpy()) for of_row in self.is_sampled], dtype=torch.long)
 
     def window_length(self, index: int) -> int:
         """Tokens of the row's window, with those that were not sampled."""
@@ -73,13 +73,26 @@ class Sampled:
         """[batch, time]: what a finished row earns, at its last sampled token, else 0."""
         return terminal_rewards(self.rewards, self.response_mask)
 
-    def response_values(self, index: int, window_values: Tensor) -> Tensor:
-        """V of each token of the response [n], as predicted in the step that took it; `window_values` [batch, time]."""
-        return torch.cat([self.earlier_values[index], self.window_part(index, window_values)])
+    def response_values(self, window_values: Tensor) -> Tensor:
+        """V of each token of the responses [batch, longest response], as predicted in the step that took it.
+
+        `window_values` [batch, time].
+        """
+        starts = torch.tensor(self.window_starts)[:, None]
+        places = torch.arange(int(self.response_lengths.max()))
+        values = window_values.new_zeros(self.num_rows, len(places))
+        values[places < starts] = torch.cat(self.earlier_values)
+        values[(places >= starts) & (places < self.response_lengths[:, None])] = self.window_entries(window_values)
+        return values
 
     def window_part(self, index: int, padded: Tensor) -> Tensor:
         """The row's own entries [n] of a [batch, time] tensor."""
         return padded[index, : self.window_length(index)]
+
+    def window_entries(self, padded: Tensor) -> Tensor:
+        """All rows' own entries of a [batch, time] tensor, row after row [n]."""
+        lengths = self.response_lengths - torch.tensor(self.window_starts)
+        return padded[torch.arange(padded.shape[1]) < lengths[:, None]]
 
     def first(self, num_rows: int) -> "Sampled":
         """The first rows alone."""
@@ -116,6 +129,14 @@ class Estimates:
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
         cut: dict[str, Any] = {name: x[:num_rows] for name, x in columns.items() if isinstance(x, Tensor)}
         return replace(self, **cut)
+
+
+def flat_places(rows: Sequence[int], lengths: Sequence[int], *, time: int) -> Tensor:
+    """Where the first so many entries of each of these rows lie in a [batch, time] tensor, for `Tensor.take` [n]."""
+    counts = numpy.array(lengths, dtype=numpy.int64)
+    ends = counts.cumsum()
+    firsts = numpy.array(rows, dtype=numpy.int64) * time - (ends - counts)
+    return torch.from_numpy(numpy.repeat(firsts, counts) + numpy.arange(counts.sum()))
 
 
 def gather(rows: Sequence[Rollout]) -> Sampled:

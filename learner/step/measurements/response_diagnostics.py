@@ -12,7 +12,6 @@ from torch import Tensor
 
 from learner.algorithm import diagnostics, egae
 from learner.algorithm.rewards import terminal_rewards
-from learner.models.passes.packing import pad_rows
 from learner.rollouts.rollout import Rollout
 from learner.step.estimation.estimators import Estimators
 from learner.step.estimation.experience import Estimates, Sampled
@@ -52,20 +51,20 @@ class FinishedResponses:
     @classmethod
     def of(cls, sampled: Sampled, estimates: Estimates, *, gamma: float) -> "FinishedResponses | None":
         """None when no response with a token finished."""
-        rows = sampled.rows_with_returns()
-        if not rows:
+        rows = torch.nonzero(estimates.value_mask.any(dim=1)).flatten()
+        if not len(rows):
             return None
-        values, _ = pad_rows([sampled.response_values(row, estimates.values) for row in rows])
-        mask, _ = pad_rows([sampled.is_sampled[row] for row in rows])
+        longest = int(sampled.response_lengths[rows].max())
+        mask = estimates.value_mask[rows, :longest]
         rewards = terminal_rewards(sampled.rewards[rows], mask)
-        window_starts = torch.tensor([sampled.window_starts[row] for row in rows])
+        window_starts = torch.tensor(sampled.window_starts)[rows]
         return cls(
-            values=values,
+            values=sampled.response_values(estimates.values)[rows, :longest],
             rewards=rewards,
             returns=egae.monte_carlo_returns(rewards, mask, gamma=gamma),
             mask=mask,
-            is_cut=mask & (torch.arange(values.shape[1]) < window_starts[:, None]),
-            row_indices=torch.tensor(rows),
+            is_cut=mask & (torch.arange(longest) < window_starts[:, None]),
+            row_indices=rows,
         )
 
     def of_rows(self, is_chosen: Tensor) -> "FinishedResponses":

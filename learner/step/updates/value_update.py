@@ -14,7 +14,7 @@ from learner.algorithm import losses
 from learner.models.passes.division import Division
 from learner.models.passes.outputs import ValueModel, token_and_boundary_values, token_values
 from learner.models.passes.packing import PackedBatch, pad_rows
-from learner.step.estimation.experience import Estimates, Sampled
+from learner.step.estimation.experience import Estimates, Sampled, flat_places
 from learner.step.measurements.metrics import Metrics, PartialMeans
 from learner.step.system import System
 from learner.step.updates.optimization import Optimization, mini_batches
@@ -94,8 +94,9 @@ class ValueUpdate:
     def train(self, estimates: Estimates, system: System, begun: BegunPass | None) -> Metrics:
         """Update; without a finished row the model, its optimizer and its schedule stay untouched."""
         means = PartialMeans()
+        of_step = _TargetsOfStep.of(self.sampled, estimates, system)
         for rows in self._mini_batches():
-            targets = _Targets.of(rows, self.sampled, estimates, system, self.section)
+            targets = of_step.of_rows(rows, self.section)
             division, passes, loss = begun.division if begun else self._divided(rows), [], 0.0
             for number, batch in enumerate(division.batches):
                 is_begun = begun is not None and begun.number == number
@@ -120,34 +121,49 @@ class ValueUpdate:
 
 @dataclass(frozen=True, slots=True)
 class _Targets:
-    """A mini-batch's tokens: one tensor per row, in the mini-batch's order."""
+    """What the tokens of a mini-batch's responses are trained on, [rows, longest response]."""
 
-    returns: list[Tensor]
-    old_values: list[Tensor]
-    value_mask: list[Tensor]
-    weights: list[Tensor]
+    returns: Tensor
+    old_values: Tensor
+    value_mask: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _TargetsOfStep:
+    """The same of all rows of the step, [batch, longest response]; those without returns hold anything."""
+
+    returns: Tensor
+    old_values: Tensor
+    value_mask: Tensor
 
     @classmethod
-    def of(
-        cls, rows: Sequence[int], sampled: Sampled, estimates: Estimates, system: System, section: "CriticSection"
-    ) -> "_Targets":
-        """What the system and the configuration make of the rows."""
-        mask = estimates.value_mask[list(rows)]
-        weights = TOKEN_WEIGHTS[section.loss_aggregation](mask)
-        lengths = [int(sampled.response_lengths[index]) for index in rows]
+    def of(cls, sampled: Sampled, estimates: Estimates, system: System) -> "_TargetsOfStep":
+        """What the system makes of the rows."""
         return cls(
-            returns=system.value_targets(sampled, estimates, rows),
-            old_values=[sampled.response_values(index, estimates.values) for index in rows],
-            value_mask=[of_row[:length] for of_row, length in zip(mask, lengths, strict=True)],
-            weights=[of_row[:length] for of_row, length in zip(weights, lengths, strict=True)],
+            returns=system.value_targets(sampled, estimates),
+            old_values=sampled.response_values(estimates.values),
+            value_mask=estimates.value_mask,
+        )
+
+    def of_rows(self, rows: Sequence[int], section: "CriticSection") -> _Targets:
+        """Those of a mini-batch, with the weights that the configuration gives its tokens."""
+        chosen = torch.tensor(rows)
+        mask = self.value_mask[chosen]
+        return _Targets(
+            returns=self.returns[chosen],
+            old_values=self.old_values[chosen],
+            value_mask=mask,
+            weights=TOKEN_WEIGHTS[section.loss_aggregation](mask),
         )
 
 
 def _backward(values: Tensor, batch: PackedBatch, targets: _Targets, section: "CriticSection") -> Tensor:
     """Backward pass of one micro-batch: its part of the mini-batch's loss, its clip fraction and number of tokens."""
+    places = flat_places(batch.row_indices, batch.num_selected, time=targets.value_mask.shape[1])
 
-    def flat(per_row: Sequence[Tensor]) -> Tensor:
-        return torch.cat([per_row[0][:0], *(per_row[index] for index in batch.row_indices)]).to(values.device)
+    def flat(padded: Tensor) -> Tensor:
+        return padded.take(places).to(values.device)
 
     result = losses.value_loss(
         values,

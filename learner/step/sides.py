@@ -28,7 +28,7 @@ from learner.step.system import System
 from learner.step.updates import policy_update
 from learner.step.updates.loss_normalizer import LossNormalizer
 from learner.step.updates.optimization import Optimization
-from learner.step.updates.policy_update import PolicyResult
+from learner.step.updates.policy_update import OfToken, PolicyResult
 from learner.step.updates.selection import scored_before
 from learner.step.updates.value_update import BegunPass, ValueUpdate
 from tppo.config.schema import ActorSection, AlgorithmSection, CriticSection, OptimizerSection, RunSection
@@ -124,7 +124,7 @@ class PolicySide:
         result = PolicyResult({}) if is_warming_up else self._update(experience, seed)
         seconds = {"timing_s/update_actor": time.perf_counter() - began}
         outcomes = {row: outcome for row, outcome in result.outcomes.items() if row < len(rows)}
-        old_logprobs = {row: outcome.old_logprobs for row, outcome in outcomes.items()}
+        old_logprobs = {row: outcome[:, OfToken.OLD_LOGPROB] for row, outcome in outcomes.items()}
         of_engines = self._engine_check.metrics(self.policy, rows, arrived, old_logprobs, version)
         return PolicyResult({**result.metrics, **seconds, **of_engines}, outcomes)
 

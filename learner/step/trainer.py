@@ -138,7 +138,9 @@ class Trainer:
             update = self.policy_side.train(experience, seed=seed)
         metrics = self._of_all_processes(metrics | update.metrics)
         arrived, of_arrived = experience.arrived, experience.of_arrived
-        values = [array("f", arrived.window_part(index, of_arrived.values).tolist()) for index in range(len(rows))]
+        values = [
+            array("f", arrived.window_part(index, of_arrived.values).numpy().tobytes()) for index in range(len(rows))
+        ]
         return StepResult(values, metrics, self._trace(experience, update) if self._keeps_traces else None)
 
     def _experience(self, rows: Sequence[Rollout], policy_version: int, seed: str) -> tuple[Experience, Metrics]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from learner.rollouts.rollout import Rollout
 from learner.step.estimation.experience import Estimates, Sampled
 from learner.step.measurements.trace_schema import SCHEMA, Header
-from learner.step.updates.policy_update import TokenOutcome
+from learner.step.updates.policy_update import OfToken
 
 Column = NDArray[Any]
 
@@ -27,7 +27,7 @@ def trace_table(
     rows: Sequence[Rollout],
     sampled: Sampled,
     estimates: Estimates,
-    outcomes: Mapping[int, TokenOutcome],
+    outcomes: Mapping[int, Tensor],
     *,
     header: Header,
     gamma: float,
@@ -109,21 +109,16 @@ class _PolicyColumns:
     is_clipped: Column
 
     @classmethod
-    def of(cls, sampled: Sampled, outcomes: Mapping[int, TokenOutcome]) -> "_PolicyColumns":
+    def of(cls, sampled: Sampled, outcomes: Mapping[int, Tensor]) -> "_PolicyColumns":
         lengths = [sampled.window_length(row) for row in range(sampled.num_rows)]
-
-        def joined(name: str, dtype: type) -> Column:
-            parts: list[Column] = [numpy.zeros(length, dtype=dtype) for length in lengths]
-            for row, outcome in outcomes.items():
-                of_selected = getattr(outcome, name)  # whose last tokens are the window's
-                parts[row] = of_selected[len(of_selected) - lengths[row] :].cpu().numpy().astype(dtype)
-            return numpy.concatenate(parts)
-
+        nothing = torch.zeros(max(lengths), len(OfToken))
+        parts = [outcomes.get(row, nothing) for row in range(len(lengths))]  # whose last tokens are the window's
+        of_tokens = torch.cat([part[len(part) - num :] for part, num in zip(parts, lengths, strict=True)]).numpy()
         return cls(
             has_outcome=numpy.repeat([row in outcomes for row in range(len(lengths))], lengths),
-            old_logprobs=joined("old_logprobs", numpy.float32),
-            ratio=joined("ratio", numpy.float32),
-            is_clipped=joined("is_clipped", numpy.bool_),
+            old_logprobs=of_tokens[:, OfToken.OLD_LOGPROB],
+            ratio=of_tokens[:, OfToken.RATIO],
+            is_clipped=of_tokens[:, OfToken.IS_CLIPPED].astype(numpy.bool_),
         )
 
 
@@ -133,7 +128,7 @@ def _nullable(column: Column, is_valid: Column) -> pyarrow.Array:
 
 def _flat(sampled: Sampled, padded: Tensor) -> Column:
     """The window's entries of a [batch, time] tensor, row after row."""
-    flat: Column = torch.cat([sampled.window_part(row, padded) for row in range(sampled.num_rows)]).numpy()
+    flat: Column = sampled.window_entries(padded).numpy()
     return flat
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,16 +26,17 @@ if TYPE_CHECKING:  # what computes runs where no configuration library is instal
     from tppo.config.schema import ActorSection, AlgorithmSection
 
 
-@dataclass(frozen=True, slots=True)
-class TokenOutcome:
-    """What the loss made of a row's selected tokens [n] in the last pass over them; the window's come last.
+class OfToken(IntEnum):
+    """What the loss makes of a token: columns of an outcome [n, 5].
 
-    As all that is kept of a step's tokens, they are on the host: the device holds those of one micro-batch.
+    As all that is kept of a step's tokens, outcomes are on the host: the device holds those of one micro-batch.
     """
 
-    old_logprobs: Tensor
-    ratio: Tensor
-    is_clipped: Tensor
+    OLD_LOGPROB = 0
+    RATIO = 1
+    IS_CLIPPED = 2
+    IMPORTANCE_WEIGHT = 3
+    KL_TO_OLD = 4  # KL(pi_old || pi) by k3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,10 @@ class PolicyResult:
     """What an update leaves behind besides the policy."""
 
     metrics: Metrics
-    outcomes: dict[int, TokenOutcome] = field(default_factory=dict)  # by row; rows that trained nothing have none
+    outcomes: dict[int, Tensor] = field(default_factory=dict)
+    """By row: of its selected tokens in the last pass over them [n, 5]; the window's come last. Rows that trained
+    nothing have none.
+    """
 
 
 def train(
@@ -88,7 +93,7 @@ OF_PASSES = ("num_tokens", *OF_TOKENS, "actor/entropy", "num_rows", "actor/route
 class _Pass:
     """What a micro-batch gives besides its gradients; on the host."""
 
-    of_tokens: Tensor  # [n, 5]: old log-probability, ratio, is clipped, importance weight, KL(pi_old || pi) by k3
+    of_tokens: Tensor  # [n, 5]: `OfToken`
     numbers: Tensor  # `OF_PASSES`, float64
 
 
@@ -105,7 +110,7 @@ class _PolicyUpdate:
     selection: Selection
     with_entropy: bool = field(kw_only=True)
     old_logprobs: dict[int, Tensor] = field(default_factory=dict)  # by row; fixed before the first update
-    last_pass: dict[int, TokenOutcome] = field(default_factory=dict)
+    last_pass: dict[int, Tensor] = field(default_factory=dict)  # by row
     means: PartialMeans = field(default_factory=PartialMeans)
     largest_kl: float = 0.0  # of a mini-batch, before its update
 
@@ -135,9 +140,10 @@ class _PolicyUpdate:
     def metrics(self) -> Metrics:
         if not self.old_logprobs:
             return {}
-        masks = torch.cat([self.selection.policy_mask[row] for row in self.old_logprobs])
-        old = torch.cat(list(self.old_logprobs.values()))[masks]
-        rollout = torch.cat([self.selection.rollout_logprobs[row] for row in self.old_logprobs])[masks]
+        places = self.selection.places(list(self.old_logprobs))
+        mask = self.selection.policy_mask.take(places)
+        old = torch.cat(list(self.old_logprobs.values()))[mask]
+        rollout = self.selection.rollout_logprobs.take(places)[mask]
         mismatch = mismatch_metrics(old, rollout) if len(old) else {}
         return {**self.means.values(), "actor/kl_to_old/max": self.largest_kl, **mismatch}
 
@@ -158,25 +164,29 @@ class _PolicyUpdate:
         logprobs = scores.logprobs
         is_first_pass = mini_batch[0] not in self.old_logprobs
 
-        def flat(per_row: Sequence[Tensor]) -> Tensor:
-            return torch.cat([per_row[0][:0], *(per_row[row] for row in rows)]).to(logprobs.device)
+        places = selection.places(rows)
+
+        def flat(padded: Tensor) -> Tensor:
+            return padded.take(places).to(logprobs.device)
 
         known = [] if is_first_pass else [self.old_logprobs[row] for row in rows]
-        policy_mask, positive_mask = flat(selection.policy_mask), flat(selection.positive_mask)
         tokens = PolicyTokens(
             batch=batch,
             logprobs=logprobs,
             old_logprobs=torch.cat(known).to(logprobs.device) if known else logprobs.detach(),
             rollout_logprobs=flat(selection.rollout_logprobs),
             advantages=flat(selection.advantages) * batch.spread([factors[row] for row in rows]).to(logprobs.device),
-            policy_mask=policy_mask,
+            policy_mask=flat(selection.policy_mask),
             normalizer=_num_tokens(selection.num_policy_tokens, mini_batch),
         )
         result = self.system.policy_loss(tokens)
-        imitation = losses.positive_example_loss(
-            logprobs, positive_mask, normalizer=_num_tokens(selection.num_positive_tokens, mini_batch)
-        )
-        loss = result.loss + self.lm_loss_weight * imitation
+        loss = result.loss
+        if self.lm_loss_weight > 0:
+            loss = loss + self.lm_loss_weight * losses.positive_example_loss(
+                logprobs,
+                flat(selection.positive_mask),
+                normalizer=_num_tokens(selection.num_positive_tokens, mini_batch),
+            )
         of_routers = scores.imbalances[: len(rows)]
         if imbalance == "trained":
             loss = loss + self.actor.router_aux_loss_coef * of_routers.sum() / len(mini_batch)
@@ -194,11 +204,10 @@ class _PolicyUpdate:
         Neither that nor the effective sample size is a mean of those of its parts.
         """
         for row, of_tokens in zip(mini_batch, of_rows, strict=True):
-            old_logprobs, ratio, is_clipped, *_ = of_tokens.unbind(1)
-            self.old_logprobs[row] = old_logprobs
-            self.last_pass[row] = TokenOutcome(old_logprobs, ratio, is_clipped.bool())
-        trained = torch.cat(list(of_rows))[torch.cat([self.selection.policy_mask[row] for row in mini_batch])]
-        *_, weights, kl_to_old = trained.unbind(1)
+            self.old_logprobs[row] = of_tokens[:, OfToken.OLD_LOGPROB]
+            self.last_pass[row] = of_tokens
+        trained = torch.cat(list(of_rows))[self.selection.policy_mask.take(self.selection.places(mini_batch))]
+        weights, kl_to_old = trained[:, OfToken.IMPORTANCE_WEIGHT], trained[:, OfToken.KL_TO_OLD]
         everywhere = torch.ones_like(weights).bool()
         mean = float(masked_mean(kl_to_old, everywhere))
         self.largest_kl = max(self.largest_kl, mean)
@@ -219,7 +228,7 @@ class _PolicyUpdate:
 def _of_tokens(tokens: PolicyTokens, result: losses.PolicyLoss) -> Tensor:
     kl_to_old = losses.k3_kl(tokens.old_logprobs, tokens.logprobs, tokens.policy_mask)
     columns = (tokens.old_logprobs, result.ratio, result.is_clipped, result.importance_weights, kl_to_old)
-    return torch.stack([column.detach().float().cpu() for column in columns], dim=1)
+    return torch.stack([column.detach().float() for column in columns], dim=1).cpu()
 
 
 def _of_pass(scores: TokenScores, tokens: PolicyTokens, result: losses.PolicyLoss, imbalances: Tensor) -> Tensor:

@@ -14,11 +14,15 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.optim.adam import adam
 
 from learner.parallel.gathering import placed_like
 
 if TYPE_CHECKING:  # what computes runs where no configuration library is installed
     from tppo.config.schema import OptimizerSection
+
+NORM_EPSILON = 1e-6
+"""What torch adds to a norm before it divides by it."""
 
 
 def mini_batches(rows: Sequence[int], *, count: int, epochs: int, seed: str) -> Iterator[Sequence[int]]:
@@ -106,28 +110,64 @@ class Optimization:
         self._before_update()
         norm = self._clip()
         rate = self._section.lr * self._factor(self._total_updates) * self.lr_scale
-        is_finite = bool(torch.isfinite(norm))
+        is_finite = math.isfinite(norm)
         if is_finite:
             self.adamw.param_groups[0]["lr"] = rate
-            self.adamw.step()
+            self._move()
             self._after_update()
             self.num_updates += 1
         else:
             self.num_skipped += 1
-        self.adamw.zero_grad(set_to_none=True)
-        return Update(float(norm), rate, was_skipped=not is_finite)
+        self._clear()
+        return Update(norm, rate, was_skipped=not is_finite)
 
-    def _clip(self) -> Tensor:
+    def _clip(self) -> float:
         """The norm of all gradients, those of other ranks' shards too; they are shortened to at most `grad_clip`."""
         norm = get_total_norm([one.grad for one in self._parameters if one.grad is not None])
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
-        clip_grads_with_norm_(self._parameters, self._section.grad_clip, norm)
-        return norm
+        size = float(norm)
+        if size + NORM_EPSILON > 0.999 * self._section.grad_clip:  # below it, however torch rounds, the factor is 1
+            clip_grads_with_norm_(self._parameters, self._section.grad_clip, norm)
+        return size
+
+    @torch.no_grad()
+    def _move(self) -> None:
+        """What `AdamW.step` does, without its hooks for profilers and compilers: a small network waits longer for them.
+
+        It makes the moments where there are none.
+        """
+        moved: list[Tensor] = [one for one in self._parameters if one.grad is not None]
+        states = [self.adamw.state[one] for one in moved]
+        if not all(states):
+            self.adamw.step()
+            return
+        group = self.adamw.param_groups[0]
+        adam(
+            moved,
+            [one.grad for one in moved if one.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            decoupled_weight_decay=True,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+    def _clear(self) -> None:
+        for one in self._parameters:
+            one.grad = None
 
     def skip(self) -> None:
         """Drop the gradients that backward passes have gathered: the policy has moved too far to be trained on them."""
-        self.adamw.zero_grad(set_to_none=True)
+        self._clear()
         self.num_skipped_kl += 1
 
     def state_dict(self) -> dict[str, Any]:

@@ -78,7 +78,8 @@ def temporal_differences(
         raise ValueError(f"boundary must be 'hold', or 'bootstrap' with bootstrap_values; it is {boundary!r}")
     values_after_end = torch.where(is_finished.unsqueeze(1), 0.0, values_after_cut)
 
-    has_next = response_mask.flip(1).cumsum(1).flip(1) > 1
+    num_up_to = response_mask.cumsum(1)
+    has_next = num_up_to < num_up_to[:, -1:]
     following = in_place(at_front(values, response_mask).roll(-1, dims=1), response_mask)
     next_values = torch.where(has_next, following, values_after_end)
     return torch.where(response_mask, rewards + gamma * next_values - values, 0.0)

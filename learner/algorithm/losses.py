@@ -127,15 +127,19 @@ def summarize(
     normalizer: float | Tensor | None,
 ) -> PolicyLoss:
     """The surrogate's mean and what to log with it; `log_ratio` is that of the policy to the clip's reference."""
+    log_ratio, num_tokens = log_ratio.detach(), policy_mask.sum()
+    logged = torch.stack([surrogate.is_clipped.to(weights), surrogate.is_dual_clipped.to(weights), -log_ratio, weights])
+    sums = torch.where(policy_mask, logged, 0.0).flatten(1).sum(dim=1)
+    clip_fraction, dual_clip_fraction, approx_kl, weight_mean = (sums / num_tokens.clamp(min=1)).unbind()
     return PolicyLoss(
         loss=token_mean(surrogate.per_token, policy_mask, normalizer),
-        clip_fraction=masked_mean(surrogate.is_clipped.float(), policy_mask),
-        dual_clip_fraction=masked_mean(surrogate.is_dual_clipped.float(), policy_mask),
-        approx_kl=masked_mean(-log_ratio.detach(), policy_mask),
-        importance_weight_mean=masked_mean(weights, policy_mask),
-        num_tokens=policy_mask.sum(),
+        clip_fraction=clip_fraction,
+        dual_clip_fraction=dual_clip_fraction,
+        approx_kl=approx_kl,
+        importance_weight_mean=weight_mean,
+        num_tokens=num_tokens,
         importance_weights=weights,
-        ratio=log_ratio.detach().exp(),
+        ratio=log_ratio.exp(),
         is_clipped=(surrogate.is_clipped | surrogate.is_dual_clipped) & policy_mask,
     )
 

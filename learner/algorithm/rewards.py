@@ -10,8 +10,8 @@ def terminal_rewards(final_rewards: Tensor, response_mask: Tensor) -> Tensor:
     """r_t [batch, time]: `final_rewards` [batch] at each row's last True token, 0 elsewhere and for an empty row."""
     require_masks(response_mask=response_mask)
     require_shape(response_mask.shape[:1], final_rewards=final_rewards)
-    num_following = response_mask.flip(1).cumsum(1).flip(1) - 1
-    is_last = response_mask & (num_following == 0)
+    num_up_to = response_mask.cumsum(1)
+    is_last = response_mask & (num_up_to == num_up_to[:, -1:])
     return torch.where(is_last, final_rewards.unsqueeze(1), 0.0)
 
 

@@ -18,7 +18,8 @@ def policy_mask(response_mask: Tensor, is_finished: Tensor, *, num_ignored_tail_
     """
     require_masks(response_mask=response_mask, is_finished=is_finished)
     require_shape(response_mask.shape[:1], is_finished=is_finished)
-    num_following = response_mask.flip(1).cumsum(1).flip(1) - 1
+    num_up_to = response_mask.cumsum(1)
+    num_following = num_up_to[:, -1:] - num_up_to
     is_before_tail = num_following >= num_ignored_tail_tokens
     return torch.where(is_finished.unsqueeze(1), response_mask, response_mask & is_before_tail)
 

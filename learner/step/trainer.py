@@ -137,10 +137,8 @@ class Trainer:
         if self.policy_side is not None:
             update = self.policy_side.train(experience, seed=seed)
         metrics = self._of_all_processes(metrics | update.metrics)
-        arrived, of_arrived = experience.arrived, experience.of_arrived
-        values = [
-            array("f", arrived.window_part(index, of_arrived.values).numpy().tobytes()) for index in range(len(rows))
-        ]
+        padded = experience.estimates.values.numpy()
+        values = [array("f", padded[index, : row.num_window_tokens].tobytes()) for index, row in enumerate(rows)]
         return StepResult(values, metrics, self._trace(experience, update) if self._keeps_traces else None)
 
     def _experience(self, rows: Sequence[Rollout], policy_version: int, seed: str) -> tuple[Experience, Metrics]:

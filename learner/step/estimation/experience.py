@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from learner.algorithm.rewards import overlong_penalty, terminal_rewards
-from learner.models.passes.packing import TokenRow, pad_rows
+from learner.models.passes.packing import TokenRow
 from learner.rollouts.rollout import Rollout
 
 if TYPE_CHECKING:  # what computes runs where no configuration library is installed
@@ -54,7 +55,7 @@ class Sampled:
 
     def all_windows_mask(self) -> Tensor:
         """[batch, longest response] bool: the sampled tokens of the whole responses, all windows so far."""
-        return pad_rows(self.is_sampled).values
+        return pad_sequence(self.is_sampled, batch_first=True)
 
     def rows_with_returns(self) -> list[int]:
         """Finished rows with a sampled token: a response that ended without one (two stalls) has nothing to predict."""
@@ -80,22 +81,25 @@ class Sampled:
         """
         starts = torch.tensor(self.window_starts)[:, None]
         places = torch.arange(int(self.response_lengths.max()))
-        values = window_values.new_zeros(self.num_rows, len(places))
-        values[places < starts] = torch.cat(self.earlier_values)
-        values[(places >= starts) & (places < self.response_lengths[:, None])] = self.window_entries(window_values)
+        is_earlier = places < starts
+        values = window_values.new_zeros(is_earlier.shape)
+        values[is_earlier] = torch.cat(self.earlier_values)
+        values[(places < self.response_lengths[:, None]) & ~is_earlier] = window_values[self.in_windows()]
         return values
 
     def window_part(self, index: int, padded: Tensor) -> Tensor:
         """The row's own entries [n] of a [batch, time] tensor."""
         return padded[index, : self.window_length(index)]
 
-    def window_entries(self, padded: Tensor) -> Tensor:
-        """All rows' own entries of a [batch, time] tensor, row after row [n]."""
+    def in_windows(self) -> Tensor:
+        """[batch, time] bool: the rows' own entries of such tensors, those of tokens that were not sampled, too."""
         lengths = self.response_lengths - torch.tensor(self.window_starts)
-        return padded[torch.arange(padded.shape[1]) < lengths[:, None]]
+        return torch.arange(self.response_mask.shape[1]) < lengths[:, None]
 
     def first(self, num_rows: int) -> "Sampled":
         """The first rows alone."""
+        if num_rows == self.num_rows:
+            return self
         return Sampled(**{name: column[:num_rows] for name, column in self.as_columns().items()})
 
     def as_columns(self) -> dict[str, Any]:
@@ -126,6 +130,8 @@ class Estimates:
 
     def first(self, num_rows: int) -> "Estimates":
         """Those of the first rows alone; `num_too_old` stays that of all."""
+        if num_rows == len(self.values):
+            return self
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
         cut: dict[str, Any] = {name: x[:num_rows] for name, x in columns.items() if isinstance(x, Tensor)}
         return replace(self, **cut)
@@ -141,27 +147,29 @@ def flat_places(rows: Sequence[int], lengths: Sequence[int], *, time: int) -> Te
 
 def gather(rows: Sequence[Rollout]) -> Sampled:
     """The rows of a step; a finished row must have its score."""
-    windows = [_tensor(row.rollout_logprobs[row.window_start :], numpy.float32) for row in rows]
-    rollout_logprobs, _ = pad_rows(windows)
     scores = torch.tensor([_score(row) for row in rows])
-    versions, _ = pad_rows([_tensor(row.token_versions[row.window_start :], numpy.int64) for row in rows])
     is_sampled = [_tensor(memoryview(row.is_sampled()), numpy.bool_) for row in rows]
-    window_sampled, _ = pad_rows([mask[row.window_start :] for mask, row in zip(is_sampled, rows, strict=True)])
     return Sampled(
         token_ids=[_tensor(row.prompt.token_ids + row.response_tokens, numpy.int64) for row in rows],
         prompt_lengths=[len(row.prompt.token_ids) for row in rows],
         window_starts=[row.window_start for row in rows],
         earlier_values=[_tensor(row.values, numpy.float32) for row in rows],
         is_sampled=is_sampled,
-        response_mask=window_sampled,
-        rollout_logprobs=rollout_logprobs,
-        token_versions=versions,
+        response_mask=_windows(rows, is_sampled),
+        rollout_logprobs=_windows(rows, [_tensor(row.rollout_logprobs, numpy.float32) for row in rows]),
+        token_versions=_windows(rows, [_tensor(row.token_versions, numpy.int64) for row in rows]),
         is_finished=torch.tensor([row.is_finished for row in rows]),
         scores=scores,
         rewards=scores,
         response_lengths=torch.tensor([len(row.response_tokens) for row in rows]),
         has_full_windows=torch.tensor([not (row.has_short_windows or row.num_not_sampled) for row in rows]),
     )
+
+
+def _windows(rows: Sequence[Rollout], of_responses: Sequence[Tensor]) -> Tensor:
+    """The windows' entries [batch, time] of the whole responses'."""
+    windows = [of_row[row.window_start :] for of_row, row in zip(of_responses, rows, strict=True)]
+    return pad_sequence(windows, batch_first=True)
 
 
 def _tensor(numbers: "array[Any] | memoryview", dtype: type[numpy.generic]) -> Tensor:

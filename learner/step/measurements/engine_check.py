@@ -51,7 +51,7 @@ class EngineCheck:
     def score_held(self, policy: Policy, rows: Sequence[Rollout], sampled: Sampled, policy_version: int) -> None:
         """Before the step that changes the weights: what the policy says of windows of held generators."""
         held = set(self.held_rows(rows))
-        present = [row for row in _sampled_whole_by(policy_version, sampled) if row in held]
+        present = [row for row in _sampled_whole_by(policy_version, sampled) if row in held] if held else []
         self._held_logprobs = self._rescored(policy, sampled, _spread(present, rows)[:MAX_ROWS]) if present else {}
 
     def keep_weights(self, policy: Policy, policy_version: int) -> None:

@@ -36,8 +36,15 @@ def trace_table(
     tokens = _Tokens.of(rows)
     policy = _PolicyColumns.of(sampled, outcomes)
     is_sampled = tokens.joined([row.is_sampled() for row in rows]).astype(numpy.bool_)
-    has_estimate = _flat(sampled, sampled.response_mask)
-    trains_policy = _flat(sampled, estimates.policy_mask) & policy.has_outcome
+    in_windows = sampled.in_windows().numpy()
+
+    def flat(padded: Tensor) -> Column:
+        """The window's entries of a [batch, time] tensor, row after row."""
+        of_windows: Column = padded.numpy()[in_windows]
+        return of_windows
+
+    has_estimate = flat(sampled.response_mask)
+    trains_policy = flat(estimates.policy_mask) & policy.has_outcome
     is_finished = tokens.of_rows([row.is_finished for row in rows])
     columns: dict[str, Any] = {
         "rollout_id": pyarrow.DictionaryArray.from_arrays(tokens.row, [row.rollout_id for row in rows]),
@@ -49,9 +56,9 @@ def trace_table(
         "old_logprob": tokens.spread(policy.old_logprobs, policy.has_outcome & has_estimate),
         "ratio": tokens.spread(policy.ratio, trains_policy),
         "is_clipped": tokens.spread(policy.is_clipped, trains_policy),
-        "value": _values(tokens, rows, sampled, estimates),
-        "raw_advantage": tokens.spread(_flat(sampled, estimates.raw_advantages), has_estimate),
-        "advantage": tokens.spread(_flat(sampled, estimates.advantages), trains_policy),
+        "value": _values(tokens, rows, flat(estimates.values)),
+        "raw_advantage": tokens.spread(flat(estimates.raw_advantages), has_estimate),
+        "advantage": tokens.spread(flat(estimates.advantages), trains_policy),
         "return": _nullable(_returns(tokens, sampled, is_sampled, gamma), is_finished & is_sampled),
         "in_window": tokens.in_window,
         "policy_mask": tokens.spread(trains_policy).fill_null(False),
@@ -126,16 +133,10 @@ def _nullable(column: Column, is_valid: Column) -> pyarrow.Array:
     return pyarrow.array(column, mask=~is_valid)
 
 
-def _flat(sampled: Sampled, padded: Tensor) -> Column:
-    """The window's entries of a [batch, time] tensor, row after row."""
-    flat: Column = sampled.window_entries(padded).numpy()
-    return flat
-
-
-def _values(tokens: _Tokens, rows: Sequence[Rollout], sampled: Sampled, estimates: Estimates) -> Column:
+def _values(tokens: _Tokens, rows: Sequence[Rollout], of_windows: Column) -> Column:
     """As predicted in the step that took the token: now for the window's, stored for the earlier ones."""
     column = numpy.empty(len(tokens.position), dtype=numpy.float32)
-    column[tokens.in_window] = _flat(sampled, estimates.values)
+    column[tokens.in_window] = of_windows
     column[~tokens.in_window] = tokens.joined([row.values for row in rows])
     return column
 

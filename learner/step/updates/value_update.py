@@ -4,7 +4,7 @@ against the system's targets.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -43,7 +43,7 @@ class Predicted:
     begun: BegunPass | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ValueUpdate:
     """The value model's passes of one step. `seed` deals the rows to the mini-batches."""
 
@@ -52,6 +52,10 @@ class ValueUpdate:
     sampled: Sampled
     section: "CriticSection"
     seed: str
+    rows: Sequence[int] = field(init=False)  # that train it
+
+    def __post_init__(self) -> None:
+        self.rows = self.sampled.rows_with_returns()
 
     def predicted(self) -> Predicted:
         """Of all rows, in a pass without gradient, but for one micro-batch: its training begins with this."""
@@ -111,8 +115,8 @@ class ValueUpdate:
         return {**means.values(), "critic/num_skipped_updates": self.optimization.num_skipped}
 
     def _mini_batches(self) -> Iterator[Sequence[int]]:
-        rows, section = self.sampled.rows_with_returns(), self.section
-        return mini_batches(rows, count=section.ppo_mini_batches, epochs=section.ppo_epochs, seed=self.seed)
+        section = self.section
+        return mini_batches(self.rows, count=section.ppo_mini_batches, epochs=section.ppo_epochs, seed=self.seed)
 
     def _divided(self, rows: Sequence[int]) -> Division:
         of_responses = [self.sampled.row_from(row, 0) for row in rows]

@@ -78,7 +78,8 @@ def metrics(sampled: Sampled, estimates: Estimates, *, estimators: Estimators, m
     finished = FinishedResponses.of(sampled, estimates, gamma=estimators.algorithm.gamma)
     if finished is None:
         return dict.fromkeys(EXPLAINED_VARIANCES + COSTS_OF_CUTS)
-    regular = finished.of_rows(sampled.has_full_windows[finished.row_indices])
+    has_borders = sampled.has_full_windows[finished.row_indices] & finished.is_cut.any(dim=1)
+    regular = finished.of_rows(has_borders)
     gae_lambda = estimators.gae_lambda(sampled)
     of_regular = gae_lambda[regular.row_indices] if isinstance(gae_lambda, Tensor) else gae_lambda
     return {
@@ -119,13 +120,13 @@ def _explained_variances(finished: FinishedResponses, max_response_length: int) 
 def _costs_of_cuts(finished: FinishedResponses, gae_lambda: float | Tensor, estimators: Estimators) -> Metrics:
     """Bias over the tokens that the ignored tail leaves in the policy's loss; jumps over all borders.
 
-    Of responses whose borders are `window_length` apart.
+    Of responses that were cut, whose borders are `window_length` apart.
     """
+    if not len(finished.row_indices):
+        return dict.fromkeys(COSTS_OF_CUTS)
     window_length, algorithm = estimators.window_length, estimators.algorithm
     place_in_window = torch.arange(finished.values.shape[1]) % window_length
     is_trained = finished.is_cut & (place_in_window < window_length - algorithm.num_ignored_tail_tokens)
-    if not finished.is_cut.any():
-        return dict.fromkeys(COSTS_OF_CUTS)
     bias = diagnostics.bias_at_cut(
         finished.rewards,
         finished.values,

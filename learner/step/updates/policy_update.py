@@ -10,7 +10,6 @@ from torch import Tensor
 
 from learner.algorithm import losses
 from learner.algorithm.importance import effective_sample_size
-from learner.algorithm.masked_stats import masked_mean
 from learner.models.passes.division import Division
 from learner.models.passes.logits import TokenScores
 from learner.models.passes.outputs import Imbalance, Policy, token_scores
@@ -27,7 +26,7 @@ if TYPE_CHECKING:  # what computes runs where no configuration library is instal
 
 
 class OfToken(IntEnum):
-    """What the loss makes of a token: columns of an outcome [n, 5].
+    """What the loss makes of a token: columns of an outcome [n, 6].
 
     As all that is kept of a step's tokens, outcomes are on the host: the device holds those of one micro-batch.
     """
@@ -37,6 +36,7 @@ class OfToken(IntEnum):
     IS_CLIPPED = 2
     IMPORTANCE_WEIGHT = 3
     KL_TO_OLD = 4  # KL(pi_old || pi) by k3
+    IS_TRAINED = 5  # in the policy's mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class PolicyResult:
 
     metrics: Metrics
     outcomes: dict[int, Tensor] = field(default_factory=dict)
-    """By row: of its selected tokens in the last pass over them [n, 5]; the window's come last. Rows that trained
+    """By row: of its selected tokens in the last pass over them [n, 6]; the window's come last. Rows that trained
     nothing have none.
     """
 
@@ -93,7 +93,7 @@ OF_PASSES = ("num_tokens", *OF_TOKENS, "actor/entropy", "num_rows", "actor/route
 class _Pass:
     """What a micro-batch gives besides its gradients; on the host."""
 
-    of_tokens: Tensor  # [n, 5]: `OfToken`
+    of_tokens: Tensor  # [n, 6]: `OfToken`
     numbers: Tensor  # `OF_PASSES`, float64
 
 
@@ -170,12 +170,15 @@ class _PolicyUpdate:
             return padded.take(places).to(logprobs.device)
 
         known = [] if is_first_pass else [self.old_logprobs[row] for row in rows]
+        advantages = flat(selection.advantages)
+        if self.normalizer.normalizer != "tokens":  # whose factors are 1
+            advantages = advantages * batch.spread([factors[row] for row in rows]).to(logprobs.device)
         tokens = PolicyTokens(
             batch=batch,
             logprobs=logprobs,
             old_logprobs=torch.cat(known).to(logprobs.device) if known else logprobs.detach(),
             rollout_logprobs=flat(selection.rollout_logprobs),
-            advantages=flat(selection.advantages) * batch.spread([factors[row] for row in rows]).to(logprobs.device),
+            advantages=advantages,
             policy_mask=flat(selection.policy_mask),
             normalizer=_num_tokens(selection.num_policy_tokens, mini_batch),
         )
@@ -206,12 +209,12 @@ class _PolicyUpdate:
         for row, of_tokens in zip(mini_batch, of_rows, strict=True):
             self.old_logprobs[row] = of_tokens[:, OfToken.OLD_LOGPROB]
             self.last_pass[row] = of_tokens
-        trained = torch.cat(list(of_rows))[self.selection.policy_mask.take(self.selection.places(mini_batch))]
-        weights, kl_to_old = trained[:, OfToken.IMPORTANCE_WEIGHT], trained[:, OfToken.KL_TO_OLD]
-        everywhere = torch.ones_like(weights).bool()
-        mean = float(masked_mean(kl_to_old, everywhere))
+        columns = torch.cat(list(of_rows)).T.contiguous()
+        is_trained = columns[OfToken.IS_TRAINED].bool()
+        weights = columns[OfToken.IMPORTANCE_WEIGHT][is_trained]
+        mean = float(columns[OfToken.KL_TO_OLD][is_trained].sum() / max(1, len(weights)))
         self.largest_kl = max(self.largest_kl, mean)
-        in_effect = effective_sample_size(weights, everywhere)
+        in_effect = effective_sample_size(weights, torch.ones_like(weights, dtype=torch.bool))
         self.means.add({"actor/effective_sample_size": float(in_effect)}, weight=len(weights))
         return mean
 
@@ -227,7 +230,8 @@ class _PolicyUpdate:
 @torch.no_grad()
 def _of_tokens(tokens: PolicyTokens, result: losses.PolicyLoss) -> Tensor:
     kl_to_old = losses.k3_kl(tokens.old_logprobs, tokens.logprobs, tokens.policy_mask)
-    columns = (tokens.old_logprobs, result.ratio, result.is_clipped, result.importance_weights, kl_to_old)
+    of_loss = (result.ratio, result.is_clipped, result.importance_weights)
+    columns = (tokens.old_logprobs, *of_loss, kl_to_old, tokens.policy_mask)
     return torch.stack([column.detach().float() for column in columns], dim=1).cpu()
 
 

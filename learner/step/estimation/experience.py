@@ -148,16 +148,16 @@ def flat_places(rows: Sequence[int], lengths: Sequence[int], *, time: int) -> Te
 def gather(rows: Sequence[Rollout]) -> Sampled:
     """The rows of a step; a finished row must have its score."""
     scores = torch.tensor([_score(row) for row in rows])
-    is_sampled = [_tensor(memoryview(row.is_sampled()), numpy.bool_) for row in rows]
+    is_sampled = [memoryview(row.is_sampled()) for row in rows]
     return Sampled(
         token_ids=[_tensor(row.prompt.token_ids + row.response_tokens, numpy.int64) for row in rows],
         prompt_lengths=[len(row.prompt.token_ids) for row in rows],
         window_starts=[row.window_start for row in rows],
         earlier_values=[_tensor(row.values, numpy.float32) for row in rows],
-        is_sampled=is_sampled,
-        response_mask=_windows(rows, is_sampled),
-        rollout_logprobs=_windows(rows, [_tensor(row.rollout_logprobs, numpy.float32) for row in rows]),
-        token_versions=_windows(rows, [_tensor(row.token_versions, numpy.int64) for row in rows]),
+        is_sampled=[_tensor(of_row, numpy.bool_) for of_row in is_sampled],
+        response_mask=_windows(rows, is_sampled, numpy.bool_),
+        rollout_logprobs=_windows(rows, [memoryview(row.rollout_logprobs) for row in rows], numpy.float32),
+        token_versions=_windows(rows, [memoryview(row.token_versions) for row in rows], numpy.int64),
         is_finished=torch.tensor([row.is_finished for row in rows]),
         scores=scores,
         rewards=scores,
@@ -166,10 +166,14 @@ def gather(rows: Sequence[Rollout]) -> Sampled:
     )
 
 
-def _windows(rows: Sequence[Rollout], of_responses: Sequence[Tensor]) -> Tensor:
+def _windows(rows: Sequence[Rollout], of_responses: Sequence[memoryview], dtype: type[numpy.generic]) -> Tensor:
     """The windows' entries [batch, time] of the whole responses'."""
-    windows = [of_row[row.window_start :] for of_row, row in zip(of_responses, rows, strict=True)]
-    return pad_sequence(windows, batch_first=True)
+    lengths = numpy.array([row.num_window_tokens for row in rows])
+    is_in_window = numpy.arange(lengths.max()) < lengths[:, None]
+    padded = numpy.zeros(is_in_window.shape, dtype)
+    windows = [numpy.asarray(of_row[row.window_start :]) for of_row, row in zip(of_responses, rows, strict=True)]
+    padded[is_in_window] = numpy.concatenate(windows)
+    return torch.from_numpy(padded)
 
 
 def _tensor(numbers: "array[Any] | memoryview", dtype: type[numpy.generic]) -> Tensor:

@@ -71,6 +71,22 @@ def test_the_reported_norm_is_that_before_clipping() -> None:
     assert optimization.adamw.state[weight]["exp_avg"].tolist() == pytest.approx([0.06, -0.08])
 
 
+def test_updates_give_the_bits_of_torchs_own_step_whether_the_gradients_are_clipped_or_not() -> None:
+    optimization, weight = an_optimization(grad_clip=1.0, lr_decay="constant")
+    other = torch.nn.Parameter(weight.detach().clone())
+    adamw = torch.optim.AdamW([other], lr=0.5, betas=ActorSection().betas, weight_decay=0.1, fused=True)
+
+    for gradient in ([0.3, -0.7], [3.0, -4.0], [0.6, -0.8], [0.1, 0.2]):  # of norms below, above and at the bound
+        update(optimization, weight, gradient)
+        other.grad = torch.tensor(gradient)
+        torch.nn.utils.clip_grad_norm_([other], 1.0)
+        adamw.step()
+
+    assert torch.equal(weight, other)
+    assert torch.equal(optimization.adamw.state[weight]["exp_avg_sq"], adamw.state[other]["exp_avg_sq"])
+    assert torch.equal(optimization.adamw.state[weight]["step"], torch.tensor(4.0))
+
+
 def test_the_schedule_counts_all_updates_of_all_steps() -> None:
     optimization, weight = an_optimization(min_lr_ratio=0.1)  # 2 steps of 5 mini-batches
 

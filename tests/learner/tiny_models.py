@@ -74,7 +74,7 @@ class RecordingOptimization(Optimization):
         self._named = weights.masters
         self.gradients: list[Gradients] = []
 
-    def _clip(self) -> Tensor:
+    def _clip(self) -> float:
         self.gradients.append({name: p.grad.clone() for name, p in self._named.items() if p.grad is not None})
         return super()._clip()
 

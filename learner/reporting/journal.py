@@ -6,7 +6,7 @@ duplicate; a reader keeps the last one of each window and of each score.
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from functools import singledispatchmethod
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class JournalWriter:
 
     def note(self, occurrences: Iterable[Occurrence], *, policy_version: int) -> None:
         """What happened in the ledger, while the policy had this version."""
-        self._append([self._line(one) | _version(one, policy_version) for one in occurrences])
+        self._append([_line(one) | _version(one, policy_version) for one in occurrences])
 
     def trained(self, step: int, rows: Sequence[tuple[str, int]]) -> None:
         """The windows (rollout, index) made a step."""
@@ -45,66 +45,72 @@ class JournalWriter:
         now = self._clock()
         self._file.append([{"time": now, **line} for line in lines])
 
-    @singledispatchmethod
-    def _line(self, one: object) -> Line:
-        raise AssertionError(f"{one} is no occurrence")
 
-    @_line.register
-    def _requested(self, one: Requested) -> Line:
-        return {
-            "kind": "requested",
-            "rollout": one.rollout_id,
-            "window": one.window_index,
-            "prompt": one.prompt_index,
-            "ordinal": one.ordinal,
-            "start": one.num_tokens_before,
-            "evaluation": one.is_evaluation,
-        }
+@singledispatch
+def _line(one: object) -> Line:
+    raise AssertionError(f"{one} is no occurrence")
 
-    @_line.register
-    def _arrived(self, one: Arrived) -> Line:
-        window = one.window
-        return {
-            "kind": "window",
-            "rollout": window.rollout_id,
-            "window": window.window_index,
-            "generator": window.generator,
-            "slot": window.slot,
-            "started": window.started_at,
-            "ended": window.ended_at,
-            "tokens": len(window.tokens),
-            "not_sampled": window.num_not_sampled,
-            "versions": [[span.policy_version, span.num_tokens] for span in window.version_spans],
-            **_kept_caches(window),
-            "finish": window.finish_reason.name.lower(),
-            "is_finished": one.is_finished,
-            "evaluation": window.is_evaluation,
-        }
 
-    @_line.register
-    def _scored(self, one: Scored) -> Line:
-        score = one.score
-        return {
-            "kind": "score",
-            "rollout": score.rollout_id,
-            "attempt": score.attempt,
-            "status": score.status.name,
-            "score": score.score,
-            "components": dict(score.components),
-            "function": score.function,
-            "seconds": score.duration_seconds,
-            "error": score.error,
-            "details": score.details,
-            "evaluation": score.is_evaluation,
-        }
+@_line.register
+def _requested(one: Requested) -> Line:
+    return {
+        "kind": "requested",
+        "rollout": one.rollout_id,
+        "window": one.window_index,
+        "prompt": one.prompt_index,
+        "ordinal": one.ordinal,
+        "start": one.num_tokens_before,
+        "evaluation": one.is_evaluation,
+    }
 
-    @_line.register
-    def _parked(self, one: Parked) -> Line:
-        return {"kind": "parked", "rollout": one.rollout_id, "window": one.window_index, "cause": one.cause}
 
-    @_line.register
-    def _dropped(self, one: Dropped) -> Line:
-        return {"kind": "dropped", "rollout": one.rollout_id, "window": one.window_index, "reason": one.reason}
+@_line.register
+def _arrived(one: Arrived) -> Line:
+    window = one.window
+    return {
+        "kind": "window",
+        "rollout": window.rollout_id,
+        "window": window.window_index,
+        "generator": window.generator,
+        "slot": window.slot,
+        "started": window.started_at,
+        "ended": window.ended_at,
+        "tokens": len(window.tokens),
+        "not_sampled": window.num_not_sampled,
+        "versions": [[span.policy_version, span.num_tokens] for span in window.version_spans],
+        **_kept_caches(window),
+        "finish": window.finish_reason.name.lower(),
+        "is_finished": one.is_finished,
+        "evaluation": window.is_evaluation,
+    }
+
+
+@_line.register
+def _scored(one: Scored) -> Line:
+    score = one.score
+    return {
+        "kind": "score",
+        "rollout": score.rollout_id,
+        "attempt": score.attempt,
+        "status": score.status.name,
+        "score": score.score,
+        "components": dict(score.components),
+        "function": score.function,
+        "seconds": score.duration_seconds,
+        "error": score.error,
+        "details": score.details,
+        "evaluation": score.is_evaluation,
+    }
+
+
+@_line.register
+def _parked(one: Parked) -> Line:
+    return {"kind": "parked", "rollout": one.rollout_id, "window": one.window_index, "cause": one.cause}
+
+
+@_line.register
+def _dropped(one: Dropped) -> Line:
+    return {"kind": "dropped", "rollout": one.rollout_id, "window": one.window_index, "reason": one.reason}
 
 
 def _version(one: Occurrence, policy_version: int) -> Line:

@@ -31,6 +31,7 @@ LONGEST_INTEGER = 19
 """Characters; one that is longer fits into no 64 bits, and may be too large for a float."""
 LARGEST_NUMBER = 10**LONGEST_INTEGER
 SUSPICIOUS_NUMBER = re.compile(rb"\d[eE]\+?\d\d\d|(?<![.\d])\d{19}|\d{300}|NaN|Infinity")
+FINITE_ENCODER = json.JSONEncoder(allow_nan=False)
 COMPARED_BYTES = 256
 """Of what was read last: when other bytes stand there now, the file was rewritten in place."""
 
@@ -69,8 +70,14 @@ class JsonLinesWriter:
 
 def json_line(one: Mapping[str, Any]) -> bytes:
     """The object as a line; numbers that are not finite, which JSON lacks, become null."""
-    finite = {name: None if _is_not_finite(value) else value for name, value in one.items()}
-    return json.dumps(finite, allow_nan=False).encode() + b"\n"
+    try:
+        return _text(one)
+    except ValueError:  # rare, so that the encoder looks for them and not we
+        return _text({name: None if _is_not_finite(value) else value for name, value in one.items()})
+
+
+def _text(one: Mapping[str, Any]) -> bytes:
+    return FINITE_ENCODER.encode(dict(one)).encode() + b"\n"
 
 
 def read_objects(path: Path, *, first_bytes: int | None = None, last_bytes: int | None = None) -> list[Fields]:

@@ -7,7 +7,9 @@ that has them. Each message has a deadline; the next attempt goes on behind what
 
 import asyncio
 import logging
+import math
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -23,7 +25,7 @@ from tppo.announced_weights import AnnouncedWeights
 from tppo.generation_totals import GenerationTally, GenerationTotals
 from tppo.process.cancellation import cancel_all
 from tppo.process.grpc_server import CHANNEL_OPTIONS
-from tppo.process.presence import Presence, present
+from tppo.process.presence import HEARTBEAT_SECONDS, Presence, present
 from tppo.security.authentication import Token, call_metadata
 from tppo.security.tls import channel
 from tppo.streams import StreamsError
@@ -58,24 +60,30 @@ class PresentProcesses:
     def __init__(self, client: RedisClient, run: str) -> None:
         self._client = client
         self._run = run
-        self._generators = GenerationTally()
+        self._tally = GenerationTally()
+        self._looked_at = -math.inf  # for generators
 
     async def find_generators(self) -> Mapping[str, FoundGenerator]:
         """Those that take weights now, by name."""
-        generators = [one for one in await self._present() if one.kind == "generation" and one.address]
-        return {one.name: FoundGenerator(one.address, one.started_at) for one in generators}
+        return {
+            one.name: FoundGenerator(one.address, one.started_at) for one in await self._generators() if one.address
+        }
 
     async def generation_totals(self) -> GenerationTotals:
-        """What all generators have done, those that have ended too."""
-        self._generators.observe_all(await self._present())
-        return self._generators.totals()
+        """What all generators have done, those that have ended too; as of a heartbeat ago at most."""
+        if time.monotonic() > self._looked_at + HEARTBEAT_SECONDS:
+            await self._generators()
+        return self._tally.totals()
 
     async def all_processes(self) -> list[Presence]:
         """All processes of the last day."""
         return await present(self._client, self._run, gone_after_seconds=REMEMBERED_SECONDS)
 
-    async def _present(self) -> list[Presence]:
-        return await present(self._client, self._run)
+    async def _generators(self) -> list[Presence]:
+        found = await present(self._client, self._run, ["generation"])
+        self._tally.observe_all(found)
+        self._looked_at = time.monotonic()
+        return found
 
 
 class GrpcTransport:

@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -89,7 +89,7 @@ ANNOUNCE = WITH_FULL_MEMORY + GUARD + "redis.call('HSET', KEYS[2], ARGV[2], ARGV
 
 async def announce(client: RedisClient, run: str, presence: Presence, *, incarnation: int = UNFENCED) -> None:
     """One heartbeat. A learner names its incarnation: `FencedError` once there is a later one."""
-    seen = replace(presence, seen_at=await _now(client))
+    seen = replace(presence, seen_at=_seconds(await client.time()))
     arguments: list[str | bytes | int] = [incarnation, presence.name, json.dumps(asdict(seen))]
     await fenced(client.register_script(ANNOUNCE)([fence_key(run), presence_key(run, presence.kind)], arguments))
 
@@ -99,24 +99,29 @@ async def withdraw(client: RedisClient, run: str, presence: Presence) -> None:
     await client.hdel(presence_key(run, presence.kind), presence.name)
 
 
-async def present(client: RedisClient, run: str, *, gone_after_seconds: float = GONE_AFTER_SECONDS) -> list[Presence]:
+async def present(
+    client: RedisClient, run: str, kinds: Sequence[str] = KINDS, *, gone_after_seconds: float = GONE_AFTER_SECONDS
+) -> list[Presence]:
     """Those whose last heartbeat is not older than that, by kind and name.
 
     Nor younger than now by that much: a promoted replica's clock may be behind the one that dated it.
     """
-    now = await _now(client)
-    found = [one for kind in KINDS for one in await _of_kind(client, run, kind)]
+    looks = [("HVALS", presence_key(run, kind)) for kind in kinds]
+    clock, *announced = await client.in_one_round_trip(("TIME",), *looks)
+    now = _seconds(clock)
+    found = [one for kind, texts in zip(kinds, announced, strict=True) for one in _of_kind(kind, texts)]
     return [one for one in found if abs(now - one.seen_at) <= gone_after_seconds]
 
 
-async def _of_kind(client: RedisClient, run: str, kind: str) -> list[Presence]:
-    found = (Presence.from_json(text) for text in await client.hvals(presence_key(run, kind)))
+def _of_kind(kind: str, texts: Iterable[bytes]) -> list[Presence]:
+    found = map(Presence.from_json, texts)
     return sorted((one for one in found if one.kind == kind), key=lambda one: one.name)
 
 
-async def _now(client: RedisClient) -> float:
-    seconds, microseconds = await client.time()
-    return float(seconds + microseconds / 1e6)
+def _seconds(clock: tuple[int, int]) -> float:
+    """Of Redis' reply to TIME."""
+    seconds, microseconds = clock
+    return seconds + microseconds / 1e6
 
 
 def presence_key(run: str, kind: str) -> str:

@@ -6,7 +6,7 @@ duplicate an entry silently. `tppo/streams/retry.py` is for what is idempotent o
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
@@ -59,6 +59,18 @@ class RedisClient(redis.asyncio.Redis):
         """Every command and script goes through here, except a pipeline's."""
         with translated_errors():
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    async def in_one_round_trip(self, *commands: Sequence[str]) -> list[Any]:
+        """The replies to commands of which none needs another's. Raises the first error among them."""
+        pipeline = self.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        with translated_errors():
+            replies = await pipeline.execute(raise_on_error=False)
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+        return replies
 
     @classmethod
     def from_url(cls, url: str, *args: Any, **options: Any) -> Self:

@@ -246,6 +246,25 @@ async def test_a_key_of_the_wrong_type_is_an_error_that_no_retry_mends(
     assert not isinstance(caught.value, StreamsUnavailable)
 
 
+async def test_commands_of_one_round_trip_are_answered_in_their_order(redis_client: RedisClient, run_name: str) -> None:
+    await redis_client.hset(f"tppo:{{{run_name}}}:a", "name", "one")
+
+    first, second = await redis_client.in_one_round_trip(
+        ("HVALS", f"tppo:{{{run_name}}}:a"), ("HVALS", f"tppo:{{{run_name}}}:b")
+    )
+
+    assert (first, second) == ([b"one"], [])
+
+
+async def test_the_first_error_of_one_round_trip_is_raised_in_the_servers_words(
+    redis_client: RedisClient, run_name: str
+) -> None:
+    await redis_client.set(f"tppo:{{{run_name}}}:inbox", "no hash")
+
+    with pytest.raises(StreamsError, match=r"^WRONGTYPE"):
+        await redis_client.in_one_round_trip(("TIME",), ("HVALS", f"tppo:{{{run_name}}}:inbox"))
+
+
 class FlushingRedis(RedisClient):
     """Loses everything just before a blocked read."""
 

@@ -46,9 +46,8 @@ class LearnerService:
         """`until_step`: end there, although the run is longer."""
         self._identity, self._parts, self._reconfiguration = identity, parts, parts.reconfiguration
         self._manager, self._trainer, self._rounds = parts.manager, parts.trainer, parts.rounds
-        self._log, self._checkpoints = parts.run_log, parts.checkpoints
-        self._until, self._meter = until_step or math.inf, ProgressMeter(progress)
-        self.steering, self.failures = parts.steering, parts.failures
+        self._log, self._checkpoints, self.steering = parts.run_log, parts.checkpoints, parts.steering
+        self.failures, self._until, self._meter = parts.failures, until_step or math.inf, ProgressMeter(progress)
         self._has_news = asyncio.Event()  # the ledger changed, or a stop was requested
         self._snapshot = partial(parts.snapshot, incarnation=identity.incarnation)
         self._is_stopping, self._waits_for_records, self._waiting_for = False, False, "start"
@@ -61,6 +60,7 @@ class LearnerService:
             reject=self._rejected.reject,
             on_entries=self._on_entries,
             held_at=lambda: parts.reconfiguration.held_at,
+            is_supplied=parts.manager.scheduler.is_supplied,
         )
         self._requests = RequestSender(parts.streams, self._manager.ledger)
         self._publisher = WeightPublisher(

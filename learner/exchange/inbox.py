@@ -41,6 +41,7 @@ FIRST_DELAY_SECONDS = 0.5  # between attempts while Redis does not answer
 LONGEST_DELAY_SECONDS = 4.0
 LOOK_AT_MEMORY_SECONDS = 1.0
 GATHERING_SECONDS = 0.02  # the most that a record waits: little beside the time in which a window is sampled
+SUPPLIED_SECONDS = 0.1  # the same, while all rows of the next step are there
 
 
 class InboxLoop:
@@ -56,17 +57,18 @@ class InboxLoop:
         reject: Callable[[InboxEntry, RejectedError], None],
         on_entries: Callable[[int], None],
         held_at: Callable[[], str | None] = lambda: None,
+        is_supplied: Callable[[], bool] = lambda: False,
     ) -> None:
         """`enter` takes each record that the border admits, `reject` each other one.
 
         `on_entries` is called after each read, or each slice of a large one, with the number of entries. Records behind
-        `held_at` wait until it lies further, or is None.
+        `held_at` wait until it lies further, or is None. `is_supplied`: whether the next step lacks none.
         """
         self._inbox = inbox
         self._border = border
         self._enter, self._reject = enter, reject
         self._on_entries = on_entries
-        self._held_at = held_at
+        self._held_at, self._is_supplied = held_at, is_supplied
         self._has_moved = asyncio.Event()
         self._is_awaited = asyncio.Event()
         self._is_awaited.set()
@@ -128,7 +130,7 @@ class InboxLoop:
 
     async def _gather(self) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(GATHERING_SECONDS):
+            async with asyncio.timeout(SUPPLIED_SECONDS if self._is_supplied() else GATHERING_SECONDS):
                 await self._is_awaited.wait()
 
     def _take_one(self, entry: InboxEntry) -> None:

@@ -36,6 +36,10 @@ class Scheduler:
     next_cohort: int = 0
     is_opened: bool = False
 
+    def is_supplied(self) -> bool:
+        """Whether so many rows are ready as a step takes."""
+        return len(self.ledger.ready) >= self.run.rollouts_per_step
+
     def open(self, policy_version: int) -> None:
         """The first requests of a run: as many as may be out."""
         assert not self.is_opened
@@ -89,8 +93,7 @@ class Scheduler:
         return self.run.mode != "streaming" or policy_version < self.num_cohort_steps
 
     def _first_ready_rows(self) -> list[Rollout]:
-        size = self.run.rollouts_per_step
-        return self.ledger.ready[:size] if len(self.ledger.ready) >= size else []
+        return self.ledger.ready[: self.run.rollouts_per_step] if self.is_supplied() else []
 
     def _oldest_cohort(self) -> list[Rollout]:
         return sorted(self.ledger.by_state.oldest_cohort(), key=lambda row: row.ordinal)

@@ -22,6 +22,7 @@ def a_loop(
     on_entries: Callable[[int], None],
     entered: list[str] | None = None,
     held_at: Callable[[], str | None] = lambda: None,
+    is_supplied: Callable[[], bool] = lambda: False,
 ) -> InboxLoop:
     """Every record is admitted, as its text, and noted in `entered`."""
     border: Any = SimpleNamespace(admit=bytes.decode)
@@ -34,6 +35,7 @@ def a_loop(
         reject=lambda *_: None,
         on_entries=on_entries,
         held_at=held_at,
+        is_supplied=is_supplied,
     )
 
 
@@ -74,8 +76,10 @@ async def test_records_gather_while_a_step_is_computed(monkeypatch: pytest.Monke
     assert reads == [1, 1, 1, 3]
 
 
-async def test_they_wait_no_longer_than_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GATHERING_SECONDS", 0.0)
+@pytest.mark.parametrize("is_supplied", [False, True])
+async def test_they_wait_no_longer_than_they_may(is_supplied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GATHERING_SECONDS", 10 * DEADLINE_SECONDS if is_supplied else 0.0)
+    monkeypatch.setattr(module, "SUPPLIED_SECONDS", 0.0 if is_supplied else 10 * DEADLINE_SECONDS)
     inbox, found, is_done = MemoryInbox(), list[int](), asyncio.Event()
 
     def note(num_entries: int) -> None:
@@ -83,7 +87,7 @@ async def test_they_wait_no_longer_than_they_may(monkeypatch: pytest.MonkeyPatch
         if sum(found) == 2:
             is_done.set()
 
-    loop = a_loop(inbox, on_entries=note)
+    loop = a_loop(inbox, on_entries=note, is_supplied=lambda: is_supplied)
     with loop.gathering():
         async with served_beside(loop):
             for payload in (b"a", b"b"):

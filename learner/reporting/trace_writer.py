@@ -20,6 +20,7 @@ from tppo.run_folder.paths import trace_files, trace_path
 logger = logging.getLogger(__name__)
 
 MAX_WAITING = 2
+REPEATED_COLUMNS = ["rollout_id"]  # that a dictionary makes smaller; numbers are compressed better without one
 
 
 class TraceWriter:
@@ -63,5 +64,5 @@ def write_trace(folder: Path, table: pyarrow.Table, *, require_right: Callable[[
     final = trace_path(folder, Header.of(table.schema).step)
     # Frozen in mid-file, this process may wake when a successor has written this very step.
     with replacement_of(final, before_replacing=require_right) as file:
-        parquet.write_table(table, file, compression="zstd")
+        parquet.write_table(table, file, compression="zstd", use_dictionary=REPEATED_COLUMNS)
     return final

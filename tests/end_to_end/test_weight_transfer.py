@@ -195,6 +195,7 @@ async def test_a_generator_that_takes_no_byte_ends_the_attempt() -> None:
 async def test_a_request_for_what_there_is_not_ends_the_attempt() -> None:
     class Greedy(WeightIntake):
         async def update_weights(self, messages: Any, context: Any) -> AsyncIterator[pb.UpdateWeightsResponse]:
+            await anext(aiter(messages))  # the manifest: a call that ends before it was read fails by itself
             yield pb.UpdateWeightsResponse(wanted=pb.WantedWeights(source=pb.WEIGHT_SOURCE_WHOLE, offset=10**6))
 
     learner = Learner()

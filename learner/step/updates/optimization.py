@@ -135,7 +135,7 @@ class Optimization:
     def _move(self) -> None:
         """What `AdamW.step` does, without its hooks for profilers and compilers: a small network waits longer for them.
 
-        It makes the moments where there are none.
+        Where a parameter has no moments yet, `AdamW.step` itself makes them.
         """
         moved: list[Tensor] = [one for one in self._parameters if one.grad is not None]
         states = [self.adamw.state[one] for one in moved]

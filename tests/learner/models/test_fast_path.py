@@ -120,6 +120,18 @@ def test_without_gradients_it_keeps_nothing_and_says_the_same() -> None:
     assert not found.logprobs.requires_grad
 
 
+def test_rows_longer_than_all_before_them_are_rotated_by_their_own_angles() -> None:
+    policy = policy_from_network(a_network("llama"))
+    network: Any = policy.network
+    for length in (8, 65, 300, 40):
+        (batch,) = pack([TokenRow(torch.arange(length) % VOCABULARY, 1)], max_tokens=1000)
+
+        found = token_scores(policy, batch).logprobs
+
+        with without_fast_path(network):
+            torch.testing.assert_close(found, token_scores(policy, batch).logprobs, rtol=1e-4, atol=2e-5)
+
+
 def test_a_copy_with_other_weights_takes_it_too() -> None:
     policy = policy_from_network(a_network("llama"))
 

@@ -1,9 +1,7 @@
 """The fast path: the bodies of Qwen2, Qwen3 and Llama in few operations, for rows in one line.
 
-What transformers' modules compute in many passes over memory is here one product of stacked weights, or one operation
-of operations.py. The weight of each norm is folded into the product that follows it; the two halves of a head that are
-rotated against each other stand interleaved, so that a rotation is one complex product. In the last block, of tokens
-that no result is wanted of, keys and values alone are computed.
+What transformers' modules compute in many passes over memory is here one operation a block: block.py. In the last
+block, tokens that no result is wanted of have keys and values alone, where they are many.
 
 For float32 on a CPU, and for small blocks: stacked and folded weights are copies, kept for the backward pass, which are
 small beside what is computed as long as the model is.
@@ -116,7 +114,7 @@ def _of_places(body: Any, num: int, heads: Heads) -> Rotations:
     found = _ROTATIONS.get(rotary)
     if found is None or len(found.queries) < num:
         is_lasting = rotary.rope_type in LASTING_ROTATIONS
-        places = torch.arange(1 << num.bit_length() if is_lasting else num)
+        places = torch.arange(1 << (num - 1).bit_length() if is_lasting else num)
         cosine, sine = rotary(body.norm.weight, places[None])
         half = cosine.shape[-1] // 2
         once = torch.complex(cosine[0, :, :half].contiguous(), sine[0, :, :half].contiguous())

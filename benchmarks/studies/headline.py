@@ -8,7 +8,7 @@ of generators, slots, threads and windows; each side's fastest stands in the com
 Synchronous PPO may use both cores in turn: two generators while it generates, two threads while it trains. Longer
 windows have fewer prefixes to read again: the paper's are a third of the longest response, the quick start's an eighth.
 In company, few windows wait for others to decode with (docs/decisions/0048). The runs that the attribution has as well
-are not repeated. `--sweep` runs rates and slots of each side instead.
+are not repeated. `--sweep` runs rates and slots of each side, and windows in company, instead.
 """
 
 import sys
@@ -56,17 +56,20 @@ SYNCHRONOUS = (
     with_more(PPO["lockstep"], "two generators and threads", *TWO_GENERATORS, num_threads=2),
 )
 OVERLAPPED = (PPO["overlapped"], with_more(PPO["overlapped"], "two generators", *TWO_GENERATORS))
+IN_COMPANY = ("run.max_policy_lag=3", "generation.num_slots=64", "generation.gather_seconds=1")
+
+
+def in_company(window_length: int) -> Variant:
+    """T-PPO with windows that wait for others to decode with."""
+    name, window = f"windows of {window_length} in company", f"run.window_length={window_length}"
+    return with_more(TPPO["streaming"], name, window, *IN_COMPANY)
+
+
 STREAMING = (
     TPPO["streaming"],
     with_more(TPPO["streaming"], "windows of 512", "run.window_length=512"),
-    with_more(
-        TPPO["streaming"],
-        "windows of 512 in company",
-        "run.window_length=512",
-        "run.max_policy_lag=3",
-        "generation.num_slots=64",
-        "generation.gather_seconds=1",
-    ),
+    in_company(512),
+    in_company(1024),
 )
 SIDES: Mapping[str, Sequence[Variant]] = {
     "T-PPO, streaming": STREAMING,
@@ -79,14 +82,15 @@ PROMISED = dict(zip(OTHERS, (2.5, 1.3), strict=True))
 QUICK = (SYNCHRONOUS[-1], OVERLAPPED[0], STREAMING[0])
 RATES = ("5e-5", "1e-4", "1.5e-4")
 SLOTS = (16, 64)
+WINDOWS = (512, 683, 1024)
 
 
 def swept() -> list[Variant]:
-    """Rates and slots of both sides."""
+    """Rates and slots of both sides, and windows in company."""
     sides = (PPO["lockstep"], TPPO["streaming"])
     rates = [with_more(side, f"rate {rate}", f"actor.lr={rate}") for side in sides for rate in RATES]
     slots = [with_more(side, f"{slots} slots", f"generation.num_slots={slots}") for side in sides for slots in SLOTS]
-    return [*sides, *rates, *slots]
+    return [*sides, *rates, *slots, *map(in_company, WINDOWS)]
 
 
 def fastest(runs: Runs, variants: Sequence[Variant], number: int) -> str | None:

@@ -41,7 +41,7 @@ FIRST_DELAY_SECONDS = 0.5  # between attempts while Redis does not answer
 LONGEST_DELAY_SECONDS = 4.0
 LOOK_AT_MEMORY_SECONDS = 1.0
 GATHERING_SECONDS = 0.02  # the most that a record waits: little beside the time in which a window is sampled
-SUPPLIED_SECONDS = 0.1  # the same, while all rows of the next step are there
+SUPPLIED_SECONDS = 0.25  # the same, while all rows of the next step are there
 
 
 class InboxLoop:

@@ -27,6 +27,7 @@ FIRST_DELAY_SECONDS = 0.5  # between attempts while Redis does not answer
 LONGEST_DELAY_SECONDS = 4.0
 BATCH_COUNT = 256  # requests that are sent at once
 BATCH_BYTES = 4 * 2**20  # of them, unless one alone is longer
+MAX_TOKENS_AT_ONCE = 4096  # of responses whose requests are encoded on the event loop: some 2 ms
 
 
 class RequestSender:
@@ -95,7 +96,9 @@ class RequestSender:
         """The first of them."""
         if not requests:
             return
-        payloads = await asyncio.to_thread(self._batch, list(islice(requests, BATCH_COUNT)))
+        first = list(islice(requests, BATCH_COUNT))
+        is_little = sum(map(_num_tokens, first)) <= MAX_TOKENS_AT_ONCE
+        payloads = self._batch(first) if is_little else await asyncio.to_thread(self._batch, first)
         try:
             entry_ids = await self._queues[kind].put(payloads)
         except StreamsError as error:
@@ -125,3 +128,8 @@ class RequestSender:
         if isinstance(request, WindowRequest):
             return codec.encode_window_request(request)
         return codec.encode_reward_request(request.request(self._ledger.decode))
+
+
+def _num_tokens(request: Request) -> int:
+    """Of the response so far."""
+    return len(request.response_tokens if isinstance(request, WindowRequest) else request.tokens)

@@ -101,8 +101,6 @@ def scored_before(
 def scored_of(policy: Policy, selection: Selection, actor: "ActorSection") -> dict[int, Tensor]:
     """All mini-batches but the first, which is scored by the same weights in its own training pass."""
     in_order = mini_batches(selection.trained_rows(), count=actor.ppo_mini_batches, epochs=1, seed="")
-    found: dict[int, Tensor] = {}
-    for later in list(in_order)[1:]:
-        rows = [selection.rows[row] for row in later]
-        found.update(zip(later, row_logprobs(policy, rows, max_tokens=actor.max_tokens_per_microbatch), strict=True))
-    return found
+    later = [row for mini_batch in list(in_order)[1:] for row in mini_batch]
+    rows = [selection.rows[row] for row in later]
+    return dict(zip(later, row_logprobs(policy, rows, max_tokens=actor.max_tokens_per_microbatch), strict=True))

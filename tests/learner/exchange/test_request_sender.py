@@ -109,9 +109,11 @@ async def test_requests_of_both_kinds_are_sent_though_one_queue_refuses_at_first
     assert sender.last_error == ""
 
 
-async def test_the_text_of_a_response_to_be_scored_is_made_in_another_thread(
-    streams: MemoryStreams, ledger: Ledger
+@pytest.mark.parametrize(("most", "is_in_another"), [(3, False), (2, True)])
+async def test_the_text_of_a_long_response_is_made_in_another_thread(
+    streams: MemoryStreams, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, most: int, is_in_another: bool
 ) -> None:
+    monkeypatch.setattr(request_sender, "MAX_TOKENS_AT_ONCE", most)
     threads: list[int] = []
 
     def decode(response: "array[int]") -> str:
@@ -127,8 +129,8 @@ async def test_the_text_of_a_response_to_be_scored_is_made_in_another_thread(
         (payload,) = await outstanding(streams.reward_requests)
 
     assert codec.decode_reward_request(payload).response == "a text of 3 tokens"
-    assert len(threads) == 1
-    assert threading.get_ident() not in threads
+    (thread,) = threads
+    assert (thread != threading.get_ident()) is is_in_another
 
 
 async def test_the_id_of_a_request_is_known_while_its_rollout_waits_for_it(

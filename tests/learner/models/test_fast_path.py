@@ -166,22 +166,24 @@ def test_rows_of_like_length_are_padded_to_the_longest_and_queries_begin_with_th
     assert [(group.begins, group.length, group.first) for group in found.groups] == [((3,), 40, 38), ((0, 43), 3, 1)]
     assert found.queried is not None
     assert found.queried.tolist() == [1, 2, 41, 42, 44]
-    # Padded queries: places 38 and 39 of the row of 40, then places 1 and 2 of the rows of 3 and 2. Behind the five
-    # heads of queries, token t has its key at 5 + 2 t and its value beside.
-    keys = [*range(3, 43), 0, 1, 2, 43, 44, 44]
-    of_keys, of_values = [5 + 2 * token for token in keys], [6 + 2 * token for token in keys]
-    assert found.places.of_padded.tolist() == [2, 3, 0, 1, 4, 4, *of_keys, *of_values]
-    assert found.query_places.tolist() == [2, 3, 0, 1, 4]
-    of_padded = [found.places.of_padded[place] for place in found.places.of_tokens.tolist()]
-    assert of_padded == list(range(5 + 2 * 45))
+    # Padded queries: places 38 and 39 of the row of 40, then places 1 and 2 of the rows of 3 and 2. Token t has its
+    # query at 3 t, its key and its value behind.
+    queries, keys = [41, 42, 1, 2, 44, 44], [*range(3, 43), 0, 1, 2, 43, 44, 44]
+    in_order = [*(3 * token for token in queries), *(3 * token + 1 for token in keys)]
+    assert found.places.of_padded.tolist() == [*in_order, *(3 * token + 2 for token in keys)]
+    assert (found.num_asking, found.query_places.tolist()) == (5, [2, 3, 0, 1, 4])
+    nowhere = len(found.places.of_padded)
+    for head, place in enumerate(found.places.of_tokens.tolist()):
+        is_asked = head % 3 > 0 or head // 3 in found.queried
+        assert (int(found.places.of_padded[place]) == head) if is_asked else (place == nowhere)
 
 
 def test_heads_of_a_row_stand_together() -> None:
     found = row_groups.row_groups((2, 2), (0, 0), row_groups.Heads(2, 1, 1))
 
     assert found.queried is None
-    # Tokens have query heads 2 t and 2 t + 1; padded are both tokens of a row and head side by side.
+    # Token t has query heads 4 t and 4 t + 1, its key and its value; padded are the queries of a row and head side by
+    # side, then all keys, then all values.
+    assert found.places.of_padded.tolist() == [0, 4, 1, 5, 8, 12, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15]
+    assert found.places.of_tokens.tolist() == [0, 2, 8, 12, 1, 3, 9, 13, 4, 6, 10, 14, 5, 7, 11, 15]
     assert found.query_places.tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
-    # Behind them keys and values in turn, token by token; padded are all keys, then all values.
-    assert found.places.of_padded.tolist() == [0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15]
-    assert found.places.of_tokens.tolist()[8:] == [8, 12, 9, 13, 10, 14, 11, 15]

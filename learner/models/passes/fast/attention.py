@@ -29,7 +29,7 @@ class Attended(NamedTuple):
 
 
 def attend(heads: Tensor, rows: RowGroups, *, scale: float, keeps: bool) -> Attended:
-    """From the heads of queries, and of keys and values, token by token [heads of all, head_dim]."""
+    """From the heads of queries, keys and values of each token [tokens * heads, head_dim]."""
     padded = heads.index_select(0, rows.places.of_padded)
     outputs = padded.new_empty(rows.num_queries, padded.shape[1])
     kept: list[Tensor] = []
@@ -44,11 +44,11 @@ def attend(heads: Tensor, rows: RowGroups, *, scale: float, keeps: bool) -> Atte
 
 
 def of_attended(of_outputs: Tensor, padded: Tensor, kept: list[Tensor], rows: RowGroups, *, scale: float) -> Tensor:
-    """The gradient of the heads, from that of the outputs [n, heads * head_dim]."""
+    """The gradient of all heads, from that of the outputs [n, heads * head_dim]."""
     head_dim = padded.shape[1]
     outputs = padded.new_zeros(rows.num_queries, head_dim)
     outputs.index_copy_(0, rows.query_places, of_outputs.view(-1, head_dim))
-    of_padded = torch.zeros_like(padded)
+    of_padded = padded.new_zeros(len(padded) + 1, head_dim)  # the last: of queries that nobody asks
     for block, first_kept in zip_longest(rows.blocks, kept):
         probabilities = _probabilities(block, padded, scale) if first_kept is None else first_kept
         output = outputs.as_strided(*block.queries)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
 
 from learner.models.passes.fast.attention import attend, of_attended
 from learner.models.passes.fast.operations import across_rms, divided_by_rms, gated, of_gated
@@ -20,12 +21,10 @@ from learner.models.passes.fast.row_groups import Heads, RowGroups
 
 
 class Rotations(NamedTuple):
-    """Complex [n, heads * size / 2], with those back; of the tokens with queries, and of all."""
+    """Of the queries and keys of all tokens, complex [total, heads * size / 2], and those back."""
 
-    queries: Tensor
-    keys: Tensor
-    queries_back: Tensor
-    keys_back: Tensor
+    there: Tensor
+    back: Tensor
 
 
 class BlockShape(NamedTuple):
@@ -54,33 +53,25 @@ class _Block(torch.autograd.Function):
     ) -> Tensor:
         of_block = Parameters(*parameters)  # type: ignore[arg-type]
         normed, inverse = divided_by_rms(hidden, shape.eps)
-        own, own_normed = hidden, normed
-        if rows.queried is not None:
-            own, own_normed = hidden.index_select(0, rows.queried), normed.index_select(0, rows.queried)
         inward = Folded.of_attention(of_block, shape.heads)
-        heads = normed.new_empty(len(rows.places.of_tokens), shape.heads.size)
-        queries, keys_and_values = _parts(heads, rows, shape.heads)
-        num = queries.shape[1]
-        query_bias, key_and_value_bias = (None, None) if inward.bias is None else inward.bias.tensor_split([num])
-        _project(own_normed, inward.weight[:num], query_bias, queries)
-        _project(normed, inward.weight[num:], key_and_value_bias, keys_and_values)
-        of_norms = _norm_heads(of_block, queries, keys_and_values, shape)
-        _rotate(queries, rotations.queries)
-        _rotate(keys_and_values, rotations.keys)
-        attended = attend(heads, rows, scale=shape.scale, keeps=any(ctx.needs_input_grad))
+        heads = linear(normed, inward.weight, inward.bias)
+        of_norms = _norm_heads(of_block, heads, shape)
+        _rotate(heads, rotations.there)
+        attended = attend(heads.view(-1, shape.heads.size), rows, scale=shape.scale, keeps=any(ctx.needs_input_grad))
+        own = hidden if rows.queried is None else hidden.index_select(0, rows.queried)
         middle = torch.addmm(own, attended.outputs, of_block.output.t())
         if of_block.output_bias is not None:
             middle += of_block.output_bias
         after, after_inverse = divided_by_rms(middle, shape.eps)
         mlp = Folded.of_mlp(of_block)
-        gates_and_values = torch.nn.functional.linear(after, mlp.weight, mlp.bias)
+        gates_and_values = linear(after, mlp.weight, mlp.bias)
         activated, product = gated(gates_and_values)
         outputs = middle.addmm_(product, of_block.down.t())
         if of_block.down_bias is not None:
             outputs += of_block.down_bias
         ctx.save_for_backward(
             *parameters,
-            *(normed, own_normed, inverse, inward.weight, inward.plain, attended.padded, attended.outputs),
+            *(normed, inverse, inward.weight, inward.plain, attended.padded, attended.outputs),
             *(after, after_inverse, mlp.weight, mlp.plain, gates_and_values, activated, product),
             *of_norms,
             *attended.kept,
@@ -98,7 +89,7 @@ class _Block(torch.autograd.Function):
             return [next(saved) for _ in range(count)]
 
         of_block = Parameters(*take(len(Parameters._fields)))
-        normed, own_normed, inverse, inward, inward_plain, padded, attended = take(7)
+        normed, inverse, inward, inward_plain, padded, attended = take(6)
         after, after_inverse, mlp, mlp_plain, gates_and_values, activated, product = take(7)
         of_norms = take(4 if of_block.query_norm is not None else 0)
         kept = [*saved]
@@ -108,22 +99,13 @@ class _Block(torch.autograd.Function):
         of_after = across_rms(of_gates_and_values @ mlp, after)
         of_middle = torch.addcmul(of_outputs, of_after, after_inverse)
         of_heads = of_attended(of_middle @ of_block.output, padded, kept, rows, scale=shape.scale)
-        of_queries, of_keys_and_values = _parts(of_heads, rows, shape.heads)
-        _rotate(of_queries, rotations.queries_back)
-        _rotate(of_keys_and_values, rotations.keys_back)
-        of_head_norms = _through_head_norms(of_block, of_norms, of_queries, of_keys_and_values, shape)
-        num = of_queries.shape[1]
-        of_normed = of_keys_and_values @ inward[num:]
-        if rows.queried is None:
-            of_normed.addmm_(of_queries, inward[:num])
-            of_hidden = of_middle
-        else:
-            of_normed.index_add_(0, rows.queried, of_queries @ inward[:num])
-            of_hidden = torch.zeros_like(of_normed).index_copy_(0, rows.queried, of_middle)
-        of_inward = torch.empty_like(inward)
-        torch.mm(of_queries.t(), own_normed, out=of_inward[:num])
-        torch.mm(of_keys_and_values.t(), normed, out=of_inward[num:])
-        of_inward, of_before_norm = unfolded(of_inward, inward_plain, of_block.before)
+        of_heads = of_heads.view(len(normed), -1)
+        _rotate(of_heads, rotations.back)
+        of_head_norms = _through_head_norms(of_block, of_norms, of_heads, shape)
+        of_hidden = of_middle
+        if rows.queried is not None:
+            of_hidden = torch.zeros_like(normed).index_copy_(0, rows.queried, of_middle)
+        of_inward, of_before_norm = unfolded(of_heads.t() @ normed, inward_plain, of_block.before)
         of_mlp, of_after_norm = unfolded(of_gates_and_values.t() @ after, mlp_plain, of_block.after)
         of_parameters = (
             of_before_norm,
@@ -132,26 +114,12 @@ class _Block(torch.autograd.Function):
             of_after_norm,
             *of_mlp.chunk(2),
             of_outputs.t() @ product,
-            *_of_biases(
-                of_block, of_queries, of_keys_and_values, of_middle, of_gates_and_values, of_outputs, shape.heads
-            ),
+            *_of_biases(of_block, of_heads, of_middle, of_gates_and_values, of_outputs, shape.heads),
             *of_head_norms,
         )
         # `of_hidden` is `of_middle` where every token has a query, and overwritten last.
-        return of_hidden.addcmul_(across_rms(of_normed, normed), inverse), None, None, None, *of_parameters
-
-
-def _parts(of_heads: Tensor, rows: RowGroups, heads: Heads) -> tuple[Tensor, Tensor]:
-    """Queries [n, heads * size], and keys and values [total, 2 * kv_heads * size]."""
-    num = rows.num_asking * heads.num
-    return of_heads[:num].view(rows.num_asking, -1), of_heads[num:].view(-1, 2 * heads.num_kv * heads.size)
-
-
-def _project(normed: Tensor, weight: Tensor, bias: Tensor | None, outputs: Tensor) -> None:
-    if bias is None:
-        torch.mm(normed, weight.t(), out=outputs)
-    else:
-        torch.addmm(bias, normed, weight.t(), out=outputs)
+        of_normed = across_rms(of_heads @ inward, normed)
+        return of_hidden.addcmul_(of_normed, inverse), None, None, None, *of_parameters
 
 
 def _rotate(of_tokens: Tensor, rotations: Tensor) -> None:
@@ -160,19 +128,19 @@ def _rotate(of_tokens: Tensor, rotations: Tensor) -> None:
     torch.view_as_complex(pairs).mul_(rotations)
 
 
-def _heads_with_norms(queries: Tensor, keys_and_values: Tensor, heads: Heads) -> tuple[Tensor, Tensor]:
+def _heads_with_norms(of_tokens: Tensor, heads: Heads) -> tuple[Tensor, Tensor]:
     """[n, heads, size] of queries and keys."""
-    keys = keys_and_values[:, : heads.num_kv * heads.size]
-    return queries.unflatten(1, (-1, heads.size)), keys.unflatten(1, (-1, heads.size))  # type: ignore[no-untyped-call]
+    of_heads = of_tokens.view(len(of_tokens), -1, heads.size)
+    return of_heads[:, : heads.num], of_heads[:, heads.num : heads.num + heads.num_kv]
 
 
-def _norm_heads(of_block: Parameters, queries: Tensor, keys_and_values: Tensor, shape: BlockShape) -> list[Tensor]:
+def _norm_heads(of_block: Parameters, of_tokens: Tensor, shape: BlockShape) -> list[Tensor]:
     """Qwen3: in place; what the backward pass needs of it."""
     kept: list[Tensor] = []
     if of_block.query_norm is None or of_block.key_norm is None:
         return kept
     order = pairs_together(shape.heads.size)
-    with_norms = _heads_with_norms(queries, keys_and_values, shape.heads)
+    with_norms = _heads_with_norms(of_tokens, shape.heads)
     for heads, norm in zip(with_norms, (of_block.query_norm, of_block.key_norm), strict=True):
         normed, inverse = divided_by_rms(heads, shape.eps_of_heads)
         torch.mul(normed, norm[order], out=heads)
@@ -181,13 +149,13 @@ def _norm_heads(of_block: Parameters, queries: Tensor, keys_and_values: Tensor, 
 
 
 def _through_head_norms(
-    of_block: Parameters, kept: list[Tensor], of_queries: Tensor, of_keys_and_values: Tensor, shape: BlockShape
+    of_block: Parameters, kept: list[Tensor], of_tokens: Tensor, shape: BlockShape
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of the norms' weights; those of the heads are overwritten by those of what was normed."""
     if of_block.query_norm is None or of_block.key_norm is None:
         return None, None
     order = pairs_together(shape.heads.size)
-    with_norms = _heads_with_norms(of_queries, of_keys_and_values, shape.heads)
+    with_norms = _heads_with_norms(of_tokens, shape.heads)
     found = []
     for of_heads, norm, normed, inverse in zip(
         with_norms, (of_block.query_norm, of_block.key_norm), kept[::2], kept[1::2], strict=True
@@ -199,8 +167,7 @@ def _through_head_norms(
 
 def _of_biases(
     of_block: Parameters,
-    of_queries: Tensor,
-    of_keys_and_values: Tensor,
+    of_heads: Tensor,
     of_middle: Tensor,
     of_gates_and_values: Tensor,
     of_outputs: Tensor,
@@ -209,8 +176,7 @@ def _of_biases(
     """In the order of the parameters."""
     found: list[Tensor | None] = [None] * 7
     if of_block.query_bias is not None:
-        together = torch.cat([of_queries.sum(0), of_keys_and_values.sum(0)])
-        found[:3] = torch.split(together.index_select(0, apart(heads)), channels(heads))
+        found[:3] = torch.split(of_heads.sum(0).index_select(0, apart(heads)), channels(heads))
     if of_block.output_bias is not None:
         found[3] = of_middle.sum(0)
     if of_block.gate_bias is not None:

@@ -1,7 +1,7 @@
 """The fast path: the bodies of Qwen2, Qwen3 and Llama in few operations, for rows in one line.
 
 What transformers' modules compute in many passes over memory is here one operation a block: block.py. In the last
-block, tokens that no result is wanted of have keys and values alone, where they are many.
+block, tokens that no result is wanted of ask nothing, where they are many.
 
 For float32 on a CPU, and for small blocks: stacked and folded weights are copies, kept for the backward pass, which are
 small beside what is computed as long as the model is.
@@ -83,7 +83,7 @@ def hidden_states(network: Any, batch: PackedBatch, positions: Tensor) -> Tensor
     *blocks, last = body.layers
     heads = Heads(config.num_attention_heads, config.num_key_value_heads, last.self_attn.head_dim)
     everyone = row_groups(lengths, (0,) * len(lengths), heads)
-    rotations = _rotations(body, batch, None, heads)
+    rotations = _rotations(body, batch, heads)
     hidden = body.embed_tokens(batch.input_ids[0])
     for block in blocks:
         hidden = through_block(block, hidden, everyone, rotations, heads)
@@ -92,34 +92,30 @@ def hidden_states(network: Any, batch: PackedBatch, positions: Tensor) -> Tensor
         firsts = tuple(length - 1 - num for length, num in zip(lengths, batch.num_selected, strict=True))
         asking = row_groups(lengths, firsts, heads)
     if asking.queried is not None:
-        rotations = _rotations(body, batch, asking.queried, heads)
         positions = torch.searchsorted(asking.queried, positions)
     hidden = through_block(last, hidden, asking, rotations, heads)
     found: Tensor = rms_normed(hidden.index_select(0, positions), body.norm.variance_epsilon) * body.norm.weight
     return found
 
 
-def _rotations(body: Any, batch: PackedBatch, queried: Tensor | None, heads: Heads) -> Rotations:
-    """Of the tokens with queries, and of all."""
-    of_places = _of_places(body, max(batch.row_lengths), heads)
+def _rotations(body: Any, batch: PackedBatch, heads: Heads) -> Rotations:
+    """Of all tokens."""
     places = batch.position_ids[0]
-    of_queried = places if queried is None else places.index_select(0, queried)
-    chosen = zip(of_places, (of_queried, places) * 2, strict=True)
-    return Rotations(*(table.index_select(0, one) for table, one in chosen))
+    return Rotations(*(table.index_select(0, places) for table in _of_places(body, max(batch.row_lengths), heads)))
 
 
 def _of_places(body: Any, num: int, heads: Heads) -> Rotations:
     """Of that many first places in a row, or more."""
     rotary = body.rotary_emb
     found = _ROTATIONS.get(rotary)
-    if found is None or len(found.queries) < num:
+    if found is None or len(found.there) < num:
         is_lasting = rotary.rope_type in LASTING_ROTATIONS
         places = torch.arange(1 << (num - 1).bit_length() if is_lasting else num)
         cosine, sine = rotary(body.norm.weight, places[None])
         half = cosine.shape[-1] // 2
         once = torch.complex(cosine[0, :, :half].contiguous(), sine[0, :, :half].contiguous())
-        queries, keys = once.repeat(1, heads.num), once.repeat(1, heads.num_kv)
-        found = Rotations(queries, keys, queries.conj_physical(), keys.conj_physical())
+        there = once.repeat(1, heads.num + heads.num_kv)
+        found = Rotations(there, there.conj_physical())
         if is_lasting:
             _ROTATIONS[rotary] = found
     return found

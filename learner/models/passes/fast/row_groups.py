@@ -53,9 +53,9 @@ class Heads(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HeadPlaces:
-    """Where the heads of tokens stand: side by side token by token, or padded, those of a row and head together.
+    """Where the heads of tokens stand: token by token, or padded, those of a row and head together.
 
-    A padded place that no token has shows some other one.
+    A padded place that no token has shows some other one; a query that nobody asks stands behind all padded places.
     """
 
     of_padded: Tensor  # [padded], among those of tokens
@@ -90,8 +90,8 @@ class QueryBlock(NamedTuple):
 class RowGroups:
     """The rows of a line in groups.
 
-    Heads stand in one tensor: token by token those of the queries, then of each token its keys and its values; or
-    padded, all queries, then all keys, then all values.
+    Heads stand in one tensor: of each token its queries, its keys and its values; or padded, all queries, then all
+    keys, then all values.
     """
 
     groups: tuple[RowGroup, ...]
@@ -103,33 +103,30 @@ class RowGroups:
     query_places: Tensor  # [n * heads], places of the queries' heads among the padded
 
 
-@lru_cache(maxsize=16)  # a mini-batch that is scored before the update is trained in the same micro-batches
+@lru_cache(maxsize=32)  # the probe's rows, and those of a mini-batch that has several epochs, come again
 def row_groups(lengths: tuple[int, ...], firsts: tuple[int, ...], heads: Heads) -> RowGroups:
     """Of the rows in a line, each with queries from one of its tokens on, or from an earlier one."""
     groups = tuple(_grouped(lengths, firsts))
     rows = [_padded(group) for group in groups]
     asking = [row.part(places) for group, row in zip(groups, rows, strict=True) for places in group.blocks()]
     queried = None if not any(firsts) else _queried(asking, sum(lengths))
-    if queried is not None:
-        number = numpy.zeros(sum(lengths), dtype=numpy.int64)
-        number[queried] = numpy.arange(len(queried))
-        asking = [_PaddedRows(number[tokens], is_real) for tokens, is_real in asking]
-    num_asking = sum(lengths) if queried is None else len(queried)
-    queries, are_queries = _of_heads(asking, heads.num, first=0, apart=heads.num)
-    keys, are_keys = _of_heads(rows, heads.num_kv, first=num_asking * heads.num, apart=2 * heads.num_kv)
+    of_each = heads.num + 2 * heads.num_kv
+    queries, are_queries = _of_heads(asking, heads.num, first=0, of_each=of_each)
+    keys, are_keys = _of_heads(rows, heads.num_kv, first=heads.num, of_each=of_each)
     of_padded = numpy.concatenate([queries, keys, keys + heads.num_kv])
     is_real = numpy.concatenate([are_queries, are_keys, are_keys])
-    of_tokens = numpy.empty(num_asking * heads.num + sum(lengths) * 2 * heads.num_kv, dtype=numpy.int64)
+    of_tokens = numpy.full(sum(lengths) * of_each, len(of_padded))
     of_tokens[of_padded[is_real]] = numpy.flatnonzero(is_real)
-    places = HeadPlaces(torch.from_numpy(of_padded), torch.from_numpy(of_tokens))
+    of_queries = of_tokens.reshape(-1, of_each)[:, : heads.num]
+    asked = of_queries if queried is None else of_queries[queried]
     return RowGroups(
         groups,
         tuple(_blocks(groups, heads, len(queries), len(keys))),
         None if queried is None else torch.from_numpy(queried),
-        num_asking,
-        places,
+        len(asked),
+        HeadPlaces(torch.from_numpy(of_padded), torch.from_numpy(of_tokens)),
         len(queries),
-        places.of_tokens[: num_asking * heads.num],
+        torch.from_numpy(asked.ravel()),
     )
 
 
@@ -158,13 +155,13 @@ def _queried(asking: Sequence[_PaddedRows], total: int) -> Places | None:
     return None if has_query.all() else numpy.flatnonzero(has_query)
 
 
-def _of_heads(parts: Sequence[_PaddedRows], num: int, *, first: int, apart: int) -> tuple[Places, Places]:
+def _of_heads(parts: Sequence[_PaddedRows], num: int, *, first: int, of_each: int) -> tuple[Places, Places]:
     """Of parts [rows, places], as [rows, heads, places] one after the other: the head, and whether it is a token's.
 
-    Those of token t are `first` + `apart` t and the next.
+    Of the `of_each` heads of a token they are the `first` and the next.
     """
     heads = first + numpy.arange(num)[:, None]
-    found = [(tokens[:, None] * apart + heads).ravel() for tokens, _ in parts]
+    found = [(tokens[:, None] * of_each + heads).ravel() for tokens, _ in parts]
     return numpy.concatenate(found), numpy.concatenate([real[:, None].repeat(num, 1).ravel() for _, real in parts])
 
 

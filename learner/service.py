@@ -234,8 +234,8 @@ class LearnerService:
         began = time.monotonic()
         with self._inbox.gathering():
             result = await asyncio.to_thread(self._trainer.step, batch, policy_version=self.step)
-        seconds = {"waited_seconds": waited_seconds, "trained_seconds": time.monotonic() - began}
-        snapshot = await asyncio.to_thread(self._snapshot, self.step + 1)
+            seconds = {"waited_seconds": waited_seconds, "trained_seconds": time.monotonic() - began}
+            snapshot = await asyncio.to_thread(self._snapshot, self.step + 1)
         self._identity.require_current()  # frozen in mid-step, it may wake after another learner has taken over
         await self._rounds.defer_if_due(self.step + 1, snapshot)
         self._meter.note_step(sum(row.num_window_tokens for row in batch))

@@ -232,7 +232,7 @@ class LearnerService:
         self._waiting_for = f"training step {self.step + 1}"
         self._manager.ledger.take(batch)
         began = time.monotonic()
-        with self._inbox.gathering():
+        with self._inbox.gathering():  # the copy, too, wants the interpreter that reading would take
             result = await asyncio.to_thread(self._trainer.step, batch, policy_version=self.step)
             seconds = {"waited_seconds": waited_seconds, "trained_seconds": time.monotonic() - began}
             snapshot = await asyncio.to_thread(self._snapshot, self.step + 1)

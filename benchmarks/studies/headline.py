@@ -146,7 +146,7 @@ def settings_table(runs: Runs, number: int) -> str:
 CHAPTER = Chapter(
     name="headline",
     module="benchmarks.studies.headline",
-    minutes=70,
+    minutes=80,
     places=("headline",),
     tables=tables,
 )

@@ -27,7 +27,8 @@ FIRST_DELAY_SECONDS = 0.5  # between attempts while Redis does not answer
 LONGEST_DELAY_SECONDS = 4.0
 BATCH_COUNT = 256  # requests that are sent at once
 BATCH_BYTES = 4 * 2**20  # of them, unless one alone is longer
-MAX_TOKENS_AT_ONCE = 4096  # of responses whose requests are encoded on the event loop: some 2 ms
+MAX_AT_ONCE = 4096  # tokens and characters of requests that are encoded on the event loop; see `size_of`
+SIZE_OF_NONE = 64  # what a request without any costs, in the same unit
 
 
 class RequestSender:
@@ -97,7 +98,7 @@ class RequestSender:
         if not requests:
             return
         first = list(islice(requests, BATCH_COUNT))
-        is_little = sum(map(_num_tokens, first)) <= MAX_TOKENS_AT_ONCE
+        is_little = sum(map(size_of, first)) <= MAX_AT_ONCE
         payloads = self._batch(first) if is_little else await asyncio.to_thread(self._batch, first)
         try:
             entry_ids = await self._queues[kind].put(payloads)
@@ -130,6 +131,9 @@ class RequestSender:
         return codec.encode_reward_request(request.request(self._ledger.decode))
 
 
-def _num_tokens(request: Request) -> int:
-    """Of the response so far."""
-    return len(request.response_tokens if isinstance(request, WindowRequest) else request.tokens)
+def size_of(request: Request) -> int:
+    """What it takes to encode: tokens of prompt and response, and the characters of what goes along."""
+    if isinstance(request, WindowRequest):
+        return SIZE_OF_NONE + len(request.prompt_tokens) + len(request.response_tokens)
+    prompt = request.prompt
+    return SIZE_OF_NONE + len(request.tokens) + len(prompt.text) + len(prompt.ground_truth) + len(prompt.extra_info)

@@ -19,7 +19,7 @@ RequestKey = tuple[str, str, int]  # kind, rollout, and window index or attempt
 class UnscoredResponse:
     """A finished response that is to be scored: a `RewardRequest` without the text.
 
-    The text is made where requests are sent, of long ones in a thread: a tokenizer takes milliseconds for them.
+    The text is made where requests are sent, of a long one in a thread: a tokenizer takes milliseconds for it.
     """
 
     rollout_id: str

@@ -5,18 +5,20 @@ import threading
 from array import array
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
 from learner.exchange import request_sender
-from learner.exchange.request_sender import BATCH_COUNT, RequestSender
+from learner.exchange.request_sender import BATCH_COUNT, RequestSender, size_of
 from learner.rollouts.ledger import Ledger
-from learner.rollouts.requests import RequestKey
+from learner.rollouts.requests import RequestKey, UnscoredResponse
 from tests.learner.builders import a_ledger, a_requested_rollout, a_window, train_row
 from tests.support.outstanding import outstanding
 from tests.support.waiting import until
 from tppo import codec
 from tppo.process.cancellation import cancel_all
+from tppo.rollout import WindowRequest
 from tppo.streams import MemoryStreams, RequestQueue, StreamsUnavailable
 
 
@@ -109,11 +111,10 @@ async def test_requests_of_both_kinds_are_sent_though_one_queue_refuses_at_first
     assert sender.last_error == ""
 
 
-@pytest.mark.parametrize(("most", "is_in_another"), [(3, False), (2, True)])
-async def test_the_text_of_a_long_response_is_made_in_another_thread(
-    streams: MemoryStreams, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, most: int, is_in_another: bool
+@pytest.mark.parametrize(("lacking", "is_in_another"), [(0, False), (1, True)])
+async def test_a_large_request_is_encoded_in_another_thread(
+    streams: MemoryStreams, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, lacking: int, is_in_another: bool
 ) -> None:
-    monkeypatch.setattr(request_sender, "MAX_TOKENS_AT_ONCE", most)
     threads: list[int] = []
 
     def decode(response: "array[int]") -> str:
@@ -123,6 +124,7 @@ async def test_the_text_of_a_long_response_is_made_in_another_thread(
     ledger.decode = decode
     a_requested_rollout(ledger, "a")
     ledger.add_window((1, 0), a_window("a", num_tokens=3, stops=True))
+    monkeypatch.setattr(request_sender, "MAX_AT_ONCE", size_of(ledger.outbox[-1]) - lacking)
     assert threads == []
 
     async with all_sent(RequestSender(streams, ledger)):
@@ -131,6 +133,18 @@ async def test_the_text_of_a_long_response_is_made_in_another_thread(
     assert codec.decode_reward_request(payload).response == "a text of 3 tokens"
     (thread,) = threads
     assert (thread != threading.get_ident()) is is_in_another
+
+
+def test_what_goes_along_with_a_response_counts_as_much_as_its_tokens(ledger: Ledger) -> None:
+    a_requested_rollout(ledger, "a")
+    ledger.add_window((1, 0), a_window("a", num_tokens=3, stops=True))
+    of_window, of_response = ledger.outbox
+    assert isinstance(of_window, WindowRequest)
+    assert isinstance(of_response, UnscoredResponse)
+    tests = replace(of_response.prompt, extra_info="x" * 10_000)
+
+    assert size_of(replace(of_window, prompt_tokens=array("i", [1] * 9_000))) > 9_000
+    assert size_of(replace(of_response, prompt=tests)) > 10_000
 
 
 async def test_the_id_of_a_request_is_known_while_its_rollout_waits_for_it(

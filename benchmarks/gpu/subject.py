@@ -65,6 +65,7 @@ ALGORITHM: Mapping[str, Any] = {
     "clip_ratio_low": 0.2,
     "clip_ratio_high": 0.28,
     "clip_ratio_c": 10.0,
+    "old_logprobs": "recomputed",
     "importance_cap": 2.0,
     "importance_mode": "truncate",
     "lm_loss_weight": 0.0,

@@ -7,8 +7,9 @@ Both sides have the rate that is the highest at which no seed loses its way (doc
 of generators, slots, threads and windows; each side's fastest stands in the comparison, all stand in the table.
 Synchronous PPO may use both cores in turn: two generators while it generates, two threads while it trains. Longer
 windows have fewer prefixes to read again: the paper's are a third of the longest response, the quick start's an eighth.
-In company, few windows wait for others to decode with (docs/decisions/0048). The runs that the attribution has as well
-are not repeated. `--sweep` runs rates and slots of each side, and windows in company, instead.
+In company, few windows wait for others to decode with (docs/decisions/0048). Each side also has the ratio to the policy
+that sampled, which saves the learner a pass (docs/decisions/0049). The runs that the attribution has as well are not
+repeated. `--sweep` runs rates and slots of each side, and windows in company, instead.
 """
 
 import sys
@@ -49,13 +50,23 @@ def with_more(variant: Variant, name: str, *overrides: str, num_threads: int = 1
     )
 
 
+def to_sampler(variant: Variant) -> Variant:
+    """The ratio is to the policy that sampled."""
+    return with_more(variant, "ratio to the sampler", "algorithm.old_logprobs=rollout")
+
+
 SYNCHRONOUS = (
     PPO["lockstep"],
     with_more(PPO["lockstep"], "two generators", *TWO_GENERATORS),
     with_more(PPO["lockstep"], "two threads", num_threads=2),
+    to_sampler(PPO["lockstep"]),
     with_more(PPO["lockstep"], "two generators and threads", *TWO_GENERATORS, num_threads=2),
 )
-OVERLAPPED = (PPO["overlapped"], with_more(PPO["overlapped"], "two generators", *TWO_GENERATORS))
+OVERLAPPED = (
+    PPO["overlapped"],
+    with_more(PPO["overlapped"], "two generators", *TWO_GENERATORS),
+    to_sampler(PPO["overlapped"]),
+)
 IN_COMPANY = ("run.max_policy_lag=3", "generation.num_slots=64", "generation.gather_seconds=1")
 
 
@@ -70,6 +81,7 @@ STREAMING = (
     with_more(TPPO["streaming"], "windows of 512", "run.window_length=512"),
     in_company(512),
     in_company(1024),
+    to_sampler(in_company(1024)),
 )
 SIDES: Mapping[str, Sequence[Variant]] = {
     "T-PPO, streaming": STREAMING,

@@ -28,7 +28,7 @@ from learner.step.system import System
 from learner.step.updates import policy_update
 from learner.step.updates.loss_normalizer import LossNormalizer
 from learner.step.updates.optimization import Optimization
-from learner.step.updates.policy_update import OfToken, PolicyResult
+from learner.step.updates.policy_update import PolicyResult
 from learner.step.updates.selection import scored_before
 from learner.step.updates.value_update import BegunPass, ValueUpdate
 from tppo.config.schema import ActorSection, AlgorithmSection, CriticSection, OptimizerSection, RunSection
@@ -110,7 +110,8 @@ class PolicySide:
 
     def scored(self, sampled: Sampled, mask: PolicyMask, policy_version: int) -> dict[int, Tensor]:
         """What it says of rows before any update, as far as values are not needed; by row."""
-        if policy_version < self._num_warmup_steps or self.system.needs_old_logprobs:
+        is_warming_up, is_spared = policy_version < self._num_warmup_steps, self._algorithm.old_logprobs == "rollout"
+        if is_warming_up or is_spared or self.system.needs_old_logprobs:
             return {}
         return scored_before(self.policy, sampled, mask.tokens, actor=self._section, algorithm=self._algorithm)
 
@@ -124,9 +125,9 @@ class PolicySide:
         result = PolicyResult({}) if is_warming_up else self._update(experience, seed)
         seconds = {"timing_s/update_actor": time.perf_counter() - began}
         outcomes = {row: outcome for row, outcome in result.outcomes.items() if row < len(rows)}
-        old_logprobs = {row: outcome[:, OfToken.OLD_LOGPROB] for row, outcome in outcomes.items()}
-        of_engines = self._engine_check.metrics(self.policy, rows, arrived, old_logprobs, version)
-        return PolicyResult({**result.metrics, **seconds, **of_engines}, outcomes)
+        before = {row: logprobs for row, logprobs in result.before.items() if row < len(rows)}
+        of_engines = self._engine_check.metrics(self.policy, rows, arrived, before, version)
+        return PolicyResult({**result.metrics, **seconds, **of_engines}, outcomes, before)
 
     def _update(self, experience: Experience, seed: str) -> PolicyResult:
         entropy_freq = self._section.entropy_freq

@@ -36,6 +36,7 @@ def contradictions(config: Config, chosen: ChosenKeys) -> Iterator[str]:
     yield from _mini_batches(config)
     yield from (text for key, text in config.warm_ups_beyond_the_run if chosen.stand_beside_the_length_of_the_run(key))
     yield from _foreign_keys(config)
+    yield from _old_logprobs(config)
     yield from _importance_cap(config)
     yield from _lengths_of_decay(config)
     yield from _turns(config)
@@ -152,6 +153,27 @@ def _lengths_of_decay(config: Config) -> Iterator[str]:
             )
 
 
+def _old_logprobs(config: Config) -> Iterator[str]:
+    if config.algorithm.old_logprobs != "rollout":
+        return
+    system, cap = config.run.algorithm, config.algorithm.importance_cap
+    if system in SYSTEMS_WITH_A_CAP:
+        yield (
+            f"algorithm.old_logprobs = 'rollout' with run.algorithm = {system!r}, whose formula needs the learner's; "
+            "expected 'recomputed', or no such key"
+        )
+    elif cap not in {None, "none"}:
+        yield (
+            f"algorithm.importance_cap = {cap!r} with algorithm.old_logprobs = 'rollout', where the ratio is to the "
+            "policy that sampled already; expected 'none', or no such key"
+        )
+    elif config.algorithm.importance_mode == "mask":
+        yield (
+            "algorithm.importance_mode = 'mask' where there are no importance weights; expected 'truncate', or no such "
+            "key with algorithm.old_logprobs = 'rollout'"
+        )
+
+
 def _importance_cap(config: Config) -> Iterator[str]:
     system = config.run.algorithm
     if system in SYSTEMS_WITH_A_CAP and config.importance_cap is None:
@@ -165,7 +187,7 @@ def _importance_cap(config: Config) -> Iterator[str]:
             f"algorithm.importance_mode = 'mask' with run.algorithm = {system!r}, whose formula truncates; expected "
             "'truncate', or no such key"
         )
-    elif mode == "mask" and config.importance_cap is None:
+    elif mode == "mask" and config.importance_cap is None and config.algorithm.old_logprobs == "recomputed":
         yield (
             "algorithm.importance_mode = 'mask' where there are no importance weights; expected a number as "
             "algorithm.importance_cap, above which a weight is masked"

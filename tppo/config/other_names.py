@@ -44,6 +44,7 @@ algorithm.clip_ratio_low        clip_ratio cliprange clip_range clip_eps eps_cli
                                 ppo_clip
 algorithm.clip_ratio_high       epsilon_high eps_clip_high clip_eps_high cliprange_high
 algorithm.advantage_whitening   whiten_advantages whiten_rewards normalize_advantage norm_adv scale_rewards
+algorithm.old_logprobs          bypass_mode use_rollout_logprobs recompute_logprob use_decoupled_loss
 algorithm.importance_cap        tis_imp_ratio_cap importance_sampling_cap rollout_is_threshold behav_imp_weight_cap
 algorithm.importance_mode       rollout_is rollout_rs vllm_importance_sampling_mode
 algorithm.overlong_buffer_length overlong_buffer overlong_buffer_len len

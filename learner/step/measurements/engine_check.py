@@ -66,15 +66,15 @@ class EngineCheck:
         policy: Policy,
         rows: Sequence[Rollout],
         sampled: Sampled,
-        old_logprobs: Mapping[int, Tensor],
+        before: Mapping[int, Tensor],
         policy_version: int,
     ) -> Metrics:
         """KL(engine || learner), k3 estimate: its mean and the largest of a token, for all and for each generator.
 
-        `old_logprobs`: of rows of the step under the present version [n], those of their window last.
+        `before`: of rows of the step under the present version [n], those of their window last.
         """
         present = _sampled_whole_by(policy_version, sampled)
-        learners = {row: old_logprobs[row].cpu() for row in present if row in old_logprobs} | self._held_logprobs
+        learners = {row: before[row].cpu() for row in present if row in before} | self._held_logprobs
         earlier = _sampled_whole_by(self._version, sampled) if self._version < policy_version else []
         if self._kept is not None and earlier:
             of_version = with_weights(policy, self._kept())

@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # what computes runs where no configuration library is instal
 
 
 class OfToken(IntEnum):
-    """What the loss makes of a token: columns of an outcome [n, 6].
+    """What the loss makes of a token: columns of an outcome [n, 7].
 
     As all that is kept of a step's tokens, outcomes are on the host: the device holds those of one micro-batch.
     """
@@ -37,6 +37,7 @@ class OfToken(IntEnum):
     IMPORTANCE_WEIGHT = 3
     KL_TO_OLD = 4  # KL(pi_old || pi) by k3
     IS_TRAINED = 5  # in the policy's mask
+    LOGPROB = 6  # of the policy in this pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,12 @@ class PolicyResult:
 
     metrics: Metrics
     outcomes: dict[int, Tensor] = field(default_factory=dict)
-    """By row: of its selected tokens in the last pass over them [n, 6]; the window's come last. Rows that trained
+    """By row: of its selected tokens in the last pass over them [n, 7]; the window's come last. Rows that trained
     nothing have none.
+    """
+    before: dict[int, Tensor] = field(default_factory=dict)
+    """By row: log-probabilities of its selected tokens under the policy before the first update [n], where they were
+    computed: of all trained rows, or with `algorithm.old_logprobs = "rollout"` of the first mini-batch's.
     """
 
 
@@ -70,19 +75,17 @@ def train(
     """
     selection = Selection.of(sampled, estimates.policy_mask, estimates.advantages, algorithm)
     normalizer.observe([selection.num_policy_tokens[row] for row in selection.trained_rows()])
-    update = _PolicyUpdate(
-        policy, system, normalizer, actor, algorithm.lm_loss_weight, seed, selection, with_entropy=with_entropy
-    )
-    update.old_logprobs.update(scored or {})
+    update = _PolicyUpdate(policy, system, normalizer, actor, algorithm, seed, selection, with_entropy=with_entropy)
+    update.before.update(scored or {})
     if estimates.old_logprobs is not None:
         for row in selection.trained_rows():
-            update.old_logprobs[row] = sampled.window_part(row, estimates.old_logprobs)
+            update.before[row] = sampled.window_part(row, estimates.old_logprobs)
     update.train(optimization)
     skipped = {
         "actor/num_skipped_updates": optimization.num_skipped,
         "actor/num_skipped_kl": optimization.num_skipped_kl,
     }
-    return PolicyResult({**update.metrics(), **skipped}, update.last_pass)
+    return PolicyResult({**update.metrics(), **skipped}, update.last_pass, update.before)
 
 
 OF_TOKENS = ("actor/pg_clipfrac", "actor/pg_clipfrac_lower", "actor/ppo_kl", "actor/importance_weight_mean")
@@ -93,7 +96,7 @@ OF_PASSES = ("num_tokens", *OF_TOKENS, "actor/entropy", "num_rows", "actor/route
 class _Pass:
     """What a micro-batch gives besides its gradients; on the host."""
 
-    of_tokens: Tensor  # [n, 6]: `OfToken`
+    of_tokens: Tensor  # [n, 7]: `OfToken`
     numbers: Tensor  # `OF_PASSES`, float64
 
 
@@ -105,18 +108,19 @@ class _PolicyUpdate:
     system: System
     normalizer: LossNormalizer
     actor: "ActorSection"
-    lm_loss_weight: float
+    algorithm: "AlgorithmSection"
     seed: str
     selection: Selection
     with_entropy: bool = field(kw_only=True)
-    old_logprobs: dict[int, Tensor] = field(default_factory=dict)  # by row; fixed before the first update
+    before: dict[int, Tensor] = field(default_factory=dict)  # by row; see `PolicyResult`
+    has_updated: bool = False
     last_pass: dict[int, Tensor] = field(default_factory=dict)  # by row
     means: PartialMeans = field(default_factory=PartialMeans)
     largest_kl: float = 0.0  # of a mini-batch, before its update
 
     def train(self, optimization: Optimization) -> None:
-        if not self.old_logprobs:
-            self.old_logprobs.update(scored_of(self.policy, self.selection, self.actor))
+        if not self.before and self.algorithm.old_logprobs == "recomputed":
+            self.before.update(scored_of(self.policy, self.selection, self.actor))
         for mini_batch in self._mini_batches():
             self._update(mini_batch, optimization)
 
@@ -133,18 +137,19 @@ class _PolicyUpdate:
             optimization.skip()
             return
         update = optimization.update()
+        self.has_updated = True
         if not update.was_skipped:
             self.system.after_update()
         self.means.add({"actor/grad_norm": update.grad_norm, "actor/lr": update.lr}, weight=1)
 
     def metrics(self) -> Metrics:
-        if not self.old_logprobs:
+        if not self.before:
             return {}
-        places = self.selection.places(list(self.old_logprobs))
+        places = self.selection.places(list(self.before))
         mask = self.selection.policy_mask.take(places)
-        old = torch.cat(list(self.old_logprobs.values()))[mask]
+        before = torch.cat(list(self.before.values()))[mask]
         rollout = self.selection.rollout_logprobs.take(places)[mask]
-        mismatch = mismatch_metrics(old, rollout) if len(old) else {}
+        mismatch = mismatch_metrics(before, rollout) if len(before) else {}
         return {**self.means.values(), "actor/kl_to_old/max": self.largest_kl, **mismatch}
 
     def _mini_batches(self) -> Iterator[Sequence[int]]:
@@ -162,30 +167,28 @@ class _PolicyUpdate:
         imbalance = self._imbalance()
         scores = token_scores(self.policy, batch, with_entropy=self.with_entropy, imbalance=imbalance)
         logprobs = scores.logprobs
-        is_first_pass = mini_batch[0] not in self.old_logprobs
-
         places = selection.places(rows)
 
         def flat(padded: Tensor) -> Tensor:
             return padded.take(places).to(logprobs.device)
 
-        known = [] if is_first_pass else [self.old_logprobs[row] for row in rows]
+        rollout_logprobs = flat(selection.rollout_logprobs)
         advantages = flat(selection.advantages)
         if self.normalizer.normalizer != "tokens":  # whose factors are 1
             advantages = advantages * batch.spread([factors[row] for row in rows]).to(logprobs.device)
         tokens = PolicyTokens(
             batch=batch,
             logprobs=logprobs,
-            old_logprobs=torch.cat(known).to(logprobs.device) if known else logprobs.detach(),
-            rollout_logprobs=flat(selection.rollout_logprobs),
+            old_logprobs=self._old_logprobs(rows, logprobs, rollout_logprobs),
+            rollout_logprobs=rollout_logprobs,
             advantages=advantages,
             policy_mask=flat(selection.policy_mask),
             normalizer=_num_tokens(selection.num_policy_tokens, mini_batch),
         )
         result = self.system.policy_loss(tokens)
         loss = result.loss
-        if self.lm_loss_weight > 0:
-            loss = loss + self.lm_loss_weight * losses.positive_example_loss(
+        if self.algorithm.lm_loss_weight > 0:
+            loss = loss + self.algorithm.lm_loss_weight * losses.positive_example_loss(
                 logprobs,
                 flat(selection.positive_mask),
                 normalizer=_num_tokens(selection.num_positive_tokens, mini_batch),
@@ -195,6 +198,14 @@ class _PolicyUpdate:
             loss = loss + self.actor.router_aux_loss_coef * of_routers.sum() / len(mini_batch)
         loss.backward()  # type: ignore[no-untyped-call]
         return _Pass(_of_tokens(tokens, result), _of_pass(scores, tokens, result, of_routers.detach()))
+
+    def _old_logprobs(self, rows: Sequence[int], logprobs: Tensor, rollout_logprobs: Tensor) -> Tensor:
+        """The ratio's denominator [n], of the tokens of these rows."""
+        if self.algorithm.old_logprobs == "rollout":
+            return rollout_logprobs
+        if rows[0] not in self.before:  # the first mini-batch: these are the weights before the first update
+            return logprobs.detach()
+        return torch.cat([self.before[row] for row in rows]).to(logprobs.device)
 
     def _imbalance(self) -> Imbalance:
         if self.policy.experts_per_token is None:
@@ -207,7 +218,8 @@ class _PolicyUpdate:
         Neither that nor the effective sample size is a mean of those of its parts.
         """
         for row, of_tokens in zip(mini_batch, of_rows, strict=True):
-            self.old_logprobs[row] = of_tokens[:, OfToken.OLD_LOGPROB]
+            if not self.has_updated:
+                self.before.setdefault(row, of_tokens[:, OfToken.LOGPROB])
             self.last_pass[row] = of_tokens
         columns = torch.cat(list(of_rows)).T.contiguous()
         is_trained = columns[OfToken.IS_TRAINED].bool()
@@ -231,7 +243,7 @@ class _PolicyUpdate:
 def _of_tokens(tokens: PolicyTokens, result: losses.PolicyLoss) -> Tensor:
     kl_to_old = losses.k3_kl(tokens.old_logprobs, tokens.logprobs, tokens.policy_mask)
     of_loss = (result.ratio, result.is_clipped, result.importance_weights)
-    columns = (tokens.old_logprobs, *of_loss, kl_to_old, tokens.policy_mask)
+    columns = (tokens.old_logprobs, *of_loss, kl_to_old, tokens.policy_mask, tokens.logprobs)
     return torch.stack([column.detach().float() for column in columns], dim=1).cpu()
 
 

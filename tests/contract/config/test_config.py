@@ -169,10 +169,13 @@ def test_importance_weights_are_turned_off_by_none_and_left_to_the_mode_when_uns
 
     caps = [
         load(path, [f"run.mode={mode}", *chosen]).importance_cap
-        for chosen in ([], ["algorithm.importance_cap=none"], ["algorithm.importance_cap=3"])
+        for chosen in (
+            *([], ["algorithm.importance_cap=none"], ["algorithm.importance_cap=3"]),
+            ["algorithm.old_logprobs=rollout"],
+        )
     ]
 
-    assert caps == [None if mode == "lockstep" else 2.0, None, 3.0]
+    assert caps == [None if mode == "lockstep" else 2.0, None, 3.0, None]
 
 
 def test_value_model_and_generators_are_placed_as_the_policy_but_for_keys_of_their_own(tmp_path: Path) -> None:

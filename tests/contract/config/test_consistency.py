@@ -79,6 +79,24 @@ CONTRADICTIONS = [
         "algorithm.importance_cap = 'none' with run.algorithm = 'geppo', which needs a cap; expected a number, or no "
         "such key",
     ),
+    *(
+        (
+            [f"run.algorithm={system}", "algorithm.old_logprobs=rollout"],
+            f"algorithm.old_logprobs = 'rollout' with run.algorithm = {system!r}, whose formula needs the learner's; "
+            "expected 'recomputed', or no such key",
+        )
+        for system in ("ppo-ewma", "geppo")
+    ),
+    (
+        ["algorithm.old_logprobs=rollout", "algorithm.importance_cap=2"],
+        "algorithm.importance_cap = 2.0 with algorithm.old_logprobs = 'rollout', where the ratio is to the policy that "
+        "sampled already; expected 'none', or no such key",
+    ),
+    (
+        ["algorithm.old_logprobs=rollout", "algorithm.importance_mode=mask"],
+        "algorithm.importance_mode = 'mask' where there are no importance weights; expected 'truncate', or no such key "
+        "with algorithm.old_logprobs = 'rollout'",
+    ),
     (
         ["run.algorithm=ppo-ewma", "algorithm.importance_mode=mask"],
         "algorithm.importance_mode = 'mask' with run.algorithm = 'ppo-ewma', whose formula truncates; expected "
@@ -208,6 +226,8 @@ def test_keys_that_contradict_each_other_are_refused_in_one_sentence(
         ["critic.warmup_steps=10", "actor.lr_warmup_steps=90"],
         ["run.algorithm=geppo", "algorithm.num_reused_batches=8"],
         ["run.mode=lockstep", "algorithm.importance_mode=mask", "learner.compute_dtype=bfloat16"],
+        ["algorithm.old_logprobs=rollout", "algorithm.importance_cap=none"],
+        ["algorithm.old_logprobs=rollout", "run.algorithm=vapo"],
     ],
 )
 def test_keys_at_their_limits_go_together(tmp_path: Path, overrides: list[str]) -> None:

@@ -67,6 +67,7 @@ REFUSED: list[tuple[str, str, list[str]]] = [
         "learner.compute_dtype critic.compute_dtype generation.compute_dtype",
         ["'float16'", "'fp16'", "'float64'", "32", "true"],
     ),
+    ("'recomputed' or 'rollout'", "algorithm.old_logprobs", ["'learner'", "true", "'none'"]),
     ("'truncate' or 'mask'", "algorithm.importance_mode", ["'drop'", "true", "2.0"]),
     (
         "'auto', 'cpu', 'cuda', 'cuda:1' or another number, 'mps' or 'xpu'",

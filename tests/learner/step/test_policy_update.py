@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor
 from learner.models.passes.packing import TokenRow, pack
 from learner.rollouts.rollout import Rollout
 from learner.step.system import PolicyTokens
+from learner.step.updates import selection
+from learner.step.updates.optimization import mini_batches
 from tests.learner.builders import a_row
 from tests.learner.tiny_models import (
     Gradients,
@@ -178,6 +181,66 @@ def test_importance_weights_are_old_over_rollout_probabilities_up_to_the_cap() -
     actual = first_gradients(rows, algorithm=algorithm)
 
     assert_gradients_equal(actual, expected_gradients(rows, [[0.5, 1.0, 1.5, 2.0]]))
+
+
+TO_THE_SAMPLER: dict[str, Any] = {
+    "num_ignored_tail_tokens": 0,
+    "advantage_whitening": "none",
+    "old_logprobs": "rollout",
+}
+
+
+def test_the_ratio_is_to_the_policy_that_sampled_where_configured() -> None:
+    (before,) = window_logprobs(a_network("policy"), [a_row([9, 4, 7, 1], score=1.0)])
+    ratios = [0.85, 1.0, 1.1, 1.25]  # within the clip
+    sampled = [before[t].item() - math.log(ratio) for t, ratio in enumerate(ratios)]
+    rows = [a_row([9, 4, 7, 1], score=1.0, rollout_logprobs=sampled)]
+
+    actual = first_gradients(rows, algorithm=TO_THE_SAMPLER)
+
+    assert_gradients_equal(actual, expected_gradients(rows, [ratios]))
+
+
+def test_a_token_that_older_weights_sampled_begins_beyond_the_clip() -> None:
+    row = a_row([9, 4], score=1.0)
+    ((first, second),) = window_advantages([row])
+    (before,) = window_logprobs(a_network("policy"), [row])
+    # Each has moved to where its advantage would push it, farther than an update may: there is nothing left to gain.
+    ratios = [2.0 if advantage > 0 else 0.5 for advantage in (first, second)]
+    sampled = [before[t].item() - math.log(ratio) for t, ratio in enumerate(ratios)]
+    trainer = TinyTrainer(a_step_config(algorithm=TO_THE_SAMPLER))
+
+    metrics = step(trainer, [a_row([9, 4], score=1.0, rollout_logprobs=sampled)])
+
+    assert all(not gradient.any() for gradient in trainer.actor.gradients[0].values())
+    assert metrics["actor/pg_clipfrac"] == 1.0
+
+
+def test_the_policy_is_not_run_before_the_updates_for_a_ratio_to_the_policy_that_sampled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        pytest.fail("rows were scored")
+
+    monkeypatch.setattr(selection, "row_logprobs", refuse)
+    trainer = TinyTrainer(a_step_config(actor={"ppo_mini_batches": 2}, algorithm=TO_THE_SAMPLER))
+
+    step(trainer, some_rows())
+
+    assert len(trainer.actor.gradients) == 2
+
+
+def test_what_lies_between_learner_and_engine_is_then_measured_in_the_first_mini_batch() -> None:
+    rows = some_rows()
+    in_first, _ = mini_batches(range(len(rows)), count=2, epochs=1, seed="")
+    for index, of_row in enumerate(window_logprobs(a_network("policy"), rows)):
+        reported = of_row if index in in_first else of_row - math.log(4.0)
+        rows[index].rollout_logprobs = array("f", [0.0] * rows[index].window_start + reported.tolist())
+
+    metrics = step(TinyTrainer(a_step_config(actor={"ppo_mini_batches": 2}, algorithm=TO_THE_SAMPLER)), rows)
+
+    assert metrics["training/rollout_kl"] == pytest.approx(0.0, abs=1e-6)
+    assert metrics["training/engine_kl/max"] == pytest.approx(0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("max_tokens", [4, 4096])

@@ -74,9 +74,16 @@ class AlgorithmSection(Section):
 
     Down, to 3 say, when single tokens dominate the gradient. verl: `clip_ratio_c`.
     """
+    old_logprobs: Literal["recomputed", "rollout"] = "recomputed"
+    """What the ratio is to: the policy before the step's first update, as the learner computes it, or the policy that
+    sampled, as the generator reported it. `rollout` spares the learner a forward pass over all mini-batches but the
+    first, and needs no importance weights; tokens that older weights sampled begin nearer to the clip.
+
+    `rollout` where the learner is the bottleneck. verl: `rollout_correction.bypass_mode`.
+    """
     importance_cap: PositiveFloat | Literal["none"] | None = None
     """Cap of the importance weights old/rollout of the decoupled loss; `none`: no such weights; unset: 2, but none in
-    lockstep where learner and generators compute in float32. [ratio]
+    lockstep where learner and generators compute in float32, and with `old_logprobs = "rollout"`. [ratio]
 
     Down, to 1.5 say, when `training/engine_kl/max` is large; `none` for the plain ratio.
     """

@@ -1,6 +1,8 @@
 """Few windows stand still for a while, so that they decode in company; nothing else waits with them."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from services.generation.transformers_engine.engine import TransformersEngine
 from tests.generation.tiny_models import FAST, a_model, a_request, an_engine, an_update, windows_of
@@ -23,14 +25,19 @@ async def stands_still(engine: TransformersEngine, generating: "asyncio.Task[Win
     return before
 
 
+@asynccontextmanager
+async def a_gathering_engine() -> AsyncIterator[TransformersEngine]:
+    """One whose first weights have been replaced."""
+    async with an_engine(QWEN2, MODEL, gather_seconds=LONG_TIME) as engine:
+        await engine.update_weights(an_update(MODEL, engine.policy_version + 1))
+        yield engine
+
+
 async def test_windows_that_fill_less_than_half_of_the_slots_wait_for_others() -> None:
     async with an_engine(QWEN2, MODEL) as engine:
         alone = await windows_of(engine, [LONG, SHORT, LATE])
 
-    async with (
-        an_engine(QWEN2, MODEL, gather_seconds=LONG_TIME) as engine,
-        asyncio.timeout(DEADLINE_SECONDS),
-    ):
+    async with a_gathering_engine() as engine, asyncio.timeout(DEADLINE_SECONDS):
         first = asyncio.create_task(engine.generate(LONG))
         await asyncio.sleep(0)
         assert await stands_still(engine, first) == 0
@@ -45,11 +52,17 @@ async def test_windows_that_fill_less_than_half_of_the_slots_wait_for_others() -
 
 async def test_they_go_on_alone_when_nobody_comes() -> None:
     async with an_engine(QWEN2, MODEL, gather_seconds=0.01) as engine, asyncio.timeout(DEADLINE_SECONDS):
+        await engine.update_weights(an_update(MODEL, engine.policy_version + 1))
+        assert len((await engine.generate(LONG)).tokens) == 30
+
+
+async def test_nobody_is_waited_for_before_the_learner_has_made_a_step() -> None:
+    async with an_engine(QWEN2, MODEL, gather_seconds=LONG_TIME) as engine, asyncio.timeout(DEADLINE_SECONDS):
         assert len((await engine.generate(LONG)).tokens) == 30
 
 
 async def test_a_probe_and_the_end_do_not_wait_with_them() -> None:
-    async with an_engine(QWEN2, MODEL, gather_seconds=LONG_TIME) as engine:
+    async with a_gathering_engine() as engine:
         waiting = asyncio.create_task(engine.generate(LONG))
         await asyncio.sleep(0)
         async with asyncio.timeout(DEADLINE_SECONDS):

@@ -266,6 +266,7 @@ class DecodeLoop:
             pending, self._update = self._update, None
         if pending is None or not pending.future.set_running_or_notify_cancel():
             return
+        had_weights = self.policy_version >= 0
         try:
             self._batch.load(pending.switch, pending.policy_version, recompute_cache=self._policy.recompute_cache)
         except Exception as error:
@@ -274,6 +275,7 @@ class DecodeLoop:
                 raise
         else:
             self.is_asleep = False
+            self._gathering.is_worthwhile = had_weights
             with self._has_work:
                 self._probing.extend(self._following)
                 self._following.clear()

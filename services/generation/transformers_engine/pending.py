@@ -28,14 +28,18 @@ class PendingSleep:
 class Gathering:
     """A time in which few windows stand still for more to come: a decode step of few takes nearly as long as of many.
 
-    When it is over and in vain, there is no other one before there were enough.
+    When it is over and in vain, there is no other one before there were enough. There is none before the first weights
+    are replaced: until the learner has made a step it waits for these windows, and requests no others.
     """
 
     seconds: float
+    is_worthwhile: bool = False
     _ends_at: float | None = None
 
     def seconds_left(self) -> float:
         """Of the one that goes on, or begins now."""
+        if not self.is_worthwhile:
+            return 0.0
         now = time.monotonic()
         if self._ends_at is None:
             self._ends_at = now + self.seconds

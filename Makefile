@@ -106,7 +106,7 @@ docs: $(VENV)/.installed-dev
 	$(BIN)/python -m tools.rest_types
 	$(BIN)/python -m tools.models_page
 
-# What docs/performance.md shows, in three and a half hours: ARGS=--dry-run lists it, ARGS=--quick tries it.
+# What docs/performance.md shows, in four hours: ARGS=--dry-run lists it, ARGS=--quick tries it.
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
 

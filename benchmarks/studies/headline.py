@@ -7,9 +7,10 @@ Both sides have the rate that is the highest at which no seed loses its way (doc
 of generators, slots, threads and windows; each side's fastest stands in the comparison, all stand in the table.
 Synchronous PPO may use both cores in turn: two generators while it generates, two threads while it trains. Longer
 windows have fewer prefixes to read again: the paper's are a third of the longest response, the quick start's an eighth.
-In company, few windows wait for others to decode with (docs/decisions/0048). Each side also has the ratio to the policy
-that sampled, which saves the learner a pass (docs/decisions/0049). The runs that the attribution has as well are not
-repeated. `--sweep` runs rates and slots of each side, and windows in company, instead.
+In company, few windows wait for others to decode with (docs/decisions/0048). The ratio to the policy that sampled saves
+the learner a pass (docs/decisions/0049); with T-PPO's older tokens a seed lost its way, so there it stands in the table
+and not in the comparison. The runs that the attribution has as well are not repeated. `--sweep` runs rates and slots of
+each side, and windows in company, instead.
 """
 
 import sys
@@ -81,13 +82,14 @@ STREAMING = (
     with_more(TPPO["streaming"], "windows of 512", "run.window_length=512"),
     in_company(512),
     in_company(1024),
-    to_sampler(in_company(1024)),
 )
 SIDES: Mapping[str, Sequence[Variant]] = {
     "T-PPO, streaming": STREAMING,
     "PPO, synchronous": SYNCHRONOUS,
     "PPO, overlapped, refill at the step's border": OVERLAPPED,
 }
+UNSTEADY = (to_sampler(in_company(1024)),)
+"""Shown, but on no side: not every seed keeps its way."""
 OURS, *OTHERS = SIDES
 PROMISED = dict(zip(OTHERS, (2.5, 1.3), strict=True))
 """Times faster; what the measurement is held against."""
@@ -158,7 +160,7 @@ def settings_table(runs: Runs, number: int) -> str:
 CHAPTER = Chapter(
     name="headline",
     module="benchmarks.studies.headline",
-    minutes=80,
+    minutes=110,
     places=("headline",),
     tables=tables,
 )
@@ -168,7 +170,7 @@ def main(argv: Sequence[str]) -> None:
     made = parser(__doc__)
     made.add_argument("--sweep", action="store_true", help="rates and slots of each side; nothing is kept of it")
     arguments = made.parse_args(argv)
-    everyone = [one for side in SIDES.values() for one in side]
+    everyone = [*(one for side in SIDES.values() for one in side), *UNSTEADY]
     variants = swept() if arguments.sweep else QUICK if arguments.quick else everyone
     study = study_of(arguments, variants)
     if arguments.dry_run:

@@ -156,13 +156,8 @@ def _lengths_of_decay(config: Config) -> Iterator[str]:
 def _old_logprobs(config: Config) -> Iterator[str]:
     if config.algorithm.old_logprobs != "rollout":
         return
-    system, cap = config.run.algorithm, config.algorithm.importance_cap
-    if system in SYSTEMS_WITH_A_CAP:
-        yield (
-            f"algorithm.old_logprobs = 'rollout' with run.algorithm = {system!r}, whose formula needs the learner's; "
-            "expected 'recomputed', or no such key"
-        )
-    elif cap not in {None, "none"}:
+    cap = config.algorithm.importance_cap
+    if cap not in {None, "none"}:
         yield (
             f"algorithm.importance_cap = {cap!r} with algorithm.old_logprobs = 'rollout', where the ratio is to the "
             "policy that sampled already; expected 'none', or no such key"

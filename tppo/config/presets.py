@@ -38,6 +38,7 @@ _PPO = (
     Setting("algorithm.clip_ratio_high", SameAs("algorithm.clip_ratio_low"), "fixed"),
     Setting("algorithm.lm_loss_weight", 0.0, "fixed"),
 )
+_BOTH_LOGPROBS = Setting("algorithm.old_logprobs", "recomputed", "fixed")  # the formula has the generator's beside them
 PRESETS: dict[Algorithm, tuple[Setting, ...]] = {
     "tppo": (),
     "ppo": _PPO,
@@ -50,8 +51,8 @@ PRESETS: dict[Algorithm, tuple[Setting, ...]] = {
         Setting("algorithm.clip_ratio_high", 0.28, "fixed"),
         Setting("algorithm.lm_loss_weight", 0.1, "fixed"),
     ),
-    "ppo-ewma": (*_PPO, Setting("algorithm.importance_cap", 100.0, "usual")),
-    "geppo": (*_PPO, Setting("algorithm.importance_cap", 1.0, "usual")),
+    "ppo-ewma": (*_PPO, _BOTH_LOGPROBS, Setting("algorithm.importance_cap", 100.0, "usual")),
+    "geppo": (*_PPO, _BOTH_LOGPROBS, Setting("algorithm.importance_cap", 1.0, "usual")),
 }
 KEYS_OF_SYSTEMS: dict[str, Algorithm] = {
     "algorithm.ewma_center_of_mass": "ppo-ewma",

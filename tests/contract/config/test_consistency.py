@@ -79,14 +79,6 @@ CONTRADICTIONS = [
         "algorithm.importance_cap = 'none' with run.algorithm = 'geppo', which needs a cap; expected a number, or no "
         "such key",
     ),
-    *(
-        (
-            [f"run.algorithm={system}", "algorithm.old_logprobs=rollout"],
-            f"algorithm.old_logprobs = 'rollout' with run.algorithm = {system!r}, whose formula needs the learner's; "
-            "expected 'recomputed', or no such key",
-        )
-        for system in ("ppo-ewma", "geppo")
-    ),
     (
         ["algorithm.old_logprobs=rollout", "algorithm.importance_cap=2"],
         "algorithm.importance_cap = 2.0 with algorithm.old_logprobs = 'rollout', where the ratio is to the policy that "

@@ -98,6 +98,17 @@ def test_a_key_that_contradicts_the_system_is_refused_in_one_sentence(
     assert str(caught.value) == f"{tmp_path / 'run.toml'}: {sentence}"
 
 
+@pytest.mark.parametrize("algorithm", ["ppo-ewma", "geppo"])
+def test_a_formula_with_both_log_probabilities_has_the_learners_old_ones(tmp_path: Path, algorithm: str) -> None:
+    chosen_for_tppo = BASE + '[algorithm]\nold_logprobs = "rollout"\n'
+
+    assert load_text(tmp_path, chosen_for_tppo, f"run.algorithm={algorithm}").algorithm.old_logprobs == "recomputed"
+    with pytest.raises(
+        ConfigError, match=r"algorithm\.old_logprobs = 'rollout' contradicts .* expected 'recomputed', or"
+    ):
+        load_text(tmp_path, BASE, f"run.algorithm={algorithm}", "algorithm.old_logprobs=rollout")
+
+
 def test_a_contradiction_within_the_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run\.window_length = 64 contradicts run\.algorithm = 'vapo'"):
         load_text(tmp_path, BASE + '[run]\nalgorithm = "vapo"\nwindow_length = 64\n')

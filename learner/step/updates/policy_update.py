@@ -200,12 +200,12 @@ class _PolicyUpdate:
         return _Pass(_of_tokens(tokens, result), _of_pass(scores, tokens, result, of_routers.detach()))
 
     def _old_logprobs(self, rows: Sequence[int], logprobs: Tensor, rollout_logprobs: Tensor) -> Tensor:
-        """The ratio's denominator [n], of the tokens of these rows."""
+        """The ratio's denominator [n], of the tokens of these rows; a rank's empty pass has none."""
         if self.algorithm.old_logprobs == "rollout":
             return rollout_logprobs
-        if rows[0] not in self.before:  # the first mini-batch: these are the weights before the first update
-            return logprobs.detach()
-        return torch.cat([self.before[row] for row in rows]).to(logprobs.device)
+        known = [self.before[row] for row in rows if row in self.before]
+        # Of the first mini-batch none: its pass is by the weights before the first update.
+        return torch.cat(known).to(logprobs.device) if known else logprobs.detach()
 
     def _imbalance(self) -> Imbalance:
         if self.policy.experts_per_token is None:

@@ -42,15 +42,16 @@ class Case:
     num_mini_batches: int = 2  # and as many passes over them
     rank: int = 0  # of adapters
     shares_body: bool = False  # the value model stands on the policy's
+    old_logprobs: str = "recomputed"
 
     def trainer(self, roles: Roles) -> TinyTrainer:
         """In micro-batches of one or two of the rows."""
-        whole = {} if self.algorithm in ("tppo", "vapo") else {"lam": 0.9}
+        own = {"old_logprobs": self.old_logprobs, **({} if self.algorithm in ("tppo", "vapo") else {"lam": 0.9})}
         number = self.num_mini_batches
         both = {"lr": 1e-3, "lr_decay": "constant", "max_tokens_per_microbatch": 14, "lora_rank": self.rank}
         config = a_step_config(
             run={"mode": "lockstep", "algorithm": self.algorithm, "window_length": 6 if self.is_cut else 18},
-            algorithm={"num_ignored_tail_tokens": 0, "advantage_whitening": "none", **whole},
+            algorithm={"num_ignored_tail_tokens": 0, "advantage_whitening": "none", **own},
             actor={**both, "ppo_mini_batches": number, "ppo_epochs": number, "entropy_freq": 1, **self.actor},
             critic={**both, "warmup_steps": 0, "share_body": self.shares_body},
             learner={"compute_dtype": self.dtype},
@@ -100,6 +101,7 @@ def mixture_of_experts(kind: str) -> Any:
 
 STEPS: Mapping[str, Case] = {
     "tppo": Case(),
+    "ratio to the sampler": Case(old_logprobs="rollout"),
     "ppo, head in chunks": Case("ppo", network=tied_network, logits_kept=0),
     "vapo, checkpointed": Case("vapo", mode="full", network=tied_network),
     "geppo, row by row": Case("geppo", packs_rows=False),

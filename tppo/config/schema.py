@@ -67,9 +67,9 @@ class Config(Section):
     def importance_cap(self) -> float | None:
         """`algorithm.importance_cap`; when unset, one wherever tokens may be stale or engine and learner round."""
         cap = self.algorithm.importance_cap
-        if cap is None and self.algorithm.old_logprobs == "rollout":
-            return None
         if cap is None:
+            if self.algorithm.old_logprobs == "rollout":  # the ratio has them already
+                return None
             is_exact = self.policy_placement.compute_dtype == self.generator_placement.compute_dtype == "float32"
             return None if self.run.mode == "lockstep" and is_exact else DEFAULT_IMPORTANCE_CAP
         return None if cap == "none" else cap

@@ -54,13 +54,15 @@ def kind_of(command: Sequence[str], *, of_parent: str) -> str:
 
 
 def tree(pid: int, *, of_parent: str = "supervisor") -> Iterator[Process]:
-    """The process and all below it; those that end meanwhile are left out."""
+    """The process and all below it; those that have ended, or end meanwhile, are left out."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         lists = [file.read_text().split() for file in Path(f"/proc/{pid}/task").glob("*/children")]
     except OSError:
+        return
+    if not any(command):  # it has ended, and would count a second time, as of its parent's kind
         return
     kind = kind_of(command, of_parent=of_parent)
     yield Process(pid, kind, (int(fields[11]) + int(fields[12])) / TICKS, pages * PAGE_MB)

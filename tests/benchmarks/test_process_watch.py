@@ -1,5 +1,6 @@
 """CPU time and memory of a tree of processes, by kind."""
 
+import os
 import subprocess
 import sys
 
@@ -53,3 +54,20 @@ def test_the_time_of_a_process_that_has_ended_still_counts() -> None:
     assert found == 0.0  # the first sample had it all
     assert watch._samples[-1].cpu_seconds["supervisor"] >= 0.29
     assert watch.memory_mb(0.0, 2e9)["supervisor"] > 1.0
+
+
+def test_a_process_that_nobody_has_waited_for_counts_once() -> None:
+    work = "import sys, time\nwhile time.process_time() < 0.3: pass\nprint('done', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", work, "-m", "tppo", "learner"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        watch = ProcessWatch(child.pid)
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdout.readline()
+        watch.look()
+        child.stdin.close()
+        child.stdout.read()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # ended, and still in the table of processes
+        watch.look()
+
+    assert set(watch._samples[-1].cpu_seconds) == {"learner"}

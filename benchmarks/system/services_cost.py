@@ -4,25 +4,29 @@
 
 The bare loop has the same engine in one process and the same ledger and trainer in the other, a pipe between them, and
 nothing else: no Redis, no gRPC, no leases, no proofs of weights, no checkpoints, no traces, no evaluation. The
-services run as in the quick start, and once more without what a run can do without. The three take turns, one thread
-per process; what counts is trained tokens per second of one turn, and CPU seconds per step by what a process is for.
-The first four steps are left out.
+services run as in the quick start, and once more without what a run can do without. They take turns, one thread per
+process; what counts is trained tokens per second of one turn, and CPU seconds per step by what a process is for. The
+first four steps are left out. Then bare loop and services train larger models, of random weights: what the services
+cost goes by the records of a step, and the rest by the model.
 """
 
 import argparse
 import asyncio
 import os
+import shutil
 import struct
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
 
 from safetensors.torch import load_file, save_file
+from torch import manual_seed
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClassification
 from transformers.utils.logging import disable_progress_bar
 
 from benchmarks import results
@@ -58,7 +62,51 @@ LEAN = (
     "prometheus.enabled=false",
     "reward.kept_prompts=0",
 )
-SECONDS_OF_TURN = 75.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """Models of one size, and how long they train."""
+
+    parameters: str  # of the policy
+    sizes: Mapping[str, int] = field(default_factory=dict)  # in its `config.json`; none: the quick start's models
+    steps: int
+    turns: int
+    num_systems: int  # the first ones
+    seconds_of_part: float  # about
+
+
+SCALES = (
+    Scale(parameters="106,000", steps=60, turns=5, num_systems=3, seconds_of_part=35),
+    Scale(
+        parameters="801,000",
+        sizes={
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+        },
+        steps=30,
+        turns=5,
+        num_systems=2,
+        seconds_of_part=35,
+    ),
+    Scale(
+        parameters="4,749,000",
+        sizes={
+            "hidden_size": 256,
+            "intermediate_size": 768,
+            "num_hidden_layers": 6,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+        },
+        steps=14,
+        turns=2,
+        num_systems=2,
+        seconds_of_part=110,
+    ),
+)
 
 
 async def messages(reader: asyncio.StreamReader) -> AsyncIterator[tuple[bytes, bytes]]:
@@ -244,60 +292,88 @@ SYSTEMS = ("bare loop of two processes", "services", "services without what can 
 
 
 def tables(section: Section) -> dict[str, str]:
-    """Medians over the turns; each rate against that of the bare loop of the same turn."""
-    turns, steps = section["turns"], section["steps"] - NUM_WARM_UP
-    rates = {name: [turn[name]["tokens"] / turn[name]["seconds"] for turn in turns] for name in SYSTEMS}
-    bare_rates = rates[SYSTEMS[0]]
-    speed = [
-        [
-            name,
-            f"{median(rates[name]):.0f}",
-            f"{median(rate / base for rate, base in zip(rates[name], bare_rates, strict=True)):.2f}",
-            f"{median(turn[name]['training'] / turn[name]['seconds'] for turn in turns):.2f}",
-            f"{1000 * median(sum(turn[name]['cpu'].values()) for turn in turns) / steps:.0f}",
-        ]
-        for name in SYSTEMS
-    ]
-    head = ["", "trained tokens per second", "of the bare loop", "share of the time in training steps", "CPU ms a step"]
-    kinds = sorted({kind for turn in turns for name in SYSTEMS for kind in turn[name]["cpu"]})
-    of_kinds = [
-        [name, *(f"{1000 * median(turn[name]['cpu'].get(kind, 0.0) for turn in turns) / steps:.0f}" for kind in kinds)]
-        for name in SYSTEMS
-    ]
-    return {"services-cost": "\n\n".join((table(head, speed), table(["CPU ms a step", *kinds], of_kinds)))}
+    """Medians over the turns of each scale; each rate against that of the bare loop of the same turn."""
+    speed: list[list[str]] = []
+    of_kinds: list[list[str]] = []
+    scales = section["scales"]
+    kinds = sorted(
+        {kind for scale in scales for turn in scale["turns"] for one in turn.values() for kind in one["cpu"]}
+    )
+    for scale in scales:
+        turns, num_steps = scale["turns"], scale["steps"] - NUM_WARM_UP
+        rates = {name: [turn[name]["tokens"] / turn[name]["seconds"] for turn in turns] for name in turns[0]}
+        for name in rates:
+            of_bare = [rate / base for rate, base in zip(rates[name], rates[SYSTEMS[0]], strict=True)]
+            cpu = {kind: median(turn[name]["cpu"].get(kind, 0.0) for turn in turns) for kind in kinds}
+            of_kinds.append([scale["parameters"], name, *(f"{1000 * cpu[kind] / num_steps:.0f}" for kind in kinds)])
+            speed.append(
+                [
+                    scale["parameters"],
+                    name,
+                    f"{median(rates[name]):.0f}",
+                    f"{median(of_bare):.2f}",
+                    f"{min(of_bare):.2f} to {max(of_bare):.2f}",
+                    f"{median(turn[name]['training'] / turn[name]['seconds'] for turn in turns):.2f}",
+                    f"{1000 * median(sum(turn[name]['cpu'].values()) for turn in turns) / num_steps:.0f}",
+                ]
+            )
+    head = ["parameters", "", "trained tokens per second", "of the bare loop", "least to largest of the turns"]
+    head += ["share of the time in training steps", "CPU ms a step"]
+    return {
+        "services-cost": "\n\n".join((table(head, speed), table(["parameters", "CPU ms a step", *kinds], of_kinds)))
+    }
 
 
 CHAPTER = Chapter(
     name="services-cost",
     module="benchmarks.system.services_cost",
-    minutes=10,
+    minutes=20,
     places=("services-cost",),
     tables=tables,
 )
 
 
-def measure(*, steps: int, turns: int, folder: Path) -> list[Section]:
-    """All systems in turn, as often as requested."""
-    settings = (f"run.total_training_steps={steps}", "evaluation.test_freq=0")
-    lean = (*settings, *LEAN)
+def random_models(sizes: Mapping[str, int], folder: Path) -> tuple[str, ...]:
+    """Settings of a run whose models are the quick start's in other sizes, with random weights, in the folder."""
+    manual_seed(1)
+    base = QUICKSTART.parent / "base"
+    for name, kind in (("actor", AutoModelForCausalLM), ("critic", AutoModelForTokenClassification)):
+        model_config = AutoConfig.from_pretrained(base / name)
+        for key, value in sizes.items():
+            setattr(model_config, key, value)
+        kind.from_config(model_config).save_pretrained(folder / name)  # type: ignore[no-untyped-call]
+        for file in (base / name).glob("tokenizer*"):
+            shutil.copy(file, folder / name)
+    return f"model.path={folder / 'actor'}", f"model.critic_path={folder / 'critic'}"
+
+
+def measure(scale: Scale, folder: Path) -> Section:
+    """Its systems in turn, as often as it says."""
+    settings: tuple[str, ...] = (f"run.total_training_steps={scale.steps}", "evaluation.test_freq=0")
+    if scale.sizes:
+        settings += random_models(scale.sizes, folder.resolve() / scale.parameters.replace(",", "_"))
     ways: tuple[Callable[[], Section], ...] = (
         lambda: asyncio.run(bare(settings)),
         partial(with_services, settings),
-        partial(with_services, lean),
+        partial(with_services, (*settings, *LEAN)),
     )
-    parts = {
-        f"{steps} steps, turn {turn}: {name}": way
-        for turn in range(1, turns + 1)
-        for name, way in zip(SYSTEMS, ways, strict=True)
+    names = SYSTEMS[: scale.num_systems]
+
+    def key(turn: int, name: str) -> str:
+        return f"{scale.parameters} parameters, {scale.steps} steps, turn {turn}: {name}"
+
+    turns = range(1, scale.turns + 1)
+    parts = {key(turn, name): way for turn in turns for name, way in zip(names, ways, strict=False)}
+    found = Lines(folder / "services_cost.jsonl").measure(parts, seconds_each=scale.seconds_of_part)
+    return {
+        "parameters": scale.parameters,
+        "steps": scale.steps,
+        "turns": [{name: found[key(turn, name)] for name in names} for turn in turns],
     }
-    found = Lines(folder / "services_cost.jsonl").measure(parts, seconds_each=SECONDS_OF_TURN * steps / 60)
-    return [{name: found[f"{steps} steps, turn {turn}: {name}"] for name in SYSTEMS} for turn in range(1, turns + 1)]
 
 
 def main(argv: Sequence[str]) -> None:
     parser = chapter_parser(__doc__, quick="one turn of a few steps")
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--serve", metavar="FOLDER", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--set", dest="settings", action="append", default=[], help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
@@ -306,12 +382,13 @@ def main(argv: Sequence[str]) -> None:
     if arguments.serve:
         asyncio.run(serve(load(QUICKSTART, arguments.settings), arguments.serve))
         return
-    steps, turns = (12, 1) if arguments.quick else (arguments.steps, arguments.turns)
-    turns_measured = measure(steps=steps, turns=turns, folder=chapter_folder(arguments))
-    section: Section = {"steps": steps, "turns": turns_measured}
+    scales = [replace(SCALES[0], steps=12, turns=1)] if arguments.quick else SCALES
+    folder = chapter_folder(arguments)
+    section: Section = {"scales": [measure(scale, folder) for scale in scales]}
     print(tables(section)["services-cost"])
     if not arguments.quick:
-        seconds = sum(one["seconds_of_machine"] for turn in section["turns"] for one in turn.values())
+        turns = [turn for scale in section["scales"] for turn in scale["turns"]]
+        seconds = sum(one["seconds_of_machine"] for turn in turns for one in turn.values())
         results.keep(CHAPTER.name, section, seconds=seconds)
 
 

@@ -1,12 +1,16 @@
 """Services' cost and peers: messages in the pipe, and the tables."""
 
 import asyncio
+from pathlib import Path
+
+from transformers import AutoModelForCausalLM
 
 from benchmarks.studies.timed_runs import QUICKSTART
 from benchmarks.system import peers, services_cost
 from benchmarks.system.services_cost import HEAD, NUM_WARM_UP, SYSTEMS, WEIGHTS, WINDOW, messages
 from benchmarks.system.trl_grpo import ROWS, UPDATES, settings
 from tppo.config import load
+from tppo.models.tokenizer import load_tokenizer
 
 
 async def test_messages_of_a_pipe_end_with_it_in_mid_message() -> None:
@@ -28,10 +32,22 @@ def a_turn(*, seconds: tuple[float, float, float]) -> dict[str, dict[str, object
 def test_the_rate_of_the_services_is_held_against_the_bare_loop_of_the_same_turn() -> None:
     turns = [a_turn(seconds=(1.0, 1.25, 1.0)), a_turn(seconds=(2.0, 2.5, 2.0)), a_turn(seconds=(1.0, 4.0, 1.0))]
 
-    table = services_cost.tables({"steps": 10 + NUM_WARM_UP, "turns": turns})["services-cost"]
+    scales = [{"parameters": "106,000", "steps": 10 + NUM_WARM_UP, "turns": turns}]
+    table = services_cost.tables({"scales": scales})["services-cost"]
 
-    assert "| services | 40 | 0.80 | 0.50 | 500 |" in table  # medians; 5 CPU seconds in 10 steps
-    assert "| CPU ms a step | generation | learner |" in table
+    row = "| 106,000 | services | 40 | 0.80 | 0.25 to 0.80 | 0.50 | 500 |"
+    assert row in table  # medians; 5 CPU seconds in 10 steps
+    assert "| parameters | CPU ms a step | generation | learner |" in table
+
+
+def test_larger_models_are_the_quick_starts_in_other_sizes(tmp_path: Path) -> None:
+    scale = services_cost.SCALES[1]
+
+    config = load(QUICKSTART, services_cost.random_models(scale.sizes, tmp_path))
+    policy = AutoModelForCausalLM.from_pretrained(config.model.path)
+
+    assert sum(one.numel() for one in policy.parameters()) // 1000 == int(scale.parameters.replace(",", "")) // 1000
+    assert load_tokenizer(config.model.path).vocab_size == load_tokenizer(load(QUICKSTART).model.path).vocab_size
 
 
 def test_ours_is_held_against_the_faster_peer() -> None:

@@ -110,8 +110,7 @@ class PolicySide:
 
     def scored(self, sampled: Sampled, mask: PolicyMask, policy_version: int) -> dict[int, Tensor]:
         """What it says of rows before any update, as far as values are not needed; by row."""
-        is_warming_up, is_spared = policy_version < self._num_warmup_steps, self._algorithm.old_logprobs == "rollout"
-        if is_warming_up or is_spared or self.system.needs_old_logprobs:
+        if policy_version < self._num_warmup_steps or self.system.needs_old_logprobs:
             return {}
         return scored_before(self.policy, sampled, mask.tokens, actor=self._section, algorithm=self._algorithm)
 

@@ -188,8 +188,8 @@ def test_alerts_about_the_services(situation: dict[str, Any], text: str) -> None
                 "training/engine_kl/mean/generator-0": [0.02, 1e-4, 0.02, *[None] * 10, 0.02, None],
             },
             "generator-1 disagrees with the learner under the same weights: KL 0.02 nats, where "
-            "rounding makes less than 0.005. Restart it; where that does not help, compute in float32, or mask what "
-            "disagrees most: algorithm.importance_mode = 'mask'.",
+            "rounding makes less than 0.005. Restart it; where that does not help, compute in float32, or, with a "
+            "number as algorithm.importance_cap, mask what disagrees most: algorithm.importance_mode = 'mask'.",
         ),
         (
             {"tokens/held": [0, 50], "tokens/window": [200, 200]},

@@ -119,8 +119,8 @@ class _PolicyUpdate:
     largest_kl: float = 0.0  # of a mini-batch, before its update
 
     def train(self, optimization: Optimization) -> None:
-        if not self.before and self.algorithm.old_logprobs == "recomputed":
-            self.before.update(scored_of(self.policy, self.selection, self.actor))
+        if not self.before:
+            self.before.update(scored_of(self.policy, self.selection, actor=self.actor, algorithm=self.algorithm))
         for mini_batch in self._mini_batches():
             self._update(mini_batch, optimization)
 

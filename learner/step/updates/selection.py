@@ -95,11 +95,19 @@ def scored_before(
     policy: Policy, sampled: Sampled, policy_mask: Tensor, *, actor: "ActorSection", algorithm: "AlgorithmSection"
 ) -> dict[int, Tensor]:
     """What the update does before its first update, where no advantages are known yet; by row."""
-    return scored_of(policy, Selection.of(sampled, policy_mask, torch.zeros(policy_mask.shape), algorithm), actor)
+    selection = Selection.of(sampled, policy_mask, torch.zeros(policy_mask.shape), algorithm)
+    return scored_of(policy, selection, actor=actor, algorithm=algorithm)
 
 
-def scored_of(policy: Policy, selection: Selection, actor: "ActorSection") -> dict[int, Tensor]:
-    """All mini-batches but the first, which is scored by the same weights in its own training pass."""
+def scored_of(
+    policy: Policy, selection: Selection, *, actor: "ActorSection", algorithm: "AlgorithmSection"
+) -> dict[int, Tensor]:
+    """All mini-batches but the first, which is scored by the same weights in its own training pass; by row.
+
+    Nothing where the ratio is to the policy that sampled.
+    """
+    if algorithm.old_logprobs == "rollout":
+        return {}
     in_order = mini_batches(selection.trained_rows(), count=actor.ppo_mini_batches, epochs=1, seed="")
     later = [row for mini_batch in list(in_order)[1:] for row in mini_batch]
     rows = [selection.rows[row] for row in later]

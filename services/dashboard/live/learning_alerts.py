@@ -219,7 +219,8 @@ def _engines(situation: Situation) -> Iterator[Alert]:
             text = (
                 f"{generator} disagrees with the learner under the same weights: KL {now:.2g} nats, where "
                 f"rounding makes less than {ENGINE_KL}. Restart it; where that does not help, "
-                "compute in float32, or mask what disagrees most: algorithm.importance_mode = 'mask'."
+                "compute in float32, or, with a number as algorithm.importance_cap, mask what disagrees most: "
+                "algorithm.importance_mode = 'mask'."
             )
             yield Alert("error", text, step_of(situation), subject=generator)
 

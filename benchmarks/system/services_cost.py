@@ -6,8 +6,8 @@ The bare loop has the same engine in one process and the same ledger and trainer
 nothing else: no Redis, no gRPC, no leases, no proofs of weights, no checkpoints, no traces, no evaluation. The
 services run as in the quick start, and once more without what a run can do without. They take turns, one thread per
 process; what counts is trained tokens per second of one turn, and CPU seconds per step by what a process is for. The
-first four steps are left out. Then bare loop and services train larger models, of random weights: what the services
-cost goes by the records of a step, and the rest by the model.
+first four steps are left out. Then bare loop and services train larger models, of random weights, to part what goes by
+the records of a step from what goes by the model.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -69,7 +69,8 @@ class Scale:
     """Models of one size, and how long they train."""
 
     parameters: str  # of the policy
-    sizes: Mapping[str, int] = field(default_factory=dict)  # in its `config.json`; none: the quick start's models
+    hidden_size: int | None = None  # None: the quick start's own models
+    num_layers: int | None = None
     steps: int
     turns: int
     num_systems: int  # the first ones
@@ -78,34 +79,8 @@ class Scale:
 
 SCALES = (
     Scale(parameters="106,000", steps=60, turns=5, num_systems=3, seconds_of_part=35),
-    Scale(
-        parameters="801,000",
-        sizes={
-            "hidden_size": 128,
-            "intermediate_size": 384,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-        },
-        steps=30,
-        turns=5,
-        num_systems=2,
-        seconds_of_part=35,
-    ),
-    Scale(
-        parameters="4,749,000",
-        sizes={
-            "hidden_size": 256,
-            "intermediate_size": 768,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 8,
-            "num_key_value_heads": 4,
-        },
-        steps=14,
-        turns=2,
-        num_systems=2,
-        seconds_of_part=110,
-    ),
+    Scale(parameters="801,000", hidden_size=128, num_layers=4, steps=30, turns=5, num_systems=2, seconds_of_part=35),
+    Scale(parameters="4,749,000", hidden_size=256, num_layers=6, steps=14, turns=2, num_systems=2, seconds_of_part=110),
 )
 
 
@@ -333,14 +308,16 @@ CHAPTER = Chapter(
 )
 
 
-def random_models(sizes: Mapping[str, int], folder: Path) -> tuple[str, ...]:
-    """Settings of a run whose models are the quick start's in other sizes, with random weights, in the folder."""
+def random_models(hidden_size: int, num_layers: int, folder: Path) -> tuple[str, ...]:
+    """Settings of a run whose models, written into the folder, have the quick start's form, and random weights."""
     manual_seed(1)
     base = QUICKSTART.parent / "base"
     for name, kind in (("actor", AutoModelForCausalLM), ("critic", AutoModelForTokenClassification)):
         model_config = AutoConfig.from_pretrained(base / name)
-        for key, value in sizes.items():
-            setattr(model_config, key, value)
+        num_heads = hidden_size // model_config.head_dim
+        model_config.hidden_size, model_config.intermediate_size = hidden_size, 3 * hidden_size
+        model_config.num_attention_heads, model_config.num_key_value_heads = num_heads, num_heads // 2
+        model_config.num_hidden_layers = num_layers
         kind.from_config(model_config).save_pretrained(folder / name)  # type: ignore[no-untyped-call]
         for file in (base / name).glob("tokenizer*"):
             shutil.copy(file, folder / name)
@@ -350,8 +327,9 @@ def random_models(sizes: Mapping[str, int], folder: Path) -> tuple[str, ...]:
 def measure(scale: Scale, folder: Path) -> Section:
     """Its systems in turn, as often as it says."""
     settings: tuple[str, ...] = (f"run.total_training_steps={scale.steps}", "evaluation.test_freq=0")
-    if scale.sizes:
-        settings += random_models(scale.sizes, folder.resolve() / scale.parameters.replace(",", "_"))
+    if scale.hidden_size and scale.num_layers:
+        models = folder.resolve() / scale.parameters.replace(",", "_")
+        settings += random_models(scale.hidden_size, scale.num_layers, models)
     ways: tuple[Callable[[], Section], ...] = (
         lambda: asyncio.run(bare(settings)),
         partial(with_services, settings),

@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import pytest
 from transformers import AutoModelForCausalLM
 
 from benchmarks.studies.timed_runs import QUICKSTART
@@ -40,13 +41,16 @@ def test_the_rate_of_the_services_is_held_against_the_bare_loop_of_the_same_turn
     assert "| parameters | CPU ms a step | generation | learner |" in table
 
 
-def test_larger_models_are_the_quick_starts_in_other_sizes(tmp_path: Path) -> None:
-    scale = services_cost.SCALES[1]
+@pytest.mark.parametrize("scale", services_cost.SCALES[1:], ids=lambda scale: scale.parameters)
+def test_larger_models_have_the_quick_starts_form(scale: services_cost.Scale, tmp_path: Path) -> None:
+    assert scale.hidden_size
+    assert scale.num_layers
 
-    config = load(QUICKSTART, services_cost.random_models(scale.sizes, tmp_path))
+    config = load(QUICKSTART, services_cost.random_models(scale.hidden_size, scale.num_layers, tmp_path))
     policy = AutoModelForCausalLM.from_pretrained(config.model.path)
 
-    assert sum(one.numel() for one in policy.parameters()) // 1000 == int(scale.parameters.replace(",", "")) // 1000
+    num_thousands = round(sum(one.numel() for one in policy.parameters()) / 1000)
+    assert f"{num_thousands:,},000" == scale.parameters
     assert load_tokenizer(config.model.path).vocab_size == load_tokenizer(load(QUICKSTART).model.path).vocab_size
 
 

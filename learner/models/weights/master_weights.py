@@ -127,11 +127,12 @@ class MasterWeights:
         The stride is odd, so that it takes more than a few columns of a matrix. Those that are frozen are left out.
         """
         stride = (sum(parameter.numel() for parameter in self._sampled) // MAX_SAMPLED) | 1
-        return torch.cat([parameter.detach().flatten()[::stride] for parameter in self._sampled])
+        flat = [parameter.reshape(-1) for parameter in self._sampled]
+        return torch.cat(flat if stride == 1 else [one[::stride] for one in flat])
 
     def changed_fraction(self, since: Tensor) -> float:
         """The share of the weights that are not what they were in this `sample`."""
-        return float((self.sample() != since).float().mean())
+        return int(torch.count_nonzero(self.sample() != since)) / max(1, len(since))
 
 
 def cast_constants(network: Any, compute_dtype: torch.dtype) -> None:

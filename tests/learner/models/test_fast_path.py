@@ -120,6 +120,15 @@ def test_without_gradients_it_keeps_nothing_and_says_the_same() -> None:
     assert not found.logprobs.requires_grad
 
 
+def test_a_second_backward_pass_is_refused_as_the_first_wrote_over_what_it_needs() -> None:
+    policy = policy_from_network(a_network("llama"))
+    total = token_scores(policy, a_batch()).logprobs.sum()
+    total.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+
+    with pytest.raises(RuntimeError, match="runs once"):
+        total.backward()  # type: ignore[no-untyped-call]
+
+
 def test_rows_longer_than_all_before_them_are_rotated_by_their_own_angles() -> None:
     policy = policy_from_network(a_network("llama"))
     network: Any = policy.network

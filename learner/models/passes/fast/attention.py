@@ -7,7 +7,6 @@ Queries, keys and values are what a product says of the line's tokens; here they
 """
 
 from functools import lru_cache
-from itertools import zip_longest
 from typing import NamedTuple
 
 import torch
@@ -48,16 +47,18 @@ def of_attended(of_outputs: Tensor, padded: Tensor, kept: list[Tensor], rows: Ro
     head_dim = padded.shape[1]
     outputs = padded.new_zeros(rows.num_queries, head_dim)
     outputs.index_copy_(0, rows.query_places, of_outputs.view(-1, head_dim))
-    of_padded = padded.new_zeros(len(padded) + 1, head_dim)  # the last: of queries that nobody asks
-    for block, first_kept in zip_longest(rows.blocks, kept):
-        probabilities = _probabilities(block, padded, scale) if first_kept is None else first_kept
+    of_padded = padded.new_empty(len(padded) + 1, head_dim)
+    of_padded[-1] = 0.0  # of queries that nobody asks
+    for number, block in reversed([*enumerate(rows.blocks)]):
+        probabilities = kept[number] if number < len(kept) else _probabilities(block, padded, scale)
+        beta = 0 if block.is_last else 1  # a group's last block, which comes first here, sees all of its keys
         output = outputs.as_strided(*block.queries)
         of_scores = torch.bmm(output, padded.as_strided(*block.values_across))
-        of_scores = torch._softmax_backward_data(of_scores, probabilities, -1, of_scores.dtype)
+        torch._softmax_backward_data(of_scores, probabilities, -1, of_scores.dtype, grad_input=of_scores)
         of_padded.as_strided(*block.queries).baddbmm_(of_scores, padded.as_strided(*block.keys), beta=0, alpha=scale)
         queries = padded.as_strided(*block.queries)
-        of_padded.as_strided(*block.keys).baddbmm_(of_scores.transpose(1, 2), queries, alpha=scale)
-        of_padded.as_strided(*block.values).baddbmm_(probabilities.transpose(1, 2), output)
+        of_padded.as_strided(*block.keys).baddbmm_(of_scores.transpose(1, 2), queries, beta=beta, alpha=scale)
+        of_padded.as_strided(*block.values).baddbmm_(probabilities.transpose(1, 2), output, beta=beta)
     return of_padded.index_select(0, rows.places.of_tokens)
 
 
@@ -67,7 +68,7 @@ def _probabilities(block: QueryBlock, padded: Tensor, scale: float) -> Tensor:
     queries, keys = padded.as_strided(*block.queries), padded.as_strided(*block.keys_across)
     scores.baddbmm_(queries, keys, beta=0, alpha=scale)
     scores.as_strided(*block.diagonal).add_(_later(block.num_queries, scores.dtype))
-    return scores.softmax(-1)
+    return torch.softmax(scores, -1, out=scores)
 
 
 @lru_cache(maxsize=256)

@@ -34,13 +34,15 @@ class BlockShape(NamedTuple):
     scale: float
     eps: float  # of the norms before and after
     eps_of_heads: float
+    keeps: bool  # what a backward pass needs
 
 
 def through_block(block: Any, hidden: Tensor, rows: RowGroups, rotations: Rotations, heads: Heads) -> Tensor:
     """Outputs [n, hidden] for the tokens with queries, from inputs [total, hidden]."""
     attention: Any = block.self_attn
     eps_of_heads = attention.q_norm.variance_epsilon if hasattr(attention, "q_norm") else 0.0
-    shape = BlockShape(heads, attention.scaling, block.input_layernorm.variance_epsilon, eps_of_heads)
+    keeps = torch.is_grad_enabled()  # which is unknown within an operation
+    shape = BlockShape(heads, attention.scaling, block.input_layernorm.variance_epsilon, eps_of_heads, keeps)
     through: Any = _Block.apply
     found: Tensor = through(hidden, rows, rotations, shape, *Parameters.of(block))
     return found
@@ -57,7 +59,7 @@ class _Block(torch.autograd.Function):
         heads = linear(normed, inward.weight, inward.bias)
         of_norms = _norm_heads(of_block, heads, shape)
         _rotate(heads, rotations.there)
-        attended = attend(heads.view(-1, shape.heads.size), rows, scale=shape.scale, keeps=any(ctx.needs_input_grad))
+        attended = attend(heads.view(-1, shape.heads.size), rows, scale=shape.scale, keeps=shape.keeps)
         own = hidden if rows.queried is None else hidden.index_select(0, rows.queried)
         middle = torch.addmm(own, attended.outputs, of_block.output.t())
         if of_block.output_bias is not None:
@@ -65,7 +67,7 @@ class _Block(torch.autograd.Function):
         after, after_inverse = divided_by_rms(middle, shape.eps)
         mlp = Folded.of_mlp(of_block)
         gates_and_values = linear(after, mlp.weight, mlp.bias)
-        activated, product = gated(gates_and_values)
+        activated, product = gated(gates_and_values, keeps=shape.keeps)
         outputs = middle.addmm_(product, of_block.down.t())
         if of_block.down_bias is not None:
             outputs += of_block.down_bias
@@ -83,6 +85,9 @@ class _Block(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, of_outputs: Tensor) -> tuple[Tensor | None, ...]:
         rows, rotations, shape = ctx.rows, ctx.rotations, ctx.shape
+        if rows is None:
+            raise RuntimeError("a block's backward pass runs once: it writes its gradients over what was kept for it")
+        ctx.rows = None
         saved = iter(ctx.saved_tensors)
 
         def take(count: int) -> list[Tensor]:
@@ -94,8 +99,8 @@ class _Block(torch.autograd.Function):
         of_norms = take(4 if of_block.query_norm is not None else 0)
         kept = [*saved]
 
-        of_product = of_outputs @ of_block.down
-        of_gates_and_values = of_gated(of_product, activated, gates_and_values)
+        of_down = of_outputs.t() @ product
+        of_gates_and_values = of_gated(of_outputs @ of_block.down, product, activated, gates_and_values)
         of_after = across_rms(of_gates_and_values @ mlp, after)
         of_middle = torch.addcmul(of_outputs, of_after, after_inverse)
         of_heads = of_attended(of_middle @ of_block.output, padded, kept, rows, scale=shape.scale)
@@ -113,7 +118,7 @@ class _Block(torch.autograd.Function):
             of_middle.t() @ attended,
             of_after_norm,
             *of_mlp.chunk(2),
-            of_outputs.t() @ product,
+            of_down,
             *_of_biases(of_block, of_heads, of_middle, of_gates_and_values, of_outputs, shape.heads),
             *of_head_norms,
         )

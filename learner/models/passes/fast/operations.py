@@ -41,18 +41,23 @@ def across_rms(of_normed: Tensor, normed: Tensor) -> Tensor:
     return torch.addcmul(of_normed, normed, along, value=-1)
 
 
-def gated(gates_and_values: Tensor) -> tuple[Tensor, Tensor]:
-    """silu(gate) and silu(gate) * value [n, size], of [n, 2 * size] with all gates before the values."""
+def gated(gates_and_values: Tensor, *, keeps: bool) -> tuple[Tensor, Tensor]:
+    """silu(gate) and silu(gate) * value [n, size], of [n, 2 * size] with all gates before the values.
+
+    Where nothing is kept for a backward pass, both are the same tensor, in the place of the gates.
+    """
     gates, values = gates_and_values.chunk(2, dim=1)
-    activated = torch.nn.functional.silu(gates)
-    return activated, activated * values
+    activated = torch.nn.functional.silu(gates, inplace=not keeps)
+    return activated, activated * values if keeps else activated.mul_(values)
 
 
-def of_gated(of_product: Tensor, activated: Tensor, gates_and_values: Tensor) -> Tensor:
-    """The gradient of gates and values, from that of the product, which is overwritten."""
+def of_gated(of_product: Tensor, product: Tensor, activated: Tensor, gates_and_values: Tensor) -> Tensor:
+    """The gradient of gates and values, from that of the product; in their place, as all of it is needed no more.
+
+    Memory that has just been read is faster to write than new memory, which the system has yet to hand out.
+    """
     gates, values = gates_and_values.chunk(2, dim=1)
-    found = torch.empty_like(gates_and_values)
-    of_gates, of_values = found.chunk(2, dim=1)
-    torch.mul(of_product, activated, out=of_values)
-    torch.ops.aten.silu_backward.grad_input(of_product.mul_(values), gates, grad_input=of_gates)
-    return found
+    of_activated = torch.mul(of_product, values, out=product)
+    torch.mul(of_product, activated, out=values)
+    torch.ops.aten.silu_backward.grad_input(of_activated, gates, grad_input=gates)
+    return gates_and_values

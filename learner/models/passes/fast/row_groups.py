@@ -69,7 +69,7 @@ View = tuple[tuple[int, ...], tuple[int, ...], int]
 class QueryBlock(NamedTuple):
     """Some queries of a group's rows. Key-value heads count as rows, and the heads of each as more queries.
 
-    Views of the padded heads, but for the last two.
+    Views of the padded heads, but for the last three.
     """
 
     queries: View  # [rows, heads * queries, size]
@@ -79,6 +79,7 @@ class QueryBlock(NamedTuple):
     values_across: View
     scores: tuple[int, int, int]  # [rows, heads * queries, keys]
     diagonal: View  # of scores: [rows * heads, queries, queries]
+    is_last: bool  # of its group: the keys are all of the rows'
 
     @property
     def num_queries(self) -> int:
@@ -207,6 +208,7 @@ def _blocks(groups: Sequence[RowGroup], heads: Heads, first_key: int, num_keys: 
                     (len(places) * seen, seen, 1),
                     seen - len(places),
                 ),
+                is_last=seen == group.length,
             )
             query += rows * num
         key += rows * group.length

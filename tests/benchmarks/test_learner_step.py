@@ -1,11 +1,12 @@
-"""The parts of a training step add up, whatever calls what."""
+"""Recorded steps have their turn in each checkout, and the parts of a step add up, whatever calls what."""
 
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.learner import tails
+from benchmarks.learner import step, tails
 from benchmarks.learner.step_parts import REST, Parts, by_kind, operations
 
 
@@ -25,6 +26,34 @@ def test_a_part_has_its_time_without_that_of_the_parts_within_it() -> None:
 
     assert parts.seconds["inner"] >= 0.05
     assert 0.02 <= parts.seconds["outer"] < 0.05
+
+
+def test_each_checkout_replays_the_same_steps() -> None:
+    replays = step.measured_in_turn([step.ROOT, step.ROOT], step.NUM_WARM_UP + 2)
+
+    assert [len(costs) for costs in replays] == [2, 2]
+    assert all(cost.cpu > 0 and cost.wall > 0 for costs in replays for cost in costs)
+
+
+def test_what_ends_a_replay_early_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "learner").mkdir()
+    (tmp_path / "learner" / "__init__.py").write_text("raise RuntimeError('no such model')")
+
+    with pytest.raises(SystemExit, match=f"(?s){tmp_path}: .*no such model"):
+        step.measured_in_turn([step.ROOT, tmp_path], 1)
+
+
+def test_a_folder_without_a_learner_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        step.main(["--beside", str(tmp_path)])
+
+    assert f"{tmp_path} has no folder learner/; expected a checkout" in capsys.readouterr().err
+
+
+def test_of_each_step_counts_the_median_of_its_replays() -> None:
+    replays = [[step.Cost(cpu, 2 * cpu) for cpu in of_steps] for of_steps in ([1.0, 5.0], [9.0, 3.0], [2.0, 4.0])]
+
+    assert step._median_of_steps(replays) == step.Cost(3.0, 6.0)
 
 
 def test_kinds_of_operations_add_up_to_the_whole() -> None:

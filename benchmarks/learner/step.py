@@ -173,7 +173,10 @@ def _first_of(modules: Sequence[str]) -> str:
 
 @contextmanager
 def process(checkout: Path, function: str, num_steps: int) -> Iterator["subprocess.Popen[str]"]:
-    """A function of this file on a recorded run, in a process that imports the checkout; it has ended well behind."""
+    """A process that imports the checkout and runs a function of this file on a recorded run.
+
+    Ends the benchmark with what the process wrote to standard error, where that failed.
+    """
     with tempfile.TemporaryDirectory() as name, tempfile.TemporaryFile("w+") as errors:
         run = recorded_run(Path(name) / "quickstart")
         path = os.pathsep.join([str(checkout), str(Path(__file__).parent)])

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from learner.models.loading.loading import policy_from_network, value_model_from_network
 from learner.models.loading.value_network import Skeleton
-from learner.models.passes.fast import attention, body, row_groups
+from learner.models.passes.fast import attention, block, body, row_groups
 from learner.models.passes.outputs import token_and_boundary_values, token_scores
 from learner.models.passes.packing import PackedBatch, TokenRow, pack
 from learner.models.weights.activation_checkpointing import checkpoint_blocks
@@ -109,13 +109,24 @@ def test_values_and_those_after_the_last_tokens_are_those_of_transformers(name: 
     assert_alike(found_with_gradients(network, values), expected)
 
 
-def test_without_gradients_it_keeps_nothing_and_says_the_same() -> None:
+def test_without_gradients_it_keeps_nothing_and_says_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = policy_from_network(a_network("llama"))
+    num_kept = []
+
+    def watched(*arguments: Any, **options: Any) -> attention.Attended:
+        attended = attention.attend(*arguments, **options)
+        num_kept.append(len(attended.kept))
+        return attended
+
+    monkeypatch.setattr(block, "attend", watched)
     expected = token_scores(policy, a_batch())
+    assert all(num_kept)
+    num_kept.clear()
 
     with torch.no_grad():
         found = token_scores(policy, a_batch())
 
+    assert num_kept == [0] * SIZES["num_hidden_layers"]
     assert torch.equal(found.logprobs, expected.logprobs)
     assert not found.logprobs.requires_grad
 

@@ -99,7 +99,7 @@ class _Block(torch.autograd.Function):
         of_norms = take(4 if of_block.query_norm is not None else 0)
         kept = [*saved]
 
-        of_down = of_outputs.t() @ product
+        of_down = of_outputs.t() @ product  # which is overwritten next
         of_gates_and_values = of_gated(of_outputs @ of_block.down, product, activated, gates_and_values)
         of_after = across_rms(of_gates_and_values @ mlp, after)
         of_middle = torch.addcmul(of_outputs, of_after, after_inverse)

@@ -5,7 +5,8 @@
 Windows and scores are made as generators and reward services would send them, and go through what the learner does with
 each: decoding, the border, the ledger, the scheduler; steps are "trained" by zeros. Responses have two windows. Large
 steps take half of what is in flight, small ones 32 rows; in lockstep a step is all of it. Seconds are CPU time of this
-process, and as a ratio to those for the fewest rollouts of the same row.
+process, and as a ratio to those for the fewest rollouts of the same row. All sizes are measured in turns, since a
+machine's speed may change within seconds: a ratio is that within a turn, and of both the median counts.
 """
 
 import gc
@@ -13,8 +14,9 @@ import os
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from operator import truediv
 from statistics import fmean, median
 
 from benchmarks import results
@@ -29,7 +31,10 @@ LARGEST_LAG = 1000  # of a configuration
 LONG = 8192  # tokens of a window
 READ_COUNT = 256  # entries of the inbox in one read, where many have come
 SECONDS_EACH = 20.0
-TURNS = 5  # of the small steps one after the other, each a few seconds long
+TURNS = 3  # of all sizes
+SECONDS_AT_LEAST = 1.0  # of a size and turn
+HEAD = f"CPU microseconds for a window (to the first column), medians of {TURNS} turns"
+STEADY_TURNS = 5  # of the small steps one after the other, each a few seconds long
 LARGE, LARGE_SINGLY = "large steps, many windows a read", "large steps, one window a read"
 SMALL, LOCKSTEP = "steps of 32, one window a read", "lockstep, one window a read"
 
@@ -39,8 +44,10 @@ def cost(*, num_in_flight: int, mode: str, num_rows: int, read_count: int) -> Se
     plane = control_plane(num_in_flight=num_in_flight, mode=mode, num_rows=num_rows)
     plane.step(read_count=READ_COUNT)  # the first answers, to all that is in flight
     plane.seconds, plane.num_windows = dict.fromkeys(PARTS, 0.0), 0
-    end = time.monotonic() + SECONDS_EACH / 2
-    while not plane.num_windows or (time.monotonic() < end and plane.num_windows < 4 * num_in_flight):
+    began = time.monotonic()
+    while not plane.num_windows or time.monotonic() < began + (
+        SECONDS_AT_LEAST if plane.num_windows >= 4 * num_in_flight else SECONDS_EACH / 2
+    ):
         plane.step(read_count=read_count)
     return {part: 1e6 * seconds / plane.num_windows for part, seconds in plane.seconds.items()}
 
@@ -84,8 +91,8 @@ def inbox(window_length: int) -> Section:
 
 def steady(num_steps: int) -> Section:
     """The turn that is in the middle, by how much longer its late steps take."""
-    turns = [one_after_the_other(num_steps) for _ in range(TURNS)]
-    return sorted(turns, key=lambda turn: turn["late"] / turn["early"])[TURNS // 2]
+    turns = [one_after_the_other(num_steps) for _ in range(STEADY_TURNS)]
+    return sorted(turns, key=lambda turn: turn["late"] / turn["early"])[STEADY_TURNS // 2]
 
 
 def one_after_the_other(num_steps: int) -> Section:
@@ -115,6 +122,17 @@ def _resident_mb() -> float:
 def parts(sizes: Sequence[int], num_steps: int) -> dict[str, Callable[[], Section]]:
     """Each with its key in the file of what is done."""
     found: dict[str, Callable[[], Section]] = {}
+    for turn in range(TURNS):
+        found |= {f"{key}: {turn}": measured for key, measured in _costs_of(sizes)}
+    for size in sizes:
+        found[f"memory: {size}"] = partial(memory, size)
+    found |= {f"inbox: {length}": partial(inbox, length) for length in (SHORT, 256, LONG)}
+    found[f"steady: {num_steps}"] = partial(steady, num_steps)
+    return found
+
+
+def _costs_of(sizes: Sequence[int]) -> Iterator[tuple[str, Callable[[], Section]]]:
+    """One turn."""
     for size in sizes:
         half, small = max(1, size // 2), min(SMALL_STEP, size // 2)
         for way, mode, num_rows, read_count in (
@@ -124,13 +142,10 @@ def parts(sizes: Sequence[int], num_steps: int) -> dict[str, Callable[[], Sectio
             (LOCKSTEP, "lockstep", size, 1),
         ):
             if size // num_rows - 1 <= LARGEST_LAG:
-                found[f"{way}: {size}"] = partial(
-                    cost, num_in_flight=size, mode=mode, num_rows=num_rows, read_count=read_count
+                yield (
+                    f"{way}: {size}",
+                    partial(cost, num_in_flight=size, mode=mode, num_rows=num_rows, read_count=read_count),
                 )
-        found[f"memory: {size}"] = partial(memory, size)
-    found |= {f"inbox: {length}": partial(inbox, length) for length in (SHORT, 256, LONG)}
-    found[f"steady: {num_steps}"] = partial(steady, num_steps)
-    return found
 
 
 def tables(section: Section) -> dict[str, str]:
@@ -148,17 +163,22 @@ def cost_table(section: Section) -> str:
     sizes = sizes_of(section)
     rows = []
     for way in (LARGE, LARGE_SINGLY, SMALL, LOCKSTEP):
-        found = {size: sum(_costs(section, way, size).values()) for size in sizes if _costs(section, way, size)}
+        found = {size: of_turns for size in sizes if (of_turns := _costs(section, way, size))}
         base = found[min(found)]
-        rows.append(
-            [way, *(f"{found[size]:.0f} ({found[size] / base:.1f})" if size in found else "" for size in sizes)]
-        )
-    head = ["CPU microseconds for a window (to the first column)", *(f"{size:,} in flight" for size in sizes)]
+        cells = {
+            size: f"{median(of_turns):.0f} ({median(map(truediv, of_turns, base)):.1f})"
+            for size, of_turns in found.items()
+        }
+        rows.append([way, *(cells.get(size, "") for size in sizes)])
+    head = [HEAD, *(f"{size:,} in flight" for size in sizes)]
     return table(head, rows)
 
 
-def _costs(section: Section, way: str, size: int) -> dict[str, float]:
-    return {part: number for part, number in section["parts"].get(f"{way}: {size}", {}).items() if part in PARTS}
+def _costs(section: Section, way: str, size: int) -> list[float]:
+    """Of each turn, all parts together; empty where the size was left out."""
+    keys = (f"{way}: {size}: {turn}" for turn in range(TURNS))
+    found = [section["parts"][key] for key in keys if key in section["parts"]]
+    return [sum(numbers[part] for part in PARTS) for numbers in found]
 
 
 def memory_table(section: Section) -> str:
@@ -192,17 +212,18 @@ def steady_text(section: Section) -> str:
         if key.startswith("inbox")
     ]
     found = next(numbers for key, numbers in section["parts"].items() if key.startswith("steady"))
+    longer = found["late"] / found["early"]
     return (
         f"Windows that the inbox takes in a second of CPU time: {', '.join(rates)}. Steps of {SMALL_STEP} rows, one "
-        f"after the other: the last tenth of {found['num_steps']} takes {found['late'] / found['early']:.2f} times as "
-        f"long as the first, in the middle one of {TURNS} turns, and {found['added_mb']:.1f} MB of memory were added."
+        f"after the other: the last tenth of {found['num_steps']} takes {longer:.2f} times as long as the first, "
+        f"in the middle one of {STEADY_TURNS} turns, and {found['added_mb']:.1f} MB of memory were added."
     )
 
 
 CHAPTER = Chapter(
     name="growth",
     module="benchmarks.learner.growth",
-    minutes=6,
+    minutes=12,
     places=("growth", "growth-memory"),
     tables=tables,
 )

@@ -168,15 +168,19 @@ def network() -> Network:
 
 
 def measure(lengths: Sequence[int], folder: Path) -> Section:
-    """All ways and the limits, in turns."""
+    """All ways and the limits, in turns, of which every other one runs backwards."""
     working_set = together(batches(lengths, BASE, num_slots=SLOTS), network(), Limits(1, 1))
     per_step = working_set.bytes_read / working_set.num_steps
     works: dict[str, Callable[[], Section]] = {"limits": lambda: machine_limits(per_step)}
     for way in WAYS:
         works[way] = lambda way=way: asyncio.run(measured(lengths, way))  # type: ignore[misc]
-    parts = {f"{len(lengths)} responses: {turn}: {name}": works[name] for turn in range(NUM_TURNS) for name in works}
+    parts = {  # there and back, since a machine that works for long may slow down
+        _key(lengths, turn, name): works[name]
+        for turn in range(NUM_TURNS)
+        for name in (reversed(works) if turn % 2 else works)
+    }
     found = Lines(folder / "roofline.jsonl").measure(parts, seconds_each=SECONDS_EACH * len(lengths) / 1700)
-    turns = {name: [numbers for key, numbers in found.items() if key.endswith(f": {name}")] for name in works}
+    turns = {name: [found[_key(lengths, turn, name)] for turn in range(NUM_TURNS)] for name in works}
     limits = {name: statistics.median(turn[name] for turn in turns["limits"]) for name in LIMITS}
     here = Limits(limits["operations"], limits["cache"])
     ways = {
@@ -194,6 +198,10 @@ def measure(lengths: Sequence[int], folder: Path) -> Section:
     }
 
 
+def _key(lengths: Sequence[int], turn: int, name: str) -> str:
+    return f"{len(lengths)} responses, turn {turn}: {name}"
+
+
 def rate(numbers: Section) -> float:
     """Tokens of a busy second."""
     found: float = numbers["tokens"] / numbers["seconds"]
@@ -201,7 +209,7 @@ def rate(numbers: Section) -> float:
 
 
 def median_turn(turns: Sequence[Section]) -> Section:
-    """The one that half of the others are as fast as."""
+    """The one in the middle, by its rate."""
     return sorted(turns, key=rate)[len(turns) // 2]
 
 

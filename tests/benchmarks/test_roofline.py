@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.generation import roofline
-from benchmarks.results import Section
+from benchmarks.results import Lines, Section
 
 SLOWNESS = (1.0, 3.0, 1.0, 1.5, 1.0)  # of the machine in each turn
 SECONDS = dict(zip(roofline.WAYS, (8.0, 4.0, 2.0, 1.0), strict=True))
@@ -35,6 +35,14 @@ def test_a_ratio_is_that_within_a_turn(section: Section) -> None:
     assert {way: numbers["ratios"] for way, numbers in section["ways"].items()} == {
         way: [pytest.approx(factor)] * 5 for way, factor in zip(roofline.WAYS, (1.0, 2.0, 4.0, 8.0), strict=True)
     }
+
+
+@pytest.mark.usefixtures("section")
+def test_every_other_turn_runs_backwards(tmp_path: Path) -> None:
+    names = [key.partition(": ")[2] for key in Lines(tmp_path / "roofline.jsonl").read()]
+    first, second = names[:5], names[5:10]
+    assert first == ["limits", *roofline.WAYS]
+    assert second == first[::-1]
 
 
 def test_of_each_way_and_limit_the_median_turn_counts(section: Section) -> None:
